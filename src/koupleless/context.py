@@ -1,0 +1,152 @@
+"""Which biz is running now: one context variable, and the ways to set and to carry it.
+
+This is the second of the two channels that decide whose module, environment or logger a name means (the first, code
+ownership, is in ``isolation``). ``asyncio`` tasks inherit the variable by themselves; threads and executors get it from
+the recorders in ``ownership`` or through `carry`. Every room above hangs what it keeps for a biz on that biz's `Scope`
+and finds it there again, so nothing here knows what those things are.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from koupleless.biz import BizId
+
+F = TypeVar("F")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_generations = itertools.count(1)
+
+
+class Scope:
+    """One life of one biz: made at install, closed at uninstall, never used again.
+
+    Lifetime: the container holds it while the biz is registered. Captured contexts (a pending task, a thread, a
+    ``copy_context()`` in somebody's hands) may hold it for longer, which is why `close` empties it: what is left then
+    names the biz and holds nothing of it.
+
+    Threads: facets are attached before the biz's code runs and removed after it ended; in between the scope is read
+    by any thread without a lock.
+    """
+
+    __slots__ = ("__weakref__", "_facets", "_stop_hooks", "biz", "generation", "is_closed")
+
+    def __init__(self, biz: BizId) -> None:
+        self.biz = biz
+        self.generation = next(_generations)
+        """Counts the lives of all bizs of the process, from 1."""
+        self.is_closed = False
+        self._facets: dict[type, object] = {}
+        self._stop_hooks: list[Callable[[], object]] = []
+
+    def attach(self, facet: object) -> None:
+        """Hang what a room keeps for this biz on the scope, under the facet's class."""
+        self._facets[type(facet)] = facet
+
+    def facet(self, kind: type[F]) -> F:
+        """What was attached of exactly this class. Raises ``LookupError`` if nothing was, or if the scope is closed."""
+        try:
+            return cast("F", self._facets[kind])
+        except KeyError:
+            state = "was uninstalled" if self.is_closed else "has none"
+            raise LookupError(f"no {kind.__name__} for biz {self.biz}: it {state}") from None
+
+    def find_facet(self, kind: type[F]) -> F | None:
+        """As `facet`, but ``None`` where there is nothing."""
+        return cast("F | None", self._facets.get(kind))
+
+    def add_stop_hook(self, hook: Callable[[], object]) -> None:
+        """Call ``hook`` without arguments when the biz stops; the last one added is called first."""
+        self._stop_hooks.append(hook)
+
+    def take_stop_hooks(self) -> list[Callable[[], object]]:
+        """The hooks in the order they are to be called; the scope forgets them."""
+        hooks = self._stop_hooks[::-1]
+        self._stop_hooks.clear()
+        return hooks
+
+    def close(self) -> None:
+        """Let go of everything. Idempotent."""
+        self.is_closed = True
+        self._facets.clear()
+        self._stop_hooks.clear()
+
+    def __repr__(self) -> str:
+        return f"<Scope {self.biz} #{self.generation}{' closed' if self.is_closed else ''}>"
+
+
+_current: ContextVar[Scope | None] = ContextVar("koupleless_biz", default=None)
+
+current: Callable[[], Scope | None] = _current.get
+"""The scope of the biz that is running in this context; ``None`` means the base is. One C call."""
+
+
+class entered:  # noqa: N801 - reads as a verb: ``with entered(scope):``
+    """Run the body as the given biz, or as the base if it is ``None``. Not re-entrant: make one for each ``with``."""
+
+    __slots__ = ("_scope", "_token")
+
+    def __init__(self, scope: Scope | None) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> Scope | None:
+        self._token: Token[Scope | None] = _current.set(self._scope)
+        return self._scope
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._token)
+
+
+def as_base() -> entered:
+    """Run the body as the base, whoever is running now: for work done on a biz's behalf that outlives the biz."""
+    return entered(None)
+
+
+def carry(function: Callable[P, R]) -> Callable[P, R]:
+    """Bind ``function`` to the biz that is running now, for a callback that something else will call later.
+
+    Returns ``function`` itself when the base is running, so wrapping costs nothing there. The wrapper may be called
+    from any thread, any number of times.
+    """
+    scope = _current.get()
+    if scope is None:
+        return function
+
+    @functools.wraps(function)
+    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
+        with entered(scope):
+            return function(*args, **kwargs)
+
+    return carried
+
+
+def current_biz() -> BizId | None:
+    """Who am I? The identity of the running biz; ``None`` in the base, and when a module runs alone."""
+    scope = _current.get()
+    return None if scope is None else scope.biz
+
+
+def on_stop(hook: Callable[[], R]) -> Callable[[], R]:
+    """Call ``hook`` without arguments when this biz stops, last added first. Usable as a decorator.
+
+    In a biz it runs after the last request and the application's own shutdown, as the biz, within the stop deadline;
+    what it raises goes into the purge report. A module that runs alone, and the base, have it called at interpreter
+    exit.
+    """
+    scope = _current.get()
+    if scope is None:
+        atexit.register(hook)
+    else:
+        scope.add_stop_hook(hook)
+    return hook

@@ -58,6 +58,16 @@ class DigestMismatch(ArtifactError):
         )
 
 
+class IdentityMismatch(ArtifactError):
+    """An artefact whose manifest names another biz than the one that was asked for."""
+
+    def __init__(self, origin: str, *, expected: str, actual: str) -> None:
+        self.origin = origin
+        self.expected = expected
+        self.actual = actual
+        super().__init__(f"{origin} is {actual}, not {expected}; ask for what it is, or build it under that identity")
+
+
 class FetchFailed(ArtifactError):
     """A location that did not yield an artefact: missing, unreachable, too slow, or something else altogether."""
 
@@ -155,7 +165,7 @@ class BizFailed(KouplelessError):
     """Code of a biz failed while it was started or stopped.
 
     ``traceback`` is the text of the biz's own traceback: the frames of this package and of the import system are cut.
-    The original exception is the ``__cause__``.
+    The original exception is not kept: its frames would keep alive the biz that was just removed.
     """
 
     def __init__(self, identity: str, reason: str, *, traceback: str = "") -> None:

@@ -1,0 +1,223 @@
+"""The ASGI application in front of everything: it finds the biz of a request, or passes it to the base."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote_to_bytes
+
+from koupleless.context import as_base
+from koupleless.errors import BaseStartFailed
+from koupleless.router.gate import refuse
+from koupleless.router.lifespan import Lifespan
+from koupleless.router.table import RouteTable, normalise_path
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from koupleless.router.gate import ASGIApp, Receive, Send, Traffic
+    from koupleless.router.gateway import Forward
+    from koupleless.router.table import Route
+
+
+@dataclass(frozen=True, slots=True)
+class RouteInfo:
+    """One route and what went through its gate: a snapshot, safe to keep."""
+
+    host: str | None
+    path: str
+    """With its leading slash; ``/`` for the root."""
+    identity: str
+    is_open: bool
+    traffic: Traffic
+
+
+class Front:
+    """What the server gets: modules by the route table, everything else to the base's own application.
+
+    Lifetime: as long as the server. Several may live in one process; they share nothing.
+
+    Threads: requests run on the server's loop. `swap`, `table` and `routes` may be used from any thread: the table is
+    one reference to an immutable value, so a request sees the old table or the new one.
+
+    ``on_startup`` is called with the server's loop when the server has started the base's application, ``on_shutdown``
+    before that is ended; both may be async. A server that sends no lifespan events has ``on_startup`` called by the
+    first request, which waits for it, and ``on_shutdown`` never.
+    """
+
+    def __init__(
+        self,
+        base_app: ASGIApp | None = None,
+        *,
+        table: RouteTable | None = None,
+        on_startup: Callable[[asyncio.AbstractEventLoop], Awaitable[None] | None] | None = None,
+        on_shutdown: Callable[[], Awaitable[None] | None] | None = None,
+    ) -> None:
+        self._base_app = base_app
+        self._table = RouteTable() if table is None else table
+        self._on_startup = on_startup
+        self._on_shutdown = on_shutdown
+        self._has_begun = on_startup is None
+        self._beginning: asyncio.Task[None] | None = None
+
+    @property
+    def table(self) -> RouteTable:
+        """The table that the next request will see."""
+        return self._table
+
+    def swap(self, table: RouteTable) -> RouteTable:
+        """Let every further request see ``table``; returns the one before."""
+        before, self._table = self._table, table
+        return before
+
+    def routes(self) -> tuple[RouteInfo, ...]:
+        """Every route with its figures, for health and status."""
+        return tuple(
+            RouteInfo(found.host, found.path or "/", found.identity, not found.gate.is_shut, found.gate.traffic())
+            for found in self._table.routes
+        )
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one connection of the server: its lifespan, a request, a WebSocket."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        if not self._has_begun:
+            await self._begin_late()
+        table = self._table
+        while True:
+            path, forward, route = _look_up(table, scope)
+            if route is None:
+                break
+            if await route.gate.serve(_inner_scope(scope, path, route, forward), receive, send):
+                return
+            if table is self._table:
+                # Shut, and no newer table to look at: the module is just leaving.
+                await refuse(scope, send, status=503, detail=f"{route.identity} takes no requests at the moment")
+                return
+            table = self._table
+        if self._base_app is None or forward is not None:
+            await refuse(scope, send, status=404, detail=f"no module answers at {scope['path']}")
+        else:
+            await self._base_app(scope, receive, send)
+
+    # --- the server's lifespan --------------------------------------------------------------------------------------
+
+    async def _live(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Run the server's lifespan: the base's application around the modules, so that it outlives them."""
+        stage = "startup"
+        await receive()
+        try:
+            async with AsyncExitStack() as stack:
+                if self._base_app is not None:
+                    base = Lifespan(self._base_app, server=scope)
+                    await base.startup(None)
+                    stack.push_async_callback(base.shutdown, None)
+                await self._begin()
+                stack.push_async_callback(self._end)
+                stage = "shutdown"
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as error:
+            said = getattr(error, "traceback", "") or "".join(traceback.format_exception(error))
+            await send({"type": f"lifespan.{stage}.failed", "message": said})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _begin(self) -> None:
+        if self._on_startup is not None:
+            outcome = self._on_startup(asyncio.get_running_loop())
+            if inspect.isawaitable(outcome):
+                await outcome
+        self._has_begun = True
+
+    async def _end(self) -> None:
+        if self._on_shutdown is not None:
+            outcome = self._on_shutdown()
+            if inspect.isawaitable(outcome):
+                await outcome
+
+    async def _begin_late(self) -> None:
+        """The server said nothing of a lifespan: the first request begins, the others wait for that."""
+        if self._beginning is None:
+            with as_base():
+                self._beginning = asyncio.create_task(self._begin(), name="late start of the base")
+        await asyncio.wait((self._beginning,))
+        error = None if self._beginning.cancelled() else self._beginning.exception()
+        if error is not None:
+            raise BaseStartFailed(f"the base did not start: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"<Front {self._table!r} before {self._base_app!r}>"
+
+
+def _look_up(table: RouteTable, scope: MutableMapping[str, Any]) -> tuple[str, Forward | None, Route | None]:
+    """Where a request goes: the path below the server's root path (after forwarding), the forward, the route."""
+    path: str = scope["path"]
+    root = scope.get("root_path")
+    if root:
+        path = _below(path, root)
+    if table.is_plain:
+        return path, None, table.match("", path)
+    host = _host_of(scope)
+    forward = table.forwards.find(host, path or "/")
+    if forward is not None:
+        path = normalise_path(forward.context_path) + forward.target(path or "/")
+    return path, forward, table.match(host.lower(), path)
+
+
+def _below(path: str, root: str) -> str:
+    """``path`` without ``root``. ASGI wants it to be a prefix; behind some proxies and servers it is not."""
+    rest = path.removeprefix(root)
+    return rest if rest != path and (not rest or rest[0] == "/") else path
+
+
+def _host_of(scope: MutableMapping[str, Any]) -> str:
+    """The host that the client asked for, as it was sent, without its port."""
+    for name, value in scope["headers"]:
+        if name == b"host":
+            host: str = value.decode("latin-1")
+            if host.startswith("["):
+                return host.partition("]")[0] + "]"
+            return host.partition(":")[0]
+    return ""
+
+
+def _inner_scope(
+    scope: MutableMapping[str, Any], path: str, route: Route, forward: Forward | None
+) -> MutableMapping[str, Any]:
+    """The request as the module's application sees it: mounted at ``root_path``, everything else as it came."""
+    root = scope.get("root_path", "")
+    inner = dict(scope)
+    inner["root_path"] = root + route.path
+    # Asked for exactly its mount point, an application is asked for its "/". Starlette would redirect to it, Django and
+    # datasette would not find it.
+    full = f"{root}{path}/" if path == route.path else root + path
+    if full != scope["path"]:
+        inner["path"] = full
+        if scope.get("raw_path") is not None:
+            inner["raw_path"] = _raw_path(scope, full, forward)
+    return inner
+
+
+def _raw_path(scope: MutableMapping[str, Any], full: str, forward: Forward | None) -> bytes:
+    """The percent-encoded form of ``full``, spelt as the client did wherever that can be told."""
+    raw: bytes = scope["raw_path"].partition(b"?")[0]
+    root = scope.get("root_path", "")
+    guesses: tuple[bytes, ...]
+    if forward is None:
+        guesses = (raw + b"/", quote(root).encode() + raw, quote(root).encode() + raw + b"/")
+    else:
+        # As many segments as the rule takes away, by their raw spelling; the check below catches an encoded slash.
+        cut = (root + forward.start).removesuffix("/").count("/")
+        rest = b"/".join(raw.split(b"/")[cut + 1 :])
+        head = quote(root + normalise_path(forward.context_path) + forward.to)
+        guesses = (head.removesuffix("/").encode() + b"/" + rest,)
+    for guess in guesses:
+        if unquote_to_bytes(guess) == full.encode():
+            return guess
+    return quote(full).encode()

@@ -1,0 +1,118 @@
+"""What an entry object is: an ASGI application, a WSGI application, a start function, or nothing to call."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.router.wsgi import DEFAULT_WORKERS, WsgiApp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from koupleless.router.gate import ASGIApp
+
+_ASGI_ARGUMENTS: Final = 3
+_WSGI_ARGUMENTS: Final = 2
+
+
+class FaceKind(enum.Enum):
+    """What a biz shows to the base."""
+
+    ASGI = "asgi"
+    WSGI = "wsgi"
+    START = "start"
+    """A function without arguments that is called once, when the biz starts."""
+    NONE = "none"
+    """Importing it was all: a module, or any other object that cannot be called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """What an entry object turned out to be."""
+
+    kind: FaceKind
+    asgi: ASGIApp | None = None
+    """For `FaceKind.ASGI` the entry itself, for `FaceKind.WSGI` a bridge to it; to be given to a gate."""
+    start: Callable[[], Any] | None = None
+    """For `FaceKind.START`; what it returns may be awaitable."""
+
+    @property
+    def is_web(self) -> bool:
+        """Whether it answers requests."""
+        return self.asgi is not None
+
+
+def face_of(entry: object, *, name: str, workers: int = DEFAULT_WORKERS) -> Face:
+    """Tell what ``entry`` is by looking at how it wants to be called; it is not called.
+
+    ``name`` is the identity of its biz: worker threads of a WSGI application are named after it, at most ``workers``
+    of them. Raises ``TypeError`` with a sentence for the module's author if ``entry`` can be called, but as none of
+    these.
+    """
+    if entry is None or inspect.ismodule(entry) or not callable(entry):
+        return Face(FaceKind.NONE)
+    match kind_of(entry):
+        case FaceKind.ASGI:
+            return Face(FaceKind.ASGI, asgi=entry)
+        case FaceKind.WSGI:
+            return Face(FaceKind.WSGI, asgi=WsgiApp(entry, name=name, workers=workers))
+        case kind:
+            return Face(kind, start=entry)
+
+
+def kind_of(entry: Callable[..., Any]) -> FaceKind:
+    """Which of the three a callable is. Raises ``TypeError`` as `face_of` does."""
+    is_async = _is_async(entry)
+    try:
+        signature = inspect.signature(entry)
+    except (TypeError, ValueError):
+        # Compiled code may keep its signature to itself.
+        if is_async:
+            return FaceKind.ASGI
+        raise TypeError(
+            f"{entry!r} does not say which arguments it takes; wrap it in a function (scope, receive, send) or "
+            "(environ, start_response)"
+        ) from None
+    parameters = signature.parameters.values()
+    takes = [found for found in parameters if found.kind in (found.POSITIONAL_ONLY, found.POSITIONAL_OR_KEYWORD)]
+    takes_any = any(found.kind is found.VAR_POSITIONAL for found in parameters)
+    needs = sum(found.default is found.empty for found in takes)
+    if not any(found.kind is found.KEYWORD_ONLY and found.default is found.empty for found in parameters):
+        if needs == _ASGI_ARGUMENTS or (is_async and takes_any):
+            return FaceKind.ASGI
+        if needs == _WSGI_ARGUMENTS and not is_async:
+            return FaceKind.WSGI
+        if needs == 0:
+            # An instance that takes anything wraps an application; a function that does is a main().
+            what = _unbound(entry)
+            wraps = takes_any and not inspect.isroutine(what) and not inspect.isclass(what)
+            return FaceKind.WSGI if wraps else FaceKind.START
+        if needs == 1 and takes[0].name == "scope":
+            raise TypeError(
+                f"{entry!r} is an ASGI 2 application, which is called twice: with the scope, then with receive and "
+                "send. Make it ASGI 3 (scope, receive, send); asgiref.compatibility.guarantee_single_callable does that"
+            )
+    raise TypeError(
+        f"{entry!r} takes {signature}, which is neither an ASGI application (scope, receive, send) nor a WSGI "
+        "application (environ, start_response) nor a function without arguments; "
+        "a factory is written 'package.module:create_app()'"
+    )
+
+
+def _unbound(entry: Callable[..., Any]) -> Callable[..., Any]:
+    """What a partial is a partial of."""
+    while isinstance(entry, functools.partial):
+        entry = entry.func
+    return entry
+
+
+def _is_async(entry: Callable[..., Any]) -> bool:
+    """Whether a call makes a coroutine: an ``async def``, a partial of one, an instance with an async ``__call__``."""
+    entry = _unbound(entry)
+    if inspect.iscoroutinefunction(entry) or inspect.iscoroutinefunction(inspect.unwrap(entry)):
+        return True
+    return not inspect.isclass(entry) and inspect.iscoroutinefunction(type(entry).__call__)

@@ -1,0 +1,250 @@
+"""The entrance of one biz: who is inside, letting nobody in any more, waiting for the last one, and the figures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from koupleless.context import entered
+from koupleless.router.wsgi import WsgiApp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from koupleless.context import Scope
+
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+_SERVER_ERROR: Final = 500
+_UNAVAILABLE: Final = 503
+_GOING_AWAY: Final = 1001  # the WebSocket close code for an endpoint that leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went through a gate since it was made: a snapshot."""
+
+    requests: int
+    """Requests and WebSockets let in, those still inside among them."""
+    failed: int
+    """Those that raised, answered with a status of 500 or more, or were aborted."""
+    in_flight: int
+    seconds: float
+    """The time that the finished ones were inside, added up."""
+
+
+class _Visit:
+    """One request, WebSocket or stream inside a gate: its task, and what it has said to the client so far."""
+
+    __slots__ = ("_send", "aborted", "failed", "kind", "started", "task")
+
+    def __init__(self, kind: str, send: Send, task: asyncio.Task[Any] | None) -> None:
+        self.kind = kind
+        self.task = task
+        self.started = False
+        self.failed = False
+        self.aborted = False
+        self._send = send
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """The ``send`` that the application gets: looks at the first message and hands each one on.
+
+        No coroutine of its own: it returns the server's, so that it costs a call and no more.
+        """
+        if not self.started:
+            self.started = True
+            if message.get("status", 0) >= _SERVER_ERROR:
+                self.failed = True
+        return self._send(message)
+
+    async def apologise(self, identity: str) -> None:
+        """Tell the client that it was aborted, as far as the protocol still allows."""
+        if self.kind != "websocket" and self.started:
+            # Half an answer is out. Only an error makes the server close the connection instead of leaving it open.
+            raise ConnectionAbortedError(f"{identity} was uninstalled before its answer was complete")
+        # A client that has left in the meantime needs no apology; servers refuse to send it one.
+        with contextlib.suppress(Exception):
+            if self.kind == "websocket":
+                reason = f"{identity} was uninstalled"
+                await self._send({"type": "websocket.close", "code": _GOING_AWAY, "reason": reason})
+            else:
+                await _answer("http.response", self._send, _UNAVAILABLE, f"{identity} is being uninstalled")
+
+
+async def refuse(scope: MutableMapping[str, Any], send: Send, *, status: int, detail: str) -> None:
+    """Answer in an application's place: a small JSON document, for a WebSocket too where the server can do that."""
+    if scope["type"] != "websocket":
+        await _answer("http.response", send, status, detail)
+    elif "websocket.http.response" in (scope.get("extensions") or {}):
+        await _answer("websocket.http.response", send, status, detail)
+    else:
+        await send({"type": "websocket.close", "code": _GOING_AWAY, "reason": ""})
+
+
+async def _answer(kind: str, send: Send, status: int, detail: str) -> None:
+    body = json.dumps({"status": status, "detail": detail}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == _UNAVAILABLE:
+        headers.append((b"retry-after", b"1"))
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body})
+
+
+class Gate:
+    """One life of one biz, as requests see it.
+
+    Lifetime: made by the container when the biz's application is ready; `shut` when no table leads to it any more,
+    then `drain`, perhaps `abort`, then `close`, after which it holds nothing of the biz. A gate never opens again.
+
+    Threads: `serve`, `drain` and `abort` run on an event loop, which need not be the same one; the rest may be called
+    from any thread. There is no lock: whoever enters signs in first and looks whether the gate is shut afterwards,
+    whoever shuts it does so first and looks who is inside afterwards, so that one of the two sees the other. The
+    figures are exact as long as one loop serves, as in every server.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_app",
+        "_failed",
+        "_inside",
+        "_requests",
+        "_scope",
+        "_seconds",
+        "_state",
+        "_waiters",
+        "is_shut",
+        "name",
+    )
+
+    def __init__(self, scope: Scope, app: ASGIApp, *, state: Mapping[str, object] | None = None) -> None:
+        self.name = str(scope.biz)
+        """The identity, for messages; it stays when the gate is closed."""
+        self.is_shut = False
+        self._scope: Scope | None = scope
+        self._app: ASGIApp | None = app
+        self._state: Mapping[str, object] = {} if state is None else state
+        self._inside: set[_Visit] = set()
+        self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        self._requests = 0
+        self._failed = 0
+        self._seconds = 0.0
+
+    @property
+    def in_flight(self) -> int:
+        """How many are inside now."""
+        return len(self._inside)
+
+    def traffic(self) -> Traffic:
+        """The figures so far."""
+        return Traffic(self._requests, self._failed, len(self._inside), self._seconds)
+
+    async def serve(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> bool:
+        """Let a request in and run the application on it, as the biz, until the application returns.
+
+        Returns ``False``, with nothing read or sent, if the gate is shut: the caller looks for another. What the
+        application raises passes through and is counted.
+        """
+        visit = _Visit(scope["type"], send, asyncio.current_task())
+        self._inside.add(visit)
+        app = self._app
+        if self.is_shut or app is None:
+            self._leave(visit)
+            return False
+        self._requests += 1
+        if "state" in scope or self._state:
+            scope["state"] = dict(self._state)
+        began = perf_counter()
+        try:
+            with entered(self._scope):
+                await app(scope, receive, visit.send)
+        except asyncio.CancelledError:
+            if not visit.aborted:
+                raise
+            await visit.apologise(self.name)
+        except SystemExit as error:
+            # In a task this would end the event loop, and with it every other module.
+            visit.failed = True
+            raise RuntimeError(f"{self.name} called sys.exit({error.code!r}) while it served a request") from error
+        except BaseException:
+            visit.failed = True
+            raise
+        finally:
+            self._seconds += perf_counter() - began
+            if visit.failed or visit.aborted:
+                self._failed += 1
+                if visit.aborted and visit.task is not None:
+                    visit.task.uncancel()
+            self._leave(visit)
+        return True
+
+    def shut(self) -> None:
+        """Let nobody in any more. Whoever is inside stays."""
+        self.is_shut = True
+
+    async def drain(self, timeout_s: float) -> int:
+        """Shut the gate and wait until the last one has left, at most ``timeout_s``. Returns how many are left."""
+        self.shut()
+        left = asyncio.Event()
+        waiter = (asyncio.get_running_loop(), left)
+        self._waiters.add(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._inside:
+                    await left.wait()
+                    left.clear()
+        except TimeoutError:
+            pass  # not an error: the answer is how many are left
+        finally:
+            self._waiters.discard(waiter)
+        return len(self._inside)
+
+    async def abort(self, timeout_s: float) -> int:
+        """Cancel whoever is inside and wait for them to leave, at most ``timeout_s``. Returns how many did not.
+
+        A request that has not been answered gets a 503, a WebSocket is closed, a half-sent answer is cut off.
+        """
+        self.shut()
+        for visit in tuple(self._inside):
+            if visit.task is None:
+                continue
+            try:
+                visit.task.get_loop().call_soon_threadsafe(self._cancel, visit)
+            except RuntimeError:
+                # Its loop is closed, so it never ends and never leaves by itself.
+                self._leave(visit)
+        return await self.drain(timeout_s)
+
+    def close(self, timeout_s: float = 1.0) -> tuple[str, ...]:
+        """Let go of the application, the scope and the state, and end the workers of a WSGI application. Idempotent.
+
+        Returns the names of the worker threads that still run after ``timeout_s``: code that neither returned nor
+        looked whether its client is there. Not on the server's loop: workers may need it to come to their end.
+        """
+        self.shut()
+        app, self._app, self._scope, self._state = self._app, None, None, {}
+        return app.close(timeout_s) if isinstance(app, WsgiApp) else ()
+
+    def _cancel(self, visit: _Visit) -> None:
+        """On the loop of the visit's task, and only while it is inside: what the task does later is not ours."""
+        if visit in self._inside and visit.task is not None:
+            visit.aborted = True
+            visit.task.cancel("its module is being uninstalled")
+
+    def _leave(self, visit: _Visit) -> None:
+        self._inside.discard(visit)
+        if self._waiters and not self._inside:
+            for loop, left in tuple(self._waiters):
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(left.set)
+
+    def __repr__(self) -> str:
+        condition = "closed" if self._app is None else "shut" if self.is_shut else "open"
+        return f"<Gate {self.name} {condition}, {len(self._inside)} in flight>"

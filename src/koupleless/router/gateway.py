@@ -1,0 +1,140 @@
+"""The gateway's forward rules: which module gets a request that names none. Pure functions over values.
+
+The rules are those of ``koupleless.web.gateway.forwards``. Two things differ from the original, both about slashes:
+``to`` and the rest of the path are joined by exactly one (the original makes ``/v1x`` of ``/`` -> ``/v1`` and ``/x``),
+and nothing is cached, since a look-up is a walk over a short tuple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from koupleless.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def _slashed(path: str) -> str:
+    return path if path.startswith("/") else f"/{path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One forward rule as configured: a module's context path, on which hosts, and which paths become which."""
+
+    context_path: str
+    hosts: tuple[str, ...] = ()
+    """Empty is any host."""
+    paths: tuple[tuple[str, str], ...] = ()
+    """``(from, to)``; empty is ``/`` to ``/``."""
+
+    @classmethod
+    def parse(cls, entry: Mapping[str, object], *, origin: str = "koupleless.web.gateway.forwards") -> Rule:
+        """Read one item of the configured list.
+
+        Keys may be spelt ``contextPath`` or ``context-path``; ``hosts`` may be one text. Raises ``SettingsError`` that
+        names ``origin`` where the item has no context path or something of another shape than expected.
+        """
+        context_path = entry.get("contextPath", entry.get("context-path"))
+        if not isinstance(context_path, str) or not context_path:
+            raise SettingsError(f"{origin}: every rule needs a contextPath, this one has none: {dict(entry)!r}")
+        pairs = []
+        for pair in _listed(entry.get("paths"), origin, "paths"):
+            if not isinstance(pair, Mapping) or not isinstance(pair.get("from"), str):
+                raise SettingsError(f"{origin}: paths are pairs of 'from' and 'to', not {pair!r}")
+            start, to = pair["from"], pair.get("to")
+            pairs.append((_slashed(start), _slashed(to if isinstance(to, str) and to else start)))
+        hosts = tuple(str(host) for host in _listed(entry.get("hosts"), origin, "hosts"))
+        return cls(_slashed(context_path), hosts, tuple(pairs))
+
+
+def _listed(found: object, origin: str, key: str) -> list[object]:
+    if found is None:
+        return []
+    if isinstance(found, str):
+        return [part.strip() for part in found.split(",") if part.strip()]
+    if isinstance(found, Iterable) and not isinstance(found, Mapping):
+        return list(found)
+    raise SettingsError(f"{origin}: {key} is a list, not {found!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One rule for one host and one path: what requests are compared with."""
+
+    context_path: str
+    host: str
+    """Empty is any host."""
+    start: str
+    to: str
+
+    def applies(self, host: str, path: str) -> bool:
+        """Whether a request for the decoded ``path`` on ``host`` (as sent, without its port) is meant.
+
+        The host of a rule is a prefix of labels: ``a`` means ``a`` and ``a.example.com``.
+        """
+        if self.host and host != self.host and not host.startswith(f"{self.host}."):
+            return False
+        return self.start in ("/", path) or path.startswith(f"{self.start}/")
+
+    def target(self, path: str) -> str:
+        """What ``path`` becomes inside the module."""
+        rest = path[len(self.start) :]
+        if not rest:
+            return self.to
+        return f"{self.to.removesuffix('/')}/{rest.removeprefix('/')}"
+
+
+def expand(rules: Iterable[Rule]) -> tuple[Forward, ...]:
+    """One forward per host and path of each rule, in the order in which they are tried.
+
+    With a host before without one, then the longer ``from``, then the longer host, then as configured.
+    """
+    forwards = [
+        Forward(_slashed(rule.context_path), host, _slashed(start), _slashed(to))
+        for rule in rules
+        for host in dict.fromkeys(rule.hosts or ("",))
+        for start, to in dict.fromkeys(rule.paths or (("/", "/"),))
+    ]
+    forwards.sort(key=lambda forward: (not forward.host, -len(forward.start), -len(forward.host)))
+    return tuple(forwards)
+
+
+@dataclass(frozen=True, slots=True)
+class Forwards:
+    """All forward rules of a moment: those that modules brought, then the base's. Immutable, part of a route table."""
+
+    base: tuple[Forward, ...] = ()
+    by_identity: Mapping[str, tuple[Forward, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rules: Iterable[Rule]) -> Forwards:
+        """The base's rules."""
+        return cls(expand(rules))
+
+    def with_module(self, identity: str, rules: Iterable[Rule]) -> Forwards:
+        """With the rules that the biz ``identity`` brings; they are tried before the base's."""
+        return Forwards(self.base, {**self.by_identity, identity: expand(rules)})
+
+    def without_module(self, identity: str) -> Forwards:
+        """Without the rules of that biz."""
+        kept = {name: forwards for name, forwards in self.by_identity.items() if name != identity}
+        return Forwards(self.base, kept)
+
+    def find(self, host: str, path: str) -> Forward | None:
+        """The first forward that applies to the decoded ``path`` on ``host``."""
+        for forward in self:
+            if forward.applies(host, path):
+                return forward
+        return None
+
+    def __iter__(self) -> Iterator[Forward]:
+        for forwards in self.by_identity.values():
+            yield from forwards
+        yield from self.base
+
+    def __len__(self) -> int:
+        return len(self.base) + sum(map(len, self.by_identity.values()))

@@ -1,0 +1,167 @@
+"""The ASGI lifespan of one application: started, kept in one task, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from koupleless.context import as_base, entered
+from koupleless.errors import StartFailed, StartTimeout, StopFailed
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from koupleless.context import Scope
+    from koupleless.router.gate import ASGIApp, Message
+
+_log: Final = logging.getLogger(__name__)
+
+_GRACE_S: Final = 1.0
+"""How long a cancelled lifespan task may take to end."""
+
+
+class Lifespan:
+    """One application's lifespan, from `startup` to `shutdown`.
+
+    Lifetime: one, used once. The application runs it in one task from the first message to the last, because context
+    variables and task groups opened on the way in are closed on the way out. An application that knows no lifespan
+    (raises or returns before it has answered) is as good as one whose lifespan does nothing.
+
+    Threads: `startup` and `shutdown` run on the loop that serves the application's requests.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, scope: Scope | None = None, server: MutableMapping[str, Any] | None = None
+    ) -> None:
+        """``scope`` is the biz to run as, ``None`` the base; ``server`` the lifespan scope of a server to pass on."""
+        self.name = "the application of the base" if scope is None else str(scope.biz)
+        self.is_supported: bool | None = None
+        """``None`` until it has started."""
+        self.state: dict[str, Any] = {}
+        """What the application put into ``scope["state"]``; its requests get a copy."""
+        self._app: ASGIApp | None = app
+        self._scope = scope
+        self._server = server
+        self._task: asyncio.Task[None] | None = None
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._answers: dict[str, Message] = {}
+        self._answered = asyncio.Event()
+
+    async def startup(self, timeout_s: float | None) -> dict[str, Any]:
+        """Start the application; returns its state.
+
+        Raises ``StartFailed`` with what the application said, ``StartTimeout`` if it said nothing in time. In both
+        cases, and when the caller is cancelled, its task is cancelled and over (or has ignored that for a second), and
+        the error holds nothing of the application but text.
+        """
+        with as_base():
+            # The base's task, not the biz's: it is ended here, by its own protocol.
+            self._task = asyncio.create_task(self._run(), name=f"lifespan of {self.name}")
+        try:
+            answer = await self._ask("startup", timeout_s)
+        except TimeoutError:
+            await self._end()
+            raise StartTimeout(self.name, timeout_s or 0.0) from None
+        except BaseException:
+            await self._end()
+            raise
+        if answer is None:
+            self.is_supported = False
+            self.state.clear()
+            await self._end()
+            return self.state
+        self.is_supported = True
+        if answer["type"] == "lifespan.startup.failed":
+            raised = await self._end(patience_s=_GRACE_S)
+            self.state.clear()
+            said = str(answer.get("message") or "") or raised
+            raise StartFailed(self.name, f"did not start: {_gist(said)}", traceback=said)
+        return self.state
+
+    async def shutdown(self, timeout_s: float | None) -> None:
+        """End the application; nothing happens if it did not start, or has ended.
+
+        Raises ``StopFailed`` if it says so, raises, or takes longer; its task is over all the same, as in `startup`.
+        """
+        if self._task is None:
+            return
+        try:
+            answer = await self._ask("shutdown", timeout_s)
+        except TimeoutError:
+            await self._end()
+            raise StopFailed(self.name, f"did not stop within {timeout_s:g} s") from None
+        except BaseException:
+            await self._end()
+            raise
+        raised = await self._end(patience_s=_GRACE_S)
+        self.state.clear()
+        if raised or (answer is not None and answer["type"] == "lifespan.shutdown.failed"):
+            said = str(answer.get("message") or "") if answer is not None else ""
+            raise StopFailed(self.name, f"did not stop cleanly: {_gist(said or raised)}", traceback=said or raised)
+
+    async def _ask(self, what: Literal["startup", "shutdown"], timeout_s: float | None) -> Message | None:
+        """Send the message and wait for its answer; ``None`` if the task ended without one."""
+        assert self._task is not None
+        self._inbox.put_nowait({"type": f"lifespan.{what}"})
+        async with asyncio.timeout(timeout_s):
+            while (answer := self._answers.get(what)) is None and not self._task.done():
+                await self._answered.wait()
+                self._answered.clear()
+        return answer
+
+    async def _end(self, *, patience_s: float = 0.0) -> str:
+        """See to it that the task is over and nothing here refers to the biz.
+
+        An application that has given its last answer is on its way out by itself, and gets ``patience_s`` for it.
+        Returns the traceback of what the task raised, as text: the exception itself would keep the biz alive.
+        """
+        task, self._task = self._task, None
+        self._app = self._scope = self._server = None
+        if task is None:
+            return ""
+        if not task.done() and patience_s:
+            await asyncio.wait((task,), timeout=patience_s)
+        if not task.done():
+            task.cancel()
+            _, running = await asyncio.wait((task,), timeout=_GRACE_S)
+            if running:
+                return f"the lifespan task of {self.name} ignores its cancellation"
+        if task.cancelled() or (error := task.exception()) is None:
+            return ""
+        return "".join(traceback.format_exception(error))
+
+    async def _run(self) -> None:
+        app, biz = self._app, self._scope
+        assert app is not None
+        if self._server is None:
+            scope: MutableMapping[str, Any] = {
+                "type": "lifespan",
+                "asgi": {"version": "3.0", "spec_version": "2.0"},
+                "state": self.state,
+            }
+        else:
+            scope = self._server
+        try:
+            with entered(biz):
+                await app(scope, self._inbox.get, self._send)
+        except SystemExit as error:
+            raise RuntimeError(f"{self.name} called sys.exit({error.code!r}) in its lifespan") from error
+        except Exception:
+            if not self._answers:
+                _log.debug("%s has no ASGI lifespan, or raised before it answered", self.name, exc_info=True)
+            raise
+        finally:
+            self._answered.set()
+
+    async def _send(self, message: Message) -> None:
+        _, what, _ = message["type"].split(".")
+        self._answers[what] = message
+        self._answered.set()
+
+
+def _gist(said: str) -> str:
+    """One line of what went wrong: applications send a whole traceback, of which the last line says it."""
+    lines = said.strip().splitlines()
+    return lines[-1] if lines else "its lifespan reported a failure without a message"

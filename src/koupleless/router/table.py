@@ -1,0 +1,163 @@
+"""The route table: host and path prefix to the gate of a biz. An immutable value; a change is a new table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from koupleless.errors import PathTaken
+from koupleless.router.gateway import Forwards
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from koupleless.router.gate import Gate
+
+
+def normalise_path(path: str) -> str:
+    """A web context path as the table spells it: a leading slash, no trailing one, and ``""`` for the root."""
+    trimmed = path.strip("/")
+    return f"/{trimmed}" if trimmed else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One entrance: requests for ``path`` and below it, on ``host`` or on any, belong to ``identity``."""
+
+    host: str | None
+    """In lower case, without a port; ``None`` is any host."""
+    path: str
+    """As `normalise_path` spells it."""
+    identity: str
+    gate: Gate
+
+    @classmethod
+    def to(cls, gate: Gate, *, path: str, identity: str, host: str | None = None) -> Route:
+        """A route with its host and path normalised."""
+        return cls(host.lower() if host else None, normalise_path(path), identity, gate)
+
+
+@dataclass(frozen=True, slots=True)
+class _Paths:
+    """The routes of one host."""
+
+    by_path: Mapping[str, Route]
+    depth: int
+    """Most segments that any of the paths has: a look-up never cuts a request's path more often than that."""
+
+    @classmethod
+    def of(cls, by_path: Mapping[str, Route]) -> _Paths:
+        return cls(by_path, max((path.count("/") for path in by_path), default=0))
+
+    def longest(self, path: str) -> Route | None:
+        """The route with the longest prefix of ``path``, on whole segments."""
+        by_path = self.by_path
+        end = path.find("/", 1)
+        if end < 0:
+            found = by_path.get(path)
+        elif self.depth <= 1:
+            found = by_path.get(path[:end])
+        else:
+            found = self._longest_of_many(path, end)
+        # "/" is spelt "", and "/" itself is no key, so the root's route is what is left.
+        return by_path.get("") if found is None else found
+
+    def _longest_of_many(self, path: str, end: int) -> Route | None:
+        ends = [end]
+        while len(ends) < self.depth and end < len(path):
+            end = path.find("/", end + 1)
+            if end < 0:
+                end = len(path)
+            ends.append(end)
+        for cut in reversed(ends):
+            found = self.by_path.get(path[:cut])
+            if found is not None:
+                return found
+        return None
+
+
+_NO_PATHS = _Paths.of({})
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """All routes and forward rules of a moment.
+
+    Lifetime: a request reads one table and keeps to it. Every change makes another table; who holds the old one sees
+    no change. Safe to share between threads. A look-up costs the same with one route as with thousands.
+    """
+
+    forwards: Forwards = field(default_factory=Forwards)
+    _anywhere: _Paths = _NO_PATHS
+    _hosts: Mapping[str, _Paths] = field(default_factory=dict)
+    is_plain: bool = field(init=False)
+    """Whether a request's path alone decides: no route has a host, and there are no forward rules."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_plain", not self._hosts and not self.forwards)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Every route: those for any host first, each group in the order they were added."""
+        return (
+            *self._anywhere.by_path.values(),
+            *(route for paths in self._hosts.values() for route in paths.by_path.values()),
+        )
+
+    def match(self, host: str, path: str) -> Route | None:
+        """Who answers ``path`` on ``host`` (lower case, no port): the host's own routes first, then those of any host.
+
+        Prefixes match on whole segments, the longest wins: ``/a`` matches ``/a`` and ``/a/b``, not ``/ab``.
+        """
+        if self._hosts:
+            own = self._hosts.get(host)
+            if own is not None:
+                found = own.longest(path)
+                if found is not None:
+                    return found
+        return self._anywhere.longest(path)
+
+    def owner_of(self, path: str, *, host: str | None = None) -> str | None:
+        """The identity whose route is exactly this path on exactly this host; ``None`` if it is free."""
+        found = self._paths_of(host).by_path.get(normalise_path(path))
+        return None if found is None else found.identity
+
+    def with_route(self, route: Route, *, replace: str | None = None) -> RouteTable:
+        """A table that has ``route`` too.
+
+        A route of the same identity on the same path is displaced, and so is one of the identity ``replace``: that is
+        how another version takes over. Raises ``PathTaken`` if anybody else has the path.
+        """
+        paths = self._paths_of(route.host)
+        held = paths.by_path.get(route.path)
+        if held is not None and held.identity not in (route.identity, replace):
+            raise PathTaken(route.identity, route.path or "/", held.identity)
+        return self._with_paths(route.host, {**paths.by_path, route.path: route})
+
+    def without(self, gate: Gate) -> RouteTable:
+        """A table in which nothing leads to ``gate``; the same table if nothing did."""
+        table = self
+        for host in (None, *self._hosts):
+            held = self._paths_of(host).by_path
+            kept = {path: route for path, route in held.items() if route.gate is not gate}
+            if len(kept) != len(held):
+                table = table._with_paths(host, kept)
+        return table
+
+    def with_forwards(self, forwards: Forwards) -> RouteTable:
+        """A table with these forward rules instead of its own."""
+        return replace(self, forwards=forwards)
+
+    def _paths_of(self, host: str | None) -> _Paths:
+        return self._anywhere if host is None else self._hosts.get(host, _NO_PATHS)
+
+    def _with_paths(self, host: str | None, by_path: Mapping[str, Route]) -> RouteTable:
+        if host is None:
+            return replace(self, _anywhere=_Paths.of(by_path))
+        hosts = {**self._hosts, host: _Paths.of(by_path)}
+        if not by_path:
+            del hosts[host]
+        return replace(self, _hosts=hosts)
+
+    def __repr__(self) -> str:
+        return f"<RouteTable {len(self.routes)} routes, {len(self._hosts)} hosts, {len(self.forwards)} forwards>"

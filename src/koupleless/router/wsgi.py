@@ -1,0 +1,213 @@
+"""A WSGI application behind the ASGI front: a2wsgi does the translation, this file the life around it.
+
+What a2wsgi leaves open, and what happens here instead: a stream whose client has gone would run for ever, one that is
+aborted would leave its thread waiting for a loop that no longer listens, and the threads would never end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import as_base
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, MutableMapping
+    from concurrent.futures import Future
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from koupleless.router.gate import Message, Receive, Send
+
+DEFAULT_WORKERS: Final = 32
+_QUEUED_CHUNKS: Final = 10
+
+
+class _Workers(ThreadPoolExecutor):
+    """Threads that belong to the base even when a request of the biz makes the pool start one.
+
+    What runs on them runs as the biz all the same: a2wsgi hands the request's context along with the work.
+    """
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        with as_base():
+            return super().submit(fn, *args, **kwargs)
+
+
+@contextmanager
+def _no_exit(name: str) -> Iterator[None]:
+    """Make an error of ``sys.exit()``: as what it is it would come out of the event loop and end the server."""
+    try:
+        yield
+    except SystemExit as error:
+        raise RuntimeError(f"{name} called sys.exit({error.code!r}) while it served a request") from error
+
+
+class _Watched:
+    """The chunks of a response, for as long as there is a client to take them."""
+
+    def __init__(self, chunks: Iterable[bytes], exchange: _Exchange, name: str) -> None:
+        self._chunks = chunks
+        self._exchange = exchange
+        self._name = name
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _no_exit(self._name):
+            for chunk in self._chunks:
+                yield chunk
+                if self._exchange.is_over:
+                    return
+
+    def close(self) -> None:
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            with _no_exit(self._name):
+                close()
+
+
+class _Exchange:
+    """One request's two directions, between the server and a worker thread.
+
+    Lives on the loop; the worker reads `is_over` and nothing else. Once it is over, whatever the worker still sends is
+    dropped and whatever it still reads is the end, so that the thread always comes back.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self.is_over = False
+        self._receive = receive
+        self._send = send
+        self._error: Exception | None = None
+        self._kept: list[Message] = []
+        self._reading = asyncio.Lock()
+        self._reader: asyncio.Task[Any] | None = None
+        self._sender: asyncio.Task[Any] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._chunks = 0
+
+    async def receive(self) -> Message:
+        if self._kept:
+            return self._kept.pop(0)
+        self._reader = asyncio.current_task()
+        try:
+            async with self._reading:
+                if self._kept:
+                    return self._kept.pop(0)
+                message = await self._receive()
+        except asyncio.CancelledError:
+            if not self.is_over:
+                raise
+            return {"type": "http.disconnect"}
+        finally:
+            self._reader = None
+        if message["type"] == "http.disconnect":
+            self.is_over = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if self.is_over:
+            return
+        if message.get("body"):
+            self._chunks += 1
+            if self._chunks == 2:  # noqa: PLR2004 - a response of one chunk is over before anybody could leave
+                self._watcher = asyncio.create_task(self._watch())
+        self._sender = asyncio.current_task()
+        try:
+            await self._send(message)
+        except asyncio.CancelledError:
+            if not self.is_over:
+                raise
+        except Exception as error:  # noqa: BLE001 - raised by `finish`, when the worker has come back
+            self._error = error
+            self.is_over = True
+        finally:
+            self._sender = None
+
+    async def _watch(self) -> None:
+        """Notice that the client leaves during a stream: servers tell only who reads, and a streamer does not."""
+        while True:
+            async with self._reading:
+                if any(message.get("more_body") for message in self._kept):
+                    return  # the worker has not read the request's body yet, and will be told by it
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    self.is_over = True
+                    return
+                self._kept.append(message)
+
+    def abandon(self) -> None:
+        """The request was cancelled: let go of the worker wherever it waits."""
+        self.is_over = True
+        for task in (self._reader, self._sender, self._watcher):
+            if task is not None:
+                task.cancel()
+
+    def finish(self) -> None:
+        """The worker has come back. Raises what the server said to the response, if it refused it."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._error is not None:
+            raise self._error
+
+
+class WsgiApp:
+    """An ASGI application that runs a WSGI application on threads of its own.
+
+    Lifetime: made with the biz's face, closed with its gate. It has no lifespan and closes WebSockets. Threads are
+    started as requests need them, at most ``workers``, and named after the biz.
+    """
+
+    def __init__(self, app: WSGIApplication, *, name: str, workers: int = DEFAULT_WORKERS) -> None:
+        with as_base():
+            from a2wsgi.wsgi import WSGIResponder  # noqa: PLC0415 - only a base with such a module pays for it
+
+        self._name = name
+        self._app: WSGIApplication | None = app
+        # Its types for messages and environments are its own dictionaries, not the standard library's.
+        self._responder: Any = WSGIResponder
+        self._workers = _Workers(workers, thread_name_prefix=f"{name} wsgi")
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000, "reason": ""})
+            return
+        app = self._app
+        if scope["type"] != "http" or app is None:
+            return
+        exchange = _Exchange(receive, send)
+
+        def watched(environ: WSGIEnvironment, start_response: StartResponse) -> _Watched:
+            with _no_exit(self._name):
+                return _Watched(app(environ, start_response), exchange, self._name)
+
+        respond = self._responder(watched, self._workers, _QUEUED_CHUNKS)
+        # A task of its own: when this one is cancelled, it goes on until the worker has noticed.
+        work = asyncio.ensure_future(respond(scope, exchange.receive, exchange.send))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            exchange.abandon()
+            work.add_done_callback(_look_at)
+            raise
+        except BaseException:
+            exchange.abandon()
+            raise
+        exchange.finish()
+
+    def close(self, timeout_s: float = 1.0) -> tuple[str, ...]:
+        """End the threads, waiting at most ``timeout_s``; returns the names of those that still run. Idempotent."""
+        self._app = None
+        threads = tuple(self._workers._threads)  # noqa: SLF001 - the pool has no bounded way to wait
+        self._workers.shutdown(wait=False, cancel_futures=True)
+        deadline = monotonic() + timeout_s
+        for thread in threads:
+            thread.join(max(0.0, deadline - monotonic()))
+        return tuple(thread.name for thread in threads if thread.is_alive())
+
+
+def _look_at(work: asyncio.Future[None]) -> None:
+    """Take the outcome of abandoned work, so that asyncio does not complain that nobody did."""
+    if not work.cancelled():
+        work.exception()

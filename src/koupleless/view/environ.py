@@ -1,0 +1,269 @@
+"""The environment and the arguments of a biz: ``os.environ``, ``sys.argv``, and what its child processes inherit.
+
+``os.environ`` and ``os.environb`` stay the objects they are, so that code which imported them early is served too, but
+answer by context. Reads of a biz fall through to the process; its writes and deletions stay with the biz. C code that
+calls ``getenv`` itself sees the process's environment only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.subprocess
+import errno
+import functools
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import Scope, current
+from koupleless.errors import KouplelessError
+from koupleless.view.patch import ContextList, Shared, replace, specialise
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+_NOT_IN_A_PREFIX: Final = re.compile(r"[^A-Za-z0-9_]")
+
+_ENV_POSITION: Final = 10
+"""Where ``env`` stands among the positional parameters of ``Popen``."""
+
+
+class Environment:
+    """The environment overlay and the arguments of one biz: a facet of its scope.
+
+    ``envs`` are the variables the biz was installed with, ``args`` its arguments, ``name`` what it finds in
+    ``sys.argv[0]`` (its own name unless given). A variable ``<name>_<KEY>``, with every ``.`` and ``-`` of the biz's
+    name as ``_``, answers for ``KEY`` in this biz, from ``envs`` as from the process, and is stronger than ``KEY``.
+
+    Threads: as a dictionary; single operations are atomic. Keys and values are kept as bytes, as the process has them.
+    """
+
+    def __init__(
+        self, scope: Scope, *, envs: Mapping[str, str] | None = None, args: Sequence[str] = (), name: str | None = None
+    ) -> None:
+        self.argv = [name if name is not None else str(scope.biz.name), *args]
+        self._prefix = os.fsencode(_NOT_IN_A_PREFIX.sub("_", scope.biz.name) + "_")
+        given = {os.fsencode(key): os.fsencode(value) for key, value in (envs or {}).items()}
+        # None: deleted, the process's value is hidden
+        self._changes: dict[bytes, bytes | None] = {**given, **self._stripped(given)}
+
+    def read(self, process: Mapping[bytes, bytes], key: bytes) -> bytes:
+        """The value of ``key`` for this biz over the ``process``'s variables. Raises ``KeyError``."""
+        try:
+            value = self._changes[key]
+        except KeyError:
+            value = process.get(self._prefix + key)
+            return process[key] if value is None else value
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def write(self, key: bytes, value: bytes) -> None:
+        """Set a variable for this biz alone. Raises what ``os.putenv`` raises for one that cannot be."""
+        if b"\0" in key or b"\0" in value:
+            raise ValueError("embedded null byte")
+        if b"=" in key:
+            raise ValueError("illegal environment variable name")
+        if not key:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._changes[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """Hide a variable from this biz, whether it is there or not."""
+        self._changes[key] = None
+
+    def merged(self, process: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Everything this biz sees, as a dictionary of its own."""
+        everything = dict(process)
+        everything |= self._stripped(everything)
+        for key, value in dict(self._changes).items():
+            if value is None:
+                everything.pop(key, None)
+            else:
+                everything[key] = value
+        return everything
+
+    def _stripped(self, variables: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        start = len(self._prefix)
+        return {
+            key[start:]: value for key, value in variables.items() if key.startswith(self._prefix) and len(key) > start
+        }
+
+
+def _here() -> Environment | None:
+    scope = current()
+    return None if scope is None else scope.find_facet(Environment)
+
+
+def _here_to_write() -> Environment | None:
+    """As `_here`, but code of a biz that is gone must not fall through to the process."""
+    scope = current()
+    if scope is None:
+        return None
+    if scope.is_closed:
+        raise KouplelessError(f"biz {scope.biz} was uninstalled; its code can change no environment any more")
+    return scope.find_facet(Environment)
+
+
+_read_process = os._Environ.__getitem__  # noqa: SLF001 - the class has no public name
+
+
+class ContextEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - the class has no public name
+    """What ``os.environ`` and ``os.environb`` are an instance of while bizs may be there."""
+
+    __slots__ = ()
+
+    _data: dict[bytes, bytes]
+
+    def __getitem__(self, key: Any) -> Any:
+        if current() is None:  # the base's way is the short one
+            return _read_process(self, key)
+        here = _here()
+        if here is None:
+            return _read_process(self, key)
+        try:
+            return self.decodevalue(here.read(self._data, self.encodekey(key)))
+        except KeyError:
+            raise KeyError(key) from None
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        here = _here_to_write()
+        if here is None:
+            super().__setitem__(key, value)
+        else:
+            here.write(self.encodekey(key), self.encodevalue(value))
+
+    def __delitem__(self, key: Any) -> None:
+        here = _here_to_write()
+        if here is None:
+            super().__delitem__(key)
+            return
+        encoded = self.encodekey(key)
+        try:
+            here.read(self._data, encoded)
+        except KeyError:
+            raise KeyError(key) from None
+        here.delete(encoded)
+
+    def __iter__(self) -> Iterator[Any]:
+        for key in list(self._visible()):
+            yield self.decodekey(key)
+
+    def __len__(self) -> int:
+        return len(self._visible())
+
+    def __repr__(self) -> str:
+        pairs = (f"{self.decodekey(key)!r}: {self.decodevalue(value)!r}" for key, value in self._visible().items())
+        return f"environ({{{', '.join(pairs)}}})"
+
+    def _visible(self) -> dict[bytes, bytes]:
+        here = _here()
+        return self._data if here is None else here.merged(self._data)
+
+
+def _inherited() -> dict[str, str] | None:
+    """What a child process of the running biz inherits; ``None`` where it is simply the process's."""
+    return None if _here() is None else os.environ.copy()
+
+
+def _putenv(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def putenv(name: Any, value: Any, /) -> None:
+        here = _here_to_write()
+        if here is None:
+            original(name, value)
+        else:
+            here.write(os.fsencode(name), os.fsencode(value))
+
+    return putenv
+
+
+def _unsetenv(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def unsetenv(name: Any, /) -> None:
+        here = _here_to_write()
+        if here is None:
+            original(name)
+        else:
+            here.delete(os.fsencode(name))
+
+    return unsetenv
+
+
+def _popen(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it takes the place of one
+        inherited = _inherited()
+        if inherited is None:
+            pass
+        elif len(args) <= _ENV_POSITION:
+            if kwargs.get("env") is None:
+                kwargs["env"] = inherited
+        elif args[_ENV_POSITION] is None:
+            args = (*args[:_ENV_POSITION], inherited, *args[_ENV_POSITION + 1 :])
+        original(self, *args, **kwargs)
+
+    return __init__
+
+
+def _subprocess(original: Callable[..., Any]) -> Callable[..., Any]:
+    """For event loops that start children without ``Popen``, as uvloop does."""
+
+    @functools.wraps(original)
+    async def create(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("env") is None and (inherited := _inherited()) is not None:
+            kwargs["env"] = inherited
+        return await original(*args, **kwargs)
+
+    return create
+
+
+def _system(original: Callable[[Any], int]) -> Callable[[Any], int]:
+    @functools.wraps(original)
+    def system(command: Any) -> int:
+        if _here() is None:
+            return original(command)
+        code = subprocess.call(command, shell=True)  # noqa: S602 - that is what os.system is
+        return -code if code < 0 else code << 8  # the wait status os.system returns
+
+    return system
+
+
+def _context_argv() -> ContextList[str]:
+    original = sys.argv
+
+    def target() -> list[str]:
+        here = _here()
+        return original if here is None else here.argv
+
+    return ContextList(target, mirror=original)
+
+
+def _put_in(undo: contextlib.ExitStack) -> None:
+    specialise(undo, os.environ, ContextEnviron)
+    specialise(undo, os.environb, ContextEnviron)
+    replace(undo, os, "putenv", _putenv(os.putenv))
+    replace(undo, os, "unsetenv", _unsetenv(os.unsetenv))
+    replace(undo, os, "system", _system(os.system))
+    replace(undo, subprocess.Popen, "__init__", _popen(subprocess.Popen.__init__))
+    for name in ("create_subprocess_exec", "create_subprocess_shell"):
+        creator = _subprocess(getattr(asyncio.subprocess, name))
+        replace(undo, asyncio.subprocess, name, creator)
+        replace(undo, asyncio, name, creator)
+    replace(undo, sys, "argv", _context_argv())
+
+
+_views = Shared(_put_in)
+
+
+def install_environ() -> None:
+    """Make environment and arguments answer by context. Counted: as many `remove_environ` take it back."""
+    _views.acquire()
+
+
+def remove_environ() -> None:
+    """Give one installation back; with the last one the process has exactly what it had before."""
+    _views.release()

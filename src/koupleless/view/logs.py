@@ -1,0 +1,365 @@
+"""Logging that answers by context: what the logging module keeps once per process, kept once per biz.
+
+The objects everybody holds already, the root logger and the manager, stay the same objects and look up whose state is
+meant. A logger that the base made (a shared library's, at import) hands the records it gets while a biz is running to
+the biz's logger of the same name, and asks that one for its level. Code that asks for loggers inside a biz gets the
+biz's own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from koupleless.context import current
+from koupleless.view.logspace import BizManager, LogSpace, live_spaces, module_lock
+from koupleless.view.patch import ContextList, ContextMapping, Shared, replace, specialise
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable
+
+__all__ = ["LogSpace", "install_logs", "remove_logs"]
+
+
+def _here() -> LogSpace | None:
+    scope = current()
+    return None if scope is None else scope.find_facet(LogSpace)
+
+
+def _answering(logger: logging.Logger) -> logging.Logger:
+    """Whom ``logger`` stands for in this context: a logger of the base, while a biz runs, for the biz's of its name."""
+    space = _here()
+    if space is None:
+        return logger
+    # An own ``manager`` has whoever came out of a table of loggers; one that somebody made directly is left alone.
+    manager = vars(logger).get("manager")
+    if manager is None:
+        return space.root if logger is logging.root else logger
+    return logger if type(manager) is BizManager else space.logger(logger.name)
+
+
+# --- the two objects of the process that everybody holds -------------------------------------------------------------
+
+
+def _by_context(name: str, counterpart: Callable[[LogSpace], object]) -> property:
+    """An attribute of a process-wide object that, while a biz runs, is the attribute of the biz's ``counterpart``."""
+
+    def get(self: object) -> Any:
+        if current() is None:  # the base's way is the short one: each of its records comes along here
+            return self.__dict__[name]
+        space = _here()
+        return self.__dict__[name] if space is None else getattr(counterpart(space), name)
+
+    def put(self: object, value: object) -> None:
+        space = _here()
+        if space is None:
+            vars(self)[name] = value
+        else:
+            setattr(counterpart(space), name, value)
+            space.manager._clear_cache()  # type: ignore[attr-defined]  # noqa: SLF001 - levels may follow from it
+
+    return property(get, put)
+
+
+def _root_of(space: LogSpace) -> object:
+    return space.root
+
+
+def _manager_of(space: LogSpace) -> object:
+    return space.manager
+
+
+class ContextRoot(logging.RootLogger):
+    """What ``logging.root`` is an instance of while bizs may be there."""
+
+    __slots__ = ()
+
+    level = _by_context("level", _root_of)
+    handlers = _by_context("handlers", _root_of)
+    filters = _by_context("filters", _root_of)
+    disabled = _by_context("disabled", _root_of)
+    propagate = _by_context("propagate", _root_of)
+    _cache = _by_context("_cache", _root_of)
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
+        """As for other loggers, but past the properties while the base is running."""
+        if current() is None:
+            state = self.__dict__
+            enabled = state["_cache"].get(level)
+            if enabled is not None and not state["disabled"]:
+                return bool(enabled)
+        return super().isEnabledFor(level)
+
+
+class ContextManager(logging.Manager):
+    """What ``logging.Logger.manager`` is an instance of while bizs may be there."""
+
+    __slots__ = ()
+
+    loggerDict = _by_context("loggerDict", _manager_of)  # noqa: N815 - logging's name
+    loggerClass = _by_context("loggerClass", _manager_of)  # noqa: N815 - logging's name
+    emittedNoHandlerWarning = _by_context("emittedNoHandlerWarning", _manager_of)  # noqa: N815
+    _disable = _by_context("_disable", _manager_of)
+
+    def getLogger(self, name: str) -> logging.Logger:  # noqa: N802 - the name is logging's
+        """The logger of that name, of whoever is running."""
+        space = _here()
+        if space is not None:
+            return space.manager.getLogger(name)
+        known = self.__dict__["loggerDict"].get(name)
+        return known if isinstance(known, logging.Logger) else super().getLogger(name)
+
+    def _clear_cache(self) -> None:
+        """Bizs that have set no level follow the base's, so a change in the base reaches their caches, too."""
+        space = _here()
+        if space is not None:
+            space.manager._clear_cache()  # type: ignore[attr-defined]  # noqa: SLF001 - logging's own
+            return
+        super()._clear_cache()  # type: ignore[misc]
+        for each in live_spaces():
+            each.manager._clear_cache()  # type: ignore[attr-defined]  # noqa: SLF001 - logging's own
+
+
+# --- loggers -------------------------------------------------------------------------------------------------------
+
+
+def _is_enabled_for(original: Callable[[logging.Logger, int], bool]) -> Callable[[Any, int], bool]:
+    @functools.wraps(original)
+    def isEnabledFor(self: Any, level: int) -> bool:  # noqa: N802 - the name is logging's
+        if current() is not None:
+            return original(_answering(self), level)
+        # The original's first lines again: calling it would double what a disabled message costs the base.
+        if self.disabled:
+            return False
+        try:
+            return self._cache[level]  # type: ignore[no-any-return]
+        except KeyError:
+            return original(self, level)
+
+    return isEnabledFor
+
+
+def _handle(original: Callable[[logging.Logger, logging.LogRecord], None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def handle(self: logging.Logger, record: logging.LogRecord) -> None:
+        scope = current()
+        if scope is not None:
+            self = _answering(self)
+            record.biz = str(scope.biz)  # for filters; delivery names the owner of the logger
+        original(self, record)
+
+    return handle
+
+
+def _answered(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def method(self: logging.Logger, *args: Any, **kwargs: Any) -> Any:
+        logger = _answering(self)
+        if logger is not self:
+            return getattr(logger, original.__name__)(*args, **kwargs)
+        return original(self, *args, **kwargs)
+
+    return method
+
+
+# --- functions and variables of the module -------------------------------------------------------------------------
+
+
+class _ModuleFunctions:
+    """The functions that change state of the module, by context; made for one installation."""
+
+    def __init__(self, undo: contextlib.ExitStack) -> None:
+        self._undo = undo
+        self._original_class: Any = logging.getLoggerClass
+        self._original_set_class = logging.setLoggerClass
+        self._original_add_level = logging.addLevelName
+        self._original_set_factory = logging.setLogRecordFactory
+        self._original_get_factory: Any = logging.getLogRecordFactory
+        self._original_basic_config: Any = logging.basicConfig
+        self._original_capture = logging.captureWarnings
+        self._original_shutdown = logging.shutdown
+        self._base_factory: Callable[..., logging.LogRecord] | None = None
+        self._base_show: Callable[..., None] | None = None
+
+    def put_in(self) -> None:
+        for function in (
+            self.setLoggerClass,
+            self.getLoggerClass,
+            self.addLevelName,
+            self.setLogRecordFactory,
+            self.getLogRecordFactory,
+            self.basicConfig,
+            self.captureWarnings,
+            self.shutdown,
+        ):
+            replace(self._undo, logging, function.__name__, function)
+
+    def setLoggerClass(self, klass: type[logging.Logger]) -> None:  # noqa: N802 - the name is logging's
+        space = _here()
+        (self._original_set_class if space is None else space.manager.setLoggerClass)(klass)
+
+    def getLoggerClass(self) -> type[logging.Logger]:  # noqa: N802 - the name is logging's
+        space = _here()
+        return (space and space.manager.loggerClass) or self._original_class()
+
+    def shutdown(self, handlerList: Any = None) -> None:  # noqa: N803 - the name is logging's
+        space = _here()
+        if handlerList is not None:
+            self._original_shutdown(handlerList)
+        elif space is not None:
+            self._original_shutdown(space.variables.handler_refs)
+        else:
+            self._original_shutdown()
+
+    def addLevelName(self, level: int, levelName: str) -> None:  # noqa: N802, N803 - the names are logging's
+        space = _here()
+        if space is not None:
+            with module_lock:
+                self._level_names_by_context()
+                if space.variables.level_to_name is None:
+                    space.variables.level_to_name = dict(logging._levelToName)  # noqa: SLF001 - no public name
+                    space.variables.name_to_level = dict(logging._nameToLevel)  # noqa: SLF001 - no public name
+        self._original_add_level(level, levelName)
+
+    def _level_names_by_context(self) -> None:
+        """Only from the first biz on that names a level: every record looks its level up here."""
+        to_name, to_level = logging._levelToName, logging._nameToLevel  # noqa: SLF001 - they have no public name
+        if isinstance(to_name, ContextMapping):
+            return
+
+        def names() -> Any:
+            space = _here()
+            return (space and space.variables.level_to_name) or to_name
+
+        def levels() -> Any:
+            space = _here()
+            return (space and space.variables.name_to_level) or to_level
+
+        replace(self._undo, logging, "_levelToName", ContextMapping(names))
+        replace(self._undo, logging, "_nameToLevel", ContextMapping(levels))
+
+    def setLogRecordFactory(self, factory: Callable[..., logging.LogRecord]) -> None:  # noqa: N802 - logging's name
+        space = _here()
+        if space is not None:
+            with module_lock:
+                if self._base_factory is None:
+                    self._base_factory = self._original_get_factory()
+                    replace(self._undo, logging, "_logRecordFactory", self._make_record)
+            space.variables.record_factory = factory
+        elif self._base_factory is not None:
+            self._base_factory = factory
+        else:
+            self._original_set_factory(factory)
+
+    def getLogRecordFactory(self) -> Callable[..., logging.LogRecord]:  # noqa: N802 - the name is logging's
+        space = _here()
+        factory = None if space is None else space.variables.record_factory
+        return factory or self._base_factory or self._original_get_factory()
+
+    def _make_record(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        return self.getLogRecordFactory()(*args, **kwargs)
+
+    def basicConfig(self, **kwargs: Any) -> None:  # noqa: N802 - the name is logging's
+        # ``logging.info`` and its kin call it by themselves where there is no handler; a biz has the base's then.
+        is_asked_for = sys._getframe(1).f_globals is not vars(logging)  # noqa: SLF001 - there is no other way to ask
+        if is_asked_for or _here() is None:
+            self._original_basic_config(**kwargs)
+
+    def captureWarnings(self, capture: bool) -> None:  # noqa: N802 - the name is logging's
+        space = _here()
+        if space is None:
+            self._original_capture(capture)
+            return
+        space.variables.captures_warnings = capture
+        with module_lock:
+            # pytest and ``warnings.catch_warnings`` put older functions back, so ours may be gone again.
+            if capture and warnings.showwarning != self._show_warning:
+                self._base_show = warnings.showwarning
+                replace(self._undo, warnings, "showwarning", self._show_warning)
+
+    def _show_warning(  # noqa: PLR0917 - the signature is that of warnings.showwarning
+        self, message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: str | None = None
+    ) -> None:
+        space = _here()
+        if space is not None and space.variables.captures_warnings and file is None:
+            text = warnings.formatwarning(message, category, filename, lineno, line)
+            logging.getLogger("py.warnings").warning("%s", text)
+        elif self._base_show is not None:
+            self._base_show(message, category, filename, lineno, file, line)
+
+
+class _HandlerRefs(ContextList[Any]):
+    """``logging._handlerList``. A handler may be collected, and its reference removed, while anybody is running."""
+
+    __slots__ = ("_of_base",)
+
+    def __init__(self, of_base: list[Any]) -> None:
+        super().__init__(self._meant)
+        self._of_base = of_base
+
+    def _meant(self) -> list[Any]:
+        space = _here()
+        return self._of_base if space is None else space.variables.handler_refs
+
+    def __bool__(self) -> bool:
+        return True
+
+    def remove(self, value: Any, /) -> None:
+        for refs in (self._of_base, *(space.variables.handler_refs for space in live_spaces())):
+            if value in refs:
+                refs.remove(value)
+                return
+        raise ValueError("not in list")
+
+
+def _close_all() -> None:
+    """At interpreter exit, as the logging module does for the base's handlers."""
+    for space in live_spaces():
+        space.close()
+
+
+def _put_in(undo: contextlib.ExitStack) -> None:
+    named: Any = logging._handlers  # type: ignore[attr-defined]  # noqa: SLF001 - they have no public name
+    refs: list[Any] = logging._handlerList  # type: ignore[attr-defined]  # noqa: SLF001 - they have no public name
+
+    def named_here() -> Any:
+        space = _here()
+        return named if space is None else space.variables.named_handlers
+
+    replace(undo, logging, "_handlers", ContextMapping(named_here))
+    replace(undo, logging, "_handlerList", _HandlerRefs(refs))
+    _ModuleFunctions(undo).put_in()
+    specialise(undo, logging.root, ContextRoot)
+    specialise(undo, logging.Logger.manager, ContextManager)
+    replace(undo, logging.Logger, "isEnabledFor", _is_enabled_for(logging.Logger.isEnabledFor))
+    replace(undo, logging.Logger, "handle", _handle(logging.Logger.handle))
+    for name in (
+        "addHandler",
+        "removeHandler",
+        "addFilter",
+        "removeFilter",
+        "setLevel",
+        "hasHandlers",
+        "getEffectiveLevel",
+    ):
+        replace(undo, logging.Logger, name, _answered(getattr(logging.Logger, name)))
+    atexit.register(_close_all)
+    undo.callback(atexit.unregister, _close_all)
+
+
+_views = Shared(_put_in)
+
+
+def install_logs() -> None:
+    """Make logging answer by context. Counted: as many `remove_logs` take it back."""
+    _views.acquire()
+
+
+def remove_logs() -> None:
+    """Give one installation back; with the last one the logging module is exactly what it was before."""
+    _views.release()

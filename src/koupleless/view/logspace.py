@@ -1,0 +1,258 @@
+"""The logging of one biz: its own root logger, loggers, levels, handlers and file.
+
+Loggers of a biz carry the biz with them (through their manager), so they are right in any thread and context. The base
+is a biz's last resort: a record for which the biz has configured no handler goes to the base's, with the biz's identity
+as ``record.biz``.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import logging.handlers
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import as_base, entered
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Mapping
+
+    from koupleless.context import Scope
+
+FORMAT: Final = "%(asctime)s %(levelname)s %(biz)s %(name)s: %(message)s"
+"""How records look in a biz's own file."""
+
+_BUSY_S: Final = 1.0
+"""How long `LogSpace.close` waits for a handler that a thread is just writing to."""
+
+module_lock: Final[threading.RLock] = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - it guards all tables
+"""The one lock of the logging module; whoever changes loggers of several bizs holds it."""
+
+_live: weakref.WeakSet[LogSpace] = weakref.WeakSet()
+
+
+def live_spaces() -> list[LogSpace]:
+    """The spaces that have not been closed."""
+    with module_lock:
+        return list(_live)
+
+
+class BizRoot(logging.RootLogger):
+    """The root logger of one biz. Its level reads as in a fresh process until somebody sets one."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.own_level: int | None = None
+
+    @property
+    def level(self) -> int:
+        """As it reads; the level in effect may be the base's."""
+        return logging.WARNING if self.own_level is None else self.own_level
+
+    @level.setter
+    def level(self, value: int) -> None:
+        self.own_level = value
+
+    def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - the name is logging's
+        """As ever; the first handler makes the biz's levels its own."""
+        super().addHandler(hdlr)
+        self.manager._clear_cache()  # type: ignore[attr-defined]  # noqa: SLF001 - as Logger.setLevel does
+
+    def removeHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - the name is logging's
+        """As ever."""
+        super().removeHandler(hdlr)
+        self.manager._clear_cache()  # type: ignore[attr-defined]  # noqa: SLF001 - as Logger.setLevel does
+
+
+class BizManager(logging.Manager):
+    """The table of one biz's loggers."""
+
+    def __init__(self, space: LogSpace, root: BizRoot) -> None:
+        super().__init__(root)
+        self.space = space
+
+    def getLogger(self, name: str) -> logging.Logger:  # noqa: N802 - the name is logging's
+        """The biz's logger of that name, made now if need be."""
+        with module_lock:
+            logger = super().getLogger(name)
+            if "callHandlers" not in vars(logger):
+                self.space.adopt(logger)
+        return logger
+
+
+@dataclass(slots=True)
+class ModuleVariables:
+    """What the logging module keeps in global variables, for one biz."""
+
+    handler_refs: list[weakref.ref[logging.Handler]] = field(default_factory=list)
+    """``_handlerList``."""
+    named_handlers: weakref.WeakValueDictionary[str, logging.Handler] = field(
+        default_factory=weakref.WeakValueDictionary
+    )
+    """``_handlers``."""
+    level_to_name: dict[int, str] | None = None
+    """``_levelToName``, from the biz's first own level name on; before that the base's counts."""
+    name_to_level: dict[str, int] | None = None
+    record_factory: Callable[..., logging.LogRecord] | None = None
+    captures_warnings: bool = False
+
+
+class LogSpace:
+    """The logging of one biz: a facet of its scope.
+
+    With ``file``, records that reach the biz's root also go to that file, whatever handlers the biz has; its directory
+    is made now, the file with the first record. ``level`` is the root's; without one it is the base's level until the
+    biz configures itself, and then ``WARNING`` as in any fresh process.
+
+    Lifetime: made before the biz's first import, closed when it leaves, before the scope is. Its loggers may be used
+    from any thread, also afterwards: then they write through the base.
+    """
+
+    def __init__(self, scope: Scope, *, file: Path | None = None, level: int | str | None = None) -> None:
+        self.identity = str(scope.biz)
+        self.root = BizRoot()
+        self.manager = BizManager(self, self.root)
+        self.variables = ModuleVariables()
+        self._scope = scope
+        self._file: logging.Handler | None = None
+        vars(self.root)["manager"] = self.manager
+        self.adopt(self.root)
+        if level is not None:
+            self.root.setLevel(level)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with as_base():  # the operator's file, not among the handlers that the biz may close
+                self._file = logging.handlers.WatchedFileHandler(file, encoding="utf-8", delay=True)
+            self._file.setFormatter(logging.Formatter(FORMAT))
+        with module_lock:
+            _live.add(self)
+
+    @classmethod
+    def from_configuration(
+        cls, scope: Scope, configuration: Mapping[str, object], *, directory: Path | None = None
+    ) -> LogSpace:
+        """The logging that a biz's configuration asks for.
+
+        ``logging.level.root`` and ``logging.level.<logger>`` are levels by name or number. The file is
+        ``logging.file.name``, else ``<biz>.log``, in the biz's own folder under ``directory``; without a directory and
+        without an absolute name there is none. Raises ``ValueError`` for a level that does not exist.
+        """
+        prefix = "logging.level."
+        levels = {key.removeprefix(prefix): value for key, value in configuration.items() if key.startswith(prefix)}
+        name = Path(str(configuration.get("logging.file.name", f"{scope.biz.name}.log")))
+        file = directory / scope.biz.name / name if directory is not None else name if name.is_absolute() else None
+        levels.pop("root", None)
+        root_level = configuration.get("logging.level.root")
+        space = cls(scope, file=file, level=None if root_level is None else _level(root_level))
+        for logger, level in levels.items():
+            space.manager.getLogger(logger).setLevel(_level(level))
+        return space
+
+    def logger(self, name: str) -> logging.Logger:
+        """The biz's logger of that name; no lock for one that exists."""
+        known = self.manager.loggerDict.get(name)
+        return known if isinstance(known, logging.Logger) else self.manager.getLogger(name)
+
+    def adopt(self, logger: logging.Logger) -> None:
+        """Let a logger of this biz deliver, and find its level, by the rules of this space.
+
+        On the instance, not in a class: it costs the base's loggers nothing and leaves the biz its own logger class.
+        """
+        vars(logger).update(
+            callHandlers=functools.partial(self._deliver, logger),
+            getEffectiveLevel=functools.partial(self._level_of, logger),
+        )
+
+    def _level_of(self, logger: logging.Logger) -> int:
+        node: logging.Logger | None = logger
+        while node is not None and node is not self.root:
+            if node.level:
+                return node.level
+            node = node.parent
+        if node is None or self.root.own_level is not None or self.root.handlers:
+            return node.level if node is not None else logging.NOTSET
+        with as_base():
+            return _base_logger(logger.name).getEffectiveLevel()
+
+    def _deliver(self, logger: logging.Logger, record: logging.LogRecord) -> None:
+        record.biz = self.identity
+        is_handled = False
+        node = logger
+        while True:
+            for handler in node.handlers:
+                is_handled = True
+                if record.levelno >= handler.level:
+                    handler.handle(record)
+            if not node.propagate or node.parent is None:
+                break
+            node = node.parent
+        file = self._file
+        if file is not None and (node is self.root or not is_handled):
+            file.handle(record)
+        elif not is_handled:
+            with as_base():  # the base's handlers and filters are code of the base
+                last_resort = _base_logger(logger.name)
+                if last_resort.isEnabledFor(record.levelno):
+                    last_resort.handle(record)
+
+    def close(self) -> tuple[str, ...]:
+        """Flush and close the handlers the biz opened, newest first, and let go of all of its loggers. Idempotent.
+
+        Returns what failed, in words.
+        """
+        with module_lock:
+            _live.discard(self)
+            refs = self.variables.handler_refs[::-1]
+            loggers = [one for one in self.manager.loggerDict.values() if isinstance(one, logging.Logger)]
+        failures: list[str] = []
+        with entered(self._scope):
+            for handler in [ref() for ref in refs]:
+                if handler is not None:
+                    failures += _close(handler)
+        file, self._file = self._file, None
+        if file is not None:
+            failures += _close(file)
+        with module_lock:
+            for logger in (self.root, *loggers):
+                logger.handlers.clear()
+                logger.filters.clear()
+                logger._cache.clear()  # type: ignore[attr-defined]  # noqa: SLF001 - levels are the base's from now on
+            self.manager.loggerDict.clear()
+            self.variables = ModuleVariables()
+        return tuple(failures)
+
+    def __repr__(self) -> str:
+        return f"<LogSpace {self.identity}: {len(self.manager.loggerDict)} loggers>"
+
+
+def _base_logger(name: str) -> logging.Logger:
+    """The base's logger that answers for ``name``, without making one. To be asked as the base."""
+    loggers: Mapping[str, Any] = logging.Logger.manager.loggerDict
+    while name:
+        found = loggers.get(name)
+        if isinstance(found, logging.Logger) and not found.disabled:
+            return found
+        name = name.rpartition(".")[0]
+    return logging.getLogger()
+
+
+def _close(handler: logging.Handler) -> list[str]:
+    lock = handler.lock
+    if lock is not None:
+        if not lock.acquire(timeout=_BUSY_S):
+            return [f"log handler {type(handler).__name__} was not closed: a thread is writing to it"]
+        lock.release()
+    try:
+        handler.flush()
+        handler.close()
+    except BaseException as error:  # noqa: BLE001 - a handler is code of the biz; returned, not lost
+        return [f"log handler {type(handler).__name__} failed to close: {type(error).__name__}: {error}"]
+    return []
+
+
+def _level(value: object) -> int | str:
+    return value if isinstance(value, int) else str(value).strip().upper()

@@ -1,0 +1,145 @@
+"""Settings that exist once per process, kept out of a biz's reach.
+
+A biz that would change one for everybody is refused where going on would do harm (the working directory: relative paths
+would mean other files), and ignored with a warning that names it where it can do without. Asking for what is set
+already is always allowed. Signals and exception hooks belong to ``ownership``, for they can be undone.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import locale
+import os
+import socket
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import current
+from koupleless.view.patch import Shared, replace
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable
+
+_STATUS: Final = Path("/proc/self/status")
+
+
+class ProcessWideWarning(RuntimeWarning):
+    """A biz tried to change something that belongs to the whole process; nothing was changed."""
+
+
+def _ignored(call: str, what: str) -> None:
+    scope = current()
+    assert scope is not None
+    warnings.warn(
+        f"biz {scope.biz} called {call}; {what} belongs to the whole process, so this was ignored",
+        ProcessWideWarning,
+        stacklevel=3,
+    )
+
+
+def _change_directory(original: Callable[[Any], None]) -> Callable[[Any], None]:
+    @functools.wraps(original)
+    def change(path: Any) -> None:
+        scope = current()
+        if scope is None:
+            original(path)
+        elif not os.path.samestat(os.stat(path), os.stat(os.curdir)):  # noqa: PTH116 - it may be a descriptor
+            raise PermissionError(
+                errno.EPERM,
+                f"biz {scope.biz} may not change the working directory, which belongs to the whole process; "
+                "use absolute paths, or run it with isolation = 'process'",
+                path,
+            )
+
+    return change
+
+
+def _set_locale(original: Callable[..., str]) -> Callable[..., str]:
+    @functools.wraps(original)
+    def setlocale(category: int, locale: Any = None) -> str:
+        now = original(category, None)
+        if current() is None or locale is None:
+            return original(category, locale)
+        if not _is_locale(now, locale):
+            _ignored(f"locale.setlocale({category}, {locale!r})", "the locale")
+        return now
+
+    return setlocale
+
+
+def _is_locale(now: str, wanted: Any) -> bool:
+    if not isinstance(wanted, str):
+        wanted = locale.normalize(".".join(part for part in wanted if part)) if wanted else "C"
+    return wanted == now or (wanted == "C" and now == "POSIX")
+
+
+def _set_timeout(original: Callable[[float | None], None]) -> Callable[[float | None], None]:
+    @functools.wraps(original)
+    def setdefaulttimeout(timeout: float | None, /) -> None:
+        if current() is None:
+            original(timeout)
+        elif timeout != socket.getdefaulttimeout():
+            _ignored(f"socket.setdefaulttimeout({timeout})", "the default timeout of sockets")
+
+    return setdefaulttimeout
+
+
+def _set_umask(original: Callable[[int], int]) -> Callable[[int], int]:
+    @functools.wraps(original)
+    def umask(mask: int, /) -> int:
+        if current() is None:
+            return original(mask)
+        now = _present_umask()
+        if mask != now:
+            _ignored(f"os.umask({mask:#o})", "the mask of new files' permissions")
+        return now
+
+    return umask
+
+
+def _present_umask() -> int:
+    """Without setting it: another thread could create a file in that moment."""
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    except OSError:
+        pass  # no /proc on this system
+    return 0o022
+
+
+def _set_recursion_limit(original: Callable[[int], None]) -> Callable[[int], None]:
+    @functools.wraps(original)
+    def setrecursionlimit(limit: int, /) -> None:
+        if current() is None:
+            original(limit)
+        elif limit != sys.getrecursionlimit():
+            _ignored(f"sys.setrecursionlimit({limit})", "the recursion limit")
+
+    return setrecursionlimit
+
+
+def _put_in(undo: contextlib.ExitStack) -> None:
+    replace(undo, os, "chdir", _change_directory(os.chdir))
+    replace(undo, os, "fchdir", _change_directory(os.fchdir))
+    replace(undo, os, "umask", _set_umask(os.umask))
+    replace(undo, locale, "setlocale", _set_locale(locale.setlocale))
+    replace(undo, socket, "setdefaulttimeout", _set_timeout(socket.setdefaulttimeout))
+    replace(undo, sys, "setrecursionlimit", _set_recursion_limit(sys.setrecursionlimit))
+
+
+_guards = Shared(_put_in)
+
+
+def install_guards() -> None:
+    """Keep process-wide settings out of bizs' reach. Counted: as many `remove_guards` take it back."""
+    _guards.acquire()
+
+
+def remove_guards() -> None:
+    """Give one installation back; the last one restores the functions of the process."""
+    _guards.release()

@@ -1,0 +1,147 @@
+"""From what the container returns or raises to what is said on the wire; the one map from errors to replies."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from koupleless.arklet.health import HealthRefused
+from koupleless.arklet.records import RunRepeated, TooManyRuns, chain
+from koupleless.errors import (
+    BizBusy,
+    BizFailed,
+    BizNotFound,
+    BizRepeated,
+    IdentityMismatch,
+    IllegalMove,
+    InvalidIdentity,
+    KouplelessError,
+    MasterBizProtected,
+)
+from koupleless.wire.envelope import Code, Envelope, ResponseCode
+from koupleless.wire.replies import (
+    BatchEntry,
+    BizDetails,
+    BizReply,
+    Held,
+    InstallData,
+    PurgeReport,
+    UninstallData,
+)
+
+if TYPE_CHECKING:
+    from koupleless.container.container import Installed
+    from koupleless.ownership import purge
+
+
+def explain(error: BaseException, command: str, *, base_identity: str) -> Envelope:
+    """The reply to what ``command`` raised: nowhere else does an error get its spelling on the wire."""
+    verb = command.removesuffix("Biz").removeprefix("batch").lower()
+    message = f"{verb} biz not success!"
+    data: BizReply | None = None
+    match error:
+        case HealthRefused() | RunRepeated() | TooManyRuns():
+            message = str(error)
+        case BizBusy():
+            message = conflict(error, command)
+        case BizRepeated():
+            data = InstallData(code=ResponseCode.REPEAT_BIZ, message=repeated(error), elapsed_space=0)
+        case IdentityMismatch() | InvalidIdentity():
+            message = str(error)
+            data = InstallData(code=ResponseCode.FAILED, message=message, elapsed_space=0)
+        case MasterBizProtected():
+            data = BizReply(code=ResponseCode.FAILED, message="Master biz must not be uninstalled.")
+        case BizNotFound() if verb in ("uninstall", "switch"):
+            said = f"{verb.capitalize()} biz: {error.identity} not found."
+            data = BizReply(code=ResponseCode.NOT_FOUND_BIZ, message=said)
+        case IllegalMove() if verb == "switch":
+            said = f"Switch Biz: {error.identity}'s state must not be {error.state.lower()}."
+            data = BizReply(code=ResponseCode.ILLEGAL_STATE_BIZ, message=said)
+        case IllegalMove() if verb == "uninstall":
+            return _internal_error(error, "BizState must be ACTIVATED, DEACTIVATED or BROKEN.")
+        case _:
+            return _internal_error(error, say(error))
+    return Envelope(code=Code.FAILED, message=message, data=data, base_identity=base_identity)
+
+
+def _internal_error(error: BaseException, text: str) -> Envelope:
+    report = getattr(error, "report", None)
+    data = None
+    if report is not None:  # the biz is gone although its stop failed: what it left is worth knowing
+        data = UninstallData(code=ResponseCode.FAILED, message=text, purge_report=purge_report(report))
+    return Envelope(
+        code=Code.INTERNAL_ERROR, message=f"Internal Error: {text}", error_stack_trace=_trace(error), data=data
+    )
+
+
+def _trace(error: BaseException) -> str:
+    """The traceback that helps the caller: the biz's own; of what we raise on purpose only the chain of causes."""
+    if isinstance(error, BizFailed) and error.traceback:
+        return error.traceback
+    if isinstance(error, KouplelessError):
+        return "caused by ".join("".join(traceback.format_exception_only(link)) for link in chain(error))
+    return "".join(traceback.format_exception(error))
+
+
+def say(error: BaseException) -> str:
+    """What went wrong: our own errors are sentences, of others the innermost cause says most."""
+    if isinstance(error, KouplelessError):
+        return str(error)
+    root = chain(error)[-1]
+    return str(root) if isinstance(root, KouplelessError) else f"{type(root).__name__}: {root}".removesuffix(": ")
+
+
+def entry_of_failure(error: BaseException, present: BizDetails) -> BatchEntry:
+    """What a batch says of an element that was not installed; ``present`` is the biz as it is now."""
+    code, message = ResponseCode.FAILED, f"internal exception: {say(error)}"
+    if isinstance(error, BizRepeated):
+        code, message = ResponseCode.REPEAT_BIZ, repeated(error)
+    elif isinstance(error, BizBusy):
+        message = conflict(error, "installBiz")
+    return BatchEntry(code=code, message=message, biz_infos=[present])
+
+
+def conflict(error: BizBusy, command: str) -> str:
+    """What a command is told that came second."""
+    return f"FAILED:{error.identity} {command} conflict, exist unfinished command({error.operation}) for this biz"
+
+
+def repeated(error: BizRepeated) -> str:
+    """What an install is told whose identity is taken."""
+    return f"Biz: {error.identity} has been installed or registered."
+
+
+def detail(envelope: Envelope) -> str:
+    """The message of a failure together with what its data says, which the original's records lose."""
+    data = envelope.data
+    if isinstance(data, BizReply) and data.message != envelope.message:
+        return f"{envelope.message} {data.code.value}: {data.message}"
+    return envelope.message or envelope.code.value
+
+
+def install_data(installed: Installed) -> InstallData:
+    """What a successful install says."""
+    clock = time.strftime("%H:%M:%S", time.localtime(installed.started_at))
+    milliseconds = int(installed.started_at * 1000) % 1000
+    started = f"cost: {installed.elapsed_ms} ms, started at: {clock},{milliseconds:03}"
+    return InstallData(
+        code=ResponseCode.SUCCESS,
+        message=f"Install Biz: {installed.info.id} success, {started}",
+        elapsed_space=installed.grown_bytes,
+        biz_infos=[BizDetails.of(installed.info)],
+        replaced=[purge_report(report) for report in installed.replaced] or None,
+    )
+
+
+def purge_report(report: purge.PurgeReport) -> PurgeReport:
+    """What is left of a biz."""
+    return PurgeReport(
+        biz=str(report.biz),
+        clean=report.clean,
+        summary=report.summary(),
+        held=[Held(name=held.name, holders=list(held.holders), size_bytes=held.size_bytes) for held in report.held],
+        undone=dict(report.undone),
+        failures=list(report.failures),
+        elapsed_ms=round(report.elapsed_ms, 3),
+    )

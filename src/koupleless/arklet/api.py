@@ -1,0 +1,139 @@
+"""The commands over HTTP, byte for byte as the field's clients know it.
+
+Order of a request: may it come in, is it a POST, the body, the command. The path is the command; the query and the
+``Content-Type`` are ignored; the outcome of a command is in the envelope, never in the status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from koupleless.wire.envelope import CONTENT_TYPE, MAX_BODY_BYTES, Code, Envelope, encode
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
+
+    from koupleless.arklet.guard import Guard
+    from koupleless.arklet.operations import Operations
+
+ONLY_POST: Final = b"POST http request only supported by arklet"
+SERVER: Final = "koupleless"
+"""The ``Server`` header of every answer, refusals too: clients tell by it what an arklet can do beyond the original."""
+BODY_SECONDS: Final = 60.0
+"""How long a client may take to send its body."""
+LINGER_SECONDS: Final = 1.0
+LINGER_BYTES: Final = 8 * MAX_BODY_BYTES
+
+
+class BodyTooLarge(Exception):
+    """More than `MAX_BODY_BYTES` were sent; ``is_whole`` says that there is nothing more to come."""
+
+    def __init__(self, *, is_whole: bool) -> None:
+        self.is_whole = is_whole
+
+
+class ArkletApi:
+    """The ASGI application of the arklet. Lives as long as its server, on the server's loop only.
+
+    Commands that change bizs run on the operations' workers; the others are answered on the loop, at once, so that no
+    number of running installs can delay them.
+    """
+
+    def __init__(self, operations: Operations, guard: Guard) -> None:
+        self._operations = operations
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        early = self._refuse_early(request)
+        if early is not None:
+            await _send_before_body(early, request, send)
+            return
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await _read_body(receive)
+        except BodyTooLarge as error:
+            await _send_before_body(_reply(413), request, send, is_drained=error.is_whole)
+        except TimeoutError:
+            await _send_before_body(_reply(408), request, send)
+        except ClientDisconnect:
+            pass
+        else:
+            response = await self._answer(scope["path"][1:], body)
+            await response(scope, receive, send)
+
+    def _refuse_early(self, request: Request) -> Response | None:
+        refusal = self._guard.judge(request.scope["headers"])
+        if refusal is not None:
+            return _reply(refusal.status, encode(Envelope(code=Code.FAILED, message=refusal.reason)))
+        if request.method != "POST":
+            return _reply(500, ONLY_POST, content_type="text/plain; charset=utf-8")
+        if int(request.headers.get("content-length", "0")) > MAX_BODY_BYTES:
+            return _reply(413)
+        return None
+
+    async def _answer(self, command: str, body: bytes) -> Response:
+        operations = self._operations
+        if operations.changes_bizs(command):
+            loop = asyncio.get_running_loop()
+            envelope = await loop.run_in_executor(operations.workers, operations.handle, command, body)
+        else:
+            envelope = operations.handle(command, body)
+        return _reply(200, encode(envelope))
+
+
+async def _read_body(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        is_whole = not message.get("more_body", False)
+        if len(body) > MAX_BODY_BYTES:
+            raise BodyTooLarge(is_whole=is_whole)
+        if is_whole:
+            return bytes(body)
+
+
+def _reply(status: int, content: bytes = b"", *, content_type: str = CONTENT_TYPE) -> Response:
+    headers = {"Server": SERVER, "Connection": "close"}
+    if content:
+        headers["Content-Type"] = content_type
+    if status == 401:  # noqa: PLR2004
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(content, status, headers)
+
+
+async def _send_before_body(response: Response, request: Request, send: Send, *, is_drained: bool = False) -> None:
+    """Answer without waiting for the body, then take a little of it in.
+
+    A connection that is closed while data waits in it is reset, and a reset can overtake the answer.
+    """
+
+    async def send_open(message: Message) -> None:
+        await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+    await response(request.scope, request.receive, send_open)
+    # A client that waits for "100 Continue" has sent nothing, and will not.
+    if not is_drained and "expect" not in request.headers:
+        await _drain(request.receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _drain(receive: Receive) -> None:
+    taken = 0
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while taken < LINGER_BYTES:
+                message = await receive()
+                taken += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return

@@ -1,0 +1,104 @@
+"""Who may call: decided from the headers alone, before anything else of a request is read.
+
+The ops API installs code. Three kinds of stranger are kept out: another machine (loopback unless told otherwise, and
+then a token), another user with the address but without the token, and a web page in a developer's browser (``Origin``,
+or a ``Host`` that is a name rebound to us).
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from koupleless.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+logger = logging.getLogger("koupleless.arklet")
+
+_LOOPBACK_NAMES: Final = frozenset({"localhost", "ip6-localhost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not let in, and the HTTP status that says so."""
+
+    status: int
+    reason: str
+
+
+class Guard:
+    """Judges requests. Lifetime: that of the server. Holds no mutable state, so any thread may ask."""
+
+    def __init__(self, *, bound: str, token: str | None, names: Iterable[str] = ()) -> None:
+        """``bound`` is the address the server listens on, ``names`` what else callers may address it by."""
+        self._token = None if token is None else token.encode()
+        address = ipaddress.ip_address(bound)
+        # A literal address in `Host` cannot be a rebound name. A server on all addresses is called by any of them,
+        # also by those of a node or a service that translate to it, which this process cannot know.
+        self._any_address = address.is_unspecified
+        self._hosts = _LOOPBACK_NAMES | {_bare(bound)} | {_bare(name) for name in names}
+
+    def judge(self, headers: Sequence[tuple[bytes, bytes]]) -> Refusal | None:
+        """``None`` lets the request in. ``headers`` have lower-case names."""
+        if any(name == b"origin" for name, _ in headers):
+            return Refusal(403, "requests of web pages are refused (the request has an Origin header)")
+        for name, value in headers:
+            if name == b"host" and not self._is_ours(value.decode("latin-1")):
+                return Refusal(
+                    403,
+                    f"the request is addressed to {value.decode('latin-1')!r}, which is not this base; "
+                    "add the name to the arklet's allowed-hosts if it is",
+                )
+        if self._token is not None and not self._is_authorised(headers):
+            return Refusal(401, "the request lacks the right token (Authorization: Bearer ...)")
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        name = _bare(_without_port(host))
+        if name in self._hosts:
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return address.is_loopback or self._any_address
+
+    def _is_authorised(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        assert self._token is not None
+        given = [value for name, value in headers if name == b"authorization"]
+        scheme, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+
+
+def check_exposure(address: str, *, token: str | None, insecure: bool) -> None:
+    """Refuse to listen where strangers are without a token.
+
+    Raises ``SettingsError`` for an address that is not loopback, unless there is a token or ``insecure`` says that this
+    is meant, which is warned about; also for a token that is empty.
+    """
+    if token is not None and (not token.strip() or not token.isascii() or token != token.strip()):
+        raise SettingsError("the arklet token must be printable ASCII without blanks around it")
+    if token is not None or ipaddress.ip_address(address).is_loopback:
+        return
+    if not insecure:
+        raise SettingsError(
+            f"the arklet would listen on {address}, where anybody who reaches it could install code: "
+            "set a token, or say that this is meant with insecure"
+        )
+    logger.warning("the arklet listens on %s without a token: anybody who reaches it can install code", address)
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() and ":" not in name else host
+
+
+def _bare(host: str) -> str:
+    return host.strip().removeprefix("[").removesuffix("]").removesuffix(".").lower()

@@ -1,0 +1,199 @@
+"""The arklet's HTTP server: its own thread, its own event loop, nothing shared with the application's."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from koupleless.arklet.api import ArkletApi
+from koupleless.arklet.guard import Guard, check_exposure
+from koupleless.context import as_base
+from koupleless.errors import BaseStartFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
+
+    from koupleless.arklet.operations import Operations
+
+DEFAULT_PORTS: Final = range(1238, 1338)
+BACKLOG: Final = 1024
+LINGER_S: Final = 5.0
+"""How long running requests may take to be answered once the server stops."""
+
+logger = logging.getLogger("koupleless.arklet")
+
+
+class ArkletServer:
+    """Serves operations over HTTP.
+
+    Lifetime: made and started by the composition root, stopped once, before the container is closed. `start` and `stop`
+    may be called from any thread but the server's own; both block.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        token: str | None = None,
+        insecure: bool = False,
+        *,
+        allowed_hosts: Iterable[str] = (),
+    ) -> None:
+        """``port`` is taken as it is; ``None`` means the first free one of 1238 to 1337."""
+        self._operations = operations
+        self._host = host
+        self._port = port
+        self._token = token
+        self._insecure = insecure
+        self._allowed_hosts = tuple(allowed_hosts)
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._failure: Exception | None = None
+
+    def start(self) -> int:
+        """Listen, and return the port.
+
+        Raises ``BaseStartFailed`` if the address or port cannot be had, ``SettingsError`` if strangers could call.
+        """
+        family, address = _resolve(self._host)
+        check_exposure(address, token=self._token, insecure=self._insecure)
+        listener = _listen(family, address, self._port)
+        port: int = listener.getsockname()[1]
+        guard = Guard(bound=address, token=self._token, names=(self._host, *self._allowed_hosts))
+        is_ready = threading.Event()
+        thread = threading.Thread(
+            target=self._run, args=(listener, guard, is_ready), name="koupleless-arklet", daemon=True
+        )
+        with as_base():  # the thread outlives whoever starts it
+            thread.start()
+        is_ready.wait()
+        if self._failure is not None:
+            thread.join()
+            raise BaseStartFailed(f"the arklet could not start: {self._failure}") from self._failure
+        self._thread = thread
+        logger.info("the arklet listens on %s port %d", address, port)
+        return port
+
+    def stop(self) -> None:
+        """Take no more requests, let running ones be answered for a moment, and end the thread. Idempotent."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        assert self._loop is not None
+        assert self._stopping is not None
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        thread.join()
+
+    # --- on the server's thread ----------------------------------------------------------------------------------
+
+    def _run(self, listener: socket.socket, guard: Guard, is_ready: threading.Event) -> None:
+        try:
+            with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+                runner.run(self._serve(listener, ArkletApi(self._operations, guard), is_ready))
+        except Exception as error:
+            if is_ready.is_set():
+                logger.exception("the arklet has stopped")
+            self._failure = error
+        finally:
+            listener.close()
+            is_ready.set()
+
+    async def _serve(self, listener: socket.socket, app: ArkletApi, is_ready: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        config = _QuietConfig(app, http=_Protocol, ws="none", lifespan="off", interface="asgi3", proxy_headers=False)
+        config.load()
+        state = ServerState()
+        server = await self._loop.create_server(lambda: _Protocol(config, state, {}), sock=listener, backlog=BACKLOG)
+        is_ready.set()
+        self._operations.workers.submit(self._operations.vitals.warm)
+        await self._stopping.wait()
+        server.close()
+        for connection in list(state.connections):
+            connection.shutdown()
+        if state.tasks:
+            await asyncio.wait(set(state.tasks), timeout=LINGER_S)
+        for task in list(state.tasks):
+            task.cancel()
+
+
+class _QuietConfig(uvicorn.Config):
+    """uvicorn's settings without its side effect on the process's loggers, which are the application's."""
+
+    def configure_logging(self) -> None:
+        pass
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 on one connection, logging to our logger and not to the access log of the application's server."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = logger
+        self.access_log = False
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the way back open for a client that closed its half after a complete request."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.more_body and not cycle.response_complete
+
+
+def _resolve(host: str) -> tuple[socket.AddressFamily, str]:
+    """The address to listen on. Raises ``BaseStartFailed`` for a name that has none."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise BaseStartFailed(f"the arklet cannot listen on {host}: {error}") from error
+    # IPv4 first: `localhost` often has both, and the field's clients dial 127.0.0.1.
+    family, *_, address = min(found, key=lambda entry: entry[0] is not socket.AF_INET)
+    return family, str(ipaddress.ip_address(str(address[0]).partition("%")[0]))
+
+
+def _listen(family: socket.AddressFamily, address: str, port: int | None) -> socket.socket:
+    """A listening socket, before any thread exists that could fail instead. Raises ``BaseStartFailed``."""
+    if port is not None:
+        try:
+            return _listen_on(family, address, port)
+        except (OSError, OverflowError) as error:
+            raise BaseStartFailed(f"the arklet cannot listen on {address} port {port}: {_reason(error)}") from error
+    for candidate in DEFAULT_PORTS:
+        try:
+            return _listen_on(family, address, candidate)
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise BaseStartFailed(f"the arklet cannot listen on {address}: {_reason(error)}") from error
+    raise BaseStartFailed(f"no port from {DEFAULT_PORTS[0]} to {DEFAULT_PORTS[-1]} is free on {address} for the arklet")
+
+
+def _listen_on(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family is socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address, port))
+        listener.listen(BACKLOG)  # with SO_REUSEADDR only this finds out that somebody else listens there
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return "another process listens there already"
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,243 @@
+"""Zip archives: read as input from a stranger, written so that the same content gives the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import stat
+import struct
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NoReturn, Self
+
+from koupleless.artifact.manifest import path_issue
+from koupleless.errors import ArchiveRefused, ArtifactError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+CHUNK: Final = 1 << 18
+
+_PLAIN_COMPRESSIONS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+_ENCRYPTED: Final = 0x1 | 0x40 | 0x2000
+_ENTRY_SIGNATURE: Final = b"PK\x01\x02"
+_ZIP64_TAIL: Final = 76
+"""How much longer the end of a zip64 archive is: its own end record and the locator of that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much an artefact may ask of a disk. Frozen; shared by whoever reads artefacts."""
+
+    max_bytes: int = 1 << 30
+    """Unpacked, all files together."""
+    max_files: int = 200_000
+    max_ratio: int = 200
+    """Unpacked to packed size of one file."""
+    ratio_from_bytes: int = 1 << 20
+    """Files up to this size may have any ratio: a small file of zeros is no bomb."""
+    max_manifest_bytes: int = 64 << 20
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class FileMark:
+    """What tells whether a local file is still the one that was looked at."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        """The mark of the file that ``status`` describes."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class Archive:
+    """A zip archive that is open for reading.
+
+    Opening checks everything that can be known without unpacking: names, links, encryption, counts and promised sizes.
+    What headers promise is not believed: `chunks` counts what really comes out. A context manager, used by one thread.
+    Raises ``ArchiveRefused`` for what must not be unpacked and ``ArtifactError`` for a file that cannot be read.
+    """
+
+    def __init__(self, path: Path, *, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.origin = str(path)
+        self._limits = limits
+        self._total = 0
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
+        try:
+            self.mark = FileMark.of(os.fstat(self._file.fileno()))
+            self._check_directory_size()
+            with self._damage_refused():
+                self._zip = zipfile.ZipFile(self._file)
+            self.entries: Mapping[str, zipfile.ZipInfo] = self._checked_entries()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._zip.close()
+        self._file.close()
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise ``ArchiveRefused`` for this archive."""
+        raise ArchiveRefused(self.origin, reason) from None
+
+    @contextlib.contextmanager
+    def _damage_refused(self) -> Iterator[None]:
+        try:
+            yield
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            struct.error,
+            EOFError,
+            OSError,
+            ValueError,
+            NotImplementedError,
+        ) as error:
+            self.refuse(f"it is damaged or not complete ({str(error) or type(error).__name__})")
+
+    def _check_directory_size(self) -> None:
+        """Count the entries before `zipfile` makes an object of each."""
+        with self._damage_refused():
+            # The very record that ZipFile trusts, so that the two cannot disagree.
+            end = zipfile._EndRecData(self._file)  # type: ignore[attr-defined]  # noqa: SLF001
+        if end is None:
+            self.refuse("it is no zip archive, or its end is missing")
+        size, location = end[5], end[9]
+        start = location - size - (_ZIP64_TAIL if end[0] == b"PK\x06\x06" else 0)
+        if size > self.mark.size or start < 0:
+            self.refuse("it is damaged or not complete (its directory does not fit into it)")
+        self._file.seek(start)
+        if self._file.read(size).count(_ENTRY_SIGNATURE) > self._limits.max_files:
+            self.refuse(f"it holds more than {self._limits.max_files} entries")
+
+    def _checked_entries(self) -> dict[str, zipfile.ZipInfo]:
+        entries: dict[str, zipfile.ZipInfo] = {}
+        directories: set[str] = set()
+        packed = unpacked = 0
+        for info in self._zip.infolist():
+            name = self._checked_name(info)
+            if info.orig_filename.endswith("/"):
+                directories.add(name)
+                continue
+            if name in entries:
+                self.refuse(f"it holds {name!r} twice")
+            entries[name] = info
+            packed += info.compress_size
+            unpacked += info.file_size
+            while (name := name.rpartition("/")[0]) and name not in directories:
+                directories.add(name)
+        if both := directories & entries.keys():
+            self.refuse(f"it holds {min(both)!r} both as a file and as a directory")
+        if packed > self.mark.size:
+            self.refuse("its entries overlap")
+        if unpacked > self._limits.max_bytes:
+            self.refuse(f"it unpacks to more than {self._limits.max_bytes} bytes")
+        return entries
+
+    def _checked_name(self, info: zipfile.ZipInfo) -> str:
+        # ``filename`` was mended by zipfile already; what was written is what shows the intention.
+        raw = info.orig_filename
+        name = raw.removesuffix("/")
+        if (why := path_issue(name)) is not None:
+            self.refuse(f"entry {raw!r} {why}")
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+            self.refuse(f"entry {raw!r} is a {'link' if kind == stat.S_IFLNK else 'special file'}")
+        if info.flag_bits & _ENCRYPTED:
+            self.refuse(f"entry {raw!r} is encrypted")
+        if info.compress_type not in _PLAIN_COMPRESSIONS:
+            self.refuse(f"entry {raw!r} is packed by method {info.compress_type}, not by deflate")
+        return name
+
+    def read_text(self, name: str) -> str | None:
+        """The text of a small file; ``None`` if there is no such entry."""
+        info = self.entries.get(name)
+        if info is None:
+            return None
+        if info.file_size > self._limits.max_manifest_bytes:
+            self.refuse(f"its {name} is larger than {self._limits.max_manifest_bytes} bytes")
+        try:
+            return b"".join(self._inflate(name)).decode()
+        except UnicodeDecodeError:
+            self.refuse(f"its {name} is no UTF-8 text")
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """The content of an entry in pieces, counted against the limits over all calls together."""
+        for piece in self._inflate(name):
+            self._total += len(piece)
+            if self._total > self._limits.max_bytes:
+                self.refuse(f"it unpacks to more than {self._limits.max_bytes} bytes")
+            yield piece
+
+    def _inflate(self, name: str) -> Iterator[bytes]:
+        info = self.entries[name]
+        limits, size = self._limits, 0
+        allowed = max(limits.ratio_from_bytes, info.compress_size * limits.max_ratio)
+        with self._damage_refused(), self._zip.open(info) as file:
+            while piece := file.read(CHUNK):
+                size += len(piece)
+                if size > allowed:
+                    self.refuse(f"entry {name!r} unpacks to more than {limits.max_ratio} times its size: a bomb")
+                yield piece
+        if size != info.file_size:
+            self.refuse(f"it is damaged or not complete ({name!r} ends early)")
+
+
+def digest_of(path: Path) -> tuple[str, FileMark]:
+    """The SHA-256 of a file's bytes, and which file that was. Raises ``ArtifactError`` if it cannot be read."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            mark = FileMark.of(os.fstat(file.fileno()))
+            return hashlib.file_digest(file, "sha256").hexdigest(), mark
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
+
+
+def write_archive(path: Path, files: Mapping[str, bytes]) -> int:
+    """Write a zip of ``files``, in their order, whose bytes depend on nothing but them; returns its size.
+
+    The file is there whole or not at all. Raises ``OSError``.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name, data in files.items():
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.create_system = 3
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            info.compress_type = zipfile.ZIP_DEFLATED if data else zipfile.ZIP_STORED
+            archive.writestr(info, data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(buffer.getbuffer())
+        os.chmod(temporary, 0o644)  # noqa: PTH101 - a text path, as mkstemp gives it
+        os.replace(temporary, path)  # noqa: PTH105 - the same
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108 - the same
+        raise
+    return path.stat().st_size

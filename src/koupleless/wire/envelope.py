@@ -1,0 +1,115 @@
+"""The envelope of every reply, its codes, and bytes to values and back."""
+
+from __future__ import annotations
+
+import codecs
+import enum
+from typing import Any, Final
+
+import msgspec
+
+from koupleless.errors import KouplelessError
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+"""The largest request body a base reads."""
+
+CONTENT_TYPE: Final = "application/json; charset=utf-8"
+
+
+class Code(enum.Enum):
+    """How a command went, as the envelope says it."""
+
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+    CMD_NOT_FOUND = "CMD_NOT_FOUND"
+    INTERNAL_ERROR = "CMD_PROCESS_INTERNAL_ERROR"
+
+
+class ResponseCode(enum.Enum):
+    """How an operation on a biz went, as ``data`` says it."""
+
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+    REPEAT_BIZ = "REPEAT_BIZ"
+    NOT_FOUND_BIZ = "NOT_FOUND_BIZ"
+    ILLEGAL_STATE_BIZ = "ILLEGAL_STATE_BIZ"
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """What every command answers. A member without a value is left out, never ``null``."""
+
+    code: Code
+    data: Any = None
+    message: str | None = None
+    error_stack_trace: str | None = None
+    """Only with ``INTERNAL_ERROR``: the traceback of the user's own code where there is one."""
+    base_identity: str | None = None
+    """Which base answered; absent with ``CMD_NOT_FOUND`` and ``INTERNAL_ERROR``."""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the command did what was asked."""
+        return self.code is Code.SUCCESS
+
+
+class InputInvalid(KouplelessError, ValueError):
+    """A request that cannot be read, or that lacks what the command needs; the text goes to the caller."""
+
+
+class ReplyInvalid(KouplelessError, ValueError):
+    """A reply that no arklet would send."""
+
+
+def decode_body(raw: bytes) -> dict[str, object] | None:
+    """The input object of a request: strict JSON, with or without a byte order mark.
+
+    ``None`` for an empty body and for ``null``, which both mean that there is none. Raises ``InputInvalid`` for
+    everything else that is not an object.
+    """
+    text = raw.removeprefix(codecs.BOM_UTF8)
+    if not text:
+        return None
+    try:
+        body = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputInvalid(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise InputInvalid("the body is nested too deeply") from None
+    if body is None or isinstance(body, dict):
+        return body
+    raise InputInvalid("the body must be a JSON object")
+
+
+def encode(value: object) -> bytes:
+    """Compact JSON. Text that is no valid Unicode (a file name, say) is written with escapes instead of failing."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_printable(msgspec.to_builtins(value)))
+
+
+def decode_envelope(raw: bytes) -> Envelope:
+    """Read a reply of any arklet, the original's too. Raises ``ReplyInvalid``."""
+    try:
+        return msgspec.json.decode(raw, type=Envelope)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ReplyInvalid(f"the reply is no arklet envelope: {error}") from None
+
+
+def without_nulls(value: Any) -> Any:
+    """A copy of plain data in which no member of an object is ``None``."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return value

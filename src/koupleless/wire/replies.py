@@ -1,0 +1,295 @@
+"""What commands answer: the ``data`` of an envelope.
+
+The member types are those that the decoders of the original Go clients insist on. Everything has a default, so that a
+reply decodes whatever another arklet leaves out; only members typed ``| None`` are left out when they have no value.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from koupleless.biz import DEFAULT_PRIORITY, BizState, ChangeReason
+from koupleless.biz import BizInfo as Biz
+from koupleless.biz import StateRecord as Record
+from koupleless.wire.envelope import ReplyInvalid, ResponseCode, without_nulls
+
+T = TypeVar("T")
+
+
+class HelpItem(msgspec.Struct, frozen=True):
+    """One command."""
+
+    desc: str = ""
+    id: str = ""
+
+
+class StateRecord(msgspec.Struct, frozen=True, rename="camel"):
+    """One change of state of a biz."""
+
+    change_time: int = 0
+    """Milliseconds since the epoch."""
+    message: str = ""
+    reason: ChangeReason = ChangeReason.UNDEFINE
+    state: BizState = BizState.UNRESOLVED
+
+    @classmethod
+    def of(cls, record: Record) -> StateRecord:
+        """Spell a record of the container."""
+        return cls(record.time_ms, record.message, record.reason, record.state)
+
+
+class BizHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The four members by which ``health`` shows a biz."""
+
+    biz_name: str = ""
+    biz_version: str = ""
+    biz_state: BizState = BizState.UNRESOLVED
+    web_context_path: str = "/"
+
+    @classmethod
+    def of(cls, biz: Biz) -> BizHealth:
+        """Spell a biz."""
+        return cls(
+            biz_name=biz.id.name,
+            biz_version=biz.id.version,
+            biz_state=biz.state,
+            web_context_path=biz.web_context_path,
+        )
+
+
+class BizInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One biz as ``queryAllBiz`` shows it."""
+
+    biz_name: str = ""
+    biz_version: str = ""
+    biz_state: BizState = BizState.UNRESOLVED
+    biz_state_records: list[StateRecord] = []
+    main_class: str = ""
+    web_context_path: str = "/"
+
+    @property
+    def identity(self) -> str:
+        """``name:version``."""
+        return f"{self.biz_name}:{self.biz_version}"
+
+    @classmethod
+    def of(cls, biz: Biz) -> BizInfo:
+        """Spell a biz."""
+        return cls(
+            biz_name=biz.id.name,
+            biz_version=biz.id.version,
+            biz_state=biz.state,
+            biz_state_records=[StateRecord.of(record) for record in biz.records],
+            main_class=biz.entry,
+            web_context_path=biz.web_context_path,
+        )
+
+
+class BizDetails(BizInfo, frozen=True, kw_only=True, rename="camel"):
+    """One biz as ``installBiz`` shows it: the members the original has, those without a meaning here empty."""
+
+    attributes: dict[str, str] = {}
+    biz_temp_work_dir: str = ""
+    biz_url: str = ""
+    class_path: list[str] = []
+    declared_mode: bool = False
+    deny_import_classes: list[str] = []
+    deny_import_package_nodes: list[str] = []
+    deny_import_package_stems: list[str] = []
+    deny_import_packages: list[str] = []
+    deny_import_resources: list[str] = []
+    deny_prefix_import_resource_stems: list[str] = []
+    deny_suffix_import_resource_stems: list[str] = []
+    identity_: str = msgspec.field(default="", name="identity")
+    inject_export_packages: list[str] = []
+    inject_plugin_dependencies: list[str] = []
+    priority: int = DEFAULT_PRIORITY
+
+    @classmethod
+    def of(cls, biz: Biz) -> BizDetails:
+        """Spell a biz."""
+        return cls(
+            biz_name=biz.id.name,
+            biz_version=biz.id.version,
+            biz_state=biz.state,
+            biz_state_records=[StateRecord.of(record) for record in biz.records],
+            main_class=biz.entry,
+            web_context_path=biz.web_context_path,
+            attributes=dict(biz.attributes),
+            biz_temp_work_dir=biz.work_dir,
+            biz_url=biz.url,
+            class_path=list(biz.class_path),
+            declared_mode=bool(biz.declared_libraries),
+            deny_import_packages=list(biz.deny_imports),
+            identity_=str(biz.id),
+            priority=biz.priority,
+        )
+
+
+class BizReply(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How a switch went, and what all replies about one biz have in common."""
+
+    code: ResponseCode
+    message: str
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One object of a removed biz that still lives."""
+
+    name: str
+    holders: list[str]
+    """The chain of referrers in words, nearest first."""
+    size_bytes: int | None = None
+
+
+class PurgeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a removed biz left behind. Ours alone: the original sends none."""
+
+    biz: str
+    clean: bool
+    summary: str
+    held: list[Held] = []
+    undone: dict[str, int] = {}
+    """Kind of registration -> how many were undone."""
+    failures: list[str] = []
+    elapsed_ms: float = 0.0
+
+
+class InstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """How one install went."""
+
+    elapsed_space: int
+    """Bytes by which the process grew; may be negative."""
+    biz_infos: list[BizDetails] | None = None
+    """Exactly one on success."""
+    replaced: list[PurgeReport] | None = None
+    """How the bizs left that this one replaced. Ours alone."""
+
+
+class UninstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """How one uninstall went."""
+
+    purge_report: PurgeReport | None = None
+
+
+class BatchEntry(BizReply, frozen=True, kw_only=True, rename="camel"):
+    """How one element of a batch went."""
+
+    biz_infos: list[BizDetails] = []
+    """Exactly one, always: the original controller reads the first without looking."""
+
+
+class BatchData(BizReply, frozen=True, kw_only=True, rename="camel"):
+    """How a batch went."""
+
+    elapsed_space: int = 0
+    biz_url_to_response: dict[str, BatchEntry] = {}
+    """By the URL as it was requested."""
+
+
+class HealthData(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What was asked for of: the base, its processor and memory, the bizs, the plugins."""
+
+    master_biz_info: BizHealth | None = None
+    cpu: dict[str, Any] | None = None
+    jvm: dict[str, Any] | None = None
+    biz_list_info: list[BizHealth] | None = None
+    biz_info: BizHealth | None = None
+    plugin_list_info: list[dict[str, Any]] | None = None
+    plugin_info: dict[str, Any] | None = None
+
+
+class HealthReply(msgspec.Struct, frozen=True, rename="camel"):
+    """The ``data`` of ``health``."""
+
+    health_data: HealthData
+
+
+class OpsStatus(enum.Enum):
+    """How far a background run got."""
+
+    INITIALIZED = "INITIALIZED"
+    EXECUTING = "EXECUTING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can follow."""
+        return self in (OpsStatus.SUCCEEDED, OpsStatus.FAILED)
+
+
+class StackFrame(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One frame of a traceback."""
+
+    class_name: str
+    """The module, where the original has the class."""
+    file_name: str
+    line_number: int
+    method_name: str
+    native_method: bool = False
+
+
+class Throwable(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename={"kind": "@type", "localized_message": "localizedMessage", "stack_trace": "stackTrace"},
+    omit_defaults=True,
+):
+    """An exception as data."""
+
+    kind: str
+    message: str
+    localized_message: str
+    stack_trace: list[StackFrame]
+    cause: Throwable | None = None
+
+
+class OpsRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One background run."""
+
+    request_id: str
+    ark_biz_meta: dict[str, Any]
+    """The request as it was understood."""
+    status: OpsStatus
+    start_time: int
+    start_timestamp: int
+    end_timestamp: int
+    """0 while running, as `elapsed_time`."""
+    elapsed_time: int
+    end_time: int | None = None
+    thread_name: str | None = None
+    message: str | None = None
+    throwable: Any = None
+
+
+def decode_data(data: Any, kind: type[T]) -> T:
+    """Read the ``data`` of any arklet's reply, whatever the case of its states. Raises ``ReplyInvalid``."""
+    try:
+        return msgspec.convert(_ours(without_nulls(data)), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ReplyInvalid(f"the reply's data cannot be read: {error}") from None
+
+
+_REASONS: Final = {reason.value: reason.value for reason in ChangeReason} | {
+    reason.name: reason.value for reason in ChangeReason
+}
+
+
+def _ours(value: Any) -> Any:
+    """States in upper case and reasons by their text, wherever a biz or a state record is."""
+    if isinstance(value, list):
+        return [_ours(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    plain = {key: _ours(item) for key, item in value.items()}
+    state = "bizState" if "bizName" in plain else "state" if "changeTime" in plain else None
+    if state is not None and isinstance(plain.get(state), str):
+        plain[state] = plain[state].upper()
+    if "changeTime" in plain and "reason" in plain:
+        plain["reason"] = _REASONS.get(plain["reason"], ChangeReason.UNDEFINE.value)
+    return plain

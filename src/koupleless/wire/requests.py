@@ -1,0 +1,200 @@
+"""What a command is given, and the lenient reading of it that the field's clients rely on.
+
+Keys match whatever their case and whether or not they are written with ``_`` or ``-``; unknown ones are ignored;
+numbers and booleans do for texts. What cannot be converted raises ``InputInvalid`` and names the member.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
+
+import msgspec
+
+from koupleless.wire.envelope import InputInvalid, without_nulls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+R = TypeVar("R", bound="Request")
+
+INSTALL_ONLY: Final = "installOnly"
+
+_RENAMED: Final = {"is_async": "async"}
+
+
+def _spell(field: str) -> str:
+    head, *tail = _RENAMED.get(field, field).split("_")
+    return head + "".join(part.capitalize() for part in tail)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, rename=_spell):
+    """The input of a command. ``aliases`` are further spellings of a member, squeezed to bare lower-case letters."""
+
+    aliases: ClassVar[dict[str, str]] = {}
+    nullable: ClassVar[frozenset[str]] = frozenset()
+    """Members that an explicit ``null`` sets; elsewhere it leaves the default."""
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that has a value, as it is spelled on the wire."""
+        return cast("dict[str, Any]", without_nulls(msgspec.to_builtins(self)))
+
+
+class BizRequest(Request, frozen=True, kw_only=True):
+    """What all commands that change bizs have in common."""
+
+    biz_name: str | None = None
+    biz_version: str | None = None
+    is_async: bool = False
+    request_id: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """The key of the lock: the parts as they were sent, ``null`` for one that was not."""
+        return f"{_or_null(self.biz_name)}:{_or_null(self.biz_version)}"
+
+
+class UninstallBiz(BizRequest, frozen=True, kw_only=True):
+    """Remove one biz."""
+
+
+class SwitchBiz(BizRequest, frozen=True, kw_only=True):
+    """Make one version the active one."""
+
+
+class InstallBiz(BizRequest, frozen=True, kw_only=True):
+    """Install one biz."""
+
+    aliases: ClassVar[dict[str, str]] = {"env": "envs"}
+    nullable: ClassVar[frozenset[str]] = frozenset({"install_strategy"})
+
+    biz_url: str | None = None
+    args: list[str] | None = None
+    envs: dict[str, str] | None = None
+    install_strategy: str | None = INSTALL_ONLY
+
+
+class BatchInstallBiz(BizRequest, frozen=True, kw_only=True):
+    """Install several bizs, grouped by priority."""
+
+    biz_list: list[InstallBiz] | None = None
+
+
+class HealthQuery(Request, frozen=True, kw_only=True):
+    """Ask for health."""
+
+    aliases: ClassVar[dict[str, str]] = {"modulename": "bizname", "moduleversion": "bizversion"}
+
+    type: str | None = None
+    metrics: list[str] | None = None
+    biz_name: str | None = None
+    biz_version: str | None = None
+
+
+class OpsQuery(Request, frozen=True, kw_only=True):
+    """Ask for the record of a background run."""
+
+    request_id: str | None = None
+
+
+def is_blank(text: str | None) -> bool:
+    """Whether nothing but white space was given."""
+    return text is None or not text.strip()
+
+
+def read(kind: type[R], body: Mapping[str, object] | None) -> R:
+    """Read the input object of a command; ``None`` reads as an empty one. Raises ``InputInvalid``."""
+    given = body or {}
+    squeezed = {_squeeze(key): value for key, value in given.items()}
+    for alias, name in kind.aliases.items():
+        if alias in squeezed:
+            squeezed.setdefault(name, squeezed[alias])
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        spelled = field.encode_name
+        key = _squeeze(spelled)
+        if spelled in given:
+            value = given[spelled]
+        elif key in squeezed:
+            value = squeezed[key]
+        elif field.type is bool and "is" + key in squeezed:
+            value = squeezed["is" + key]
+        else:
+            continue
+        if value is not None:
+            values[field.name] = _converter(field.type)(spelled, value)
+        elif field.name in kind.nullable:
+            values[field.name] = None
+    return kind(**values)
+
+
+def _squeeze(key: str) -> str:
+    return key.replace("_", "").replace("-", "").lower()
+
+
+def _or_null(text: str | None) -> str:
+    return "null" if text is None else text
+
+
+def _converter(annotation: Any) -> Callable[[str, object], Any]:
+    return _CONVERTERS[annotation]
+
+
+def _text(name: str, value: object) -> str:  # noqa: ARG001 - one signature for all converters
+    if isinstance(value, str):
+        return value
+    return msgspec.json.encode(value).decode()
+
+
+_TRUE: Final = frozenset({"true", "1", "y", "t"})
+_FALSE: Final = frozenset({"false", "0", "n", "f", "", "null"})
+
+
+def _flag(name: str, value: object) -> bool:
+    if isinstance(value, bool | int | float):
+        return value == 1
+    if isinstance(value, str):
+        lowered = value.lower()
+        if lowered in _TRUE:
+            return True
+        if lowered in _FALSE:
+            return False
+    raise InputInvalid(f"{name} must be true or false")
+
+
+def _texts(name: str, value: object) -> list[str] | None:
+    if isinstance(value, list):
+        if any(item is None for item in value):
+            raise InputInvalid(f"{name} must hold texts, not null")
+        return [_text(name, item) for item in value]
+    # A bare text counts as nothing given, as in the original, unless it plainly was meant as an argument.
+    if isinstance(value, str) and not value.lstrip()[:1].isdigit() and not value.lstrip().startswith(("-", "+")):
+        return None
+    raise InputInvalid(f"{name} must be an array of texts")
+
+
+def _text_map(name: str, value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise InputInvalid(f"{name} must be an object of texts")
+    return {key: _text(name, item) for key, item in value.items() if item is not None}
+
+
+def _installs(name: str, value: object) -> list[InstallBiz] | None:
+    if isinstance(value, str):
+        return None
+    if not isinstance(value, list):
+        raise InputInvalid(f"{name} must be an array of objects")
+    installs = []
+    for index, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise InputInvalid(f"{name}[{index}] must be an object")
+        installs.append(read(InstallBiz, item))
+    return installs
+
+
+_CONVERTERS: Final[dict[Any, Callable[[str, object], Any]]] = {
+    str | None: _text,
+    bool: _flag,
+    list[str] | None: _texts,
+    dict[str, str] | None: _text_map,
+    list[InstallBiz] | None: _installs,
+}

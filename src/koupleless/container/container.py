@@ -1,0 +1,441 @@
+"""The table of bizs, and the operations that change it.
+
+State: one dict from identity to entry and the routes derived from it, both touched only under ``_lock``, and never
+while code of a biz, the disk or the network is at work. One operation at a time runs for an identity; a second one is
+refused at once with `BizBusy` instead of being queued. Different identities proceed in parallel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord, advance
+from koupleless.container.events import EventKind, EventLog
+from koupleless.container.life import Life, Surroundings
+from koupleless.container.memory import resident_bytes
+from koupleless.container.process import ProcessHooks
+from koupleless.errors import (
+    BizBusy,
+    BizNotFound,
+    BizRepeated,
+    ContainerClosed,
+    IllegalMove,
+    MasterBizProtected,
+    PathTaken,
+    StartFailed,
+)
+from koupleless.ownership.purge import PurgeReport
+from koupleless.router.table import Route, normalise_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from koupleless.biz import BizName
+    from koupleless.container.prepare import Preparation, Prepared
+    from koupleless.context import Scope
+    from koupleless.router.asgi import Front
+    from koupleless.router.gate import Gate
+
+EMBED_MAIN: Final = "embed main"
+"""What the field writes where the entry of a base would stand."""
+
+
+class Strategy(enum.Enum):
+    """What an install does about other versions of the same name."""
+
+    INSTALL_ONLY = "installOnly"
+    """Nothing. The new version answers only if no other version does."""
+    UNINSTALL_THEN_INSTALL = "uninstallThenInstall"
+    """Removes them all, then installs; nobody answers in between."""
+    REPLACE = "replace"
+    """Starts the new one, moves the traffic over at once, then lets the others drain and leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an operator may choose about states."""
+
+    activate_new: bool = False
+    """A new version becomes the active one as soon as it is started (``activate.new.module``)."""
+    activate_many: bool = False
+    """Several versions of a name may be active (``sofa.ark.activate.multi.biz.version.enable``)."""
+    keep_broken: bool = False
+    """A biz whose start failed stays registered (``sofa.ark.auto.uninstall.when.failed.enable=false``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What an install has to say."""
+
+    info: BizInfo
+    elapsed_ms: int
+    """From the call to the activated biz; fetching and unpacking came before."""
+    started_at: float
+    """When the install began, in seconds since the epoch."""
+    grown_bytes: int
+    """Growth of the process's resident memory meanwhile; other work of the process is in it."""
+    replaced: tuple[PurgeReport, ...] = ()
+    """How the bizs left that this one replaced."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """One registered biz. Fields change only under the container's lock."""
+
+    prepared: Prepared
+    life: Life | None = None
+    state: BizState = BizState.UNRESOLVED
+    records: list[StateRecord] = field(default_factory=list)
+
+    @property
+    def id(self) -> BizId:
+        return self.prepared.id
+
+    @property
+    def path(self) -> str:
+        """As the route table spells it."""
+        return normalise_path(self.prepared.manifest.web_context_path)
+
+    @property
+    def gate(self) -> Gate | None:
+        return None if self.life is None else self.life.gate
+
+    def move(self, to: BizState, reason: ChangeReason, message: str = "") -> None:
+        self.state = advance(self.id, self.state, to)
+        self.records.append(StateRecord(time.time_ns() // 1_000_000, to, reason, message))
+
+    def info(self) -> BizInfo:
+        return self.prepared.describe(self.state, tuple(self.records))
+
+
+class Container:
+    """The owner of all bizs of one base.
+
+    Lifetime: made by the composition root, closed once, at the end. Every method may be called from any thread except
+    the one that runs the event loop of the bizs, and blocks until it is done.
+    """
+
+    def __init__(
+        self, *, base: BizInfo, front: Front, preparation: Preparation, around: Surroundings, rules: Rules | None = None
+    ) -> None:
+        self.base = base
+        self.events = EventLog()
+        self._front = front
+        self._preparation = preparation
+        self._around = around
+        self._rules = rules or Rules()
+        self._hooks = ProcessHooks()
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._bizs: dict[BizId, _Entry] = {}
+        self._incoming: dict[BizId, _Entry] = {}  # starting beside an entry of the same identity, to replace it
+        self._outgoing: list[_Entry] = []  # replaced by one of the same identity, not stopped yet
+        self._busy: dict[BizId, str] = {}
+        self._is_closed = False
+        self._leave_services = around.services.join(self)
+
+    # --- questions -----------------------------------------------------------------------------------------------
+
+    def bizs(self) -> tuple[BizInfo, ...]:
+        """All registered bizs but the base, by priority, then in the order of their registration."""
+        with self._lock:
+            infos = [entry.info() for entry in self._bizs.values()]
+        return tuple(sorted(infos, key=lambda info: info.priority))
+
+    def find(self, biz: BizId) -> BizInfo:
+        """Look one biz up. Raises ``BizNotFound``."""
+        with self._lock:
+            return self._entry_locked(biz).info()
+
+    def locate(self, name: str, version: str | None = None) -> tuple[BizId, BizState] | None:
+        """Who answers for ``name``: the given version, else the first active one; ``None`` if there is no such biz."""
+        with self._lock:
+            for entry in self._bizs.values():
+                if entry.id.name == name and (
+                    entry.id.version == version if version is not None else entry.state is BizState.ACTIVATED
+                ):
+                    return entry.id, entry.state
+        return None
+
+    def scope_of(self, biz: BizId) -> Scope | None:
+        """The life that answers for ``biz`` now; ``None`` if it is not there or has none."""
+        with self._lock:
+            entry = self._bizs.get(biz)
+            return None if entry is None or entry.life is None else entry.life.scope
+
+    # --- install -------------------------------------------------------------------------------------------------
+
+    def prepare(self, url: str, *, expected: BizId | None = None) -> Prepared:
+        """Fetch, verify, unpack and parse what is at ``url``; touches no shared state and may simply be discarded.
+
+        Raises the children of ``ArtifactError``; among them one for an artefact that is not ``expected``.
+        """
+        return self._preparation.prepare(url, expected=expected)
+
+    def install(
+        self,
+        prepared: Prepared,
+        *,
+        args: Sequence[str] = (),
+        envs: Mapping[str, str] | None = None,
+        strategy: Strategy = Strategy.INSTALL_ONLY,
+    ) -> Installed:
+        """Start ``prepared`` and register it; consumes it in every case.
+
+        Raises ``BizRepeated``, ``BizBusy``, ``PathTaken``, ``ContainerClosed`` (nothing was changed), ``StartFailed``
+        and ``StartTimeout`` (what was done is undone; under the rule ``keep_broken`` the biz stays listed as broken).
+        """
+        started_at, before, begin = time.time(), resident_bytes(), time.perf_counter()
+        replaced: list[PurgeReport] = []
+        with prepared, self._operation(prepared.id, "installBiz"):
+            if strategy is Strategy.UNINSTALL_THEN_INSTALL:
+                replaced += self._clear_the_way(prepared)
+            entry = self._register(prepared, beside=strategy is Strategy.REPLACE)
+            self._start(entry, args=args, envs=envs or {})
+            self._commit(entry, take_over=strategy is Strategy.REPLACE)
+            info = entry.info()
+            elapsed_ms = round((time.perf_counter() - begin) * 1_000)
+            grown = resident_bytes() - before
+            self.events.append(EventKind.STARTED, info)
+            if strategy is Strategy.REPLACE:
+                replaced += self._retire_others(entry)
+        return Installed(info, elapsed_ms, started_at, grown, tuple(replaced))
+
+    def _clear_the_way(self, prepared: Prepared) -> list[PurgeReport]:
+        """Uninstall every version of the name; refuses before the first one if any of them is busy."""
+        with self._lock:
+            self._check_path_locked(prepared)
+            old = [entry for entry in self._bizs.values() if entry.id.name == prepared.id.name]
+        with contextlib.ExitStack() as operations:
+            for entry in old:
+                if entry.id != prepared.id:
+                    operations.enter_context(self._operation(entry.id, "uninstallBiz"))
+            return [self._stop(entry) for entry in old]
+
+    def _register(self, prepared: Prepared, *, beside: bool) -> _Entry:
+        entry = _Entry(prepared)
+        entry.move(BizState.RESOLVED, ChangeReason.CREATED)
+        with self._lock:
+            self._check_path_locked(prepared)
+            if prepared.id not in self._bizs:
+                self._bizs[prepared.id] = entry
+            elif beside:
+                self._incoming[prepared.id] = entry
+            else:
+                raise BizRepeated(str(prepared.id))
+        self.events.append(EventKind.INSTALLING, entry.info())
+        return entry
+
+    def _check_path_locked(self, prepared: Prepared) -> None:
+        path = normalise_path(prepared.manifest.web_context_path)
+        for entry in (*self._bizs.values(), *self._incoming.values()):
+            is_rival = entry.id.name != prepared.id.name and entry.state is not BizState.BROKEN
+            if is_rival and entry.path == path:
+                raise PathTaken(str(prepared.id), path or "/", str(entry.id))
+
+    def _start(self, entry: _Entry, *, args: Sequence[str], envs: Mapping[str, str]) -> None:
+        self._hooks.install(self._around.stage.loop)
+        entry.life = life = Life(entry.prepared, self._around)
+        try:
+            life.start(args=args, envs=envs)
+        except BaseException as error:
+            life.leave()
+            self._break(entry, error)
+            raise
+
+    def _break(self, entry: _Entry, error: BaseException) -> None:
+        trace = error.traceback if isinstance(error, StartFailed) else ""
+        with self._lock:
+            entry.life = None
+            entry.move(BizState.BROKEN, ChangeReason.INSTALL_FAILED, trace or str(error))
+            if not self._rules.keep_broken or self._bizs.get(entry.id) is not entry:
+                self._forget_locked(entry)
+            info = entry.info()
+        self.events.append(EventKind.START_FAILED, info, str(error))
+
+    def _commit(self, entry: _Entry, *, take_over: bool) -> None:
+        """Give a started entry its final state and its route, in one step that nobody sees half done."""
+        with self._lock:
+            is_late = self._is_closed
+            if not is_late:
+                self._decide_locked(entry, take_over=take_over or self._rules.activate_new)
+        if is_late:
+            assert entry.life is not None
+            entry.life.leave()
+            error = ContainerClosed(f"the base is shutting down; biz {entry.id} was started and is stopped again")
+            self._break(entry, error)
+            raise error
+
+    def _decide_locked(self, entry: _Entry, *, take_over: bool) -> None:
+        active = [e for e in self._versions_locked(entry.id.name) if e.state is BizState.ACTIVATED and e is not entry]
+        replaced: list[_Entry] = []
+        if not active or (self._rules.activate_many and not take_over):
+            entry.move(BizState.ACTIVATED, ChangeReason.STARTED)
+        elif take_over:
+            replaced = active
+            for old in active:
+                old.move(BizState.DEACTIVATED, ChangeReason.SWITCHED, f"switch to new biz {entry.id}")
+            entry.move(BizState.ACTIVATED, ChangeReason.STARTED, f"switch from old biz: {active[0].id}")
+        else:
+            entry.move(BizState.DEACTIVATED, ChangeReason.STARTED, "start but is deactivated")
+        if self._incoming.get(entry.id) is entry:
+            del self._incoming[entry.id]
+            self._outgoing.append(self._bizs[entry.id])
+            self._bizs[entry.id] = entry
+        if entry.state is BizState.ACTIVATED:
+            self._route_locked(into=entry, away_from=replaced)
+
+    def _retire_others(self, entry: _Entry) -> list[PurgeReport]:
+        """Stop what ``entry`` replaced: the other versions of its name, and the earlier life of its own identity.
+
+        A version that another operation is busy with is left to that operation.
+        """
+        with self._lock:
+            same = [old for old in self._outgoing if old.id == entry.id]
+            self._outgoing = [old for old in self._outgoing if old not in same]
+            others = [
+                old for old in self._versions_locked(entry.id.name) if old is not entry and old.state.is_stoppable
+            ]
+        reports = [self._stop(old) for old in same]
+        for old in others:
+            with contextlib.suppress(BizBusy), self._operation(old.id, "uninstallBiz"):
+                reports.append(self._stop(old))
+        return reports
+
+    # --- uninstall and switch ------------------------------------------------------------------------------------
+
+    def uninstall(self, biz: BizId) -> PurgeReport:
+        """Withdraw, drain, stop and purge one biz; returns what is left of it.
+
+        The biz is gone afterwards even if its own stop code failed; that, and whatever could not be freed, is in the
+        report. Raises ``BizNotFound``, ``BizBusy`` and ``MasterBizProtected``.
+        """
+        if biz.name == self.base.id.name:
+            raise MasterBizProtected(str(biz))
+        with self._operation(biz, "uninstallBiz"):
+            with self._lock:
+                entry = self._entry_locked(biz)
+            return self._stop(entry)
+
+    def _stop(self, entry: _Entry) -> PurgeReport:
+        with self._lock:
+            if not entry.state.is_stoppable:
+                raise IllegalMove(str(entry.id), entry.state.value, BizState.STOPPED.value)
+            if entry.state is BizState.ACTIVATED:
+                entry.move(BizState.DEACTIVATED, ChangeReason.KILLING)
+            self._route_locked(away_from=[entry])
+            life, entry.life = entry.life, None
+            info = entry.info()
+        self.events.append(EventKind.STOPPING, info)
+        report = (
+            PurgeReport(entry.id, clean=True, held=(), undone={}, failures=(), elapsed_ms=0.0)
+            if life is None
+            else life.leave()
+        )
+        with self._lock:
+            entry.move(BizState.STOPPED, ChangeReason.STOPPED)
+            self._forget_locked(entry)
+            info = entry.info()
+        if report.failures:
+            self.events.append(EventKind.STOP_FAILED, info, "; ".join(report.failures))
+        self.events.append(EventKind.STOPPED, info, report.summary())
+        return report
+
+    def switch(self, biz: BizId) -> None:
+        """Make ``biz`` the version that answers by name and on its path, in one step; the other is deactivated.
+
+        Nothing happens if it is active already. Raises ``BizNotFound``, ``BizBusy``, and ``IllegalMove`` if it has not
+        been started.
+        """
+        with self._operation(biz, "switchBiz"), self._lock:
+            entry = self._entry_locked(biz)
+            if not entry.state.is_started:
+                raise IllegalMove(str(biz), entry.state.value, BizState.ACTIVATED.value)
+            if entry.state is BizState.DEACTIVATED:
+                active = [e for e in self._versions_locked(biz.name) if e.state is BizState.ACTIVATED]
+                for old in active:
+                    old.move(BizState.DEACTIVATED, ChangeReason.SWITCHED, f"switch to new version {biz}")
+                message = f"switch from old version: {active[0].id}" if active else ""
+                entry.move(BizState.ACTIVATED, ChangeReason.SWITCHED, message)
+                self._route_locked(into=entry, away_from=active)
+            info = entry.info()
+        self.events.append(EventKind.SWITCHED, info)
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def shut(self) -> None:
+        """Take no more operations, and give up on bizs that are just starting. Idempotent; `close` has to follow."""
+        with self._lock:
+            self._is_closed = True
+        self._around.stage.interrupt(ContainerClosed("the base is shutting down"))
+
+    def close(self, *, timeout_s: float = 30.0) -> None:
+        """Shut, wait for running operations, stop every biz and leave the interpreter as it was found.
+
+        An operation that has not ended after ``timeout_s`` seconds is left behind. Idempotent.
+        """
+        self.shut()
+        with self._lock:
+            self._idle.wait_for(lambda: not self._busy, timeout_s)
+            entries = [entry for entry in self._bizs.values() if entry.state.is_stoppable]
+        for entry in reversed(entries):
+            self._stop(entry)
+        self._leave_services()
+        self._hooks.remove()
+        self._around.stage.close()
+
+    # --- under the lock ------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _operation(self, biz: BizId, operation: str) -> Iterator[None]:
+        """Hold the identity for one operation. Raises ``BizBusy`` at once if another has it, ``ContainerClosed``."""
+        with self._lock:
+            if self._is_closed:
+                raise ContainerClosed(f"the base is shutting down; {operation} of {biz} was refused")
+            if biz in self._busy:
+                raise BizBusy(str(biz), self._busy[biz])
+            self._busy[biz] = operation
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._busy[biz]
+                self._idle.notify_all()
+
+    def _entry_locked(self, biz: BizId) -> _Entry:
+        try:
+            return self._bizs[biz]
+        except KeyError:
+            raise BizNotFound(str(biz)) from None
+
+    def _versions_locked(self, name: BizName) -> list[_Entry]:
+        return [entry for entry in self._bizs.values() if entry.id.name == name]
+
+    def _forget_locked(self, entry: _Entry) -> None:
+        for table in (self._bizs, self._incoming):
+            if table.get(entry.id) is entry:
+                del table[entry.id]
+
+    def _route_locked(self, *, into: _Entry | None = None, away_from: Sequence[_Entry] = ()) -> None:
+        """Lead requests to ``into`` instead of the others; a request sees the old table or the new one, never half."""
+        table = self._front.table
+        for entry in away_from:
+            if entry.gate is not None:
+                table = table.without(entry.gate)
+        if into is not None and into.gate is not None:
+            route = Route.to(into.gate, path=into.path, identity=str(into.id))
+            # Whoever still has the path is another version of the name: the path was reserved when it registered.
+            table = table.with_route(route, replace=table.owner_of(into.path))
+        self._front.swap(table)
+
+    def __repr__(self) -> str:
+        with self._lock:
+            states = Counter(entry.state.value.lower() for entry in self._bizs.values())
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no bizs"
+        return f"<Container of {self.base.id}: {counts}>"

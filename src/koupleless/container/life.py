@@ -1,0 +1,255 @@
+"""One life of one biz: how it is set up and started, and how it leaves, step by step.
+
+`Life.start` reads downwards, `Life.leave` is its reverse. Leaving takes whatever exists, so a start that fails half way
+and an uninstall take the same way out, and a failure of one step never keeps the others from being done.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from koupleless.container.failure import in_words, own_traceback
+from koupleless.container.stage import DeadlineMissed
+from koupleless.context import Scope, entered
+from koupleless.errors import ContainerClosed, StartFailed, StartTimeout
+from koupleless.isolation.namespace import Namespace
+from koupleless.isolation.policy import Policy
+from koupleless.ownership.ledger import Ledger
+from koupleless.ownership.purge import PurgeReport, Survey, purge
+from koupleless.router.face import face_of
+from koupleless.router.gate import Gate
+from koupleless.router.lifespan import Lifespan
+from koupleless.view.config import Configuration
+from koupleless.view.environ import Environment
+from koupleless.view.logs import LogSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from koupleless.container.prepare import Prepared
+    from koupleless.container.stage import Stage
+    from koupleless.router.face import Face
+    from koupleless.service.registry import Registry
+
+ENTRY_OVERRIDE: Final = "sofa.ark.biz.main.class"
+"""The key of ``envs`` that names another entry for this install, as the field spells it."""
+
+_GRACE_S: Final = 1.0
+"""What a step is given beyond its own deadline to report that it missed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long, in seconds, the steps that run a biz's code may take."""
+
+    start_s: float = 60.0
+    """From the first import to the end of the application's start-up."""
+    drain_s: float = 30.0
+    """For requests, WebSockets and streams in flight to end by themselves."""
+    stop_s: float = 10.0
+    """For the application's shutdown and stop hooks, and again for its threads and tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a base gives every biz, the same for all of them."""
+
+    stage: Stage
+    services: Registry
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    profile: str = ""
+    config_dirs: tuple[Path, ...] = ()
+    log_dir: Path | None = None
+    shared_config: Mapping[str, object] = field(default_factory=dict)
+
+
+class Life:
+    """Everything that was set up for one biz.
+
+    Owned by the container's entry of the biz; made, started and left by one thread at a time. After `leave` it refers
+    to nothing of the biz.
+    """
+
+    def __init__(self, prepared: Prepared, around: Surroundings) -> None:
+        self.biz = prepared.id
+        self.scope = Scope(prepared.id)
+        self.gate: Gate | None = None
+        self._prepared = prepared
+        self._around = around
+        self._namespace: Namespace | None = None
+        self._lifespan: Lifespan | None = None
+        self._failures: list[str] = []
+
+    # --- in ------------------------------------------------------------------------------------------------------
+
+    def start(self, *, args: Sequence[str], envs: Mapping[str, str]) -> None:
+        """Set the biz up, import its entry and start its application; its gate is open afterwards.
+
+        Raises ``StartFailed`` or ``StartTimeout``; the caller then calls `leave`.
+        """
+        deadline = time.monotonic() + self._around.deadlines.start_s
+        entry = envs.get(ENTRY_OVERRIDE) or self._prepared.manifest.entry
+        failure: StartFailed | None = None
+        try:
+            self._set_up(args, envs)
+            face = self._around.stage.run(
+                lambda: self._import(entry), name=f"import {self.biz}", timeout_s=_left(deadline), may_interrupt=True
+            )
+            self._start_application(face, deadline)
+            del face
+        except BaseException as error:  # noqa: BLE001 - whatever a biz raises, SystemExit too, is a failed start
+            failure = self._explain(error)
+        if failure is not None:
+            raise failure  # out here, so that it does not carry the biz's exception, frames and all, as its context
+
+    def _set_up(self, args: Sequence[str], envs: Mapping[str, str]) -> None:
+        manifest, around, scope = self._prepared.manifest, self._around, self.scope
+        scope.attach(Ledger(scope))
+        scope.attach(around.services.space(scope))
+        scope.attach(Environment(scope, envs=envs, args=args))
+        configuration = Configuration.load(
+            self.biz.name,
+            profile=around.profile,
+            directories=around.config_dirs,
+            own=self._prepared.unpacked.class_path[:1],
+            args=args,
+            envs=envs,
+            shared=around.shared_config,
+        )
+        scope.attach(configuration)
+        scope.attach(LogSpace.from_configuration(scope, configuration, directory=around.log_dir))
+        policy = Policy(
+            declared=frozenset(manifest.declared_libraries),
+            deny=manifest.deny_imports,
+            requirements=manifest.requirements,
+        )
+        self._namespace = Namespace(scope, [str(path) for path in self._prepared.unpacked.class_path], policy)
+
+    def _import(self, entry: str) -> Face:
+        assert self._namespace is not None
+        with entered(self.scope):
+            return face_of(self._namespace.resolve(entry), name=str(self.biz))
+
+    def _start_application(self, face: Face, deadline: float) -> None:
+        if face.start is not None:
+            self._call(face.start, name="start", timeout_s=_left(deadline), may_interrupt=True)
+        if face.asgi is not None:
+            lifespan = self._lifespan = Lifespan(face.asgi, scope=self.scope)
+            self.gate = Gate(self.scope, face.asgi, state=lifespan.state)
+            timeout_s = _left(deadline)
+            self._around.stage.call(
+                lambda: lifespan.startup(timeout_s), timeout_s=timeout_s + _GRACE_S, may_interrupt=True
+            )
+
+    def _explain(self, error: BaseException) -> StartFailed:
+        """The same failure without the exception: its frames hold the biz that is about to be removed."""
+        if isinstance(error, StartTimeout | DeadlineMissed):
+            return StartTimeout(str(self.biz), self._around.deadlines.start_s)
+        if isinstance(error, ContainerClosed):
+            return StartFailed(str(self.biz), "was not started: the base is shutting down")
+        if isinstance(error, StartFailed):
+            return StartFailed(str(self.biz), error.reason, traceback=error.traceback)
+        return StartFailed(str(self.biz), f"did not start: {in_words(error)}", traceback=own_traceback(error))
+
+    # --- out -----------------------------------------------------------------------------------------------------
+
+    def leave(self) -> PurgeReport:
+        """Take the biz down and prove that it is gone. Never raises; what went wrong is in the report. Idempotent.
+
+        The caller has withdrawn the biz's routes before, so that no new request arrives.
+        """
+        for step in (
+            self._drain,
+            self._withdraw_services,
+            self._shut_application_down,
+            self._run_stop_hooks,
+            self._close_entrance,
+            self._undo_registrations,
+        ):
+            self._attempt(step.__name__.strip("_").replace("_", " "), step)
+        return purge(self._let_go(), failures=tuple(self._failures))
+
+    def _drain(self) -> None:
+        gate, stage, drain_s = self.gate, self._around.stage, self._around.deadlines.drain_s
+        if gate is None:
+            return
+        left = stage.call(lambda: gate.drain(drain_s), timeout_s=drain_s + _GRACE_S)
+        if left:
+            self._failures.append(f"{left} requests had not ended after {drain_s:g} s and were aborted")
+            stop_s = self._around.deadlines.stop_s
+            stage.call(lambda: gate.abort(stop_s), timeout_s=stop_s + _GRACE_S)
+
+    def _withdraw_services(self) -> None:
+        self._failures += self._around.services.withdraw(self.scope)
+
+    def _shut_application_down(self) -> None:
+        lifespan, self._lifespan = self._lifespan, None
+        if lifespan is not None:
+            stop_s = self._around.deadlines.stop_s
+            self._around.stage.call(lambda: lifespan.shutdown(stop_s), timeout_s=stop_s + _GRACE_S)
+
+    def _run_stop_hooks(self) -> None:
+        stop_s = self._around.deadlines.stop_s
+        for hook in self.scope.take_stop_hooks():
+            name = getattr(hook, "__qualname__", repr(hook))
+            self._attempt(f"stop hook {name}", functools.partial(self._call, hook, name="stop", timeout_s=stop_s))
+
+    def _close_entrance(self) -> None:
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            self._failures += [f"worker thread {name} is still busy" for name in gate.close()]
+
+    def _undo_registrations(self) -> None:
+        ledger = self.scope.find_facet(Ledger)
+        if ledger is not None:
+            self._failures += [str(failure) for failure in ledger.undo_all(self._around.deadlines.stop_s)]
+
+    def _let_go(self) -> Survey:
+        """Drop the last references of ours; the survey remembers, weakly, what has to be gone now."""
+        scope, namespace = self.scope, self._namespace
+        self._namespace = None
+        survey = Survey(scope, namespace.table if namespace is not None else {})
+        logs = scope.find_facet(LogSpace)
+        if logs is not None:
+            self._attempt("close logs", lambda: self._failures.extend(logs.close()))
+        if namespace is not None:
+            namespace.drop()
+        scope.close()
+        return survey
+
+    # --- both ----------------------------------------------------------------------------------------------------
+
+    def _call(
+        self, function: Callable[[], object], *, name: str, timeout_s: float, may_interrupt: bool = False
+    ) -> None:
+        """Call a function of the biz on a thread, as the biz; what it returns is awaited on the loop, if it can be."""
+        deadline = time.monotonic() + timeout_s
+
+        def as_biz() -> object:
+            with entered(self.scope):
+                return function()
+
+        stage = self._around.stage
+        result = stage.run(as_biz, name=f"{name} {self.biz}", timeout_s=timeout_s, may_interrupt=may_interrupt)
+        if inspect.isawaitable(result):
+            with entered(self.scope):  # a task inherits the context of whoever asks for it
+                stage.call(lambda: _finish(result), timeout_s=_left(deadline), may_interrupt=may_interrupt)
+
+    def _attempt(self, what: str, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001 - a biz may raise SystemExit here; it goes into the report
+            self._failures.append(f"{what}: {in_words(error)}")
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.001)
+
+
+async def _finish(result: Awaitable[object]) -> None:
+    await result

@@ -1,0 +1,99 @@
+"""From a URL to something that can be started, without touching anything that others share.
+
+What comes out may be dropped at any moment: this is the half of an install that cannot hurt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from koupleless.artifact.fetch import fetch
+from koupleless.artifact.source import source_for
+from koupleless.biz import BizInfo, BizState, StateRecord
+from koupleless.errors import IdentityMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from koupleless.artifact.manifest import Manifest
+    from koupleless.artifact.store import Store, Unpacked
+    from koupleless.biz import BizId
+
+
+class Prepared:
+    """An artefact, verified and unpacked. Holds its place in the store until it is discarded; used by one thread."""
+
+    def __init__(self, url: str, unpacked: Unpacked) -> None:
+        self.url = url
+        self.unpacked = unpacked
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.discard()
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the artefact says of itself."""
+        return self.unpacked.manifest
+
+    @property
+    def id(self) -> BizId:
+        """The identity the biz will be registered under."""
+        return self.unpacked.manifest.id
+
+    @property
+    def priority(self) -> int:
+        """Smaller is installed earlier."""
+        return self.unpacked.manifest.priority
+
+    def describe(self, state: BizState, records: Sequence[StateRecord]) -> BizInfo:
+        """The snapshot of a biz made from this artefact."""
+        manifest = self.manifest
+        return BizInfo(
+            id=manifest.id,
+            state=state,
+            entry=manifest.entry,
+            web_context_path=manifest.web_context_path,
+            priority=manifest.priority,
+            records=tuple(records),
+            url=self.url,
+            work_dir=str(self.unpacked.path),
+            class_path=tuple(str(path) for path in self.unpacked.class_path),
+            declared_libraries=tuple(manifest.declared_libraries),
+            deny_imports=tuple(manifest.deny_imports),
+            attributes=manifest.attributes,
+            isolation=manifest.isolation,
+        )
+
+    def discard(self) -> None:
+        """Give its place in the store back. Idempotent."""
+        self.unpacked.release()
+
+
+class Preparation:
+    """How a base gets its artefacts: where it may take them from, and where it keeps them. Thread-safe."""
+
+    def __init__(self, store: Store, *, allowed_prefixes: Sequence[str] = (), timeout_s: float = 120.0) -> None:
+        self._store = store
+        self._allowed_prefixes = tuple(allowed_prefixes)
+        self._timeout_s = timeout_s
+
+    def prepare(self, url: str, *, expected: BizId | None = None) -> Prepared:
+        """Fetch, verify, unpack and parse.
+
+        Raises the children of ``ArtifactError``: ``FetchFailed``, ``DigestMismatch``, ``ArchiveRefused``,
+        ``ManifestInvalid``, and ``IdentityMismatch`` when the artefact is not ``expected``.
+        """
+        with fetch(url, allowed_prefixes=self._allowed_prefixes, timeout_s=self._timeout_s) as path:
+            unpacked = self._store.unpack(source_for(path))
+        prepared = Prepared(url, unpacked)
+        if expected is not None and prepared.id != expected:
+            prepared.discard()
+            raise IdentityMismatch(url, expected=str(expected), actual=str(prepared.id))
+        return prepared

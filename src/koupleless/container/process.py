@@ -1,0 +1,60 @@
+"""The hooks in the interpreter that isolation, ownership and views need: in with the first biz, out at the end.
+
+A base that has never installed a module runs on an untouched interpreter. Each room counts its installers, so several
+containers live in one process and the last one to close restores what was there before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+from koupleless.isolation.imports import install_hooks, remove_hooks
+from koupleless.ownership.eventloop import adopt_loop
+from koupleless.ownership.recorders import install_recorders, remove_recorders
+from koupleless.view.environ import install_environ, remove_environ
+from koupleless.view.logs import install_logs, remove_logs
+from koupleless.view.process import install_guards, remove_guards
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+_PAIRS: tuple[tuple[Callable[[], object], Callable[[], object]], ...] = (
+    (install_environ, remove_environ),
+    (install_guards, remove_guards),
+    (install_logs, remove_logs),
+    (install_recorders, remove_recorders),
+    (install_hooks, remove_hooks),
+)
+
+
+class ProcessHooks:
+    """One container's share in the process-wide hooks. Thread-safe, idempotent both ways."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._removal: contextlib.ExitStack | None = None
+
+    def install(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Put the hooks in, also on the loop that bizs run on, unless this container has them already.
+
+        Leaves none behind when one of them fails.
+        """
+        with self._lock:
+            if self._removal is not None:
+                return
+            with contextlib.ExitStack() as removal:
+                for put_in, take_out in _PAIRS:
+                    put_in()
+                    removal.callback(take_out)
+                removal.callback(adopt_loop(loop).release)
+                self._removal = removal.pop_all()
+
+    def remove(self) -> None:
+        """Take this container's share out."""
+        with self._lock:
+            removal, self._removal = self._removal, None
+        if removal is not None:
+            removal.close()

@@ -1,0 +1,144 @@
+"""Where the code of bizs runs: the server's event loop for what is asynchronous, threads of ours for what blocks.
+
+The container is synchronous. It reaches the loop through `Stage.call` and gives blocking code of a biz a thread with a
+deadline through `Stage.run`, so that a module which hangs costs its installer a deadline and nobody else anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+T = TypeVar("T")
+
+
+class DeadlineMissed(TimeoutError):
+    """Code of a biz had not ended in the time it was given. Never raised by the biz's code itself."""
+
+
+class Stage:
+    """The event loop that a base's applications share.
+
+    Lifetime: as long as its container. The composition root hands it the server's loop with `adopt`; without a server
+    (a test, a base that serves nothing) it starts a loop on a thread of its own at the first call.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._own_thread: threading.Thread | None = None
+        self._waiting: set[threading.Event] = set()
+        self._interruption: BaseException | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, started if need be."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._own_thread = threading.Thread(target=self._loop.run_forever, name="koupleless-stage", daemon=True)
+                self._own_thread.start()
+            return self._loop
+
+    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use the server's loop from now on. Raises ``RuntimeError`` once another loop is in use."""
+        with self._lock:
+            if self._loop is not None and self._loop is not loop:
+                raise RuntimeError("this container already runs its modules on another event loop")
+            self._loop = loop
+
+    def call(self, make: Callable[[], Coroutine[Any, Any, T]], *, timeout_s: float, may_interrupt: bool = False) -> T:
+        """Run the coroutine that ``make`` returns on the loop and wait for it here.
+
+        Raises ``DeadlineMissed`` after ``timeout_s`` seconds (the coroutine is cancelled then), ``RuntimeError`` when
+        called on the loop's own thread or when the loop has ended, and what the coroutine raises. With
+        ``may_interrupt``, also what `interrupt` is given.
+        """
+        loop = self.loop
+        if _running_loop() is loop:
+            raise RuntimeError("a container operation was called on the event loop it needs; call it from a thread")
+        if loop.is_closed() or not loop.is_running():
+            raise RuntimeError("the server's event loop has ended")
+        future = asyncio.run_coroutine_threadsafe(make(), loop)
+        try:
+            return self._wait(future, timeout_s, may_interrupt=may_interrupt)
+        finally:
+            future.cancel()
+            del future
+
+    def run(self, function: Callable[[], T], *, name: str, timeout_s: float, may_interrupt: bool = False) -> T:
+        """Call ``function`` on a new thread named ``name`` and wait at most ``timeout_s`` seconds.
+
+        Returns what it returns and raises what it raises. Raises ``DeadlineMissed`` when it has not ended by then, and,
+        with ``may_interrupt``, what `interrupt` is given; the thread cannot be stopped and goes on as a daemon, holding
+        what it holds.
+        """
+        outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+        threading.Thread(target=_work, args=(function, outcome), name=name, daemon=True).start()
+        try:
+            return self._wait(outcome, timeout_s, may_interrupt=may_interrupt)
+        finally:
+            # An exception refers to its traceback, that to this frame, and this frame to the exception: break the
+            # cycle, or the biz's frames live until the next collection.
+            del outcome, function
+
+    def interrupt(self, error: BaseException) -> None:
+        """Raise ``error`` in everybody who waits here and allows it, now or later: the base is going down."""
+        with self._lock:
+            self._interruption = error
+            waiting = tuple(self._waiting)
+        for alarm in waiting:
+            alarm.set()
+
+    def _wait(self, future: concurrent.futures.Future[T], timeout_s: float, *, may_interrupt: bool) -> T:
+        alarm = threading.Event()
+        future.add_done_callback(lambda _: alarm.set())
+        with self._lock:
+            if may_interrupt:
+                self._waiting.add(alarm)
+                if self._interruption is not None:
+                    alarm.set()
+        try:
+            alarm.wait(timeout_s)
+            if future.done():
+                return future.result()
+            if may_interrupt and self._interruption is not None:
+                raise self._interruption
+            raise DeadlineMissed(f"not finished within {timeout_s:g} s")
+        finally:
+            with self._lock:
+                self._waiting.discard(alarm)
+            del future
+
+    def close(self) -> None:
+        """End the loop if it is our own. Idempotent."""
+        with self._lock:
+            thread, self._own_thread = self._own_thread, None
+            loop = self._loop
+        if thread is not None and loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _work(function: Callable[[], T], outcome: concurrent.futures.Future[T]) -> None:
+    try:
+        result = function()
+    except BaseException as error:  # noqa: BLE001 - SystemExit of a biz must reach the installer, not this thread
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(result)
+    finally:
+        del function, outcome

@@ -1,0 +1,29 @@
+"""What several rooms' tests share: real little modules in several versions, built once into artefacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from koupleless.artifact.build import Options, build_project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BIZS = Path(__file__).parent / "bizs"
+
+
+@pytest.fixture(scope="session")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``artefact("hello-1.0")`` is the path of that module's built artefact."""
+    out = tmp_path_factory.mktemp("artefacts")
+    built: dict[str, Path] = {}
+
+    def get(directory: str) -> Path:
+        if directory not in built:
+            built[directory] = build_project(BIZS / directory, Options(out=out)).path
+        return built[directory]
+
+    return get

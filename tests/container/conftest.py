@@ -1,0 +1,78 @@
+"""A container without a server: requests go straight into the front, on the stage's own loop."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from koupleless.artifact.store import Store
+from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
+from koupleless.container.container import EMBED_MAIN, Container, Rules
+from koupleless.container.life import Deadlines, Surroundings
+from koupleless.container.prepare import Preparation
+from koupleless.container.stage import Stage
+from koupleless.router.asgi import Front
+from koupleless.service.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+class World:
+    """A container with everything around it, and a way to ask its modules."""
+
+    def __init__(self, store: Path, artefact: Callable[[str], Path], *, rules: Rules, deadlines: Deadlines) -> None:
+        self.stage = Stage()
+        self.front = Front()
+        self.services = Registry()
+        self.artefact = artefact
+        self.store = Store(store)
+        record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
+        self.container = Container(
+            base=BizInfo(BizId.of("base", "1.0.0"), BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
+            front=self.front,
+            preparation=Preparation(self.store),
+            around=Surroundings(stage=self.stage, services=self.services, deadlines=deadlines),
+            rules=rules,
+        )
+
+    def install(self, directory: str, **options: Any) -> Any:
+        return self.container.install(self.container.prepare(str(self.artefact(directory))), **options)
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self.front)
+            async with httpx.AsyncClient(transport=transport, base_url="http://base") as client:
+                return await client.request(method, path, **options)
+
+        return self.stage.call(ask, timeout_s=30)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def states(self) -> dict[str, str]:
+        return {str(info.id): info.state.value for info in self.container.bizs()}
+
+
+@pytest.fixture
+def make_world(tmp_path: Path, artefact: Callable[[str], Path]) -> Iterator[Callable[..., World]]:
+    worlds: list[World] = []
+
+    def make(*, rules: Rules | None = None, **deadlines: float) -> World:
+        seconds = {"start_s": 20.0, "drain_s": 5.0, "stop_s": 2.0, **deadlines}
+        store = tmp_path / f"store-{len(worlds)}"
+        worlds.append(World(store, artefact, rules=rules or Rules(), deadlines=Deadlines(**seconds)))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.container.close()
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    return make_world()

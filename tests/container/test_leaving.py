@@ -1,0 +1,69 @@
+"""What an uninstall leaves behind: nothing, and it says so."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+
+from koupleless.biz import BizId
+
+
+def test_a_fastapi_module_is_collected_every_time(world):
+    for _ in range(20):
+        world.install("hello-1.0")
+        assert world.get("/hello/").status_code == 200
+        assert world.request("POST", "/hello/items", json={"name": "x"}).status_code == 200
+        report = world.container.uninstall(BizId.parse("hello:1.0"))
+        assert report.clean, report.summary()
+
+
+def test_a_flask_module_is_collected_every_time(world):
+    for _ in range(5):
+        world.install("flasky-1.0")
+        assert world.get("/flasky/user/7").json() == {"user": 7, "script": "/flasky"}
+        report = world.container.uninstall(BizId.parse("flasky:1.0"))
+        assert report.clean, report.summary()
+
+
+def test_what_a_module_leaves_in_the_process_is_undone(world):
+    world.install("leaky-1.0")  # the base's own libraries are imported now, and register what is theirs
+    world.get("/leaky/")
+    world.container.uninstall(BizId.parse("leaky:1.0"))
+    before_threads = set(threading.enumerate())
+    before_handlers = [*logging.getLogger().handlers, *logging.getLogger("uvicorn.error").handlers]
+
+    world.install("leaky-1.0")
+    assert world.get("/leaky/").text == "leaky"
+    report = world.container.uninstall(BizId.parse("leaky:1.0"))
+
+    assert report.clean, report.summary()
+    assert report.failures == ()
+    assert {thread.name for thread in set(threading.enumerate()) - before_threads} == set()
+    assert [*logging.getLogger().handlers, *logging.getLogger("uvicorn.error").handlers] == before_handlers
+    assert "leaky" not in sys.modules
+
+
+def test_two_modules_with_the_same_top_level_package_do_not_meet(world):
+    world.install("shadow-one")
+    world.install("shadow-two")
+
+    one, two = world.get("/shadow-one/").json(), world.get("/shadow-two/").json()
+
+    assert one == {"who": "one", "again": "one", "module": "app.main", "same": True}
+    assert two == {"who": "two", "again": "two", "module": "app.main", "same": True}
+    assert "app" not in sys.modules
+
+
+def test_closing_the_container_leaves_the_interpreter_as_it_was(make_world):
+    import builtins
+    import importlib
+    import os
+
+    before = (sys.modules, builtins.__import__, importlib._bootstrap._gcd_import, os.environ, threading.Thread.start)
+    world = make_world()
+    world.install("hello-1.0")
+    world.container.close()
+
+    after = (sys.modules, builtins.__import__, importlib._bootstrap._gcd_import, os.environ, threading.Thread.start)
+    assert all(one is other for one, other in zip(before, after, strict=True))

@@ -1,0 +1,239 @@
+"""A base as its users run it: under arkctl, uvicorn and hypercorn, around ASGI and WSGI applications, to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import websockets
+from tests.e2e.conftest import BaseProcess, free_port
+
+BIZS = Path(__file__).parent.parent / "bizs"
+
+ASGI_BASE = """
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.get("/own")
+async def own(): return {"base": "asgi"}
+
+
+@app.get("/block/{seconds}")
+async def block(seconds: float):
+    import time
+    time.sleep(seconds)  # on the event loop, as it should not
+"""
+
+WSGI_BASE = """
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.get("/own")
+def own(): return {"base": "wsgi"}
+"""
+
+EMBEDDED = """
+from koupleless.base import Base
+from asgi_base import app as inner
+
+app = Base(inner, name="shop")
+"""
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("sources")
+    (directory / "asgi_base.py").write_text(ASGI_BASE)
+    (directory / "wsgi_base.py").write_text(WSGI_BASE)
+    (directory / "embedded.py").write_text(EMBEDDED)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def base(serve, sources) -> BaseProcess:
+    return serve("asgi_base:app", cwd=sources)
+
+
+@pytest.fixture
+def hello(base):
+    base.arkctl("deploy", str(BIZS / "hello-1.0"))
+    yield f"{base.url}/hello"
+    base.arkctl("undeploy", "hello", "--all-versions")
+
+
+def test_the_routes_of_the_base_work_as_before(base, hello):
+    assert base.get("/own").json() == {"base": "asgi"}
+    assert base.get("/nowhere").json() == {"detail": "Not Found"}
+    assert base.get("/hello/?name=you").json()["hello"] == "you"
+
+
+def test_a_flask_application_can_be_the_base(serve, sources):
+    process = serve("wsgi_base:app", cwd=sources)
+    process.arkctl("deploy", str(BIZS / "flasky-1.0"))
+
+    assert process.get("/own").json() == {"base": "wsgi"}
+    assert process.get("/flasky/user/3").json() == {"user": 3, "script": "/flasky"}
+
+
+def test_an_empty_base_has_only_modules(serve):
+    process = serve()
+    assert process.get("/").status_code == 404
+    process.arkctl("deploy", str(BIZS / "hello-1.0"))
+    assert process.get("/hello/").status_code == 200
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+def test_a_base_lives_inside_another_server(server, sources, tmp_path, run_alone, monkeypatch):
+    arklet = free_port()
+    monkeypatch.setenv("KOUPLELESS_ARKLET_HTTP_PORT", str(arklet))
+    options = {
+        "uvicorn": lambda port: ["--port", str(port)],
+        "hypercorn": lambda port: ["--bind", f"127.0.0.1:{port}"],
+    }[server]
+    process = run_alone(lambda port: [sys.executable, "-m", server, "embedded:app", *options(port)], sources)
+
+    reply = ask(arklet, "installBiz", {"bizUrl": str(build("hello-1.0", tmp_path))})
+
+    assert reply["code"] == "SUCCESS", reply
+    assert httpx.get(f"{process.url}/own").json() == {"base": "asgi"}
+    assert httpx.get(f"{process.url}/hello/").json()["version"] == "1.0"
+    assert process.end() in (0, -signal.SIGTERM)
+
+
+def build(directory: str, out: Path) -> Path:
+    from koupleless.artifact.build import Options, build_project
+
+    return build_project(BIZS / directory, Options(out=out)).path
+
+
+def ask(port: int, command: str, body: object) -> dict[str, object]:
+    reply: dict[str, object] = httpx.post(f"http://127.0.0.1:{port}/{command}", json=body, timeout=60).json()
+    return reply
+
+
+def test_streams_and_websockets_pass_through_the_server(base, hello):
+    async def converse() -> list[str]:
+        url = f"{base.url}/hello/echo".replace("http:", "ws:")
+        async with websockets.connect(url) as socket:
+            await socket.send("a")
+            await socket.send("b")
+            return [str(await socket.recv()), str(await socket.recv())]
+
+    assert asyncio.run(converse()) == ["1.0:a", "1.0:b"]
+    with httpx.stream("GET", f"{hello}/stream?count=3&pause=0.01") as response:
+        assert list(response.iter_lines()) == ["0", "1", "2"]
+
+
+def test_no_request_fails_while_versions_are_replaced(base, hello):
+    stop, answers, problems = threading.Event(), [], []
+
+    def load() -> None:
+        with httpx.Client(base_url=base.url) as client:
+            while not stop.is_set():
+                response = client.get("/hello/slow?seconds=0.01")
+                answers.append(response.json().get("version"))
+                if response.status_code != 200:
+                    problems.append(response.text)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for directory in ["hello-1.1", "hello-1.0"] * 3:
+        base.arkctl("deploy", str(BIZS / directory))
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert problems == []
+    assert set(answers) == {"1.0", "1.1"}
+    assert [row["bizVersion"] for row in json.loads(base.arkctl("status", "--output", "json"))["data"]] == ["1.0"]
+
+
+def test_a_request_in_flight_is_finished_by_the_version_that_began_it(base, hello):
+    result: list[dict[str, str]] = []
+    request = threading.Thread(target=lambda: result.append(httpx.get(f"{hello}/slow?seconds=1.5", timeout=30).json()))
+    request.start()
+    time.sleep(0.3)  # it may arrive late on a busy machine; then the new version answers and the test says so
+    base.arkctl("deploy", str(BIZS / "hello-1.1"))
+    request.join()
+
+    assert result == [{"version": "1.0"}]
+
+
+def test_the_arklet_answers_while_the_application_blocks_its_loop(base):
+    blocked = threading.Thread(target=lambda: base.get("/block/1.5"))
+    blocked.start()
+    time.sleep(0.2)
+    took = []
+    for _ in range(10):
+        begin = time.perf_counter()
+        assert ask(base.arklet_port, "health", {})["code"] == "SUCCESS"
+        took.append(time.perf_counter() - begin)
+    assert blocked.is_alive(), "the application was to be blocked meanwhile"
+    blocked.join()
+
+    assert sorted(took)[len(took) // 2] < 0.25
+
+
+def test_sigterm_during_an_install_ends_the_base_and_leaves_nothing(sources, tmp_path, monkeypatch):
+    slow = tmp_path / "sluggish.py"
+    started = tmp_path / "started"
+    slow.write_text(f"import time\nopen({str(started)!r}, 'w').close()\ntime.sleep(60)\ndef main(): ...\n")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    process = BaseProcess(["asgi_base:app"], cwd=sources, log=tmp_path / "log")
+    from koupleless.artifact.build import Options, build_file
+
+    artefact = build_file(slow, Options(out=tmp_path)).path
+    replies = []
+    install = threading.Thread(
+        target=lambda: replies.append(ask(process.arklet_port, "installBiz", {"bizUrl": str(artefact)}))
+    )
+    install.start()
+    ends = time.monotonic() + 20
+    while not started.exists() and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert started.exists()
+
+    begin = time.monotonic()
+    status = process.end(signal.SIGTERM)
+    install.join()
+
+    assert status == 0
+    assert "the base is shutting down" in str(replies[0]["message"])
+    assert time.monotonic() - begin < 20
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_port_in_use_is_a_start_up_error_that_names_it(serve, sources, tmp_path):
+    running = serve("asgi_base:app", cwd=sources)
+    command = [sys.executable, "-m", "koupleless", "serve", "asgi_base:app", "--port", str(free_port())]
+    done = subprocess.run(
+        [*command, "--arklet-port", str(running.arklet_port)],
+        cwd=sources,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode != 0
+    assert str(running.arklet_port) in done.stderr
+
+
+def test_static_modules_are_there_when_the_base_is(serve, sources, tmp_path):
+    process = serve("asgi_base:app", "--module", str(BIZS / "hello-1.0"), cwd=sources)
+
+    assert process.get("/hello/").json()["version"] == "1.0"

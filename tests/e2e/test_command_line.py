@@ -1,0 +1,111 @@
+"""``arkctl`` against real bases: new projects, static modules, and many deployments of one changing module."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from koupleless.cli.commands import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.e2e.conftest import BaseProcess
+
+SOURCE = """
+ANSWER = "{answer}"
+
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [ANSWER.encode()]
+"""
+
+
+@pytest.fixture(scope="module")
+def base(serve: Callable[..., BaseProcess]) -> BaseProcess:
+    """An empty base, for all tests here."""
+    return serve("--name", "empty")
+
+
+def test_a_hundred_deployments_of_one_module_each_serve_the_new_answer(
+    base: BaseProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = tmp_path / "changing.py"
+    with httpx.Client(base_url=base.url, timeout=30) as client:
+        for number in range(100):
+            module.write_text(SOURCE.format(answer=number))
+            assert main(["deploy", str(module), "--port", str(base.arklet_port)]) == 0, capsys.readouterr().err
+            assert client.get("/changing/").text == str(number)
+    listed = json.loads(base.arkctl("status", "--output", "json"))["data"]
+    assert [entry["bizVersion"] for entry in listed if entry["bizName"] == "changing"] == ["1.0.0"]
+    base.arkctl("undeploy", "changing")
+
+
+def test_deploying_the_same_version_again_loses_no_request(base: BaseProcess, tmp_path: Path) -> None:
+    module = tmp_path / "steady.py"
+    module.write_text(SOURCE.format(answer="first"))
+    base.arkctl("deploy", str(module))
+    answers: list[tuple[int, str]] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=base.url, timeout=30) as client:
+            while not stop.is_set():
+                reply = client.get("/steady/")
+                answers.append((reply.status_code, reply.text))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for answer in ("second", "third", "last"):
+            module.write_text(SOURCE.format(answer=answer))
+            base.arkctl("deploy", str(module))
+    finally:
+        stop.set()
+        thread.join()
+    assert {status for status, _ in answers} == {200}
+    assert base.get("/steady/").text == "last"
+    base.arkctl("undeploy", "steady")
+
+
+def test_a_version_that_does_not_start_leaves_the_running_one_alone(base: BaseProcess, tmp_path: Path) -> None:
+    module = tmp_path / "precious.py"
+    module.write_text(SOURCE.format(answer="kept"))
+    base.arkctl("deploy", str(module))
+    module.write_text("import no_such_module_anywhere\n" + SOURCE.format(answer="new"))
+    base.arkctl("deploy", str(module), status=1)
+    assert base.get("/precious/").text == "kept"
+    base.arkctl("undeploy", "precious")
+
+
+def test_a_new_module_and_a_new_base_work_together_as_their_readme_says(
+    serve: Callable[..., BaseProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "base", "my-shop"]) == 0
+    assert main(["new", "module", "my-module"]) == 0
+    base = serve("my_shop.main:app", cwd=tmp_path / "my-shop")
+    assert base.get("/").json() == {"base": "my-shop"}
+    base.arkctl("deploy", str(tmp_path / "my-module"))
+    assert base.get("/my-module/").json() == {"hello": "my-module", "served below": "/my-module"}
+    assert "my-shop" in base.arkctl("version")
+    assert "nothing left behind" in base.arkctl("undeploy", "my-module")
+    assert base.get("/my-module/").status_code == 404
+
+
+def test_a_base_starts_with_its_static_modules_and_ends_without_a_word(
+    serve: Callable[..., BaseProcess], tmp_path: Path
+) -> None:
+    module = tmp_path / "static.py"
+    module.write_text(SOURCE.format(answer="from the start"))
+    base = serve("--module", str(module))
+    assert base.get("/static/").text == "from the start"
+    assert base.end(signal.SIGINT) == 0
+    assert "Traceback" not in base.log.read_text()

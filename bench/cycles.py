@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import tempfile
@@ -13,16 +12,17 @@ import time
 from pathlib import Path
 
 from harness import SMALL_APP, Row, report, resident_mb, spread
+
 from koupleless.artifact.build import Options, build_file
 from koupleless.artifact.store import Store
-from koupleless.service.registry import Registry
-
 from koupleless.biz import BizId, BizInfo, BizState
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Surroundings
 from koupleless.container.prepare import Preparation
 from koupleless.container.stage import Stage
+from koupleless.ownership.purge import freeze_base
 from koupleless.router.asgi import Front
+from koupleless.service.registry import Registry
 
 
 def main(cycles: int) -> None:
@@ -40,8 +40,7 @@ def main(cycles: int) -> None:
             preparation=Preparation(Store(directory / "store")),
             around=Surroundings(stage=Stage(), services=Registry()),
         )
-        gc.collect()
-        gc.freeze()
+        freeze_base()
         installs, uninstalls, memory, unclean = [], [], [], []
         for number in range(cycles):
             begin = time.perf_counter()

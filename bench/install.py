@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from harness import SMALL_APP, Row, fetch, report, resident_mb, small_app_alone, spread, warm_base
-from koupleless.artifact.build import Options, build_file
 
+from koupleless.artifact.build import Options, build_file
 from koupleless.client import ArkletClient
 
 

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from harness import SMALL_APP, Row, report, spread, warm_base
-from koupleless.artifact.build import Options, build_file
 
+from koupleless.artifact.build import Options, build_file
 from koupleless.client import ArkletClient
 
 REQUEST = b"GET /small/ HTTP/1.1\r\nhost: base\r\n\r\n"

@@ -25,6 +25,7 @@ from koupleless.container.life import Deadlines, Surroundings
 from koupleless.container.prepare import Preparation
 from koupleless.container.stage import Stage
 from koupleless.errors import BaseStartFailed, KouplelessError
+from koupleless.ownership.purge import freeze_base
 from koupleless.router.asgi import Front
 from koupleless.router.face import face_of
 from koupleless.service.registry import default_registry
@@ -49,7 +50,9 @@ class Base:
 
     ``app`` is any ASGI or WSGI application, or ``None`` for a base that has only modules. Its own routes work as
     before; modules answer below their paths, operations reach the base through its arklet. ``name`` overrides that of
-    ``settings``, which are read from the environment and the project's file if they are not given.
+    ``settings``, which are read from the environment and the project's file if they are not given. ``owns_process`` says
+    that nobody minds if the collector stops looking at what is loaded before the first module (``gc.freeze``),
+    which keeps an uninstall fast beside a large heap.
 
     Lifetime: made once per process, when the server imports it, which starts nothing; it lives from the server's
     lifespan start-up to its shutdown, on the server's loop, the arklet on a thread of its own.
@@ -57,13 +60,21 @@ class Base:
     Raises ``SettingsError`` for settings that cannot be used, ``TypeError`` for an ``app`` that is no application.
     """
 
-    def __init__(self, app: object = None, *, name: str | None = None, settings: BaseSettings | None = None) -> None:
+    def __init__(
+        self,
+        app: object = None,
+        *,
+        name: str | None = None,
+        settings: BaseSettings | None = None,
+        owns_process: bool = False,
+    ) -> None:
         self.settings = load_base({"name": name}) if settings is None else settings
         settings = self.settings
         name = name or settings.name
         face = face_of(app, name=name)
         if app is not None and face.asgi is None:
             raise TypeError(f"{app!r} is neither an ASGI nor a WSGI application")
+        self._owns_process = owns_process
         self._closing = contextlib.ExitStack()
         self._stage = Stage()
         self._front = Front(face.asgi, on_startup=self._begin, on_shutdown=self._end)
@@ -108,6 +119,8 @@ class Base:
 
     def _start(self) -> None:
         """On a thread, because modules need the loop: what is installed from the start, then the ops API."""
+        if self._owns_process:
+            freeze_base()
         try:
             for url in self._static_modules():
                 self._install_static(url)
@@ -169,7 +182,7 @@ def serve(app: object, settings: BaseSettings) -> int:
 
     server = uvicorn.Server(
         uvicorn.Config(
-            Base(app, settings=settings),
+            Base(app, settings=settings, owns_process=True),
             host=settings.host,
             port=settings.port,
             lifespan="on",

@@ -89,6 +89,8 @@ class _Entry:
     """One registered biz. Fields change only under the container's lock."""
 
     prepared: Prepared
+    path: str
+    """As the route table spells it."""
     life: Life | None = None
     state: BizState = BizState.UNRESOLVED
     records: list[StateRecord] = field(default_factory=list)
@@ -96,11 +98,6 @@ class _Entry:
     @property
     def id(self) -> BizId:
         return self.prepared.id
-
-    @property
-    def path(self) -> str:
-        """As the route table spells it."""
-        return normalise_path(self.prepared.manifest.web_context_path)
 
     @property
     def gate(self) -> Gate | None:
@@ -219,7 +216,7 @@ class Container:
             return [self._stop(entry) for entry in old]
 
     def _register(self, prepared: Prepared, *, beside: bool) -> _Entry:
-        entry = _Entry(prepared)
+        entry = _Entry(prepared, normalise_path(prepared.manifest.web_context_path))
         entry.move(BizState.RESOLVED, ChangeReason.CREATED)
         with self._lock:
             self._check_path_locked(prepared)

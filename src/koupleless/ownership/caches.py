@@ -1,0 +1,409 @@
+"""What is the biz's, by identity, and the entries of shared caches that reach it.
+
+Module names are plain and therefore not unique, so nothing here decides by name alone: a function is the biz's if its
+globals are the dictionary of one of the biz's modules, a class if one of its functions or bases is, an instance if its
+class is. A `Survey` remembers those dictionaries before the modules are dropped and keeps none of them alive.
+
+Nothing here may run code of the things it looks at: lazy objects and proxies answer even ``isinstance`` by waking up,
+so their types are asked, not they.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+import types
+import typing
+import weakref
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import as_base
+from koupleless.ownership.ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from koupleless.context import Scope
+
+_MARK: Final = "__koupleless_mark__"
+_NODES: Final = 2000
+_DEPTH: Final = 8
+
+_LruCache: Final = type(functools.lru_cache(maxsize=1)(lambda: None))
+_REGISTER_CODE: Final = next(
+    constant
+    for constant in functools.singledispatch.__code__.co_consts
+    if isinstance(constant, types.CodeType) and constant.co_name == "register"
+)
+_SUSPENDED: Final[dict[type, str]] = {
+    types.GeneratorType: "gi_frame",
+    types.CoroutineType: "cr_frame",
+    types.AsyncGeneratorType: "ag_frame",
+}
+
+
+def is_a(thing: Any, kind: type) -> bool:
+    """``isinstance`` that asks the type alone: a proxy with a ``__class__`` of its own is not woken."""
+    return issubclass(type(thing), kind)
+
+
+def attributes(thing: object) -> Any:
+    """The instance dictionary of anything, past its own ``__getattribute__``; ``None`` where there is none."""
+    try:
+        return object.__getattribute__(thing, "__dict__")
+    except AttributeError:
+        return None
+
+
+def suspended(thing: object) -> types.FrameType | None:
+    """The frame of a suspended generator or coroutine; ``None`` for anything else."""
+    name = _SUSPENDED.get(type(thing))
+    return None if name is None else getattr(thing, name)
+
+
+def _module_of(kind: type) -> object:
+    return type.__dict__["__module__"].__get__(kind)
+
+
+class _Mark:
+    """Put into a module's globals, it lives exactly as long as they do; a module object may well die before them."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Survey:
+    """What belongs to one life of a biz, taken before its namespace is dropped.
+
+    ``modules`` are those that should die, by name. The survey holds nothing of the biz alive; it may outlive the scope.
+    Made and used by the thread that uninstalls.
+    """
+
+    def __init__(self, scope: Scope, modules: Mapping[str, object]) -> None:
+        self.biz = scope.biz
+        ledger = scope.find_facet(Ledger)
+        self.undone: Mapping[str, int] = {} if ledger is None else ledger.undone
+        self.files: set[str] = set()
+        """The source files of the modules."""
+        self._marks: dict[int, tuple[str, weakref.ref[_Mark]]] = {}
+        self._things: list[tuple[str, str, weakref.ref[Any]]] = []
+        self._globals: set[int] = set()
+        self.names: set[str] = set()
+        """The names of the modules, but those that say nothing of whose they are."""
+        self._classes: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+        table = [(name, module) for name, module in modules.items() if module is not None]
+        for name, module in table:
+            self._enlist(name, module)
+        self._globals = {key for key, (_, mark) in self._marks.items() if mark() is not None}
+        for name, module in table:
+            self._watch_members(name, module)
+
+    def _enlist(self, name: str, module: object) -> None:
+        if is_a(module, types.ModuleType):
+            self._things.append((name, name, weakref.ref(module)))
+        if name not in sys.stdlib_module_names:  # a biz has a ``builtins`` of its own; the name says nothing
+            self.names.add(name)
+        table = attributes(module)
+        if type(table) is not dict or id(table) in self._marks:
+            return
+        mark = table[_MARK] = _Mark()
+        self._marks[id(table)] = (name, weakref.ref(mark))
+        file = table.get("__file__")
+        if isinstance(file, str):
+            self.files.add(file)
+
+    def _watch_members(self, name: str, module: object) -> None:
+        table = attributes(module)
+        if type(table) is not dict:
+            return
+        for label, member in list(table.items()):
+            if is_a(member, types.FunctionType):
+                mine = id(member.__globals__) == id(table)
+            else:
+                mine = is_a(member, type) and _module_of(member) == name and self.owns_class(member)
+            if mine:
+                self._things.append((name, f"{name}.{label}", weakref.ref(member)))
+
+    def alive(self) -> dict[str, list[str]]:
+        """What still lives: module name -> names of what of it does, its own name first where its globals do."""
+        left: dict[str, list[str]] = {}
+        for name, mark in self._marks.values():
+            if mark() is not None:
+                left.setdefault(name, []).append(name)
+        for module, name, reference in self._things:
+            if reference() is not None and name not in left.setdefault(module, []):
+                left[module].append(name)
+        return {module: names for module, names in left.items() if names}
+
+    def is_gone(self) -> bool:
+        """Whether nothing lives any more."""
+        return all(mark() is None for _, mark in self._marks.values()) and all(
+            reference() is None for _, _, reference in self._things
+        )
+
+    def survivors(self) -> list[tuple[str, object]]:
+        """The living things themselves, as (module name, thing). The caller drops them soon."""
+        found: list[tuple[str, object]] = []
+        found += [(name, thing) for name, mark in self._marks.values() if (thing := mark()) is not None]
+        found += [(module, thing) for module, _, ref in self._things if (thing := ref()) is not None]
+        return found
+
+    def refresh(self) -> None:
+        """Forget the globals that died: their addresses may belong to something else by now."""
+        self._globals = {key for key, (_, mark) in self._marks.items() if mark() is not None}
+
+    # --- whose is it ------------------------------------------------------------------------------------------------
+
+    def owns_globals(self, table: object) -> bool:
+        """Whether a dictionary is the globals of one of the biz's modules."""
+        return id(table) in self._globals
+
+    def owns_class(self, kind: type) -> bool:
+        """Whether a class was defined by the biz: by its functions, its bases, or as the last resort its module."""
+        try:
+            known = self._classes.get(kind)
+        except TypeError:  # a metaclass whose instances cannot be hashed
+            return False
+        if known is None:
+            known = self._classes[kind] = self._judge_class(kind)
+        return known
+
+    def _judge_class(self, kind: type) -> bool:
+        if is_findable(kind):
+            return False  # also when the biz patched a method into it
+        for member in type.__dict__["__dict__"].__get__(kind).values():
+            function = member.__func__ if type(member) in (classmethod, staticmethod) else member
+            if type(member) is property:
+                function = member.fget
+            if is_a(function, types.FunctionType) and id(function.__globals__) in self._globals:
+                return True
+        bases = type.__dict__["__bases__"].__get__(kind)
+        if any(base is not object and self.owns_class(base) for base in bases):
+            return True
+        # Nothing in it tells: a class of the base would have been found under its name.
+        return _module_of(kind) in self.names
+
+    def owns(self, thing: Any) -> bool:  # noqa: PLR0911 - one case per type
+        """Whether a thing is the biz's by itself, whatever it refers to."""
+        if is_a(thing, types.FunctionType):
+            return id(thing.__globals__) in self._globals
+        if is_a(thing, type):
+            return self.owns_class(thing)
+        if is_a(thing, types.ModuleType):
+            return id(attributes(thing)) in self._globals
+        if type(thing) is dict:
+            return id(thing) in self._globals
+        if is_a(thing, types.FrameType):
+            return id(thing.f_globals) in self._globals
+        if is_a(thing, types.TracebackType):
+            return id(thing.tb_frame.f_globals) in self._globals
+        if is_a(thing, _LruCache):
+            return self.owns(getattr(thing, "__wrapped__", None))
+        frame = suspended(thing)
+        if frame is not None:
+            return self.owns(frame)
+        return self.owns_class(type(thing))
+
+    def reaches(self, thing: object) -> bool:
+        """Whether a thing is the biz's, or is made of something that is and could not be without it.
+
+        Looked through are tuples, partials, bound and wrapped functions, closures, annotations: what cannot belong to
+        anybody else. Not looked through are lists, dictionaries and objects, which a biz may have added to.
+        """
+        return self._search(thing, _parts)
+
+    def reaches_deeply(self, thing: object) -> bool:
+        """As `reaches`, also through containers and attributes, as far as the search may go."""
+        return self._search(thing, _everything)
+
+    def _search(self, thing: object, parts: Callable[[Any], Iterable[Any]]) -> bool:
+        seen = {id(thing)}
+        todo = deque([(thing, 0)])
+        kept = []  # so that no address is used twice during the search
+        while todo and len(seen) < _NODES:
+            thing, depth = todo.popleft()
+            if self.owns(thing):
+                return True
+            if depth < _DEPTH:
+                for part in parts(thing):
+                    if id(part) not in seen:
+                        seen.add(id(part))
+                        kept.append(part)
+                        todo.append((part, depth + 1))
+        return False
+
+
+def _parts(thing: Any) -> Iterator[Any]:  # noqa: C901, PLR0912 - one case per type
+    kind = type(thing)
+    if kind in _PLAIN:
+        return
+    if kind in (tuple, frozenset):
+        yield from thing
+    elif is_a(thing, types.FunctionType):
+        for cell in thing.__closure__ or ():
+            try:
+                yield cell.cell_contents
+            except ValueError:
+                continue
+        yield from thing.__defaults__ or ()
+        yield from (thing.__kwdefaults__ or {}).values()
+    elif kind is types.MethodType:
+        yield thing.__func__
+        yield thing.__self__
+    elif is_a(thing, functools.partial):
+        yield thing.func
+        yield from thing.args
+        yield from thing.keywords.values()
+    elif kind in (staticmethod, classmethod):
+        yield thing.__func__
+    elif kind is property:
+        yield from (thing.fget, thing.fset, thing.fdel)
+    elif _module_of(kind) in ("typing", "types", "typing_extensions"):
+        for name in ("__origin__", "__args__", "__metadata__", "__bound__", "__constraints__"):
+            part = getattr(thing, name, None)
+            if part is not None:
+                yield part
+    elif is_a(thing, type):
+        # pydantic: G[M] is a class of G's module, made for M alone.
+        generic = type.__dict__["__dict__"].__get__(thing).get("__pydantic_generic_metadata__")
+        if is_a(generic, dict):
+            yield from generic.get("args") or ()
+
+
+def _everything(thing: Any) -> Iterable[Any]:
+    if type(thing) in _PLAIN or is_a(thing, type) or is_a(thing, types.ModuleType):
+        return _parts(thing)
+    if is_a(thing, types.FunctionType):
+        return _parts(thing)
+    if type(thing) is dict and "__builtins__" in thing:
+        return ()
+    return gc.get_referents(thing)
+
+
+def is_findable(thing: Any) -> bool:
+    """Whether a function or class is what the base finds under its dotted name.
+
+    One that a decorator made on somebody's behalf is not, nor is one that belongs to a biz.
+    """
+    is_class = is_a(thing, type)
+    home = _module_of(thing) if is_class else getattr(thing, "__module__", None)
+    name = type.__dict__["__qualname__"].__get__(thing) if is_class else thing.__qualname__
+    with as_base():
+        found: Any = sys.modules.get(home) if type(home) is str else None
+    for part in name.split("."):
+        # Not getattr, which may import what a module provides lazily.
+        table = type.__dict__["__dict__"].__get__(found) if is_a(found, type) else attributes(found)
+        found = None if table is None else table.get(part)
+    return found is thing
+
+
+_PLAIN: Final = frozenset(
+    {int, str, bytes, float, bool, complex, type(None), types.CodeType, types.BuiltinFunctionType}
+)
+
+
+# --- finding the caches ---------------------------------------------------------------------------------------------
+
+# What the collector no longer lists once it is frozen.
+_frozen: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+
+
+def _is_cache(thing: object) -> bool:
+    kind = type(thing)
+    return kind is _LruCache or (kind is types.FunctionType and thing.__code__ is _REGISTER_CODE)  # type: ignore[attr-defined]
+
+
+def shared_caches() -> list[Any]:
+    """Every ``lru_cache`` wrapper and every ``register`` function of ``singledispatch`` in the process."""
+    found = {id(thing): thing for thing in gc.get_objects() if _is_cache(thing)}
+    found.update((id(thing), thing) for thing in list(_frozen))
+    return list(found.values())
+
+
+def freeze_base() -> int:
+    """Collect, then put all that lives out of the collector's sight; returns how many objects that are.
+
+    For a base that has loaded what it shares and has **no biz installed**: collections, automatic ones too, then walk
+    only what came later, so that an uninstall costs the same beside 10,000,000 objects as beside none. What is frozen
+    is freed by reference counting only; a biz frozen by mistake would never be collected.
+    """
+    gc.collect()
+    for cache in shared_caches():
+        _frozen.add(cache)
+    gc.freeze()
+    return gc.get_freeze_count()
+
+
+# --- purging them ---------------------------------------------------------------------------------------------------
+
+
+def purge_caches(survey: Survey, *, deeply: bool = False) -> dict[str, int]:
+    """Clear the shared caches whose entries reach the biz; returns how many of each kind.
+
+    A cache that holds nothing of the biz keeps its entries, and so does one whose *result* is a shared object the biz
+    was added to: clearing the base's ``@lru_cache def get_registry()`` would be a bug, and is reported instead.
+    ``deeply`` looks into keys as far as it can, but only at those that nothing but the cache refers to.
+    """
+    lru = dispatch = 0
+    for cache in shared_caches():
+        if type(cache) is not _LruCache:
+            dispatch += _purge_dispatch(survey, cache)
+        elif not survey.owns(cache) and _lru_reaches(survey, cache, deeply=deeply):
+            cache.cache_clear()
+            lru += 1
+    return {"lru cache": lru, "singledispatch": dispatch}
+
+
+def _lru_reaches(survey: Survey, cache: Any, *, deeply: bool) -> bool:
+    size = cache.cache_info().currsize
+    if size == 0:
+        return False
+    own = attributes(cache)
+    parts = [part for part in gc.get_referents(cache) if part is not own]
+    # Results may be dictionaries too; the table comes after them.
+    table = next((part for part in reversed(parts) if type(part) is dict and len(part) == size), None)
+    if table is None:
+        return False
+    # Of a bounded cache the values of the table are links, and the results are what the wrapper itself refers to.
+    function = getattr(cache, "__wrapped__", None)
+    entries = [part for part in parts if part is not table and part is not function]
+    entries += [part for key, value in table.copy().items() for part in (key, value)]
+    if any(survey.reaches(part) for part in entries):
+        return True
+    if not deeply:
+        return False
+    uses = Counter(id(entry) for entry in entries)
+    uses.update(id(part) for key in table if type(key) is tuple for part in key)
+    entries.clear()
+    parts.clear()
+    # The loop's own name and the argument of getrefcount are two; what the cache does not account for is shared.
+    return any(
+        sys.getrefcount(part) - 2 <= uses[id(part)] and survey.reaches_deeply(part)
+        for key in list(table)
+        if type(key) is tuple
+        for part in key
+    )
+
+
+def _purge_dispatch(survey: Survey, register: Any) -> int:
+    cells = dict(zip(register.__code__.co_freevars, register.__closure__ or (), strict=False))
+    try:
+        registry: dict[Any, Any] = cells["registry"].cell_contents
+        cache = cells["dispatch_cache"].cell_contents
+    except (KeyError, ValueError):
+        return 0
+    if survey.owns(registry.get(object)):
+        return 0
+    doomed = [kind for kind, function in registry.items() if survey.reaches(kind) or survey.reaches(function)]
+    for kind in doomed:
+        registry.pop(kind, None)
+    if doomed:
+        cache.clear()
+    return len(doomed)
+
+
+def purge_typing() -> None:
+    """Empty the caches of ``typing``; they are refilled at need. For the rest that `purge_caches` cannot see."""
+    for clean in getattr(typing, "_cleanups", ()):
+        clean()

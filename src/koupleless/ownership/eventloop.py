@@ -1,0 +1,381 @@
+"""Recorders for one event loop: tasks, timers, readers, servers and connections that bizs make on it.
+
+A loop is adopted by replacing methods on the instance, which asyncio's and uvloop's own code and everybody else's look
+up there. What is created by a biz is kept weakly, in sets that only the loop's thread touches; so nothing has to be
+forgotten when a task ends or a timer fires, and a biz pays one set insertion for each. ``call_soon`` is not replaced:
+it is the hottest call of a server, and what it schedules has run after the two turns that leaving waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import itertools
+import threading
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import as_base, current
+from koupleless.ownership.caches import is_findable
+from koupleless.ownership.ledger import Ledger, Order, Pending
+from koupleless.ownership.recorders import Patches
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+_ATTRIBUTE: Final = "_koupleless_adoption"
+_MAKERS: Final = (
+    "create_connection",
+    "create_server",
+    "create_unix_connection",
+    "create_unix_server",
+    "create_datagram_endpoint",
+    "connect_accepted_socket",
+    "connect_read_pipe",
+    "connect_write_pipe",
+    "subprocess_exec",
+    "subprocess_shell",
+    "start_tls",
+)
+_REFUSED: Final = ("add_signal_handler", "remove_signal_handler", "set_task_factory", "set_default_executor")
+
+_lock = threading.Lock()
+
+
+def adopt_loop(loop: asyncio.AbstractEventLoop) -> Adoption:
+    """Record from now on what bizs create on ``loop``; counted, from any thread. `Adoption.release` ends it."""
+    with _lock:
+        adoption: Adoption | None = vars(loop).get(_ATTRIBUTE)
+        if adoption is None:
+            adoption = Adoption(loop)
+            vars(loop)[_ATTRIBUTE] = adoption
+        adoption.holders += 1
+        return adoption
+
+
+class Adoption:
+    """The recorders of one loop. Lifetime: until everyone who adopted the loop has released it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.holders = 0
+        self.watched: dict[tuple[str, int], Footprint] = {}
+        """Which biz watches a descriptor: (the method that ends it, the descriptor) -> its footprint."""
+        self._loop = weakref.ref(loop)
+        self._patches = Patches()
+        self._handlers: list[tuple[Ledger | None, Any]] = []
+        replace = functools.partial(self._patches.replace, loop)
+        replace("create_task", self._create_task)
+        replace("call_later", self._timer)
+        replace("call_at", self._timer)
+        replace("add_reader", functools.partial(self._watch, "remove_reader"))
+        replace("add_writer", functools.partial(self._watch, "remove_writer"))
+        replace("remove_reader", functools.partial(self._unwatch, "remove_reader"))
+        replace("remove_writer", functools.partial(self._unwatch, "remove_writer"))
+        replace("run_in_executor", self._run_in_executor)
+        replace("set_exception_handler", self._set_exception_handler)
+        for name in _MAKERS:
+            replace(name, self._maker)
+        for name in _REFUSED:
+            replace(name, functools.partial(_refused, name))
+
+    def release(self) -> None:
+        """Undo one `adopt_loop`; the last one puts the loop's methods back."""
+        with _lock:
+            self.holders -= 1
+            loop = self._loop()
+            if self.holders == 0 and loop is not None:
+                self._patches.restore()
+                vars(loop).pop(_ATTRIBUTE, None)
+
+    def _footprint(self) -> Footprint | None:
+        scope = current()
+        ledger = None if scope is None else scope.find_facet(Ledger)
+        if ledger is None:
+            return None
+        footprint: Footprint | None = ledger.notes.get(self)
+        loop = self._loop()
+        if footprint is None and loop is not None:
+            footprint = ledger.notes[self] = Footprint(loop, self.watched)
+            footprint.open(ledger, functools.partial(ledger.notes.pop, self, None))
+        return footprint
+
+    # --- the replacements: each passes straight through for the base -----------------------------------------------
+
+    def _create_task(self, original: Callable[..., asyncio.Task[Any]]) -> Any:
+        @functools.wraps(original)
+        def create_task(coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+            if current() is None or (footprint := self._footprint()) is None:
+                return original(coro, **kwargs)
+            if _is_next_request(coro):
+                return original(coro, **{**kwargs, "context": contextvars.Context()})
+            task = original(coro, **kwargs)
+            footprint.tasks.add(task)
+            return task
+
+        return create_task
+
+    def _timer(self, original: Callable[..., asyncio.TimerHandle]) -> Any:
+        @functools.wraps(original)
+        def schedule(
+            moment: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        ) -> asyncio.TimerHandle:
+            if current() is None or (footprint := self._footprint()) is None:
+                return original(moment, callback, *args, context=context)
+            if footprint.is_of_other_connection(callback):
+                return original(moment, callback, *args, context=contextvars.Context())
+            handle = original(moment, callback, *args, context=context)
+            footprint.timers.add(handle)
+            return handle
+
+        return schedule
+
+    def _watch(self, remove: str, original: Callable[..., object]) -> Any:
+        @functools.wraps(original)
+        def watch(fd: Any, callback: Callable[..., object], *args: Any) -> object:
+            result = original(fd, callback, *args)
+            footprint = None if current() is None else self._footprint()
+            # Numbers of descriptors are used again, so whoever watches one last owns it.
+            if footprint is not None:
+                self.watched[remove, _number(fd)] = footprint
+            else:
+                self.watched.pop((remove, _number(fd)), None)
+            return result
+
+        return watch
+
+    def _unwatch(self, remove: str, original: Callable[..., object]) -> Any:
+        @functools.wraps(original)
+        def unwatch(fd: Any) -> object:
+            self.watched.pop((remove, _number(fd)), None)
+            return original(fd)
+
+        return unwatch
+
+    def _maker(self, original: Callable[..., Awaitable[Any]]) -> Any:
+        async def make(footprint: Footprint, making: Awaitable[Any]) -> Any:
+            made = await making
+            footprint.add_transport(made[0] if isinstance(made, tuple) else made)
+            return made
+
+        @functools.wraps(original)
+        def create(*args: Any, **kwargs: Any) -> Awaitable[Any]:
+            making = original(*args, **kwargs)
+            footprint = None if current() is None else self._footprint()
+            return making if footprint is None else make(footprint, making)
+
+        return create
+
+    def _run_in_executor(self, original: Callable[..., Any]) -> Any:
+        ready: list[bool] = []
+
+        @functools.wraps(original)
+        def run_in_executor(executor: Any, func: Callable[..., object], *args: Any) -> Any:
+            if executor is None and not ready and current() is not None:
+                # The loop makes its default executor at the first use: it is the base's, whoever comes first.
+                with as_base():
+                    original(None, int)
+                ready.append(True)
+            return original(executor, func, *args)
+
+        return run_in_executor
+
+    def _set_exception_handler(self, original: Callable[[Any], None]) -> Any:
+        @functools.wraps(original)
+        def set_exception_handler(handler: Any) -> None:
+            scope = current()
+            ledger = None if scope is None else scope.find_facet(Ledger)
+            loop = self._loop()
+            if loop is None or (scope is not None and ledger is None):
+                return
+            if not self._handlers:
+                self._handlers.append((None, loop.get_exception_handler()))
+            known = any(setter is ledger for setter, _ in self._handlers)
+            original(handler)
+            self._handlers = [pair for pair in self._handlers if pair[0] is not ledger]
+            if ledger is None:
+                self._handlers.insert(0, (None, handler))
+                return
+            self._handlers.append((ledger, handler))
+            if not known:
+                undo = functools.partial(self._drop_handler, original, ledger)
+                ledger.record("loop exception handler", _name(handler), undo)
+
+        return set_exception_handler
+
+    def _drop_handler(self, original: Callable[[Any], None], ledger: Ledger) -> None:
+        was_last = self._handlers[-1][0] is ledger
+        self._handlers = [pair for pair in self._handlers if pair[0] is not ledger]
+        if was_last:
+            original(self._handlers[-1][1])
+
+
+def _refused(name: str, original: Callable[..., Any]) -> Any:
+    @functools.wraps(original)
+    def refused(*args: Any) -> Any:
+        scope = current()
+        if scope is None:
+            return original(*args)
+        text = f"biz {scope.biz} called {name} of the event loop it shares; it was ignored"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        return False if name == "remove_signal_handler" else None
+
+    return refused
+
+
+class Footprint:
+    """What one biz has on one loop. Its sets are read and written on the loop's thread alone."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, watched: dict[tuple[str, int], Footprint]) -> None:
+        self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self.timers: weakref.WeakSet[asyncio.TimerHandle] = weakref.WeakSet()
+        self._watched = watched
+        self._transports: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._loop = loop
+
+    def open(self, ledger: Ledger, close: Callable[[], object]) -> None:
+        """Write the footprint into the ledger; ``close`` lets what comes after the undo make a new one."""
+
+        def cancel_timers() -> Pending:
+            close()
+            return self._on_loop(self._cancel_timers)
+
+        ledger.record("loop timer", "of the event loop", cancel_timers, order=Order.TIMERS)
+        cancel_tasks = functools.partial(self._on_loop, self._cancel_tasks, self._stuck)
+        ledger.record("asyncio task", "of the event loop", cancel_tasks, order=Order.TASKS)
+        ledger.record("transport", "of the event loop", functools.partial(self._on_loop, self._close))
+
+    def add_transport(self, made: Any) -> None:
+        """Keep a server, transport or process transport, if it can be kept weakly."""
+        try:
+            self._transports.add(made)
+        except TypeError:  # an implementation without weak references: its owner has to close it
+            return
+
+    def is_of_other_connection(self, callback: object) -> bool:
+        """Whether a timer is that of a connection the biz did not make.
+
+        A server's code runs as the biz when its application sends: the keep-alive timer it sets then is the server's.
+        """
+        holder = getattr(callback, "__self__", None)
+        if not isinstance(holder, asyncio.BaseProtocol | asyncio.BaseTransport) or not is_findable(type(holder)):
+            return False
+        return getattr(holder, "transport", holder) not in self._transports
+
+    # --- undoing, each on the loop's thread; they return how many there were and what to await -----------------------
+
+    def _cancel_timers(self) -> tuple[int, list[asyncio.Future[Any]]]:
+        count = 0
+        now = self._loop.time()
+        for handle in list(self.timers):
+            if not handle.cancelled() and handle.when() > now:
+                count += 1
+            handle.cancel()
+            # A cancelled timer of asyncio stays in the heap until its moment, and its context with it.
+            if hasattr(handle, "_context"):
+                handle._context = contextvars.Context()  # noqa: SLF001
+        return count, []
+
+    def _cancel_tasks(self) -> tuple[int, list[asyncio.Future[Any]]]:
+        running: list[asyncio.Future[Any]] = [task for task in list(self.tasks) if not task.done()]
+        for task in running:
+            task.cancel()
+        return len(running), running
+
+    def _close(self) -> tuple[int, list[asyncio.Future[Any]]]:
+        count = 0
+        for remove, fd in [key for key, footprint in self._watched.items() if footprint is self]:
+            getattr(self._loop, remove)(fd)
+            count += 1
+        for made in list(self._transports):
+            is_closed = not made.is_serving() if hasattr(made, "is_serving") else made.is_closing()
+            count += not is_closed
+            made.close()
+        return count, []
+
+    def _stuck(self) -> str:
+        return "; ".join(_place(task) for task in list(self.tasks) if not task.done())
+
+    # --- from the thread that uninstalls ------------------------------------------------------------------------------
+
+    def _on_loop(
+        self,
+        act: Callable[[], tuple[int, list[asyncio.Future[Any]]]],
+        left: Callable[[], str] = lambda: "",
+    ) -> Pending:
+        loop = self._loop
+        if loop.is_closed():
+            return Pending(lambda _: None, count=0)
+        pending = Pending(lambda _: None, count=0)
+        if not loop.is_running():
+            pending.count, awaited = act()
+            if awaited:
+                pending.wait = lambda _: "its event loop does not run"
+            return pending
+        ended = threading.Event()
+
+        def begin() -> None:
+            try:
+                with as_base():
+                    pending.count, awaited = act()
+                    _after(loop, awaited, ended.set)
+            except BaseException:
+                ended.set()
+                raise
+
+        loop.call_soon_threadsafe(begin, context=contextvars.Context())
+
+        def wait(timeout_s: float) -> str | None:
+            if _is_running_here(loop):
+                return "cannot be awaited on the thread of its own event loop"
+            if ended.wait(timeout_s):
+                return None
+            return left() or "the event loop did not get to it in time"
+
+        pending.wait = wait
+        return pending
+
+
+def _is_next_request(coro: Any) -> bool:
+    """Whether a task is the server's, for the next request of a connection: begun where the one before has ended."""
+    return getattr(coro, "__name__", "") == "run_asgi" and coro.cr_frame.f_globals.get("__name__", "").startswith(
+        "uvicorn."
+    )
+
+
+def _after(loop: asyncio.AbstractEventLoop, awaited: Iterable[asyncio.Future[Any]], done: Callable[[], None]) -> None:
+    """Call ``done`` two turns of the loop after the last of ``awaited``, when their callbacks have run as well."""
+    awaited = list(awaited)
+    countdown = itertools.count(len(awaited), -1)
+    next(countdown)
+
+    def one_less(_: object = None) -> None:
+        if next(countdown) <= 0:
+            loop.call_soon(loop.call_soon, done)
+
+    if not awaited:
+        loop.call_soon(loop.call_soon, done)
+    for future in awaited:
+        future.add_done_callback(one_less)
+
+
+def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+def _place(task: asyncio.Task[Any]) -> str:
+    frames = task.get_stack(limit=1)
+    at = f" at {frames[0].f_code.co_filename}:{frames[0].f_lineno}" if frames else ""
+    return f"task {task.get_name()!r} did not end when it was cancelled{at}"
+
+
+def _number(fd: Any) -> int:
+    return fd if isinstance(fd, int) else fd.fileno()
+
+
+def _name(thing: object) -> str:
+    return getattr(thing, "__qualname__", None) or type(thing).__qualname__

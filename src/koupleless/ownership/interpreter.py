@@ -1,0 +1,464 @@
+"""Recorders for what the interpreter and the standard library keep: exit functions, codecs, warnings, hooks, signals.
+
+What can be taken back is recorded, or swept by ownership when the biz leaves. What can never be taken back gets a
+trampoline that is emptied. What is the whole process's is refused, with a warning that names the biz.
+"""
+
+from __future__ import annotations
+
+import atexit
+import codecs
+import copyreg
+import errno
+import functools
+import gc
+import linecache
+import locale
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import current, entered
+from koupleless.ownership.ledger import NOTHING, Ledger, Pending, bounded, owner
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Iterable
+
+    from koupleless.context import Scope
+    from koupleless.ownership.caches import Survey
+    from koupleless.ownership.ledger import Entry
+    from koupleless.ownership.recorders import Patches
+
+
+def install(patches: Patches) -> None:
+    """Replace the functions that register, and remember the hooks as the base has them."""
+    patches.replace(atexit, "register", _atexit_register)
+    patches.replace(atexit, "unregister", _atexit_unregister)
+    patches.replace(codecs, "register", _codecs_register)
+    patches.replace(codecs, "unregister", _codecs_unregister)
+    patches.replace(codecs, "register_error", _codecs_register_error)
+    patches.replace(copyreg, "pickle", _copyreg_pickle)
+    patches.replace(warnings, "_add_filter", _warnings_add_filter)
+    if hasattr(os, "register_at_fork"):
+        patches.replace(os, "register_at_fork", _register_at_fork)
+    patches.replace(sys, "addaudithook", _addaudithook)
+    for module, name, refusal in _REFUSED:
+        patches.replace(module, name, refusal)
+    _remember_hooks()
+
+
+# --- atexit: what a biz registered runs when the biz ends ------------------------------------------------------------
+
+
+class _ExitFunction:
+    """What ``atexit`` holds for one registration of a biz; the interpreter calls it if the biz is there to the end."""
+
+    def __init__(
+        self, scope: Scope, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.scope = scope
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.entry: Entry | None = None
+
+    def __call__(self) -> None:
+        with entered(self.scope):
+            self.function(*self.args, **self.kwargs)
+
+    def undo(self, unregister: Callable[[Callable[..., object]], object], ledger: Ledger) -> None:
+        unregister(self)
+        bounded(self, name=f"atexit {ledger.biz}", timeout_s=ledger.remaining_s())
+
+
+def _atexit_register(original: Callable[..., Any]) -> Any:
+    unregister = atexit.unregister  # ours, by now or later; it knows what to do with what the base registered
+
+    @functools.wraps(original)
+    def register(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        scope = current()
+        ledger = None if scope is None else scope.find_facet(Ledger)
+        if scope is None or ledger is None or not callable(func):
+            return original(func, *args, **kwargs)  # type: ignore[no-any-return]
+        held = _ExitFunction(scope, func, args, kwargs)
+        original(held)
+        undo = functools.partial(held.undo, unregister, ledger)
+        held.entry = ledger.record("atexit", _name(func), undo)
+        ledger.notes.setdefault("atexit", []).append(held)
+        return func
+
+    return register
+
+
+def _atexit_unregister(original: Callable[[object], None]) -> Any:
+    @functools.wraps(original)
+    def unregister(func: object, /) -> None:
+        ledger = owner()
+        if ledger is None:
+            return original(func)
+        mine: list[_ExitFunction] = ledger.notes.get("atexit", [])
+        for held in [held for held in mine if held.function == func]:
+            mine.remove(held)
+            original(held)
+            if held.entry is not None:
+                ledger.forget(held.entry)
+        return None
+
+    return unregister
+
+
+# --- codecs, copyreg, warnings --------------------------------------------------------------------------------------
+
+
+def _codecs_register(original: Callable[[Any], None]) -> Any:
+    unregister = codecs.unregister
+
+    @functools.wraps(original)
+    def register(search_function: Callable[[str], codecs.CodecInfo | None], /) -> None:
+        original(search_function)
+        ledger = owner()
+        if ledger is not None:
+            entry = ledger.record("codec", _name(search_function), functools.partial(unregister, search_function))
+            ledger.notes.setdefault("codecs", []).append((search_function, entry))
+
+    return register
+
+
+def _codecs_unregister(original: Callable[[Any], None]) -> Any:
+    @functools.wraps(original)
+    def unregister(search_function: Callable[[str], codecs.CodecInfo | None], /) -> None:
+        original(search_function)
+        ledger = owner()
+        if ledger is not None:
+            for pair in [pair for pair in ledger.notes.get("codecs", []) if pair[0] is search_function]:
+                ledger.notes["codecs"].remove(pair)
+                ledger.forget(pair[1])
+
+    return unregister
+
+
+class _Box:
+    """Holds something of a biz for a trampoline that stays for ever; emptied when the biz leaves."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+    def empty(self) -> None:
+        self.content = None
+
+
+def _codecs_register_error(original: Callable[[str, Any], None]) -> Any:
+    @functools.wraps(original)
+    def register_error(errors: str, handler: Callable[[UnicodeError], tuple[str | bytes, int]], /) -> None:
+        ledger = owner()
+        if ledger is None or not callable(handler):
+            return original(errors, handler)
+        try:
+            before = codecs.lookup_error(errors)
+        except LookupError:
+            before = None
+        box = _Box(handler)
+
+        def trampoline(error: UnicodeError) -> tuple[str | bytes, int]:
+            if box.content is None:
+                raise LookupError(f"unknown error handler name {errors!r}")
+            return box.content(error)  # type: ignore[no-any-return]
+
+        original(errors, trampoline)
+
+        def undo() -> None:
+            box.empty()
+            if before is not None and codecs.lookup_error(errors) is trampoline:
+                original(errors, before)
+
+        ledger.record("codec error handler", repr(errors), undo)
+        return None
+
+    return register_error
+
+
+def _copyreg_pickle(original: Callable[..., None]) -> Any:
+    @functools.wraps(original)
+    def pickle(ob_type: type, pickle_function: Callable[..., Any], constructor_ob: Any = None) -> None:
+        ledger = owner()
+        before = copyreg.dispatch_table.get(ob_type)
+        original(ob_type, pickle_function, constructor_ob)
+        if ledger is None:
+            return
+
+        def undo() -> None:
+            if copyreg.dispatch_table.get(ob_type) is pickle_function:
+                del copyreg.dispatch_table[ob_type]
+                if before is not None:
+                    copyreg.dispatch_table[ob_type] = before
+
+        ledger.record("copyreg", ob_type.__qualname__, undo)
+
+    return pickle
+
+
+def _warnings_add_filter(original: Callable[..., None]) -> Any:
+    @functools.wraps(original)
+    def _add_filter(*item: Any, append: bool) -> None:
+        ledger = owner()
+        is_new = ledger is not None and item not in warnings.filters
+        original(*item, append=append)
+        if ledger is None or not is_new:
+            return
+        # A biz that sets a filter in every request, within catch_warnings, is one entry and not thousands.
+        mine: set[tuple[Any, ...]] = ledger.notes.setdefault("warnings", set())
+        if item not in mine:
+            mine.add(item)
+            ledger.record("warnings filter", f"{item[0]} {item[2].__name__}", functools.partial(_drop_filter, item))
+
+    return _add_filter
+
+
+def _drop_filter(item: tuple[Any, ...]) -> Pending | None:
+    if item not in warnings.filters:
+        return NOTHING  # it was set within catch_warnings, as libraries do all the time
+    warnings.filters.remove(item)  # type: ignore[attr-defined]
+    warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001 - what the module itself calls
+    return None
+
+
+# --- what the interpreter never lets go of: one trampoline for all bizs ----------------------------------------------
+
+_fork_boxes: Final[list[_Box]] = []
+_audit_boxes: Final[list[_Box]] = []
+_trampolines: Final[set[str]] = set()
+
+
+def _register_at_fork(original: Callable[..., None]) -> Any:
+    def call(phase: str, boxes: Iterable[_Box]) -> None:
+        for box in boxes:
+            hook = (box.content or {}).get(phase)
+            if hook is not None:
+                hook()
+
+    @functools.wraps(original)
+    def register_at_fork(**hooks: Callable[[], object]) -> None:
+        ledger = owner()
+        if ledger is None or not all(callable(hook) for hook in hooks.values()):
+            return original(**hooks)
+        if "fork" not in _trampolines:
+            _trampolines.add("fork")
+            original(
+                before=lambda: call("before", _fork_boxes[::-1]),
+                after_in_parent=lambda: call("after_in_parent", list(_fork_boxes)),
+                after_in_child=lambda: call("after_in_child", list(_fork_boxes)),
+            )
+        scope = ledger.scope
+        _keep(
+            _fork_boxes, {phase: functools.partial(_as, scope, hook) for phase, hook in hooks.items()}, ledger, "fork"
+        )
+        return None
+
+    return register_at_fork
+
+
+def _addaudithook(original: Callable[[Callable[[str, tuple[Any, ...]], Any]], None]) -> Any:
+    def trampoline(event: str, args: tuple[Any, ...]) -> None:
+        for box in tuple(_audit_boxes):
+            if box.content is not None:
+                box.content(event, args)
+
+    @functools.wraps(original)
+    def addaudithook(hook: Callable[[str, tuple[Any, ...]], Any]) -> None:
+        ledger = owner()
+        if ledger is None:
+            return original(hook)
+        if "audit" not in _trampolines:
+            _trampolines.add("audit")
+            original(trampoline)
+        _keep(_audit_boxes, hook, ledger, "audit")
+        return None
+
+    return addaudithook
+
+
+def _keep(boxes: list[_Box], content: object, ledger: Ledger, kind: str) -> None:
+    box = _Box(content)
+    boxes.append(box)
+
+    def undo() -> None:
+        box.empty()
+        boxes.remove(box)
+
+    ledger.record(f"{kind} hook", _name(content), undo)
+
+
+def _as(scope: Scope, function: Callable[..., object], /, *args: Any) -> object:
+    with entered(scope):
+        return function(*args)
+
+
+# --- what is the whole process's: refused -----------------------------------------------------------------------------
+
+
+def _ignored(what: str, result: Callable[..., object] | None = None) -> Callable[[Any], Any]:
+    """A replacement that warns and does nothing for a biz; ``result`` makes the value to return instead."""
+
+    def make(original: Callable[..., Any]) -> Any:
+        @functools.wraps(original)
+        def ignored(*args: Any, **kwargs: Any) -> Any:
+            scope = current()
+            if scope is None:
+                return original(*args, **kwargs)
+            if original is _setlocale and (args[1:] or (kwargs.get("locale"),))[0] is None:
+                return original(*args, **kwargs)  # a question, not a change
+            text = f"biz {scope.biz} called {what}, which concerns the whole process; it was ignored"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            return None if result is None else result(*args, **kwargs)
+
+        return ignored
+
+    return make
+
+
+def _chdir(original: Callable[..., None]) -> Any:
+    # Not ignored: going on in another directory than it believes, the biz would read and write the wrong files.
+    @functools.wraps(original)
+    def refused(path: Any) -> None:
+        scope = current()
+        if scope is None:
+            return original(path)
+        text = f"biz {scope.biz} may not change the working directory of the process it shares"
+        raise PermissionError(errno.EPERM, text, str(path))
+
+    return refused
+
+
+_setlocale: Final = locale.setlocale
+
+_REFUSED: Final[tuple[tuple[types.ModuleType, str, Callable[[Any], Any]], ...]] = (
+    (signal, "signal", _ignored("signal.signal", lambda signalnum, *_, **__: signal.getsignal(signalnum))),
+    (signal, "set_wakeup_fd", _ignored("signal.set_wakeup_fd", lambda *_, **__: -1)),
+    (socket, "setdefaulttimeout", _ignored("socket.setdefaulttimeout")),
+    (locale, "setlocale", _ignored("locale.setlocale", lambda category, *_, **__: _setlocale(category))),
+    (threading, "settrace", _ignored("threading.settrace")),
+    (threading, "setprofile", _ignored("threading.setprofile")),
+    (os, "chdir", _chdir),
+    (os, "fchdir", _chdir),
+)
+
+
+# --- what is swept by ownership when a biz leaves ---------------------------------------------------------------------
+
+_HOOKS: Final[tuple[tuple[types.ModuleType, str], ...]] = (
+    (sys, "excepthook"),
+    (sys, "unraisablehook"),
+    (sys, "displayhook"),
+    (sys, "breakpointhook"),
+    (sys, "stdin"),
+    (sys, "stdout"),
+    (sys, "stderr"),
+    (threading, "excepthook"),
+    (threading, "_trace_hook"),
+    (threading, "_profile_hook"),
+    (warnings, "showwarning"),
+    (warnings, "_showwarnmsg_impl"),
+    (warnings, "formatwarning"),
+    (logging, "_logRecordFactory"),
+    (logging, "_loggerClass"),
+    (logging, "lastResort"),
+)
+_before: Final[dict[tuple[str, str], object]] = {}
+
+
+def _remember_hooks() -> None:
+    for module, name in _HOOKS:
+        if hasattr(module, name):
+            _before[module.__name__, name] = getattr(module, name)
+
+
+def sweep(survey: Survey) -> dict[str, int]:
+    """Take the biz out of the interpreter's hooks, lists and tables; returns how many of each kind."""
+    counts = {"hook": 0, "callback": 0, "copyreg": 0, "stored exception": 0}
+    for module, name in _HOOKS:
+        value = getattr(module, name, None)
+        if value is not None and survey.reaches(value):
+            setattr(module, name, _before.get((module.__name__, name)))
+            counts["hook"] += 1
+    lists: tuple[list[Any], ...] = (gc.callbacks, sys.path_hooks, sys.meta_path)
+    for listed in lists:
+        for item in [item for item in listed if survey.reaches(item)]:
+            listed.remove(item)
+            counts["callback"] += 1
+    for kind, function in list(copyreg.dispatch_table.items()):
+        if survey.reaches(kind) or survey.reaches(function):
+            copyreg.dispatch_table.pop(kind, None)
+            counts["copyreg"] += 1
+    counts["stored exception"] = _forget_exceptions(survey)
+    for file in survey.files:
+        linecache.cache.pop(file, None)
+    return counts
+
+
+def _forget_exceptions(survey: Survey) -> int:
+    trace = getattr(sys, "last_traceback", None)
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    is_ours = survey.owns(error) or any(survey.owns(part) for part in _traces(trace))
+    if is_ours:
+        for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+            if hasattr(sys, name):
+                delattr(sys, name)
+    return int(is_ours)
+
+
+def _traces(trace: types.TracebackType | None) -> Iterable[types.TracebackType]:
+    while trace is not None:
+        yield trace
+        trace = trace.tb_next
+
+
+def sweep_finalizers(survey: Survey) -> dict[str, int]:
+    """End the ``weakref.finalize`` and ``multiprocessing`` finalisers of the biz that wait for an object of the base.
+
+    Those of the biz's own objects have run by now. As at interpreter exit, the ones that are to run there are run.
+    """
+    count = 0
+    registry: dict[Any, Any] = getattr(weakref.finalize, "_registry", {})
+    for finalizer, info in list(registry.items()):
+        if any(survey.reaches(part) for part in (info.func, *(info.args or ()), *(info.kwargs or {}).values())):
+            run_at_exit = finalizer.atexit
+            detached = finalizer.detach()
+            if detached is None:
+                continue
+            count += 1
+            if run_at_exit:
+                _, function, args, kwargs = detached
+                _quietly(function, *args, **(kwargs or {}))
+    util = sys.modules.get("multiprocessing.util")
+    for key, finalizer in list(getattr(util, "_finalizer_registry", {}).items()):
+        if survey.reaches(getattr(finalizer, "_callback", None)):
+            util._finalizer_registry.pop(key, None)  # type: ignore[union-attr]  # noqa: SLF001
+            count += 1
+    return {"finalizer": count}
+
+
+def _quietly(function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+    try:
+        function(*args, **kwargs)
+    except BaseException as error:  # noqa: BLE001 - reported where finalisers report what they raise
+        sys.unraisablehook(_Unraisable(error, function))
+
+
+class _Unraisable:
+    def __init__(self, error: BaseException, function: object) -> None:
+        self.exc_type = type(error)
+        self.exc_value: BaseException | None = error
+        self.exc_traceback = error.__traceback__
+        self.err_msg: str | None = "Exception ignored in the finaliser of a biz"
+        self.object = function
+
+
+def _name(thing: object) -> str:
+    return getattr(thing, "__qualname__", None) or type(thing).__qualname__

@@ -1,0 +1,314 @@
+"""Recorders for threads, timers and executors; threads started by a biz run as that biz.
+
+A thread cannot be killed. What has a way to be stopped is stopped (timers, pools, listeners, servers, event loops),
+then all are joined within the deadline, and a survivor is reported by name with the place where it runs.
+"""
+
+from __future__ import annotations
+
+import _thread
+import concurrent.futures
+import concurrent.futures.thread as pools
+import functools
+import sys
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import as_base, current, entered
+from koupleless.ownership.ledger import Entry, Ledger, Order, Pending
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from koupleless.context import Scope
+    from koupleless.ownership.recorders import Patches
+
+_Wrapped = Any
+
+# The attribute under which a pool knows the scope of the biz that made it.
+_HOME: Final = "_koupleless_home"
+
+
+def install(patches: Patches) -> None:
+    """Replace what starts threads and takes work for them."""
+    patches.replace(threading.Thread, "start", _thread_start)
+    patches.replace(_thread, "start_new_thread", _start_new_thread)
+    patches.replace(_thread, "start_new", _start_new_thread)
+    patches.replace(pools.ThreadPoolExecutor, "__init__", _pool_init)
+    patches.replace(pools.ThreadPoolExecutor, "submit", _pool_submit)
+
+
+# --- threads --------------------------------------------------------------------------------------------------------
+
+
+def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
+    @functools.wraps(original)
+    def start(self: threading.Thread) -> None:
+        scope = current()
+        if scope is None:
+            return original(self)
+        ledger = scope.find_facet(Ledger)
+        if ledger is None or _is_shared_worker(self):
+            with as_base():
+                return original(self)
+        entry = None if _target(self) is pools._worker else _record_thread(ledger, self)  # noqa: SLF001
+        # The one place every thread passes through inside its own context, before `run` and around the excepthook.
+        # An attribute of this thread alone: threads of the base are not touched.
+        vars(self)["_bootstrap_inner"] = functools.partial(_boot, self, scope, ledger, entry)
+        try:
+            return original(self)
+        except BaseException:
+            vars(self).pop("_bootstrap_inner", None)
+            if entry is not None:
+                ledger.forget(entry)
+            raise
+
+    return start
+
+
+def _boot(thread: threading.Thread, scope: Scope, ledger: Ledger, entry: Entry | None) -> None:
+    del vars(thread)["_bootstrap_inner"]
+    try:
+        with entered(scope):
+            thread._bootstrap_inner()  # type: ignore[attr-defined]  # noqa: SLF001
+    finally:
+        if entry is not None:
+            ledger.forget(entry)
+
+
+def _is_shared_worker(thread: threading.Thread) -> bool:
+    # anyio keeps one set of workers per event loop, started by whoever is first; each work item brings its context.
+    kind = type(thread)
+    if kind.__name__ != "WorkerThread":
+        return False
+    with as_base():
+        home = sys.modules.get(kind.__module__)
+    return getattr(home, "WorkerThread", None) is kind and kind.__module__.startswith("anyio.")
+
+
+def _target(thread: threading.Thread) -> object:
+    return getattr(thread, "_target", None)
+
+
+def _record_thread(ledger: Ledger, thread: threading.Thread) -> Entry:
+    if isinstance(thread, threading.Timer):
+        kind, order = "timer", Order.TIMERS
+    elif type(thread).__name__ == "_ExecutorManagerThread":
+        kind, order = "executor", Order.EXECUTORS
+    else:
+        kind, order = "thread", Order.DAEMONS if thread.daemon else Order.THREADS
+    name = f"{thread.name!r}{' (daemon)' * thread.daemon}"
+    return ledger.record(kind, name, functools.partial(_end_thread, thread), order=order)
+
+
+def _end_thread(thread: threading.Thread) -> Pending:
+    ask_to_stop(thread)
+    return Pending(functools.partial(_join, thread))
+
+
+def _join(thread: threading.Thread, timeout_s: float) -> str | None:
+    thread.join(timeout_s)
+    if not thread.is_alive():
+        return None
+    return f"still runs {where(thread.ident)}"
+
+
+def ask_to_stop(thread: threading.Thread) -> None:
+    """Stop a thread through the convention of what it runs, where that has one; never waits.
+
+    Known are timers, process pools, ``logging`` queue listeners, ``socketserver`` servers and event loops.
+    """
+    if isinstance(thread, threading.Timer):
+        thread.cancel()
+        return
+    if type(thread).__name__ == "_ExecutorManagerThread":
+        executor = thread.executor_reference()  # type: ignore[attr-defined]
+        if executor is not None:
+            executor.shutdown(wait=False, cancel_futures=True)
+        return
+    target = _target(thread)
+    runs: Any = getattr(target, "__self__", None)
+    verb = getattr(target, "__name__", "")
+    if verb == "serve_forever" and hasattr(runs, "_BaseServer__shutdown_request"):
+        runs._BaseServer__shutdown_request = True  # noqa: SLF001 - its shutdown() would wait without a deadline
+    elif verb == "_monitor" and hasattr(runs, "enqueue_sentinel"):
+        runs.enqueue_sentinel()
+    elif verb in ("run_forever", "run_until_complete") and hasattr(runs, "call_soon_threadsafe"):
+        runs.call_soon_threadsafe(runs.stop)
+
+
+def where(ident: int | None) -> str:
+    """Where a thread runs, in words: the innermost frames, innermost first."""
+    frame: FrameType | None = sys._current_frames().get(ident or 0)  # noqa: SLF001 - the documented way
+    places: list[str] = []
+    while frame is not None and len(places) < 4:  # noqa: PLR2004 - enough to find the line, short enough to read
+        code = frame.f_code
+        if code.co_filename not in (threading.__file__, __file__) or not places:
+            places.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_name}")
+        frame = frame.f_back
+    return "at " + ", called from ".join(places) if places else "outside Python code"
+
+
+def _start_new_thread(original: Callable[..., int]) -> _Wrapped:
+    @functools.wraps(original)
+    def start_new_thread(function: Callable[..., object], /, *args: Any) -> int:
+        scope = current()
+        ledger = None if scope is None else scope.find_facet(Ledger)
+        if scope is None or ledger is None or not callable(function):
+            return original(function, *args)
+        bare = _BareThread(function, scope, ledger)
+        try:
+            return original(bare, *args)
+        except BaseException:
+            bare.forget()
+            raise
+
+    return start_new_thread
+
+
+class _BareThread:
+    """A thread of ``_thread``, which leaves no object to join: this one knows when it has ended."""
+
+    def __init__(self, function: Callable[..., object], scope: Scope, ledger: Ledger) -> None:
+        self._function = function
+        self._scope = scope
+        self._ledger = ledger
+        self._ended = threading.Event()
+        self._ident: int | None = None
+        self._entry = ledger.record("thread", _name(function), lambda: Pending(self._wait), order=Order.DAEMONS)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        self._ident = threading.get_ident()
+        try:
+            with entered(self._scope):
+                self._function(*args, **kwargs)
+        finally:
+            self.forget()
+
+    def forget(self) -> None:
+        del self._function
+        self._ledger.forget(self._entry)
+        self._ended.set()
+
+    def _wait(self, timeout_s: float) -> str | None:
+        return None if self._ended.wait(timeout_s) else f"still runs {where(self._ident)}"
+
+
+# --- executors ------------------------------------------------------------------------------------------------------
+
+
+def _pool_init(original: Callable[..., None]) -> _Wrapped:
+    @functools.wraps(original)
+    def __init__(self: pools.ThreadPoolExecutor, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        scope = current()
+        ledger = None if scope is None else scope.find_facet(Ledger)
+        if scope is not None and ledger is not None and _HOME not in vars(self):
+            vars(self)[_HOME] = scope
+            _record_pool(ledger, self)
+
+    return __init__
+
+
+def _record_pool(ledger: Ledger, pool: pools.ThreadPoolExecutor) -> None:
+    # Weakly: a pool that is dropped ends by itself, and an entry in the ledger must not prevent it.
+    book = weakref.ref(ledger)
+
+    def gone(_: object) -> None:
+        ledger = book()
+        if ledger is not None:
+            ledger.forget(entry)
+
+    reference = weakref.ref(pool, gone)
+    prefix = getattr(pool, "_thread_name_prefix", type(pool).__name__)
+    entry = ledger.record("executor", f"{prefix!r}", functools.partial(_end_pool, reference), order=Order.EXECUTORS)
+
+
+def _end_pool(reference: weakref.ref[pools.ThreadPoolExecutor]) -> Pending | None:
+    pool = reference()
+    if pool is None:
+        return None
+    threads = tuple(pool._threads)  # noqa: SLF001 - the only way to join them with a deadline
+    pool.shutdown(wait=False, cancel_futures=True)
+    return Pending(functools.partial(_join_all, threads))
+
+
+def _join_all(threads: tuple[threading.Thread, ...], timeout_s: float) -> str | None:
+    ends = time.monotonic() + timeout_s
+    for thread in threads:
+        thread.join(max(0.0, ends - time.monotonic()))
+    left = [thread for thread in threads if thread.is_alive()]
+    if not left:
+        return None
+    return "; ".join(f"thread {thread.name!r} still runs {where(thread.ident)}" for thread in left)
+
+
+def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> _Wrapped:
+    @functools.wraps(original)
+    def submit(
+        self: pools.ThreadPoolExecutor, fn: Callable[..., object], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[Any]:
+        scope = current()
+        home: Scope | None = vars(self).get(_HOME)
+        if scope is None and home is None:
+            return original(self, fn, *args, **kwargs)
+        # A worker started by this call belongs to the pool's owner, the work to whoever submits it.
+        work = _Work(scope, fn, args, kwargs)
+        with entered(home):
+            future = original(self, work)
+        ledger = None if scope is None or scope is home else scope.find_facet(Ledger)
+        if ledger is not None:
+            entry = ledger.record(
+                "executor task", _name(fn), functools.partial(_end_work, future, work), order=Order.EXECUTORS
+            )
+            future.add_done_callback(lambda _: ledger.forget(entry))
+        return future
+
+    return submit
+
+
+class _Work:
+    """A call in the queue of an executor, made as the biz that submitted it."""
+
+    __slots__ = ("args", "function", "kwargs", "scope")
+
+    def __init__(
+        self, scope: Scope | None, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.scope = scope
+        self.function: Callable[..., object] | None = function
+        self.args = args
+        self.kwargs = kwargs
+
+    def __call__(self) -> object:
+        function, args, kwargs = self.function, self.args, self.kwargs
+        self.drop()
+        if function is None:
+            return None
+        with entered(self.scope):
+            return function(*args, **kwargs)
+
+    def drop(self) -> None:
+        """Let go of everything: the queue of a busy executor keeps what was cancelled until its turn comes."""
+        self.function = None
+        self.args = ()
+        self.kwargs = {}
+
+
+def _end_work(future: concurrent.futures.Future[Any], work: _Work) -> Pending | None:
+    if future.cancel():
+        work.drop()
+        return None
+
+    def wait(timeout_s: float) -> str | None:
+        done, _ = concurrent.futures.wait((future,), timeout_s)
+        return None if done else "still runs in an executor of the base"
+
+    return Pending(wait)
+
+
+def _name(thing: object) -> str:
+    return getattr(thing, "__qualname__", None) or type(thing).__qualname__

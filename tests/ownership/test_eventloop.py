@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import gc
+import socket
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+import uvicorn.server
+
+from koupleless.context import current, entered
+from koupleless.ownership.eventloop import adopt_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.ownership.conftest import LoopThread, MakeBiz, TinyBiz
+
+
+VALUE: contextvars.ContextVar[object] = contextvars.ContextVar("VALUE")
+
+
+def start(loop: LoopThread, biz: TinyBiz, source: str, **given: Any) -> None:
+    """Run a module as the biz on the loop's thread."""
+
+    def run() -> None:
+        biz.run(source, asyncio=asyncio, **given)
+
+    loop.run(run, scope=biz.scope)
+
+
+def test_a_pending_task_is_cancelled_and_awaited(biz: TinyBiz, loop: LoopThread) -> None:
+    ended: list[Any] = []
+    start(
+        loop,
+        biz,
+        """
+        async def wait():
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await asyncio.sleep(0)
+                ended.append(reach().__name__)
+        task = asyncio.get_running_loop().create_task(wait())
+        """,
+        ended=ended,
+    )
+    report = biz.leave()
+    assert report.clean, report
+    assert ended == ["K"]
+    assert report.undone["asyncio task"] == 1
+
+
+def test_tasks_of_the_base_go_on(biz: TinyBiz, loop: LoopThread) -> None:
+    release = loop.run(make_event)
+    mine = loop.run(make_task, release.wait)
+    start(loop, biz, "task = asyncio.ensure_future(asyncio.sleep(3600))")
+    biz.leave()
+    loop.run(release.set)
+
+    async def result() -> Any:
+        return await mine
+
+    assert loop.run(result) is True
+
+
+def call_later(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+    loop.call_later(0.1, function)
+
+
+async def make_event() -> Any:
+    return asyncio.Event()
+
+
+async def make_task(function: Any) -> Any:
+    return asyncio.ensure_future(function())
+
+
+def test_a_task_that_ended_costs_nothing_at_the_end(biz: TinyBiz, loop: LoopThread) -> None:
+    start(loop, biz, "task = asyncio.ensure_future(asyncio.sleep(0))")
+    loop.run(asyncio.sleep, 0.01)
+    report = biz.leave()
+    assert report.clean, report
+    assert report.undone == {}
+
+
+def test_a_task_that_ignores_its_cancellation_is_reported_with_its_place(biz: TinyBiz, loop: LoopThread) -> None:
+    stop = threading.Event()
+    start(
+        loop,
+        biz,
+        """
+        async def stubborn():
+            while not stop.is_set():
+                try:
+                    await asyncio.sleep(0.01)
+                except asyncio.CancelledError:
+                    pass
+        task = asyncio.get_running_loop().create_task(stubborn(), name="stubborn")
+        """,
+        stop=stop,
+    )
+    (failure,) = biz.undo(0.2)
+    assert "task 'stubborn' did not end when it was cancelled at /biz/" in str(failure)
+    stop.set()
+    loop.run(asyncio.sleep, 0.05)
+
+
+@pytest.mark.parametrize(
+    "call", ["call_later(3600, reach)", "call_at(asyncio.get_running_loop().time() + 3600, reach)"]
+)
+def test_a_timer_handle_is_cancelled(biz: TinyBiz, loop: LoopThread, call: Any) -> None:
+    start(loop, biz, f"asyncio.get_running_loop().{call}")
+    report = biz.leave()
+    assert report.clean, report
+    assert report.undone == {"loop timer": 1}
+
+
+def test_a_timer_of_the_base_still_fires(biz: TinyBiz, loop: LoopThread) -> None:
+    fired = threading.Event()
+    loop.run(functools.partial(call_later, loop.loop, fired.set))
+    start(loop, biz, "asyncio.get_running_loop().call_later(3600, reach)")
+    biz.leave()
+    assert fired.wait(5)
+
+
+def test_a_cancelled_timer_does_not_keep_the_context_it_was_made_in(biz: TinyBiz, loop: LoopThread) -> None:
+    start(
+        loop,
+        biz,
+        """
+        VALUE.set(K())
+        asyncio.get_running_loop().call_later(3600, reach).cancel()
+        """,
+        VALUE=VALUE,
+    )
+    report = biz.leave()
+    assert report.clean, report
+
+
+def test_what_call_soon_scheduled_has_run(biz: TinyBiz, loop: LoopThread) -> None:
+    start(loop, biz, "asyncio.get_running_loop().call_soon(reach)\nasyncio.ensure_future(asyncio.sleep(0))")
+    report = biz.leave()
+    assert report.clean, report
+
+
+def test_an_exception_handler_gives_way_to_the_one_before(biz: TinyBiz, make_biz: MakeBiz, loop: LoopThread) -> None:
+    def own(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        pass
+
+    other = make_biz("other")
+    loop.run(loop.loop.set_exception_handler, own)
+    start(loop, biz, "asyncio.get_running_loop().set_exception_handler(reach)")
+    start(loop, other, "asyncio.get_running_loop().set_exception_handler(reach)")
+    last = weakref.ref(loop.loop.get_exception_handler())
+    assert biz.leave().clean
+    assert loop.loop.get_exception_handler() is last()
+    report = other.leave()
+    assert report.clean, report
+    assert loop.loop.get_exception_handler() is own
+
+
+def test_a_reader_is_removed(biz: TinyBiz, loop: LoopThread) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        start(loop, biz, "asyncio.get_running_loop().add_reader(fd, reach)", fd=ours.fileno())
+        report = biz.leave()
+        assert report.clean, report
+        assert report.undone == {"transport": 1}
+
+
+def test_servers_and_connections_are_closed(biz: TinyBiz, loop: LoopThread) -> None:
+    start(loop, biz, "pass")
+    module = next(iter(biz.modules.values()))
+    exec(
+        """
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+        reach()
+
+async def open_both():
+    global server, transport
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Echo, "127.0.0.1", 0)
+    transport, _ = await loop.create_connection(Echo, *server.sockets[0].getsockname())
+""",
+        module.__dict__,
+    )
+    loop.run(module.open_both, scope=biz.scope)
+    del module
+    report = biz.leave()
+    assert report.held == (), report
+    assert report.failures == ()
+    assert report.undone["transport"] >= 2
+
+
+def test_what_concerns_the_whole_loop_is_ignored_with_a_warning_that_names_the_biz(
+    biz: TinyBiz, loop: LoopThread
+) -> None:
+    with pytest.warns(RuntimeWarning, match=r"biz tiny:1\.0 called set_task_factory of the event loop it shares"):
+        start(loop, biz, "asyncio.get_running_loop().set_task_factory(reach)")
+    assert loop.loop.get_task_factory() is None
+    with pytest.warns(RuntimeWarning, match="add_signal_handler"):
+        start(loop, biz, "asyncio.get_running_loop().add_signal_handler(12, reach)")
+    assert biz.leave().clean
+
+
+def test_the_default_executor_is_the_base_s_whoever_is_first_to_use_it(biz: TinyBiz, loop: LoopThread) -> None:
+    async def work() -> Any:
+        return await asyncio.to_thread(current)
+
+    assert loop.run(work, scope=biz.scope) is biz.scope
+    report = biz.leave()
+    assert report.clean, report
+    assert loop.run(work) is None
+
+
+def test_tasks_that_a_task_makes_belong_to_the_same_biz(biz: TinyBiz, loop: LoopThread) -> None:
+    start(
+        loop,
+        biz,
+        """
+        async def inner():
+            await asyncio.sleep(3600)
+        async def outer():
+            global child
+            child = asyncio.ensure_future(inner())
+        task = asyncio.ensure_future(outer())
+        """,
+    )
+    loop.run(asyncio.sleep, 0.01)
+    report = biz.leave()
+    assert report.clean, report
+    assert report.undone["asyncio task"] == 1
+
+
+def test_a_blocked_loop_is_reported_within_the_deadline(biz: TinyBiz, loop: LoopThread) -> None:
+    start(loop, biz, "asyncio.get_running_loop().call_later(3600, reach)")
+    release = threading.Event()
+    loop.loop.call_soon_threadsafe(release.wait, 10)
+    failures = biz.undo(0.1)
+    release.set()
+    assert {failure.reason for failure in failures} == {"the event loop did not get to it in time"}
+
+
+def test_leaving_on_the_loop_s_own_thread_is_reported_instead_of_blocking(biz: TinyBiz, loop: LoopThread) -> None:
+    start(loop, biz, "asyncio.get_running_loop().call_later(3600, reach)")
+    failures = loop.run(lambda: biz.undo(1))
+    assert "cannot be awaited on the thread of its own event loop" in {failure.reason for failure in failures}
+
+
+def test_a_closed_loop_needs_no_undoing(biz: TinyBiz) -> None:
+    loop = asyncio.new_event_loop()
+    adopt_loop(loop)
+
+    async def schedule() -> Any:
+        biz.run("asyncio.get_running_loop().call_later(3600, reach)", asyncio=asyncio)
+
+    loop.run_until_complete(schedule())
+    loop.close()
+    report = biz.leave()
+    assert report.failures == ()
+
+
+def test_a_loop_that_does_not_run_has_its_timers_cancelled(biz: TinyBiz) -> None:
+    loop = asyncio.new_event_loop()
+    adopt_loop(loop)
+
+    async def schedule() -> Any:
+        biz.run("asyncio.get_running_loop().call_later(3600, reach)", asyncio=asyncio)
+
+    loop.run_until_complete(schedule())
+    report = biz.leave()
+    assert report.clean, report
+    loop.close()
+
+
+def test_the_last_release_puts_the_methods_back(loop: LoopThread) -> None:
+    again = adopt_loop(loop.loop)
+    assert again is loop.adoption
+    again.release()
+    assert "call_later" in vars(loop.loop)
+    loop.adoption.release()
+    assert not {"call_later", "create_task", "add_reader", "_koupleless_adoption"} & set(vars(loop.loop))
+    loop.adoption = adopt_loop(loop.loop)
+
+
+def test_an_adoption_does_not_keep_a_loop_alive() -> None:
+    loop = asyncio.new_event_loop()
+    adopt_loop(loop)
+    loop.close()
+    reference = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert reference() is None
+
+
+HELLO = """
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+"""
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_the_server_s_keep_alive_timer_and_next_request_are_not_the_biz_s(
+    biz: TinyBiz, loop: LoopThread, http: str
+) -> None:
+    module = biz.run(HELLO)
+    seen: list[Any] = []
+    apps = [module.app, module.app]
+    del module
+
+    async def front(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(current())
+        with entered(biz.scope):
+            await apps.pop()(scope, receive, send)
+
+    config = uvicorn.Config(front, http=http, lifespan="off", log_config=None, timeout_keep_alive=1)
+    config.load()
+    protocol = config.http_protocol_class
+
+    async def ask() -> bytes:
+        state = uvicorn.server.ServerState()
+        here = asyncio.get_running_loop()
+        server = await here.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)  # type: ignore[call-arg]
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+        answer = b""
+        while answer.count(b"ok") < 2:
+            answer += await reader.read(1000)
+        await asyncio.to_thread(biz.undo)
+        answer += await asyncio.wait_for(reader.read(), 10)  # the end: the keep-alive timer has closed the connection
+        writer.close()
+        server.close()
+        return answer
+
+    assert loop.run(ask).count(b"200 OK") == 2
+    assert seen == [None, None]
+    assert biz.ledger.undone == {}
+    report = biz.leave()
+    assert report.clean, report.summary()

@@ -367,3 +367,30 @@ async def test_a_gate_says_how_it_is(gate_of: Callable[..., Gate]) -> None:
     assert repr(gate) == "<Gate hello:1.0 open, 0 in flight>"
     gate.shut()
     assert repr(gate) == "<Gate hello:1.0 shut, 0 in flight>"
+
+
+def test_the_server_s_own_code_runs_as_the_base_while_a_biz_answers() -> None:
+    from koupleless.biz import BizId
+    from koupleless.context import Scope, current
+    from koupleless.router.gate import Gate
+
+    seen: list[object] = []
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        seen.append(current())
+        await receive()  # type: ignore[operator]
+        seen.append(current())
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
+        seen.append(current())
+
+    async def receive() -> dict[str, object]:
+        seen.append(current())
+        return {"type": "http.request"}
+
+    async def send(message: object) -> None:
+        seen.append(current())
+
+    biz = Scope(BizId.parse("a:1"))
+    asyncio.run(Gate(biz, app).serve({"type": "http"}, receive, send))
+
+    assert seen == [biz, None, biz, None, biz]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from koupleless.context import entered
+from koupleless.context import as_base, entered
 from koupleless.router.wsgi import WsgiApp
 
 if TYPE_CHECKING:
@@ -44,26 +44,33 @@ class Traffic:
 class _Visit:
     """One request, WebSocket or stream inside a gate: its task, and what it has said to the client so far."""
 
-    __slots__ = ("_send", "aborted", "failed", "kind", "started", "task")
+    __slots__ = ("_receive", "_send", "aborted", "failed", "kind", "started", "task")
 
-    def __init__(self, kind: str, send: Send, task: asyncio.Task[Any] | None) -> None:
+    def __init__(self, kind: str, receive: Receive, send: Send, task: asyncio.Task[Any] | None) -> None:
         self.kind = kind
         self.task = task
         self.started = False
         self.failed = False
         self.aborted = False
+        self._receive = receive
         self._send = send
 
-    def send(self, message: Message) -> Awaitable[None]:
-        """The ``send`` that the application gets: looks at the first message and hands each one on.
+    # The server's code runs as the base. It sets timers, resumes reading and starts the connection's next request, all
+    # of which inherit the context they are made in: a biz's would be pinned there, and be that of other requests.
 
-        No coroutine of its own: it returns the server's, so that it costs a call and no more.
-        """
+    async def receive(self) -> Message:
+        """The ``receive`` that the application gets."""
+        with as_base():
+            return await self._receive()
+
+    async def send(self, message: Message) -> None:
+        """The ``send`` that the application gets: looks at the first message and hands each one on."""
         if not self.started:
             self.started = True
             if message.get("status", 0) >= _SERVER_ERROR:
                 self.failed = True
-        return self._send(message)
+        with as_base():
+            await self._send(message)
 
     async def apologise(self, identity: str) -> None:
         """Tell the client that it was aborted, as far as the protocol still allows."""
@@ -152,7 +159,7 @@ class Gate:
         Returns ``False``, with nothing read or sent, if the gate is shut: the caller looks for another. What the
         application raises passes through and is counted.
         """
-        visit = _Visit(scope["type"], send, asyncio.current_task())
+        visit = _Visit(scope["type"], receive, send, asyncio.current_task())
         self._inside.add(visit)
         app = self._app
         if self.is_shut or app is None:
@@ -164,7 +171,7 @@ class Gate:
         began = perf_counter()
         try:
             with entered(self._scope):
-                await app(scope, receive, visit.send)
+                await app(scope, visit.receive, visit.send)
         except asyncio.CancelledError:
             if not visit.aborted:
                 raise

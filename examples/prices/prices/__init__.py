@@ -1,0 +1,1 @@
+"""A module: what things cost."""

@@ -1,0 +1,88 @@
+# Sourced by the other scripts: an interpreter, a virtual environment, and what has to be in it. Not a command.
+#
+#   PYTHON   the interpreter to use: a path, or python3.13, which is also looked for among those kept by pyenv;
+#            the environment is then .venv-<its version>, else .venv
+#   VENV     the directory of the environment, if it should be another one
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+say() { printf '%s\n' "$*" >&2; }
+
+# A name may be a shim that runs nothing, and an interpreter may lack what makes environments: ask it.
+usable() {
+    "$1" -c 'import sys, ensurepip, venv; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 13) and sys.implementation.name == "cpython"))' \
+        >/dev/null 2>&1
+}
+
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
+
+# Every interpreter that could serve, for the versions given, the best first: those on PATH, then those kept by pyenv.
+candidates() {
+    local version
+    for version in "$@"; do
+        echo "python$version"
+        ls -d "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python 2>/dev/null | sort -rV || true
+    done
+}
+
+find_python() {
+    local candidate
+    while IFS= read -r candidate; do
+        if usable "$candidate"; then
+            # A shim stands for whatever is selected at the moment; the environment needs the interpreter behind it.
+            "$candidate" -c 'import sys; print(sys.executable)'
+            return 0
+        fi
+    done < <(candidates "$@")
+    return 1
+}
+
+# Prints the requirements named by the arguments ("dev", "demo"), read from pyproject.toml.
+requirements() {
+    "$PY" - "$@" <<'PYTHON'
+import sys, tomllib
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)
+wanted = project["build-system"]["requires"] + project["project"]["dependencies"]
+for group in sys.argv[1:]:
+    wanted += project["dependency-groups"].get(group) or project["project"]["optional-dependencies"][group]
+print("\n".join(wanted))
+PYTHON
+}
+
+# set_up GROUP...: after it, $PY is an interpreter with the package installed as users get it, and the groups beside it.
+set_up() {
+    local interpreter="${PYTHON:-}" venv="${VENV:-}" stamp state
+    if [ -n "$interpreter" ]; then
+        case "$interpreter" in
+            python3.1[123]) interpreter="$(find_python "${interpreter#python}" || echo "$interpreter")" ;;
+        esac
+        usable "$interpreter" || { say "PYTHON=$interpreter is no CPython 3.11, 3.12 or 3.13 with venv and pip"; exit 2; }
+        venv="${venv:-.venv-$(version_of "$interpreter")}"
+    fi
+    venv="${venv:-.venv}"
+    PY="$PWD/$venv/bin/python"
+    if ! usable "$PY"; then
+        if [ -z "$interpreter" ]; then
+            interpreter="$(find_python 3.13 3.12 3.11 || { usable python3 && echo python3; } || true)"
+        fi
+        if [ -z "$interpreter" ]; then
+            say "no CPython 3.11, 3.12 or 3.13 with venv and pip was found; set PYTHON to one"
+            say "(Debian and Ubuntu keep them apart: apt install python3-venv)"
+            exit 2
+        fi
+        say "making $venv with $interpreter"
+        "$interpreter" -m venv --clear "$venv"
+    fi
+    state="$(cat pyproject.toml constraints.txt | "$PY" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
+    stamp="$venv/.installed-$(IFS=-; echo "$*")"
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$state" ]; then
+        say "installing what is needed into $venv"
+        requirements "$@" >"$venv/requirements.txt"
+        "$PY" -m pip install --quiet --constraint constraints.txt --requirement "$venv/requirements.txt"
+        echo "$state" >"$stamp"
+    fi
+    "$PY" -m pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+}

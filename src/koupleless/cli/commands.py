@@ -1,0 +1,463 @@
+"""The commands of ``arkctl``: flags in, one call, text out, an exit status.
+
+Nothing is decided here. Every command imports what it needs when it runs: `status` must not pay for the base.
+"""
+
+# ruff: noqa: PLC0415 - see above
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from koupleless.errors import BizNotFound, InvalidIdentity, KouplelessError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from koupleless.biz import BizId
+    from koupleless.client import ArkletClient
+    from koupleless.settings import ClientSettings
+    from koupleless.wire.envelope import Envelope
+    from koupleless.wire.replies import BizInfo
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+INTERRUPTED = 130
+
+
+@dataclass(slots=True)
+class _How:
+    """What `main` must know of the command it ran, to report its failure."""
+
+    is_verbose: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: the console script."""
+    how = _How()
+    try:
+        result = arkctl.main(args=arguments, prog_name="arkctl", standalone_mode=False, obj=how)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read the output has left. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KouplelessError as error:
+        from koupleless.cli.suggestions import exit_status, report
+
+        for line in report(error, is_verbose=how.is_verbose):
+            click.echo(line, err=True)
+        return exit_status(error)
+    return result if isinstance(result, int) else 0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def arkctl() -> None:
+    """Build modules, and install, switch and remove them in a running base."""
+
+
+# --- what commands have in common ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """How one command reaches its base and shows what it learns."""
+
+    settings: ClientSettings
+    client: ArkletClient
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the result is for a program."""
+        return self.settings.output == "json"
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether stdout is a terminal of somebody who likes colours."""
+        return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def show(self, value: Mapping[str, object], text: str) -> None:
+        """Print a result: ``value`` for programs, ``text`` for people."""
+        from koupleless.cli.render import json_text
+
+        click.echo(json_text(value) if self.is_json else text)
+
+
+def _opens_session(command: F) -> F:
+    """Give a command the flags by which it finds its base, and a `Session` made of them as its first argument."""
+
+    @click.option("--host", metavar="HOST", help="Where the base is.  [default: 127.0.0.1]")
+    @click.option("--port", type=int, metavar="PORT", help="The port of its arklet.  [default: 1238]")
+    @click.option("--token", metavar="TOKEN", help="What an arklet beyond loopback demands; better in ARKCTL_TOKEN.")
+    @click.option("--timeout", type=float, metavar="SEC", help="How long to wait for an answer.  [default: 120]")
+    @click.option(
+        "-o", "--output", type=click.Choice(["table", "wide", "json"]), help="How to print.  [default: table]"
+    )
+    @click.option("-v", "--verbose", is_flag=True, help="Show every call as a curl command, and stack traces.")
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        host: str | None,
+        port: int | None,
+        token: str | None,
+        timeout: float | None,
+        output: str | None,
+        verbose: bool,
+        **kwargs: Any,
+    ) -> Any:
+        from koupleless.settings import load_client
+
+        click.get_current_context().obj.is_verbose = verbose
+        settings = load_client({"host": host, "port": port, "token": token, "timeout_s": timeout, "output": output})
+        return command(Session(settings, _client(settings, is_verbose=verbose)), *args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _client(settings: ClientSettings, *, is_verbose: bool) -> ArkletClient:
+    from koupleless.cli.render import as_curl
+    from koupleless.client import ArkletClient
+
+    token = settings.read_token()
+
+    class TalkativeClient(ArkletClient):
+        """Shows every call as the shell command that would repeat it."""
+
+        def call(self, command: str, body: Mapping[str, Any] | None = None) -> Envelope:
+            _say(as_curl(self.address, command, body or {}, has_token=token is not None))
+            return super().call(command, body)
+
+    kind = TalkativeClient if is_verbose else ArkletClient
+    return kind(settings.host, settings.port, token=token, timeout_s=settings.timeout_s)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _identity(text: str) -> BizId:
+    from koupleless.biz import BizId
+
+    try:
+        return BizId.parse(text)
+    except InvalidIdentity as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise click.UsageError(f"--env {text!r}: KEY=VALUE is expected")
+        pairs[key] = value
+    return pairs
+
+
+def _versions(session: Session, text: str) -> list[BizInfo]:
+    """The installed bizs that ``name`` or ``name:version`` means. Raises ``BizNotFound``."""
+    name, _, version = text.partition(":")
+    found = [biz for biz in session.client.query() if biz.biz_name == name and version in ("", biz.biz_version)]
+    if not found:
+        raise BizNotFound(text)
+    return found
+
+
+# --- running a base ------------------------------------------------------------------------------------------------
+
+
+@arkctl.command()
+@click.argument("app", required=False)
+@click.option("--name", help="The name of the base.")
+@click.option("--host", help="Where the application is served.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="The port of the application.  [default: 8080]")
+@click.option("--arklet-host", help="Where the ops API listens.  [default: 127.0.0.1]")
+@click.option("--arklet-port", type=int, help="The port of the ops API.  [default: the first free one from 1238]")
+@click.option("--arklet-token-file", metavar="FILE", help="The token that callers of the ops API must present.")
+@click.option("--arklet-insecure", is_flag=True, default=None, help="Serve the ops API to everybody who reaches it.")
+@click.option("--module", "modules", multiple=True, metavar="PATH", help="A module to start with; repeatable.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="The settings, instead of the project's."
+)
+@click.option("--workers", type=int, default=1, show_default=True, help="Processes; more than one is still to come.")
+def serve(app: str | None, *, modules: tuple[str, ...], config: Path | None, workers: int, **flags: object) -> int:
+    """Serve APP (package.module:attribute, or package.module:factory()) as a base; without APP, an empty base."""
+    from koupleless.cli.serve import run
+    from koupleless.settings import load_base
+
+    if workers != 1:
+        raise click.UsageError("--workers: one process is all there is so far; more are not available yet")
+    return run(app, load_base({**flags, "modules": modules or None}, file=config))
+
+
+# --- projects and artefacts ----------------------------------------------------------------------------------------
+
+
+@arkctl.command()
+@click.argument("kind", type=click.Choice(["module", "base"]))
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--name", help="The name of the project.  [default: that of the directory]")
+def new(kind: str, directory: Path, *, name: str | None) -> None:
+    """Create a project that runs at once: a module, or a base for modules."""
+    from koupleless.cli.new import create
+
+    for line in create(kind, directory, name=name):
+        _say(line)
+    click.echo(directory)
+
+
+def _build_options(command: F) -> F:
+    for option in (
+        click.option("--version-override", "version", metavar="V", help="The version, instead of the project's own."),
+        click.option(
+            "--web-context-path", metavar="P", help="The path it answers below, instead of the project's own."
+        ),
+        click.option("--entry", metavar="E", help="package.module:app, where the project does not say."),
+        click.option("--name", metavar="N", help="The name, instead of the project's own."),
+        click.option("--sub", metavar="DIR", help="The member of a workspace that is meant."),
+    ):
+        command = option(command)
+    return command
+
+
+@arkctl.command()
+@click.argument("path", required=False)
+@click.option("--requirement", "requirements", multiple=True, metavar="X",
+              help="A distribution that PATH needs besides; without PATH, the application itself.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to.  [default: dist beside PATH]")
+@click.option("--standalone", is_flag=True, help="Pack every dependency, whatever a base provides.")
+@click.option("-o", "--output", type=click.Choice(["table", "wide", "json"]), help="How to print.  [default: table]")
+@click.option("-v", "--verbose", is_flag=True, help="Say of every distribution why it is in or out.")
+@_build_options
+def build(path: str | None, *, out: Path | None, output: str | None, verbose: bool, **flags: Any) -> None:
+    """Make an artefact of a project or a .py file (by default of what is here), or of any application in the index.
+
+    Prints where the artefact is.
+    """
+    from koupleless.cli.deploy import Options, Target, built
+    from koupleless.cli.render import json_text, mebibytes
+    from koupleless.settings import load_client
+
+    output = load_client({"output": output}).output
+    options = Options(**flags)
+    target = Target.of(path or ".", sub=options.sub) if path or not options.requirements else None
+    result = built(target, options, out=out)
+    if verbose:
+        for each in result.report.decisions:
+            _say(f"{'packed' if each.is_packed else 'left out':<8}  {each.name} {each.version}: {each.reason}")
+    _say(f"built {result.manifest.id}, {mebibytes(result.size)}, {len(result.report.packed)} distributions packed")
+    if output == "json":
+        distributions = [
+            {"name": each.name, "version": each.version, "packed": each.is_packed, "reason": each.reason}
+            for each in result.report.decisions
+        ]
+        identity = {"bizName": result.manifest.id.name, "bizVersion": result.manifest.id.version}
+        where = {"path": str(result.path), "size": result.size}
+        click.echo(json_text({**identity, **where, "distributions": distributions}))
+    else:
+        click.echo(result.path)
+
+
+@arkctl.command()
+@click.argument("target", default=".")
+@click.option("--strategy", type=click.Choice(["replace", "replace-all", "install-only"]), default="replace",
+              show_default=True, help="What happens to what is installed under the name already.")  # fmt: skip
+@click.option("--arg", "args", multiple=True, metavar="A", help="An argument for the module; repeatable.")
+@click.option("--env", "envs", multiple=True, metavar="K=V", help="A variable of its environment; repeatable.")
+@click.option("--no-build", is_flag=True, help="Deploy what was built into dist before.")
+@click.option("--wait", is_flag=True, help="Wait until the module is started or broken.")
+@click.option("--dry-run", is_flag=True, help="Prepare everything, send nothing.")
+@click.option("--watch", is_flag=True, help="Deploy again whenever a file is saved.")
+@_build_options
+@_opens_session
+def deploy(
+    session: Session, target: str, *, envs: tuple[str, ...], watch: bool, wait: bool, dry_run: bool, **flags: Any
+) -> None:
+    """Install TARGET in a base: a project, a .py file, an artefact, a wheel or a URL.
+
+    \b
+    replace       the new one takes over and the others leave; a base of ours swaps without a gap,
+                  any other one uninstalls the same version first, as the original does
+    replace-all   the base removes every version of the name, then installs
+    install-only  nothing is removed
+    """  # noqa: D301 - the escape keeps click from wrapping the list
+    from koupleless.cli.deploy import Deployment, Options, Target
+
+    options = Options(envs=_pairs(envs), **flags)
+    deployment = Deployment(session.client, session.settings, Target.of(target, sub=options.sub), options, say=_say)
+    if dry_run:
+        click.echo("\n".join(deployment.rehearse()))
+        return
+    if watch:
+        deployment.watch(lambda done: session.show(done.as_json(), done.as_text()))
+        return
+    done = deployment.run(wait_s=session.settings.timeout_s if wait else None)
+    session.show(done.as_json(), done.as_text())
+
+
+# --- what a base has -----------------------------------------------------------------------------------------------
+
+
+@arkctl.command()
+@click.argument("identity", metavar="NAME[:VERSION]", required=False)
+@click.option("--all-versions", is_flag=True, help="Every installed version of the name.")
+@click.option("--ignore-not-found", is_flag=True, help="Nothing to do is success.")
+@click.option("-y", "--yes", is_flag=True, help="Ask nothing.")
+@_opens_session
+def undeploy(session: Session, identity: str | None, *, all_versions: bool, ignore_not_found: bool, yes: bool) -> None:
+    """Remove a module from a base and say what it left behind."""
+    if identity is None:
+        identity = _choose(session)
+    try:
+        chosen = [_identity(identity)] if ":" in identity else _all_of(session, identity, all_versions=all_versions)
+        if len(chosen) > 1 and not yes and sys.stdin.isatty():
+            click.confirm(f"remove {', '.join(map(str, chosen))}?", abort=True, err=True)
+        for biz in chosen:
+            _remove(session, biz)
+    except KouplelessError as error:
+        is_absent = isinstance(error, BizNotFound) or getattr(error, "response_code", "") == "NOT_FOUND_BIZ"
+        if not (ignore_not_found and is_absent):
+            raise
+        _say(f"{identity} is not installed")
+
+
+def _remove(session: Session, biz: BizId) -> None:
+    data = session.client.uninstall(biz)
+    purge = data.purge_report
+    left = f"; left behind: {purge.summary}" if purge and not purge.clean else "; nothing left behind" if purge else ""
+    session.show({"bizName": biz.name, "bizVersion": biz.version, "purgeReport": purge}, f"{biz} undeployed{left}")
+
+
+def _all_of(session: Session, name: str, *, all_versions: bool) -> list[BizId]:
+    found = [_identity(biz.identity) for biz in _versions(session, name)]
+    if len(found) > 1 and not all_versions:
+        raise click.UsageError(
+            f"{name} has the versions {', '.join(b.version for b in found)}: name one, or --all-versions"
+        )
+    return found
+
+
+def _choose(session: Session) -> str:
+    if not sys.stdin.isatty():
+        raise click.UsageError("which module? NAME:VERSION is needed where nobody can be asked")
+    found = session.client.query()
+    if not found:
+        _stop_with_nothing()
+    for number, biz in enumerate(found, 1):
+        _say(f"{number:>3}  {biz.identity}  {biz.biz_state.value}")
+    number = click.prompt("which one", type=click.IntRange(1, len(found)), err=True)
+    return str(found[number - 1].identity)
+
+
+def _stop_with_nothing() -> NoReturn:
+    raise click.UsageError("no module is installed")
+
+
+@arkctl.command()
+@click.argument("identity", metavar="NAME:VERSION")
+@_opens_session
+def switch(session: Session, identity: str) -> None:
+    """Make this version the one that answers."""
+    biz = _identity(identity)
+    session.client.switch(biz)
+    session.show({"bizName": biz.name, "bizVersion": biz.version}, f"{biz} answers now")
+
+
+@arkctl.command()
+@click.option("--watch", type=click.FloatRange(min=0, min_open=True), metavar="SEC", help="Print again and again.")
+@_opens_session
+def status(session: Session, *, watch: float | None) -> None:
+    """List the modules of a base."""
+    from koupleless.cli.render import bizs_json, bizs_table
+
+    while True:
+        bizs = session.client.query()
+        if session.is_json:
+            text = bizs_json(bizs)
+        else:
+            text = bizs_table(bizs, is_wide=session.settings.output == "wide", is_coloured=session.is_coloured)
+        if watch and sys.stdout.isatty() and not session.is_json:
+            click.clear()
+        click.echo(text)
+        if watch is None:
+            return
+        import time
+
+        sys.stdout.flush()
+        time.sleep(watch)
+
+
+@arkctl.command()
+@click.argument("identity", metavar="NAME[:VERSION]")
+@_opens_session
+def show(session: Session, identity: str) -> None:
+    """Show everything the base says of one module."""
+    from koupleless.cli.render import biz_details, bizs_json
+
+    found = _versions(session, identity)
+    if session.is_json:
+        click.echo(bizs_json(found))
+    else:
+        click.echo("\n\n".join(biz_details(biz, is_coloured=session.is_coloured) for biz in found))
+
+
+@arkctl.command()
+@click.argument("identity", metavar="[NAME[:VERSION]]", required=False)
+@click.option("--type", "kind", type=click.Choice(["system", "biz", "plugin"]), help="One part of it alone.")
+@click.option("--metrics", multiple=True, metavar="ID", help="These indicators of the system alone: cpu, jvm.")
+@_opens_session
+def health(session: Session, identity: str | None, *, kind: str | None, metrics: tuple[str, ...]) -> None:
+    """Show the health of a base, or of one of its modules."""
+    from koupleless.cli.render import health_text, json_text
+
+    name, _, version = (identity or "").partition(":")
+    kind = kind or ("biz" if name else "system" if metrics else None)
+    found = session.client.health(type=kind, metrics=metrics, name=name or None, version=version or None)
+    click.echo(json_text(found) if session.is_json else health_text(found))
+
+
+# --- about this program --------------------------------------------------------------------------------------------
+
+
+@arkctl.command()
+@_opens_session
+def version(session: Session) -> None:
+    """Print the version of arkctl and, if it answers, of the base."""
+    from koupleless.cli.doctor import versions
+
+    client, base = versions(session.client)
+    text = f"arkctl Version: {client}" + (f"\nbase {base['bizName']} Version: {base['bizVersion']}" if base else "")
+    session.show({"client": client, "base": base}, text)
+
+
+@arkctl.command()
+@_opens_session
+def doctor(session: Session) -> int:
+    """Check the interpreter, the packages, the way to the base, and who owns its port."""
+    from koupleless.cli.doctor import examine
+
+    findings = examine(session.client, session.settings)
+    lines = [f"{finding.verdict:<4}  {finding.subject}: {finding.text}" for finding in findings]
+    session.show({"findings": findings}, "\n".join(lines))
+    return max(finding.status for finding in findings)
+
+
+@arkctl.command()
+@click.option("--copies", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many more modules.")
+def demo(*, copies: int) -> int:
+    """Start a base and show it at work, with figures measured on the way."""
+    from koupleless.cli.demo import run
+
+    return run(copies=copies)

@@ -1,0 +1,146 @@
+"""Values of the wire as text: tables for people, JSON for programs. Pure functions; nothing here prints."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.biz import BizState
+from koupleless.wire.envelope import Code, Envelope, encode, without_nulls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from koupleless.wire.replies import BizHealth, BizInfo, HealthData, StateRecord
+
+_GAP: Final = "   "
+_MIB: Final = 1024 * 1024
+_COLOURS: Final = {
+    BizState.ACTIVATED: "32",
+    BizState.DEACTIVATED: "33",
+    BizState.RESOLVED: "36",
+    BizState.BROKEN: "31",
+}
+
+
+def json_text(value: object) -> str:
+    """Compact JSON on one line."""
+    return encode(value).decode()
+
+
+def bizs_json(bizs: Sequence[BizInfo]) -> str:
+    """The bizs as the original prints them: the reply of ``queryAllBiz`` without what a client has no use for."""
+    return json_text(Envelope(code=Code.SUCCESS, data=list(bizs)))
+
+
+def bizs_table(bizs: Sequence[BizInfo], *, is_wide: bool = False, is_coloured: bool = False) -> str:
+    """One line for each biz under a line of headings; headings alone if there is none."""
+    headings = ["NAME", "VERSION", "STATE", "CONTEXT-PATH", "SINCE", "REASON"]
+    if is_wide:
+        headings += ["ENTRY", "MESSAGE"]
+    rows = []
+    for biz in bizs:
+        last = biz.biz_state_records[-1] if biz.biz_state_records else None
+        row = [biz.biz_name, biz.biz_version, biz.biz_state.value, biz.web_context_path]
+        row += [_since(last, is_wide=is_wide), last.reason.value if last else "-"]
+        if is_wide:
+            row += [biz.main_class or "-", _last_line(last.message) if last else "-"]
+        rows.append(row)
+    paint = {index: _COLOURS.get(biz.biz_state, "") for index, biz in enumerate(bizs)} if is_coloured else {}
+    return table(headings, rows, paint=(2, paint))
+
+
+def biz_details(biz: BizInfo, *, is_coloured: bool = False) -> str:
+    """Everything that ``queryAllBiz`` says of one biz, its state records included."""
+    state = biz.biz_state.value
+    if is_coloured:
+        state = _painted(state, _COLOURS.get(biz.biz_state, ""))
+    lines = [
+        f"{biz.identity}",
+        f"  state         {state}",
+        f"  context path  {biz.web_context_path}",
+        f"  entry         {biz.main_class or '-'}",
+        "  records",
+    ]
+    for record in biz.biz_state_records:
+        lines.append(f"    {_timestamp(record)}  {record.state.value:<11}  {record.reason.value}")
+        lines += [f"      {line}" for line in record.message.splitlines()]
+    return "\n".join(lines)
+
+
+def health_text(health: HealthData) -> str:
+    """The health of a base, one topic to a paragraph."""
+    parts: list[str] = []
+    if health.master_biz_info is not None:
+        parts.append(f"base  {_health_line(health.master_biz_info)}")
+    for name in ("cpu", "jvm"):
+        indicator: Mapping[str, object] | None = getattr(health, name)
+        if indicator:
+            width = max(len(key) for key in indicator)
+            parts.append("\n".join([name, *(f"  {key:<{width}}  {value}" for key, value in indicator.items())]))
+    bizs = list(health.biz_list_info or []) + ([health.biz_info] if health.biz_info else [])
+    if bizs:
+        rows = [[biz.biz_name, biz.biz_version, biz.biz_state.value, biz.web_context_path or "-"] for biz in bizs]
+        parts.append(table(["NAME", "VERSION", "STATE", "CONTEXT-PATH"], rows))
+    return "\n\n".join(parts)
+
+
+def as_curl(address: str, command: str, body: Mapping[str, Any], *, has_token: bool) -> str:
+    """The shell command that repeats a call; the token stays in its variable."""
+    words = ["curl", "-X", "POST", "-H", "Content-Type: application/json"]
+    token = ' -H "Authorization: Bearer $ARKCTL_TOKEN"' if has_token else ""
+    tail = ["-d", encode(without_nulls(dict(body))).decode(), f"{address}/{command}"]
+    return f"{shlex.join(words)}{token} {shlex.join(tail)}"
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, paint: tuple[int, Mapping[int, str]] = (0, {})
+) -> str:
+    """Columns as wide as their content. ``paint`` is one column, and the colour of it in some of the rows."""
+    lines = [list(headings), *(list(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    column, colours = paint
+    texts = []
+    for index, line in enumerate(lines):
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        if colour := colours.get(index - 1, ""):
+            cells[column] = _painted(cells[column], colour)
+        texts.append(_GAP.join(cells).rstrip())
+    return "\n".join(texts)
+
+
+def mebibytes(count: float) -> str:
+    """A number of bytes in MiB, or in KiB where that would be next to nothing."""
+    amount = count / _MIB
+    return f"{amount:.1f} MiB" if abs(amount) >= 1 else f"{count / 1024:.0f} KiB"
+
+
+def _painted(text: str, colour: str) -> str:
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour else text
+
+
+def _health_line(biz: BizHealth) -> str:
+    return f"{biz.biz_name}:{biz.biz_version}  {biz.biz_state.value}"
+
+
+def _timestamp(record: StateRecord) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.change_time / 1000))
+
+
+def _since(record: StateRecord | None, *, is_wide: bool) -> str:
+    if record is None:
+        return "-"
+    if is_wide:
+        return _timestamp(record)
+    seconds = max(0, int(time.time() - record.change_time / 1000))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def _last_line(text: str) -> str:
+    """The line of a message or traceback that says what happened."""
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "-"

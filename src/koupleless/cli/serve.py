@@ -1,0 +1,117 @@
+"""``arkctl serve``: an application named by an import string becomes a base."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import sys
+import tempfile
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from koupleless.errors import BaseStartFailed, KouplelessError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from koupleless.settings import BaseSettings
+
+
+def run(app: str | None, settings: BaseSettings) -> int:
+    """Serve until a signal ends it; returns the exit status of the process.
+
+    Raises ``BaseStartFailed`` for an application that cannot be loaded, and what building a static module raises.
+    """
+    from koupleless.base import serve  # noqa: PLC0415 - the one command that needs a base
+
+    _log_to_stderr()
+    with _static_modules(settings.modules) as modules:
+        try:
+            return serve(load_app(app) if app else None, replace(settings, modules=modules))
+        except KeyboardInterrupt:
+            return 0  # the server has stopped in order and passes on the signal that asked it to
+
+
+def load_app(name: str) -> object:
+    """The application ``package.module:attribute``, or what ``package.module:factory()`` returns.
+
+    The current directory is importable, as it is for ``python -m``. Raises ``BaseStartFailed`` with the traceback of
+    the application's own code, if that is what failed.
+    """
+    module_name, _, attribute = name.partition(":")
+    is_factory = attribute.endswith("()")
+    attribute = attribute.removesuffix("()")
+    if not (module_name and attribute):
+        raise BaseStartFailed(f"{name!r} names no application: package.module:attribute is expected")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    found = _imported(module_name)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            raise BaseStartFailed(f"{module_name} has no attribute {attribute!r}") from error
+    return _made(found, f"{attribute}() of {module_name}") if is_factory else found
+
+
+def _imported(name: str) -> object:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise BaseStartFailed(f"there is no module {error.name!r}, seen from {Path.cwd()}") from error
+        raise BaseStartFailed(_own_traceback(f"{name} cannot be imported", error)) from error
+
+
+def _made(factory: object, what: str) -> object:
+    if not callable(factory):
+        raise BaseStartFailed(f"{what} is no factory: it cannot be called")
+    try:
+        return factory()
+    except Exception as error:
+        raise BaseStartFailed(_own_traceback(f"{what} failed", error)) from error
+
+
+def _own_traceback(what: str, error: Exception) -> str:
+    """``what``, and the traceback without the frames of this file and of the import system."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in (__file__, importlib.__file__) and not frame.filename.startswith("<frozen importlib")
+    ]
+    lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
+    return f"{what}:\n{''.join(lines).rstrip()}"
+
+
+@contextlib.contextmanager
+def _static_modules(modules: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The same modules, with projects and single files built into artefacts that live as long as the context."""
+    from koupleless.cli.deploy import Options, Target, ready  # noqa: PLC0415 - needs the builder
+
+    with contextlib.ExitStack() as stack:
+        locations = []
+        for module in modules:
+            target = Target.of(module)
+            if target.is_built:
+                locations.append(module)
+                continue
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="arkctl-"))
+            try:
+                locations.append(str(ready(target, Options(), scratch=Path(scratch)).path))
+            except KouplelessError as error:
+                raise BaseStartFailed(f"static module {module} cannot be built: {error}") from error
+        yield tuple(locations)
+
+
+def _log_to_stderr() -> None:
+    """What the base itself has to say, beside the server's lines; the root logger stays the application's own."""
+    logger = logging.getLogger("koupleless")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s:     %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False

@@ -1,0 +1,223 @@
+"""What to say, and what to end with, when a command failed.
+
+A failure becomes an exit status, a sentence, and the advice of the first rule that recognises it, by its kind or by a
+fragment of what the build tool, the base or the module's own code said.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from koupleless.client import NoArklet, Refused
+from koupleless.errors import (
+    BaseStartFailed,
+    BaseUnreachable,
+    BizNotFound,
+    BuildFailed,
+    KouplelessError,
+)
+from koupleless.wire.envelope import ReplyInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DONE: Final = 0
+REFUSED: Final = 1
+UNUSABLE: Final = 2
+BUILD_FAILED: Final = 3
+UNREACHABLE: Final = 4
+UPLOAD_FAILED: Final = 5
+ENDED_BROKEN: Final = 6
+INTERRUPTED: Final = 130
+
+FAQ: Final = "https://koupleless.io/en/docs/faq/faq/"
+
+
+class UploadFailed(KouplelessError):
+    """An artefact that was offered to a remote base and never fetched by it."""
+
+
+class EndedBroken(KouplelessError):
+    """A module that the base accepted and that is broken now."""
+
+    def __init__(self, identity: str, message: str) -> None:
+        self.identity = identity
+        self.message = message
+        super().__init__(f"{identity} was accepted but is broken now" + (f": {message}" if message else ""))
+
+
+def exit_status(error: KouplelessError) -> int:
+    """The exit status that belongs to a failure."""
+    match error:
+        case UploadFailed():
+            return UPLOAD_FAILED
+        case EndedBroken():
+            return ENDED_BROKEN
+        case Refused() | BizNotFound() | BaseStartFailed():
+            return REFUSED
+        case BaseUnreachable() | NoArklet() | ReplyInvalid():
+            return UNREACHABLE
+        case BuildFailed():
+            return BUILD_FAILED
+        case _:
+            return UNUSABLE
+
+
+def report(error: KouplelessError, *, is_verbose: bool = False) -> list[str]:
+    """What to print of a failure, line by line: what happened, what the base said, what to do about it."""
+    lines = [f"error: {error}"]
+    if isinstance(error, Refused):
+        codes = [error.envelope.code.value, *([error.response_code] if error.response_code else [])]
+        lines = [f"error: the base refused {error.command} ({', '.join(codes)}): {error.reason}"]
+        if error.envelope.message and error.envelope.message != error.reason:
+            lines.append(f"       {error.envelope.message}")
+        trace = error.envelope.error_stack_trace or ""
+        # A base of ours sends the traceback of the user's own code; the original sends that of its machinery.
+        if is_verbose or trace.startswith("Traceback (most recent call last)"):
+            lines += trace.rstrip().splitlines()
+    if isinstance(error, BuildFailed) and error.output:
+        lines += error.output.rstrip().splitlines()
+    if advice := suggest(error):
+        lines += [f"suggestion: {advice}", f"            more: {FAQ}"]
+    return lines
+
+
+def suggest(error: KouplelessError) -> str | None:
+    """The advice of the first rule that recognises the failure."""
+    text = _everything_said(error)
+    for recognises, advise in _RULES:
+        if recognises(error, text):
+            return advise(error, text)
+    return None
+
+
+def _everything_said(error: KouplelessError) -> str:
+    parts = [str(error)]
+    if isinstance(error, Refused):
+        parts += [error.response_code, error.envelope.message or "", error.envelope.error_stack_trace or ""]
+    if isinstance(error, BuildFailed):
+        parts.append(error.output)
+    if isinstance(error, EndedBroken):
+        parts.append(error.message)
+    return "\n".join(parts)
+
+
+def _is(*kinds: type[KouplelessError]) -> Callable[[KouplelessError, str], bool]:
+    return lambda error, _: isinstance(error, kinds)
+
+
+def _says(pattern: str) -> Callable[[KouplelessError, str], bool]:
+    expression = re.compile(pattern, re.IGNORECASE)
+    return lambda _, text: expression.search(text) is not None
+
+
+def _answer(advice: str) -> Callable[[KouplelessError, str], str]:
+    return lambda _error, _text: advice
+
+
+def _unreachable(error: KouplelessError, _: str) -> str:
+    assert isinstance(error, BaseUnreachable)
+    if "refused" in error.reason.lower():
+        return (
+            "start the base (`arkctl serve`), or name where it listens: --host, --port, ARKCTL_PORT; "
+            "`arkctl doctor` looks for one"
+        )
+    return "check --host and --port; if the base is only slow, raise --timeout"
+
+
+def _wrong_peer(error: KouplelessError, _: str) -> str:
+    assert isinstance(error, NoArklet)
+    owner = owner_of(error.address)
+    who = f"the port belongs to {owner}" if owner else "another program seems to own the port"
+    return f"{who}; the arklet of a base listens on 1238 unless it is told otherwise: check --port"
+
+
+def _missing_module(_: KouplelessError, text: str) -> str:
+    found = re.search(r"No module named '([^']+)'", text)
+    name = found[1] if found else "the module"
+    return (
+        f"{name} is neither in the artefact nor in the base: add its distribution to `project.dependencies` and build "
+        "again, or install it where the base runs"
+    )
+
+
+_RULES: Final[tuple[tuple[Callable[[KouplelessError, str], bool], Callable[[KouplelessError, str], str]], ...]] = (
+    (_is(BaseUnreachable), _unreachable),
+    (
+        _is(UploadFailed),
+        _answer(
+            "the base fetches the artefact from this machine: let it through the firewall, or deploy a URL instead"
+        ),
+    ),
+    (
+        _says(r"HTTP 40[13]|not authori[sz]ed|bearer|token (is )?(missing|wrong|required)"),
+        _answer("the arklet demands a token: pass --token, or set ARKCTL_TOKEN"),
+    ),
+    (_is(NoArklet), _wrong_peer),
+    (
+        _says(r"No module named '?(pip|hatchling|setuptools|build)\b|BackendUnavailable|requires a different Python"),
+        lambda *_: f"the build ran with {_interpreter()}; install what it misses there, or use another interpreter",
+    ),
+    (
+        _says(r"\bentry\b.*(missing|required|not given|no default|must be)|no entry|names no entry"),
+        _answer('set `entry = "package.module:app"` under [tool.koupleless.module], or pass --entry'),
+    ),
+    (
+        _says(r"change web-context-path|Child name .* is not unique|path .* is (already )?taken"),
+        _answer("give one of the two another `web-context-path`, or undeploy the module that has it"),
+    ),
+    (
+        _says(r"REPEAT_BIZ|has been installed or registered"),
+        _answer("this version is installed already: raise the version, or use --strategy replace"),
+    ),
+    (
+        _says(r"NOT_FOUND_BIZ"),
+        _answer("`arkctl status` lists what is installed"),
+    ),
+    (
+        _says(r"conflict, exist unfinished command"),
+        _answer("another operation on this module is under way: wait for it, then try again"),
+    ),
+    (
+        _says(r"more than once per process|does not support loading in subinterpreters|refuses? a second"),
+        _answer("this compiled extension can live in a process once: install it where the base runs, and build again"),
+    ),
+    (_says(r"ModuleNotFoundError|ModuleRefused|No module named"), _missing_module),
+    (
+        _says(r"isinstance\(\) arg|is not an instance of|expected .* instance"),
+        _answer("a package may be in the base and in the module at once: leave it to the base, so that types agree"),
+    ),
+    (
+        _says(r"MemoryError|memory threshold|metaspace"),
+        _answer("the base is short of memory: undeploy modules, or restart it"),
+    ),
+    (
+        _says(r"did not start within"),
+        _answer("look for work at import or start-up that waits for something; the limit is the base's start-timeout"),
+    ),
+    (
+        _is(BuildFailed),
+        lambda *_: f"the build ran with {_interpreter()}; `arkctl doctor` checks it",
+    ),
+)
+
+
+def _interpreter() -> str:
+    import sys  # noqa: PLC0415 - only on the way to an error
+
+    return f"{sys.executable} (Python {sys.version.split()[0]})"
+
+
+def owner_of(address: str) -> str | None:
+    """The process that listens on the port of ``address``, if it is here and may be asked."""
+    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415 - only on the way to an error
+
+    port = int(address.rpartition(":")[2])
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
+    except (psutil.Error, OSError):
+        return None
+    return None

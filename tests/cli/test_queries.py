@@ -1,0 +1,206 @@
+"""The commands that look at a base and take modules out of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pytest
+    from tests.cli.conftest import FakeArklet, Outcome
+
+    Arkctl = Callable[..., Outcome]
+
+UNINSTALLED = {"code": "SUCCESS", "data": {"code": "SUCCESS", "message": "Uninstall biz: hello:1 success."}}
+ABSENT = {"code": "FAILED", "message": "uninstall biz not success!", "data": {"code": "NOT_FOUND_BIZ"}}
+
+
+def listed(*identities: str, state: str = "activated") -> dict[str, object]:
+    def entry(identity: str) -> dict[str, object]:
+        name, version = identity.split(":")
+        record = {"changeTime": 1_718_000_000_123, "state": state, "reason": "Started", "message": "one\ntwo"}
+        info = {"bizName": name, "bizVersion": version, "bizState": state, "webContextPath": f"/{name}"}
+        return {**info, "mainClass": "hello.app:app", "bizStateRecords": [record]}
+
+    return {"code": "SUCCESS", "data": [entry(identity) for identity in identities]}
+
+
+def test_status_is_a_table_with_one_line_for_each_module(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("queryAllBiz", listed("hello:1.0", "a-longer-name:2"))
+    outcome = arkctl("status", "--port", arklet.port)
+    assert outcome.status == 0
+    assert outcome.err == ""
+    heading, first, second = outcome.out.splitlines()
+    assert heading.split() == ["NAME", "VERSION", "STATE", "CONTEXT-PATH", "SINCE", "REASON"]
+    assert first.split()[:4] == ["hello", "1.0", "ACTIVATED", "/hello"]
+    assert first.split()[4].endswith("d")
+    assert second.index("2") == first.index("1.0") == heading.index("VERSION")
+
+
+def test_a_wide_status_also_has_entry_and_message(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("queryAllBiz", listed("hello:1.0"))
+    line = arkctl("status", "--port", arklet.port, "--output", "wide").out.splitlines()[1]
+    assert "hello.app:app" in line
+    assert line.endswith("two")
+    assert "2024-06-1" in line
+
+
+def test_status_as_json_is_json_and_nothing_else(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("queryAllBiz", listed("hello:1.0"))
+    outcome = arkctl("status", "--port", arklet.port, "--output", "json")
+    assert outcome.err == ""
+    said = json.loads(outcome.out)
+    assert said["code"] == "SUCCESS"
+    assert said["data"][0]["bizName"] == "hello"
+    assert '"bizState":"ACTIVATED"' in outcome.out, "scripts of the original search for this text"
+
+
+def test_status_of_an_empty_base_is_the_headings_alone(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("queryAllBiz", {"code": "SUCCESS"})
+    outcome = arkctl("status", "--port", arklet.port)
+    assert outcome.status == 0
+    assert len(outcome.out.splitlines()) == 1
+
+
+def test_the_environment_and_the_project_say_where_the_base_is(
+    arkctl: Arkctl, arklet: FakeArklet, quiet_surroundings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arklet.says("queryAllBiz", listed("hello:1.0"))
+    (quiet_surroundings / "pyproject.toml").write_text(f"[tool.koupleless.arkctl]\nport = {arklet.port}\n")
+    assert arkctl("status").status == 0
+    monkeypatch.setenv("ARKCTL_PORT", "9")
+    assert arkctl("status").status == 4
+    monkeypatch.setenv("ARKCTL_OUTPUT", "json")
+    assert json.loads(arkctl("status", "--port", arklet.port).out)["code"] == "SUCCESS"
+
+
+def test_show_prints_every_record_of_every_version(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("queryAllBiz", listed("hello:1.0", "hello:1.1", "other:1"))
+    out = arkctl("show", "hello", "--port", arklet.port).out
+    assert "hello:1.0\n" in out
+    assert "hello:1.1\n" in out
+    assert "other" not in out
+    assert "\n      one\n      two" in out
+    only = json.loads(arkctl("show", "hello:1.1", "--port", arklet.port, "-o", "json").out)["data"]
+    assert [entry["bizVersion"] for entry in only] == ["1.1"]
+    assert arkctl("show", "nobody", "--port", arklet.port).status == 1
+
+
+def test_switch_sends_the_identity(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("switchBiz", {"code": "SUCCESS", "data": {"code": "SUCCESS", "message": ""}})
+    outcome = arkctl("switch", "hello:1.1", "--port", arklet.port)
+    assert arklet.calls == [("switchBiz", {"bizName": "hello", "bizVersion": "1.1"})]
+    assert outcome.out == "hello:1.1 answers now\n"
+
+
+def test_health_shows_what_was_asked_for(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    base = {"bizName": "base", "bizVersion": "1.0.0", "bizState": "activated", "webContextPath": "/"}
+    data = {"healthData": {"masterBizInfo": base, "cpu": {"count": 4}, "bizListInfo": [base]}}
+    arklet.says("health", {"code": "SUCCESS", "data": data})
+    out = arkctl("health", "--port", arklet.port).out
+    assert "base  base:1.0.0  ACTIVATED" in out
+    assert "  count  4" in out
+    arkctl("health", "hello:1", "--port", arklet.port)
+    arkctl("health", "--metrics", "cpu", "--port", arklet.port)
+    assert [body for _, body in arklet.calls] == [
+        {},
+        {"type": "biz", "bizName": "hello", "bizVersion": "1"},
+        {"type": "system", "metrics": ["cpu"]},
+    ]
+    assert json.loads(arkctl("health", "--port", arklet.port, "-o", "json").out)["cpu"] == {"count": 4}
+
+
+# --- undeploy ------------------------------------------------------------------------------------------------------
+
+
+def test_undeploy_removes_and_says_what_is_left(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    purge = {"biz": "hello:1", "clean": False, "summary": "1 module still alive: hello.app held by a thread"}
+    arklet.says("uninstallBiz", {"code": "SUCCESS", "data": {"code": "SUCCESS", "message": "", "purgeReport": purge}})
+    outcome = arkctl("undeploy", "hello:1", "--port", arklet.port)
+    assert arklet.calls == [("uninstallBiz", {"bizName": "hello", "bizVersion": "1"})]
+    assert outcome.err == ""
+    assert outcome.out == "hello:1 undeployed; left behind: 1 module still alive: hello.app held by a thread\n"
+
+
+def test_undeploy_needs_nothing_that_the_original_arklet_does_not_send(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("uninstallBiz", UNINSTALLED)
+    assert arkctl("undeploy", "hello:1", "--port", arklet.port).out == "hello:1 undeployed\n"
+
+
+def test_undeploy_of_something_absent_fails_unless_that_is_fine(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("uninstallBiz", ABSENT)
+    arklet.says("queryAllBiz", listed())
+    assert arkctl("undeploy", "hello:1", "--port", arklet.port).status == 1
+    assert arkctl("undeploy", "hello", "--port", arklet.port).status == 1
+    assert arkctl("undeploy", "hello:1", "--port", arklet.port, "--ignore-not-found").status == 0
+    assert arkctl("undeploy", "hello", "--port", arklet.port, "--ignore-not-found").status == 0
+
+
+def test_a_name_alone_means_its_only_version_or_all_of_them_on_demand(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("uninstallBiz", UNINSTALLED)
+    arklet.says("queryAllBiz", listed("hello:1"))
+    assert arkctl("undeploy", "hello", "--port", arklet.port).status == 0
+    arklet.says("queryAllBiz", listed("hello:1", "hello:2"))
+    refused = arkctl("undeploy", "hello", "--port", arklet.port)
+    assert refused.status == 2
+    assert "1, 2" in refused.err
+    arklet.calls.clear()
+    assert arkctl("undeploy", "hello", "--all-versions", "--port", arklet.port).status == 0
+    assert [body["bizVersion"] for command, body in arklet.calls if command == "uninstallBiz"] == ["1", "2"]
+
+
+def test_undeploy_without_argument_and_terminal_fails_at_once(
+    arkctl: Arkctl, arklet: FakeArklet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("1\n"))
+    outcome = arkctl("undeploy", "--port", arklet.port)
+    assert outcome.status == 2
+    assert arklet.calls == []
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_undeploy_without_argument_lets_one_choose_on_a_terminal(
+    arkctl: Arkctl, arklet: FakeArklet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arklet.says("queryAllBiz", listed("hello:1", "other:2"))
+    arklet.says("uninstallBiz", UNINSTALLED)
+    monkeypatch.setattr("sys.stdin", Terminal("2\n"))
+    outcome = arkctl("undeploy", "--port", arklet.port)
+    assert outcome.status == 0, outcome.err
+    assert arklet.calls[-1] == ("uninstallBiz", {"bizName": "other", "bizVersion": "2"})
+    assert outcome.out == "other:2 undeployed\n", "questions are no result"
+
+
+# --- version and doctor --------------------------------------------------------------------------------------------
+
+
+def test_version_works_without_a_base_and_names_the_one_that_answers(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    assert arkctl("version", "--port", 9).out == "arkctl Version: 0.1.0\n"
+    base = {"bizName": "shop", "bizVersion": "1.0.0", "bizState": "activated"}
+    arklet.says("health", {"code": "SUCCESS", "data": {"healthData": {"masterBizInfo": base}}})
+    said = json.loads(arkctl("version", "--port", arklet.port, "-o", "json").out)
+    assert said == {"client": "0.1.0", "base": {"bizName": "shop", "bizVersion": "1.0.0"}}
+
+
+def test_doctor_ends_with_four_where_no_base_answers_and_zero_where_one_does(
+    arkctl: Arkctl, arklet: FakeArklet
+) -> None:
+    lonely = arkctl("doctor", "--port", 9)
+    assert lonely.status == 4
+    assert "FAIL  base: no base answers at http://127.0.0.1:9" in lonely.out
+    base = {"bizName": "shop", "bizVersion": "1.0.0", "bizState": "activated"}
+    arklet.says("health", {"code": "SUCCESS", "data": {"healthData": {"masterBizInfo": base}}})
+    arklet.says("queryAllBiz", listed("hello:1"))
+    healthy = arkctl("doctor", "--port", arklet.port)
+    assert healthy.status == 0, healthy.out
+    assert "shop:1.0.0" in healthy.out
+    findings = json.loads(arkctl("doctor", "--port", arklet.port, "-o", "json").out)["findings"]
+    assert {finding["subject"] for finding in findings} >= {"interpreter", "packages", "base", "port"}

@@ -1,0 +1,197 @@
+"""Where a setting comes from, which of several wins, and what is said of one that cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from koupleless.errors import SettingsError
+from koupleless.settings import ArkletSettings, BaseSettings, ClientSettings, load_base, load_client
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def base(directory: Path, flags: Mapping[str, object] | None = None, **environ: str) -> BaseSettings:
+    return load_base(flags, environ=environ, directory=directory)
+
+
+def test_without_any_setting_the_defaults_hold(tmp_path: Path) -> None:
+    assert base(tmp_path) == BaseSettings()
+    assert load_client(environ={"XDG_CONFIG_HOME": str(tmp_path)}, directory=tmp_path) == ClientSettings()
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.koupleless.base]\nport = 1\n")
+    assert base(tmp_path).port == 1
+    assert base(tmp_path, KOUPLELESS_BASE_PORT="2").port == 2
+    assert base(tmp_path, {"port": 3}, KOUPLELESS_BASE_PORT="2").port == 3
+    assert base(tmp_path, {"port": None}, KOUPLELESS_BASE_PORT="2").port == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("pyproject.toml", '[tool.koupleless.base]\nlog-dir = "logs"', "logs"),
+        ("koupleless.toml", '[tool.koupleless.base]\nlog-dir = "logs"', "logs"),
+        ("koupleless.toml", '[base]\nlog-dir = "logs"', "logs"),
+        ("koupleless.toml", '[base]\n"logging.file.path" = "logs"', "logs"),
+        ("koupleless.toml", '[base]\nlogging.file.path = "logs"', "logs"),
+    ],
+)
+def test_a_table_stands_in_either_file_and_its_paths_start_there(
+    tmp_path: Path, name: str, text: str, value: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert base(tmp_path).log_dir == tmp_path / value
+
+
+def test_two_tables_for_one_thing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.koupleless.base]\nport = 1\n")
+    (tmp_path / "koupleless.toml").write_text("[base]\nport = 2\n")
+    with pytest.raises(SettingsError, match="keep one of them"):
+        base(tmp_path)
+
+
+def test_a_file_that_is_named_is_read_instead(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.koupleless.base]\nport = 1\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "other.toml").write_text('[base]\nport = 2\nstore-dir = "store"\n')
+    found = load_base(environ={}, directory=tmp_path, file=tmp_path / "elsewhere" / "other.toml")
+    assert found.port == 2
+    assert found.store_dir == tmp_path / "elsewhere" / "store"
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_base(environ={}, directory=tmp_path, file=tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "expected"),
+    [
+        ("KOUPLELESS_ARKLET_HTTP_PORT", "4321", ("arklet.port", 4321)),
+        ("KOUPLELESS_ARKLET_PORT", "4321", ("arklet.port", 4321)),
+        ("SPRING_APPLICATION_NAME", "shop", ("name", "shop")),
+        ("COM_ALIPAY_SOFA_ARK_MASTER_BIZ", "shop", ("name", "shop")),
+        ("SPRING_PROFILES_ACTIVE", "dev", ("profile", "dev")),
+        ("ARK_COMMON_ENV_SHARE_KEYS", "a, b,,c", ("shared_keys", ("a", "b", "c"))),
+        ("ACTIVATE_NEW_MODULE", "TRUE", ("activate_new", True)),
+        ("SOFA_ARK_AUTO_UNINSTALL_WHEN_FAILED_ENABLE", "false", ("keep_broken", True)),
+        ("SOFA_ARK_AUTO_UNINSTALL_WHEN_FAILED_ENABLE", "true", ("keep_broken", False)),
+        ("SOFA_ARK_ACTIVATE_MULTI_BIZ_VERSION_ENABLE", "yes", ("activate_many", True)),
+        ("KOUPLELESS_ARKLET_TOKEN", "s3cret", ("arklet.token", "s3cret")),
+        ("KOUPLELESS_BASE_DRAIN_TIMEOUT", "2.5", ("drain_timeout_s", 2.5)),
+        ("KOUPLELESS_BASE_MODULES", "https://a/b.zip, /c", ("modules", ("https://a/b.zip", "/c"))),
+    ],
+)
+def test_the_environment_knows_our_names_and_the_originals(
+    tmp_path: Path, variable: str, text: str, expected: tuple[str, object]
+) -> None:
+    found: Any = load_base(environ={variable: text}, directory=tmp_path)
+    for part in expected[0].split("."):
+        found = getattr(found, part)
+    assert found == expected[1]
+
+
+def test_what_kubernetes_says_of_a_service_of_our_name_is_not_ours(tmp_path: Path) -> None:
+    found = base(tmp_path, KOUPLELESS_ARKLET_PORT="tcp://10.0.0.7:1238", KOUPLELESS_BASE_PORT="tcp://10.0.0.8:80")
+    assert (found.arklet.port, found.port) == (None, 8080)
+
+
+def test_the_arklet_has_a_table_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "koupleless.toml").write_text(
+        '[base.arklet]\nhost = "0.0.0.0"\ninsecure = true\nallowed-hosts = ["base.example"]\n'
+    )
+    expected = ArkletSettings(host="0.0.0.0", insecure=True, allowed_hosts=("base.example",))
+    assert base(tmp_path).arklet == expected
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("prot = 1", "prot in .*no setting; did you mean port"),
+        ("arklet.prot = 1", "did you mean arklet.port"),
+        ("zzz = 1", "known are .*activate-new"),
+        ("port = 70000", "port in .*must be a port number from 0 to 65535, not 70000"),
+        ("port = true", "must be a port number"),
+        ('port = "many"', "not 'many'"),
+        ("port = -1", "must be a port number"),
+        ('activate-new = "perhaps"', "must be true or false"),
+        ("start-timeout = 0", "must be a number of seconds above 0"),
+        ('start-timeout = "soon"', "must be a number of seconds"),
+        ("name = 5", "must be a text"),
+        ('name = "a b"', "no biz name"),
+        ("modules = 5", "must be a list of texts"),
+        ("modules = [5]", "must be a list of texts"),
+        ('arklet.token = "s3cret"', "is a secret in a file that others read; set .*KOUPLELESS_ARKLET_TOKEN"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named_with_the_reason(tmp_path: Path, table: str, words: str) -> None:
+    (tmp_path / "koupleless.toml").write_text(f"[base]\n{table}\n")
+    with pytest.raises(SettingsError, match=words):
+        base(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[base", "no valid TOML"), ("base = 5", "base in .* must be a table"), ("tool = 5", "must be a table")],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "koupleless.toml").write_text(text)
+    with pytest.raises(SettingsError, match=words) as raised:
+        base(tmp_path)
+    assert "koupleless.toml" in str(raised.value)
+
+
+def test_a_variable_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="KOUPLELESS_ARKLET_HTTP_PORT in the environment must be"):
+        base(tmp_path, KOUPLELESS_ARKLET_HTTP_PORT="nine")
+
+
+def test_a_flag_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--log-dir must be a text"):
+        base(tmp_path, {"log_dir": ""})
+    with pytest.raises(SettingsError, match="no setting colour"):
+        base(tmp_path, {"colour": "red"})
+
+
+def test_the_token_comes_from_its_variable_or_the_first_line_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("from the file\nsecond line\n")
+    assert ArkletSettings(token_file=file).read_token() == "from the file"
+    assert ArkletSettings(token="direct", token_file=file).read_token() == "direct"
+    assert ArkletSettings().read_token() is None
+    file.write_text("\n")
+    with pytest.raises(SettingsError, match=r"first line .* is empty"):
+        ArkletSettings(token_file=file).read_token()
+    with pytest.raises(SettingsError, match="cannot be read"):
+        ArkletSettings(token_file=tmp_path / "missing").read_token()
+
+
+def test_a_token_is_not_shown_by_repr() -> None:
+    assert "s3cret" not in repr(ArkletSettings(token="s3cret")) + repr(ClientSettings(token="s3cret"))
+
+
+def test_the_client_reads_project_before_user_file(tmp_path: Path) -> None:
+    (tmp_path / "arkctl").mkdir()
+    (tmp_path / "arkctl" / "config.toml").write_text('host = "a.example"\nport = 1\noutput = "json"\n')
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "pyproject.toml").write_text("[tool.koupleless.arkctl]\nport = 2\ntimeout = 5\n")
+    environ = {"XDG_CONFIG_HOME": str(tmp_path), "ARKCTL_OUTPUT": "wide"}
+    found = load_client({"port": None}, environ=environ, directory=project)
+    assert found == ClientSettings(host="a.example", port=2, timeout_s=5, output="wide")
+    assert load_client({"port": 3}, environ=environ, directory=project).port == 3
+
+
+def test_an_unknown_key_of_the_user_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "arkctl").mkdir()
+    (tmp_path / "arkctl" / "config.toml").write_text('hots = "a"\n')
+    with pytest.raises(SettingsError, match="did you mean host"):
+        load_client(environ={"XDG_CONFIG_HOME": str(tmp_path)}, directory=tmp_path)
+
+
+def test_the_home_directory_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert base(tmp_path / "x", KOUPLELESS_BASE_STORE_DIR="~/store").store_dir == tmp_path / "store"
+    assert Path("~").expanduser() == tmp_path

@@ -1,0 +1,78 @@
+"""What a command does not import: `status` has to start in the time that Python itself takes, and a little more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import FakeArklet
+
+_PROGRAM = """
+import sys
+from koupleless.cli.commands import main
+status = main(sys.argv[1:])
+print(*sorted(sys.modules), file=sys.stderr)
+sys.exit(status)
+"""
+
+_HEAVY = {"rich", "starlette", "uvicorn", "anyio", "asyncio", "psutil", "packaging", "watchfiles", "a2wsgi", "tomllib"}
+_RUNTIME = {"base", "arklet", "container", "artifact", "isolation", "ownership", "view", "router", "service"}
+
+
+@pytest.mark.parametrize("command", [["status"], ["status", "-o", "json"], ["switch", "a:1"], ["undeploy", "a:1"]])
+def test_commands_that_only_ask_import_nothing_heavy(arklet: FakeArklet, command: list[str], tmp_path: object) -> None:
+    for name in ("queryAllBiz", "switchBiz", "uninstallBiz"):
+        arklet.says(
+            name, {"code": "SUCCESS", "data": [] if name == "queryAllBiz" else {"code": "SUCCESS", "message": ""}}
+        )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _PROGRAM, *command, "--port", str(arklet.port)],
+        cwd=str(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    modules = set(done.stderr.split())
+    assert "koupleless.client" in modules
+    assert not modules & _HEAVY
+    assert not modules & {f"koupleless.{room}" for room in _RUNTIME}
+
+
+def test_python_minus_m_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "koupleless", "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    for command in (
+        "serve",
+        "new",
+        "build",
+        "deploy",
+        "undeploy",
+        "switch",
+        "status",
+        "show",
+        "health",
+        "doctor",
+        "demo",
+    ):
+        assert f"\n  {command} " in done.stdout
+    for later in ("create", "slim", "--pod"):
+        assert later not in done.stdout
+
+
+def test_output_into_a_pipe_that_is_closed_is_no_traceback() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -P -m koupleless doctor --port 9 -o json | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr

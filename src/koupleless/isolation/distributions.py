@@ -1,0 +1,328 @@
+"""Which distribution a module belongs to, and ``importlib.metadata`` answered for the running biz.
+
+The index of the base is made when a policy first asks for it, from the RECORD files of everything on its search path:
+one read per distribution, no parsing of tables. It is kept until the search path or a directory on it changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import threading
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from koupleless.context import as_base
+from koupleless.isolation.interpreter import REAL
+from koupleless.isolation.modules import base_path
+from koupleless.isolation.policy import SELF, Provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from importlib.machinery import ModuleSpec
+
+_SUFFIXES: Final = (".py", ".pyc", ".so", ".pyd")
+_EXTENSION: Final = re.compile("(" + "|".join(re.escape(suffix) for suffix in EXTENSION_SUFFIXES) + ")(,|$)")
+_PRIVATE: Final = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json")
+"""Files of metadata that tell how, not what, was installed."""
+
+
+class Index:
+    """Module name -> the distributions on some search path that have files of it. Immutable but for its memory."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = tuple(paths)
+        self.versions: dict[str, str] = {}
+        """Normalised name -> version; the first on the path wins, as in an import."""
+        self._distributions: dict[str, Distribution] = {}
+        self._tops: dict[str, list[str]] = {}
+        self._records: dict[str, list[str]] = {}
+        self._editable: list[tuple[str, str]] = []
+        self._compiled: set[str] = set()
+        self._closures: dict[str, frozenset[str]] = {}
+        self._contents: dict[tuple[str, bool], str] = {}
+        for distribution in MetadataPathFinder.find_distributions(DistributionFinder.Context(path=list(paths))):
+            name, version = _identity_of(distribution)
+            if name and name not in self.versions:
+                self.versions[name] = version
+                self._distributions[name] = distribution
+                self._read(name, distribution)
+
+    def _read(self, name: str, distribution: Distribution) -> None:
+        text = distribution.read_text("RECORD") or distribution.read_text("installed-files.txt") or ""
+        lines = [line for line in text.splitlines() if not line.startswith(("..", "/"))]
+        self._records[name] = lines
+        tops = {_module_part(line.partition(",")[0].lstrip('"')) for line in lines}
+        for top in tops - {""}:
+            self._tops.setdefault(top, []).append(name)
+        if any(_module_part(line.partition(",")[0]) for line in lines if _EXTENSION.search(line)):
+            self._compiled.add(name)
+        editable = _editable_directory(distribution)
+        if editable:
+            self._editable.append((editable, name))
+
+    def owners(self, module: str) -> tuple[str, ...]:
+        """The distributions that own a module: those with files of its top-level package, or of its own portion."""
+        top, dot, rest = module.partition(".")
+        names = self._tops.get(top, ())
+        if len(names) < 2 or not dot:  # noqa: PLR2004 - one owner owns all of it
+            return tuple(names)
+        while rest:  # a child that no file is of belongs to whom its parent belongs to
+            prefix = f"{top}/{rest.replace('.', '/')}"
+            found = tuple(
+                name
+                for name in names
+                if any(line.startswith(prefix) and line[len(prefix)] in "/." for line in self._records[name])
+            )
+            if found:
+                return found
+            rest = rest.rpartition(".")[0]
+        return ()
+
+    def owner_of_file(self, file: str) -> str | None:
+        """The distribution whose editable project holds the file."""
+        return next((name for directory, name in self._editable if file.startswith(directory)), None)
+
+    def top_level(self, name: str) -> frozenset[str]:
+        """The top-level module names of a distribution."""
+        return frozenset(top for top, names in self._tops.items() if name in names)
+
+    def place(self, name: str) -> str:
+        """The directory a distribution is installed in."""
+        return os.path.normpath(str(self._distributions[name].locate_file("")))
+
+    @functools.cached_property
+    def shared(self) -> frozenset[str]:
+        """The distributions with compiled modules, and all they require that is here as well."""
+        return frozenset().union(*(self.closure(name) for name in self._compiled))
+
+    def closure(self, name: str) -> frozenset[str]:
+        """A distribution and what it requires, directly or not, as far as it is here."""
+        known = self._closures.get(name)
+        if known is None:
+            found, ahead = {name}, [name]
+            while ahead:
+                further = {other for other in self._wanted(ahead.pop()) if other in self.versions} - found
+                found |= further
+                ahead += further
+            known = self._closures[name] = frozenset(found)
+        return known
+
+    def _wanted(self, name: str) -> set[str]:
+        wanted: set[str] = {
+            canonicalize_name(requirement.name)
+            for requirement in _requirements(self._distributions[name])
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        }
+        # psycopg-binary speeds up psycopg, which names it as an extra, and each imports the other.
+        stem = name.rpartition("-")[0]
+        if stem in self.versions and any(
+            canonicalize_name(requirement.name) == name and "extra" in str(requirement.marker)
+            for requirement in _requirements(self._distributions[stem])
+        ):
+            wanted.add(stem)
+        return wanted
+
+    def content(self, name: str, *, alone: bool = False) -> str:
+        """What tells one content of a distribution from another: digest of its files, and of those it requires."""
+        known = self._contents.get((name, alone))
+        if known is None:
+            digest = hashlib.sha256()
+            for member in (name,) if alone else sorted(self.closure(name)):
+                digest.update(f"{member} {self.versions[member]}\n".encode())
+                for line in sorted(self._records[member]):
+                    file, _, rest = line.partition(",")
+                    if "__pycache__" not in file and not file.endswith((".pyc", *_PRIVATE)):
+                        digest.update(f"{file},{rest.strip(',') or self._stamp(member, file)}\n".encode())
+            known = self._contents[name, alone] = digest.hexdigest()
+        return known
+
+    def _stamp(self, name: str, file: str) -> str:
+        """Stands in for the digest of a file whose RECORD has none."""
+        try:
+            return hashlib.sha256(Path(self.place(name), file).read_bytes()).hexdigest()
+        except OSError:
+            return ""
+
+    def has_same(self, name: str, other: Index) -> bool:
+        """Whether another index has the very same content of a distribution."""
+        return other.versions.get(name) == self.versions[name] and other.content(name, alone=True) == self.content(
+            name, alone=True
+        )
+
+
+def _requirements(distribution: Distribution) -> list[Requirement]:
+    requirements = []
+    for text in distribution.requires or ():
+        with contextlib.suppress(InvalidRequirement):
+            requirements.append(Requirement(text))
+    return requirements
+
+
+def _identity_of(distribution: Distribution) -> tuple[str, str]:
+    """Normalised name and version; from the directory's name where it says so, for metadata is slow to read."""
+    path = getattr(distribution, "_path", None)
+    stem, dot, suffix = getattr(path, "name", "").rpartition(".")
+    name, dash, version = stem.partition("-")
+    if dot and suffix == "dist-info" and dash:
+        return canonicalize_name(name), version
+    try:
+        return canonicalize_name(distribution.metadata["Name"] or ""), distribution.version or ""
+    except (OSError, UnicodeDecodeError, KeyError):
+        return "", ""
+
+
+def _module_part(file: str) -> str:
+    """The top-level module a file of a RECORD belongs to; empty for metadata and data."""
+    head, slash, _ = file.partition("/")
+    if head.endswith((".dist-info", ".egg-info", ".data")):
+        return ""
+    if slash:
+        return head if head.isidentifier() and head != "__pycache__" else ""
+    stem, dot, _ = head.partition(".")
+    return stem if dot and head.endswith(_SUFFIXES) and stem.isidentifier() else ""
+
+
+def _editable_directory(distribution: Distribution) -> str:
+    text = distribution.read_text("direct_url.json")
+    if not text:
+        return ""
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return ""
+    if not (isinstance(data, dict) and isinstance(data.get("dir_info"), dict) and data["dir_info"].get("editable")):
+        return ""
+    return os.path.join(unquote(urlsplit(str(data.get("url", ""))).path), "")  # noqa: PTH118 - a prefix for startswith
+
+
+# --- the base's ----------------------------------------------------------------------------------------------------
+
+
+class _Indexes:
+    """Indexes by search path; each is made again when one of its directories changes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, ...], tuple[tuple[int, ...], Index]] = {}
+
+    def get(self, path: Sequence[str]) -> Index:
+        key = tuple(path)
+        stamp = tuple(_mtime(entry) for entry in key)
+        with self._lock:
+            known = self._known.get(key)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        index = Index(key)
+        with self._lock:
+            self._known[key] = (stamp, index)
+        return index
+
+    def forget(self, path: Sequence[str]) -> None:
+        with self._lock:
+            self._known.pop(tuple(path), None)
+
+
+def _mtime(entry: str) -> int:
+    try:
+        return os.stat(entry).st_mtime_ns  # noqa: PTH116 - entries are texts, and may be no paths at all
+    except OSError:
+        return 0
+
+
+_indexes = _Indexes()
+
+
+def base_index() -> Index:
+    """What the base has installed. Thread-safe."""
+    return _indexes.get(base_path())
+
+
+def index_of(path: Sequence[str]) -> Index:
+    """What is installed in some directories. Thread-safe."""
+    return _indexes.get(path)
+
+
+def forget_index(path: Sequence[str]) -> None:
+    """Drop what is remembered of some directories, here and in ``importlib.metadata``."""
+    _indexes.forget(path)
+    MetadataPathFinder().invalidate_caches()  # an instance: before 3.13 it is no class method
+
+
+def provenance(name: str) -> Provenance | None:
+    """Where a module of the base comes from; ``None`` if the base does not have it."""
+    index = base_index()
+    owners = index.owners(name)
+    if owners:
+        return Provenance(owners=tuple((owner, index.versions[owner]) for owner in owners))
+    spec = _base_spec(name)
+    if spec is None:
+        return None
+    places = [place for place in (spec.origin, *(spec.submodule_search_locations or ())) if place]
+    place = next((place for place in places if place not in {"built-in", "frozen", "namespace"}), "")
+    owner = index.owner_of_file(place)
+    if owner is not None:
+        return Provenance(owners=((owner, index.versions[owner]),), location=place)
+    if name.partition(".")[0] == SELF:
+        return Provenance(owners=((SELF, ""),), location=place)
+    directory = place if os.path.isdir(place) else os.path.dirname(place)  # noqa: PTH112, PTH120 - as in the spec
+    return Provenance(location=place, in_directory=os.path.isdir(directory))  # noqa: PTH112
+
+
+def _base_spec(name: str) -> ModuleSpec | None:
+    module = REAL.get(name)
+    spec = getattr(module, "__spec__", None)
+    if spec is not None:
+        return spec  # type: ignore[no-any-return]
+    with as_base():
+        try:
+            return importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            return None
+
+
+# --- for a biz -----------------------------------------------------------------------------------------------------
+
+
+def distributions_for(
+    context: DistributionFinder.Context, *, own_path: Sequence[str], declared: frozenset[str]
+) -> Iterator[Distribution]:
+    """What ``importlib.metadata`` finds for a biz.
+
+    A path that the caller names is searched as it is. A name means the biz's copy, else the base's. An enumeration is
+    the biz's distributions, and those of the base that the biz declares and does not bring itself.
+    """
+    asked: dict[str, Any] = vars(context)
+    name = asked.get("name")
+    if "path" in asked:
+        yield from MetadataPathFinder.find_distributions(context)
+        return
+    own = list(MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=list(own_path))))
+    yield from own
+    if name is not None:
+        if not declared or canonicalize_name(name) in declared or canonicalize_name(name) == SELF:
+            yield from _of_base(context)
+        return
+    if declared:
+        seen = {_identity_of(distribution)[0] for distribution in own}
+        for distribution in _of_base(context):
+            other = _identity_of(distribution)[0]
+            if other in declared and other not in seen:
+                seen.add(other)
+                yield distribution
+
+
+def _of_base(context: DistributionFinder.Context) -> list[Distribution]:
+    with as_base():  # other finders of the base may know more than its search path tells
+        return list(Distribution.discover(context=context))

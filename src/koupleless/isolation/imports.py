@@ -1,0 +1,229 @@
+"""The hooks in the import system, and the ``importlib`` that code of a biz gets.
+
+Shared code names modules in two ways. Its import *statements* mean the modules of the code they stand in, which is the
+base's, whoever is running. Its *calls* (``importlib.import_module``, ``__import__``, C code such as pickle's) mean the
+modules of whom it works for, which the context tells. The hooks make that difference; they pass straight on while no
+biz is running, and they are not there at all while there is no biz.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import threading
+from importlib.machinery import ExtensionFileLoader
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from koupleless.context import current, entered
+from koupleless.isolation.interpreter import REAL, bootstrap, clean, is_c_call, of_base, restorer, withheld
+from koupleless.isolation.linker import Linker, linker_of
+from koupleless.isolation.modules import Views
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+
+    from koupleless.isolation.linker import Import
+
+
+def install_hooks() -> None:
+    """Put the hooks in, or count one more user of them. Thread-safe."""
+    global _users, _hooks  # noqa: PLW0603 - the interpreter has one import system
+    with _lock:
+        if _users == 0:
+            _hooks = _Hooks()
+        _users += 1
+
+
+def remove_hooks() -> None:
+    """Count one user less; the last one restores what was there before, where nobody else has replaced it since."""
+    global _users, _hooks  # noqa: PLW0603
+    with _lock:
+        if _users == 0:
+            raise RuntimeError("remove_hooks() without install_hooks()")
+        _users -= 1
+        if _users == 0:
+            assert _hooks is not None
+            _hooks.remove()
+            _hooks = None
+
+
+class _Hooks:
+    """All hooks at once. Each keeps the function it replaced, so that it works on when another one is put on top."""
+
+    def __init__(self) -> None:
+        self._placed: list[tuple[Any, str, object, object]] = []
+        self._replace(builtins, "__import__", _make_statement_hook)
+        self._replace(bootstrap, "_find_and_load", _make_load_hook)
+        self._replace(bootstrap, "_init_module_attrs", _make_module_hook)
+        self._views = Views()
+
+    def _replace(self, where: Any, name: str, make: Callable[[Any], object]) -> None:
+        original = getattr(where, name)
+        hook = make(original)
+        self._placed.append((where, name, original, hook))
+        setattr(where, name, hook)
+
+    def remove(self) -> None:
+        self._views.remove()
+        for where, name, original, hook in reversed(self._placed):
+            if getattr(where, name) is hook:
+                setattr(where, name, original)
+
+
+def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
+    """``builtins.__import__``: where import statements of the base go, and calls by its Python and C code."""
+
+    def __import__(  # noqa: A001, C901, N807, PLR0911 - every statement of the base pays for a call
+        name: str,
+        globals: Mapping[str, Any] | None = None,  # noqa: A002 - the signature of the built-in function
+        locals: Mapping[str, Any] | None = None,  # noqa: A002
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        """Import a module: as the base in a statement, for the running biz in a call."""
+        scope = current()
+        if scope is None and not withheld:
+            return original(name, globals, locals, fromlist, level)
+        linker = None if scope is None else scope.find_facet(Linker)
+        if linker is None:
+            module = original(name, globals, locals, fromlist, level)
+            if name in withheld and is_c_call(fromlist):
+                cast("list[object]", fromlist).append(restorer(name))
+                REAL[name] = of_base(name)
+            return module
+        if globals is not None and (fromlist is None or (fromlist and type(fromlist) is tuple)):
+            if name == "builtins":
+                return linker.table["builtins"]
+            if _is_of_base(globals):
+                if _is_loaded(name, globals, fromlist, level):
+                    return original(name, globals, locals, fromlist, level)
+                with entered(None):
+                    return original(name, globals, locals, fromlist, level)
+        try:
+            module = linker.run_import(name, globals, fromlist, level)
+            if not is_c_call(fromlist):
+                return module
+            wanted = linker.load(name)
+        except BaseException as error:
+            clean(error)
+            raise
+        # C code looks the name up in the interpreter's table next, and then frees its list.
+        if REAL.get(name) is not wanted:
+            cast("list[object]", fromlist).append(restorer(name))
+            REAL[name] = wanted
+        return module
+
+    return __import__
+
+
+def _is_of_base(namespace: Mapping[str, Any]) -> bool:
+    """Whether globals are those of a module of the base, and not of text that a biz had somebody ``exec``."""
+    name = namespace.get("__name__", "")
+    module = REAL.get(name)
+    if getattr(module, "__dict__", None) is namespace:
+        return True
+    # A module may have put something else in its place; the program that runpy runs is no module of the base.
+    return module is not None and name != "__main__" and namespace.get("__spec__") is not None
+
+
+def _is_loaded(name: str, namespace: Mapping[str, Any], fromlist: Sequence[str] | None, level: int) -> bool:
+    """Whether a statement of the base loads nothing, so that it does not matter who is running."""
+    if level:
+        package = namespace.get("__package__")
+        if level > 1 or not package:
+            return False
+        name = f"{package}.{name}" if name else package
+    module = REAL.get(name)
+    if module is None or fromlist is None:
+        return module is not None
+    known = module.__dict__
+    for item in fromlist:  # noqa: SIM110 - a generator would cost more than all the rest
+        if item not in known:
+            return False
+    return True
+
+
+def _make_load_hook(original: Callable[[str, object], ModuleType]) -> Callable[[str, object], ModuleType]:
+    """``_find_and_load``: where ``import_module`` goes, and C code that imports what the real table does not have."""
+
+    def _find_and_load(name: str, import_: object) -> ModuleType:
+        linker = linker_of(current())
+        if linker is None:
+            return of_base(name) if name in withheld else original(name, import_)
+        try:
+            return linker.load(name)
+        except BaseException as error:
+            clean(error)
+            raise
+
+    return _find_and_load
+
+
+def _make_module_hook(original: Callable[..., ModuleType]) -> Callable[..., ModuleType]:
+    """``_init_module_attrs``: what is made from a spec while a biz runs is code of that biz."""
+
+    def _init_module_attrs(spec: ModuleSpec, module: ModuleType, *, override: bool = False) -> ModuleType:
+        linker = linker_of(current())
+        if linker is not None and not isinstance(spec.loader, ExtensionFileLoader):
+            linker.adopt(module)
+        return original(spec, module, override=override)
+
+    return _init_module_attrs
+
+
+def importlib_for(linker: Linker) -> ModuleType:
+    """The ``importlib`` of one biz.
+
+    Its functions work for the biz with or without context; everything else is the real one's.
+    """
+    facade = ModuleType("importlib", importlib.__doc__)
+
+    def import_module(name: str, package: str | None = None) -> ModuleType:
+        """Import a module of this biz; a leading dot makes the name relative to ``package``."""
+        try:
+            return linker.load(_absolute(name, package))
+        except BaseException as error:
+            clean(error)
+            raise
+
+    def reload(module: ModuleType) -> ModuleType:
+        """Run the code of a module again; a module of the base is reloaded as the base's."""
+        spec = getattr(module, "__spec__", None)
+        name = module.__name__ if spec is None else spec.name
+        with entered(linker.scope if linker.table.get(name) is module else None):
+            return importlib.reload(module)
+
+    def __getattr__(name: str) -> Any:  # noqa: N807
+        return getattr(importlib, name)
+
+    def __dir__() -> list[str]:  # noqa: N807
+        return sorted({*vars(importlib), *vars(facade)})
+
+    own: dict[str, object] = {
+        "import_module": import_module,
+        "reload": reload,
+        "invalidate_caches": linker.invalidate_caches,
+        "__import__": linker.import_,
+        "__getattr__": __getattr__,
+        "__dir__": __dir__,
+    }
+    about = ("__path__", "__spec__", "__file__", "__cached__", "__package__", "__loader__", "__all__")
+    vars(facade).update({name: getattr(importlib, name) for name in about if hasattr(importlib, name)} | own)
+    return facade
+
+
+def _absolute(name: str, package: str | None) -> str:
+    """The absolute name of what ``import_module`` was asked for."""
+    relative = name.lstrip(".")
+    level = len(name) - len(relative)
+    if level and not package:
+        raise TypeError(f"the 'package' argument is required to perform a relative import for {name!r}")
+    bootstrap._sanity_check(relative, package, level)  # noqa: SLF001
+    return cast("str", bootstrap._resolve_name(relative, package, level)) if level else name  # noqa: SLF001
+
+
+_lock: Final = threading.Lock()
+_users = 0
+_hooks: _Hooks | None = None

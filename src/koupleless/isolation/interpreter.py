@@ -1,0 +1,141 @@
+"""The interpreter's own side of importing: its table, the temporary exceptions to what it holds, its frames.
+
+The table is the one C code reads directly. It holds the modules of the base and of the standard library, none of a biz,
+but for two moments that end by themselves: the look-up that C code does right after an import (`restorer`), and the
+initialisation of compiled code (`withholding`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from types import ModuleType, TracebackType
+
+bootstrap: Final[Any] = importlib._bootstrap  # noqa: SLF001
+"""``importlib._bootstrap``, where the interpreter looks its functions up by name each time."""
+
+REAL: Final[dict[str, ModuleType]] = sys.modules
+"""The interpreter's own table: modules of the base and of the standard library, never one of a biz."""
+
+_ABSENT: Final = cast("ModuleType", object())
+_HERE: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # noqa: PTH118, PTH100, PTH120 - compared with co_filename
+
+
+def is_initialising(module: object) -> bool:
+    """Whether the module's code is still running."""
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+
+
+withheld: Final[dict[str, tuple[ModuleType, int]]] = {}
+"""Names of the base that are out of the interpreter's table for a moment: the module, and for how many."""
+
+
+@contextlib.contextmanager
+def withholding(tops: Collection[str]) -> Iterator[None]:
+    """Take what the base has of some top-level packages out, while compiled code of their other owner is initialised.
+
+    Cython and others import past ``__import__``, straight from the interpreter's table; where a name is missing they
+    ask ``_find_and_load``, which answers by context, for threads of the base too. Without such names nothing happens.
+    """
+    if not tops:
+        yield
+        return
+    with _lock:
+        names = [name for name in {**REAL, **withheld} if name.partition(".")[0] in tops]
+        for name in names:
+            module, users = withheld.get(name) or (REAL[name], 0)
+            withheld[name] = (module, users + 1)
+            REAL.pop(name, None)
+    try:
+        yield
+    finally:
+        with _lock:
+            for name in names:
+                module, users = withheld[name]
+                if users > 1:
+                    withheld[name] = (module, users - 1)
+                else:
+                    REAL.setdefault(name, module)
+                    del withheld[name]
+
+
+_lock: Final = threading.Lock()
+
+
+def of_base(name: str) -> ModuleType:
+    """What the base has under a name. Raises ``KeyError`` if it has nothing."""
+    try:
+        return REAL[name]
+    except KeyError:
+        held = withheld.get(name)
+        if held is None:
+            raise
+        return held[0]
+
+
+def all_of_base() -> dict[str, ModuleType]:
+    """The table of the base: the interpreter's own, or a copy while something is out of it."""
+    if not withheld:
+        return REAL
+    return {**REAL, **{name: module for name, (module, _) in withheld.copy().items()}}
+
+
+class _AtRelease:
+    """Calls ``__del__``, an instance attribute, when it is freed: in C, with no bytecode of ours in between."""
+
+    __slots__ = ("__del__",)
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self.__del__ = action
+
+
+def restorer(name: str) -> object:
+    """An object that puts the interpreter's table back to its present state for one name as soon as it is freed."""
+    previous = REAL.get(name, _ABSENT)
+    if previous is _ABSENT:
+        return _AtRelease(functools.partial(REAL.pop, name, None))
+    return _AtRelease(functools.partial(REAL.__setitem__, name, previous))
+
+
+def is_c_call(fromlist: object) -> bool:
+    """Whether the arguments of ``__import__`` are those of ``PyImport_Import``: an empty list, new for each call."""
+    return type(fromlist) is list and not fromlist
+
+
+def trimmed(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without the frames of this room and of importlib. It is changed in place."""
+    while trace is not None and _is_machinery(trace):
+        trace = trace.tb_next
+    at = trace
+    while at is not None:
+        after = at.tb_next
+        while after is not None and _is_machinery(after):
+            after = after.tb_next
+        at.tb_next = after
+        at = after
+    return trace
+
+
+def clean(error: BaseException) -> None:
+    """Cut the import machinery out of an error's traceback, unless the machinery itself is what failed."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is not None and (isinstance(error, ImportError) or not _filename(last).startswith(_HERE)):
+        error.__traceback__ = trimmed(error.__traceback__)
+
+
+def _is_machinery(trace: TracebackType) -> bool:
+    return _filename(trace).startswith(("<frozen importlib", _HERE))
+
+
+def _filename(trace: TracebackType) -> str:
+    return trace.tb_frame.f_code.co_filename

@@ -1,0 +1,475 @@
+"""Find and load for one owner of modules: its table, its locks, and the ``__import__`` its code runs with.
+
+The semantics are those of ``importlib._bootstrap``; what differs is whose table is looked at, that nothing is ever
+registered in the interpreter's own table, and who decides where a module comes from (a `Locator`). Every module that is
+loaded here gets the owner's ``__builtins__``, whose ``__import__`` leads back here: ownership follows the code into
+threads, callbacks and late imports, whatever the context says.
+
+Threads: one lock per module name and owner, of the kind the interpreter uses for its own modules (so a deadlock among
+threads is noticed, across owners too), none shared with the base or with another owner.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import threading
+import warnings
+import weakref
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
+
+from koupleless.context import current, entered
+from koupleless.errors import BizGone
+from koupleless.isolation.interpreter import REAL, all_of_base, bootstrap, clean, is_c_call, is_initialising, restorer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from koupleless.context import Scope
+
+Import: TypeAlias = "Callable[..., ModuleType]"
+
+_ABSENT: Final = cast("ModuleType", object())
+
+
+class Locator(Protocol):
+    """Decides where the modules of one owner come from."""
+
+    def foreign(self, name: str) -> ModuleType | None:
+        """The module of a name that is known to be somebody else's; ``None`` if that is not known (yet)."""
+
+    def locate(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
+        """A spec of the owner's to be loaded, or the module of somebody else.
+
+        Raises ``ModuleNotFoundError`` in words a user can act on.
+        """
+
+    def invalidate_caches(self) -> None:
+        """Forget what was found, so that files that appeared since are seen."""
+
+
+class Linker:
+    """Table, locks and ``__import__`` of one owner.
+
+    Lifetime: made with the owner, emptied by `drop`; its ``__import__``, which leaked code of the owner may still call,
+    then raises ``BizGone``. It is a facet of the owner's scope, which is where the process-wide hooks find it.
+    """
+
+    def __init__(self, scope: Scope, locator: Locator) -> None:
+        self.scope = scope
+        self.table: dict[str, ModuleType] = {}
+        """What the owner has imported that is not the base's. ``None`` as a value blocks the name."""
+        self.lenders: list[Linker] = []
+        """Owners of shared modules this one uses; their tables show through."""
+        self.claims: set[str] = set()
+        """Top-level names that are this owner's, loaded or not, as far as that is known beforehand."""
+        self.meta_path: list[Any] = []
+        self.search_path: list[str] = []
+        self.is_gone = False
+        self._locator: Locator | None = locator
+        self._loading: dict[str, int] = {}
+        self._guard = threading.Lock()
+        self._locks: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        # Answers of finished imports, by the text of the statement: what ``import x``, and ``from x import`` yield.
+        self._plain: dict[str, ModuleType] = {}
+        self._flat: dict[str, ModuleType] = {}
+        self._packages: dict[str, ModuleType] = {}
+        self._relative: dict[tuple[str, str, int], ModuleType] = {}
+        own = ModuleType("builtins", builtins.__doc__)
+        own.__dict__.update(builtins.__dict__)
+        self.builtins: dict[str, Any] = own.__dict__
+        self.import_: Import = _make_import(self, self._plain, self._flat, self._packages, self._relative)
+        self.builtins["__import__"] = self.import_
+        self.table["builtins"] = own
+        _linkers.add(self)
+        _by_builtins[id(self.builtins)] = self
+
+    # --- look-up without loading ---------------------------------------------------------------------------------
+
+    def find(self, name: str) -> ModuleType | None:
+        """What the table, or one that shows through, holds under the name. Raises ``KeyError`` if nothing does."""
+        found = self.table.get(name, _ABSENT)
+        if found is not _ABSENT:
+            return found
+        if self.lenders and name not in _PERSONAL:
+            for lender in self._all_lenders():
+                found = lender.table.get(name, _ABSENT)
+                if found is not _ABSENT:
+                    return found
+        raise KeyError(name)
+
+    def _all_lenders(self) -> list[Linker]:
+        """Whose modules show through here: the lenders, and theirs."""
+        lenders = list(self.lenders)
+        for lender in lenders:  # grows
+            lenders += [further for further in lender.lenders if further not in lenders and further is not self]
+        return lenders
+
+    def names(self) -> list[str]:
+        """Every name `find` answers."""
+        names = dict.fromkeys(self.table)
+        for lender in self._all_lenders():
+            names.update(dict.fromkeys(name for name in lender.table.copy() if name not in _PERSONAL))
+        return list(names)
+
+    def is_lent(self, name: str, module: object) -> bool:
+        """Whether a module belongs to a lender."""
+        return any(lender.table.get(name) is module for lender in self._all_lenders())
+
+    def hides(self, name: str) -> bool:
+        """Whether a name of the base is out of sight, because its top-level package is the owner's."""
+        top, dot, _ = name.partition(".")
+        if top in _PERSONAL:
+            return name == "__mp_main__"
+        try:
+            package = self.find(top)
+        except KeyError:
+            return False
+        # The portions of a namespace package belong to several; what is not the owner's is the base's.
+        return not dot or getattr(package, "__file__", None) is not None
+
+    def contested(self) -> set[str]:
+        """Top-level names that are the owner's, and of which the base has something else."""
+        own = {*self.claims, *(name for name in self.table.copy() if "." not in name)} - _PERSONAL
+        of_base = all_of_base()
+        return {name for name in own if name in of_base and self.table.get(name) is not of_base[name]}
+
+    # --- changes by code that writes to sys.modules --------------------------------------------------------------
+
+    def put(self, name: str, module: ModuleType) -> None:
+        """Enter a module by hand, as ``sys.modules[name] = module`` in the owner's context."""
+        if REAL.get(name, _ABSENT) is module and name not in self.table:
+            return
+        replaced = self.table.get(name, module) is not module
+        self.table[name] = module
+        if replaced or module is None:
+            self.forget()
+
+    def take(self, name: str) -> ModuleType:
+        """Remove a name by hand and hand back its module; a module of the base stays where it is.
+
+        Raises ``KeyError`` if the name means nothing.
+        """
+        module = self.table.pop(name, _ABSENT)
+        if module is _ABSENT:
+            if self.hides(name) or name not in REAL:
+                raise KeyError(name)
+            return REAL[name]
+        if name not in self._loading:
+            self.forget()
+        return module
+
+    def forget(self) -> None:
+        """Forget the answers of finished imports; the next ones look at the tables again."""
+        self._plain.clear()
+        self._flat.clear()
+        self._packages.clear()
+        self._relative.clear()
+
+    def invalidate_caches(self) -> None:
+        """Look at the files again for the next import."""
+        if self._locator is not None:
+            self._locator.invalidate_caches()
+
+    def drop(self) -> None:
+        """Let go of every module. Idempotent."""
+        self.is_gone = True
+        self._locator = None
+        self.table.clear()
+        self.lenders.clear()
+        self.meta_path.clear()
+        self.search_path.clear()
+        self.forget()
+        _linkers.discard(self)
+        _by_builtins.pop(id(self.builtins), None)
+
+    # --- find and load -------------------------------------------------------------------------------------------
+
+    def load(self, name: str) -> ModuleType:
+        """The module of an absolute name, imported if need be. Raises what an import statement raises."""
+        module: ModuleType | None = self.table.get(name, _ABSENT)
+        if module is _ABSENT:
+            return self._find_and_load(name)
+        if module is None:
+            raise ModuleNotFoundError(f"import of {name} halted; None in sys.modules", name=name)
+        if name in self._loading:
+            self._wait_for(name)
+        return module
+
+    def _find_and_load(self, name: str) -> ModuleType:
+        locator = self._locator
+        if locator is None:
+            raise BizGone(str(self.scope.biz), name=name)
+        found = locator.foreign(name)
+        if found is not None:
+            return found
+        # The parent comes first, and without the child's lock: its code may import the child while another thread
+        # that asked for the child waits for the parent.
+        parent_name, _, child = name.rpartition(".")
+        parent = self.load(parent_name) if parent_name else None
+        lock = self._lock_of(name)
+        lock.acquire()
+        try:
+            if name not in self.table:
+                return self._find_and_load_locked(name, parent, child)
+        finally:
+            lock.release()
+        return self.load(name)
+
+    def _find_and_load_locked(self, name: str, parent: ModuleType | None, child: str) -> ModuleType:
+        parent_name = name.rpartition(".")[0]
+        if parent is not None and not hasattr(parent, "__path__"):
+            raise ModuleNotFoundError(f"No module named {name!r}; {parent_name!r} is not a package", name=name)
+        if self._locator is None:
+            raise BizGone(str(self.scope.biz), name=name)
+        found = self._locator.locate(name, parent)
+        if isinstance(found, ModuleSpec):
+            return self._load_spec(found, parent, child)
+        if parent is not None and self.table.get(parent_name) is parent and not hasattr(parent, child):
+            setattr(parent, child, found)  # a portion of a namespace package that is somebody else's
+        return found
+
+    def _load_spec(self, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
+        if current() is not self.scope:
+            with entered(self.scope):
+                return self._load_spec(spec, parent, child)
+        if spec.loader is not None and not hasattr(spec.loader, "exec_module"):
+            module: ModuleType = bootstrap._load_backward_compatible(spec)  # noqa: SLF001
+        else:
+            module = bootstrap.module_from_spec(spec)
+            if not isinstance(spec.loader, ExtensionFileLoader):
+                self.adopt(module)
+            module = self._run(module, spec, parent, child)
+        if parent is not None:
+            try:
+                setattr(parent, child, module)
+            except AttributeError:
+                message = f"Cannot set an attribute on {parent.__name__!r} for child module {child!r}"
+                warnings.warn(message, ImportWarning, stacklevel=2)
+        return module
+
+    def _run(self, module: ModuleType, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
+        """Run the code of a new module and hand back what stands under its name afterwards."""
+        name = spec.name
+        tracked: list[str] = getattr(getattr(parent, "__spec__", None), "_uninitialized_submodules", [])
+        spec._initializing = True  # type: ignore[attr-defined]  # noqa: SLF001 - what messages about cycles go by
+        self._loading[name] = threading.get_ident()
+        self.table[name] = module
+        # In an import cycle C code looks for a child on its parent, then in the interpreter's table, which never has
+        # it; so the child is bound before its code runs. Whatever the package itself calls so comes first until then.
+        is_bound_early = parent is not None and child not in getattr(parent, "__dict__", {})
+        if is_bound_early:
+            setattr(parent, child, module)
+        tracked.append(child)
+        try:
+            if spec.loader is not None:
+                spec.loader.exec_module(module)
+            elif spec.submodule_search_locations is None:
+                raise ImportError("missing loader", name=name)  # noqa: TRY301 - undone as any failure
+        except BaseException:
+            self.table.pop(name, None)
+            if is_bound_early and getattr(parent, child, None) is module:
+                delattr(parent, child)
+            raise
+        finally:
+            tracked.pop()
+            spec._initializing = False  # type: ignore[attr-defined]  # noqa: SLF001
+            del self._loading[name]
+        if self.is_gone:  # dropped meanwhile: a start that took too long
+            raise BizGone(str(self.scope.biz), name=name)
+        self.table[name] = module = self.table.pop(name)  # its code may have put something else in its place
+        return module
+
+    def adopt(self, module: ModuleType) -> None:
+        """Make what runs in the module's dictionary code of this owner."""
+        module.__dict__["__builtins__"] = self.builtins
+
+    def _lock_of(self, name: str) -> Any:
+        with self._guard:
+            lock = self._locks.get(name)
+            if lock is None:
+                lock = self._locks[name] = bootstrap._ModuleLock(name)  # noqa: SLF001
+            return lock
+
+    def _wait_for(self, name: str) -> None:
+        """Until another thread has finished loading the module; at once if this thread is doing it."""
+        if self._loading.get(name) == threading.get_ident():
+            return
+        lock = self._lock_of(name)
+        try:
+            lock.acquire()
+        except bootstrap._DeadlockError:  # noqa: SLF001 - a cycle across threads: half a module is better, as in importlib
+            return
+        lock.release()
+
+    # --- statements ----------------------------------------------------------------------------------------------
+
+    def run_import(
+        self, name: str, namespace: Mapping[str, Any] | None, fromlist: Iterable[str] | None, level: int
+    ) -> ModuleType:
+        """What ``__import__`` answers to these arguments."""
+        package = ""
+        if level:
+            package = bootstrap._calc___package__(namespace or {})  # noqa: SLF001
+            bootstrap._sanity_check(name, package, level)  # noqa: SLF001
+            absolute: str = bootstrap._resolve_name(name, package, level)  # noqa: SLF001
+        else:
+            bootstrap._sanity_check(name, None, 0)  # noqa: SLF001
+            absolute = name
+        module = self.load(absolute)
+        if fromlist:
+            is_package = hasattr(module, "__path__")
+            if is_package:
+                self._import_children(module, fromlist)
+            if not self._is_settled(absolute, module):
+                pass
+            elif level:
+                self._relative[package, name, level] = module
+            else:
+                (self._packages if is_package else self._flat)[name] = module
+            return module
+        if level:
+            cut_off = len(name) - len(name.partition(".")[0])
+            return self.load(absolute[: len(absolute) - cut_off]) if cut_off else module
+        top_name = name.partition(".")[0]
+        top = module if top_name == name else self.load(top_name)
+        if self._is_settled(absolute, module) and self._is_settled(top_name, top):
+            self._plain[name] = top
+        return top
+
+    def _is_settled(self, name: str, module: ModuleType) -> bool:
+        """Whether a later import of the same name may be answered from memory; remembers who has to hear of changes."""
+        if self.is_gone or name in self._loading:
+            return False
+        if name in self.table:
+            return True
+        if is_initialising(module):
+            return False
+        if REAL.get(name) is module:
+            _borrowed.add(name)
+            return True
+        return self.is_lent(name, module)
+
+    def _import_children(self, module: ModuleType, fromlist: Iterable[str], *, is_all: bool = False) -> None:
+        for item in fromlist:
+            if not isinstance(item, str):
+                where = module.__name__ + ".__all__" if is_all else "``from list''"  # type: ignore[unreachable]
+                raise TypeError(f"Item in {where} must be str, not {type(item).__name__}")
+            if item == "*":
+                if not is_all and hasattr(module, "__all__"):
+                    self._import_children(module, module.__all__, is_all=True)
+            elif not hasattr(module, item):
+                self._import_child(module, item)
+
+    def _import_child(self, module: ModuleType, item: str) -> None:
+        name = f"{module.__name__}.{item}"
+        try:
+            self.load(name)
+        except ModuleNotFoundError as error:
+            if error.name != name or self.table.get(name, _ABSENT) is None:
+                raise
+            if name in REAL and self.hides(name) and not hasattr(module, item):
+                # The interpreter would now look into its own table, and find the module of the base.
+                where = getattr(module, "__file__", None) or "unknown location"
+                message = f"cannot import name {item!r} from {module.__name__!r} ({where})"
+                raise ImportError(message, name=module.__name__, path=getattr(module, "__file__", None)) from None
+
+    def __repr__(self) -> str:
+        return f"<Linker of {self.scope.biz}, {len(self.table)} modules{', gone' if self.is_gone else ''}>"
+
+
+_linkers: weakref.WeakSet[Linker] = weakref.WeakSet()
+_by_builtins: weakref.WeakValueDictionary[int, Linker] = weakref.WeakValueDictionary()
+_borrowed: set[str] = set()
+"""Names of the base whose answers some linker remembers."""
+_PERSONAL: Final = frozenset({"builtins", "importlib", "__main__", "__mp_main__"})
+"""Names every owner has a module of its own for; modules below them are the process's."""
+
+
+def linker_of(scope: Scope | None) -> Linker | None:
+    """The linker of a biz, unless there is none (any more)."""
+    return None if scope is None else scope.find_facet(Linker)
+
+
+def asking() -> Linker | None:
+    """Whom the caller of the caller works for: the biz the context names, else the one whose code it is."""
+    scope = current()
+    if scope is not None:
+        return scope.find_facet(Linker)
+    known = sys._getframe(2).f_builtins  # noqa: SLF001
+    return None if known is builtins.__dict__ else _by_builtins.get(id(known))
+
+
+def base_changed(name: str) -> None:
+    """Code of the base replaced or removed a module of the interpreter's table."""
+    if name in _borrowed:
+        _borrowed.discard(name)
+        for linker in list(_linkers):
+            linker.forget()
+
+
+def _make_import(  # noqa: C901 - as below
+    linker: Linker,
+    plain: dict[str, ModuleType],
+    flat: dict[str, ModuleType],
+    packages: dict[str, ModuleType],
+    relative: dict[tuple[str, str, int], ModuleType],
+) -> Import:
+    """The ``__import__`` of one owner's code: a closure, since this is where every import statement of it goes."""
+    flat_get, packages_get = flat.get, packages.get
+
+    def __import__(  # noqa: A001, C901, N807, PLR0912 - one frame, and no call, for what is imported already
+        name: str,
+        globals: Mapping[str, Any] | None = None,  # noqa: A002 - the signature of the built-in function
+        locals: Mapping[str, Any] | None = None,  # noqa: A002, ARG001
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> ModuleType:
+        """Import a module, as code of this biz."""
+        if level == 0:
+            if fromlist is None:
+                try:
+                    return plain[name]
+                except KeyError:
+                    pass
+            else:
+                module = flat_get(name)
+                if module is not None and fromlist:
+                    return module
+                module = packages_get(name)
+                if module is not None and fromlist:
+                    known = module.__dict__
+                    for item in fromlist:
+                        if item not in known:
+                            break
+                    else:
+                        return module
+        elif fromlist and globals is not None:
+            try:
+                module = relative[globals["__package__"], name, level]
+            except KeyError:
+                pass
+            else:
+                known = module.__dict__
+                for item in fromlist:
+                    if item not in known:
+                        break
+                else:
+                    return module
+        try:
+            module = linker.run_import(name, globals, fromlist, level)
+            if not is_c_call(fromlist):
+                return module
+            wanted = linker.load(name)
+        except BaseException as error:
+            clean(error)
+            raise
+        # C code looks the name up in the interpreter's table next, and then frees its list.
+        if REAL.get(name) is not wanted:
+            cast("list[object]", fromlist).append(restorer(name))
+            REAL[name] = wanted
+        return module
+
+    return __import__

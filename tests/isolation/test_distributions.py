@@ -1,0 +1,254 @@
+"""Distributions: who owns a module of the base, and what ``importlib.metadata`` tells a biz."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import zipfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from koupleless.context import entered
+from koupleless.errors import ModuleRefused
+from koupleless.isolation import distributions
+from koupleless.isolation.distributions import Index
+from koupleless.isolation.interpreter import REAL
+from koupleless.isolation.policy import Policy
+
+
+def wheel(
+    name: str, version: str, files: dict[str, str], *, requires: tuple[str, ...] = (), entry: str = ""
+) -> dict[str, str]:
+    """The files of an installed distribution."""
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
+    meta = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    meta += "".join(f"Requires-Dist: {text}\n" for text in requires)
+    installed = {**files, f"{info}/METADATA": meta}
+    if entry:
+        installed[f"{info}/entry_points.txt"] = entry
+    record = "".join(f"{path},sha256={len(text)}-{version},{len(text)}\n" for path, text in installed.items())
+    return {**installed, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}
+
+
+LIB = wheel("Based.Lib", "1.0", {"based_lib/__init__.py": "version = '1.0'"}, entry="[based.group]\nlib = based_lib\n")
+OTHER = wheel("based-other", "2.0", {"based_other.py": ""}, entry="[based.group]\nother = based_other\n")
+
+
+def test_ownership_comes_from_the_records(write):
+    root = write(
+        {
+            **LIB,
+            **wheel("ns-one", "1", {"ns/one/__init__.py": "", "bin/tool": "", "data_only.txt": ""}),
+            **wheel("ns-two", "1", {"ns/two.py": "", "ns/two_more.py": ""}),
+            "plain.py": "",
+        }
+    )
+    index = Index([str(root)])
+    assert index.versions == {"based-lib": "1.0", "ns-one": "1", "ns-two": "1"}
+    assert index.owners("based_lib") == index.owners("based_lib.sub") == ("based-lib",)
+    assert set(index.owners("ns")) == {"ns-one", "ns-two"}
+    assert index.owners("ns.one") == index.owners("ns.one.deep") == ("ns-one",)
+    assert index.owners("ns.two") == ("ns-two",)
+    assert index.owners("ns.tw") == ()
+    assert index.owners("plain") == index.owners("data_only") == ()
+    assert index.top_level("ns-one") == {"ns", "bin"}
+    assert index.place("ns-one") == str(root)
+
+
+def test_contents_tell_equal_from_different(write):
+    first = Index(
+        [str(write({**LIB, **wheel("user", "1", {"user.py": ""}, requires=("Based.Lib>=1", "absent; extra == 'x'"))}))]
+    )
+    same = Index(
+        [str(write({**LIB, **wheel("user", "1", {"user.py": ""}, requires=("Based.Lib>=1", "absent; extra == 'x'"))}))]
+    )
+    changed = {**LIB, **wheel("Based.Lib", "1.0", {"based_lib/__init__.py": "version = '1.0'  # patched"})}
+    other = Index([str(write({**changed, **wheel("user", "1", {"user.py": ""}, requires=("Based.Lib>=1",))}))])
+    assert first.closure("user") == {"user", "based-lib"}
+    assert first.content("user") == same.content("user") != other.content("user")
+    assert first.has_same("based-lib", same)
+    assert not first.has_same("based-lib", other)
+    assert not first.has_same("based-lib", Index([]))
+    assert first.shared == frozenset()
+
+
+def test_a_record_without_digests_goes_by_the_files(write):
+    def made(text):
+        files = wheel("bare", "1", {"bare.py": text})
+        files["bare-1.dist-info/RECORD"] = "bare.py,,\nbare-1.dist-info/METADATA,,\ngone.py,,\n"
+        return Index([str(write(files))])
+
+    assert made("a").content("bare") == made("a").content("bare") != made("b").content("bare")
+
+
+def test_compiled_distributions_are_shared_with_what_they_require(write):
+    from importlib.machinery import EXTENSION_SUFFIXES
+
+    suffix = EXTENSION_SUFFIXES[0]
+    root = write(
+        {
+            **wheel("fast", "1", {f"fast/core{suffix}": ""}, requires=("helper", "missing")),
+            **wheel("helper", "1", {"helper.py": ""}),
+            **wheel("pure", "1", {"pure.py": ""}, requires=("fast",)),
+            **wheel("driver", "1", {"driver/__init__.py": ""}, requires=("driver-binary; extra == 'binary'",)),
+            **wheel("driver-binary", "1", {f"driver_binary/x{suffix}": ""}),
+        }
+    )
+    index = Index([str(root)])
+    assert index.shared == {"fast", "helper", "driver", "driver-binary"}
+
+
+def test_metadata_of_another_kind_is_read(write):
+    root = write(
+        {
+            "Old_Style-0.5.egg-info/PKG-INFO": "Metadata-Version: 1.0\nName: Old-Style\nVersion: 0.5\n",
+            "Old_Style-0.5.egg-info/installed-files.txt": "old_style.py\n../other.py\n",
+            "old_style.py": "",
+            "nameless-1.dist-info/RECORD": "",
+            **wheel("edited", "1", {}),
+            "edited-1.dist-info/direct_url.json": '{"url": "file:///somewhere/edited", "dir_info": {"editable": true}}',
+            **wheel("broken", "1", {}),
+            "broken-1.dist-info/direct_url.json": "{",
+        }
+    )
+    index = Index([str(root)])
+    assert index.versions["old-style"] == "0.5"
+    assert index.owner_of_file("/somewhere/edited/src/x.py") == "edited"
+    assert index.owner_of_file("/somewhere/else.py") is None
+
+
+def test_where_modules_of_the_base_come_from(base):
+    root = base({**LIB, "based_app/__init__.py": ""})
+    find: Any = distributions.provenance
+    assert find("based_lib").owners == (("based-lib", "1.0"),)
+    own = find("based_app")
+    assert own.owners == ()
+    assert own.in_directory
+    assert own.location == str(root / "based_app/__init__.py")
+    assert find("nothing_at_all") is None
+    assert ("koupleless" in dict(find("koupleless").owners)) is True
+    assert dict(find("pytest").owners) == {"pytest": pytest.__version__}
+
+
+def test_an_archive_of_the_base_is_allowed_in_declared_mode(biz, tmp_path):
+    archive = tmp_path / "based.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("based_zipped.py", "")
+    sys.path.append(str(archive))
+    try:
+        namespace = biz({"app.py": "import based_zipped"}, policy=Policy(declared=frozenset({"x"})))
+        assert namespace.import_module("app").based_zipped is REAL["based_zipped"]
+    finally:
+        sys.path.remove(str(archive))
+        sys.path_importer_cache.pop(str(archive), None)
+        sys.modules.pop("based_zipped", None)
+
+
+def test_declared_mode(biz, base):
+    base({**LIB, **OTHER, "based_app.py": ""})
+    files = {"app.py": "import json, based_lib\ndef other():\n import based_other\ndef own():\n import based_app\n"}
+    namespace = biz(files, policy=Policy(declared=frozenset({"based_lib"})), identity="shop:1.0")
+    app = namespace.import_module("app")
+    with pytest.raises(ModuleRefused) as other:
+        app.other()
+    assert str(other.value) == (
+        "No module named 'based_other': biz shop:1.0 may not take it from the base: the base has it from the "
+        "distribution 'based-other', which this module does not declare; add 'based-other' to its declared libraries, "
+        "or bring it along as a dependency"
+    )
+    with pytest.raises(ModuleRefused, match="base's own code"):
+        app.own()
+    with pytest.raises(ModuleRefused, match="neither biz shop:1.0 nor the base has it"):
+        namespace.import_module("nothing_at_all")
+    with entered(namespace.scope):
+        assert importlib.util.find_spec("based_lib") is not None
+        assert importlib.util.find_spec("based_other") is None
+    free = biz(files)
+    free.import_module("app").other()
+    free.import_module("app").own()
+
+
+def test_what_the_biz_brings_needs_no_declaration(biz, base):
+    base({**LIB})
+    namespace = biz({"based_lib.py": "version = 'own'"}, policy=Policy(declared=frozenset({"x"})))
+    assert namespace.import_module("based_lib").version == "own"
+
+
+def test_the_base_must_satisfy_the_requirements(biz, base):
+    base({**LIB})
+    files = {"app.py": "import based_lib"}
+    assert biz(files, policy=Policy(requirements=("based-lib>=1",))).import_module("app").based_lib.version == "1.0"
+    namespace = biz(files, policy=Policy(requirements=("based-lib>=2",)), identity="shop:1.0")
+    with pytest.raises(ModuleRefused, match=r"the base has based-lib 1\.0, which does not satisfy based-lib>=2"):
+        namespace.import_module("app")
+
+
+def test_plugin_exports_come_first_unless_denied(biz):
+    import types
+
+    exported = types.ModuleType("shared_api")
+    files = {"shared_api/__init__.py": "own = True", "app.py": "import shared_api"}
+    policy = Policy(exports={"shared_api.*": lambda _: exported})
+    assert biz(files, policy=policy).import_module("app").shared_api is exported
+    denied = Policy(exports=policy.exports, deny=("shared_api.*",))
+    assert biz(files, policy=denied).import_module("app").shared_api.own
+
+
+def names(found):
+    return {distribution.metadata["Name"] for distribution in found}
+
+
+def test_metadata_answers_for_the_biz(biz, base):
+    base({**LIB, **OTHER})
+    newer = wheel("Based.Lib", "3.0", {"based_lib.py": ""}, entry="[based.group]\nlib = based_lib:newer\n")
+    ask = """
+        import importlib.metadata as m
+        def ask(name): return m.version(name)
+    """
+    namespace = biz({**newer, "app.py": ask})
+    app = namespace.import_module("app")
+    with entered(namespace.scope):
+        assert app.ask("based-lib") == metadata.version("Based_Lib") == "3.0"
+        assert app.ask("based-other") == "2.0"
+        assert names(metadata.distributions()) == {"Based.Lib"}
+        assert [point.value for point in metadata.entry_points(group="based.group")] == ["based_lib:newer"]
+        assert metadata.packages_distributions() == {"based_lib": ["Based.Lib"]}
+        with pytest.raises(metadata.PackageNotFoundError):
+            metadata.version("nothing-at-all")
+        assert names(metadata.distributions(path=[str(Path(pytest.__file__).parent.parent)])) >= {"pytest"}
+    assert metadata.version("based-lib") == "1.0"
+    assert {"Based.Lib", "based-other"} <= names(metadata.distributions())
+
+
+def test_metadata_in_declared_mode_adds_what_is_declared(biz, base):
+    base({**LIB, **OTHER, **wheel("based-third", "1", {})})
+    newer = wheel("Based.Lib", "3.0", {"based_lib.py": ""}, entry="[based.group]\nlib = based_lib:newer\n")
+    namespace = biz(newer, policy=Policy(declared=frozenset({"based-lib", "based-other"})))
+    with entered(namespace.scope):
+        assert names(metadata.distributions()) == {"Based.Lib", "based-other"}
+        points = {point.value for point in metadata.entry_points(group="based.group")}
+        assert points == {"based_lib:newer", "based_other"}
+        assert metadata.version("based-lib") == "3.0"
+        assert metadata.version("based-other") == "2.0"
+        with pytest.raises(metadata.PackageNotFoundError):
+            metadata.version("based-third")
+        assert metadata.version("koupleless")
+
+
+def test_files_that_appear_are_seen_after_the_caches_are_told(biz, base):
+    root = base({})
+    namespace = biz({"app.py": "import importlib\ndef tell(): importlib.invalidate_caches()"})
+    app = namespace.import_module("app")
+    with pytest.raises(ModuleRefused):
+        namespace.import_module("based_new")
+    (root / "based_new.py").write_text("of = 'base'")
+    importlib.invalidate_caches()
+    assert namespace.import_module("based_new").of == "base"
+    Path(namespace.paths[0], "own_new.py").write_text("of = 'biz'")
+    app.tell()
+    assert namespace.import_module("own_new").of == "biz"
+    with entered(namespace.scope):
+        importlib.invalidate_caches()

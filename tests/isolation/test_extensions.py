@@ -1,0 +1,381 @@
+"""Compiled modules: initialised once for each content, shared where that is the only way, never in the real table."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from koupleless.context import as_base, current, entered
+from koupleless.isolation.extensions import is_kept, shelf
+from koupleless.isolation.interpreter import REAL, withheld, withholding
+
+SUFFIX = EXTENSION_SUFFIXES[0]
+
+# Counts in the file's static data how often it was initialised, as numpy does; imports as Cython does, past __import__.
+SOURCE = """
+#include <Python.h>
+static int times = 0;
+static PyObject *count(PyObject *self, PyObject *none) { return PyLong_FromLong(times); }
+static PyObject *fetch(PyObject *self, PyObject *name) {
+    PyObject *from = Py_BuildValue("(s)", "value");
+    PyObject *module = PyImport_ImportModuleLevelObject(name, NULL, NULL, from, 0);
+    Py_DECREF(from);
+    return module;
+}
+static PyMethodDef methods[] = {{"count", count, METH_NOARGS, ""}, {"fetch", fetch, METH_O, ""}, {NULL}};
+static int run(PyObject *module) {
+    const char *sibling = SIBLING;
+    if (++times > 1) { PyErr_SetString(PyExc_ImportError, "cannot load module more than once"); return -1; }
+    if (PyModule_AddStringConstant(module, "flavour", FLAVOUR)) return -1;
+    if (*sibling) {
+        PyObject *name = PyUnicode_FromString(sibling), *other = fetch(NULL, name);
+        Py_DECREF(name);
+        if (!other || PyObject_SetAttrString(module, "sibling", other)) return -1;
+        Py_DECREF(other);
+    }
+    PyObject *all = PyImport_GetModuleDict(), *own = PyObject_GetAttrString(module, "__name__");
+    if (!PyDict_GetItem(all, own)) PyDict_SetItem(all, own, module);  /* what Cython does */
+    Py_DECREF(own);
+    return 0;
+}
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, run}, {0, NULL}};
+static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "native", "", MULTI ? 0 : -1, methods, MULTI ? slots : NULL};
+PyMODINIT_FUNC PyInit_native(void) {
+    if (MULTI) return PyModuleDef_Init(&def);
+    PyObject *module = PyModule_Create(&def);
+    if (module && run(module)) Py_CLEAR(module);
+    return module;
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def compile_native(tmp_path_factory):
+    """``compile_native(flavour="a", multi=True)`` is the path of a compiled module ``native``."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("no C compiler, or no headers of Python")
+    out = tmp_path_factory.mktemp("native")
+
+    def build(*, flavour: str, multi: bool = True, sibling: str = "") -> Path:
+        target: Path = out / f"{flavour}-{multi}-{sibling}{SUFFIX}"
+        source = target.with_suffix(".c")
+        if not target.exists():
+            source.write_text(SOURCE)
+            defines = [f'-DFLAVOUR="{flavour}"', f"-DMULTI={int(multi)}", f'-DSIBLING="{sibling}"']
+            include = f"-I{sysconfig.get_path('include')}"
+            subprocess.run([compiler, "-shared", "-fPIC", "-w", *defines, include, source, "-o", target], check=True)
+        return target
+
+    return build
+
+
+@pytest.fixture
+def put(write):
+    """``put(compiled, {"pkg/__init__.py": ""}, at="pkg/native", dist=("pkg", "1"))`` is a directory with all that."""
+
+    def place(compiled, files, *, at, dist=None, requires=()):
+        root = write(files)
+        target = root / f"{at}{SUFFIX}"
+        shutil.copy(compiled, target)
+        if dist is not None:
+            name, version = dist
+            info = root / f"{name}-{version}.dist-info"
+            info.mkdir()
+            meta = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+            info.joinpath("METADATA").write_text(meta + "".join(f"Requires-Dist: {each}\n" for each in requires))
+            paths = [path.relative_to(root) for path in root.rglob("*") if path.is_file()]
+            own = [
+                path for path in paths if not str(path.parts[0]).endswith(".dist-info") or path.parts[0] == info.name
+            ]
+            info.joinpath("RECORD").write_text("".join(f"{path},,\n" for path in own))
+        return root
+
+    return place
+
+
+@pytest.mark.parametrize("multi", [True, False])
+def test_a_compiled_module_of_the_bizs_own_code_lives_once(compile_native, put, biz, multi):
+    compiled = compile_native(flavour=f"own{multi}", multi=multi)
+    files = {"app/__init__.py": "", "app/main.py": "from app import native\nimport app.native as n\nassert n is native"}
+    seen = []
+    for _ in range(3):
+        namespace = biz({}, put(compiled, files, at="app/native"))
+        native = namespace.import_module("app.main").native
+        assert native.count() == 1
+        assert native.flavour == f"own{multi}"
+        assert "app.native" not in REAL
+        assert is_kept(native)
+        assert "app.native" not in namespace.table
+        dead = namespace.dead_references()
+        namespace.drop()
+        seen.append(native)
+        del namespace
+        gc.collect()
+        assert [name for name, module in dead if module() is not None] == []
+    assert seen[0] is seen[1] is seen[2]
+
+
+def test_different_contents_live_side_by_side(compile_native, put, biz):
+    made = {}
+    for flavour in ("left", "right"):
+        root = put(compile_native(flavour=flavour), {"app/__init__.py": ""}, at="app/native")
+        made[flavour] = biz({}, root).import_module("app.native")
+    assert made["left"] is not made["right"]
+    assert {flavour: module.flavour for flavour, module in made.items()} == {"left": "left", "right": "right"}
+
+
+def test_what_the_base_has_loaded_is_handed_to_the_biz(compile_native, put, biz):
+    compiled = compile_native(flavour="base first")
+    root = put(compiled, {"based_ext/__init__.py": ""}, at="based_ext/native")
+    sys.path.insert(0, str(root))
+    try:
+        of_base = importlib.import_module("based_ext.native")
+        namespace = biz({}, put(compiled, {"app/__init__.py": ""}, at="app/native"))
+        assert namespace.import_module("app.native") is of_base
+        assert REAL["based_ext.native"] is of_base
+        assert of_base.count() == 1
+        namespace.drop()
+    finally:
+        sys.path.remove(str(root))
+        for name in ("based_ext", "based_ext.native"):
+            sys.modules.pop(name, None)
+        sys.path_importer_cache.pop(str(root), None)
+
+
+def test_a_failed_initialisation_is_not_kept(compile_native, put, biz):
+    compiled = compile_native(flavour="failing", sibling="nothing_of_the_kind")
+    namespace = biz({}, put(compiled, {"app/__init__.py": ""}, at="app/native"))
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_the_kind"):
+        namespace.import_module("app.native")
+    with pytest.raises(ImportError, match="more than once"):
+        namespace.import_module("app.native")
+    assert "app.native" not in REAL
+
+
+LIBRARY = {
+    "fastlib/__init__.py": """
+        from koupleless.context import current
+        loaded_as = current()
+        from fastlib import native, wrapped
+        import importlib
+        def lazy():
+            from . import late
+            return late, importlib.import_module("fastlib.late")
+    """,
+    "fastlib/wrapped.py": "class Thing: pass",
+    "fastlib/late.py": "import fastlib",
+}
+USER = {
+    "app.py": """
+        import fastlib, fastlib.native, pickle
+        from fastlib.wrapped import Thing
+        def use():
+            import sys, fastlib.late
+            assert sys.modules["fastlib.late"] is fastlib.late
+            assert type(pickle.loads(pickle.dumps(Thing()))) is Thing
+            return fastlib.native.count(), fastlib.lazy()
+    """
+}
+
+
+def test_a_compiled_distribution_survives_its_bizs_and_belongs_to_none(compile_native, put, biz):
+    compiled = compile_native(flavour="library")
+    packages = []
+    for number in range(3):
+        root = put(compiled, LIBRARY, at="fastlib/native", dist=("fastlib", "1.0"))
+        namespace = biz(USER, root, identity=f"user{number}:1")
+        app = namespace.import_module("app")
+        with entered(namespace.scope):
+            assert app.use()[0] == 1
+            assert importlib.import_module("fastlib") is app.fastlib
+            assert "fastlib.wrapped" in list(sys.modules)
+            found: Any = importlib.util.find_spec("fastlib.wrapped")
+            assert found.origin.endswith("wrapped.py")
+        count, (late, again) = app.use()
+        assert count == 1
+        assert late is again
+        assert app.fastlib.loaded_as is not namespace.scope
+        assert app.fastlib.loaded_as.biz.name == "fastlib"
+        assert set(namespace.table) == {"app", "builtins", "importlib", "__main__"}
+        packages.append(app.fastlib)
+        dead = namespace.dead_references()
+        namespace.drop()
+        namespace.scope.close()
+        del namespace, app
+        gc.collect()
+        assert [name for name, module in dead if module() is not None] == []
+        shutil.rmtree(root)
+    assert packages[0] is packages[1] is packages[2]
+    assert not any(name.startswith("fastlib") for name in REAL)
+
+
+def test_two_contents_of_a_distribution_serve_two_bizs(compile_native, put, biz):
+    found = {}
+    for version in ("1.0", "2.0"):
+        root = put(compile_native(flavour=f"v{version}"), LIBRARY, at="fastlib/native", dist=("fastlib", version))
+        found[version] = biz(USER, root).import_module("app")
+    assert found["1.0"].fastlib is not found["2.0"].fastlib
+    assert found["1.0"].Thing is not found["2.0"].Thing
+    assert [found[version].fastlib.native.flavour for version in ("1.0", "2.0")] == ["v1.0", "v2.0"]
+    assert [found[version].use()[0] for version in ("1.0", "2.0")] == [1, 1]
+
+
+def test_files_that_moved_are_still_found(compile_native, put, biz):
+    compiled = compile_native(flavour="moved")
+    first = put(compiled, LIBRARY, at="fastlib/native", dist=("fastlib", "3.0"))
+    namespace = biz(USER, first)
+    namespace.import_module("app")
+    namespace.drop()
+    shutil.rmtree(first)
+    second = put(compiled, LIBRARY, at="fastlib/native", dist=("fastlib", "3.0"))
+    app = biz(USER, second).import_module("app")
+    late, _ = app.use()[1]
+    assert late.__file__ == str(second / "fastlib/late.py")
+
+
+def test_what_a_compiled_distribution_requires_is_shared_with_it(compile_native, put, biz):
+    compiled = compile_native(flavour="needy", sibling="helper")
+    library = {"fastlib/__init__.py": "from fastlib import native", "helper.py": "value = 'own'\nclass H: pass"}
+    helper = "Metadata-Version: 2.1\nName: helper\nVersion: 1\n"
+    library |= {"helper-1.dist-info/METADATA": helper, "helper-1.dist-info/RECORD": "helper.py,,\n"}
+    user = {"app.py": "import helper, fastlib\nassert fastlib.native.sibling is helper\nassert helper.value == 'own'"}
+    lives = []
+    for _ in range(2):
+        root = put(compiled, library, at="fastlib/native", dist=("fastlib", "4.0"), requires=("helper",))
+        record = root / "fastlib-4.0.dist-info/RECORD"
+        record.write_text(
+            "".join(line for line in record.read_text().splitlines(keepends=True) if "helper" not in line)
+        )
+        namespace = biz(user, root)
+        lives.append(namespace.import_module("app").helper)
+        namespace.drop()
+    assert lives[0] is lives[1]
+
+
+def test_compiled_code_gets_its_own_modules_where_the_base_has_the_same_names(compile_native, put, biz, base):
+    base({"helper.py": "value = 'base'", "fastlib/__init__.py": "", "fastlib/part.py": "value = 'base'"})
+    of_base = {name: importlib.import_module(name) for name in ("helper", "fastlib", "fastlib.part")}
+    try:
+        compiled = compile_native(flavour="contested", sibling="fastlib.part")
+        library = {"fastlib/__init__.py": "from fastlib import native", "fastlib/part.py": "value = 'own'"}
+        root = put(compiled, library, at="fastlib/native", dist=("fastlib", "5.0"))
+        fastlib = biz({}, root).import_module("fastlib")
+        assert fastlib.native.sibling.value == "own"
+        assert fastlib.native.sibling is not of_base["fastlib.part"]
+        assert {name: REAL[name] for name in of_base} == of_base
+        assert "fastlib.native" not in REAL
+        assert not withheld
+    finally:
+        for name in of_base:
+            sys.modules.pop(name, None)
+
+
+def test_other_threads_of_the_base_do_not_notice_names_that_are_withheld(biz, base):
+    import pickle
+
+    base({"based_kept/__init__.py": "", "based_kept/part.py": "class P: pass\ndef f():\n import based_kept.part\n"})
+    part = importlib.import_module("based_kept.part")
+    blob = pickle.dumps(part.P())
+    namespace = biz({"based_kept/__init__.py": "", "based_kept/part.py": "class P: pass"})
+    own = namespace.import_module("based_kept.part")
+    results = []
+
+    def elsewhere():
+        scope: dict[str, Any] = {}
+        exec("import based_kept.part as seen", scope)
+        part.f()
+        results.append(scope["seen"] is part)
+        results.append(importlib.import_module("based_kept.part") is part)
+        results.append(sys.modules["based_kept.part"] is part)
+        results.append(sys.modules.get("based_kept.part") is part)
+        results.append(type(pickle.loads(blob)) is part.P)
+        results.append("based_kept.part" in sys.modules and dict(sys.modules)["based_kept.part"] is part)
+        results.append("based_kept.part" not in REAL)
+
+    with withholding({"based_kept"}), withholding({"based_kept"}):
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join(20)
+        with entered(namespace.scope):
+            assert importlib.import_module("based_kept.part") is own
+            assert type(pickle.loads(blob)) is own.P
+    assert results == [True] * 7
+    assert REAL["based_kept.part"] is part
+    assert not withheld
+
+
+def test_the_bases_very_same_content_is_lent(biz):
+    """markupsafe is compiled, and the base (these tests) has it: a biz that brings the same gets the base's."""
+    import markupsafe
+
+    site = Path(markupsafe.__file__).parent.parent
+    units = len(shelf)
+    namespace = biz({"app.py": "import markupsafe\nfrom markupsafe import _speedups"}, _copy_of(site, "markupsafe"))
+    assert namespace.import_module("app").markupsafe is markupsafe
+    assert len(shelf) == units
+
+
+def _copy_of(site, name):
+    root = Path(tempfile.mkdtemp(prefix="lent-"))
+    for path in [site / name, *site.glob(f"{name}-*.dist-info"), *site.glob(f"{name}.libs")]:
+        shutil.copytree(path, root / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return root
+
+
+def _altered(root, name):
+    """Another content of the same library: bytes after the end of a shared library change nothing it does."""
+    for path in root.rglob(f"*{SUFFIX}"):
+        path.write_bytes(path.read_bytes() + b"another build")
+    record = next(root.glob(f"{name}-*.dist-info")) / "RECORD"
+    record.write_text(record.read_text().replace(f"{SUFFIX},sha256=", f"{SUFFIX},sha256=altered"))
+    return root
+
+
+def test_a_private_numpy_is_removed_and_comes_back(biz):
+    """It refuses to be initialised twice, and C code of it imports by name; the base's own stays apart."""
+    numpy = pytest.importorskip("numpy")
+    site = Path(numpy.__file__).parent.parent
+    root = _altered(_copy_of(site, "numpy"), "numpy")
+    text = """
+        import numpy, pickle
+        def use():
+            import numpy.linalg, numpy.random
+            array = pickle.loads(pickle.dumps(numpy.arange(6.0).reshape(2, 3)))
+            return float(numpy.linalg.norm(array)), type(array), int(numpy.random.default_rng(1).integers(10))
+    """
+    arrays = []
+    try:
+        for _ in range(2):
+            namespace = biz({"app.py": text}, root)
+            app = namespace.import_module("app")
+            with entered(namespace.scope):
+                norm, kind, _ = app.use()
+            assert app.use()[0] == norm == pytest.approx(7.416198487)
+            assert kind is not numpy.ndarray
+            arrays.append(kind)
+            dead = namespace.dead_references()
+            namespace.drop()
+            namespace.scope.close()
+            del namespace, app
+            gc.collect()
+            assert [name for name, module in dead if module() is not None] == []
+        assert arrays[0] is arrays[1]
+        assert REAL["numpy"] is numpy
+        assert str(REAL["numpy._core._multiarray_umath"].__file__).startswith(str(site))
+        with as_base():
+            assert current() is None
+            assert numpy.linalg.norm(numpy.arange(3.0)) == pytest.approx(2.2360679)
+    finally:
+        shutil.rmtree(root)

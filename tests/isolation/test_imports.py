@@ -1,0 +1,440 @@
+"""Import statements of a biz's code mean what they mean when the module runs alone."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+import traceback
+from typing import Any
+
+import pytest
+
+from koupleless.context import current, entered
+from koupleless.errors import BizGone, ModuleRefused
+from koupleless.isolation.interpreter import REAL
+
+
+def test_modules_keep_their_plain_names(biz):
+    namespace = biz(
+        {
+            "app/__init__.py": "",
+            "app/models.py": "class User: pass\nimport logging\nname = logging.getLogger(__name__).name\n",
+        }
+    )
+    models = namespace.import_module("app.models")
+    assert models.__name__ == "app.models"
+    assert models.User.__module__ == "app.models"
+    assert models.name == "app.models"
+    assert models.__spec__.name == "app.models"
+    assert models.__file__ == models.__spec__.origin
+    assert models.__file__.endswith("app/models.py")
+
+
+def test_two_bizs_with_one_package_name_do_not_meet(biz):
+    files = {"app/__init__.py": "from . import state", "app/state.py": "value = []"}
+    first, second = biz(files), biz(files)
+    first.import_module("app").state.value.append(1)
+    assert second.import_module("app").state.value == []
+    assert first.import_module("app") is not second.import_module("app")
+    assert "app" not in sys.modules
+    assert "app" not in REAL
+
+
+def test_a_private_library_is_used_instead_of_the_bases(biz, base):
+    base({"based_lib/__init__.py": "version = 1", "based_lib/extra.py": "version = 1"})
+    based_lib: Any = importlib.import_module("based_lib")
+    importlib.import_module("based_lib.extra")
+    namespace = biz(
+        {
+            "based_lib/__init__.py": "version = 2",
+            "app.py": """
+                import based_lib
+                from based_lib import version
+                def late():
+                    import based_lib
+                    return based_lib
+            """,
+        }
+    )
+    app = namespace.import_module("app")
+    assert app.version == 2
+    assert app.late() is not based_lib
+    assert based_lib.version == 1
+    assert based_lib.extra.version == 1
+    with pytest.raises(ModuleRefused, match="owns 'based_lib'"):
+        namespace.import_module("based_lib.extra")
+
+
+def test_a_library_of_the_base_is_the_bases_own_object(biz, base):
+    base({"based_shared.py": "import koupleless.context as c\nloaded_as = c.current()"})
+    namespace = biz({"app.py": "import based_shared"})
+    shared = namespace.import_module("app").based_shared
+    assert shared.loaded_as is None
+    assert sys.modules["based_shared"] is shared
+    assert namespace.import_module("based_shared") is shared
+
+
+def test_the_base_never_finds_modules_of_a_biz(biz):
+    biz({"lonely_app.py": ""}).import_module("lonely_app")
+    with pytest.raises(ModuleNotFoundError):
+        import lonely_app  # type: ignore[import-not-found]  # noqa: F401
+    with pytest.raises(ModuleNotFoundError):
+        __import__("lonely_app")
+
+
+def test_the_standard_library_is_always_the_processs(biz):
+    import json
+
+    namespace = biz({"json.py": "mine = True", "app.py": "import json, os.path\nfrom json import dumps"})
+    app = namespace.import_module("app")
+    assert app.json is json
+    assert app.os is sys.modules["os"]
+    assert app.dumps is json.dumps
+
+
+def test_our_own_package_is_always_the_processs(biz):
+    import koupleless
+
+    namespace = biz({"koupleless/__init__.py": "fake = True", "app.py": "import koupleless, koupleless.context as c"})
+    app = namespace.import_module("app")
+    assert app.koupleless is koupleless
+    assert app.c.current is current
+
+
+def test_a_late_import_works_in_a_thread_without_context(biz):
+    namespace = biz(
+        {
+            "app/__init__.py": "",
+            "app/late.py": "value = 7",
+            "app/main.py": """
+                def work():
+                    from koupleless.context import current
+                    from app.late import value
+                    import app.late as late
+                    import importlib
+                    assert current() is None
+                    assert importlib.import_module(".late", "app") is late
+                    return value
+            """,
+        }
+    )
+    work = namespace.import_module("app.main").work
+    results = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    thread.join(30)
+    assert results == [7]
+
+
+def test_every_form_of_the_statement(biz):
+    namespace = biz(
+        {
+            "app/__init__.py": "top = 1\n__all__ = ['listed', 'top']",
+            "app/listed.py": "",
+            "app/a/__init__.py": "",
+            "app/a/b.py": """
+                import app, app.a, app.a.c as c1
+                from app.a import c as c2
+                from . import c as c3
+                from .c import value
+                from .. import top
+                from ..a.c import value as v2
+                from ...app import top as impossible
+            """,
+            "app/a/c.py": "value = 3",
+            "app/a/d.py": """
+                import app, app.a, app.a.c as c1
+                from app.a import c as c2
+                from . import c as c3
+                from .c import value
+                from .. import top, listed
+                from ..a.c import value as v2
+            """,
+            "star.py": "from app import *",
+        }
+    )
+    d = namespace.import_module("app.a.d")
+    assert d.c1 is d.c2 is d.c3
+    assert (d.value, d.v2, d.top) == (3, 3, 1)
+    assert d.app.a.c is d.c1
+    star = namespace.import_module("star")
+    assert star.listed is d.listed
+    assert star.top == 1
+    with pytest.raises(ImportError, match="attempted relative import beyond top-level package"):
+        namespace.import_module("app.a.b")
+
+
+def test_repeated_statements_see_what_changed(biz):
+    namespace = biz(
+        {
+            "app/__init__.py": "",
+            "app/x.py": "",
+            "main.py": """
+                def get():
+                    import app.x
+                    return app
+                def pick(name):
+                    scope = {}
+                    exec(f"from app.x import {name}", scope)
+                    return scope[name]
+            """,
+        }
+    )
+    main = namespace.import_module("main")
+    first = main.get()
+    assert main.get() is first
+    first.x.late = 1
+    assert main.pick("late") == 1
+    with pytest.raises(ImportError, match="cannot import name 'never'"):
+        main.pick("never")
+    with entered(namespace.scope):
+        del sys.modules["app"]
+        del sys.modules["app.x"]
+    assert main.get() is not first
+
+
+def test_relative_imports_in_functions_are_remembered_and_checked(biz):
+    namespace = biz(
+        {
+            "app/__init__.py": "",
+            "app/m.py": "def __getattr__(name):\n  if name == 'lazy': return 5\n  raise AttributeError(name)\n",
+            "app/n.py": """
+                def f():
+                    from .m import lazy
+                    from . import m
+                    return lazy, m
+                def g():
+                    from .m import missing
+            """,
+        }
+    )
+    n = namespace.import_module("app.n")
+    for _ in range(3):
+        assert n.f() == (5, namespace.import_module("app.m"))
+    for _ in range(2):
+        with pytest.raises(ImportError, match=r"cannot import name 'missing' from 'app.m'"):
+            n.g()
+
+
+def test_an_import_cycle_works_and_a_broken_one_says_so(biz):
+    namespace = biz(
+        {
+            "app/__init__.py": "",
+            "app/a.py": "from app import b\nimport app.b as b2\nx = 1",
+            "app/b.py": "import app.a as a1\nfrom app import a as a2\nfrom . import a as a3\nassert a1 is a2 is a3",
+            "app/c.py": "from app.d import y\nx = 1",
+            "app/d.py": "from app.c import x\ny = 1",
+        }
+    )
+    a = namespace.import_module("app.a")
+    assert a.b is a.b2
+    message = (
+        r"cannot import name 'x' from partially initialized module 'app.c' \(most likely due to a circular import\)"
+    )
+    with pytest.raises(ImportError, match=message):
+        namespace.import_module("app.c")
+
+
+def test_a_failing_import_is_undone(biz, write):
+    root = write({"app/__init__.py": "", "app/bad.py": "import app.good\n1 / 0", "app/good.py": ""})
+    namespace = biz({}, root)
+    with pytest.raises(ZeroDivisionError):
+        namespace.import_module("app.bad")
+    assert "app.bad" not in namespace.table
+    assert "app.good" in namespace.table
+    assert not hasattr(namespace.import_module("app"), "bad")
+    (root / "app/bad.py").write_text("fine = True  # longer, so that the time stamp alone does not decide\n")
+    assert namespace.import_module("app.bad").fine
+    assert namespace.import_module("app").bad.fine
+
+
+def test_a_module_may_put_something_else_in_its_place(biz):
+    namespace = biz(
+        {
+            "app/__init__.py": "",
+            "app/lazy.py": "import sys\nclass L: value = 4\nsys.modules[__name__] = L()",
+            "main.py": "from app import lazy\nimport app.lazy as other\nfrom app.lazy import value",
+        }
+    )
+    main = namespace.import_module("main")
+    assert main.lazy is main.other
+    assert main.value == 4
+
+
+def test_none_in_the_table_blocks_a_name(biz):
+    namespace = biz({"app.py": "", "main.py": "def f():\n import app"})
+    main = namespace.import_module("main")
+    main.f()
+    with entered(namespace.scope):
+        sys.modules["app"] = None  # type: ignore[assignment]
+    with pytest.raises(ModuleNotFoundError, match="import of app halted; None in sys.modules"):
+        main.f()
+    with entered(namespace.scope):
+        del sys.modules["app"]
+    main.f()
+
+
+def test_a_namespace_package_is_shared_by_portions(biz, base):
+    base({"based_ns/one.py": "of = 'base'", "based_ns/both.py": "of = 'base'"})
+    based_ns: Any = importlib.import_module("based_ns")
+    importlib.import_module("based_ns.one")
+    importlib.import_module("based_ns.both")
+    namespace = biz(
+        {
+            "based_ns/two.py": "of = 'biz'",
+            "based_ns/both.py": "of = 'biz'",
+            "app.py": "import based_ns.one, based_ns.two, based_ns.both\nfrom based_ns import one, two, both",
+        }
+    )
+    app = namespace.import_module("app")
+    assert (app.one.of, app.two.of, app.both.of) == ("base", "biz", "biz")
+    assert app.one is based_ns.one
+    assert app.based_ns is not based_ns
+    assert app.based_ns.one is based_ns.one
+    assert not hasattr(based_ns, "two")
+    assert based_ns.both.of == "base"
+
+
+def test_an_old_style_namespace_package_does_not_swallow_the_bases_portions(biz, base):
+    line = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)"
+    base({"based_old/__init__.py": line, "based_old/one.py": "of = 'base'"})
+    one = importlib.import_module("based_old.one")
+    namespace = biz(
+        {
+            "based_old/__init__.py": line,
+            "based_old/two.py": "of = 'biz'",
+            "app.py": "from based_old import one, two",
+        }
+    )
+    app = namespace.import_module("app")
+    assert app.one is one
+    assert app.two.of == "biz"
+
+
+def test_a_name_that_only_the_base_has_below_an_own_package_is_not_leaked(biz, base):
+    base({"based_app/__init__.py": "", "based_app/secret.py": ""})
+    importlib.import_module("based_app.secret")
+    namespace = biz({"based_app/__init__.py": "", "main.py": "def f():\n from based_app import secret"})
+    main = namespace.import_module("main")
+    with pytest.raises(ImportError, match="cannot import name 'secret' from 'based_app'"):
+        main.f()
+    with entered(namespace.scope):
+        assert "based_app.secret" not in sys.modules
+
+
+def test_a_missing_module_says_what_to_do(biz):
+    namespace = biz({"app.py": "import nowhere_to_be_found"}, identity="hello:1.0")
+    with pytest.raises(ModuleRefused) as caught:
+        namespace.import_module("app")
+    assert str(caught.value).startswith("No module named 'nowhere_to_be_found'")
+    assert "neither biz hello:1.0 nor the base has it" in str(caught.value)
+    assert "install it in the base" in str(caught.value)
+    assert caught.value.name == "nowhere_to_be_found"
+    assert caught.value.identity == "hello:1.0"
+    assert isinstance(caught.value, ModuleNotFoundError)
+
+
+def test_an_error_inside_a_library_of_the_base_is_not_mistaken_for_a_missing_module(biz, base):
+    base({"based_broken.py": "import not_there_either"})
+    namespace = biz({"app.py": "import based_broken"})
+    with pytest.raises(ModuleNotFoundError) as caught:
+        namespace.import_module("app")
+    assert caught.value.name == "not_there_either"
+    assert "based_broken.py" in "".join(traceback.format_exception(caught.value))
+
+
+def test_optional_imports_fall_back(biz):
+    namespace = biz(
+        {"app.py": "try:\n import ujson_nowhere as j\nexcept ImportError:\n import json as j\nname = j.__name__"}
+    )
+    assert namespace.import_module("app").name == "json"
+
+
+def test_a_submodule_of_a_module_that_is_no_package(biz):
+    namespace = biz({"app.py": ""})
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'app.x'; 'app' is not a package"):
+        namespace.import_module("app.x")
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'json.nope'"):
+        namespace.import_module("json.nope")
+
+
+def test_tracebacks_show_the_users_code_only(biz):
+    namespace = biz(
+        {
+            "app/__init__.py": "",
+            "app/a.py": "from app import b",
+            "app/b.py": "def fail():\n  raise ValueError('mine')\nfail()",
+            "app/s.py": "import app.syntax",
+            "app/syntax.py": "def (:",
+        }
+    )
+    with pytest.raises(ValueError, match="mine") as caught:
+        namespace.import_module("app.a")
+    frames = [frame.filename.rpartition("/")[2] for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert frames == ["test_imports.py", "a.py", "b.py", "b.py"]
+    with pytest.raises(SyntaxError) as broken:
+        namespace.import_module("app.s")
+    frames = [frame.filename.rpartition("/")[2] for frame in traceback.extract_tb(broken.value.__traceback__)]
+    assert frames == ["test_imports.py", "s.py"]
+    assert str(broken.value.filename).endswith("app/syntax.py")
+
+
+def test_bytecode_is_written_and_used(biz):
+    namespace = biz({"app.py": "x = 1"})
+    app = namespace.import_module("app")
+    assert app.__cached__.endswith(f"app.{sys.implementation.cache_tag}.pyc")
+    assert app.__spec__.loader.get_code("app").co_filename == app.__file__
+
+
+def test_text_that_is_executed_in_a_biz_belongs_to_it(biz):
+    namespace = biz(
+        {
+            "app.py": "x = 1",
+            "main.py": """
+                from collections import namedtuple
+                def run():
+                    scope = {}
+                    exec("import app\\ndef late():\\n import app as a\\n return a", scope)
+                    return scope
+                Point = namedtuple("Point", "x y")
+            """,
+        }
+    )
+    scope = namespace.import_module("main").run()
+    assert scope["late"]() is scope["app"]
+    assert scope["app"] is namespace.import_module("app")
+    assert namespace.import_module("main").Point.__module__ == "main"
+
+
+def test_the_code_of_a_dropped_biz_can_import_nothing(biz):
+    namespace = biz({"app.py": "def f():\n import json\n return json\n", "other.py": ""}, identity="gone:2.0")
+    late = namespace.import_module("app").f
+    late()
+    namespace.drop()
+    with pytest.raises(BizGone, match=r"gone:2\.0 was uninstalled"):
+        late()
+    with pytest.raises(BizGone):
+        namespace.import_module("other")
+
+
+def test_the_program_of_the_base_is_never_delegated(biz):
+    namespace = biz({"app.py": "import __main__, sys\nsame = sys.modules['__main__'] is __main__"})
+    app = namespace.import_module("app")
+    assert app.same
+    assert app.__main__ is not REAL["__main__"]
+    with pytest.raises(ModuleRefused):
+        namespace.import_module("__mp_main__")
+
+
+def test_arguments_that_make_no_sense_are_refused_as_by_python(biz):
+    namespace = biz({"app.py": "do = __import__"})
+    do = namespace.import_module("app").do
+    with pytest.raises(ValueError, match="Empty module name"):
+        do("")
+    with pytest.raises(TypeError):
+        do(3)
+    with pytest.raises(TypeError, match="must be str"):
+        do("json", fromlist=[3])
+    assert do("os.path") is sys.modules["os"]
+    assert do("os.path", fromlist=["join"]) is sys.modules["os.path"]

@@ -1,0 +1,247 @@
+"""``sys.modules``, ``sys.path`` and ``sys.meta_path`` show each biz its own, however they are read or written."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import sys
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from koupleless.context import entered
+from koupleless.isolation.interpreter import REAL
+
+
+@pytest.fixture
+def namespace(biz):
+    made = biz({"app/__init__.py": "", "app/models.py": ""})
+    made.import_module("app.models")
+    return made
+
+
+def test_reading_as_a_biz(namespace):
+    app = namespace.import_module("app")
+    with entered(namespace.scope):
+        modules = sys.modules
+        assert isinstance(modules, dict)
+        assert modules["app"] is app
+        assert modules["json"] is json
+        assert modules.get("app") is app
+        assert modules.get("nothing") is None
+        assert modules.get("nothing", 5) == 5
+        assert "app" in modules
+        assert "nothing" not in modules
+        assert not modules.__contains__(3)
+        with pytest.raises(KeyError):
+            modules["nothing"]
+        for seen in (
+            dict(modules),
+            {**modules},
+            modules.copy(),
+            copy.copy(modules),
+            modules | {},
+            {} | modules,
+            dict(modules.items()),
+            dict(zip(modules.keys(), modules.values(), strict=True)),
+            {name: modules[name] for name in modules},
+            {name: modules[name] for name in reversed(modules)},
+        ):
+            assert type(seen) is dict
+            assert seen["app"] is app
+            assert seen["json"] is json
+            assert len(seen) == len(modules)
+        assert modules == modules.copy()
+        assert modules != {}
+        assert bool(modules)
+        assert "'app'" in repr(modules)
+
+
+def test_reading_as_the_base(namespace):
+    modules = sys.modules
+    assert modules is not REAL
+    assert "app" not in modules
+    assert modules.get("app", 5) == 5
+    with pytest.raises(KeyError):
+        modules["app"]
+    assert dict(modules) == REAL
+    assert list(modules) == list(REAL)
+    assert len(modules) == len(REAL)
+    assert modules["builtins"] is REAL["builtins"]
+    assert namespace.scope is not None
+
+
+def test_writing_as_a_biz(namespace):
+    app, made, other = namespace.import_module("app"), ModuleType("made"), ModuleType("other")
+    with entered(namespace.scope):
+        modules = sys.modules
+        modules["made"] = made
+        assert modules["made"] is made
+        assert modules.setdefault("made", other) is made
+        assert modules.setdefault("set_by_default", other) is other
+        modules.update({"updated": made}, by_keyword=made)
+        modules |= {"merged": made}
+        assert {"made", "updated", "by_keyword", "merged"} <= set(modules)
+        assert modules.pop("made") is made
+        assert modules.pop("made", 5) == 5
+        with pytest.raises(KeyError):
+            modules.pop("made")
+        del modules["merged"]
+        with pytest.raises(KeyError):
+            del modules["merged"]
+        name, _ = modules.popitem()
+        assert name not in modules
+        assert modules.pop("app") is app
+    assert not {"made", "updated", "by_keyword", "merged", "set_by_default"} & set(REAL)
+    assert not {"made", "updated", "by_keyword", "merged"} & set(sys.modules)
+
+
+def test_writing_as_the_base(namespace):
+    made, other = ModuleType("made"), ModuleType("other")
+    sys.modules["made"] = made
+    assert REAL["made"] is made
+    with entered(namespace.scope):
+        assert sys.modules["made"] is made
+    assert sys.modules.setdefault("made", other) is made
+    assert sys.modules.pop("made") is made
+    assert "made" not in REAL
+    sys.modules.update(made=made)
+    name, module = sys.modules.popitem()
+    assert (name, module) == ("made", made)
+    with pytest.raises(KeyError):
+        sys.modules.pop("made")
+    sys.modules["made"] = made
+    del sys.modules["made"]
+    assert "made" not in REAL
+
+
+def test_a_biz_cannot_evict_what_the_base_has(namespace):
+    with entered(namespace.scope):
+        assert sys.modules.pop("json") is json
+        del sys.modules["json"]
+        assert sys.modules["json"] is json
+        with mock.patch.dict(sys.modules, {"json": None, "made_up": ModuleType("made_up")}):
+            assert dict[str, object](sys.modules)["json"] is None
+            with pytest.raises(ModuleNotFoundError, match="halted"):
+                namespace.import_module("json")
+            assert namespace.import_module("made_up").__name__ == "made_up"
+        assert sys.modules["json"] is json
+        assert "made_up" not in sys.modules
+        assert namespace.import_module("app.models").__name__ == "app.models"
+    assert REAL["json"] is json
+
+
+def test_an_alias_that_shared_code_makes_is_the_bizs(namespace, biz):
+    with entered(namespace.scope):
+        sys.modules["MySQLdb_alias"] = json
+    assert namespace.import_module("MySQLdb_alias") is json
+    assert "MySQLdb_alias" not in namespace.table
+    assert "MySQLdb_alias" not in REAL
+    with entered(biz({}).scope):
+        assert "MySQLdb_alias" not in sys.modules
+
+
+def test_code_of_a_biz_sees_its_modules_without_context(biz):
+    namespace = biz(
+        {
+            "app/__init__.py": "",
+            "app/models.py": """
+                import sys
+                def look():
+                    return (
+                        sys.modules[__name__], sys.modules.get(__name__), __name__ in sys.modules,
+                        dict(sys.modules)[__name__], len(sys.modules) == len(list(sys.modules)),
+                    )
+            """,
+        }
+    )
+    models = namespace.import_module("app.models")
+    assert models.look() == (models, models, True, models, True)
+
+
+def test_what_the_base_replaces_is_seen_by_statements_that_ran_before(biz, base):
+    base({"based_swap.py": "value = 1"})
+    namespace = biz({"app.py": "def f():\n import based_swap\n return based_swap.value"})
+    app = namespace.import_module("app")
+    assert [app.f(), app.f()] == [1, 1]
+    other: Any = ModuleType("based_swap")
+    other.value = 2
+    sys.modules["based_swap"] = other
+    assert app.f() == 2
+    del sys.modules["based_swap"]
+    assert app.f() == 1
+
+
+def test_a_biz_extends_its_own_search_path_only(biz, write):
+    extra = write({"added_later.py": "value = 1"})
+    namespace = biz(
+        {
+            "app.py": """
+                import sys
+                def f():
+                    import added_later
+                    return added_later.value
+                def own():
+                    return sys.path[0]
+            """
+        }
+    )
+    app = namespace.import_module("app")
+    before = list(sys.path)
+    with entered(namespace.scope):
+        assert app.own() == namespace.paths[0]
+        assert set(before) <= set(sys.path)
+        sys.path.insert(0, str(extra))
+        assert sys.path[0] == str(extra)
+    assert list(sys.path) == before
+    assert app.f() == 1
+    assert "added_later" not in REAL
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("added_later")
+
+
+@pytest.mark.parametrize("of_biz", [True, False])
+def test_lists_behave_as_lists(namespace, of_biz):
+    path = sys.path
+    with entered(namespace.scope if of_biz else None):
+        kept = list(path)
+        assert isinstance(path, list)
+        assert path == kept
+        assert kept == path
+        assert path != []
+        assert path[:] == kept
+        assert len(path) == len(kept)
+        assert list(reversed(path)) == kept[::-1]
+        assert path + ["x"] == [*kept, "x"]  # noqa: RUF005
+        assert ["x"] + path == ["x", *kept]  # noqa: RUF005
+        assert path * 2 == 2 * path == kept * 2
+        assert path.copy() == copy.copy(path) == copy.deepcopy(path) == kept
+        assert type(copy.copy(path)) is list
+        assert tuple(path) == tuple(kept)
+        assert not path < kept
+        assert path <= kept
+        assert not path > kept
+        assert path >= kept
+        assert repr(path) == repr(kept)
+        try:
+            path.append("z1")
+            path.extend(["z2", "z2"])
+            path += ["z3"]
+            path.insert(0, "z0")
+            assert path.count("z2") == 2
+            assert path.index("z0") == 0
+            path.remove("z2")
+            assert path.pop() == "z3"
+            path[-1] = "z4"
+            assert "z4" in path
+            path.reverse()
+            assert path[0] == "z4"
+            path.sort(key=str)
+            del path[0]
+        finally:
+            path.clear()
+            path[:] = kept
+        assert path == kept

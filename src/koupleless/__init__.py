@@ -1,12 +1,18 @@
 """What the code of a biz may import to ask who it is; it works the same when the module runs alone.
 
 Only names of `koupleless.errors`, `koupleless.biz` and `koupleless.context` may be taken in here: importing any part of
-the package runs this file, so a heavier import would cost the command line and every base.
+the package runs this file, so a heavier import would cost the command line and every base. `config` is found at its
+first use for that reason.
 """
+
+from typing import TYPE_CHECKING
 
 from koupleless.biz import BizId, BizInfo, BizState
 from koupleless.context import carry, current_biz, on_stop
 from koupleless.errors import BizGone, KouplelessError, ModuleRefused, ServiceError
+
+if TYPE_CHECKING:
+    from koupleless.view.config import current_config as config
 
 __all__ = [
     "BizGone",
@@ -17,6 +23,15 @@ __all__ = [
     "ModuleRefused",
     "ServiceError",
     "carry",
+    "config",
     "current_biz",
     "on_stop",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "config":
+        from koupleless.view.config import current_config  # noqa: PLC0415 - see above
+
+        return current_config
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -200,7 +200,7 @@ def test_the_rule_keep_broken_lists_a_failed_module_until_it_is_uninstalled(make
 
 
 def test_a_second_operation_on_an_identity_is_refused_while_the_first_runs(make_world):
-    world = make_world(start_s=5.0)
+    world = make_world(start_s=2.0)
 
     def install() -> None:
         with pytest.raises(StartTimeout):

@@ -1,0 +1,68 @@
+"""What is public, and what importing it costs: both are promises, so both are written down here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import koupleless
+import koupleless.base
+import koupleless.service
+
+PUBLIC = {
+    koupleless: [
+        "BizGone",
+        "BizId",
+        "BizInfo",
+        "BizState",
+        "KouplelessError",
+        "ModuleRefused",
+        "ServiceError",
+        "carry",
+        "config",
+        "current_biz",
+        "on_stop",
+    ],
+    koupleless.service: ["Registration", "ServiceError", "ServiceReference", "offer", "use", "use_all"],
+    koupleless.base: ["Base", "serve"],
+}
+
+
+@pytest.mark.parametrize("namespace", PUBLIC, ids=lambda namespace: namespace.__name__)
+def test_the_public_names_are_exactly_these(namespace):
+    assert sorted(namespace.__all__) == PUBLIC[namespace]
+    assert all(hasattr(namespace, name) for name in namespace.__all__)
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_loads_its_three_light_modules_only():
+    own = {name for name in loaded_by("import koupleless") if name.startswith("koupleless")}
+
+    assert own == {"koupleless", "koupleless.biz", "koupleless.context", "koupleless.errors"}
+
+
+@pytest.mark.parametrize("side", ["koupleless.client", "koupleless.cli.commands"])
+def test_the_control_side_loads_neither_the_runtime_nor_a_web_framework(side):
+    loaded = loaded_by(f"import {side}")
+
+    heavy = {"starlette", "uvicorn", "a2wsgi", "rich", "psutil", "yaml", "asyncio"}
+    rooms = {"base", "arklet", "container", "artifact", "isolation", "ownership", "view", "router", "service"}
+    assert loaded & heavy == set()
+    assert {name for name in loaded if name.startswith("koupleless.") and name.split(".")[1] in rooms} == set()
+
+
+def test_a_base_that_has_installed_nothing_leaves_the_import_system_alone():
+    code = (
+        "import builtins, sys, os, threading, koupleless.base as b\n"
+        "before = (builtins.__import__, type(sys.modules), type(os.environ), threading.Thread.start)\n"
+        "base = b.Base(None)\n"
+        "assert before == (builtins.__import__, type(sys.modules), type(os.environ), threading.Thread.start)\n"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)

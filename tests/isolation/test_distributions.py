@@ -161,7 +161,7 @@ def test_declared_mode(biz, base):
     )
     with pytest.raises(ModuleRefused, match="base's own code"):
         app.own()
-    with pytest.raises(ModuleRefused, match="neither biz shop:1.0 nor the base has it"):
+    with pytest.raises(ModuleRefused, match=r"neither biz shop:1\.0 nor the base has it"):
         namespace.import_module("nothing_at_all")
     with entered(namespace.scope):
         assert importlib.util.find_spec("based_lib") is not None

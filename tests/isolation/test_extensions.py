@@ -10,15 +10,19 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import weakref
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from koupleless.context import as_base, current, entered
-from koupleless.isolation.extensions import is_kept, shelf
+from koupleless.biz import BizId
+from koupleless.context import Scope, as_base, current, entered
+from koupleless.isolation.extensions import is_compiled, shelf
 from koupleless.isolation.interpreter import REAL, withheld, withholding
+from koupleless.isolation.linker import Linker
+from koupleless.isolation.namespace import Namespace
 
 SUFFIX = EXTENSION_SUFFIXES[0]
 
@@ -106,25 +110,57 @@ def put(write):
 
 
 @pytest.mark.parametrize("multi", [True, False])
-def test_a_compiled_module_of_the_bizs_own_code_lives_once(compile_native, put, biz, multi):
+def test_a_compiled_module_of_the_bizs_own_code_lives_once(compile_native, put, multi):
     compiled = compile_native(flavour=f"own{multi}", multi=multi)
     files = {"app/__init__.py": "", "app/main.py": "from app import native\nimport app.native as n\nassert n is native"}
     seen = []
     for _ in range(3):
-        namespace = biz({}, put(compiled, files, at="app/native"))
+        scope = Scope(BizId.parse("own:1"))
+        namespace = Namespace(scope, [str(put(compiled, files, at="app/native"))])
         native = namespace.import_module("app.main").native
         assert native.count() == 1
         assert native.flavour == f"own{multi}"
         assert "app.native" not in REAL
-        assert is_kept(native)
+        assert is_compiled(native)
         assert "app.native" not in namespace.table
+        with entered(namespace.scope):
+            assert sys.modules["app.native"] is native
+            assert importlib.reload(native) is native
         dead = namespace.dead_references()
+        linker = weakref.ref(namespace.scope.facet(Linker))
         namespace.drop()
+        namespace.scope.close()
         seen.append(native)
-        del namespace
+        del namespace, scope
         gc.collect()
         assert [name for name, module in dead if module() is not None] == []
+        assert linker() is None
     assert seen[0] is seen[1] is seen[2]
+
+
+def test_a_compiled_module_that_refers_to_its_package_is_made_anew_for_each_life(compile_native, put, biz):
+    compiled = compile_native(flavour="referring", sibling="app.part")
+    files = {"app/__init__.py": "", "app/part.py": "value = []", "app/main.py": "from app import native, part"}
+    root = put(compiled, files, at="app/native")
+    before = sorted(path.name for path in root.rglob("*") if path.suffix != ".pyc")
+    lives = []
+    for _ in range(3):
+        namespace = biz({}, root)
+        main = namespace.import_module("app.main")
+        assert main.native.sibling is main.part
+        assert main.native.count() == 1
+        assert main.native.__file__ == main.native.__spec__.origin == str(root / f"app/native{SUFFIX}")
+        lives.append(main.native)
+        dead = namespace.dead_references()
+        namespace.drop()
+        del namespace, main
+        gc.collect()
+        assert [name for name, module in dead if module() is not None] == []
+    assert len({id(native) for native in lives}) == 3
+    assert sorted(path.name for path in root.rglob("*") if path.suffix not in {".pyc", ""}) == [
+        name for name in before if "." in name
+    ]
+    assert "app.native" not in REAL
 
 
 def test_different_contents_live_side_by_side(compile_native, put, biz):
@@ -146,7 +182,11 @@ def test_what_the_base_has_loaded_is_handed_to_the_biz(compile_native, put, biz)
         assert namespace.import_module("app.native") is of_base
         assert REAL["based_ext.native"] is of_base
         assert of_base.count() == 1
+        spec: Any = of_base.__spec__
         namespace.drop()
+        assert of_base.flavour == "base first"
+        assert of_base.__spec__ is spec
+        assert str(spec).count("based_ext.native")
     finally:
         sys.path.remove(str(root))
         for name in ("based_ext", "based_ext.native"):
@@ -159,7 +199,7 @@ def test_a_failed_initialisation_is_not_kept(compile_native, put, biz):
     namespace = biz({}, put(compiled, {"app/__init__.py": ""}, at="app/native"))
     with pytest.raises(ModuleNotFoundError, match="nothing_of_the_kind"):
         namespace.import_module("app.native")
-    with pytest.raises(ImportError, match="more than once"):
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_the_kind"):
         namespace.import_module("app.native")
     assert "app.native" not in REAL
 
@@ -379,3 +419,23 @@ def test_a_private_numpy_is_removed_and_comes_back(biz):
             assert numpy.linalg.norm(numpy.arange(3.0)) == pytest.approx(2.2360679)
     finally:
         shutil.rmtree(root)
+
+
+def test_a_copy_is_made_elsewhere_where_the_directory_is_read_only(compile_native, put, biz, monkeypatch):
+    compiled = compile_native(flavour="sealed", sibling="app.part")
+    root = put(compiled, {"app/__init__.py": "", "app/part.py": ""}, at="app/native")
+    biz({}, root).import_module("app.native")
+    copyfile, tried = shutil.copyfile, []
+
+    def refuse(source, target):
+        tried.append(Path(target).parent)
+        if Path(target).parent == root / "app":
+            raise PermissionError(target)
+        return copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", refuse)
+    native = biz({}, root).import_module("app.native")
+    assert native.count() == 1
+    assert native.__file__ == str(root / f"app/native{SUFFIX}")
+    assert len(tried) == 2
+    assert not tried[1].exists()

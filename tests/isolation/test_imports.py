@@ -268,7 +268,7 @@ def test_none_in_the_table_blocks_a_name(biz):
     main.f()
     with entered(namespace.scope):
         sys.modules["app"] = None  # type: ignore[assignment]
-    with pytest.raises(ModuleNotFoundError, match="import of app halted; None in sys.modules"):
+    with pytest.raises(ModuleNotFoundError, match=r"import of app halted; None in sys\.modules"):
         main.f()
     with entered(namespace.scope):
         del sys.modules["app"]
@@ -380,6 +380,37 @@ def test_tracebacks_show_the_users_code_only(biz):
     assert str(broken.value.filename).endswith("app/syntax.py")
 
 
+def test_tracebacks_that_the_bizs_own_code_looks_at_are_clean_too(biz):
+    look = """
+        import importlib, traceback
+        def frames(error):
+            return [f.filename.rpartition("/")[2] for f in traceback.extract_tb(error.__traceback__)]
+        seen = []
+        calls = ("importlib.import_module('app.b')", "__import__('app.b')")
+        for statement in ("import app.b", "from app import b", *calls):
+            try:
+                exec(statement)
+            except ValueError as error:
+                seen.append(frames(error))
+        try:
+            import nowhere_to_be_found
+        except ImportError as error:
+            seen.append(frames(error))
+    """
+    namespace = biz(
+        {"app/__init__.py": "", "app/b.py": "import app.c", "app/c.py": "raise ValueError", "look.py": look}
+    )
+    *of_value, of_import = namespace.import_module("look").seen
+    assert of_value == [["look.py", "<string>", "b.py", "c.py"]] * 4
+    assert of_import == ["look.py"]
+    with entered(namespace.scope):
+        try:
+            importlib.import_module("app.b")
+        except ValueError as error:
+            names = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    assert not [name for name in names if "koupleless/isolation" in name]
+
+
 def test_bytecode_is_written_and_used(biz):
     namespace = biz({"app.py": "x = 1"})
     app = namespace.import_module("app")
@@ -438,3 +469,56 @@ def test_arguments_that_make_no_sense_are_refused_as_by_python(biz):
         do("json", fromlist=[3])
     assert do("os.path") is sys.modules["os"]
     assert do("os.path", fromlist=["join"]) is sys.modules["os.path"]
+
+
+def test_a_loader_of_the_old_kind_still_loads(biz):
+    text = """
+        import sys, types
+        class Old:
+            def find_spec(self, name, path, target=None):
+                from importlib.machinery import ModuleSpec
+                return ModuleSpec(name, self) if name == "app.old" else None
+            def load_module(self, name):
+                module = sys.modules[name] = types.ModuleType(name)
+                module.value = 4
+                return module
+        sys.meta_path.append(Old())
+    """
+    namespace = biz({"app/__init__.py": text, "main.py": "from app import old\nimport app.old as again"})
+    main = namespace.import_module("main")
+    assert main.old.value == 4
+    assert main.again is main.old
+    assert "app.old" not in REAL
+
+
+def test_a_parent_that_takes_no_attributes_is_only_warned_about(biz):
+    text = """
+        import sys
+        class Sealed:
+            __slots__ = ("__dict__",)
+            def __setattr__(self, name, value):
+                raise AttributeError(name)
+        sealed = Sealed()
+        sealed.__dict__.update(globals(), child="taken")
+        sys.modules[__name__] = sealed
+    """
+    namespace = biz({"app/__init__.py": text, "app/child.py": ""})
+    with pytest.warns(ImportWarning, match="Cannot set an attribute on 'app' for child module 'child'"):
+        assert namespace.import_module("app.child").__name__ == "app.child"
+
+
+def test_a_spec_without_loader_is_no_module(biz):
+    text = """
+        import sys
+        from importlib.machinery import ModuleSpec
+        class Empty:
+            def find_spec(self, name, path, target=None):
+                return ModuleSpec(name, None) if name == "empty" else None
+        sys.meta_path.insert(0, Empty())
+        sys.meta_path.insert(0, object())
+    """
+    namespace = biz({"app.py": text})
+    namespace.import_module("app")
+    with pytest.raises(ImportError, match="missing loader"):
+        namespace.import_module("empty")
+    assert "empty" not in namespace.table

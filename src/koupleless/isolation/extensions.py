@@ -8,7 +8,8 @@ namespace of its own that belongs to no biz, and lent to every biz that brings t
 libraries. Its Python modules must come along, since the compiled ones keep references to them for good. Other contents
 of the same distribution stand beside it. Where the base has the very same content, the base's is lent.
 
-A compiled module of a biz's *own code* is kept for its content when it is first loaded and handed out again.
+A compiled module of a biz's *own code* is kept for its content and handed out again, if it stands on its own. If it
+refers to Python code of the biz, every life gets a fresh copy of the file, and the memory of the old one is lost.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ from __future__ import annotations
 import _imp
 import contextlib
 import hashlib
+import itertools
 import os
 import re
+import shutil
+import tempfile
 import threading
-from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Final, Protocol
 
 from koupleless.biz import BizId
 from koupleless.context import Scope
-from koupleless.isolation.interpreter import REAL, bootstrap, restorer, withholding
+from koupleless.isolation.interpreter import all_of_base, restorer, withholding
 from koupleless.isolation.linker import Linker, Locator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
 
     from koupleless.isolation.distributions import Index
 
@@ -39,41 +42,33 @@ if TYPE_CHECKING:
 
 
 class _Kept:
-    """The compiled modules that were loaded for bizs, by content. For the life of the process."""
+    """What was initialised for bizs, by content. For the life of the process."""
 
     def __init__(self) -> None:
-        self.guard = threading.Lock()
+        self.lock = threading.Lock()
         self.modules: dict[str, ModuleType] = {}
-        self.locks: dict[str, Any] = {}
-        self.unfinished: set[str] = set()
-        self.digests: dict[tuple[int, int, int, int], str] = {}
-
-    @contextlib.contextmanager
-    def locked(self, digest: str) -> Iterator[None]:
-        with self.guard:
-            lock = self.locks.setdefault(digest, bootstrap._ModuleLock(digest))  # noqa: SLF001
-        lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+        """Modules that know nothing of the Python code around them, and can be handed to anybody."""
+        self.started: set[str] = set()
+        """Contents that were initialised from the file itself."""
+        self._digests: dict[tuple[int, int, int, int], str] = {}
+        self._copies = itertools.count(1)
 
     def digest(self, path: str) -> str:
         """SHA-256 of a file, remembered for as long as the file looks unchanged. Raises ``OSError``."""
         status = os.stat(path)  # noqa: PTH116 - paths are texts, as in a spec
         key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        known = self.digests.get(key)
+        known = self._digests.get(key)
         if known is None:
             with open(path, "rb") as file:  # noqa: PTH123
-                known = self.digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+                known = self._digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
         return known
 
     def of_base(self, path: str) -> ModuleType | None:
         """The module that the base has loaded from a file of the same content."""
         size = os.stat(path).st_size  # noqa: PTH116
-        for module in list(REAL.values()):
+        for module in list(all_of_base().values()):
             other = getattr(module, "__file__", None)
-            if not isinstance(other, str) or not other.endswith(tuple(EXTENSION_SUFFIXES)):
+            if not isinstance(other, str) or not other.endswith(_SUFFIXES):
                 continue
             try:
                 if os.stat(other).st_size == size and self.digest(other) == self.digest(path):  # noqa: PTH116
@@ -82,63 +77,107 @@ class _Kept:
                 continue
         return None
 
+    @contextlib.contextmanager
+    def copy(self, path: str) -> Iterator[str]:
+        """Another file of the same content, beside the first one where that can be, for what it links to lies there."""
+        name = f".{os.getpid()}-{next(self._copies)}-{os.path.basename(path)}"  # noqa: PTH119
+        made = os.path.join(os.path.dirname(path), name)  # noqa: PTH118, PTH120
+        with contextlib.ExitStack() as stack:
+            try:
+                shutil.copyfile(path, made)
+            except OSError:  # read-only
+                made = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), name)  # noqa: PTH118
+                shutil.copyfile(path, made)
+            stack.callback(os.unlink, made)  # it stays mapped
+            yield made
 
+
+_SUFFIXES: Final = tuple(EXTENSION_SUFFIXES)
 _kept: Final = _Kept()
 
 
-def is_kept(module: object) -> bool:
-    """Whether a module outlives every biz, because it is compiled."""
-    return any(module is kept for kept in _kept.modules.copy().values())
+def is_compiled(module: object) -> bool:
+    """Whether a module comes from a compiled file, whose static data may keep it for good."""
+    return isinstance(getattr(getattr(module, "__spec__", None), "loader", None), ExtensionFileLoader)
+
+
+def let_go(module: ModuleType) -> None:
+    """Make a compiled module forget the Python code around it, if it was loaded for one owner only."""
+    loader = getattr(module.__spec__, "loader", None)
+    if isinstance(loader, KeptExtensionLoader) and not any(module is kept for kept in _kept.modules.copy().values()):
+        module.__dict__.clear()
+
+
+def load_once(spec: ModuleSpec, linker: Linker) -> ModuleSpec | ModuleType:
+    """A compiled module that serves everybody, if the spec means one; else the spec, with a loader of ours if compiled.
+
+    A module that refers to Python code of its own package serves one owner only.
+    """
+    if type(spec.loader) is not ExtensionFileLoader:
+        return spec
+    path = spec.loader.path
+    with _kept.lock:
+        digest = _kept.digest(path)
+        module = _kept.modules.get(digest)
+        if module is None:
+            module = _kept.of_base(path)
+            if module is not None:
+                _kept.started.add(digest)
+        if module is not None and _is_leaf(module, linker, spec.name):
+            return module
+        is_first = digest not in _kept.started
+        _kept.started.add(digest)
+    spec.loader = KeptExtensionLoader(spec.name, path, linker, is_first=is_first)
+    return spec
 
 
 class KeptExtensionLoader(ExtensionFileLoader):
-    """Loads a compiled module for one owner, or hands out the one that was loaded from the same content before.
+    """Loads a compiled module for one owner: from its file, or from a fresh copy, whose static data is its own.
 
-    The interpreter's own table is left as it was: old-style extensions, and all that Cython makes, enter themselves.
+    The interpreter's table is left as it was: old-style extensions, and all that Cython makes, enter themselves.
     """
 
-    def __init__(self, name: str, path: str, linker: Linker) -> None:
+    def __init__(self, name: str, path: str, linker: Linker, *, is_first: bool) -> None:
         super().__init__(name, path)
-        self._linker = linker
+        self._linker: Linker | None = linker
+        self._is_first = is_first
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """See ``importlib.abc.Loader``."""
-        digest = _kept.digest(self.path)
-        with _kept.locked(digest):
-            module = _kept.modules.get(digest) or _kept.of_base(self.path)
-            if module is None:
-                with withholding(self._linker.contested()):
-                    # The second argument is not used, but freed with the call, before any other thread can run.
-                    module = _imp.create_dynamic(spec, restorer(spec.name))
-                _kept.modules[digest] = module
-                _kept.unfinished.add(digest)
-            return module
+        assert self._linker is not None
+        with contextlib.nullcontext(self.path) if self._is_first else _kept.copy(self.path) as path:
+            own = ModuleSpec(spec.name, self, origin=path)
+            with withholding(self._linker.contested()):
+                # The second argument is not used, but freed with the call, before any other thread can run.
+                module = _imp.create_dynamic(own, restorer(spec.name))
+        module.__file__ = self.path
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         """See ``importlib.abc.Loader``."""
-        digest = _kept.digest(self.path)
-        with _kept.locked(digest):
-            if digest not in _kept.unfinished:
-                return
+        linker, self._linker = self._linker, None  # the module may outlive its owner, and its loader with it
+        if linker is None:  # reloaded, which does nothing to compiled modules
+            return
+        with withholding(linker.contested()):
+            restore = restorer(self.name)
             try:
-                with withholding(self._linker.contested()):
-                    restore = restorer(module.__name__)
-                    try:
-                        _imp.exec_dynamic(module)
-                    finally:
-                        del restore
-            except BaseException:
-                _kept.modules.pop(digest, None)
-                raise
+                _imp.exec_dynamic(module)
             finally:
-                _kept.unfinished.discard(digest)
+                del restore
+        if _is_leaf(module, linker, self.name):
+            with _kept.lock:
+                _kept.modules.setdefault(_kept.digest(self.path), module)
 
 
-def keep_compiled(spec: ModuleSpec, linker: Linker) -> ModuleSpec:
-    """The same spec; if it is that of a compiled module, with a loader that initialises its content only once."""
-    if type(spec.loader) is ExtensionFileLoader:
-        spec.loader = KeptExtensionLoader(spec.loader.name, spec.loader.path, linker)
-    return spec
+def _is_leaf(module: ModuleType, linker: Linker, name: str) -> bool:
+    """Whether nothing in the module belongs to Python code of the same package, or of the same owner."""
+    own = module.__name__
+    tops = {own.partition(".")[0], name.partition(".")[0], *linker.own_tops()}
+    for value in list(module.__dict__.values()):
+        of = getattr(value, "__name__" if isinstance(value, ModuleType) else "__module__", None)
+        if isinstance(of, str) and of != own and not of.startswith(own + ".") and of.partition(".")[0] in tops:
+            return False
+    return True
 
 
 # --- distributions -------------------------------------------------------------------------------------------------

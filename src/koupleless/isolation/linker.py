@@ -130,11 +130,14 @@ class Linker:
         # The portions of a namespace package belong to several; what is not the owner's is the base's.
         return not dot or getattr(package, "__file__", None) is not None
 
+    def own_tops(self) -> set[str]:
+        """Top-level names that are the owner's, as far as that is known by now."""
+        return {*self.claims, *(name for name in self.table.copy() if "." not in name)} - _PERSONAL
+
     def contested(self) -> set[str]:
         """Top-level names that are the owner's, and of which the base has something else."""
-        own = {*self.claims, *(name for name in self.table.copy() if "." not in name)} - _PERSONAL
         of_base = all_of_base()
-        return {name for name in own if name in of_base and self.table.get(name) is not of_base[name]}
+        return {name for name in self.own_tops() if name in of_base and self.table.get(name) is not of_base[name]}
 
     # --- changes by code that writes to sys.modules --------------------------------------------------------------
 

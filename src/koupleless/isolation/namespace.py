@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from koupleless.context import as_base, entered
 from koupleless.errors import BizGone, ModuleRefused
 from koupleless.isolation import distributions
-from koupleless.isolation.extensions import is_kept, keep_compiled, shelf
+from koupleless.isolation.extensions import is_compiled, let_go, load_once, shelf
 from koupleless.isolation.imports import importlib_for, install_hooks, remove_hooks
 from koupleless.isolation.interpreter import REAL, bootstrap, clean, is_initialising
 from koupleless.isolation.linker import Linker
@@ -54,12 +54,15 @@ class Namespace:
 
     @property
     def table(self) -> dict[str, ModuleType]:
-        """Name -> module, a copy: what this biz has loaded for itself and what has to be gone after `drop`."""
+        """Name -> module, a copy: what this biz has loaded for itself and what has to be gone after `drop`.
+
+        Compiled modules are left out: static data of their files may keep them, as empty shells, for good.
+        """
         linker = self._linker
         return {
             name: module
             for name, module in cast("dict[str, object]", linker.table.copy()).items()
-            if isinstance(module, ModuleType) and not is_kept(module) and not _is_shared(module, linker)
+            if isinstance(module, ModuleType) and not is_compiled(module) and not _is_shared(module, linker)
         }
 
     @property
@@ -113,6 +116,9 @@ class Namespace:
         has_hooks, self._has_hooks = self._has_hooks, False
         if not has_hooks:
             return
+        for module in self._linker.table.values():
+            if is_compiled(module):
+                let_go(module)
         self._linker.drop()
         prefixes = tuple(os.path.join(path, "") for path in self.paths)  # noqa: PTH118 - prefixes for startswith
         for remembered in (sys.path_importer_cache, linecache.cache):
@@ -195,7 +201,7 @@ class BizFinder:
         path, is_open = (None, True) if parent is None else self._own_portions(parent_name, parent)
         spec = self._find_own(name, path)
         if spec is not None:
-            return self._shared(name, spec) or keep_compiled(spec, self.linker)
+            return self._shared(name, spec) or self._compiled_once(spec)
         if not is_open:
             raise self._refusal(name, f"{self._owner} owns {parent_name!r}, and its files hold no such module")
         if name in NEVER_DELEGATED:
@@ -204,6 +210,12 @@ class BizFinder:
         if parent is None:
             self._of_base.add(name)
         return module
+
+    def _compiled_once(self, spec: ModuleSpec) -> ModuleSpec | ModuleType:
+        found = load_once(spec, self.linker)
+        if not isinstance(found, ModuleSpec):
+            self.linker.table[spec.name] = found
+        return found
 
     # --- what is shared, for it is compiled ----------------------------------------------------------------------
 

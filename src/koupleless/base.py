@@ -50,8 +50,8 @@ class Base:
 
     ``app`` is any ASGI or WSGI application, or ``None`` for a base that has only modules. Its own routes work as
     before; modules answer below their paths, operations reach the base through its arklet. ``name`` overrides that of
-    ``settings``, which are read from the environment and the project's file if they are not given. ``owns_process`` says
-    that nobody minds if the collector stops looking at what is loaded before the first module (``gc.freeze``),
+    ``settings``, which are read from the environment and the project's file if they are not given. ``owns_process``
+    says that nobody minds if the collector stops looking at what is loaded before the first module (``gc.freeze``),
     which keeps an uninstall fast beside a large heap.
 
     Lifetime: made once per process, when the server imports it, which starts nothing; it lives from the server's
@@ -82,7 +82,11 @@ class Base:
         self.container = Container(
             base=_describe(name),
             front=self._front,
-            preparation=Preparation(Store(self._store_dir()), allowed_prefixes=settings.allowed_sources),
+            preparation=Preparation(
+                Store(self._store_dir()),
+                allowed_prefixes=settings.allowed_sources,
+                timeout_s=settings.fetch_timeout_s,
+            ),
             around=Surroundings(
                 stage=self._stage,
                 services=self.services,
@@ -146,11 +150,11 @@ class Base:
         await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
-        self.container.shut()  # first, so that whoever waits for an install still gets an answer
-        self.arklet.stop()
-        self._operations.close()
-        self.container.close()
-        self._closing.close()
+        with self._closing as closing:  # from the last to the first, each whatever the others raise
+            closing.callback(self.container.close)
+            closing.callback(self._operations.close)
+            closing.callback(self.arklet.stop)
+            closing.callback(self.container.shut)  # first, so that whoever waits for an install still gets an answer
 
     def _store_dir(self) -> Path:
         if self.settings.store_dir is not None:

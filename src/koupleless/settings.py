@@ -211,6 +211,8 @@ class BaseSettings:
         _flag, default=False, properties={"sofa.ark.auto.uninstall.when.failed.enable": _inverted_flag}
     )
     """A module that failed to start stays listed as broken; the original's property says the opposite."""
+    fetch_timeout_s: float = _setting(_seconds, 60.0)
+    """How long an artefact may take to arrive from its URL."""
     allowed_sources: tuple[str, ...] = _setting(_list, ())
     """URL prefixes that artefacts may come from; empty allows every location."""
     arklet: ArkletSettings = field(default_factory=ArkletSettings)

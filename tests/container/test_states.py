@@ -14,6 +14,7 @@ from koupleless.errors import (
     BizRepeated,
     ContainerClosed,
     IdentityMismatch,
+    ManifestInvalid,
     MasterBizProtected,
     PathTaken,
     StartFailed,
@@ -266,3 +267,15 @@ def test_the_events_tell_what_happened_in_order(world):
 
     assert [event.kind.value for event in events] == ["installing", "started", "stopping", "stopped"]
     assert [event.number for event in events] == [1, 2, 3, 4]
+
+
+def test_a_module_slimmed_for_a_richer_base_is_refused_before_its_code_runs(world, tmp_path):
+    from koupleless.artifact.build import BaseFacts, Options, build_file
+
+    source = tmp_path / "poor.py"
+    source.write_text('# /// script\n# dependencies = ["nowhere-to-be-found>=2"]\n# ///\nraise SystemExit\n')
+    rich = BaseFacts({"nowhere-to-be-found": "2.1"})
+    built = build_file(source, Options(out=tmp_path, base=rich))
+
+    with pytest.raises(ManifestInvalid, match="nowhere-to-be-found"):
+        world.container.prepare(str(built.path))

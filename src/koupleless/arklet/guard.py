@@ -88,7 +88,7 @@ def check_exposure(address: str, *, token: str | None, insecure: bool) -> None:
     if not insecure:
         raise SettingsError(
             f"the arklet would listen on {address}, where anybody who reaches it could install code: "
-            "set a token, or say that this is meant with insecure"
+            "set a token (--arklet-token-file, KOUPLELESS_ARKLET_TOKEN), or say that this is meant (--arklet-insecure)"
         )
     logger.warning("the arklet listens on %s without a token: anybody who reaches it can install code", address)
 

@@ -19,7 +19,7 @@ from koupleless.arklet.health import Health
 from koupleless.arklet.records import Conflicts, Run, RunRepeated, Runs, describe_error
 from koupleless.biz import BizId, BizState
 from koupleless.container.container import Strategy
-from koupleless.container.memory import resident_bytes
+from koupleless.container.process import resident_bytes
 from koupleless.errors import (
     ArtifactError,
     BizBusy,

@@ -51,12 +51,16 @@ class ArkletServer:
         *,
         allowed_hosts: Iterable[str] = (),
     ) -> None:
-        """``port`` is taken as it is; ``None`` means the first free one of 1238 to 1337."""
+        """``port`` is taken as it is; ``None`` means the first free one of 1238 to 1337.
+
+        Raises ``SettingsError`` if strangers could call, ``BaseStartFailed`` if ``host`` is no address of this machine.
+        """
+        self._family, self._address = _resolve(host)
+        check_exposure(self._address, token=token, insecure=insecure)
         self._operations = operations
         self._host = host
         self._port = port
         self._token = token
-        self._insecure = insecure
         self._allowed_hosts = tuple(allowed_hosts)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -64,13 +68,9 @@ class ArkletServer:
         self._failure: Exception | None = None
 
     def start(self) -> int:
-        """Listen, and return the port.
-
-        Raises ``BaseStartFailed`` if the address or port cannot be had, ``SettingsError`` if strangers could call.
-        """
-        family, address = _resolve(self._host)
-        check_exposure(address, token=self._token, insecure=self._insecure)
-        listener = _listen(family, address, self._port)
+        """Listen, and return the port. Raises ``BaseStartFailed`` if the address or port cannot be had."""
+        address = self._address
+        listener = _listen(self._family, address, self._port)
         port: int = listener.getsockname()[1]
         guard = Guard(bound=address, token=self._token, names=(self._host, *self._allowed_hosts))
         is_ready = threading.Event()

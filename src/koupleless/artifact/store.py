@@ -160,6 +160,11 @@ class Store:
                 dead.append(target)
         return dead
 
+    @property
+    def scratch(self) -> Path:
+        """A directory for work in progress: what a dead process leaves in it is swept away with its session."""
+        return self._session
+
     # --- unpacking -------------------------------------------------------------------------------------------------
 
     def unpack(self, source: BizSource) -> Unpacked:

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Final
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord, advance
 from koupleless.container.events import EventKind, EventLog
 from koupleless.container.life import Life, Surroundings
-from koupleless.container.memory import resident_bytes
-from koupleless.container.process import ProcessHooks
+from koupleless.container.process import ProcessHooks, resident_bytes
 from koupleless.errors import (
     BizBusy,
     BizNotFound,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from koupleless.context import Scope
     from koupleless.router.asgi import Front
     from koupleless.router.gate import Gate
+    from koupleless.router.table import RouteTable
 
 EMBED_MAIN: Final = "embed main"
 """What the field writes where the entry of a base would stand."""
@@ -185,39 +185,29 @@ class Container:
     ) -> Installed:
         """Start ``prepared`` and register it; consumes it in every case.
 
-        Raises ``BizRepeated``, ``BizBusy``, ``PathTaken``, ``ContainerClosed`` (nothing was changed), ``StartFailed``
-        and ``StartTimeout`` (what was done is undone; under the rule ``keep_broken`` the biz stays listed as broken).
+        Raises ``BizRepeated``, ``BizBusy``, ``PathTaken``, ``MasterBizProtected``, ``ContainerClosed`` (nothing was
+        changed), ``StartFailed`` and ``StartTimeout`` (what was done is undone, but the versions that
+        ``UNINSTALL_THEN_INSTALL`` removed stay removed; under the rule ``keep_broken`` the biz stays listed as broken).
         """
         started_at, before, begin = time.time(), resident_bytes(), time.perf_counter()
-        replaced: list[PurgeReport] = []
         with prepared, self._operation(prepared.id, "installBiz"):
-            if strategy is Strategy.UNINSTALL_THEN_INSTALL:
-                replaced += self._clear_the_way(prepared)
-            entry = self._register(prepared, beside=strategy is Strategy.REPLACE)
-            self._start(entry, args=args, envs=envs or {})
-            self._commit(entry, take_over=strategy is Strategy.REPLACE)
+            entry = self._register(prepared, beside=strategy is not Strategy.INSTALL_ONLY)
+            cleared = self._clear_the_way(entry) if strategy is Strategy.UNINSTALL_THEN_INSTALL else []
+            self.events.append(EventKind.INSTALLING, entry.info())
+            others = self._start(entry, args=args, envs=envs or {}, take_over=strategy is Strategy.REPLACE)
             info = entry.info()
             elapsed_ms = round((time.perf_counter() - begin) * 1_000)
             grown = resident_bytes() - before
             self.events.append(EventKind.STARTED, info)
-            if strategy is Strategy.REPLACE:
-                replaced += self._retire_others(entry)
-        return Installed(info, elapsed_ms, started_at, grown, tuple(replaced))
-
-    def _clear_the_way(self, prepared: Prepared) -> list[PurgeReport]:
-        """Uninstall every version of the name; refuses before the first one if any of them is busy."""
-        with self._lock:
-            self._check_path_locked(prepared)
-            old = [entry for entry in self._bizs.values() if entry.id.name == prepared.id.name]
-        with contextlib.ExitStack() as operations:
-            for entry in old:
-                if entry.id != prepared.id:
-                    operations.enter_context(self._operation(entry.id, "uninstallBiz"))
-            return [self._stop(entry) for entry in old]
+            retired = self._retire(entry, others) if strategy is Strategy.REPLACE else []
+        return Installed(info, elapsed_ms, started_at, grown, (*cleared, *retired))
 
     def _register(self, prepared: Prepared, *, beside: bool) -> _Entry:
+        """Reserve the identity and the path; nothing else has been changed yet."""
         entry = _Entry(prepared, normalise_path(prepared.manifest.web_context_path))
         entry.move(BizState.RESOLVED, ChangeReason.CREATED)
+        if entry.id.name == self.base.id.name:
+            raise MasterBizProtected(str(entry.id))
         with self._lock:
             self._check_path_locked(prepared)
             if prepared.id not in self._bizs:
@@ -226,8 +216,30 @@ class Container:
                 self._incoming[prepared.id] = entry
             else:
                 raise BizRepeated(str(prepared.id))
-        self.events.append(EventKind.INSTALLING, entry.info())
         return entry
+
+    def _clear_the_way(self, entry: _Entry) -> list[PurgeReport]:
+        """Uninstall the other versions of the name, and the earlier life of ``entry``'s identity.
+
+        Refuses before the first one if any of them is busy; ``entry`` is not registered any more then.
+        """
+        try:
+            with contextlib.ExitStack() as operations:
+                with self._lock:
+                    old = [other for other in self._versions_locked(entry.id.name) if other is not entry]
+                for other in old:
+                    if other.id != entry.id:
+                        operations.enter_context(self._operation(other.id, "uninstallBiz"))
+                with self._lock:
+                    old = [other for other in old if self._bizs.get(other.id) is other]  # it may have left meanwhile
+                reports = [self._stop(other) for other in old]
+        except BaseException:
+            with self._lock:
+                self._forget_locked(entry)
+            raise
+        with self._lock:
+            self._bizs[entry.id] = self._incoming.pop(entry.id, entry)
+        return reports
 
     def _check_path_locked(self, prepared: Prepared) -> None:
         path = normalise_path(prepared.manifest.web_context_path)
@@ -236,46 +248,57 @@ class Container:
             if is_rival and entry.path == path:
                 raise PathTaken(str(prepared.id), path or "/", str(entry.id))
 
-    def _start(self, entry: _Entry, *, args: Sequence[str], envs: Mapping[str, str]) -> None:
-        self._hooks.install(self._around.stage.loop)
-        entry.life = life = Life(entry.prepared, self._around)
+    def _start(
+        self, entry: _Entry, *, args: Sequence[str], envs: Mapping[str, str], take_over: bool
+    ) -> tuple[_Entry, ...]:
+        """Start a registered entry and commit it; returns the other lives of its name there were at that moment."""
+        life = Life(entry.prepared, self._around)
         try:
+            self._hooks.install(self._around.stage.loop)
+            with self._lock:
+                entry.life = life
             life.start(args=args, envs=envs)
+            return self._commit(entry, take_over=take_over)
         except BaseException as error:
-            life.leave()
-            self._break(entry, error)
+            self._break(entry, error, life.leave())
             raise
 
-    def _break(self, entry: _Entry, error: BaseException) -> None:
+    def _break(self, entry: _Entry, error: BaseException, report: PurgeReport) -> None:
         trace = error.traceback if isinstance(error, StartFailed) else ""
+        detail = str(error) if report.clean else f"{error}; left behind: {report.summary()}"
         with self._lock:
             entry.life = None
             entry.move(BizState.BROKEN, ChangeReason.INSTALL_FAILED, trace or str(error))
             if not self._rules.keep_broken or self._bizs.get(entry.id) is not entry:
                 self._forget_locked(entry)
             info = entry.info()
-        self.events.append(EventKind.START_FAILED, info, str(error))
+        self.events.append(EventKind.START_FAILED, info, detail)
 
-    def _commit(self, entry: _Entry, *, take_over: bool) -> None:
-        """Give a started entry its final state and its route, in one step that nobody sees half done."""
+    def _commit(self, entry: _Entry, *, take_over: bool) -> tuple[_Entry, ...]:
+        """Give a started entry its final state and its route, in one step that nobody sees half done.
+
+        Returns the other lives of its name that were started, or broken, by then. Raises ``ContainerClosed`` if the
+        base is going down.
+        """
         with self._lock:
-            is_late = self._is_closed
-            if not is_late:
-                self._decide_locked(entry, take_over=take_over or self._rules.activate_new)
-        if is_late:
-            assert entry.life is not None
-            entry.life.leave()
-            error = ContainerClosed(f"the base is shutting down; biz {entry.id} was started and is stopped again")
-            self._break(entry, error)
-            raise error
+            if self._is_closed:
+                raise ContainerClosed(f"the base is shutting down; biz {entry.id} was started and is stopped again")
+            others = tuple(
+                other
+                for other in self._versions_locked(entry.id.name)
+                if other is not entry and other.state.is_stoppable
+            )
+            self._decide_locked(entry, take_over=take_over or self._rules.activate_new)
+        return others
 
     def _decide_locked(self, entry: _Entry, *, take_over: bool) -> None:
         active = [e for e in self._versions_locked(entry.id.name) if e.state is BizState.ACTIVATED and e is not entry]
-        replaced: list[_Entry] = []
+        will_answer = not active or take_over or self._rules.activate_many
+        # The only thing here that could fail comes first.
+        table = self._routed_locked(into=entry, away_from=active if take_over else ()) if will_answer else None
         if not active or (self._rules.activate_many and not take_over):
             entry.move(BizState.ACTIVATED, ChangeReason.STARTED)
         elif take_over:
-            replaced = active
             for old in active:
                 old.move(BizState.DEACTIVATED, ChangeReason.SWITCHED, f"switch to new biz {entry.id}")
             entry.move(BizState.ACTIVATED, ChangeReason.STARTED, f"switch from old biz: {active[0].id}")
@@ -285,24 +308,25 @@ class Container:
             del self._incoming[entry.id]
             self._outgoing.append(self._bizs[entry.id])
             self._bizs[entry.id] = entry
-        if entry.state is BizState.ACTIVATED:
-            self._route_locked(into=entry, away_from=replaced)
+        if table is not None:
+            self._front.swap(table)
 
-    def _retire_others(self, entry: _Entry) -> list[PurgeReport]:
-        """Stop what ``entry`` replaced: the other versions of its name, and the earlier life of its own identity.
+    def _retire(self, entry: _Entry, others: Sequence[_Entry]) -> list[PurgeReport]:
+        """Stop what ``entry`` found when it took over, and nothing that came, or was switched to, since.
 
-        A version that another operation is busy with is left to that operation.
+        A version that another operation is busy with is left to that operation, and all are left to `close` if the
+        base is going down.
         """
-        with self._lock:
-            same = [old for old in self._outgoing if old.id == entry.id]
-            self._outgoing = [old for old in self._outgoing if old not in same]
-            others = [
-                old for old in self._versions_locked(entry.id.name) if old is not entry and old.state.is_stoppable
-            ]
-        reports = [self._stop(old) for old in same]
+        reports = []
         for old in others:
-            with contextlib.suppress(BizBusy), self._operation(old.id, "uninstallBiz"):
+            if old.id == entry.id:  # this is that identity's operation
                 reports.append(self._stop(old))
+                continue
+            with contextlib.suppress(BizBusy, ContainerClosed), self._operation(old.id, "uninstallBiz"):
+                with self._lock:
+                    is_left = self._bizs.get(old.id) is old and old.state is not BizState.ACTIVATED
+                if is_left:
+                    reports.append(self._stop(old))
         return reports
 
     # --- uninstall and switch ------------------------------------------------------------------------------------
@@ -326,7 +350,7 @@ class Container:
                 raise IllegalMove(str(entry.id), entry.state.value, BizState.STOPPED.value)
             if entry.state is BizState.ACTIVATED:
                 entry.move(BizState.DEACTIVATED, ChangeReason.KILLING)
-            self._route_locked(away_from=[entry])
+            self._front.swap(self._routed_locked(away_from=[entry]))
             life, entry.life = entry.life, None
             info = entry.info()
         self.events.append(EventKind.STOPPING, info)
@@ -335,12 +359,17 @@ class Container:
             if life is None
             else life.leave()
         )
+        if report.failures:
+            failed = "; ".join(report.failures)
+            with self._lock:
+                entry.move(BizState.BROKEN, ChangeReason.UN_INSTALL_FAILED, failed)
+                info = entry.info()
+            self.events.append(EventKind.STOP_FAILED, info, failed)
         with self._lock:
             entry.move(BizState.STOPPED, ChangeReason.STOPPED)
             self._forget_locked(entry)
             info = entry.info()
-        if report.failures:
-            self.events.append(EventKind.STOP_FAILED, info, "; ".join(report.failures))
+        entry.prepared.discard()
         self.events.append(EventKind.STOPPED, info, report.summary())
         return report
 
@@ -354,15 +383,18 @@ class Container:
             entry = self._entry_locked(biz)
             if not entry.state.is_started:
                 raise IllegalMove(str(biz), entry.state.value, BizState.ACTIVATED.value)
-            if entry.state is BizState.DEACTIVATED:
+            has_changed = entry.state is BizState.DEACTIVATED
+            if has_changed:
                 active = [e for e in self._versions_locked(biz.name) if e.state is BizState.ACTIVATED]
+                table = self._routed_locked(into=entry, away_from=active)
                 for old in active:
                     old.move(BizState.DEACTIVATED, ChangeReason.SWITCHED, f"switch to new version {biz}")
                 message = f"switch from old version: {active[0].id}" if active else ""
                 entry.move(BizState.ACTIVATED, ChangeReason.SWITCHED, message)
-                self._route_locked(into=entry, away_from=active)
+                self._front.swap(table)
             info = entry.info()
-        self.events.append(EventKind.SWITCHED, info)
+        if has_changed:
+            self.events.append(EventKind.SWITCHED, info)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
@@ -370,7 +402,7 @@ class Container:
         """Take no more operations, and give up on bizs that are just starting. Idempotent; `close` has to follow."""
         with self._lock:
             self._is_closed = True
-        self._around.stage.interrupt(ContainerClosed("the base is shutting down"))
+        self._around.stage.interrupt("the base is shutting down")
 
     def close(self, *, timeout_s: float = 30.0) -> None:
         """Shut, wait for running operations, stop every biz and leave the interpreter as it was found.
@@ -378,20 +410,27 @@ class Container:
         An operation that has not ended after ``timeout_s`` seconds is left behind. Idempotent.
         """
         self.shut()
+        self._around.stage.check_thread()
         with self._lock:
             self._idle.wait_for(lambda: not self._busy, timeout_s)
-            entries = [entry for entry in self._bizs.values() if entry.state.is_stoppable]
-        for entry in reversed(entries):
-            self._stop(entry)
-        self._leave_services()
-        self._hooks.remove()
-        self._around.stage.close()
+            entries = [*self._bizs.values(), *self._outgoing]
+        with contextlib.ExitStack() as closing:  # from the last to the first, each whatever the others raise
+            closing.callback(self._around.stage.close)
+            closing.callback(self._hooks.remove)
+            closing.callback(self._leave_services)
+            for entry in entries:
+                if entry.state.is_stoppable:
+                    closing.callback(self._stop, entry)
 
     # --- under the lock ------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _operation(self, biz: BizId, operation: str) -> Iterator[None]:
-        """Hold the identity for one operation. Raises ``BizBusy`` at once if another has it, ``ContainerClosed``."""
+        """Hold the identity for one operation. Raises ``BizBusy`` at once if another has it, ``ContainerClosed``.
+
+        And ``RuntimeError`` on the thread of the event loop, which the operation would wait for.
+        """
+        self._around.stage.check_thread()
         with self._lock:
             if self._is_closed:
                 raise ContainerClosed(f"the base is shutting down; {operation} of {biz} was refused")
@@ -418,18 +457,26 @@ class Container:
         for table in (self._bizs, self._incoming):
             if table.get(entry.id) is entry:
                 del table[entry.id]
+        if entry in self._outgoing:
+            self._outgoing.remove(entry)
 
-    def _route_locked(self, *, into: _Entry | None = None, away_from: Sequence[_Entry] = ()) -> None:
-        """Lead requests to ``into`` instead of the others; a request sees the old table or the new one, never half."""
+    def _routed_locked(self, *, into: _Entry | None = None, away_from: Sequence[_Entry] = ()) -> RouteTable:
+        """A table that leads requests to ``into`` instead of the others.
+
+        Of several active versions the first one answers, as it does by name, and the next one when that leaves.
+        """
         table = self._front.table
         for entry in away_from:
             if entry.gate is not None:
                 table = table.without(entry.gate)
-        if into is not None and into.gate is not None:
-            route = Route.to(into.gate, path=into.path, identity=str(into.id))
+        candidates = [] if into is None else [into]
+        for name in {entry.id.name for entry in away_from}:
+            candidates += [e for e in self._versions_locked(name) if e.state is BizState.ACTIVATED]
+        for entry in candidates:
             # Whoever still has the path is another version of the name: the path was reserved when it registered.
-            table = table.with_route(route, replace=table.owner_of(into.path))
-        self._front.swap(table)
+            if entry not in away_from and entry.gate is not None and table.owner_of(entry.path) is None:
+                table = table.with_route(Route.to(entry.gate, path=entry.path, identity=str(entry.id)))
+        return table
 
     def __repr__(self) -> str:
         with self._lock:

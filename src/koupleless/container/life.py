@@ -6,12 +6,14 @@ and an uninstall take the same way out, and a failure of one step never keeps th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from koupleless.container.entry import load_entry, refuse_application
 from koupleless.container.failure import in_words, own_traceback
 from koupleless.container.stage import DeadlineMissed
 from koupleless.context import Scope, entered
@@ -20,7 +22,6 @@ from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
-from koupleless.router.face import face_of
 from koupleless.router.gate import Gate
 from koupleless.router.lifespan import Lifespan
 from koupleless.view.config import Configuration
@@ -42,6 +43,9 @@ ENTRY_OVERRIDE: Final = "sofa.ark.biz.main.class"
 _GRACE_S: Final = 1.0
 """What a step is given beyond its own deadline to report that it missed it."""
 
+_FLOOR_S: Final = 0.1
+"""What a stop hook is given in any case, however long those before it took."""
+
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
@@ -52,7 +56,7 @@ class Deadlines:
     drain_s: float = 30.0
     """For requests, WebSockets and streams in flight to end by themselves."""
     stop_s: float = 10.0
-    """For the application's shutdown and stop hooks, and again for its threads and tasks."""
+    """For the application's shutdown and stop hooks, and again each for its services, and its threads and tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ class Life:
             face = self._around.stage.run(
                 lambda: self._import(entry), name=f"import {self.biz}", timeout_s=_left(deadline), may_interrupt=True
             )
-            self._start_application(face, deadline)
+            self._start_application(face, entry, deadline)
             del face
         except BaseException as error:  # noqa: BLE001 - whatever a biz raises, SystemExit too, is a failed start
             failure = self._explain(error)
@@ -133,14 +137,19 @@ class Life:
     def _import(self, entry: str) -> Face:
         assert self._namespace is not None
         with entered(self.scope):
-            return face_of(self._namespace.resolve(entry), name=str(self.biz))
+            return load_entry(self._namespace, entry, biz=self.biz)
 
-    def _start_application(self, face: Face, deadline: float) -> None:
+    def _start_application(self, face: Face, entry: str, deadline: float) -> None:
         if face.start is not None:
-            self._call(face.start, name="start", timeout_s=_left(deadline), may_interrupt=True)
+            refuse_application(
+                self._call(face.start, name="start", timeout_s=_left(deadline), may_interrupt=True),
+                entry=entry,
+                biz=self.biz,
+            )
         if face.asgi is not None:
-            lifespan = self._lifespan = Lifespan(face.asgi, scope=self.scope)
+            lifespan = Lifespan(face.asgi, scope=self.scope)
             self.gate = Gate(self.scope, face.asgi, state=lifespan.state)
+            self._lifespan = lifespan
             timeout_s = _left(deadline)
             self._around.stage.call(
                 lambda: lifespan.startup(timeout_s), timeout_s=timeout_s + _GRACE_S, may_interrupt=True
@@ -166,13 +175,16 @@ class Life:
         for step in (
             self._drain,
             self._withdraw_services,
-            self._shut_application_down,
-            self._run_stop_hooks,
+            self._stop_application,
             self._close_entrance,
             self._undo_registrations,
         ):
             self._attempt(step.__name__.strip("_").replace("_", " "), step)
-        return purge(self._let_go(), failures=tuple(self._failures))
+        try:
+            return purge(self._let_go(), failures=tuple(self._failures))
+        except BaseException as error:  # noqa: BLE001 - it looks at objects of anybody's making
+            failures = (*self._failures, f"purge: {in_words(error)}")
+        return PurgeReport(self.biz, clean=False, held=(), undone={}, failures=failures, elapsed_ms=0.0)
 
     def _drain(self) -> None:
         gate, stage, drain_s = self.gate, self._around.stage, self._around.deadlines.drain_s
@@ -182,22 +194,30 @@ class Life:
         if left:
             self._failures.append(f"{left} requests had not ended after {drain_s:g} s and were aborted")
             stop_s = self._around.deadlines.stop_s
-            stage.call(lambda: gate.abort(stop_s), timeout_s=stop_s + _GRACE_S)
+            stubborn = stage.call(lambda: gate.abort(stop_s), timeout_s=stop_s + _GRACE_S)
+            if stubborn:
+                self._failures.append(f"{stubborn} of them ignore that and go on")
 
     def _withdraw_services(self) -> None:
-        self._failures += self._around.services.withdraw(self.scope)
+        """On a thread, because closing them is code of the biz."""
+        services, stop_s = self._around.services, self._around.deadlines.stop_s
+        self._failures += self._around.stage.run(
+            lambda: services.withdraw(self.scope), name=f"withdraw {self.biz}", timeout_s=stop_s
+        )
+
+    def _stop_application(self) -> None:
+        """Its own shutdown, then the stop hooks; one deadline for all."""
+        deadline = time.monotonic() + self._around.deadlines.stop_s
+        self._attempt("shut application down", self._shut_application_down)
+        for hook in self.scope.take_stop_hooks():
+            call = functools.partial(self._call, hook, name="stop", timeout_s=max(_left(deadline), _FLOOR_S))
+            self._attempt(f"stop hook {getattr(hook, '__qualname__', type(hook).__qualname__)}", call)
 
     def _shut_application_down(self) -> None:
         lifespan, self._lifespan = self._lifespan, None
         if lifespan is not None:
             stop_s = self._around.deadlines.stop_s
             self._around.stage.call(lambda: lifespan.shutdown(stop_s), timeout_s=stop_s + _GRACE_S)
-
-    def _run_stop_hooks(self) -> None:
-        stop_s = self._around.deadlines.stop_s
-        for hook in self.scope.take_stop_hooks():
-            name = getattr(hook, "__qualname__", repr(hook))
-            self._attempt(f"stop hook {name}", functools.partial(self._call, hook, name="stop", timeout_s=stop_s))
 
     def _close_entrance(self) -> None:
         gate, self.gate = self.gate, None
@@ -213,20 +233,20 @@ class Life:
         """Drop the last references of ours; the survey remembers, weakly, what has to be gone now."""
         scope, namespace = self.scope, self._namespace
         self._namespace = None
-        survey = Survey(scope, namespace.table if namespace is not None else {})
-        logs = scope.find_facet(LogSpace)
-        if logs is not None:
-            self._attempt("close logs", lambda: self._failures.extend(logs.close()))
-        if namespace is not None:
-            namespace.drop()
-        scope.close()
-        return survey
+        with contextlib.ExitStack() as closing:  # from the last to the first, each whatever the others raise
+            closing.callback(scope.close)
+            if namespace is not None:
+                closing.callback(namespace.drop)
+            logs = scope.find_facet(LogSpace)
+            if logs is not None:
+                closing.callback(self._attempt, "close logs", lambda: self._failures.extend(logs.close()))
+            return Survey(scope, namespace.table if namespace is not None else {})
 
     # --- both ----------------------------------------------------------------------------------------------------
 
     def _call(
         self, function: Callable[[], object], *, name: str, timeout_s: float, may_interrupt: bool = False
-    ) -> None:
+    ) -> object:
         """Call a function of the biz on a thread, as the biz; what it returns is awaited on the loop, if it can be."""
         deadline = time.monotonic() + timeout_s
 
@@ -238,7 +258,10 @@ class Life:
         result = stage.run(as_biz, name=f"{name} {self.biz}", timeout_s=timeout_s, may_interrupt=may_interrupt)
         if inspect.isawaitable(result):
             with entered(self.scope):  # a task inherits the context of whoever asks for it
-                stage.call(lambda: _finish(result), timeout_s=_left(deadline), may_interrupt=may_interrupt)
+                result = stage.call(
+                    functools.partial(_finish, result), timeout_s=_left(deadline), may_interrupt=may_interrupt
+                )
+        return result
 
     def _attempt(self, what: str, step: Callable[[], object]) -> None:
         try:
@@ -251,5 +274,9 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
-async def _finish(result: Awaitable[object]) -> None:
-    await result
+async def _finish(result: Awaitable[object]) -> object:
+    try:
+        return await result
+    except SystemExit as error:
+        # In a task this would end the event loop, and with it every other module.
+        raise RuntimeError(f"called sys.exit({error.code!r})") from error

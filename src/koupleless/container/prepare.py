@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from koupleless.artifact.fetch import fetch
+from koupleless.artifact.slim import BaseFacts, unsatisfied
 from koupleless.artifact.source import source_for
-from koupleless.biz import BizInfo, BizState, StateRecord
-from koupleless.errors import IdentityMismatch
+from koupleless.biz import BizInfo, BizState, Isolation, StateRecord
+from koupleless.errors import IdentityMismatch, ManifestInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,21 +80,37 @@ class Prepared:
 class Preparation:
     """How a base gets its artefacts: where it may take them from, and where it keeps them. Thread-safe."""
 
-    def __init__(self, store: Store, *, allowed_prefixes: Sequence[str] = (), timeout_s: float = 120.0) -> None:
+    def __init__(self, store: Store, *, allowed_prefixes: Sequence[str] = (), timeout_s: float = 60.0) -> None:
         self._store = store
         self._allowed_prefixes = tuple(allowed_prefixes)
         self._timeout_s = timeout_s
+        self._facts = BaseFacts.of_environment()
 
     def prepare(self, url: str, *, expected: BizId | None = None) -> Prepared:
         """Fetch, verify, unpack and parse.
 
         Raises the children of ``ArtifactError``: ``FetchFailed``, ``DigestMismatch``, ``ArchiveRefused``,
-        ``ManifestInvalid``, and ``IdentityMismatch`` when the artefact is not ``expected``.
+        ``ManifestInvalid``, also for an isolation that this base does not offer and for libraries that it was slimmed
+        of and this base lacks, and ``IdentityMismatch`` when the artefact is not ``expected``.
         """
-        with fetch(url, allowed_prefixes=self._allowed_prefixes, timeout_s=self._timeout_s) as path:
+        # Into the store's own scratch space, where a process that dies half way leaves nothing for good.
+        scratch, prefixes = self._store.scratch, self._allowed_prefixes
+        with fetch(url, into=scratch, allowed_prefixes=prefixes, timeout_s=self._timeout_s) as path:
             unpacked = self._store.unpack(source_for(path))
         prepared = Prepared(url, unpacked)
-        if expected is not None and prepared.id != expected:
-            prepared.discard()
-            raise IdentityMismatch(url, expected=str(expected), actual=str(prepared.id))
+        with prepared:
+            if expected is not None and prepared.id != expected:
+                raise IdentityMismatch(url, expected=str(expected), actual=str(prepared.id))
+            if prepared.manifest.isolation is not Isolation.NAMESPACE:
+                wanted = prepared.manifest.isolation.value
+                raise ManifestInvalid(url, [f'isolation = "{wanted}" is not available yet; leave it out'])
+            self._check_base(prepared)
         return prepared
+
+    def _check_base(self, prepared: Prepared) -> None:
+        """Refuse what the base cannot provide for. The base may have gained it since it was looked at last."""
+        if unsatisfied(prepared.manifest, self._facts):
+            self._facts = BaseFacts.of_environment()
+            lacking = unsatisfied(prepared.manifest, self._facts)
+            if lacking:
+                raise ManifestInvalid(prepared.url, lacking)

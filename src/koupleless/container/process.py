@@ -1,4 +1,4 @@
-"""The hooks in the interpreter that isolation, ownership and views need: in with the first biz, out at the end.
+"""What a container does to its process, and knows of it: hooks in with the first biz and out at the end; its memory.
 
 A base that has never installed a module runs on an untouched interpreter. Each room counts its installers, so several
 containers live in one process and the last one to close restores what was there before.
@@ -7,8 +7,10 @@ containers live in one process and the last one to close restores what was there
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.ownership.eventloop import adopt_loop
@@ -20,6 +22,8 @@ from koupleless.view.process import install_guards, remove_guards
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+_STATM: Final = Path("/proc/self/statm")
 
 _PAIRS: tuple[tuple[Callable[[], object], Callable[[], object]], ...] = (
     (install_environ, remove_environ),
@@ -58,3 +62,11 @@ class ProcessHooks:
             removal, self._removal = self._removal, None
         if removal is not None:
             removal.close()
+
+
+def resident_bytes() -> int:
+    """The resident set size of this process in bytes; 0 where the system does not say (anything but Linux)."""
+    try:
+        return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

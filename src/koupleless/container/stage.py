@@ -11,6 +11,8 @@ import concurrent.futures
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from koupleless.errors import ContainerClosed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -33,7 +35,7 @@ class Stage:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own_thread: threading.Thread | None = None
         self._waiting: set[threading.Event] = set()
-        self._interruption: BaseException | None = None
+        self._interruption: str | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -41,8 +43,11 @@ class Stage:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
+                is_running = threading.Event()
+                self._loop.call_soon(is_running.set)
                 self._own_thread = threading.Thread(target=self._loop.run_forever, name="koupleless-stage", daemon=True)
                 self._own_thread.start()
+                is_running.wait()
             return self._loop
 
     def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -52,16 +57,20 @@ class Stage:
                 raise RuntimeError("this container already runs its modules on another event loop")
             self._loop = loop
 
+    def check_thread(self) -> None:
+        """Raise ``RuntimeError`` on the thread of the loop: whoever waits for the loop there waits for himself."""
+        if self._loop is not None and _running_loop() is self._loop:
+            raise RuntimeError("a container operation was called on the event loop it needs; call it from a thread")
+
     def call(self, make: Callable[[], Coroutine[Any, Any, T]], *, timeout_s: float, may_interrupt: bool = False) -> T:
         """Run the coroutine that ``make`` returns on the loop and wait for it here.
 
         Raises ``DeadlineMissed`` after ``timeout_s`` seconds (the coroutine is cancelled then), ``RuntimeError`` when
         called on the loop's own thread or when the loop has ended, and what the coroutine raises. With
-        ``may_interrupt``, also what `interrupt` is given.
+        ``may_interrupt``, also ``ContainerClosed`` after `interrupt`.
         """
+        self.check_thread()
         loop = self.loop
-        if _running_loop() is loop:
-            raise RuntimeError("a container operation was called on the event loop it needs; call it from a thread")
         if loop.is_closed() or not loop.is_running():
             raise RuntimeError("the server's event loop has ended")
         future = asyncio.run_coroutine_threadsafe(make(), loop)
@@ -75,8 +84,8 @@ class Stage:
         """Call ``function`` on a new thread named ``name`` and wait at most ``timeout_s`` seconds.
 
         Returns what it returns and raises what it raises. Raises ``DeadlineMissed`` when it has not ended by then, and,
-        with ``may_interrupt``, what `interrupt` is given; the thread cannot be stopped and goes on as a daemon, holding
-        what it holds.
+        with ``may_interrupt``, ``ContainerClosed`` after `interrupt`; the thread cannot be stopped and goes on as a
+        daemon, holding what it holds.
         """
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         threading.Thread(target=_work, args=(function, outcome), name=name, daemon=True).start()
@@ -87,10 +96,13 @@ class Stage:
             # cycle, or the biz's frames live until the next collection.
             del outcome, function
 
-    def interrupt(self, error: BaseException) -> None:
-        """Raise ``error`` in everybody who waits here and allows it, now or later: the base is going down."""
+    def interrupt(self, reason: str) -> None:
+        """Raise ``ContainerClosed`` in everybody who waits here and allows it, now or later: the base is going down.
+
+        Each gets an exception of his own, for its traceback refers to what he is doing.
+        """
         with self._lock:
-            self._interruption = error
+            self._interruption = reason
             waiting = tuple(self._waiting)
         for alarm in waiting:
             alarm.set()
@@ -108,22 +120,23 @@ class Stage:
             if future.done():
                 return future.result()
             if may_interrupt and self._interruption is not None:
-                raise self._interruption
+                raise ContainerClosed(self._interruption)
             raise DeadlineMissed(f"not finished within {timeout_s:g} s")
         finally:
             with self._lock:
                 self._waiting.discard(alarm)
             del future
 
-    def close(self) -> None:
-        """End the loop if it is our own. Idempotent."""
+    def close(self, *, timeout_s: float = 5.0) -> None:
+        """End the loop if it is our own; one that code of a biz blocks for longer is left to it. Idempotent."""
         with self._lock:
             thread, self._own_thread = self._own_thread, None
             loop = self._loop
         if thread is not None and loop is not None:
             loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+            thread.join(timeout_s)
+            if not thread.is_alive():
+                loop.close()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -1,0 +1,419 @@
+"""What goes wrong in the middle: a failure after each step, operations that meet, code that hangs or exits."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import logging
+import re
+import sys
+import threading
+import time
+import weakref
+
+import pytest
+
+from koupleless.artifact.build import Options, build_file
+from koupleless.biz import BizId, BizState
+from koupleless.container import life as life_module
+from koupleless.container.container import Container, Rules, Strategy
+from koupleless.container.life import Life
+from koupleless.container.process import ProcessHooks
+from koupleless.errors import BizBusy, ContainerClosed, ManifestInvalid, MasterBizProtected, StartFailed
+from koupleless.router.table import RouteTable
+
+ONE, TWO = BizId.parse("hello:1.0"), BizId.parse("hello:1.1")
+
+APP = "async def app(scope, receive, send):\n    if scope['type'] == 'lifespan':\n        raise RuntimeError\n"
+
+
+@pytest.fixture
+def single(tmp_path):
+    """``single(world, source, ...)`` is the URL of a module of one file."""
+
+    def build(source, *, name="single", **options):
+        path = tmp_path / f"{name}.py"
+        path.write_text(source)
+        return str(build_file(path, Options(out=tmp_path / "out", **options)).path)
+
+    return build
+
+
+@pytest.fixture
+def install(world, single):
+    def run(source, *, strategy=Strategy.INSTALL_ONLY, **options):
+        return world.container.install(world.container.prepare(single(source, **options)), strategy=strategy)
+
+    return run
+
+
+def picture(world):
+    """The process, as far as an install could change it."""
+    gc.collect()
+    container = world.container
+    return {
+        "routes": world.front.table.routes,
+        "threads": {t.name for t in threading.enumerate()},
+        "modules": {name for name in list(sys.modules) if name.partition(".")[0] in ("hello", "plain")},
+        "handlers": [*logging.getLogger().handlers],
+        "users": dict(world.store._users),
+        "services": dict(world.services._offers),
+        "tables": (list(container._bizs), dict(container._incoming), list(container._outgoing), dict(container._busy)),
+    }
+
+
+def after(call):
+    """Do it, then fail."""
+
+    def failing(*args, **kwargs):
+        call(*args, **kwargs)
+        raise OSError("injected")
+
+    async def failing_later(*args, **kwargs):
+        await call(*args, **kwargs)
+        raise OSError("injected")
+
+    return failing_later if inspect.iscoroutinefunction(call) else failing
+
+
+STEPS = [
+    (ProcessHooks, "install"),
+    (Life, "_set_up"),
+    (Life, "_import"),
+    (Life, "_start_application"),
+    (Life, "start"),
+    (Container, "_routed_locked"),
+    (RouteTable, "with_route"),
+    *((life_module, name) for name in ("Ledger", "Environment", "Policy", "Namespace", "load_entry")),
+    *((life_module, name) for name in ("refuse_application", "Lifespan", "Gate")),
+    *((getattr(life_module, owner), name) for owner, name in (("Lifespan", "startup"), ("Configuration", "load"))),
+    (life_module.LogSpace, "from_configuration"),
+]
+
+
+@pytest.mark.parametrize("strategy", [Strategy.INSTALL_ONLY, Strategy.REPLACE])
+@pytest.mark.parametrize(("owner", "step"), STEPS, ids=[f"{o.__name__.rpartition('.')[2]}.{s}" for o, s in STEPS])
+def test_a_failure_after_each_step_leaves_the_process_as_it_was(world, monkeypatch, owner, step, strategy):
+    module = {"refuse_application": "plain-1.0"}.get(step, "hello-1.1")
+    if strategy is Strategy.INSTALL_ONLY and "rout" in step:
+        module = "flasky-1.0"  # a second version of hello gets no route
+    world.install("hello-1.0")
+    before = picture(world)
+
+    with monkeypatch.context() as patch:
+        original = getattr(owner, step)
+        patch.setattr(owner, step, after(original))
+        with pytest.raises((StartFailed, OSError), match="injected"):
+            world.install(module, strategy=strategy)
+
+    assert picture(world) == before
+    assert world.states() == {"hello:1.0": "ACTIVATED"}
+    assert world.get("/hello/").json()["version"] == "1.0"
+    world.install(module, strategy=strategy)
+
+
+def test_an_uninstall_gives_its_place_in_the_store_back(world):
+    world.install("hello-1.0")
+    assert len(world.store._users) == 1
+
+    world.container.uninstall(ONE)
+
+    assert world.store._users == {}
+
+
+def test_a_replacement_that_finishes_late_does_not_stop_what_was_switched_to_since(world, monkeypatch):
+    world.install("hello-1.0")
+    committed, go_on = threading.Event(), threading.Event()
+    retire = Container._retire
+
+    def waiting(self, *args):
+        committed.set()
+        go_on.wait(10)
+        return retire(self, *args)
+
+    monkeypatch.setattr(Container, "_retire", waiting)
+    first = threading.Thread(
+        target=lambda: world.install("hello-1.1", strategy=Strategy.REPLACE), name="first", daemon=True
+    )
+    first.start()
+    committed.wait(10)
+    world.container.switch(ONE)
+    go_on.set()
+    first.join()
+
+    assert world.states()["hello:1.0"] == "ACTIVATED"
+    assert world.get("/hello/").json()["version"] == "1.0"
+
+
+def test_many_concurrent_replacements_leave_one_that_answers(world):
+    world.artefact("hello-1.0"), world.artefact("hello-1.1")
+    problems = []
+
+    def work(directory):
+        for _ in range(8):
+            try:
+                world.install(directory, strategy=Strategy.REPLACE)
+            except BizBusy:
+                pass
+            except Exception as error:  # noqa: BLE001 - asserted below
+                problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(d,)) for d in ("hello-1.0", "hello-1.1") * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert problems == []
+    assert list(world.states().values()).count("ACTIVATED") == 1
+    assert world.get("/hello/").status_code == 200
+    assert world.container._outgoing == []
+
+
+def test_uninstall_then_install_whose_start_fails_removes_the_old_one_and_says_so(world, install):
+    install(APP, version="1")
+
+    with pytest.raises(StartFailed):
+        install("raise OSError('no')", version="2", strategy=Strategy.UNINSTALL_THEN_INSTALL)
+
+    assert world.states() == {}
+    kinds = [event.kind.value for event in world.container.events.after(2)]
+    assert kinds == ["stopping", "stopped", "installing", "start failed"]
+
+
+def test_uninstall_then_install_takes_the_same_identity_again(world):
+    world.install("hello-1.0")
+
+    installed = world.install("hello-1.0", strategy=Strategy.UNINSTALL_THEN_INSTALL)
+
+    assert len(installed.replaced) == 1
+    assert world.states() == {"hello:1.0": "ACTIVATED"}
+    assert world.container._incoming == {}
+
+
+def test_uninstall_then_install_holds_its_path_while_it_clears_the_way(world, install, single, monkeypatch):
+    install(APP, version="1", web_context_path="/old")
+    rival = world.container.prepare(single(APP, name="rival", web_context_path="/new"))
+    refused = []
+    stop = Container._stop
+
+    def stopping(self, entry):
+        with pytest.raises(Exception, match="wants the path /new") as caught:
+            self.install(rival)
+        refused.append(caught.type)
+        return stop(self, entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Container, "_stop", stopping)
+        install(APP, version="2", web_context_path="/new", strategy=Strategy.UNINSTALL_THEN_INSTALL)
+
+    assert len(refused) == 1
+    assert world.states() == {"single:2": "ACTIVATED"}
+
+
+def test_uninstall_then_install_beside_a_busy_version_changes_nothing(world):
+    world.install("hello-1.0")
+    with world.container._operation(ONE, "switchBiz"), pytest.raises(BizBusy):
+        world.install("hello-1.1", strategy=Strategy.UNINSTALL_THEN_INSTALL)
+
+    assert world.states() == {"hello:1.0": "ACTIVATED"}
+
+
+def test_a_version_on_another_path_moves_the_route_with_the_switch(world, install):
+    install(APP, version="1", web_context_path="/one")
+    second = install(APP, version="2", web_context_path="/two")
+    assert [route.path for route in world.front.table.routes] == ["/one"]
+
+    world.container.switch(second.info.id)
+
+    assert [route.path for route in world.front.table.routes] == ["/two"]
+
+
+def test_of_several_active_versions_the_next_one_answers_when_the_first_leaves(make_world):
+    world = make_world(rules=Rules(activate_many=True))
+    world.install("hello-1.0")
+    world.install("hello-1.1")
+    assert world.get("/hello/").json()["version"] == "1.0"
+    assert world.container.locate("hello")[0] == ONE
+
+    world.container.uninstall(ONE)
+
+    assert world.get("/hello/").json()["version"] == "1.1"
+
+
+def test_a_function_that_returns_an_application_was_meant_as_a_factory(world, install):
+    source = f"{APP}\ndef create_app():\n    return app\n"
+
+    with pytest.raises(StartFailed, match=r"to serve that, write 'single:create_app\(\)'"):
+        install(source, entry="single:create_app")
+    with pytest.raises(StartFailed, match=r"to serve that, write 'single:create\(\)'"):
+        install(f"{APP}\nasync def create():\n    return app\n", entry="single:create")
+
+    assert install(source, entry="single:create_app()").info.state is BizState.ACTIVATED
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("single:nope", r"has no 'nope' in single, which its entry 'single:nope' names; correct entry.*offers app"),
+        ("singel:app", r"has no module 'singel', which its entry 'singel:app' names"),
+        ("single.more:app", r"has no module 'single.more'"),
+        ("single:NAME", r"which is str: neither an application nor a function.*offers app"),
+        ("single:nothing()", r"which returned NoneType, no application"),
+    ],
+)
+def test_an_entry_that_is_wrong_says_what_to_change(world, install, entry, said):
+    with pytest.raises(StartFailed, match=said) as caught:
+        install(f"{APP}\nNAME = 'x'\ndef nothing(): ...\n", entry=entry)
+
+    assert "Traceback" not in str(caught.value)
+    assert world.states() == {}
+
+
+def test_an_attribute_error_of_the_modules_own_is_told_as_it_is(world, install):
+    with pytest.raises(StartFailed, match="AttributeError: 'int' object has no attribute 'nope'"):
+        install("def app():\n    return (1).nope\n", entry="single:app()")
+
+
+def test_process_isolation_is_refused_before_any_code_runs_or_anything_is_removed(world, tmp_path):
+    from koupleless.artifact.build import build_project
+
+    project = tmp_path / "hello"
+    project.mkdir()
+    marker = tmp_path / "ran"
+    (project / "hello.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    (project / "pyproject.toml").write_text(
+        "[project]\nname = 'hello'\nversion = '2'\n[tool.koupleless.module]\nentry = 'hello'\nisolation = 'process'\n"
+    )
+    url = str(build_project(project, Options(out=tmp_path)).path)
+    world.install("hello-1.0")
+
+    with pytest.raises(ManifestInvalid, match='isolation = "process" is not available yet'):
+        world.container.prepare(url)
+
+    assert not marker.exists()
+    assert len(world.store._users) == 1
+
+
+def test_a_module_cannot_take_the_name_of_the_base(world, install):
+    with pytest.raises(MasterBizProtected):
+        install(APP, name="base")
+
+    assert world.states() == {}
+
+
+def hooked(code):
+    return f"{APP}\nimport koupleless, time\nimport koupleless.service\n{code}\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("koupleless.on_stop(lambda: time.sleep(30))", "not finished within"),
+        ("@koupleless.on_stop\ndef end(): raise SystemExit(3)", "SystemExit: 3"),
+        ("@koupleless.on_stop\nasync def end(): raise SystemExit(3)", r"called sys.exit\(3\)"),
+        ("koupleless.service.offer(object(), name='x', on_close=lambda: time.sleep(30))", "not finished within"),
+        ("for _ in range(5): koupleless.on_stop(lambda: time.sleep(30))", "not finished within"),
+    ],
+    ids=["hangs", "exits", "exits on the loop", "service hangs", "many hang"],
+)
+def test_stop_code_that_hangs_or_exits_is_bounded_and_told(make_world, single, code, said):
+    world = make_world(stop_s=0.5)
+    installed = world.container.install(world.container.prepare(single(hooked(code))))
+
+    begin = time.monotonic()
+    report = world.container.uninstall(installed.info.id)
+
+    assert time.monotonic() - begin < 3
+    assert any(re.search(said, failure) for failure in report.failures), report.failures
+    assert world.states() == {}
+    failed = [event for event in world.container.events.after(0) if event.kind.value == "stop failed"]
+    assert [event.info.state for event in failed] == [BizState.BROKEN]
+    assert world.install("hello-1.0").info.state is BizState.ACTIVATED
+
+
+def test_operations_on_the_thread_of_the_loop_are_refused_and_change_nothing(world, single):
+    world.install("hello-1.0")
+    prepared = world.container.prepare(single(APP))
+
+    async def on_loop(operation):
+        operation()
+
+    for operation in (
+        lambda: world.container.install(prepared),
+        lambda: world.container.uninstall(ONE),
+        world.container.close,
+    ):
+        with pytest.raises(RuntimeError, match="call it from a thread"):
+            world.stage.call(lambda op=operation: on_loop(op), timeout_s=5)
+    assert world.states() == {"hello:1.0": "ACTIVATED"}
+    assert world.get("/hello/").status_code == 200
+
+
+def test_installs_that_are_interrupted_by_the_end_keep_nothing_of_their_modules(world, monkeypatch):
+    made = []
+    start = Life._start_application
+
+    def watching(self, face, *rest):
+        made.append(weakref.ref(face.asgi))
+        return start(self, face, *rest)
+
+    monkeypatch.setattr(Life, "_start_application", watching)
+    errors = []
+
+    def work():
+        with pytest.raises(StartFailed) as caught:
+            world.install("hanging-1.0")
+        errors.append(str(caught.value))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not made:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    world.container.close()
+    thread.join()
+    gc.collect()
+
+    assert "the base is shutting down" in errors[0]
+    assert made[0]() is None
+    with pytest.raises(ContainerClosed):
+        world.install("hello-1.0")
+
+
+def test_a_switch_that_changes_nothing_is_no_event(world):
+    world.install("hello-1.0")
+    world.container.switch(ONE)
+
+    assert [event.kind.value for event in world.container.events.after(0)] == ["installing", "started"]
+
+
+def test_the_own_loop_of_a_stage_can_be_called_at_once():
+    from koupleless.container.stage import Stage
+
+    async def nothing():
+        return 1
+
+    for _ in range(200):
+        stage = Stage()
+        assert stage.call(nothing, timeout_s=5) == 1
+        stage.close()
+
+
+def test_what_one_biz_raises_at_the_end_does_not_keep_the_others(world, monkeypatch):
+    world.install("hello-1.0")
+    world.install("plain-1.0")
+    stop = Container._stop
+
+    def failing(self, entry):
+        stop(self, entry)
+        if entry.id.name == "plain":
+            raise OSError("injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Container, "_stop", failing)
+        with pytest.raises(OSError, match="injected"):
+            world.container.close()
+
+    assert world.states() == {}
+    assert "ModuleView" not in type(sys.modules).__name__

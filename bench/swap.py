@@ -50,7 +50,8 @@ def main(swaps: int) -> None:
             for number in range(swaps + 1)
         ]
         client.install(artefacts[0].as_uri())
-        until, failures = threading.Event(), []
+        until = threading.Event()
+        failures: list[str] = []
         streams: list[list[float]] = [[], []]
 
         async def load() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
+import importlib
 import logging
+import os
 import sys
 import threading
 
@@ -56,14 +59,15 @@ def test_two_modules_with_the_same_top_level_package_do_not_meet(world):
 
 
 def test_closing_the_container_leaves_the_interpreter_as_it_was(make_world):
-    import builtins
-    import importlib
-    import os
-
-    before = (sys.modules, builtins.__import__, importlib._bootstrap._gcd_import, os.environ, threading.Thread.start)
+    before = what_hooks_replace()
     world = make_world()
     world.install("hello-1.0")
+    assert what_hooks_replace() != before
     world.container.close()
 
-    after = (sys.modules, builtins.__import__, importlib._bootstrap._gcd_import, os.environ, threading.Thread.start)
-    assert all(one is other for one, other in zip(before, after, strict=True))
+    assert all(one is other for one, other in zip(before, what_hooks_replace(), strict=True))
+
+
+def what_hooks_replace() -> list[object]:
+    find_and_load = vars(importlib._bootstrap)["_find_and_load"]
+    return [sys.modules, builtins.__import__, find_and_load, type(os.environ), threading.Thread.start]

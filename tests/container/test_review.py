@@ -21,6 +21,7 @@ from koupleless.container.life import Life
 from koupleless.container.process import ProcessHooks
 from koupleless.errors import BizBusy, ContainerClosed, ManifestInvalid, MasterBizProtected, StartFailed
 from koupleless.router.table import RouteTable
+from koupleless.view.logspace import LogSpace
 
 ONE, TWO = BizId.parse("hello:1.0"), BizId.parse("hello:1.1")
 
@@ -87,7 +88,7 @@ STEPS = [
     *((life_module, name) for name in ("Ledger", "Environment", "Policy", "Namespace", "load_entry")),
     *((life_module, name) for name in ("refuse_application", "Lifespan", "Gate")),
     *((getattr(life_module, owner), name) for owner, name in (("Lifespan", "startup"), ("Configuration", "load"))),
-    (life_module.LogSpace, "from_configuration"),
+    (LogSpace, "from_configuration"),
 ]
 
 

@@ -53,7 +53,7 @@ app = Base(inner, name="shop")
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory) -> Path:
+def sources(tmp_path_factory):
     directory = tmp_path_factory.mktemp("sources")
     (directory / "asgi_base.py").write_text(ASGI_BASE)
     (directory / "wsgi_base.py").write_text(WSGI_BASE)
@@ -62,7 +62,7 @@ def sources(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def base(serve, sources) -> BaseProcess:
+def base(serve, sources):
     return serve("asgi_base:app", cwd=sources)
 
 

@@ -1,7 +1,11 @@
-"""Real processes: a base, and the same applications alone; every one is ended when its test module is done."""
+"""Real processes: a base, and the same applications alone; every one is ended when its test module is done.
+
+And a base without a process, for what is asked of its insides: `Inside`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -9,14 +13,26 @@ import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from koupleless.artifact.build import Options, build_project
+from koupleless.artifact.store import Store
+from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
+from koupleless.container.container import EMBED_MAIN, Container, Rules
+from koupleless.container.life import Deadlines, Surroundings
+from koupleless.container.prepare import Preparation
+from koupleless.container.stage import Stage
+from koupleless.router.asgi import Front
+from koupleless.service.registry import Registry
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from koupleless.ownership.purge import PurgeReport
 
 
 def free_port() -> int:
@@ -87,8 +103,8 @@ class BaseProcess(Process):
         assert done.returncode == status, f"{command}: {done.stdout}{done.stderr}\n{self.log.read_text()}"
         return done.stdout
 
-    def get(self, path: str, **options: object) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=30, **options)  # type: ignore[arg-type]
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=30, **options)
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +136,83 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ba
     yield start
     for process in running:
         process.end()
+
+
+class Inside:
+    """A container in this process: requests go straight into its front, and an uninstall shows its purge report."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.stage = Stage()
+        self.front = Front()
+        services = Registry()
+        record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
+        self.container = Container(
+            base=BizInfo(BizId.of("base", "1.0.0"), BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
+            front=self.front,
+            preparation=Preparation(Store(directory / "store")),
+            around=Surroundings(
+                stage=self.stage, services=services, deadlines=Deadlines(start_s=30.0, drain_s=5.0, stop_s=5.0)
+            ),
+            rules=Rules(),
+        )
+
+    def build(
+        self, name: str, version: str, files: Mapping[str, str], *, needs: Sequence[str] = (), entry: str = "app:app"
+    ) -> Path:
+        """The artefact of a project of these files."""
+        project = self.directory / f"{name}-{version}"
+        for place, text in files.items():
+            (project / place).parent.mkdir(parents=True, exist_ok=True)
+            (project / place).write_text(text)
+        head = f"[project]\nname = {name!r}\nversion = {version!r}\ndependencies = {list(needs)!r}\n"
+        module = f"[tool.koupleless.module]\nentry = {entry!r}\n"
+        (project / "pyproject.toml").write_text(head + module)
+        return build_project(project, Options(out=self.directory / "dist")).path
+
+    def install(self, artefact: Path, **options: Any) -> None:
+        self.container.install(self.container.prepare(str(artefact)), **options)
+
+    def uninstall(self, identity: str) -> PurgeReport:
+        return self.container.uninstall(BizId.parse(identity))
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[InsideClient]:
+        """A client that keeps cookies."""
+        transport = httpx.ASGITransport(self.front, raise_app_exceptions=False)
+        client = httpx.AsyncClient(transport=transport, base_url="http://base", timeout=30)
+        try:
+            yield InsideClient(self.stage, client)
+        finally:
+            self.stage.call(client.aclose, timeout_s=30)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        with self.client() as client:
+            return client.request("GET", path, **options)
+
+
+class InsideClient:
+    """Asks a base of this process."""
+
+    def __init__(self, stage: Stage, client: httpx.AsyncClient) -> None:
+        self._stage = stage
+        self._client = client
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return self._stage.call(lambda: self._client.request(method, path, **options), timeout_s=30)
+
+
+@pytest.fixture(scope="module")
+def inside_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
+    """A container in this process, and what it has built, for all tests of a module."""
+    world = Inside(tmp_path_factory.mktemp("inside"))
+    yield world
+    world.container.close()
+
+
+@pytest.fixture
+def inside(inside_all: Inside) -> Iterator[Inside]:
+    """The same for one test, which finds it empty, whatever failed before."""
+    yield inside_all
+    for info in inside_all.container.bizs():
+        inside_all.container.uninstall(info.id)

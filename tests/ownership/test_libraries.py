@@ -301,3 +301,77 @@ def test_overloads_the_biz_declared_are_forgotten_and_the_base_s_stay(biz: TinyB
     assert report.clean, report
     assert report.undone == {"overload": 2}
     assert len(typing.get_overloads(mine)) == 2
+
+
+def test_overloads_of_methods_and_what_decorators_note_on_them_are_forgotten(biz: TinyBiz) -> None:
+    biz.run(
+        """
+        import typing
+
+        def field(): ...
+
+        class Maker:
+            @typing.overload
+            @staticmethod
+            def make(x: int) -> int: ...
+            @typing.overload
+            @classmethod
+            def other(cls, x: int) -> int: ...
+
+        @typing.dataclass_transform(field_specifiers=(field,))
+        @typing.overload
+        def f(x: int) -> int: ...
+        """
+    )
+    report = biz.leave()
+
+    assert report.clean, report
+    assert report.undone == {"overload": 4}
+
+
+def test_sqlalchemy_listeners_are_removed_and_the_base_s_stay(biz: TinyBiz) -> None:
+    from sqlalchemy import create_engine, event, text
+    from sqlalchemy.orm import Session
+
+    engine = create_engine("sqlite://")
+    heard: list[str] = []
+
+    def mine(*_: object) -> None:
+        heard.append("base")
+
+    event.listen(engine, "before_cursor_execute", mine)
+    event.listen(Session, "after_begin", mine)
+    biz.run(
+        """
+        from sqlalchemy import event
+        from sqlalchemy.orm import Session
+
+        class Own(Session):
+            pass
+
+        def hear(*_):
+            heard.append("biz")
+
+        event.listen(engine, "before_cursor_execute", hear)
+        event.listen(Session, "after_begin", hear)
+        event.listen(Own, "before_flush", hear)
+        """,
+        engine=engine,
+        heard=heard,
+    )
+
+    def use() -> list[str]:
+        heard.clear()
+        with Session(engine) as session:
+            session.execute(text("select 1"))
+        return heard
+
+    try:
+        assert use() == ["base", "biz", "base", "biz"]
+        report = biz.leave()
+        assert report.clean, report
+        assert report.undone["sqlalchemy listener"] == 3
+        assert use() == ["base", "base"]
+    finally:
+        event.remove(Session, "after_begin", mine)
+        engine.dispose()

@@ -117,18 +117,27 @@ def _weakly(thing: Any) -> Callable[[], Any]:
 
 def sweep(survey: Survey) -> dict[str, int]:
     """Take the biz out of the caches of libraries the base shares; returns how many entries of each kind."""
-    return {"pydantic generic": _sweep_pydantic(survey), "overload": _sweep_overloads(survey)}
+    return {
+        "pydantic generic": _sweep_pydantic(survey),
+        "overload": _sweep_overloads(survey),
+        "sqlalchemy listener": _sweep_sqlalchemy(survey),
+    }
 
 
 def _sweep_overloads(survey: Survey) -> int:
     # typing.get_overloads() finds the variants of a function by the names of its module and of itself, so the entry of
-    # one module called ``app.models`` may hold functions of several bizs and of the base.
+    # one module called ``app.models`` may hold functions of several bizs and of the base. A variant may be a static or
+    # class method. ``overload`` returns the same function each time; what another decorator notes on that stays there.
     registry: dict[str, dict[str, dict[int, Any]]] = getattr(typing, "_overload_registry", {})
-    count = 0
+    notes: dict[str, Any] = vars(getattr(typing, "_overload_dummy", _sweep_overloads))
+    foreign = [name for name, note in list(notes.items()) if survey.reaches_deeply(note)]
+    for name in foreign:  # __dataclass_transform__
+        notes.pop(name, None)
+    count = len(foreign)
     for module in survey.names & registry.keys():
         functions = registry[module]
         for name, variants in list(functions.items()):
-            doomed = [line for line, variant in list(variants.items()) if survey.owns(variant)]
+            doomed = [line for line, variant in list(variants.items()) if survey.reaches(variant)]
             for line in doomed:
                 variants.pop(line, None)
             count += len(doomed)
@@ -149,3 +158,26 @@ def _sweep_pydantic(survey: Survey) -> int:
     for key in doomed:
         data.pop(key, None)
     return len(doomed)
+
+
+def _sweep_sqlalchemy(survey: Survey) -> int:
+    # What listens on a class stands in a dictionary with weak keys, also when the class is the biz's own; the listener
+    # refers to the module, and the module to the class, so the entry keeps itself.
+    registry = sys.modules.get("sqlalchemy.event.registry")
+    collections: dict[Any, dict[Any, Any]] = getattr(registry, "_collection_to_key", {})
+    count = 0
+    for reference, listeners in list(collections.items()):
+        collection = reference()
+        doomed = [listener for known in list(listeners) if survey.reaches(listener := known())]
+        if collection is None or not doomed:
+            continue
+        by_class = getattr(collection, "_clslevel", None)
+        kept = [collection.listeners] if by_class is None else list(by_class.values())
+        for listener in doomed:
+            for entries in kept:
+                if listener in entries:
+                    entries.remove(listener)
+            getattr(collection, "propagate", set()).discard(listener)
+        registry._clear(collection, doomed)  # type: ignore[union-attr]  # noqa: SLF001 - as its own clear() does
+        count += len(doomed)
+    return count

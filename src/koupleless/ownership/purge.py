@@ -126,9 +126,13 @@ def _explain(survey: Survey, failures: list[str]) -> tuple[Held, ...]:
         failures.append(f"explaining what is held: {in_words(error)}")
     alive = survey.alive()
     fallback = next(iter(chains.values()), ())
+    things: dict[str, list[Any]] = {}
+    for name, thing in survey.survivors():
+        things.setdefault(name, []).append(thing)
     held = []
+    ends = time.monotonic() + EXPLAIN_BUDGET_S
     for module, names in alive.items():
-        size = _size(survey, [thing for name, thing in survey.survivors() if name == module])
+        size = _size(survey, things.pop(module, [])) if time.monotonic() < ends else None
         whole = [module] if module in names else names
         held += [Held(name, chains.get(module, fallback), size) for name in whole]
     return tuple(held)

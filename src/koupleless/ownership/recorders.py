@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.ownership import interpreter, libraries, threads
+from koupleless.ownership import adapters, interpreter, libraries, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class Patches:
         self._applied = kept[::-1]
 
 
-_RECORDERS: Final = (threads, interpreter, libraries)
+_RECORDERS: Final = (threads, interpreter, libraries, adapters)
 
 _lock = threading.Lock()
 _patches: Final = Patches()

@@ -1,0 +1,3 @@
+from .one import NAME as FIRST
+
+NAME = FIRST + " two"

@@ -67,7 +67,7 @@ def app(environ, start_response):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("place")
-    settings = f'[base]\nstart-timeout = {START_TIMEOUT}\nstore-dir = "{directory}/store"\n'
+    settings = f'[base]\nstart-timeout = {START_TIMEOUT}\nfetch-timeout = 6\nstore-dir = "{directory}/store"\n'
     (directory / "koupleless.toml").write_text(settings)
     return directory
 
@@ -969,7 +969,6 @@ def test_a_download_without_end_is_cut(base: BaseProcess, web: Web) -> None:
 
 
 @pytest.mark.usefixtures("kept")
-@pytest.mark.timeout(200)
 def test_a_url_that_answers_slowly_or_not_at_all_is_given_up_and_nobody_waits_for_it(
     base: BaseProcess, web: Web
 ) -> None:

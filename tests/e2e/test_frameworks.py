@@ -18,6 +18,9 @@ from koupleless.artifact.build import Options, build_project
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# An application need not close its databases; that they are collected, and say so from 3.13 on, is what we are after.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+
 BIZS = Path(__file__).parent.parent / "bizs"
 
 # --- Django --------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sys
@@ -219,6 +220,10 @@ def soon(holds: Callable[[], bool]) -> bool:
     return True
 
 
+def has_done(server: str) -> bool:
+    return bool(httpx.get(f"{server}/done").json() == ["words"])
+
+
 def test_a_fastapi_application_with_all_that_a_tutorial_shows(deployed, run_alone):
     alone = run_alone(
         lambda port: [sys.executable, "-m", "uvicorn", "shop.main:app", "--port", str(port)], BIZS / "fastapi-shop"
@@ -228,7 +233,7 @@ def test_a_fastapi_application_with_all_that_a_tutorial_shows(deployed, run_alon
     assert asked(url, FASTAPI, "/fastapi-shop") == asked(alone.url, FASTAPI, "")
 
     for server in (url, alone.url):
-        assert soon(lambda server=server: httpx.get(f"{server}/done").json() == ["words"])
+        assert soon(functools.partial(has_done, server))
     schema = httpx.get(f"{url}/openapi.json").json()
     assert schema.pop("servers") == [{"url": "/fastapi-shop"}]
     assert schema == httpx.get(f"{alone.url}/openapi.json").json()

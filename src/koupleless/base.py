@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
+import socket
 import tempfile
 import time
 from pathlib import Path
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from koupleless.router.gate import Receive, Send
 
 __all__ = ["Base", "serve"]
-
-logger = logging.getLogger("koupleless")
 
 BASE_VERSION: Final = "1.0.0"
 """The version of every base, as the field has it: bases are released by other means than modules."""
@@ -135,10 +133,9 @@ class Base:
 
     def _install_static(self, url: str) -> None:
         try:
-            installed = self.container.install(self.container.prepare(url))
+            self.container.install(self.container.prepare(url))
         except KouplelessError as error:
             raise BaseStartFailed(f"static module {url} was not installed: {error}") from error
-        logger.info("installed %s in %d ms", installed.info.id, installed.elapsed_ms)
 
     def _static_modules(self) -> list[str]:
         found = list(self.settings.modules)
@@ -181,9 +178,13 @@ def _describe(name: str) -> BizInfo:
 
 
 def serve(app: object, settings: BaseSettings) -> int:
-    """Serve ``app`` as a base with uvicorn until a signal ends it; returns the exit status of the process."""
+    """Serve ``app`` as a base with uvicorn until a signal ends it; returns the exit status of the process.
+
+    Raises ``BaseStartFailed`` for an address or port that cannot be had, before anything is started.
+    """
     import uvicorn  # noqa: PLC0415 - inside somebody else's server it is not needed
 
+    _check_port(settings.host, settings.port)
     server = uvicorn.Server(
         uvicorn.Config(
             Base(app, settings=settings, owns_process=True),
@@ -197,3 +198,17 @@ def serve(app: object, settings: BaseSettings) -> int:
     signal.signal(signal.SIGTERM, lambda *_: None)
     server.run()
     return 0 if server.started else 1
+
+
+def _check_port(host: str, port: int) -> None:
+    """The server would find out too, but only after the base has started, and without advice."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise BaseStartFailed(
+                f"the base cannot listen on {host} port {port}: {reason}; choose another with --port or --host"
+            ) from error

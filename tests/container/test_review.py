@@ -20,6 +20,7 @@ from koupleless.container.container import Container, Rules, Strategy
 from koupleless.container.life import Life
 from koupleless.container.process import ProcessHooks
 from koupleless.errors import BizBusy, ContainerClosed, ManifestInvalid, MasterBizProtected, StartFailed
+from koupleless.isolation.namespace import Namespace
 from koupleless.router.table import RouteTable
 from koupleless.view.logspace import LogSpace
 
@@ -85,10 +86,11 @@ STEPS = [
     (Life, "start"),
     (Container, "_routed_locked"),
     (RouteTable, "with_route"),
-    *((life_module, name) for name in ("Ledger", "Environment", "Policy", "Namespace", "load_entry")),
+    *((life_module, name) for name in ("Ledger", "Environment", "Policy", "load_entry")),
     *((life_module, name) for name in ("refuse_application", "Lifespan", "Gate")),
     *((getattr(life_module, owner), name) for owner, name in (("Lifespan", "startup"), ("Configuration", "load"))),
     (LogSpace, "from_configuration"),
+    (Namespace, "__init__"),
 ]
 
 

@@ -237,3 +237,24 @@ def test_static_modules_are_there_when_the_base_is(serve, sources, tmp_path):
     process = serve("asgi_base:app", "--module", str(BIZS / "hello-1.0"), cwd=sources)
 
     assert process.get("/hello/").json()["version"] == "1.0"
+
+
+def test_a_taken_port_is_refused_before_anything_is_started(serve, sources):
+    running = serve("asgi_base:app", cwd=sources)
+    command = [sys.executable, "-m", "koupleless", "serve", "asgi_base:app", "--port", str(running.port)]
+
+    done = subprocess.run(command, cwd=sources, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode != 0
+    assert f"port {running.port}: Address already in use; choose another with --port" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "arklet listens" not in done.stderr
+
+
+def test_the_log_of_a_base_tells_what_happened_to_its_modules(base, hello):
+    base.arkctl("undeploy", "hello")
+    base.arkctl("deploy", str(BIZS / "hello-1.0"))
+
+    said = base.log.read_text()
+    assert "biz hello:1.0: started" in said
+    assert "biz hello:1.0: stopped (clean)" in said

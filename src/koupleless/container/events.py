@@ -7,6 +7,7 @@ follower can neither delay nor break an operation.
 from __future__ import annotations
 
 import enum
+import logging
 import threading
 import time
 from collections import deque
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from koupleless.biz import BizInfo
+
+logger = logging.getLogger("koupleless")
 
 KEPT: Final = 1_000
 """How many past events can still be asked for."""
@@ -30,6 +33,9 @@ class EventKind(enum.Enum):
     STOPPING = "stopping"
     STOP_FAILED = "stop failed"
     STOPPED = "stopped"
+
+
+_BAD: Final = frozenset({EventKind.START_FAILED, EventKind.STOP_FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,9 @@ class EventLog:
         self._last = 0
 
     def append(self, kind: EventKind, info: BizInfo, detail: str = "") -> None:
-        """Add what just happened and wake those who wait for it."""
+        """Add what just happened, also to the base's log, and wake those who wait for it."""
+        level = logging.WARNING if kind in _BAD else logging.INFO
+        logger.log(level, "biz %s: %s%s", info.id, kind.value, f" ({detail})" if detail else "")
         with self._grown:
             self._last += 1
             self._events.append(BizEvent(self._last, time.time_ns() // 1_000_000, kind, info, detail))

@@ -231,7 +231,7 @@ class Life:
 
     def _let_go(self) -> Survey:
         """Drop the last references of ours; the survey remembers, weakly, what has to be gone now."""
-        scope, namespace = self.scope, self._namespace
+        scope, namespace = self.scope, self.scope.find_facet(Namespace)
         self._namespace = None
         with contextlib.ExitStack() as closing:  # from the last to the first, each whatever the others raise
             closing.callback(scope.close)

@@ -245,3 +245,32 @@ def test_lists_behave_as_lists(namespace, of_biz):
             path.clear()
             path[:] = kept
         assert path == kept
+
+
+STRUCT = """
+    from __future__ import annotations
+    from typing import ClassVar
+    import msgspec
+
+    class Order(msgspec.Struct):
+        names: ClassVar[dict[str, str]] = {"a": "b"}
+        amount: int = 1
+    """
+
+
+def test_c_code_that_takes_sys_modules_for_a_dictionary_finds_a_module_that_is_being_loaded(biz):
+    made = biz({"app/__init__.py": "", "app/orders.py": STRUCT})
+
+    assert made.import_module("app.orders").Order().amount == 1
+    assert dict.get(sys.modules, "app.orders") is None
+
+
+def test_such_c_code_finds_the_modules_of_the_base_too(namespace, write, monkeypatch):
+    monkeypatch.syspath_prepend(str(write({"based_orders.py": STRUCT})))
+
+    module = importlib.import_module("based_orders")
+
+    assert module.Order().amount == 1
+    assert dict.get(sys.modules, "based_orders") is module
+    del sys.modules["based_orders"]
+    assert dict.get(sys.modules, "based_orders") is None

@@ -34,6 +34,39 @@ def is_initialising(module: object) -> bool:
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
+views: Final[list[dict[str, ModuleType]]] = []
+"""What stands at ``sys.modules`` while there are bizs. Its methods answer by context, but C code that takes it for an
+ordinary dictionary (msgspec does, for a class whose annotations are texts) reads what is stored in it: the modules of
+the base, and a module of a biz while its code runs."""
+
+
+def store(name: str, module: ModuleType) -> None:
+    """Let C code that reads ``sys.modules`` past its methods see a module of the base."""
+    for view in views:
+        dict.__setitem__(view, name, module)
+
+
+def unstore(name: str) -> None:
+    """The opposite of `store`."""
+    for view in views:
+        dict.pop(view, name, None)
+
+
+@contextlib.contextmanager
+def stored(name: str, module: ModuleType) -> Iterator[None]:
+    """Let that code see a module of a biz in the place of the base's, while the module's own code runs."""
+    before = [(view, dict.get(view, name, _ABSENT)) for view in views]
+    store(name, module)
+    try:
+        yield
+    finally:
+        for view, module_before in before:
+            if module_before is _ABSENT:
+                dict.pop(view, name, None)
+            else:
+                dict.__setitem__(view, name, module_before)
+
+
 withheld: Final[dict[str, tuple[ModuleType, int]]] = {}
 """Names of the base that are out of the interpreter's table for a moment: the module, and for how many."""
 

@@ -22,7 +22,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 from koupleless.context import current, entered
 from koupleless.errors import BizGone
-from koupleless.isolation.interpreter import REAL, all_of_base, bootstrap, clean, is_c_call, is_initialising, restorer
+from koupleless.isolation.interpreter import (
+    REAL,
+    all_of_base,
+    bootstrap,
+    clean,
+    is_c_call,
+    is_initialising,
+    restorer,
+    stored,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -268,7 +277,8 @@ class Linker:
         tracked.append(child)
         try:
             if spec.loader is not None:
-                spec.loader.exec_module(module)
+                with stored(name, module):
+                    spec.loader.exec_module(module)
             elif spec.submodule_search_locations is None:
                 raise ImportError("missing loader", name=name)  # noqa: TRY301 - undone as any failure
         except BaseException:

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
 
 from koupleless.context import current
-from koupleless.isolation.interpreter import REAL, all_of_base, of_base, withheld
+from koupleless.isolation.interpreter import REAL, all_of_base, of_base, store, unstore, views, withheld
 from koupleless.isolation.linker import asking, base_changed, linker_of
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class ModulesView(dict[str, "ModuleType"]):
             linker.take(name)
             return
         del REAL[name]
+        unstore(name)
         base_changed(name)
 
     def pop(self, name: str, default: Any = _ABSENT, /) -> Any:
@@ -83,6 +84,7 @@ class ModulesView(dict[str, "ModuleType"]):
             if default is _ABSENT:
                 raise
             return default
+        unstore(name)
         base_changed(name)
         return module
 
@@ -202,6 +204,7 @@ def _enter(linker: Linker | None, name: str, module: ModuleType) -> None:
         return
     is_other = REAL.get(name, module) is not module
     REAL[name] = module
+    store(name, module)
     if is_other:
         base_changed(name)
 
@@ -341,6 +344,9 @@ class Views:
             "path": (sys.path, ListView(sys.path, lambda linker: linker.search_path)),
             "meta_path": (sys.meta_path, ListView(sys.meta_path, lambda linker: linker.meta_path)),
         }
+        self._modules = cast("ModulesView", self._placed["modules"][1])
+        dict.update(self._modules, REAL)
+        views.append(self._modules)
         for name, (_, view) in self._placed.items():
             setattr(sys, name, view)
 
@@ -349,3 +355,5 @@ class Views:
         for name, (original, view) in self._placed.items():
             if getattr(sys, name) is view:
                 setattr(sys, name, original)
+        views[:] = [view for view in views if view is not self._modules]
+        dict.clear(self._modules)

@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import enum
 import http.client
+import signal
 import tempfile
+import threading
 import time
 import urllib.parse
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from koupleless.wire.replies import InstallData, decode_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
 
     from koupleless.artifact.build import Built
     from koupleless.client import ArkletClient
@@ -309,13 +312,17 @@ class Deployment:
                 for line in report(error):
                     self._say(line)
 
-        deploy()
         wanted = watchfiles.DefaultFilter(
             ignore_dirs=(*watchfiles.DefaultFilter.ignore_dirs, "dist", "build", ".ruff_cache")
         )
-        for changes in watchfiles.watch(directory, watch_filter=wanted, debounce=200, step=20):
-            if path.is_dir() or any(Path(changed) == path for _, changed in changes):
-                deploy()
+        with _interrupts() as interrupted:
+            deploy()
+            for changes in watchfiles.watch(
+                directory, watch_filter=wanted, debounce=200, step=20, stop_event=interrupted, raise_interrupt=False
+            ):
+                if path.is_dir() or any(Path(changed) == path for _, changed in changes):
+                    deploy()
+        raise KeyboardInterrupt
 
     def _extras(self) -> dict[str, object]:
         strategies = {"replace-all": "uninstallThenInstall"}
@@ -414,6 +421,26 @@ class Deployment:
             time.sleep(_POLL_S)
 
 
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, besides raising ``KeyboardInterrupt``, while the context lasts.
+
+    An exception alone can be lost: raised inside a callback from compiled code, as the watcher's is, it has nobody to
+    rise to. For the main thread alone, as everything that handles signals.
+    """
+    interrupted = threading.Event()
+
+    def interrupt(signal_number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.default_int_handler(signal_number, frame)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _named(identity: BizId | None) -> dict[str, str]:
     return {"bizName": identity.name, "bizVersion": identity.version} if identity else {}
 
@@ -448,7 +475,6 @@ class _OneFileServer:
     def __enter__(self) -> Self:
         import hashlib  # noqa: PLC0415 - for bases elsewhere alone
         import secrets  # noqa: PLC0415
-        import threading  # noqa: PLC0415
 
         if not self._path.is_file():
             raise ArtifactError(f"{self._path} is a directory, which a base elsewhere cannot fetch: build an artefact")

@@ -155,6 +155,25 @@ class TestFiles:
         aside += [".venv/lib/x.py", "build/hello/app.py", "dist/old.py", "hello.egg-info/PKG-INFO", "README.md"]
         assert self.found(tmp_path, [*files, *aside]) == {"hello/app.py", "models.py", "more/__init__.py"}
 
+    @pytest.mark.parametrize("source", ["", "src/"])
+    def test_a_namespace_package_whose_python_lies_deeper_is_found_in_both_layouts(
+        self, tmp_path: Path, source: str
+    ) -> None:
+        places = {"hello/app.py", "near/x.py", "spread/deep/deeper/x.py", "spread/deep/deeper/x.txt"}
+        assert self.found(tmp_path, [f"{source}{place}" for place in places]) == places
+
+    def test_a_source_directory_of_nothing_but_a_deep_namespace_package_is_found(self, tmp_path: Path) -> None:
+        text = LEAST.replace("hello.app:app", "spread.deep.deeper.x:app")
+        write(tmp_path, text, ["src/spread/deep/deeper/x.py"])
+        assert set(find_files(read_project(tmp_path))) == {"spread/deep/deeper/x.py"}
+
+    def test_an_environment_is_no_namespace_package_whatever_it_is_called(self, tmp_path: Path) -> None:
+        files = ["hello/app.py", "mine/pyvenv.cfg", "mine/bin/activate_this.py", "mine/lib/x.py"]
+        assert self.found(tmp_path, files) == {"hello/app.py"}
+
+    def test_directories_that_no_import_can_name_are_no_packages(self, tmp_path: Path) -> None:
+        assert self.found(tmp_path, ["hello/app.py", "fixtures/set-one/make.py", "my-data/make.py"]) == {"hello/app.py"}
+
     def test_a_module_of_one_file_is_found(self, tmp_path: Path) -> None:
         write(tmp_path, LEAST.replace("hello.app:app", "example:app"), ["example.py"])
         assert set(find_files(read_project(tmp_path))) == {"example.py"}

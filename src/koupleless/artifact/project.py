@@ -50,6 +50,7 @@ _LEFTOVERS: Final = (
     "*_cache",
 )
 _CONFIG: Final = "config"
+_ENVIRONMENT_MARK: Final = "pyvenv.cfg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +243,9 @@ def _dynamic_version(root: Path, document: Mapping[str, Any], entry: str | None)
 def find_files(project: Project) -> dict[str, Path]:
     """The files of the module: place in the artefact -> file on disk, sorted.
 
-    Every package and module below ``src/`` (or, without it, beside ``pyproject.toml``) with its data files, the
-    ``config`` directory, and what ``include`` names; without what ``exclude`` matches. Raises ``BuildFailed`` if the
-    entry's package is not among them.
+    Every package and module below ``src/`` (or, without it, beside ``pyproject.toml``) with its data files, namespace
+    packages among them, the ``config`` directory, and what ``include`` names; without what ``exclude`` matches.
+    Raises ``BuildFailed`` if the entry's package is not among them.
     """
     root = project.root
     source = root / "src" if _has_python(root / "src") else root
@@ -280,7 +281,18 @@ def _is_excluded(place: str, path: Path, project: Project) -> bool:
 
 
 def _has_python(directory: Path) -> bool:
-    return directory.is_dir() and (any(directory.glob("*.py")) or any(directory.glob("*/*.py")))
+    """Whether anything below can be imported: Python files, however deep, in directories whose names can stand there.
+
+    A package without ``__init__.py`` is one all the same, and may hold nothing but further ones. A virtual environment
+    is not looked into: what lies there is other people's.
+    """
+    for _, directories, names in os.walk(directory):
+        if _ENVIRONMENT_MARK in names:
+            directories.clear()
+        elif any(name.endswith(".py") for name in names):
+            return True
+        directories[:] = [name for name in directories if name.isidentifier() and not _is_leftover(name)]
+    return False
 
 
 def _tops(source: Path, *, is_root: bool, entry: str) -> Iterator[Path]:
@@ -293,10 +305,7 @@ def _tops(source: Path, *, is_root: bool, entry: str) -> Iterator[Path]:
         elif name.startswith(".") or _is_leftover(name):
             continue
         elif path.is_dir():
-            is_package = name.isidentifier() and (
-                (path / "__init__.py").is_file() or (not is_root and _has_python(path))
-            )
-            if is_package and not (is_root and name in _NOT_OURS):
+            if name.isidentifier() and not (is_root and name in _NOT_OURS) and _has_python(path):
                 yield path
         elif name.endswith(".py") and not (is_root and any(fnmatch.fnmatchcase(name, text) for text in _NOT_MODULES)):
             yield path

@@ -5,17 +5,13 @@ import codecs
 import copyreg
 import gc
 import linecache
-import locale
 import os
-import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 import warnings
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -337,44 +333,3 @@ def test_source_lines_of_the_biz_leave_the_line_cache(biz: TinyBiz) -> None:
     del module
     biz.leave()
     assert "/biz/lines.py" not in linecache.cache
-
-
-# --- what is the whole process's ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("call", "look"),
-    [
-        ("signal.signal(signal.SIGUSR1, reach)", lambda: signal.getsignal(signal.SIGUSR1)),
-        ("socket.setdefaulttimeout(5)", socket.getdefaulttimeout),
-        ("locale.setlocale(locale.LC_ALL, 'C.UTF-8')", lambda: locale.setlocale(locale.LC_ALL)),
-        ("threading.settrace(reach)", threading.gettrace),
-        ("threading.setprofile(reach)", threading.getprofile),
-    ],
-)
-def test_a_process_wide_setting_is_ignored_with_a_warning_that_names_the_biz(
-    biz: TinyBiz, call: Any, look: Any
-) -> None:
-    before = look()
-    with pytest.warns(
-        RuntimeWarning, match=r"biz tiny:1\.0 called .* which concerns the whole process; it was ignored"
-    ):
-        biz.run(call, signal=signal, socket=socket, locale=locale, threading=threading)
-    assert look() == before
-    assert biz.leave().clean
-
-
-def test_asking_for_a_process_wide_setting_is_no_change(biz: TinyBiz) -> None:
-    module = biz.run("answer = locale.setlocale(locale.LC_ALL), locale.setlocale(locale.LC_CTYPE, None)", locale=locale)
-    assert module.answer == (locale.setlocale(locale.LC_ALL), locale.setlocale(locale.LC_CTYPE))
-
-
-def test_a_biz_may_not_change_the_working_directory_and_the_base_may(
-    biz: TinyBiz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = Path.cwd()
-    with pytest.raises(PermissionError, match=r"biz tiny:1\.0 may not change the working directory"):
-        biz.run("os.chdir('/')", os=os)
-    assert Path.cwd() == before
-    monkeypatch.chdir(tmp_path)
-    assert Path.cwd() == tmp_path

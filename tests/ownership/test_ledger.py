@@ -4,7 +4,6 @@ import atexit
 import codecs
 import concurrent.futures.thread
 import logging
-import signal
 import threading
 import time
 from functools import partial
@@ -162,7 +161,6 @@ PATCHED = [
     (concurrent.futures.ThreadPoolExecutor, "__init__"),
     (atexit, "register"),
     (codecs, "register"),
-    (signal, "signal"),
     (logging.Logger, "addHandler"),
     (logging.Logger, "removeHandler"),
 ]

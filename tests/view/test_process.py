@@ -2,8 +2,10 @@
 
 import locale
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,9 +48,12 @@ def test_a_biz_may_change_to_the_directory_it_is_in(make_biz: MakeBiz) -> None:
         (lambda: locale.setlocale(locale.LC_TIME, "no_SUCH"), lambda: locale.setlocale(locale.LC_TIME), "setlocale"),
         (lambda: socket.setdefaulttimeout(12.5), socket.getdefaulttimeout, r"setdefaulttimeout\(12\.5\)"),
         (lambda: sys.setrecursionlimit(54_321), sys.getrecursionlimit, r"setrecursionlimit\(54321\)"),
+        (lambda: signal.signal(signal.SIGUSR1, print), lambda: signal.getsignal(signal.SIGUSR1), r"signal\.signal"),
+        (lambda: threading.settrace(print), threading.gettrace, r"threading\.settrace"),
+        (lambda: threading.setprofile(print), threading.getprofile, r"threading\.setprofile"),
         (lambda: os.umask(0o123), lambda: None, r"umask\(0o123\)"),
     ],
-    ids=["locale", "socket timeout", "recursion limit", "umask"],
+    ids=["locale", "socket timeout", "recursion limit", "signal", "trace", "profile", "umask"],
 )
 def test_a_change_is_ignored_with_a_warning_that_names_the_biz(
     make_biz: MakeBiz, change: Any, read: Any, words: Any

@@ -1,7 +1,7 @@
-"""Recorders for what the interpreter and the standard library keep: exit functions, codecs, warnings, hooks, signals.
+"""Recorders for what the interpreter and the standard library keep: exit functions, codecs, warnings, hooks.
 
 What can be taken back is recorded, or swept by ownership when the biz leaves. What can never be taken back gets a
-trampoline that is emptied. What is the whole process's is refused, with a warning that names the biz.
+trampoline that is emptied. Settings of the whole process, signals among them, are guarded in ``view.process``.
 """
 
 from __future__ import annotations
@@ -9,15 +9,11 @@ from __future__ import annotations
 import atexit
 import codecs
 import copyreg
-import errno
 import functools
 import gc
 import linecache
-import locale
 import logging
 import os
-import signal
-import socket
 import sys
 import threading
 import warnings
@@ -49,8 +45,6 @@ def install(patches: Patches) -> None:
     if hasattr(os, "register_at_fork"):
         patches.replace(os, "register_at_fork", _register_at_fork)
     patches.replace(sys, "addaudithook", _addaudithook)
-    for module, name, refusal in _REFUSED:
-        patches.replace(module, name, refusal)
     _remember_hooks()
 
 
@@ -298,56 +292,6 @@ def _keep(boxes: list[_Box], content: object, ledger: Ledger, kind: str) -> None
 def _as(scope: Scope, function: Callable[..., object], /, *args: Any) -> object:
     with entered(scope):
         return function(*args)
-
-
-# --- what is the whole process's: refused -----------------------------------------------------------------------------
-
-
-def _ignored(what: str, result: Callable[..., object] | None = None) -> Callable[[Any], Any]:
-    """A replacement that warns and does nothing for a biz; ``result`` makes the value to return instead."""
-
-    def make(original: Callable[..., Any]) -> Any:
-        @functools.wraps(original)
-        def ignored(*args: Any, **kwargs: Any) -> Any:
-            scope = current()
-            if scope is None:
-                return original(*args, **kwargs)
-            if original is _setlocale and (args[1:] or (kwargs.get("locale"),))[0] is None:
-                return original(*args, **kwargs)  # a question, not a change
-            text = f"biz {scope.biz} called {what}, which concerns the whole process; it was ignored"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
-            return None if result is None else result(*args, **kwargs)
-
-        return ignored
-
-    return make
-
-
-def _chdir(original: Callable[..., None]) -> Any:
-    # Not ignored: going on in another directory than it believes, the biz would read and write the wrong files.
-    @functools.wraps(original)
-    def refused(path: Any) -> None:
-        scope = current()
-        if scope is None:
-            return original(path)
-        text = f"biz {scope.biz} may not change the working directory of the process it shares"
-        raise PermissionError(errno.EPERM, text, str(path))
-
-    return refused
-
-
-_setlocale: Final = locale.setlocale
-
-_REFUSED: Final[tuple[tuple[types.ModuleType, str, Callable[[Any], Any]], ...]] = (
-    (signal, "signal", _ignored("signal.signal", lambda signalnum, *_, **__: signal.getsignal(signalnum))),
-    (signal, "set_wakeup_fd", _ignored("signal.set_wakeup_fd", lambda *_, **__: -1)),
-    (socket, "setdefaulttimeout", _ignored("socket.setdefaulttimeout")),
-    (locale, "setlocale", _ignored("locale.setlocale", lambda category, *_, **__: _setlocale(category))),
-    (threading, "settrace", _ignored("threading.settrace")),
-    (threading, "setprofile", _ignored("threading.setprofile")),
-    (os, "chdir", _chdir),
-    (os, "fchdir", _chdir),
-)
 
 
 # --- what is swept by ownership when a biz leaves ---------------------------------------------------------------------

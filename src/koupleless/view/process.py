@@ -11,8 +11,10 @@ import errno
 import functools
 import locale
 import os
+import signal
 import socket
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -123,12 +125,54 @@ def _set_recursion_limit(original: Callable[[int], None]) -> Callable[[int], Non
     return setrecursionlimit
 
 
+def _set_signal(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    @functools.wraps(original)
+    def handle(signalnum: Any, handler: Any) -> Any:
+        if current() is None:
+            return original(signalnum, handler)
+        now = signal.getsignal(signalnum)
+        if handler != now:
+            _ignored(f"signal.signal({signalnum!s}, ...)", "what a signal does")
+        return now
+
+    return handle
+
+
+def _set_wakeup_fd(original: Callable[..., int]) -> Callable[..., int]:
+    @functools.wraps(original)
+    def set_wakeup_fd(*args: Any, **kwargs: Any) -> int:
+        if current() is None:
+            return original(*args, **kwargs)
+        _ignored("signal.set_wakeup_fd", "what a signal does")
+        return -1
+
+    return set_wakeup_fd
+
+
+def _set_tracer(what: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    def make(original: Callable[[Any], None]) -> Callable[[Any], None]:
+        @functools.wraps(original)
+        def set_tracer(func: Any) -> None:
+            if current() is None:
+                original(func)
+            else:
+                _ignored(f"threading.{what}", "what new threads are traced with")
+
+        return set_tracer
+
+    return make
+
+
 def _put_in(undo: contextlib.ExitStack) -> None:
     replace(undo, os, "chdir", _change_directory(os.chdir))
     replace(undo, os, "fchdir", _change_directory(os.fchdir))
     replace(undo, os, "umask", _set_umask(os.umask))
     replace(undo, locale, "setlocale", _set_locale(locale.setlocale))
     replace(undo, socket, "setdefaulttimeout", _set_timeout(socket.setdefaulttimeout))
+    replace(undo, signal, "signal", _set_signal(signal.signal))
+    replace(undo, signal, "set_wakeup_fd", _set_wakeup_fd(signal.set_wakeup_fd))
+    replace(undo, threading, "settrace", _set_tracer("settrace")(threading.settrace))
+    replace(undo, threading, "setprofile", _set_tracer("setprofile")(threading.setprofile))
     replace(undo, sys, "setrecursionlimit", _set_recursion_limit(sys.setrecursionlimit))
 
 

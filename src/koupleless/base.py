@@ -20,10 +20,11 @@ from koupleless.arklet.operations import Operations
 from koupleless.arklet.server import ArkletServer
 from koupleless.artifact.store import Store
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
-from koupleless.container.container import EMBED_MAIN, Container, Rules
+from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Deadlines, Surroundings
 from koupleless.container.prepare import Preparation
 from koupleless.container.stage import Stage
+from koupleless.container.terms import Rules
 from koupleless.errors import BaseStartFailed, KouplelessError
 from koupleless.ownership.purge import freeze_base
 from koupleless.router.asgi import Front

@@ -16,7 +16,7 @@ from koupleless.arklet.health import BaseMetadata
 from koupleless.arklet.operations import Operations
 from koupleless.arklet.server import ArkletServer
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord, advance
-from koupleless.container.container import Installed, Strategy
+from koupleless.container.terms import Installed, Strategy
 from koupleless.errors import (
     BizBusy,
     BizNotFound,

@@ -16,9 +16,10 @@ import pytest
 from koupleless.artifact.build import Options, build_file
 from koupleless.biz import BizId, BizState
 from koupleless.container import life as life_module
-from koupleless.container.container import Container, Rules, Strategy
+from koupleless.container.container import Container
 from koupleless.container.life import Life
 from koupleless.container.process import ProcessHooks
+from koupleless.container.terms import Rules, Strategy
 from koupleless.errors import BizBusy, ContainerClosed, ManifestInvalid, MasterBizProtected, StartFailed
 from koupleless.isolation.namespace import Namespace
 from koupleless.router.table import RouteTable
@@ -168,9 +169,81 @@ def test_many_concurrent_replacements_leave_one_that_answers(world):
         thread.join()
 
     assert problems == []
-    assert list(world.states().values()).count("ACTIVATED") == 1
+    assert list(world.states().values()) == ["ACTIVATED"]  # no loser is left behind
     assert world.get("/hello/").status_code == 200
     assert world.container._outgoing == []
+
+
+def test_a_version_that_is_replaced_while_it_still_replaces_another_leaves_when_it_is_done(world, install):
+    holding, go_on = threading.Event(), threading.Event()
+    world.install("hello-1.0")
+
+    def draining(self):
+        if self.biz == ONE:
+            holding.set()
+            assert go_on.wait(60)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Life, "_drain", draining)
+        slow = threading.Thread(target=world.install, args=["hello-1.1"], kwargs={"strategy": Strategy.REPLACE})
+        slow.start()
+        assert holding.wait(60)  # 1.1 serves, and waits for the last requests of 1.0
+        latest = install(APP, name="hello", version="3", web_context_path="/hello", strategy=Strategy.REPLACE)
+        assert world.states() == {"hello:1.0": "DEACTIVATED", "hello:1.1": "DEACTIVATED", "hello:3": "ACTIVATED"}
+        go_on.set()
+        slow.join()
+
+    assert latest.info.state is BizState.ACTIVATED
+    assert world.states() == {"hello:3": "ACTIVATED"}
+
+
+def test_a_version_that_is_switched_to_after_it_was_replaced_stays(world, install):
+    holding, go_on = threading.Event(), threading.Event()
+    world.install("hello-1.0")
+    install(APP, name="hello", version="3", web_context_path="/hello")
+
+    def draining(self):
+        if self.biz == ONE:
+            holding.set()
+            assert go_on.wait(60)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Life, "_drain", draining)
+        replacing = threading.Thread(target=world.install, args=["hello-1.1"], kwargs={"strategy": Strategy.REPLACE})
+        replacing.start()
+        assert holding.wait(60)
+        world.container.switch(BizId.parse("hello:3"))
+        go_on.set()
+        replacing.join()
+
+    assert world.states() == {"hello:1.1": "DEACTIVATED", "hello:3": "ACTIVATED"}
+
+
+def test_a_replacement_of_itself_that_fails_removes_what_was_superseded_meanwhile(world, single, monkeypatch):
+    container = world.container
+    starting, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr("builtins.review_gate", (starting, go_on), raising=False)
+    world.install("hello-1.1")
+    source = "import builtins\nbuiltins.review_gate[0].set()\nbuiltins.review_gate[1].wait(60)\nraise OSError('no')\n"
+    again = container.prepare(single(source, name="hello", version="1.1", web_context_path="/hello", entry="hello"))
+    outcome = []
+
+    def replace_itself():
+        try:
+            container.install(again, strategy=Strategy.REPLACE)
+        except StartFailed as error:
+            outcome.append(error)
+
+    failing = threading.Thread(target=replace_itself)
+    failing.start()
+    assert starting.wait(60)
+    world.install("hello-1.0", strategy=Strategy.REPLACE)
+    assert world.states()["hello:1.1"] == "DEACTIVATED"
+    go_on.set()
+    failing.join()
+
+    assert len(outcome) == 1
+    assert world.states() == {"hello:1.0": "ACTIVATED"}
 
 
 def test_uninstall_then_install_whose_start_fails_removes_the_old_one_and_says_so(world, install):

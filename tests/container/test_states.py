@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from koupleless.biz import BizId, BizState
-from koupleless.container.container import Rules, Strategy
+from koupleless.container.terms import Rules, Strategy
 from koupleless.errors import (
     BizBusy,
     BizNotFound,

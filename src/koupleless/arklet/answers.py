@@ -31,7 +31,7 @@ from koupleless.wire.replies import (
 )
 
 if TYPE_CHECKING:
-    from koupleless.container.container import Installed
+    from koupleless.container.terms import Installed
     from koupleless.ownership import purge
 
 

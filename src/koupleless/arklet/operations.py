@@ -18,8 +18,8 @@ from koupleless.arklet import answers
 from koupleless.arklet.health import Health
 from koupleless.arklet.records import Conflicts, Run, RunRepeated, Runs, describe_error
 from koupleless.biz import BizId, BizState
-from koupleless.container.container import Strategy
 from koupleless.container.process import resident_bytes
+from koupleless.container.terms import Strategy
 from koupleless.errors import (
     ArtifactError,
     BizBusy,
@@ -58,8 +58,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from koupleless.arklet.health import BaseMetadata
-    from koupleless.container.container import Container, Installed
+    from koupleless.container.container import Container
     from koupleless.container.prepare import Prepared
+    from koupleless.container.terms import Installed
 
 Body = dict[str, object] | None
 R = TypeVar("R")

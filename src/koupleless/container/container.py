@@ -3,12 +3,15 @@
 State: one dict from identity to entry and the routes derived from it, both touched only under ``_lock``, and never
 while code of a biz, the disk or the network is at work. One operation at a time runs for an identity; a second one is
 refused at once with `BizBusy` instead of being queued. Different identities proceed in parallel.
+
+Of several versions of a name that replace each other at the same time, the one that commits last stays, as if they had
+come one after another in that order. Nobody waits for anybody: a version whose own operation still runs when it is
+replaced is marked as superseded, and that operation removes it when it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import threading
 import time
 from collections import Counter
@@ -19,6 +22,7 @@ from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord, 
 from koupleless.container.events import EventKind, EventLog
 from koupleless.container.life import Life, Surroundings
 from koupleless.container.process import ProcessHooks, resident_bytes
+from koupleless.container.terms import Installed, Rules, Strategy
 from koupleless.errors import (
     BizBusy,
     BizNotFound,
@@ -46,44 +50,6 @@ EMBED_MAIN: Final = "embed main"
 """What the field writes where the entry of a base would stand."""
 
 
-class Strategy(enum.Enum):
-    """What an install does about other versions of the same name."""
-
-    INSTALL_ONLY = "installOnly"
-    """Nothing. The new version answers only if no other version does."""
-    UNINSTALL_THEN_INSTALL = "uninstallThenInstall"
-    """Removes them all, then installs; nobody answers in between."""
-    REPLACE = "replace"
-    """Starts the new one, moves the traffic over at once, then lets the others drain and leave."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What an operator may choose about states."""
-
-    activate_new: bool = False
-    """A new version becomes the active one as soon as it is started (``activate.new.module``)."""
-    activate_many: bool = False
-    """Several versions of a name may be active (``sofa.ark.activate.multi.biz.version.enable``)."""
-    keep_broken: bool = False
-    """A biz whose start failed stays registered (``sofa.ark.auto.uninstall.when.failed.enable=false``)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """What an install has to say."""
-
-    info: BizInfo
-    elapsed_ms: int
-    """From the call to the activated biz; fetching and unpacking came before."""
-    started_at: float
-    """When the install began, in seconds since the epoch."""
-    grown_bytes: int
-    """Growth of the process's resident memory meanwhile; other work of the process is in it."""
-    replaced: tuple[PurgeReport, ...] = ()
-    """How the bizs left that this one replaced."""
-
-
 @dataclass(slots=True, eq=False)
 class _Entry:
     """One registered biz. Fields change only under the container's lock."""
@@ -94,6 +60,8 @@ class _Entry:
     life: Life | None = None
     state: BizState = BizState.UNRESOLVED
     records: list[StateRecord] = field(default_factory=list)
+    is_superseded: bool = False
+    """Another version replaced it while an operation of its own ran, which is to remove it."""
 
     @property
     def id(self) -> BizId:
@@ -105,6 +73,7 @@ class _Entry:
 
     def move(self, to: BizState, reason: ChangeReason, message: str = "") -> None:
         self.state = advance(self.id, self.state, to)
+        self.is_superseded &= to is not BizState.ACTIVATED
         self.records.append(StateRecord(time.time_ns() // 1_000_000, to, reason, message))
 
     def info(self) -> BizInfo:
@@ -314,9 +283,12 @@ class Container:
     def _retire(self, entry: _Entry, others: Sequence[_Entry]) -> list[PurgeReport]:
         """Stop what ``entry`` found when it took over, and nothing that came, or was switched to, since.
 
-        A version that another operation is busy with is left to that operation, and all are left to `close` if the
-        base is going down.
+        All are marked before the first one is stopped, which takes its time: a version that another operation is busy
+        with is stopped by that operation when it ends. All are left to `close` if the base is going down.
         """
+        with self._lock:
+            for old in others:
+                old.is_superseded = old.state is not BizState.ACTIVATED
         reports = []
         for old in others:
             if old.id == entry.id:  # this is that identity's operation
@@ -324,7 +296,7 @@ class Container:
                 continue
             with contextlib.suppress(BizBusy, ContainerClosed), self._operation(old.id, "uninstallBiz"):
                 with self._lock:
-                    is_left = self._bizs.get(old.id) is old and old.state is not BizState.ACTIVATED
+                    is_left = self._bizs.get(old.id) is old and old.is_superseded
                 if is_left:
                     reports.append(self._stop(old))
         return reports
@@ -440,9 +412,19 @@ class Container:
         try:
             yield
         finally:
+            self._end_operation(biz)
+
+    def _end_operation(self, biz: BizId) -> None:
+        """Let go of the identity, and first stop what was superseded meanwhile."""
+        while True:
             with self._lock:
-                del self._busy[biz]
-                self._idle.notify_all()
+                entry = self._bizs.get(biz)
+                if entry is None or not entry.is_superseded or self._is_closed:
+                    del self._busy[biz]
+                    self._idle.notify_all()
+                    return
+                entry.is_superseded = False  # whatever becomes of it, this was the one attempt
+            self._stop(entry)
 
     def _entry_locked(self, biz: BizId) -> _Entry:
         try:

@@ -13,16 +13,16 @@ import contextlib
 import enum
 import http.client
 import signal
-import tempfile
 import threading
 import time
 import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.biz import BizId, BizState
 from koupleless.cli.render import as_curl
+from koupleless.cli.scratch import OneFileServer, scratch
 from koupleless.cli.suggestions import EndedBroken, UploadFailed, report
 from koupleless.client import ArkletClient, Refused
 from koupleless.errors import ArtifactError, BaseUnreachable, KouplelessError
@@ -272,8 +272,8 @@ class Deployment:
         Raises ``ArtifactError`` before anything was sent, ``Refused``, ``BaseUnreachable``, ``NoArklet``,
         ``UploadFailed``, and ``EndedBroken``.
         """
-        with tempfile.TemporaryDirectory(prefix="arkctl-") as scratch:
-            artefact = ready(self._target, self._options, scratch=Path(scratch))
+        with scratch() as directory:
+            artefact = ready(self._target, self._options, scratch=directory)
             begin = time.perf_counter()
             with self._published(artefact) as url:
                 data, removed = self._install(artefact.identity, url)
@@ -281,8 +281,8 @@ class Deployment:
 
     def rehearse(self) -> list[str]:
         """Do everything but send: the calls that `run` would make, as ``curl`` commands."""
-        with tempfile.TemporaryDirectory(prefix="arkctl-") as scratch:
-            artefact = ready(self._target, self._options, scratch=Path(scratch))
+        with scratch() as directory:
+            artefact = ready(self._target, self._options, scratch=directory)
             where = artefact.path.as_uri() if artefact.path else self._target.text
         self._say(f"would deploy {artefact.identity or self._target.text}")
         named = _named(artefact.identity)
@@ -376,7 +376,7 @@ class Deployment:
         elif _is_loopback(self._settings.host):
             yield artefact.path.as_uri()
         else:
-            with _OneFileServer(artefact.path, towards=self._settings.host) as offer:
+            with OneFileServer(artefact.path, towards=self._settings.host) as offer:
                 try:
                     yield offer.url
                 except Refused as error:
@@ -461,78 +461,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-class _OneFileServer:
-    """Serves one file, under a path nobody can guess, from the interface that reaches the base, while entered."""
-
-    def __init__(self, path: Path, *, towards: str) -> None:
-        self._path = path
-        self._towards = towards
-        self.url = ""
-        self.was_fetched = False
-
-    def __enter__(self) -> Self:
-        import hashlib  # noqa: PLC0415 - for bases elsewhere alone
-        import secrets  # noqa: PLC0415
-
-        if not self._path.is_file():
-            raise ArtifactError(f"{self._path} is a directory, which a base elsewhere cannot fetch: build an artefact")
-        place = f"/{secrets.token_urlsafe(16)}/{urllib.parse.quote(self._path.name)}"
-        self._server = self._listen(place)
-        host, port = self._server.server_address[:2]
-        digest = hashlib.sha256(self._path.read_bytes()).hexdigest()
-        shown = f"[{host!s}]" if ":" in str(host) else str(host)
-        self.url = f"http://{shown}:{port}{place}#sha256={digest}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def _listen(self, place: str) -> Any:
-        import http.server  # noqa: PLC0415 - for bases elsewhere alone
-        import shutil  # noqa: PLC0415
-        import socket  # noqa: PLC0415
-
-        offer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            timeout = 60
-
-            def do_HEAD(self) -> None:
-                self._begin()
-
-            def do_GET(self) -> None:
-                if self._begin():
-                    with offer._path.open("rb") as file:
-                        shutil.copyfileobj(file, self.wfile)
-                    offer.was_fetched = True
-
-            def _begin(self) -> bool:
-                if self.path != place:
-                    self.send_error(404)
-                    return False
-                self.send_response(200)
-                self.send_header("Content-Type", "application/zip")
-                self.send_header("Content-Length", str(offer._path.stat().st_size))
-                self.end_headers()
-                return True
-
-            def log_message(self, *_: object) -> None:
-                """The user watches a deployment, not a server."""
-
-        try:
-            family, _, _, _, address = socket.getaddrinfo(self._towards, 9, type=socket.SOCK_DGRAM)[0]
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect(address)  # sends nothing; only asks the routing table which of our addresses is meant
-                here = probe.getsockname()[0]
-            server_class = type(
-                "Server", (http.server.ThreadingHTTPServer,), {"address_family": family, "daemon_threads": True}
-            )
-            return server_class((here, 0), Handler)
-        except OSError as error:
-            raise BaseUnreachable(self._towards, error.strerror or str(error)) from error

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import logging
 import sys
-import tempfile
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +89,7 @@ def _own_traceback(what: str, error: Exception) -> str:
 def _static_modules(modules: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The same modules, with projects and single files built into artefacts that live as long as the context."""
     from koupleless.cli.deploy import Options, Target, ready  # noqa: PLC0415 - needs the builder
+    from koupleless.cli.scratch import scratch  # noqa: PLC0415
 
     with contextlib.ExitStack() as stack:
         locations = []
@@ -98,9 +98,9 @@ def _static_modules(modules: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
             if target.is_built:
                 locations.append(module)
                 continue
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="arkctl-"))
+            directory = stack.enter_context(scratch())
             try:
-                locations.append(str(ready(target, Options(), scratch=Path(scratch)).path))
+                locations.append(str(ready(target, Options(), scratch=directory).path))
             except KouplelessError as error:
                 raise BaseStartFailed(f"static module {module} cannot be built: {error}") from error
         yield tuple(locations)

@@ -29,6 +29,8 @@ from koupleless.errors import BaseStartFailed, KouplelessError
 from koupleless.ownership.purge import freeze_base
 from koupleless.router.asgi import Front
 from koupleless.router.face import face_of
+from koupleless.router.gateway import FORWARDS, Forwards, read_rules
+from koupleless.router.table import RouteTable
 from koupleless.service.registry import default_registry
 from koupleless.settings import BaseSettings, load_base
 from koupleless.view.config import Configuration
@@ -76,7 +78,9 @@ class Base:
         self._owns_process = owns_process
         self._closing = contextlib.ExitStack()
         self._stage = Stage()
-        self._front = Front(face.asgi, on_startup=self._begin, on_shutdown=self._end)
+        configuration = Configuration.load("", profile=settings.profile or "", own=settings.config_dirs)
+        table = RouteTable(_forwards(settings, configuration))
+        self._front = Front(face.asgi, table=table, on_startup=self._begin, on_shutdown=self._end)
         self.services = default_registry()
         self.container = Container(
             base=_describe(name),
@@ -95,7 +99,7 @@ class Base:
                 profile=settings.profile or "",
                 config_dirs=settings.config_dirs,
                 log_dir=settings.log_dir,
-                shared_config=_shared_config(settings),
+                shared_config=_shared_config(settings, configuration),
             ),
             rules=Rules(
                 activate_new=settings.activate_new,
@@ -160,9 +164,14 @@ class Base:
         return Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="koupleless-")))
 
 
-def _shared_config(settings: BaseSettings) -> dict[str, object]:
+def _forwards(settings: BaseSettings, configuration: Configuration) -> Forwards:
+    """The base's forward rules: those of its settings, else those of its configuration files, as in the original."""
+    listed = settings.forwards
+    return Forwards.of(read_rules({FORWARDS: listed}) if listed else read_rules(configuration))
+
+
+def _shared_config(settings: BaseSettings, configuration: Configuration) -> dict[str, object]:
     """What modules see of the base's own configuration: the keys that it, or the settings, list."""
-    configuration = Configuration.load("", profile=settings.profile or "", own=settings.config_dirs)
     named = {key: configuration[key] for key in settings.shared_keys if key in configuration}
     return {**configuration.shared(), **named}
 

@@ -112,6 +112,19 @@ def _locations(raw: object, origin: Origin) -> tuple[str, ...]:
     return tuple(item if "://" in item else str(_path(item, origin)) for item in _list(raw, origin))
 
 
+def _tables(raw: object, _: Origin) -> tuple[Mapping[str, object], ...]:
+    if isinstance(raw, str):
+        import json  # noqa: PLC0415 - a list of tables is seldom written into a variable
+
+        try:
+            raw = json.loads(raw)
+        except ValueError:
+            raise ValueError("must be a list of tables, in a variable written as JSON") from None
+    if not isinstance(raw, (list, tuple)) or not all(isinstance(item, dict) for item in raw):
+        raise ValueError("must be a list of tables")
+    return tuple(raw)
+
+
 def _output(raw: object, origin: Origin) -> str:
     word = _text(raw, origin)
     if word not in ("table", "wide", "json"):
@@ -215,6 +228,10 @@ class BaseSettings:
     """How long an artefact may take to arrive from its URL."""
     allowed_sources: tuple[str, ...] = _setting(_list, ())
     """URL prefixes that artefacts may come from; empty allows every location."""
+    forwards: tuple[Mapping[str, object], ...] = _setting(
+        _tables, (), properties={"koupleless.web.gateway.forwards": None}
+    )
+    """The gateway's forward rules: tables of ``contextPath``, ``hosts`` and ``paths`` of ``from`` and ``to``."""
     arklet: ArkletSettings = field(default_factory=ArkletSettings)
     """The ops API."""
 

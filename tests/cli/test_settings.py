@@ -195,3 +195,29 @@ def test_the_home_directory_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("HOME", str(tmp_path))
     assert base(tmp_path / "x", KOUPLELESS_BASE_STORE_DIR="~/store").store_dir == tmp_path / "store"
     assert Path("~").expanduser() == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        ('[[base.forwards]]\ncontextPath = "biz1"', {}),
+        ('[[base.koupleless.web.gateway.forwards]]\ncontextPath = "biz1"', {}),
+        ('[base]\n"koupleless.web.gateway.forwards" = [{ contextPath = "biz1" }]', {}),
+        ("", {"KOUPLELESS_BASE_FORWARDS": '[{"contextPath": "biz1"}]'}),
+        ("", {"KOUPLELESS_WEB_GATEWAY_FORWARDS": '[{"contextPath": "biz1"}]'}),
+    ],
+)
+def test_forward_rules_are_tables_under_our_key_or_the_originals(
+    tmp_path: Path, text: str, environ: dict[str, str]
+) -> None:
+    (tmp_path / "koupleless.toml").write_text(text)
+    assert load_base(environ=environ, directory=tmp_path).forwards == ({"contextPath": "biz1"},)
+
+
+@pytest.mark.parametrize("text", ['forwards = ["biz1"]', "forwards = 3"])
+def test_forward_rules_of_another_shape_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "koupleless.toml").write_text(f"[base]\n{text}")
+    with pytest.raises(SettingsError, match=r"forwards in .* must be a list of tables"):
+        base(tmp_path)
+    with pytest.raises(SettingsError, match="must be a list of tables, in a variable written as JSON"):
+        base(tmp_path / "nowhere", KOUPLELESS_BASE_FORWARDS="biz1")

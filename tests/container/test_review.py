@@ -125,6 +125,27 @@ def test_an_uninstall_gives_its_place_in_the_store_back(world):
     assert world.store._users == {}
 
 
+def test_forward_rules_are_those_of_the_active_version_through_every_change(world):
+    rules = {"KOUPLELESS_WEB_GATEWAY_FORWARDS_0_CONTEXTPATH": "hello", "koupleless.web.gateway.forwards[0].hosts": "a"}
+
+    def forwarded():
+        return list(world.front.table.forwards.by_identity)
+
+    world.install("hello-1.0", envs=rules)
+    assert forwarded() == ["hello:1.0"]
+    world.install("hello-1.0", envs=rules, strategy=Strategy.REPLACE)  # the first life leaves after the second has come
+    assert forwarded() == ["hello:1.0"]
+    assert world.get("/", headers={"Host": "a"}).json()["version"] == "1.0"
+    world.install("hello-1.1", envs=rules)
+    assert forwarded() == ["hello:1.0"]
+    world.container.switch(TWO)
+    assert forwarded() == ["hello:1.1"]
+    world.container.uninstall(ONE)
+    assert forwarded() == ["hello:1.1"]
+    world.container.uninstall(TWO)
+    assert world.front.table.is_plain
+
+
 def test_a_replacement_that_finishes_late_does_not_stop_what_was_switched_to_since(world, monkeypatch):
     world.install("hello-1.0")
     committed, go_on = threading.Event(), threading.Event()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from koupleless.errors import SettingsError
-from koupleless.router.gateway import Forward, Forwards, Rule, expand
+from koupleless.router.gateway import Forward, Forwards, Rule, expand, read_rules
 
 
 @pytest.mark.parametrize(
@@ -146,3 +146,71 @@ def test_a_rule_of_the_wrong_shape_is_refused_in_words(entry: dict[str, Any], sa
     with pytest.raises(SettingsError, match=says) as caught:
         Rule.parse(entry, origin="shop.yml: forwards[0]")
     assert str(caught.value).startswith("shop.yml: forwards[0]")
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        {
+            "koupleless.web.gateway.forwards": [
+                {"contextPath": "biz1", "hosts": ["a", "b"]},
+                {"contextPath": "biz2", "paths": [{"from": "/idx2", "to": "/"}, {"from": "/t2"}]},
+            ]
+        },
+        {
+            "koupleless.web.gateway.forwards[1].paths[1].from": "/t2",
+            "koupleless.web.gateway.forwards[1].paths[0].from": "/idx2",
+            "koupleless.web.gateway.forwards[1].paths[0].to": "/",
+            "koupleless.web.gateway.forwards[1].contextPath": "biz2",
+            "koupleless.web.gateway.forwards[0].contextPath": "biz1",
+            "koupleless.web.gateway.forwards[0].hosts": "a,b",
+            "koupleless.web.gateway.other": "x",
+        },
+        {
+            "KOUPLELESS_WEB_GATEWAY_FORWARDS_0_CONTEXT_PATH": "biz1",
+            "KOUPLELESS_WEB_GATEWAY_FORWARDS_0_HOSTS_0": "a",
+            "KOUPLELESS_WEB_GATEWAY_FORWARDS_0_HOSTS_1": "b",
+            "KOUPLELESS_WEB_GATEWAY_FORWARDS_1_CONTEXTPATH": "biz2",
+            "KOUPLELESS_WEB_GATEWAY_FORWARDS_1_PATHS_0_FROM": "/idx2",
+            "KOUPLELESS_WEB_GATEWAY_FORWARDS_1_PATHS_0_TO": "/",
+            "KOUPLELESS_WEB_GATEWAY_FORWARDS_1_PATHS_1_FROM": "/t2",
+            "koupleless.web.gateway.forwards": [{"contextPath": "weaker"}],
+        },
+    ],
+    ids=["list", "properties", "variables"],
+)
+def test_rules_are_read_from_a_configuration_in_each_spelling(configuration: dict[str, object]) -> None:
+    assert read_rules(configuration) == (
+        Rule("/biz1", hosts=("a", "b")),
+        Rule("/biz2", paths=(("/idx2", "/"), ("/t2", "/t2"))),
+    )
+
+
+def test_a_configuration_without_rules_has_none() -> None:
+    assert read_rules({"server.port": 1}) == ()
+
+
+@pytest.mark.parametrize(
+    ("configuration", "says"),
+    [
+        ({"koupleless.web.gateway.forwards": ["biz1"]}, "every rule is a table with a contextPath, not 'biz1'"),
+        ({"koupleless.web.gateway.forwards": 3}, "rules is a list, not 3"),
+        ({"koupleless.web.gateway.forwards[0].host": "a"}, "forwards[0].host is no part of a rule"),
+        ({"koupleless.web.gateway.forwards.contextPath": "a"}, "forwards.contextPath is no part of a rule"),
+        ({"koupleless.web.gateway.forwards[0].hosts": "a"}, "every rule needs a contextPath"),
+    ],
+)
+def test_a_configured_rule_that_cannot_be_read_is_named_with_its_origin(
+    configuration: dict[str, object], says: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_rules(configuration, origin="hello:1.0")
+    assert str(caught.value).startswith("hello:1.0: ")
+    assert says in str(caught.value)
+
+
+def test_a_module_without_rules_changes_nothing() -> None:
+    forwards = Forwards.of([Rule("/base")])
+
+    assert forwards.with_module("a:1", ()) is forwards
+    assert forwards.without_module("a:1") is forwards

@@ -443,7 +443,7 @@ class Container:
             self._outgoing.remove(entry)
 
     def _routed_locked(self, *, into: _Entry | None = None, away_from: Sequence[_Entry] = ()) -> RouteTable:
-        """A table that leads requests to ``into`` instead of the others.
+        """A table that leads requests to ``into`` instead of the others; forward rules are those of active versions.
 
         Of several active versions the first one answers, as it does by name, and the next one when that leaves.
         """
@@ -451,13 +451,17 @@ class Container:
         for entry in away_from:
             if entry.gate is not None:
                 table = table.without(entry.gate)
+            table = table.with_forwards(table.forwards.without_module(str(entry.id)))
         candidates = [] if into is None else [into]
         for name in {entry.id.name for entry in away_from}:
             candidates += [e for e in self._versions_locked(name) if e.state is BizState.ACTIVATED]
         for entry in candidates:
+            if entry in away_from or entry.life is None:
+                continue
             # Whoever still has the path is another version of the name: the path was reserved when it registered.
-            if entry not in away_from and entry.gate is not None and table.owner_of(entry.path) is None:
+            if entry.gate is not None and table.owner_of(entry.path) is None:
                 table = table.with_route(Route.to(entry.gate, path=entry.path, identity=str(entry.id)))
+            table = table.with_forwards(table.forwards.with_module(str(entry.id), entry.life.forwards))
         return table
 
     def __repr__(self) -> str:

@@ -23,6 +23,7 @@ from koupleless.isolation.policy import Policy
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
 from koupleless.router.gate import Gate
+from koupleless.router.gateway import FORWARDS, read_rules
 from koupleless.router.lifespan import Lifespan
 from koupleless.view.config import Configuration
 from koupleless.view.environ import Environment
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from koupleless.container.prepare import Prepared
     from koupleless.container.stage import Stage
     from koupleless.router.face import Face
+    from koupleless.router.gateway import Rule
     from koupleless.service.registry import Registry
 
 ENTRY_OVERRIDE: Final = "sofa.ark.biz.main.class"
@@ -83,6 +85,8 @@ class Life:
         self.biz = prepared.id
         self.scope = Scope(prepared.id)
         self.gate: Gate | None = None
+        self.forwards: tuple[Rule, ...] = ()
+        """The forward rules it is configured with."""
         self._prepared = prepared
         self._around = around
         self._namespace: Namespace | None = None
@@ -120,12 +124,13 @@ class Life:
             self.biz.name,
             profile=around.profile,
             directories=around.config_dirs,
-            own=self._prepared.unpacked.class_path[:1],
+            own=[place for root in self._prepared.unpacked.class_path[:1] for place in (root / "config", root)],
             args=args,
             envs=envs,
             shared=around.shared_config,
         )
         scope.attach(configuration)
+        self.forwards = read_rules(configuration, origin=f"{self.biz}: {FORWARDS}")
         scope.attach(LogSpace.from_configuration(scope, configuration, directory=around.log_dir))
         policy = Policy(
             declared=frozenset(manifest.declared_libraries),

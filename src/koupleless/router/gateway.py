@@ -1,20 +1,29 @@
 """The gateway's forward rules: which module gets a request that names none. Pure functions over values.
 
-The rules are those of ``koupleless.web.gateway.forwards``. Two things differ from the original, both about slashes:
-``to`` and the rest of the path are joined by exactly one (the original makes ``/v1x`` of ``/`` -> ``/v1`` and ``/x``),
-and nothing is cached, since a look-up is a walk over a short tuple.
+The rules are those of ``koupleless.web.gateway.forwards``. Two things differ from the original: ``to`` and the rest of
+the path are joined by exactly one slash (the original makes ``/v1x`` of ``/`` -> ``/v1`` and ``/x``), and nothing is
+cached, since a look-up is a walk over a short tuple.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+FORWARDS: Final = "koupleless.web.gateway.forwards"
+"""The key of a configuration under which the rules are listed."""
+
+_INDEXED: Final = re.compile(
+    re.escape(FORWARDS) + r"\.(\d+)\.(?:(context[.-]?path)|(hosts)(?:\.(\d+))?|(paths)\.(\d+)\.(from|to))"
+)
+"""``koupleless.web.gateway.forwards[0].paths[1].from`` with every index written as ``.0``."""
 
 
 def _slashed(path: str) -> str:
@@ -32,12 +41,14 @@ class Rule:
     """``(from, to)``; empty is ``/`` to ``/``."""
 
     @classmethod
-    def parse(cls, entry: Mapping[str, object], *, origin: str = "koupleless.web.gateway.forwards") -> Rule:
+    def parse(cls, entry: object, *, origin: str = FORWARDS) -> Rule:
         """Read one item of the configured list.
 
         Keys may be spelt ``contextPath`` or ``context-path``; ``hosts`` may be one text. Raises ``SettingsError`` that
         names ``origin`` where the item has no context path or something of another shape than expected.
         """
+        if not isinstance(entry, Mapping):
+            raise SettingsError(f"{origin}: every rule is a table with a contextPath, not {entry!r}")
         context_path = entry.get("contextPath", entry.get("context-path"))
         if not isinstance(context_path, str) or not context_path:
             raise SettingsError(f"{origin}: every rule needs a contextPath, this one has none: {dict(entry)!r}")
@@ -59,6 +70,45 @@ def _listed(found: object, origin: str, key: str) -> list[object]:
     if isinstance(found, Iterable) and not isinstance(found, Mapping):
         return list(found)
     raise SettingsError(f"{origin}: {key} is a list, not {found!r}")
+
+
+def read_rules(configuration: Mapping[str, object], *, origin: str = FORWARDS) -> tuple[Rule, ...]:
+    """The rules in a configuration of dotted keys: as one list, or as properties and variables spell lists.
+
+    That is ``koupleless.web.gateway.forwards[0].contextPath``, or ``KOUPLELESS_WEB_GATEWAY_FORWARDS_0_CONTEXTPATH``; if
+    there is any of these they are all that counts. Raises ``SettingsError`` that names ``origin``.
+    """
+    entries: dict[int, dict[str, Any]] = {}
+    listed: object = None
+    for key, value in configuration.items():
+        spelt = re.sub(r"\[(\d+)\]", r".\1", key).lower().replace("_", ".")
+        if spelt == FORWARDS:
+            listed = value
+        elif spelt.startswith(f"{FORWARDS}."):
+            _add_indexed(entries, spelt, value, f"{origin}: {key}")
+    if entries:
+        return tuple(Rule.parse(_in_order(entries[index]), origin=origin) for index in sorted(entries))
+    return tuple(Rule.parse(entry, origin=origin) for entry in _listed(listed, origin, "rules"))
+
+
+def _add_indexed(entries: dict[int, dict[str, Any]], spelt: str, value: object, origin: str) -> None:
+    found = _INDEXED.fullmatch(spelt)
+    if found is None:
+        raise SettingsError(f"{origin} is no part of a rule; they look like {FORWARDS}[0].paths[0].from")
+    entry = entries.setdefault(int(found[1]), {"hosts": {}, "paths": {}})
+    if found[2]:
+        entry["contextPath"] = value
+    elif found[3]:
+        # All in one text, or one by one.
+        entry["hosts"] |= enumerate(_listed(value, origin, "hosts")) if found[4] is None else [(int(found[4]), value)]
+    else:
+        entry["paths"].setdefault(int(found[6]), {})[found[7]] = value
+
+
+def _in_order(entry: Mapping[str, Any]) -> dict[str, object]:
+    """An entry whose lists were collected by index, with lists."""
+    lists = {key: [entry[key][index] for index in sorted(entry[key])] for key in ("hosts", "paths")}
+    return {**entry, **lists}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +165,16 @@ class Forwards:
         """The base's rules."""
         return cls(expand(rules))
 
-    def with_module(self, identity: str, rules: Iterable[Rule]) -> Forwards:
+    def with_module(self, identity: str, rules: Sequence[Rule]) -> Forwards:
         """With the rules that the biz ``identity`` brings; they are tried before the base's."""
+        if not rules:
+            return self.without_module(identity)
         return Forwards(self.base, {**self.by_identity, identity: expand(rules)})
 
     def without_module(self, identity: str) -> Forwards:
-        """Without the rules of that biz."""
+        """Without the rules of that biz; the same value if there are none."""
+        if identity not in self.by_identity:
+            return self
         kept = {name: forwards for name, forwards in self.by_identity.items() if name != identity}
         return Forwards(self.base, kept)
 

@@ -146,6 +146,8 @@ class RouteTable:
 
     def with_forwards(self, forwards: Forwards) -> RouteTable:
         """A table with these forward rules instead of its own."""
+        if forwards is self.forwards:
+            return self
         return replace(self, forwards=forwards)
 
     def _paths_of(self, host: str | None) -> _Paths:

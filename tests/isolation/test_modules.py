@@ -274,3 +274,21 @@ def test_such_c_code_finds_the_modules_of_the_base_too(namespace, write, monkeyp
     assert dict.get(sys.modules, "based_orders") is module
     del sys.modules["based_orders"]
     assert dict.get(sys.modules, "based_orders") is None
+
+
+def test_a_module_the_biz_brings_and_has_not_imported_yet_is_not_the_bases(biz, base, write):
+    base({"based_lib.py": "who = 'base'", "based_open/part.py": "", "based_only.py": ""})
+    for name in ("based_lib", "based_open.part", "based_only"):
+        importlib.import_module(name)
+    namespace = biz({"based_lib.py": "who = 'biz'", "based_open/other.py": ""})
+    with entered(namespace.scope):
+        assert "based_lib" not in sys.modules
+        assert "based_lib" not in dict(sys.modules)
+        assert "based_only" in sys.modules
+        assert "based_open.part" in sys.modules, "a portion of a namespace package hides no other"
+        assert importlib.import_module("based_lib").who == "biz"
+        assert sys.modules["based_lib"].who == "biz"
+        sys.path.insert(0, str(write({"based_only.py": "who = 'biz'"})))
+        assert "based_only" not in sys.modules
+        assert importlib.import_module("based_only").who == "biz"
+    assert sys.modules["based_lib"].who == "base"

@@ -55,6 +55,9 @@ class Locator(Protocol):
         Raises ``ModuleNotFoundError`` in words a user can act on.
         """
 
+    def owns(self, top: str) -> bool:
+        """Whether a top-level package that is not imported yet would be the owner's."""
+
     def invalidate_caches(self) -> None:
         """Forget what was found, so that files that appeared since are seen."""
 
@@ -135,7 +138,7 @@ class Linker:
         try:
             package = self.find(top)
         except KeyError:
-            return False
+            return self._locator is not None and self._locator.owns(top)
         # The portions of a namespace package belong to several; what is not the owner's is the base's.
         return not dot or getattr(package, "__file__", None) is not None
 
@@ -160,12 +163,15 @@ class Linker:
             self.forget()
 
     def take(self, name: str) -> ModuleType:
-        """Remove a name by hand and hand back its module; a module of the base stays where it is.
+        """Remove a name by hand and hand back its module; a module of the base, or one that is lent, stays where it is.
 
         Raises ``KeyError`` if the name means nothing.
         """
         module = self.table.pop(name, _ABSENT)
         if module is _ABSENT:
+            for lender in self._all_lenders():
+                if name in lender.table and name not in _PERSONAL:
+                    return lender.table[name]
             if self.hides(name) or name not in REAL:
                 raise KeyError(name)
             return REAL[name]

@@ -160,6 +160,8 @@ class BizFinder:
         self._of_base: set[str] = set()
         """Top-level names that turned out to be the base's."""
         self._granted: set[str] = set()
+        self._owned: tuple[list[str], dict[str, bool]] = [], {}
+        """Top-level names not imported yet -> whether they would be the biz's, as found on that search path."""
         self._lent: dict[str, Linker] = {}
         """Packages that a shared unit lends -> its linker."""
         self._index: Index | None = None
@@ -210,6 +212,18 @@ class BizFinder:
         if parent is None:
             self._of_base.add(name)
         return module
+
+    def owns(self, top: str) -> bool:
+        """See `linker.Locator`."""
+        if top in self._of_base:
+            return False
+        path, known = self._owned
+        if path != self.linker.search_path:
+            self._owned = self.linker.search_path.copy(), (known := {})
+        if top not in known:
+            spec = None if self._policy.before_own(top) is not None else self._find_in_files(top, self._own_path())
+            known[top] = spec is not None and spec.loader is not None  # what has none is one portion of several
+        return known[top]
 
     def _compiled_once(self, spec: ModuleSpec) -> ModuleSpec | ModuleType:
         found = load_once(spec, self.linker)
@@ -398,6 +412,7 @@ class BizFinder:
         self._finders = {entry: finder for entry, finder in self._finders.items() if finder is not None}
         self._of_base.clear()
         self._granted.clear()
+        self._owned = [], {}
         self.linker.forget()
 
     def __repr__(self) -> str:

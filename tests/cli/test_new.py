@@ -29,7 +29,7 @@ def run_its_test(project: Path, test: str) -> None:
     assert "Ran 1 test" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["hello", "hello-world", "9lives", "class", "Über.app"])
+@pytest.mark.parametrize("name", ["hello", "hello-world", "9lives", "Über.app"])
 def test_a_new_module_is_a_project_whose_test_passes_and_that_builds(
     arkctl: Arkctl, quiet_surroundings: Path, name: str
 ) -> None:
@@ -71,7 +71,7 @@ def test_what_is_there_already_is_not_touched(arkctl: Arkctl, quiet_surroundings
     assert [path.name for path in (quiet_surroundings / "mine").iterdir()] == ["notes"]
 
 
-@pytest.mark.parametrize("name", ["tests", "koupleless", "a/b", "-"])
+@pytest.mark.parametrize("name", ["tests", "koupleless", "starlette", "a/b", "-", "json", "JSON", "class"])
 def test_a_name_that_cannot_work_is_refused_before_anything_is_written(
     arkctl: Arkctl, quiet_surroundings: Path, name: str
 ) -> None:
@@ -84,3 +84,16 @@ def test_a_directory_that_cannot_be_written_is_an_error_in_words(arkctl: Arkctl,
     refused = arkctl("new", "base", "file/inside")
     assert refused.status == 2
     assert "cannot be written" in refused.err
+
+
+@pytest.mark.parametrize(("name", "meaning"), [("json", "the standard library"), ("class", "the Python language")])
+def test_a_name_that_python_needs_is_refused_with_one_that_works(
+    arkctl: Arkctl, quiet_surroundings: Path, name: str, meaning: str
+) -> None:
+    refused = arkctl("new", "module", name)
+    assert refused.status == 2
+    assert meaning in refused.err
+    assert not (quiet_surroundings / name).exists()
+    assert f"--name {name}-module" in refused.err
+    assert arkctl("new", "module", name, "--name", f"{name}-module").status == 0
+    run_its_test(quiet_surroundings / name, "tests/test_app.py")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 import string
+import sys
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _ENDING: Final = ".tmpl"
 _PACKAGE: Final = "package"
 """The directory of a template that gets the name of the project's package."""
+_TAKEN: Final = ("tests", "koupleless", "starlette")
+"""What the projects have, or import, beside their package."""
 
 
 class ProjectRefused(KouplelessError):
@@ -61,12 +64,16 @@ def _files(template: Traversable, package: str, below: str = "") -> Iterator[tup
 
 
 def _package_name(name: str) -> str:
-    """The import name for a project: what is no identifier becomes ``_``."""
+    """The import name for a project: what is no identifier becomes ``_``. Raises ``ProjectRefused``."""
     package = re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_")
-    if not package or package[0].isdigit() or keyword.iskeyword(package):
+    if not package or package[0].isdigit():
         package = f"app_{package}"
-    if package in ("tests", "koupleless"):
-        raise ProjectRefused(
-            f"{name} would need a package {package}, which has another meaning here; choose another name"
-        )
-    return package
+    if keyword.iskeyword(package):
+        meaning = "a word of the Python language"
+    elif package in sys.stdlib_module_names:
+        meaning = "a module of the standard library"
+    elif package in _TAKEN:
+        meaning = "a package that the project itself needs"
+    else:
+        return package
+    raise ProjectRefused(f"{name} would need a package {package}, which is {meaning}; for example --name {name}-module")

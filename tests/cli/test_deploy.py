@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ import sys
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -232,6 +233,24 @@ def test_wait_gives_up_at_the_timeout(arkctl: Arkctl, arklet: FakeArklet, hello_
     assert "was not started within 0.5 s" in outcome.err
 
 
+def test_the_figure_of_the_install_is_the_bases_own_and_the_rest_is_named(
+    arkctl: Arkctl, arklet: FakeArklet, hello_zip: Path
+) -> None:
+    arklet.server_header = "koupleless"
+    reply: dict[str, Any] = replied()
+    reply["data"]["message"] = "Install Biz: hello:1.0.0 success, cost: 7 ms, started at: 12:00:00,123"
+    purge = {"biz": "hello:0.9", "clean": False, "summary": "1 module still alive: hello.app held by a thread"}
+    reply["data"]["replaced"] = [purge]
+    arklet.says("installBiz", reply)
+    out = arkctl("deploy", hello_zip, "--port", arklet.port).out
+    left = "left behind: 1 module still alive: hello.app held by a thread"
+    assert re.fullmatch(
+        rf"hello:1.0.0 ACTIVATED at /hello \(install 7 ms, in all \d+ ms\); replaced hello:0.9; {left}\n", out
+    )
+    purge["clean"] = True
+    assert arkctl("deploy", hello_zip, "--port", arklet.port).out.endswith("; replaced hello:0.9\n")
+
+
 # --- a base elsewhere ----------------------------------------------------------------------------------------------
 
 
@@ -319,7 +338,7 @@ def test_watch_deploys_again_after_a_save_survives_a_mistake_and_ends_on_ctrl_c(
         assert process.stdout is not None
         assert process.stderr is not None
         try:
-            assert "install" in process.stdout.readline()
+            assert "in all" in process.stdout.readline()
             good = hello_file.read_text()
             # The first save may fall into the moment before the watch begins: save until it is seen.
             for attempt in range(100):
@@ -330,6 +349,8 @@ def test_watch_deploys_again_after_a_save_survives_a_mistake_and_ends_on_ctrl_c(
             hello_file.write_text("def app(:\n")
             while "it is no Python" not in process.stderr.readline():
                 assert process.poll() is None
+            while "the next save tries again" not in process.stderr.readline():
+                assert process.poll() is None
             seen = len(arklet.calls)
             hello_file.write_text(good)
             assert arklet.wait_for(lambda: len(arklet.calls) > seen)
@@ -337,3 +358,21 @@ def test_watch_deploys_again_after_a_save_survives_a_mistake_and_ends_on_ctrl_c(
             assert process.wait(30) == 130
         finally:
             process.kill()
+
+
+def test_watch_without_a_base_says_that_the_next_save_tries_again(arklet: FakeArklet, hello_file: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = str(probe.getsockname()[1])
+    command = [sys.executable, "-P", "-m", "koupleless", "deploy", "hello.py", "--watch", "--port", nobody]
+    with subprocess.Popen(command, cwd=hello_file.parent, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            said = [process.stderr.readline() for _ in range(5)]
+            assert process.poll() is None
+        finally:
+            process.kill()
+    assert said[0].endswith("every save deploys again; interrupt to stop\n")
+    assert f"no base answers at http://127.0.0.1:{nobody}" in said[1]
+    assert "arkctl serve" in said[2]
+    assert said[4] == "not deployed; the next save tries again\n"

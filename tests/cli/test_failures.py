@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.cli.conftest import failed
 
 from koupleless.cli import suggestions
 from koupleless.cli.suggestions import EndedBroken, UploadFailed, exit_status, suggest
@@ -26,6 +27,7 @@ from koupleless.wire.envelope import Code, Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.cli.conftest import FakeArklet, Outcome
 
@@ -131,6 +133,135 @@ JAVA_TRACE = "java.lang.IllegalStateException: 1\n\tat com.example.Hello.main(He
 
 def internal_error(trace: str) -> dict[str, str]:
     return {"code": "CMD_PROCESS_INTERNAL_ERROR", "message": "Internal Error: it broke", "errorStackTrace": trace}
+
+
+# --- a module that is not installed --------------------------------------------------------------------------------
+
+
+def stored(place: str) -> str:
+    return f"/tmp/koupleless-x/cpython-312/{'0af1' * 16}/hello-1.0.0/{place}"
+
+
+OTHER = {"bizName": "hello", "bizVersion": "0.9", "bizState": "ACTIVATED"}
+ERROR = "Internal Error: biz hello:1.0.0 did not start: ValueError: no database"
+TRACE = (
+    f'Traceback (most recent call last):\n  File "{stored("hello.py")}", line 3, in <module>\nValueError: no database\n'
+)
+
+
+def test_a_module_whose_own_code_fails_is_told_about_to_people(
+    arkctl: Arkctl, arklet: FakeArklet, hello_file: Path
+) -> None:
+    arklet.server_header = "koupleless"
+    arklet.says("installBiz", {"code": "CMD_PROCESS_INTERNAL_ERROR", "message": ERROR, "errorStackTrace": TRACE})
+    arklet.says("queryAllBiz", {"code": "SUCCESS", "data": [OTHER, {**OTHER, "bizName": "bystander"}]})
+    outcome = arkctl("deploy", hello_file, "--port", arklet.port)
+    assert outcome.status == 1
+    assert outcome.out == ""
+    assert outcome.err.splitlines() == [
+        "error: hello:1.0.0 was not installed: ValueError: no database",
+        "Traceback (most recent call last):",
+        f'  File "{hello_file}", line 3, in <module>',
+        "ValueError: no database",
+        "hello:0.9 keeps serving",
+    ]
+    assert "installBiz: CMD_PROCESS_INTERNAL_ERROR" in arkctl("deploy", hello_file, "--port", arklet.port, "-v").err
+
+
+@pytest.mark.parametrize("layout", ["src", "."])
+def test_the_files_of_a_project_are_named_where_they_are_those_of_libraries_where_they_lie(
+    arkctl: Arkctl, arklet: FakeArklet, quiet_surroundings: Path, layout: str
+) -> None:
+    source = quiet_surroundings / "project" / layout / "hello" / "app.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("app = lambda environ, start: []\n")
+    table = '[project]\nname = "hello"\nversion = "1.0.0"\n[tool.koupleless.module]\nentry = "hello.app:app"\n'
+    (quiet_surroundings / "project" / "pyproject.toml").write_text(table)
+    frames = "".join(f'  File "{stored(place)}", line 1, in x\n' for place in ("hello/app.py", "lib/other.py"))
+    trace = f"Traceback (most recent call last):\n{frames}ValueError: no database\n"
+    arklet.server_header = "koupleless"
+    reply = {"code": "CMD_PROCESS_INTERNAL_ERROR", "message": ERROR, "errorStackTrace": trace}
+    arklet.says("installBiz", reply)
+    arklet.says("queryAllBiz", {"code": "SUCCESS"})
+    err = arkctl("deploy", "project", "--port", arklet.port).err
+    assert f'File "{source.resolve()}", line 1' in err
+    assert f'File "{stored("lib/other.py")}", line 1' in err
+    broken = {**OTHER, "bizVersion": "1.0.0", "bizState": "BROKEN"}
+    record = {"changeTime": 1, "state": "BROKEN", "message": trace}
+    info = {**broken, "bizStateRecords": [record]}
+    arklet.says("installBiz", {"code": "SUCCESS", "data": {"code": "SUCCESS", "bizInfos": [info]}})
+    kept = arkctl("deploy", "project", "--port", arklet.port)
+    assert kept.status == 6
+    assert f'File "{source.resolve()}", line 1' in kept.err
+
+
+MISSING = "No module named 'x': neither biz hello:1.0.0 nor the base has it; add the distribution"
+MESSAGES = {
+    f'did not start: File "{stored("x.py")}", line 1\n    def f(:\n          ^\nSyntaxError: invalid syntax': [
+        "SyntaxError: invalid syntax",
+        f'File "{stored("x.py")}", line 1',
+        "    def f(:",
+        "          ^",
+    ],
+    "did not start within 60 s": ["it did not start within 60 s"],
+    f"did not start: koupleless.errors.ModuleRefused: {MISSING}": [MISSING],
+    "wants the path /, which b:1 serves": ["it wants the path /, which b:1 serves"],
+}
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=["syntax", "timeout", "import", "path"])
+def test_what_our_base_says_becomes_one_sentence(
+    arkctl: Arkctl, arklet: FakeArklet, hello_zip: Path, message: str
+) -> None:
+    arklet.server_header = "koupleless"
+    reply = {"code": "CMD_PROCESS_INTERNAL_ERROR", "message": f"Internal Error: biz hello:1.0.0 {message}"}
+    arklet.says("installBiz", reply)
+    arklet.says("queryAllBiz", {"code": "FAILED"})
+    said = arkctl("deploy", hello_zip, "--port", arklet.port).err.splitlines()
+    first, *rest = MESSAGES[message]
+    assert said[: 1 + len(rest)] == [f"error: hello:1.0.0 was not installed: {first}", *rest]
+    assert not any("No module named" in line for line in said[1:]), "what was said well is not said twice"
+
+
+def test_a_base_that_gives_no_reason_is_quoted_with_its_code(
+    arkctl: Arkctl, arklet: FakeArklet, hello_zip: Path
+) -> None:
+    arklet.server_header = "koupleless"
+    arklet.says("installBiz", {"code": "CMD_PROCESS_INTERNAL_ERROR"})
+    err = arkctl("deploy", hello_zip, "--port", arklet.port).err
+    assert err.startswith("error: hello:1.0.0 was not installed: CMD_PROCESS_INTERNAL_ERROR\n")
+
+
+def test_the_earlier_life_of_the_same_version_is_told_from_the_one_that_failed(
+    arkctl: Arkctl, arklet: FakeArklet, hello_zip: Path
+) -> None:
+    arklet.server_header = "koupleless"
+    arklet.says("installBiz", {"code": "CMD_PROCESS_INTERNAL_ERROR", "message": ERROR})
+    arklet.says("queryAllBiz", {"code": "SUCCESS", "data": [{**OTHER, "bizVersion": "1.0.0"}]})
+    assert arkctl("deploy", hello_zip, "--port", arklet.port).err.endswith("\nthe earlier hello:1.0.0 keeps serving\n")
+
+
+def test_of_a_url_the_base_says_who_it_is(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.server_header = "koupleless"
+    arklet.says("installBiz", {"code": "CMD_PROCESS_INTERNAL_ERROR", "message": ERROR})
+    arklet.says("queryAllBiz", {"code": "SUCCESS", "data": [OTHER]})
+    err = arkctl("deploy", "http://repository.example/hello.zip", "--port", arklet.port).err
+    assert err == "error: hello:1.0.0 was not installed: ValueError: no database\nhello:0.9 keeps serving\n"
+    arklet.says("installBiz", failed("FAILED", "refresh biz info from jar failed: cannot fetch it"))
+    err = arkctl("deploy", "http://repository.example/hello.zip", "--port", arklet.port).err
+    assert err == "error: http://repository.example/hello.zip was not installed: cannot fetch it\n"
+
+
+def test_the_codes_of_another_base_stay_beside_its_words(arkctl: Arkctl, arklet: FakeArklet, hello_zip: Path) -> None:
+    arklet.says("uninstallBiz", failed("NOT_FOUND_BIZ", "not found"))
+    arklet.says("installBiz", failed("FAILED", "nested exception"))
+    arklet.says("queryAllBiz", {"code": "SUCCESS"})
+    outcome = arkctl("deploy", hello_zip, "--port", arklet.port)
+    assert outcome.status == 1
+    assert "error: hello:1.0.0 was not installed: nested exception (installBiz: FAILED, FAILED)\n" in outcome.err
+
+
+# --- other refusals ------------------------------------------------------------------------------------------------
 
 
 def test_the_traceback_of_the_users_own_code_is_shown(arkctl: Arkctl, arklet: FakeArklet) -> None:

@@ -6,11 +6,12 @@ import io
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import pytest
     from tests.cli.conftest import FakeArklet, Outcome
 
     Arkctl = Callable[..., Outcome]
@@ -59,11 +60,12 @@ def test_status_as_json_is_json_and_nothing_else(arkctl: Arkctl, arklet: FakeArk
     assert '"bizState":"ACTIVATED"' in outcome.out, "scripts of the original search for this text"
 
 
-def test_status_of_an_empty_base_is_the_headings_alone(arkctl: Arkctl, arklet: FakeArklet) -> None:
+def test_status_of_an_empty_base_says_so_and_what_to_type_next(arkctl: Arkctl, arklet: FakeArklet) -> None:
     arklet.says("queryAllBiz", {"code": "SUCCESS"})
     outcome = arkctl("status", "--port", arklet.port)
     assert outcome.status == 0
-    assert len(outcome.out.splitlines()) == 1
+    assert outcome.out == f"no modules; install one with: arkctl deploy PATH --port {arklet.port}\n"
+    assert json.loads(arkctl("status", "--port", arklet.port, "-o", "json").out) == {"code": "SUCCESS", "data": []}
 
 
 def test_the_environment_and_the_project_say_where_the_base_is(
@@ -97,13 +99,39 @@ def test_switch_sends_the_identity(arkctl: Arkctl, arklet: FakeArklet) -> None:
     assert outcome.out == "hello:1.1 answers now\n"
 
 
-def test_health_shows_what_was_asked_for(arkctl: Arkctl, arklet: FakeArklet) -> None:
-    base = {"bizName": "base", "bizVersion": "1.0.0", "bizState": "activated", "webContextPath": "/"}
-    data = {"healthData": {"masterBizInfo": base, "cpu": {"count": 4}, "bizListInfo": [base]}}
-    arklet.says("health", {"code": "SUCCESS", "data": data})
-    out = arkctl("health", "--port", arklet.port).out
-    assert "base  base:1.0.0  ACTIVATED" in out
-    assert "  count  4" in out
+def test_a_switch_without_a_version_names_those_there_are(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    versions = [*listed("hello:1.0")["data"], *listed("hello:1.1", "other:2", state="deactivated")["data"]]  # type: ignore[misc]
+    arklet.says("queryAllBiz", {"code": "SUCCESS", "data": versions})
+    outcome = arkctl("switch", "hello", "--port", arklet.port)
+    assert outcome.status == 2
+    assert "There is hello:1.0 (ACTIVATED), hello:1.1 (DEACTIVATED); try: arkctl switch hello:1.1" in outcome.err
+    unknown = arkctl("switch", "nobody", "--port", arklet.port)
+    assert unknown.status == 2
+    assert "nobody is not installed; installed: hello:1.0, hello:1.1, other:2" in unknown.err
+
+
+@pytest.mark.parametrize("command", ["switch", "undeploy", "show", "health"])
+def test_who_asks_for_what_is_not_there_is_told_what_is(arkctl: Arkctl, arklet: FakeArklet, command: str) -> None:
+    def answer(asked: str, *there: str) -> str:
+        arklet.says("queryAllBiz", listed(*there))
+        outcome = arkctl(command, asked, "--port", arklet.port)
+        assert outcome.status == 1
+        assert outcome.out == ""
+        return outcome.err
+
+    for name in ("switchBiz", "uninstallBiz"):
+        arklet.says(name, ABSENT)
+    arklet.says("health", {"code": "FAILED", "message": "can not find biz"})
+    says = "error: hello:7 is not installed; "
+    assert answer("hello:7") == f"{says}no module is installed\n"
+    assert answer("hello:7", "a:1", "b:1") == f"{says}installed: a:1, b:1\n"
+    assert answer("hello:7", "a:1", "hello:1", "hello:2") == f"{says}installed: hello:1, hello:2\n"
+    assert answer("hello:7", *(f"m{number}:1" for number in range(10))).endswith("m6:1, m7:1 and 2 more\n")
+
+
+def test_health_asks_for_what_was_asked_for(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("health", {"code": "SUCCESS", "data": {"healthData": {"cpu": {"count": 4}}}})
+    arkctl("health", "--port", arklet.port)
     arkctl("health", "hello:1", "--port", arklet.port)
     arkctl("health", "--metrics", "cpu", "--port", arklet.port)
     assert [body for _, body in arklet.calls] == [
@@ -112,6 +140,71 @@ def test_health_shows_what_was_asked_for(arkctl: Arkctl, arklet: FakeArklet) -> 
         {"type": "system", "metrics": ["cpu"]},
     ]
     assert json.loads(arkctl("health", "--port", arklet.port, "-o", "json").out)["cpu"] == {"count": 4}
+
+
+BASE = {"bizName": "base", "bizVersion": "1.0.0", "bizState": "activated", "webContextPath": "/"}
+MODULE = {"bizName": "hello", "bizVersion": "2", "bizState": "deactivated", "webContextPath": "/hello"}
+CPU = {"count": 4, "type": "EPYC", "total used (%)": 12.345, "user used (%)": 10.2, "system used (%)": 2.145}
+JVM = {
+    "java version": "3.12.1",
+    "java home": "/venv",
+    "run time(s)": 3 * 86_400 + 2 * 3_600 + 61.5,
+    "used heap memory(M)": 85.40625,
+    "free memory(M)": 9000.123,
+    "max memory(M)": 16384.0,
+    "max non heap memory(M)": -9.5e-07,
+}
+
+
+def test_health_is_told_in_words_and_rounded(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    data = {"healthData": {"masterBizInfo": BASE, "cpu": CPU, "jvm": JVM, "bizListInfo": [MODULE, BASE]}}
+    arklet.says("health", {"code": "SUCCESS", "data": data})
+    assert arkctl("health", "--port", arklet.port).out.splitlines() == [
+        "base     base:1.0.0  ACTIVATED",
+        "runtime  3.12.1 in /venv",
+        "uptime   3 d 2 h",
+        "memory   85 MB in use, 9,000 of 16,384 MB free",
+        "cpu      12 % used (10 % user, 2 % system) of 4 x EPYC",
+        "",
+        "NAME    VERSION   STATE         CONTEXT-PATH",
+        "hello   2         DEACTIVATED   /hello",
+    ]
+    wide = arkctl("health", "--port", arklet.port, "-o", "wide").out
+    assert "  used heap memory(M)     85.4\n" in wide
+    said = json.loads(arkctl("health", "--port", arklet.port, "-o", "json").out)
+    assert (said["cpu"], said["jvm"]) == (CPU, JVM), "programs get what the base sent"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"jvm": {"run time(s)": 0.2}}, ["uptime   0 s"]),
+        ({"jvm": {"run time(s)": 3_725.0}}, ["uptime   1 h 2 min"]),
+        ({"jvm": {"used heap memory(M)": 1.0}}, ["memory   1 MB in use"]),
+        ({"cpu": {"count": 2}}, ["cpu      2 x processor"]),
+        ({"jvm": {"java version": "17", "run time(s)": "a while"}}, ["runtime  17 in ?"]),
+        (
+            {"bizInfo": MODULE},
+            ["NAME    VERSION   STATE         CONTEXT-PATH", "hello   2         DEACTIVATED   /hello"],
+        ),
+        ({}, [""]),
+    ],
+    ids=str,
+)
+def test_health_tells_what_there_is_and_nothing_else(
+    arkctl: Arkctl, arklet: FakeArklet, data: dict[str, object], words: list[str]
+) -> None:
+    arklet.says("health", {"code": "SUCCESS", "data": {"healthData": data}})
+    outcome = arkctl("health", "--port", arklet.port)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.splitlines() == words
+
+
+def test_a_health_that_is_refused_for_another_reason_says_that(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("health", {"code": "FAILED", "message": "indicator not registered"})
+    outcome = arkctl("health", "--metrics", "nothing", "--port", arklet.port)
+    assert outcome.status == 1
+    assert "indicator not registered" in outcome.err
 
 
 # --- undeploy ------------------------------------------------------------------------------------------------------
@@ -184,6 +277,7 @@ def test_undeploy_without_argument_lets_one_choose_on_a_terminal(
 
 def test_version_works_without_a_base_and_names_the_one_that_answers(arkctl: Arkctl, arklet: FakeArklet) -> None:
     assert arkctl("version", "--port", 9).out == "arkctl Version: 0.1.0\n"
+    assert arkctl("--version").out == "arkctl Version: 0.1.0\n"
     base = {"bizName": "shop", "bizVersion": "1.0.0", "bizState": "activated"}
     arklet.says("health", {"code": "SUCCESS", "data": {"healthData": {"masterBizInfo": base}}})
     said = json.loads(arkctl("version", "--port", arklet.port, "-o", "json").out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -64,6 +65,19 @@ def test_python_minus_m_is_the_same_command() -> None:
         assert f"\n  {command} " in done.stdout
     for later in ("create", "slim", "--pod"):
         assert later not in done.stdout
+
+
+@pytest.mark.parametrize("columns", ["80", "100"])
+def test_no_line_of_the_help_is_cut(columns: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "koupleless", "--help"],
+        env={**os.environ, "COLUMNS": columns},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "..." not in done.stdout.partition("Commands:")[2]
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_output_into_a_pipe_that_is_closed_is_no_traceback() -> None:

@@ -7,6 +7,7 @@ Nothing is decided here. Every command imports what it needs when it runs: `stat
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -19,7 +20,7 @@ import click
 from koupleless.errors import BizNotFound, InvalidIdentity, KouplelessError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from koupleless.biz import BizId
     from koupleless.client import ArkletClient
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 INTERRUPTED = 130
+NOT_FOUND = "NOT_FOUND_BIZ"
+"""What a base of any kind calls a module that it has not."""
 
 
 @dataclass(slots=True)
@@ -63,7 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if is_asked and not context.resilient_parsing:
+        from koupleless.cli.doctor import own_version, version_text
+
+        click.echo(version_text(own_version()))
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_print_version,
+              help="Show the version of arkctl and exit.")  # fmt: skip
 def arkctl() -> None:
     """Build modules, and install, switch and remove them in a running base."""
 
@@ -82,6 +95,20 @@ class Session:
     def is_json(self) -> bool:
         """Whether the result is for a program."""
         return self.settings.output == "json"
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether everything is to be shown."""
+        return self.settings.output == "wide"
+
+    @property
+    def way(self) -> str:
+        """The flags that lead a further command to the same base."""
+        from koupleless.settings import ClientSettings
+
+        plain, own = ClientSettings(), self.settings
+        host = f" --host {own.host}" if own.host != plain.host else ""
+        return host + (f" --port {own.port}" if own.port != plain.port else "")
 
     @property
     def is_coloured(self) -> bool:
@@ -167,12 +194,30 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _versions(session: Session, text: str) -> list[BizInfo]:
-    """The installed bizs that ``name`` or ``name:version`` means. Raises ``BizNotFound``."""
+    """The installed bizs that ``name`` or ``name:version`` means. Raises ``NotThere``."""
     name, _, version = text.partition(":")
-    found = [biz for biz in session.client.query() if biz.biz_name == name and version in ("", biz.biz_version)]
+    installed = session.client.query()
+    found = [biz for biz in installed if biz.biz_name == name and version in ("", biz.biz_version)]
     if not found:
-        raise BizNotFound(text)
+        raise _not_there(text, installed)
     return found
+
+
+def _not_there(text: str, installed: Sequence[BizInfo]) -> BizNotFound:
+    from koupleless.cli.suggestions import NotThere
+
+    return NotThere(text, [biz.identity for biz in installed])
+
+
+@contextlib.contextmanager
+def _names_what_is_there(session: Session, identity: str) -> Iterator[None]:
+    """Turns a base's answer that it has no such module into a ``NotThere``, which says what it has."""
+    try:
+        yield
+    except KouplelessError as error:
+        if getattr(error, "response_code", "") != NOT_FOUND:
+            raise
+        raise _not_there(identity, session.client.query()) from None
 
 
 # --- running a base ------------------------------------------------------------------------------------------------
@@ -193,7 +238,10 @@ def _versions(session: Session, text: str) -> list[BizInfo]:
 )
 @click.option("--workers", type=int, default=1, show_default=True, help="Processes; more than one is still to come.")
 def serve(app: str | None, *, modules: tuple[str, ...], config: Path | None, workers: int, **flags: object) -> int:
-    """Serve APP (package.module:attribute, or package.module:factory()) as a base; without APP, an empty base."""
+    """Serve an application as a base.
+
+    APP is package.module:attribute, or package.module:factory(); without it the base is empty.
+    """
     from koupleless.cli.serve import run
     from koupleless.settings import load_base
 
@@ -210,7 +258,10 @@ def serve(app: str | None, *, modules: tuple[str, ...], config: Path | None, wor
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--name", help="The name of the project.  [default: that of the directory]")
 def new(kind: str, directory: Path, *, name: str | None) -> None:
-    """Create a project that runs at once: a module, or a base for modules."""
+    """Create a project that runs at once.
+
+    It is a module, or a base for modules.
+    """
     from koupleless.cli.new import create
 
     for line in create(kind, directory, name=name):
@@ -242,9 +293,10 @@ def _build_options(command: F) -> F:
 @click.option("-v", "--verbose", is_flag=True, help="Say of every distribution why it is in or out.")
 @_build_options
 def build(path: str | None, *, out: Path | None, output: str | None, verbose: bool, **flags: Any) -> None:
-    """Make an artefact of a project or a .py file (by default of what is here), or of any application in the index.
+    """Make an artefact of a project or .py file.
 
-    Prints where the artefact is.
+    By default of what is here; with --requirement and --entry alone, of any application in the package index. Prints
+    where the artefact is.
     """
     from koupleless.cli.deploy import Options, Target, built
     from koupleless.cli.render import json_text, mebibytes
@@ -285,7 +337,9 @@ def build(path: str | None, *, out: Path | None, output: str | None, verbose: bo
 def deploy(
     session: Session, target: str, *, envs: tuple[str, ...], watch: bool, wait: bool, dry_run: bool, **flags: Any
 ) -> None:
-    """Install TARGET in a base: a project, a .py file, an artefact, a wheel or a URL.
+    """Install or replace a module in a base.
+
+    TARGET is a project, a .py file, an artefact, a wheel or a URL; by default what is here. With --strategy:
 
     \b
     replace       the new one takes over and the others leave; a base of ours swaps without a gap,
@@ -317,7 +371,7 @@ def deploy(
 @click.option("-y", "--yes", is_flag=True, help="Ask nothing.")
 @_opens_session
 def undeploy(session: Session, identity: str | None, *, all_versions: bool, ignore_not_found: bool, yes: bool) -> None:
-    """Remove a module from a base and say what it left behind."""
+    """Remove a module, and say what it left behind."""
     if identity is None:
         identity = _choose(session)
     try:
@@ -325,10 +379,10 @@ def undeploy(session: Session, identity: str | None, *, all_versions: bool, igno
         if len(chosen) > 1 and not yes and sys.stdin.isatty():
             click.confirm(f"remove {', '.join(map(str, chosen))}?", abort=True, err=True)
         for biz in chosen:
-            _remove(session, biz)
-    except KouplelessError as error:
-        is_absent = isinstance(error, BizNotFound) or getattr(error, "response_code", "") == "NOT_FOUND_BIZ"
-        if not (ignore_not_found and is_absent):
+            with _names_what_is_there(session, str(biz)):
+                _remove(session, biz)
+    except BizNotFound:
+        if not ignore_not_found:
             raise
         _say(f"{identity} is not installed")
 
@@ -370,9 +424,27 @@ def _stop_with_nothing() -> NoReturn:
 @_opens_session
 def switch(session: Session, identity: str) -> None:
     """Make this version the one that answers."""
+    if ":" not in identity:
+        raise click.UsageError(_which_version(session, identity))
     biz = _identity(identity)
-    session.client.switch(biz)
+    with _names_what_is_there(session, identity):
+        session.client.switch(biz)
     session.show({"bizName": biz.name, "bizVersion": biz.version}, f"{biz} answers now")
+
+
+def _which_version(session: Session, name: str) -> str:
+    """What to answer who named no version."""
+    from koupleless.biz import BizState
+
+    try:
+        found = _versions(session, name)
+    except BizNotFound as error:
+        return str(error)
+    except KouplelessError:
+        return f"which version of {name}? NAME:VERSION is expected"
+    there = ", ".join(f"{biz.identity} ({biz.biz_state.value})" for biz in found)
+    other = next((biz.identity for biz in found if biz.biz_state is not BizState.ACTIVATED), None)
+    return f"which version of {name}? There is {there}" + (f"; try: arkctl switch {other}" if other else "")
 
 
 @arkctl.command()
@@ -387,7 +459,8 @@ def status(session: Session, *, watch: float | None) -> None:
         if session.is_json:
             text = bizs_json(bizs)
         else:
-            text = bizs_table(bizs, is_wide=session.settings.output == "wide", is_coloured=session.is_coloured)
+            text = bizs_table(bizs, is_wide=session.is_wide, is_coloured=session.is_coloured)
+            text = text if bizs else f"no modules; install one with: arkctl deploy PATH{session.way}"
         if watch and sys.stdout.isatty() and not session.is_json:
             click.clear()
         click.echo(text)
@@ -403,7 +476,7 @@ def status(session: Session, *, watch: float | None) -> None:
 @click.argument("identity", metavar="NAME[:VERSION]")
 @_opens_session
 def show(session: Session, identity: str) -> None:
-    """Show everything the base says of one module."""
+    """Show all that a base says of one module."""
     from koupleless.cli.render import biz_details, bizs_json
 
     found = _versions(session, identity)
@@ -419,13 +492,18 @@ def show(session: Session, identity: str) -> None:
 @click.option("--metrics", multiple=True, metavar="ID", help="These indicators of the system alone: cpu, jvm.")
 @_opens_session
 def health(session: Session, identity: str | None, *, kind: str | None, metrics: tuple[str, ...]) -> None:
-    """Show the health of a base, or of one of its modules."""
+    """Show how a base fares, or one of its modules."""
     from koupleless.cli.render import health_text, json_text
 
     name, _, version = (identity or "").partition(":")
     kind = kind or ("biz" if name else "system" if metrics else None)
-    found = session.client.health(type=kind, metrics=metrics, name=name or None, version=version or None)
-    click.echo(json_text(found) if session.is_json else health_text(found))
+    try:
+        found = session.client.health(type=kind, metrics=metrics, name=name or None, version=version or None)
+    except KouplelessError as error:
+        if identity is None or not str(error).startswith("can not find biz"):
+            raise
+        raise _not_there(identity, session.client.query()) from None
+    click.echo(json_text(found) if session.is_json else health_text(found, is_wide=session.is_wide))
 
 
 # --- about this program --------------------------------------------------------------------------------------------
@@ -434,18 +512,20 @@ def health(session: Session, identity: str | None, *, kind: str | None, metrics:
 @arkctl.command()
 @_opens_session
 def version(session: Session) -> None:
-    """Print the version of arkctl and, if it answers, of the base."""
-    from koupleless.cli.doctor import versions
+    """Print the versions of arkctl and of the base."""
+    from koupleless.cli.doctor import version_text, versions
 
     client, base = versions(session.client)
-    text = f"arkctl Version: {client}" + (f"\nbase {base['bizName']} Version: {base['bizVersion']}" if base else "")
-    session.show({"client": client, "base": base}, text)
+    session.show({"client": client, "base": base}, version_text(client, base))
 
 
 @arkctl.command()
 @_opens_session
 def doctor(session: Session) -> int:
-    """Check the interpreter, the packages, the way to the base, and who owns its port."""
+    """Check what is installed, and the way to a base.
+
+    The interpreter, the packages, whether a base answers, and who owns its port.
+    """
     from koupleless.cli.doctor import examine
 
     findings = examine(session.client, session.settings)
@@ -457,7 +537,7 @@ def doctor(session: Session) -> int:
 @arkctl.command()
 @click.option("--copies", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many more modules.")
 def demo(*, copies: int) -> int:
-    """Start a base and show it at work, with figures measured on the way."""
+    """Show a base at work, with measured figures."""
     from koupleless.cli.demo import run
 
     return run(copies=copies)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import http.client
+import re
 import signal
 import threading
 import time
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.biz import BizId, BizState
 from koupleless.cli.render import as_curl
 from koupleless.cli.scratch import OneFileServer, scratch
-from koupleless.cli.suggestions import EndedBroken, UploadFailed, report
+from koupleless.cli.suggestions import EndedBroken, NotInstalled, UploadFailed, report
 from koupleless.client import ArkletClient, Refused
 from koupleless.errors import ArtifactError, BaseUnreachable, KouplelessError
 from koupleless.wire.replies import InstallData, decode_data
@@ -35,11 +36,17 @@ if TYPE_CHECKING:
     from koupleless.artifact.build import Built
     from koupleless.client import ArkletClient
     from koupleless.settings import ClientSettings
+    from koupleless.wire.replies import BizInfo, PurgeReport
 
 OUR_SERVER: Final = "koupleless"
 """What the ``Server`` header of our arklet begins with."""
 _ARTEFACT_ENDINGS: Final = (".zip", ".jar", ".whl")
 _POLL_S: Final = 0.2
+_IDENTITY: Final = re.compile(r"(?:Internal Error: )?[Bb]iz:? (\S+:\S+) ")
+_STORED: Final = re.compile(r"(?<=\")[^\"\n]*/[0-9a-f]{64}/[^/\"\n]+/([^\"\n]+)(?=\")")
+"""A file of an unpacked artefact, as a traceback names it."""
+_COST: Final = re.compile(r"\bcost: (\d+) ms\b")
+"""What an install took, as every arklet says it."""
 
 
 # --- what to deploy ------------------------------------------------------------------------------------------------
@@ -222,17 +229,26 @@ class Done:
     """``None`` if the base does not say."""
     context_path: str
     removed: tuple[str, ...] = ()
-    """What the client removed; what the base removed on its own it does not say."""
+    """What the client removed."""
+    replaced: tuple[PurgeReport, ...] = ()
+    """What left because this came, as a base of ours says it."""
     build_ms: float
+    start_ms: int | None
+    """What the base says the install took; ``None`` if it does not."""
     install_ms: float
+    """From the first call to the last reply: with that install, and until what it replaces has left."""
 
     def as_text(self) -> str:
         """One line for people."""
         state = self.state.value if self.state else "installed"
         place = f" at {self.context_path}" if self.context_path else ""
-        build = f"build {self.build_ms:.0f} ms, " if self.build_ms else ""
+        times = [f"build {self.build_ms:.0f} ms"] if self.build_ms else []
+        times += [f"install {self.start_ms} ms"] if self.start_ms is not None else []
+        times += [f"in all {self.build_ms + self.install_ms:.0f} ms"]
         removed = f"; removed {', '.join(self.removed)}" if self.removed else ""
-        return f"{self.identity} {state}{place} ({build}install {self.install_ms:.0f} ms){removed}"
+        replaced = f"; replaced {', '.join(report.biz for report in self.replaced)}" if self.replaced else ""
+        left = "".join(f"; left behind: {report.summary}" for report in self.replaced if not report.clean)
+        return f"{self.identity} {state}{place} ({', '.join(times)}){removed}{replaced}{left}"
 
     def as_json(self) -> dict[str, object]:
         """The same for programs."""
@@ -269,15 +285,48 @@ class Deployment:
     def run(self, *, wait_s: float | None = None) -> Done:
         """Build, install, and with ``wait_s`` wait until the module is started.
 
-        Raises ``ArtifactError`` before anything was sent, ``Refused``, ``BaseUnreachable``, ``NoArklet``,
+        Raises ``ArtifactError`` before anything was sent, ``NotInstalled``, ``BaseUnreachable``, ``NoArklet``,
         ``UploadFailed``, and ``EndedBroken``.
         """
         with scratch() as directory:
             artefact = ready(self._target, self._options, scratch=directory)
             begin = time.perf_counter()
-            with self._published(artefact) as url:
-                data, removed = self._install(artefact.identity, url)
+            try:
+                with self._published(artefact) as url:
+                    data, removed = self._install(artefact.identity, url)
+            except Refused as error:
+                if error.command != "installBiz":
+                    raise
+                raise self._not_installed(artefact, error) from None
         return self._conclude(artefact, data, removed, install_ms=_ms_since(begin), wait_s=wait_s)
+
+    def _not_installed(self, artefact: Ready, error: Refused) -> NotInstalled:
+        """The refusal with what only a deployment knows: of what, what answers instead, where its files are."""
+        found = _IDENTITY.match(error.reason)
+        identity = str(artefact.identity or (found[1] if found else self._target.text))
+        serving: list[str] = []
+        with contextlib.suppress(KouplelessError):
+            serving = [
+                biz.identity
+                for biz in self._client.query()
+                if biz.biz_name == identity.partition(":")[0] and biz.biz_state is BizState.ACTIVATED
+            ]
+        return NotInstalled(
+            error, identity=identity, is_ours=is_ours(self._settings), serving=serving, in_sources=self._in_sources
+        )
+
+    def _in_sources(self, text: str) -> str:
+        """``text`` with the files of the project in place of the copies of them in the store of the base."""
+        if self._target.is_built or self._options.no_build:
+            return text
+        path = self._target.path
+        roots = [path / "src", path] if path.is_dir() else [path.parent]
+
+        def there(match: re.Match[str]) -> str:
+            files = (root / match[1] for root in roots)
+            return next((str(file) for file in files if file.is_file()), match[0])
+
+        return _STORED.sub(there, text)
 
     def rehearse(self) -> list[str]:
         """Do everything but send: the calls that `run` would make, as ``curl`` commands."""
@@ -303,13 +352,13 @@ class Deployment:
             raise ArtifactError("--watch needs files to watch, not a URL")
         path = self._target.path
         directory = path if path.is_dir() else path.parent
-        self._say(f"watching {path}; interrupt to stop")
+        self._say(f"watching {path}: every save deploys again; interrupt to stop")
 
         def deploy() -> None:
             try:
                 show(self.run())
             except KouplelessError as error:
-                for line in report(error):
+                for line in [*report(error), "not deployed; the next save tries again"]:
                     self._say(line)
 
         wanted = watchfiles.DefaultFilter(
@@ -397,15 +446,21 @@ class Deployment:
         if wait_s is not None:
             state = self._wait(identity, wait_s)
         if state is BizState.BROKEN:
-            raise EndedBroken(identity, info.biz_state_records[-1].message if info and info.biz_state_records else "")
+            raise self._broken(info, identity)
         return Done(
             identity=identity,
             state=state,
             context_path=info.web_context_path if info else "",
             removed=tuple(removed),
+            replaced=tuple(data.replaced or ()),
             build_ms=artefact.build_ms,
+            start_ms=int(cost[1]) if (cost := _COST.search(data.message)) else None,
             install_ms=install_ms,
         )
+
+    def _broken(self, info: BizInfo | None, identity: str) -> EndedBroken:
+        said = info.biz_state_records[-1].message if info and info.biz_state_records else ""
+        return EndedBroken(identity, self._in_sources(said))
 
     def _wait(self, identity: str, wait_s: float) -> BizState:
         deadline = time.monotonic() + wait_s
@@ -413,7 +468,7 @@ class Deployment:
             for biz in self._client.query():
                 if biz.identity == identity:
                     if biz.biz_state is BizState.BROKEN:
-                        raise EndedBroken(identity, biz.biz_state_records[-1].message if biz.biz_state_records else "")
+                        raise self._broken(biz, identity)
                     if biz.biz_state.is_started:
                         return biz.biz_state
             if time.monotonic() >= deadline:

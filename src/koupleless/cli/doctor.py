@@ -15,7 +15,7 @@ from koupleless.client import ArkletClient, NoArklet
 from koupleless.errors import BaseUnreachable, KouplelessError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from koupleless.settings import ClientSettings
 
@@ -41,9 +41,19 @@ class Finding:
     """The exit status that this finding alone would give."""
 
 
+def own_version() -> str:
+    """Which release this is."""
+    return importlib.metadata.version("koupleless")
+
+
+def version_text(client: str, base: Mapping[str, str] | None = None) -> str:
+    """The versions as the original prints its own."""
+    return f"arkctl Version: {client}" + (f"\nbase {base['bizName']} Version: {base['bizVersion']}" if base else "")
+
+
 def versions(client: ArkletClient) -> tuple[str, dict[str, str] | None]:
     """Our own version, and who the base is; ``None`` if it does not answer within a moment or says no."""
-    own = importlib.metadata.version("koupleless")
+    own = own_version()
     try:
         info = client.health().master_biz_info
     except KouplelessError:
@@ -69,7 +79,7 @@ def _interpreter() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    yield Finding("koupleless", OK, importlib.metadata.version("koupleless"))
+    yield Finding("koupleless", OK, own_version())
     found, missing = [], []
     for name in _PACKAGES:
         try:

@@ -69,21 +69,73 @@ def biz_details(biz: BizInfo, *, is_coloured: bool = False) -> str:
     return "\n".join(lines)
 
 
-def health_text(health: HealthData) -> str:
-    """The health of a base, one topic to a paragraph."""
-    parts: list[str] = []
+def health_text(health: HealthData, *, is_wide: bool = False) -> str:
+    """The health of a base: what matters of its process in words, then its bizs; ``is_wide``: every figure it sent."""
+    lines: list[str] = []
     if health.master_biz_info is not None:
-        parts.append(f"base  {_health_line(health.master_biz_info)}")
-    for name in ("cpu", "jvm"):
+        lines.append(f"base     {_health_line(health.master_biz_info)}")
+    lines += _process_lines(health.jvm or {})
+    lines += _processor_lines(health.cpu or {})
+    parts = ["\n".join(lines)] if lines else []
+    for name in ("cpu", "jvm") if is_wide else ():
         indicator: Mapping[str, object] | None = getattr(health, name)
         if indicator:
             width = max(len(key) for key in indicator)
-            parts.append("\n".join([name, *(f"  {key:<{width}}  {value}" for key, value in indicator.items())]))
+            parts.append("\n".join([name, *(f"  {key:<{width}}  {_plain(value)}" for key, value in indicator.items())]))
     bizs = list(health.biz_list_info or []) + ([health.biz_info] if health.biz_info else [])
+    bizs = [biz for biz in bizs if biz != health.master_biz_info]
     if bizs:
         rows = [[biz.biz_name, biz.biz_version, biz.biz_state.value, biz.web_context_path or "-"] for biz in bizs]
         parts.append(table(["NAME", "VERSION", "STATE", "CONTEXT-PATH"], rows))
     return "\n\n".join(parts)
+
+
+def _process_lines(figures: Mapping[str, object]) -> list[str]:
+    """Its runtime, age and memory, under the keys that the field made for a Java process."""
+    lines = []
+    if "java version" in figures:
+        lines.append(f"runtime  {figures['java version']} in {figures.get('java home', '?')}")
+    if (seconds := _number(figures, "run time(s)")) is not None:
+        lines.append(f"uptime   {_duration(seconds)}")
+    used, free, whole = (_number(figures, key) for key in ("used heap memory(M)", "free memory(M)", "max memory(M)"))
+    memory = [] if used is None else [f"{used:,.0f} MB in use"]
+    if free is not None and whole is not None:
+        memory.append(f"{free:,.0f} of {whole:,.0f} MB free")
+    return [*lines, f"memory   {', '.join(memory)}"] if memory else lines
+
+
+def _processor_lines(figures: Mapping[str, object]) -> list[str]:
+    parts = []
+    if (used := _number(figures, "total used (%)")) is not None:
+        shares = [
+            f"{share:.0f} % {name}"
+            for name in ("user", "system")
+            if (share := _number(figures, f"{name} used (%)")) is not None
+        ]
+        parts.append(f"{used:.0f} % used" + (f" ({', '.join(shares)})" if shares else ""))
+    if "count" in figures:
+        parts.append(f"{figures['count']} x {figures.get('type', 'processor')}")
+    return [f"cpu      {' of '.join(parts)}"] if parts else []
+
+
+def _number(figures: Mapping[str, object], key: str) -> float | None:
+    value = figures.get(key)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _plain(value: object) -> object:
+    return f"{value:.1f}" if isinstance(value, float) else value
+
+
+def _duration(seconds: float) -> str:
+    """The two largest units of it."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        if left >= length or (unit == "s" and not parts):
+            parts.append(f"{left // length} {unit}")
+            left %= length
+    return " ".join(parts[:2])
 
 
 def as_curl(address: str, command: str, body: Mapping[str, Any], *, has_token: bool) -> str:

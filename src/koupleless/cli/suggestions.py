@@ -20,7 +20,7 @@ from koupleless.errors import (
 from koupleless.wire.envelope import ReplyInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 DONE: Final = 0
 REFUSED: Final = 1
@@ -31,11 +31,51 @@ UPLOAD_FAILED: Final = 5
 ENDED_BROKEN: Final = 6
 INTERRUPTED: Final = 130
 
+_NAMED: Final = 8
+"""How many modules are named to somebody who asked for another one."""
+_TRACEBACK: Final = "Traceback (most recent call last)"
+_OWN_ERROR: Final = re.compile(r"^koupleless\.errors\.\w+: ")
+"""What an error of ours begins with in a traceback; its text says all."""
+
 FAQ: Final = "https://koupleless.io/en/docs/faq/faq/"
 
 
 class UploadFailed(KouplelessError):
     """An artefact that was offered to a remote base and never fetched by it."""
+
+
+class NotInstalled(Refused):
+    """A base refused to install a module, told to the people who wrote it."""
+
+    def __init__(
+        self,
+        refused: Refused,
+        *,
+        identity: str,
+        is_ours: bool,
+        serving: Sequence[str] = (),
+        in_sources: Callable[[str], str] = str,
+    ) -> None:
+        super().__init__(refused.command, refused.envelope)
+        self.identity = identity
+        self.is_ours = is_ours
+        """Whether it comes from a base of ours, whose words can stand without its codes."""
+        self.serving = tuple(serving)
+        """The versions that answer all the same."""
+        self.in_sources = in_sources
+        """Gives back a text with the user's own files where it names the base's copies of them."""
+
+
+class NotThere(BizNotFound):
+    """A module that was asked for and is not installed; ``installed`` are those that are."""
+
+    def __init__(self, identity: str, installed: Sequence[str]) -> None:
+        super().__init__(identity)
+        versions = [other for other in installed if other.partition(":")[0] == identity.partition(":")[0]]
+        named = list(versions or installed)
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        there = f"installed: {', '.join(named[:_NAMED])}{more}" if named else "no module is installed"
+        self.args = (f"{identity} is not installed; {there}",)
 
 
 class EndedBroken(KouplelessError):
@@ -67,20 +107,48 @@ def exit_status(error: KouplelessError) -> int:
 def report(error: KouplelessError, *, is_verbose: bool = False) -> list[str]:
     """What to print of a failure, line by line: what happened, what the base said, what to do about it."""
     lines = [f"error: {error}"]
-    if isinstance(error, Refused):
-        codes = [error.envelope.code.value, *([error.response_code] if error.response_code else [])]
-        lines = [f"error: the base refused {error.command} ({', '.join(codes)}): {error.reason}"]
+    if isinstance(error, NotInstalled):
+        lines = _not_installed(error, is_verbose=is_verbose)
+    elif isinstance(error, Refused):
+        lines = [f"error: the base refused {error.command} ({_codes(error)}): {error.reason}"]
         if error.envelope.message and error.envelope.message != error.reason:
             lines.append(f"       {error.envelope.message}")
-        trace = error.envelope.error_stack_trace or ""
-        # A base of ours sends the traceback of the user's own code; the original sends that of its machinery.
-        if is_verbose or trace.startswith("Traceback (most recent call last)"):
-            lines += trace.rstrip().splitlines()
+        lines += _trace(error, is_verbose=is_verbose)
     if isinstance(error, BuildFailed) and error.output:
         lines += error.output.rstrip().splitlines()
     if advice := suggest(error):
         lines += [f"suggestion: {advice}", f"            more: {FAQ}"]
     return lines
+
+
+def _not_installed(error: NotInstalled, *, is_verbose: bool) -> list[str]:
+    said = error.in_sources(error.reason)
+    for preface in ("Internal Error: ", "refresh biz info from jar failed: "):
+        said = said.removeprefix(preface)
+    for subject in (f"biz {error.identity} ", f"Biz: {error.identity} "):
+        said = said.replace(subject, "it ", 1) if said.startswith(subject) else said
+    said = _OWN_ERROR.sub("", said.removeprefix("it did not start: "))
+    rest = said.strip().splitlines()
+    # The text of a syntax error begins with the place.
+    sentence = rest.pop(-1 if rest[0].startswith('File "') else 0)
+    codes = "" if error.is_ours and not is_verbose else f" ({error.command}: {_codes(error)})"
+    lines = [f"error: {error.identity} was not installed: {sentence}{codes}"]
+    lines += _trace(error, is_verbose=is_verbose) or rest
+    for identity in error.serving:
+        lines.append(f"{'the earlier ' * (identity == error.identity)}{identity} keeps serving")
+    return lines
+
+
+def _codes(error: Refused) -> str:
+    return ", ".join([error.envelope.code.value, *([error.response_code] if error.response_code else [])])
+
+
+def _trace(error: Refused, *, is_verbose: bool) -> list[str]:
+    """A base of ours sends the traceback of the user's own code; the original sends that of its machinery."""
+    trace = error.envelope.error_stack_trace or ""
+    if isinstance(error, NotInstalled):
+        trace = error.in_sources(trace)
+    return trace.rstrip().splitlines() if is_verbose or trace.startswith(_TRACEBACK) else []
 
 
 def suggest(error: KouplelessError) -> str | None:
@@ -183,7 +251,8 @@ _RULES: Final[tuple[tuple[Callable[[KouplelessError, str], bool], Callable[[Koup
         _says(r"more than once per process|does not support loading in subinterpreters|refuses? a second"),
         _answer("this compiled extension can live in a process once: install it where the base runs, and build again"),
     ),
-    (_says(r"ModuleNotFoundError|ModuleRefused|No module named"), _missing_module),
+    # An error of ours says what to change; Python's own does not.
+    (_says(r"(?s)\A(?!.*neither biz).*(ModuleNotFoundError|ModuleRefused|No module named)"), _missing_module),
     (
         _says(r"isinstance\(\) arg|is not an instance of|expected .* instance"),
         _answer("a package may be in the base and in the module at once: leave it to the base, so that types agree"),

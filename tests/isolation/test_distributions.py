@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import sys
 import zipfile
@@ -35,6 +36,13 @@ def wheel(
 
 LIB = wheel("Based.Lib", "1.0", {"based_lib/__init__.py": "version = '1.0'"}, entry="[based.group]\nlib = based_lib\n")
 OTHER = wheel("based-other", "2.0", {"based_other.py": ""}, entry="[based.group]\nother = based_other\n")
+
+
+def test_a_compiled_module_need_not_be_an_identifier(write):
+    compiled = f"650f__mypyc{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+    index = Index([str(write(wheel("fast", "1", {"fast/__init__.py": "", compiled: "", "not-one.py": ""})))])
+    assert index.owners("650f__mypyc") == ("fast",)
+    assert index.owners("not-one") == ()
 
 
 def test_ownership_comes_from_the_records(write):

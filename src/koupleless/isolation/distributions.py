@@ -191,7 +191,10 @@ def _module_part(file: str) -> str:
     if slash:
         return head if head.isidentifier() and head != "__pycache__" else ""
     stem, dot, _ = head.partition(".")
-    return stem if dot and head.endswith(_SUFFIXES) and stem.isidentifier() else ""
+    if not dot or not head.endswith(_SUFFIXES):
+        return ""
+    # What compilers write beside a package (mypyc's is named by a digest) is imported by C code, as no identifier.
+    return stem if stem.isidentifier() or head.endswith(tuple(EXTENSION_SUFFIXES)) else ""
 
 
 def _editable_directory(distribution: Distribution) -> str:

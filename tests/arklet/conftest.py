@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from koupleless.container.container import Container
+    from koupleless.container.remains import Zombie
 
 DEADLINE_S = 10.0
 
@@ -74,6 +75,7 @@ class FakeContainer:
         base = BizId.of("base", "1.0.0")
         self.base = BizInfo(base, BizState.ACTIVATED, "embed main", is_base=True)
         self.artefacts: dict[str, Artefact] = {}
+        self.left: list[Zombie] = []
         self.prepared: list[FakePrepared] = []
         self.started: list[tuple[str, tuple[str, ...], dict[str, str]]] = []
         self._lock = threading.Lock()
@@ -123,8 +125,8 @@ class FakeContainer:
                     web_context_path=artefact.path,
                     priority=artefact.priority,
                     url=prepared.url,
-                    work_dir="/work",
-                    class_path=("/work/app",),
+                    work_dir="/srv",
+                    class_path=("/srv/app",),
                     attributes=artefact.attributes,
                 )
                 self._put(info, artefact, BizState.RESOLVED, ChangeReason.CREATED)
@@ -172,6 +174,9 @@ class FakeContainer:
     def find(self, biz: BizId) -> BizInfo:
         with self._lock:
             return self._entry(biz)[0]
+
+    def zombies(self) -> tuple[Zombie, ...]:
+        return tuple(self.left)
 
     # --- inside ---
 

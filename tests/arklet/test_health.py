@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from koupleless.arklet.health import BaseMetadata, Health
+from koupleless.biz import BizId
+from koupleless.container.remains import Zombie
 from koupleless.wire.requests import HealthQuery
 
 if TYPE_CHECKING:
@@ -109,6 +111,22 @@ def test_bizs_are_found_under_both_spellings_of_the_filter(health: Any, name: st
 )
 def test_what_is_not_there_is_a_failure_without_data(health: Any, query: dict[str, Any], message: str) -> None:
     assert health(**query) == {"baseIdentity": "10.1.2.3", "code": "FAILED", "message": message}
+
+
+def test_what_outlived_its_biz_is_named_with_its_holder(health: Any, container: Any, operations: Operations) -> None:
+    left = {"biz": "shop:0", "name": "shop.db", "since": 7, "holders": ["global base.seen in the base", "list"]}
+    container.left = [
+        Zombie(BizId.parse("shop:0"), "shop.db", 7, tuple(left["holders"]), None),  # type: ignore[arg-type]
+        Zombie(BizId.parse("other:2"), "other", 9, (), 4096),
+    ]
+    other = {"biz": "other:2", "name": "other", "since": 9, "holders": [], "sizeBytes": 4096}
+
+    assert health()["zombies"] == [left, other]
+    assert health(type="biz")["zombies"] == [left, other]
+    assert health(type="biz", bizName="shop")["zombies"] == [left]
+    assert "zombies" not in health(type="biz", bizName="shop", bizVersion="1")
+    assert "zombies" not in health(type="system")
+    assert operations.vitals.zombie_counts() == {"shop": 1, "other": 1}
 
 
 def test_there_are_no_plugins(health: Any) -> None:

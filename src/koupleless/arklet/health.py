@@ -14,6 +14,7 @@ import socket
 import string
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from koupleless.biz import BizState
 from koupleless.errors import KouplelessError
 from koupleless.wire.envelope import InputInvalid
-from koupleless.wire.replies import BizHealth, HealthData
+from koupleless.wire.replies import BizHealth, HealthData, Zombie
 from koupleless.wire.requests import is_blank
 
 if TYPE_CHECKING:
@@ -139,19 +140,40 @@ class Health:
     def _bizs(self, name: str | None, version: str | None) -> dict[str, Any]:
         found = [BizHealth.of(biz) for biz in self._container.bizs() if not biz.is_base]
         found.append(self._base())
+        zombies = self._zombies(name, version)
         if is_blank(name):
             if not is_blank(version):
                 raise HealthRefused("Biz name must not be empty.")
-            return {"biz_list_info": found}
+            return {"biz_list_info": found, **zombies}
         found = [biz for biz in found if biz.biz_name == name]
         if is_blank(version):
             if not found:
                 raise HealthRefused(f"can not find biz: {name}")
-            return {"biz_list_info": found}
+            return {"biz_list_info": found, **zombies}
         for biz in found:
             if biz.biz_version == version:
-                return {"biz_info": biz}
+                return {"biz_info": biz, **zombies}
         raise HealthRefused("can not find biz")
+
+    # --- what should be gone -------------------------------------------------------------------------------------
+
+    def zombie_counts(self) -> dict[str, int]:
+        """For each name of a biz how many modules, or things of them, outlived it: a gauge for a metrics endpoint."""
+        return dict(Counter(zombie.biz.name for zombie in self._container.zombies()))
+
+    def _zombies(self, name: str | None, version: str | None) -> dict[str, list[Zombie]]:
+        found = [
+            Zombie(
+                biz=str(zombie.biz),
+                name=zombie.what,
+                since=zombie.since_ms,
+                holders=list(zombie.holders),
+                size_bytes=zombie.size_bytes,
+            )
+            for zombie in self._container.zombies()
+            if (is_blank(name) or zombie.biz.name == name) and (is_blank(version) or zombie.biz.version == version)
+        ]
+        return {"zombies": found} if found else {}
 
     # --- the process ---------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord, 
 from koupleless.container.events import EventKind, EventLog
 from koupleless.container.life import Life, Surroundings
 from koupleless.container.process import ProcessHooks, resident_bytes
+from koupleless.container.remains import Remains
 from koupleless.container.terms import Installed, Rules, Strategy
 from koupleless.errors import (
     BizBusy,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from koupleless.biz import BizName
     from koupleless.container.prepare import Preparation, Prepared
+    from koupleless.container.remains import Zombie
     from koupleless.context import Scope
     from koupleless.router.asgi import Front
     from koupleless.router.gate import Gate
@@ -97,6 +99,7 @@ class Container:
         self._around = around
         self._rules = rules or Rules()
         self._hooks = ProcessHooks()
+        self._remains = Remains()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._bizs: dict[BizId, _Entry] = {}
@@ -134,6 +137,10 @@ class Container:
         with self._lock:
             entry = self._bizs.get(biz)
             return None if entry is None or entry.life is None else entry.life.scope
+
+    def zombies(self) -> tuple[Zombie, ...]:
+        """What of bizs that left still lives, the oldest first. Looked at now, in microseconds for each."""
+        return self._remains.check()
 
     # --- install -------------------------------------------------------------------------------------------------
 
@@ -229,8 +236,15 @@ class Container:
             life.start(args=args, envs=envs)
             return self._commit(entry, take_over=take_over)
         except BaseException as error:
-            self._break(entry, error, life.leave())
+            self._break(entry, error, self._leave(life))
             raise
+
+    def _leave(self, life: Life) -> PurgeReport:
+        report = life.leave()
+        if life.remains is not None:
+            self._remains.add(report, life.remains)
+        self._remains.check()
+        return report
 
     def _break(self, entry: _Entry, error: BaseException, report: PurgeReport) -> None:
         trace = error.traceback if isinstance(error, StartFailed) else ""
@@ -329,7 +343,7 @@ class Container:
         report = (
             PurgeReport(entry.id, clean=True, held=(), undone={}, failures=(), elapsed_ms=0.0)
             if life is None
-            else life.leave()
+            else self._leave(life)
         )
         if report.failures:
             failed = "; ".join(report.failures)

@@ -87,6 +87,8 @@ class Life:
         self.gate: Gate | None = None
         self.forwards: tuple[Rule, ...] = ()
         """The forward rules it is configured with."""
+        self.remains: Survey | None = None
+        """After `leave`: what to ask, weakly, whether anything of it still lives; ``None`` if nothing did."""
         self._prepared = prepared
         self._around = around
         self._namespace: Namespace | None = None
@@ -186,10 +188,13 @@ class Life:
         ):
             self._attempt(step.__name__.strip("_").replace("_", " "), step)
         try:
-            return purge(self._let_go(), failures=tuple(self._failures))
+            survey = self._let_go()
+            report = purge(survey, failures=tuple(self._failures))
         except BaseException as error:  # noqa: BLE001 - it looks at objects of anybody's making
             failures = (*self._failures, f"purge: {in_words(error)}")
-        return PurgeReport(self.biz, clean=False, held=(), undone={}, failures=failures, elapsed_ms=0.0)
+            return PurgeReport(self.biz, clean=False, held=(), undone={}, failures=failures, elapsed_ms=0.0)
+        self.remains = survey if report.held else None
+        return report
 
     def _drain(self) -> None:
         gate, stage, drain_s = self.gate, self._around.stage, self._around.deadlines.drain_s

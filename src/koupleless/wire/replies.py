@@ -60,6 +60,20 @@ class BizHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         )
 
 
+class Zombie(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What of a removed biz still lives. Ours alone."""
+
+    biz: str
+    """The identity of the biz."""
+    name: str
+    """The module, or what of it lives."""
+    since: int
+    """Milliseconds since the epoch."""
+    holders: list[str]
+    """The chain of referrers in words, the outermost first; empty where none was found."""
+    size_bytes: int | None = None
+
+
 class BizInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One biz as ``queryAllBiz`` shows it."""
 
@@ -198,6 +212,8 @@ class HealthData(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     jvm: dict[str, Any] | None = None
     biz_list_info: list[BizHealth] | None = None
     biz_info: BizHealth | None = None
+    zombies: list[Zombie] | None = None
+    """Left out where there are none. Ours alone."""
     plugin_list_info: list[dict[str, Any]] | None = None
     plugin_info: dict[str, Any] | None = None
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -32,7 +34,7 @@ from koupleless.router.face import face_of
 from koupleless.router.gateway import FORWARDS, Forwards, read_rules
 from koupleless.router.table import RouteTable
 from koupleless.service.registry import default_registry
-from koupleless.settings import BaseSettings, load_base
+from koupleless.settings import FIRST_ARKLET_PORT, BaseSettings, load_base
 from koupleless.view.config import Configuration
 
 if TYPE_CHECKING:
@@ -42,8 +44,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Base", "serve"]
 
+logger = logging.getLogger("koupleless.base")
+
 BASE_VERSION: Final = "1.0.0"
 """The version of every base, as the field has it: bases are released by other means than modules."""
+
+_SEVERAL: Final = (
+    "this is one of several worker processes, and each of them is a base of its own: a module that is deployed to one "
+    "is not in the others, and no one knows which of them answers a request; run one worker, or `arkctl serve`"
+)
 
 
 class Base:
@@ -131,10 +140,22 @@ class Base:
         try:
             for url in self._static_modules():
                 self._install_static(url)
-            self.arklet.start()
+            self._start_arklet()
         except BaseException:
             self._stop()
             raise
+
+    def _start_arklet(self) -> None:
+        ops = self.settings.arklet
+        try:
+            port = self.arklet.start()
+        except BaseStartFailed as error:
+            if ops.port is not None and _is_one_of_several(range(ops.port, ops.port + 1)):
+                raise BaseStartFailed(f"{error}; {_SEVERAL}") from error
+            raise
+        _tell(_where(ops.host, port, is_chosen=ops.port is None))
+        if ops.port is None and port != FIRST_ARKLET_PORT and _is_one_of_several(range(FIRST_ARKLET_PORT, port)):
+            _tell(_SEVERAL, logging.WARNING)
 
     def _install_static(self, url: str) -> None:
         try:
@@ -185,6 +206,47 @@ def _describe(name: str) -> BizInfo:
         records=(StateRecord(now, BizState.ACTIVATED, ChangeReason.STARTED),),
         is_base=True,
     )
+
+
+def _where(host: str, port: int, *, is_chosen: bool) -> str:
+    """Where the arklet is, and how it is found there if not where everybody looks first."""
+    said = f"the arklet listens on {host} port {port}"
+    if port == FIRST_ARKLET_PORT:
+        return said
+    if is_chosen:
+        said = f"port {FIRST_ARKLET_PORT} is taken, so {said}"
+    return f"{said}; to reach this base: arkctl status --port {port}, or ARKCTL_PORT={port} in the environment"
+
+
+def _tell(text: str, level: int = logging.INFO) -> None:
+    """Log it, or write it to stderr where nobody has set logging up: inside another server that is the rule."""
+    if logger.isEnabledFor(level) and logger.hasHandlers():
+        logger.log(level, "%s", text)
+    else:
+        sys.stderr.write(f"koupleless: {text}\n")
+        sys.stderr.flush()
+
+
+def _is_one_of_several(ports: range) -> bool:
+    """Whether a server started this process as one of its workers, and another of them has an arklet at ``ports``."""
+    import multiprocessing  # noqa: PLC0415 - where the first port is taken, alone
+
+    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    this = psutil.Process()
+    try:
+        server = this.parent()
+        # Workers are spawned through multiprocessing (uvicorn, hypercorn), or forked as they are (gunicorn).
+        if server is None or (multiprocessing.parent_process() is None and server.cmdline() != this.cmdline()):
+            return False
+        return any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports
+            for worker in server.children()
+            if worker.pid != this.pid
+            for connection in worker.net_connections("tcp")
+        )
+    except (psutil.Error, OSError):
+        return False
 
 
 def serve(app: object, settings: BaseSettings) -> int:

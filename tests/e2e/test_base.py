@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -110,6 +111,51 @@ def test_a_base_lives_inside_another_server(server, sources, tmp_path, run_alone
     assert httpx.get(f"{process.url}/own").json() == {"base": "asgi"}
     assert httpx.get(f"{process.url}/hello/").json()["version"] == "1.0"
     assert process.end() in (0, -signal.SIGTERM)
+
+
+def wait_for(text: str, log: Path) -> str:
+    """The log, once ``text`` is in it."""
+    ends = time.monotonic() + 60
+    while text not in (said := log.read_text()):
+        assert time.monotonic() < ends, f"{text!r} is not in:\n{said}"
+        time.sleep(0.05)
+    return said
+
+
+def test_a_base_inside_another_server_says_once_where_its_arklet_is(sources, run_alone, monkeypatch):
+    arklet = free_port()
+    monkeypatch.setenv("KOUPLELESS_ARKLET_PORT", str(arklet))
+    process = run_alone(lambda port: [sys.executable, "-m", "uvicorn", "embedded:app", "--port", str(port)], sources)
+
+    said = wait_for("koupleless: the arklet listens on", process.log)
+    line = (
+        f"koupleless: the arklet listens on 127.0.0.1 port {arklet}; to reach this base: arkctl status --port {arklet}"
+    )
+    assert said.count(line) == 1
+    assert f"ARKCTL_PORT={arklet} in the environment" in said
+    assert "worker" not in said
+
+
+def test_a_base_that_finds_the_first_port_taken_says_where_it_is_instead(sources, run_alone):
+    command = [sys.executable, "-P", "-m", "koupleless", "serve", "asgi_base:app", "--port"]
+    run_alone(lambda port: [*command, str(port)], sources)  # it has the first one, unless somebody else has
+    second = run_alone(lambda port: [*command, str(port)], sources)
+
+    said = wait_for("the arklet listens on", second.log)
+    found = re.search(r"port 1238 is taken, so the arklet listens on 127.0.0.1 port (\d+); to reach", said)
+    assert found, said
+    assert ask(int(found[1]), "health", {})["code"] == "SUCCESS"
+    assert "several worker processes" not in said, "these two are not workers of one server"
+
+
+@pytest.mark.parametrize("is_given", [True, False], ids=["a port", "any port"])
+def test_workers_of_one_server_are_told_that_each_is_a_base(is_given, sources, run_alone, monkeypatch):
+    if is_given:
+        monkeypatch.setenv("KOUPLELESS_ARKLET_PORT", str(free_port()))
+    command = [sys.executable, "-m", "uvicorn", "embedded:app", "--workers", "2", "--port"]
+    process = run_alone(lambda port: [*command, str(port)], sources)
+
+    wait_for("one of several worker processes, and each of them is a base of its own", process.log)
 
 
 def build(directory: str, out: Path) -> Path:

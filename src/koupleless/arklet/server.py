@@ -84,7 +84,6 @@ class ArkletServer:
             thread.join()
             raise BaseStartFailed(f"the arklet could not start: {self._failure}") from self._failure
         self._thread = thread
-        logger.info("the arklet listens on %s port %d", address, port)
         return port
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 import koupleless
 import koupleless.base
 import koupleless.service
+import koupleless.testing
 
 PUBLIC = {
     koupleless: [
@@ -27,6 +28,7 @@ PUBLIC = {
     ],
     koupleless.service: ["Registration", "ServiceError", "ServiceReference", "offer", "use", "use_all"],
     koupleless.base: ["Base", "serve"],
+    koupleless.testing: ["Loaded", "PurgeReport", "Reply", "assert_unloads", "loaded"],
 }
 
 

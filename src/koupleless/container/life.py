@@ -22,6 +22,7 @@ from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
+from koupleless.ownership.releasers import call_releasers
 from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules
 from koupleless.router.lifespan import Lifespan
@@ -250,7 +251,11 @@ class Life:
             logs = scope.find_facet(LogSpace)
             if logs is not None:
                 closing.callback(self._attempt, "close logs", lambda: self._failures.extend(logs.close()))
-            return Survey(scope, namespace.table if namespace is not None else {})
+            survey = Survey(scope, namespace.table if namespace is not None else {})
+            released, failures = call_releasers(survey, deadline_s=self._around.deadlines.stop_s)
+            survey.undone = {**survey.undone, **released}
+            self._failures += failures
+            return survey
 
     # --- both ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,233 @@
+r"""For tests of libraries: prove that a module which uses the library can leave.
+
+    from koupleless.testing import assert_unloads
+
+    def test_a_module_with_a_listener_can_leave():
+        assert_unloads("import mylib\n\n@mylib.listen\ndef heard(event): ...\n")
+
+The module is installed into a container of this process that has nothing else in it, used, and uninstalled; what the
+tests have imported is what its base has. Everything is as in a base that serves, but that nothing listens on a port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import tempfile
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.artifact.build import Options, build
+from koupleless.artifact.store import Store
+from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
+from koupleless.container.container import EMBED_MAIN, Container
+from koupleless.container.failure import own_traceback
+from koupleless.container.life import Deadlines, Surroundings
+from koupleless.container.prepare import Preparation
+from koupleless.container.stage import Stage
+from koupleless.context import entered
+from koupleless.isolation.namespace import Namespace
+from koupleless.ownership.purge import PurgeReport
+from koupleless.router.asgi import Front
+from koupleless.service.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+
+    from koupleless.context import Scope
+
+__all__ = ["Loaded", "PurgeReport", "Reply", "assert_unloads", "loaded"]
+
+_BASE: Final = BizId.of("base", "1.0.0")
+_START_S: Final = 60.0
+_LEAVE_S: Final = 10.0
+_ANSWER_S: Final = 60.0
+_SERVER_ERROR: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a module answered to a request."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    """Names in lower case, in the order they were sent."""
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode()
+
+
+class Loaded:
+    """A module that is installed. Valid until it is uninstalled; used by one thread.
+
+    What `call` returns or raises may hold the module, and does so as long as the test does: keep plain values.
+    """
+
+    def __init__(self, scope: Scope, *, module: str, path: str, stage: Stage, front: Front) -> None:
+        self.biz = scope.biz
+        self._scope = scope
+        self._module = module
+        self._stage = stage
+        self._front = front
+        self._path = path
+
+    def call(self, function: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a function of the module as the module: ``"name"`` of the entry's file, or ``"package.module:name"``.
+
+        A coroutine is awaited on the loop that the modules of the base share. Returns and raises what it does.
+        """
+        entry = function if ":" in function else f"{self._module}:{function}"
+        with entered(self._scope):
+            result = self._scope.facet(Namespace).resolve(entry)(*args, **kwargs)
+            return self._stage.call(lambda: result, timeout_s=_ANSWER_S) if inspect.iscoroutine(result) else result
+
+    def get(self, path: str = "/", **options: Any) -> Reply:
+        """`request` with ``GET``."""
+        return self.request("GET", path, **options)
+
+    def request(
+        self, method: str, path: str = "/", *, body: bytes = b"", headers: Iterable[tuple[str, str]] = ()
+    ) -> Reply:
+        """Send one request to the module, below its own path, through the front of the base.
+
+        Where the application raises, the answer is a 500 with its traceback as text, as a server would have it.
+        """
+        target, _, query = path.partition("?")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": self._path + target,
+            "raw_path": (self._path + target).encode(),
+            "root_path": "",
+            "query_string": query.encode(),
+            "headers": [(b"host", b"base"), *((name.lower().encode(), value.encode()) for name, value in headers)],
+            "client": ("127.0.0.1", 1),
+            "server": ("base", 80),
+        }
+        return self._stage.call(lambda: _exchange(self._front, scope, body), timeout_s=_ANSWER_S)
+
+
+async def _exchange(front: Front, scope: MutableMapping[str, Any], body: bytes) -> Reply:
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+    ended = asyncio.Event()
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        if messages:
+            return messages.pop()
+        await ended.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            ended.set()
+
+    try:
+        await front(scope, receive, send)
+    except Exception as error:  # noqa: BLE001 - as a server does; raised in the test, it would hold the module
+        return Reply(_SERVER_ERROR, (), own_traceback(error).encode())
+    start = sent[0]
+    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in start["headers"])
+    return Reply(start["status"], headers, b"".join(message.get("body", b"") for message in sent[1:]))
+
+
+@contextlib.contextmanager
+def loaded(
+    source: str | Path, *, name: str = "sample", entry: str | None = None, requirements: Sequence[str] = ()
+) -> Iterator[Loaded]:
+    """Install a module for the length of a ``with``; at its end uninstall it, and fail unless it is gone.
+
+    ``source`` is the text of a module of one file called ``name``, or the path of a file, a project or an artefact.
+    ``entry`` is what is started, as in a project; by default the application, factory or ``main`` that a file has, else
+    the file itself, and what the project says.
+    ``requirements`` are what it needs besides, as PEP 508 texts: what this environment satisfies is shared with the
+    base, the rest is fetched by pip and packed.
+
+    Raises ``AssertionError`` with the purge report in words, ``StartFailed`` if the module does not start, and the
+    children of ``ArtifactError`` for a source that cannot be built. An exception of the body passes through; then
+    nothing is asserted, because its traceback may well hold the module.
+    """
+    with contextlib.ExitStack() as closing:
+        directory = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="koupleless-test-")))
+        artefact = _artefact(
+            source, directory, name, Options(out=directory, entry=entry, requirements=tuple(requirements))
+        )
+        stage, front = Stage(), Front()
+        container = _container(directory, stage, front)
+        closing.callback(container.close)
+        prepared = container.prepare(str(artefact))
+        module = prepared.manifest.entry.partition(":")[0]
+        info = container.install(prepared).info
+        scope = container.scope_of(info.id)
+        assert scope is not None
+        path = "" if info.web_context_path == "/" else info.web_context_path
+        yield Loaded(scope, module=module, path=path, stage=stage, front=front)
+        del scope
+        report = container.uninstall(info.id)
+        if not report.clean:
+            raise AssertionError(_in_words(report))
+
+
+def assert_unloads(
+    source: str | Path,
+    *,
+    drive: Callable[[Loaded], object] | None = None,
+    name: str = "sample",
+    entry: str | None = None,
+    requirements: Sequence[str] = (),
+) -> None:
+    """Install a module, let ``drive`` use it, uninstall it, and fail unless nothing of it is left.
+
+    The arguments, and what is raised, are those of `loaded`.
+    """
+    with loaded(source, name=name, entry=entry, requirements=requirements) as module:
+        if drive is not None:
+            drive(module)
+
+
+def _artefact(source: str | Path, directory: Path, name: str, options: Options) -> Path:
+    if isinstance(source, str):
+        path = directory / f"{name}.py"
+        path.write_text(textwrap.dedent(source), encoding="utf-8")
+        return build(path, options).path
+    if source.suffix == ".py" or (source / "pyproject.toml").is_file():
+        return build(source, options).path
+    return source
+
+
+def _container(directory: Path, stage: Stage, front: Front) -> Container:
+    record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
+    return Container(
+        base=BizInfo(_BASE, BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
+        front=front,
+        preparation=Preparation(Store(directory / "store")),
+        around=Surroundings(
+            stage=stage,
+            services=Registry(),
+            deadlines=Deadlines(start_s=_START_S, drain_s=_LEAVE_S, stop_s=_LEAVE_S),
+        ),
+    )
+
+
+def _in_words(report: PurgeReport) -> str:
+    """A purge report as the text of an assertion: what lives with its chain of holders, and what was not undone."""
+    lines = [f"{report.biz} left something behind"]
+    for held in report.held:
+        size = "" if held.size_bytes is None else f", about {held.size_bytes:,} bytes"
+        lines.append(f"  still alive: {held.name}{size}")
+        lines.append(f"    held by {' -> '.join(held.holders) or 'something that was not found'}")
+    lines += [f"  not undone: {failure}" for failure in report.failures]
+    if report.undone:
+        lines.append("  undone: " + ", ".join(f"{count} {kind}" for kind, count in report.undone.items()))
+    return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import BaseProcess
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+README = EXAMPLES.parent / "README.md"
 
 
 @pytest.fixture
@@ -70,3 +72,18 @@ def test_each_also_runs_alone_with_the_server_it_would_have_anyway(
     reply = httpx.get(alone.url + path, timeout=30)
     assert reply.status_code == 200
     assert answer is None or reply.json() == answer
+
+
+def test_the_services_of_the_readme_are_complete_and_run(serve: Callable[..., BaseProcess], tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    for name, source in blocks:
+        (tmp_path / name).write_text(source)
+    assert [name for name, _ in blocks] == ["prices.py", "basket.py"]
+    base = serve(cwd=tmp_path)
+    base.arkctl("deploy", "basket.py")
+    early = base.get("/basket/")
+    assert (early.status_code, early.text[:17]) == (503, "come back later: ")
+    base.arkctl("deploy", "prices.py")
+    assert base.get("/basket/").text == "tea costs 400 cents"
+    assert "nothing left behind" in base.arkctl("undeploy", "prices")
+    assert base.get("/basket/").status_code == 503

@@ -67,6 +67,17 @@ def test_python_minus_m_is_the_same_command() -> None:
         assert later not in done.stdout
 
 
+def test_no_help_of_a_command_is_wider_than_a_terminal() -> None:
+    program = """
+import click
+from koupleless.cli.commands import arkctl
+for name, command in arkctl.commands.items():
+    print(command.get_help(click.Context(command, info_name=name, terminal_width=80)))
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+
+
 @pytest.mark.parametrize("columns", ["80", "100"])
 def test_no_line_of_the_help_is_cut(columns: str) -> None:
     done = subprocess.run(

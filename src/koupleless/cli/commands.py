@@ -342,10 +342,10 @@ def deploy(
     TARGET is a project, a .py file, an artefact, a wheel or a URL; by default what is here. With --strategy:
 
     \b
-    replace       the new one takes over and the others leave; a base of ours swaps without a gap,
-                  any other one uninstalls the same version first, as the original does
+    replace       the new one takes over without a gap, and the others leave;
+                  in a Java base the same version leaves first
     replace-all   the base removes every version of the name, then installs
-    install-only  nothing is removed
+    install-only  nothing is removed, and another version goes on answering
     """  # noqa: D301 - the escape keeps click from wrapping the list
     from koupleless.cli.deploy import Deployment, Options, Target
 

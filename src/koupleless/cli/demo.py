@@ -450,7 +450,7 @@ class _Demo:
 def _check_installed(*packages: str) -> None:
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        raise StepFailed(f"the demonstration needs {' and '.join(missing)}: pip install 'koupleless[demo]'")
+        raise StepFailed(f"the demonstration needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def _make_database(directory: Path) -> Path:

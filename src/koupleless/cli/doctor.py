@@ -125,5 +125,5 @@ def _base(client: ArkletClient, settings: ClientSettings) -> Iterator[Finding]:
         yield Finding("base", FAIL, f"{client.address}: {error}", 1)
         return
     name = f"{info.biz_name}:{info.biz_version}" if info else "a base"
-    yield Finding("base", OK, f"{name} at {client.address} with {len(bizs)} modules")
+    yield Finding("base", OK, f"{name} at {client.address} with {len(bizs)} module{'s' * (len(bizs) != 1)}")
     yield Finding("port", OK, f"{settings.port} belongs to {owner or 'a process that may not be asked'}")

@@ -15,6 +15,7 @@ from koupleless.cli.suggestions import EndedBroken, UploadFailed, exit_status, s
 from koupleless.client import NoArklet, Refused
 from koupleless.errors import (
     ArchiveRefused,
+    ArtifactError,
     BaseStartFailed,
     BaseUnreachable,
     BizNotFound,
@@ -113,6 +114,7 @@ def test_every_kind_of_failure_has_the_exit_status_of_its_family(error: Kouplele
         (refused("MemoryError"), "short of memory"),
         (refused("biz a:1 did not start within 60 s"), "start-timeout"),
         (BuildFailed("a", "pip failed", output="who knows"), "arkctl doctor"),
+        (ArtifactError("/here is no project: it has no pyproject.toml"), "arkctl new module"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, str) else "",
 )
@@ -124,6 +126,7 @@ def test_a_failure_that_is_known_comes_with_advice(error: KouplelessError, advic
 
 def test_a_failure_that_is_not_known_comes_without_advice() -> None:
     assert suggest(refused("the moon is full")) is None
+    assert suggest(BuildFailed("hello.py", "it is no Python: '(' was never closed")) is None
     assert suggestions.report(refused("the moon is full"))[-1] == "       install biz not success!"
 
 
@@ -178,7 +181,7 @@ def test_the_files_of_a_project_are_named_where_they_are_those_of_libraries_wher
     table = '[project]\nname = "hello"\nversion = "1.0.0"\n[tool.koupleless.module]\nentry = "hello.app:app"\n'
     (quiet_surroundings / "project" / "pyproject.toml").write_text(table)
     frames = "".join(f'  File "{stored(place)}", line 1, in x\n' for place in ("hello/app.py", "lib/other.py"))
-    trace = f"Traceback (most recent call last):\n{frames}ValueError: no database\n"
+    trace = f"Traceback (most recent call last):\n{frames}ImportError: no ({stored('hello/app.py')}): gone\n"
     arklet.server_header = "koupleless"
     reply = {"code": "CMD_PROCESS_INTERNAL_ERROR", "message": ERROR, "errorStackTrace": trace}
     arklet.says("installBiz", reply)
@@ -186,6 +189,7 @@ def test_the_files_of_a_project_are_named_where_they_are_those_of_libraries_wher
     err = arkctl("deploy", "project", "--port", arklet.port).err
     assert f'File "{source.resolve()}", line 1' in err
     assert f'File "{stored("lib/other.py")}", line 1' in err
+    assert f"ImportError: no ({source.resolve()}): gone\n" in err
     broken = {**OTHER, "bizVersion": "1.0.0", "bizState": "BROKEN"}
     record = {"changeTime": 1, "state": "BROKEN", "message": trace}
     info = {**broken, "bizStateRecords": [record]}

@@ -43,8 +43,11 @@ OUR_SERVER: Final = "koupleless"
 _ARTEFACT_ENDINGS: Final = (".zip", ".jar", ".whl")
 _POLL_S: Final = 0.2
 _IDENTITY: Final = re.compile(r"(?:Internal Error: )?[Bb]iz:? (\S+:\S+) ")
-_STORED: Final = re.compile(r"(?<=\")[^\"\n]*/[0-9a-f]{64}/[^/\"\n]+/([^\"\n]+)(?=\")")
-"""A file of an unpacked artefact, as a traceback names it."""
+_STORED: Final = re.compile(
+    r"(?<=\")[^\"\n]*/[0-9a-f]{64}/[^/\"\n]+/([^\"\n]+)(?=\")"  # in a traceback
+    r"|/[^\s\"'()]*/[0-9a-f]{64}/[^/\s\"'()]+/([^\s\"'():,]+)"  # in a sentence
+)
+"""A file of an unpacked artefact: where it is, and its place there."""
 _COST: Final = re.compile(r"\bcost: (\d+) ms\b")
 """What an install took, as every arklet says it."""
 
@@ -323,7 +326,7 @@ class Deployment:
         roots = [path / "src", path] if path.is_dir() else [path.parent]
 
         def there(match: re.Match[str]) -> str:
-            files = (root / match[1] for root in roots)
+            files = (root / (match[1] or match[2]) for root in roots)
             return next((str(file) for file in files if file.is_file()), match[0])
 
         return _STORED.sub(there, text)

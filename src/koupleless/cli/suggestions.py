@@ -266,7 +266,11 @@ _RULES: Final[tuple[tuple[Callable[[KouplelessError, str], bool], Callable[[Koup
         _answer("look for work at import or start-up that waits for something; the limit is the base's start-timeout"),
     ),
     (
-        _is(BuildFailed),
+        _says(r"is no project"),
+        _answer("name a project or a .py file: arkctl deploy PATH; `arkctl new module DIRECTORY` makes a project"),
+    ),
+    (
+        lambda error, _: isinstance(error, BuildFailed) and bool(error.output),
         lambda *_: f"the build ran with {_interpreter()}; `arkctl doctor` checks it",
     ),
 )

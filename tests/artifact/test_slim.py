@@ -165,6 +165,20 @@ class TestGather:
     def calls(self, fake_pip: Path) -> list[list[str]]:
         return [json.loads(line) for line in (fake_pip.parent / "log").read_text().splitlines()]
 
+    def test_a_pip_that_is_killed_leaves_no_temporary_files(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program, place = tmp_path / "python", tmp_path / "temporary"
+        program.write_text('#!/bin/sh\nmkdir "$TMPDIR/pip-unpack"\necho begun > "$0.begun"\nkill -9 $$\n')
+        program.chmod(0o755)
+        place.mkdir()
+        monkeypatch.setenv("TMPDIR", str(place))
+        monkeypatch.setattr("tempfile.tempdir", str(place))
+        with pytest.raises(BuildFailed):
+            gather("p", ["free"], tmp_path / "into", facts=WEB, python=str(program))
+        assert (tmp_path / "python.begun").exists()
+        assert list(place.iterdir()) == []
+
     def test_only_what_the_base_lacks_travels(self, fake_pip: Path, tmp_path: Path) -> None:
         report = gather("p", ["free", "flask"], tmp_path / "into", facts=WEB, python=str(fake_pip))
         assert {decision.name for decision in report.packed} == {"free", "dep", "only-x"}

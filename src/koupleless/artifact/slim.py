@@ -348,20 +348,22 @@ class _Pip:
         for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_VIRTUALENV", "PYTHONPATH"):
             environment.pop(name, None)
         command = [self._python, "-m", "pip", "install", "--quiet", "--progress-bar", "off", *arguments]
-        try:
-            done = subprocess.run(  # noqa: S603 - the interpreter's own pip, no shell
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=_PIP_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise BuildFailed(self._project, f"pip did not finish within {_PIP_TIMEOUT_S:g} s") from None
-        except OSError as error:
-            raise BuildFailed(self._project, f"cannot run {self._python}: {error.strerror}") from None
+        # A pip that is killed, by an interrupted build or the time-out, leaves its temporary files: they go with ours.
+        with tempfile.TemporaryDirectory(prefix="koupleless-pip-", ignore_cleanup_errors=True) as directory:
+            try:
+                done = subprocess.run(  # noqa: S603 - the interpreter's own pip, no shell
+                    command,
+                    env={**environment, "TMPDIR": directory},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    timeout=_PIP_TIMEOUT_S,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise BuildFailed(self._project, f"pip did not finish within {_PIP_TIMEOUT_S:g} s") from None
+            except OSError as error:
+                raise BuildFailed(self._project, f"cannot run {self._python}: {error.strerror}") from None
         return done.returncode, done.stdout.decode(errors="replace").strip()
 
     def _check(self, code: int, output: str, reason: str) -> None:

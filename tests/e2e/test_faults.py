@@ -596,7 +596,9 @@ def test_the_same_identity_twice_is_a_repetition(base: BaseProcess, tmp_path: Pa
     assert reply["data"]["code"] == "REPEAT_BIZ"
     assert reply["data"]["message"] == "Biz: hello:1.0 has been installed or registered."
     assert done.returncode == 1
-    expect(done.stderr, "REPEAT_BIZ", r"hello:1\.0", "suggestion: .*version.*--strategy replace")
+    expect(
+        done.stderr, r"hello:1\.0 was not installed: it has been installed", "suggestion: .*version.*--strategy replace"
+    )
 
 
 @pytest.mark.parametrize(
@@ -612,7 +614,7 @@ def test_a_version_that_is_not_there_is_not_found(base: BaseProcess, command: st
     assert reply["data"]["code"] == "NOT_FOUND_BIZ"
     assert reply["data"]["message"] == text
     assert done.returncode == 1
-    expect(done.stderr, r"hello:9\.9", "not found")
+    expect(done.stderr, r"hello:9\.9 is not installed; installed: hello:1\.0")
     assert "Traceback" not in done.stderr
 
 

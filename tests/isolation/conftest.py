@@ -13,13 +13,20 @@ import pytest
 
 from koupleless.biz import BizId
 from koupleless.context import Scope
-from koupleless.isolation.interpreter import REAL
+from koupleless.isolation.interpreter import REAL, apart
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def nothing_apart() -> Iterator[None]:
+    """What is kept apart for the life of a process ends with the test here."""
+    yield
+    apart.clear()
 
 
 @pytest.fixture

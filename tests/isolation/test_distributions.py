@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import zipfile
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,25 @@ def test_compiled_distributions_are_shared_with_what_they_require(write):
     )
     index = Index([str(root)])
     assert index.shared == {"fast", "helper", "driver", "driver-binary"}
+
+
+def test_what_a_distribution_can_use_belongs_to_it_but_not_what_its_authors_use(write):
+    """A shared library looks in its own surroundings for what makes it faster, or speaks to a database."""
+    extras = "Provides-Extra: fast\nRequires-Dist: greenlet; extra == 'fast'\n"
+    extras += "Provides-Extra: test_all\nRequires-Dist: pytest; extra == 'test_all'\n"
+    root = write(
+        {
+            "lib-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: lib\nVersion: 1\n" + extras,
+            "lib-1.dist-info/RECORD": f"lib/__init__.py,,\nlib/native{EXTENSION_SUFFIXES[0]},,\n",
+            "greenlet-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: greenlet\nVersion: 1\n",
+            "greenlet-1.dist-info/RECORD": "greenlet/__init__.py,,\n",
+            "pytest-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: pytest\nVersion: 1\n",
+            "pytest-1.dist-info/RECORD": "pytest/__init__.py,,\n",
+        }
+    )
+    index = Index([str(root)])
+    assert index.closure("lib") == {"lib", "greenlet"}
+    assert index.shared == {"lib", "greenlet"}
 
 
 def test_metadata_of_another_kind_is_read(write):

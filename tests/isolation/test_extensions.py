@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import gc
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -19,10 +21,13 @@ import pytest
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, current, entered
+from koupleless.errors import ModuleRefused
+from koupleless.isolation import extensions
+from koupleless.isolation.distributions import index_of
 from koupleless.isolation.extensions import is_compiled, shelf
 from koupleless.isolation.interpreter import REAL, withheld, withholding
 from koupleless.isolation.linker import Linker
-from koupleless.isolation.namespace import Namespace
+from koupleless.isolation.namespace import Namespace, UnitFinder
 
 SUFFIX = EXTENSION_SUFFIXES[0]
 
@@ -43,15 +48,23 @@ static int run(PyObject *module) {
     if (++times > 1) { PyErr_SetString(PyExc_ImportError, "cannot load module more than once"); return -1; }
     if (PyModule_AddStringConstant(module, "flavour", FLAVOUR)) return -1;
     if (*sibling) {
-        PyObject *name = PyUnicode_FromString(sibling), *other = fetch(NULL, name);
+        int through_import = *sibling == '!';
+        PyObject *name = PyUnicode_FromString(sibling + through_import);
+        PyObject *other = through_import ? PyImport_Import(name) : fetch(NULL, name);
         Py_DECREF(name);
         if (!other || PyObject_SetAttrString(module, "sibling", other)) return -1;
         Py_DECREF(other);
     }
     PyObject *all = PyImport_GetModuleDict(), *own = PyObject_GetAttrString(module, "__name__");
     if (!PyDict_GetItem(all, own)) PyDict_SetItem(all, own, module);  /* what Cython does */
-    Py_DECREF(own);
-    return 0;
+    PyObject *full = PyUnicode_FromFormat("%U.inner", own), *inner = PyImport_AddModuleObject(full);  /* pybind11 */
+    Py_DECREF(full); Py_DECREF(own);
+    if (!inner || PyObject_HasAttrString(inner, "flavour")) {
+        PyErr_SetString(PyExc_ImportError, "an object with that name is already defined");
+        return -1;
+    }
+    if (PyModule_AddStringConstant(inner, "flavour", FLAVOUR)) return -1;
+    return PyObject_SetAttrString(module, "inner", inner);
 }
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, run}, {0, NULL}};
 static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "native", "", MULTI ? 0 : -1, methods, MULTI ? slots : NULL};
@@ -314,9 +327,8 @@ def test_compiled_code_gets_its_own_modules_where_the_base_has_the_same_names(co
         fastlib = biz({}, root).import_module("fastlib")
         assert fastlib.native.sibling.value == "own"
         assert fastlib.native.sibling is not of_base["fastlib.part"]
-        assert {name: REAL[name] for name in of_base} == of_base
+        assert {name: sys.modules[name] for name in of_base} == of_base
         assert "fastlib.native" not in REAL
-        assert not withheld
     finally:
         for name in of_base:
             sys.modules.pop(name, None)
@@ -412,8 +424,8 @@ def test_a_private_numpy_is_removed_and_comes_back(biz):
             gc.collect()
             assert [name for name, module in dead if module() is not None] == []
         assert arrays[0] is arrays[1]
-        assert REAL["numpy"] is numpy
-        assert str(REAL["numpy._core._multiarray_umath"].__file__).startswith(str(site))
+        assert sys.modules["numpy"] is numpy
+        assert str(sys.modules["numpy._core._multiarray_umath"].__file__).startswith(str(site))
         with as_base():
             assert current() is None
             assert numpy.linalg.norm(numpy.arange(3.0)) == pytest.approx(2.2360679)
@@ -439,3 +451,188 @@ def test_a_copy_is_made_elsewhere_where_the_directory_is_read_only(compile_nativ
     assert native.__file__ == str(root / f"app/native{SUFFIX}")
     assert len(tried) == 2
     assert not tried[1].exists()
+
+
+LATE = {
+    "fastlib/__init__.py": """
+        from fastlib import native
+        def late(name="fastlib.part"):
+            return native.fetch(name)
+        def given(name):
+            import importlib
+            return importlib.import_module(name), __import__(name, globals(), {}, ["value"]), __import__(name)
+    """,
+    "fastlib/part.py": "value = 'own'",
+    "fastlib/other.py": "value = 'own'",
+}
+
+
+@pytest.fixture
+def fastlib_of_base(compile_native, put):
+    """A compiled distribution of the base, which is imported; a biz's own version of it may stand beside it."""
+    files = {name: text.replace("own", "base") for name, text in LATE.items()}
+    root = put(
+        compile_native(flavour="of base", sibling="!fastlib.part"), files, at="fastlib/native", dist=("fastlib", "1.0")
+    )
+    sys.path.insert(0, str(root))
+    yield importlib.import_module("fastlib")
+    sys.path.remove(str(root))
+    sys.path_importer_cache.pop(str(root), None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "fastlib"]:
+        del sys.modules[name]
+
+
+def test_functions_of_compiled_code_import_from_their_own_version(compile_native, put, biz, fastlib_of_base):
+    """As those that Cython makes: their imports look into the interpreter's table, past every hook of ours."""
+    part = importlib.import_module("fastlib.part")
+    root = put(compile_native(flavour="late"), LATE, at="fastlib/native", dist=("fastlib", "2.0"))
+    user = {"app.py": "import fastlib\ndef use(): return fastlib.late()\ndef call(f): return f()"}
+    namespace = biz(user, root)
+    app = namespace.import_module("app")
+    results: list[tuple[Any, ...]] = []
+
+    def everybody():
+        results.append((app.use().value, app.fastlib.late().value, app.fastlib.native.fetch("fastlib.part").value))
+        results.append((fastlib_of_base.late() is part, app.call(fastlib_of_base.late) is part))
+
+    thread = threading.Thread(target=everybody)
+    thread.start()
+    thread.join(20)
+    everybody()
+    with entered(namespace.scope):
+        results.append((app.use().value, app.fastlib.late("fastlib.other").value))
+        results.append((app.call(fastlib_of_base.late) is part, fastlib_of_base.late("fastlib.other").value == "base"))
+    # Without a context and with no Python code of either in between, the base is who asks.
+    without = ("own", "own", "base")
+    assert results == [without, (True, True), without, (True, True), ("own", "own"), (True, True)]
+    assert importlib.import_module("fastlib.other").value == "base"
+    assert app.fastlib.late("fastlib.other").value == "own"
+    assert sys.modules["fastlib"] is fastlib_of_base
+    assert fastlib_of_base.native.inner.flavour == "of base"
+    assert app.fastlib.native.inner.flavour == "late"
+    namespace.drop()
+    assert REAL["fastlib"] is fastlib_of_base
+    assert REAL["fastlib.part"] is part
+
+
+def test_a_version_that_the_base_loads_second_is_kept_apart_too(compile_native, put, biz, request):
+    root = put(compile_native(flavour="first"), LATE, at="fastlib/native", dist=("fastlib", "3.0"))
+    app = biz({"app.py": "import fastlib"}, root).import_module("app")
+    assert app.fastlib.late().value == "own"
+    of_base = request.getfixturevalue("fastlib_of_base")
+    assert importlib.import_module("fastlib.part").value == of_base.late().value == "base"
+    assert of_base.native.sibling.value == "base"
+    assert app.fastlib.late().value == "own"
+    assert importlib.reload(sys.modules["fastlib.part"]).value == "base"
+    replaced: Any = type(sys)("fastlib.part")
+    sys.modules["fastlib.part"] = replaced
+    assert of_base.late() is importlib.import_module("fastlib.part") is replaced
+    del sys.modules["fastlib.part"]
+    assert importlib.import_module("fastlib.part") is not replaced
+    assert app.fastlib.late().value == "own"
+
+
+def test_three_versions_and_a_second_user_of_one(compile_native, put, biz, fastlib_of_base):
+    apps = []
+    for version in ("7.0", "8.0", "7.0"):
+        root = put(compile_native(flavour=f"of {version}"), LATE, at="fastlib/native", dist=("fastlib", version))
+        apps.append(biz({"app.py": "import fastlib"}, root).import_module("app"))
+    assert [app.fastlib.native.flavour for app in apps] == ["of 7.0", "of 8.0", "of 7.0"]
+    assert apps[0].fastlib is apps[2].fastlib
+    assert [app.fastlib.native.count() for app in apps] == [1, 1, 1]
+    assert fastlib_of_base.native.flavour == "of base"
+    assert fastlib_of_base.late().value == "base"
+
+
+def test_the_first_import_may_be_of_a_part(compile_native, put, biz, fastlib_of_base):
+    root = put(compile_native(flavour="part first"), LATE, at="fastlib/native", dist=("fastlib", "4.1"))
+    files = {
+        "app.py": "from fastlib.part import value\nfrom importlib import import_module as i\nother = i('fastlib.other')"
+    }
+    app = biz(files, root).import_module("app")
+    assert (app.value, app.other.value) == ("own", "own")
+
+
+def test_a_shared_library_imports_what_its_user_names_for_that_user(compile_native, put, biz):
+    root = put(compile_native(flavour="asked"), LATE, at="fastlib/native", dist=("fastlib", "4.2"))
+    for number in range(2):
+        files = {"app.py": "import fastlib\ndef use(): return fastlib.given('parts.mine')"}
+        files |= {"parts/__init__.py": "", "parts/mine.py": f"value = {number}"}
+        namespace = biz(files, root)
+        app = namespace.import_module("app")
+        with entered(namespace.scope):
+            module, same, top = app.use()
+        assert module is same is top.mine
+        assert module.value == number
+
+
+def test_a_library_that_fails_half_way_is_not_initialised_again(compile_native, put, biz):
+    files = LATE | {
+        "fastlib/__init__.py": "from fastlib import native\nimport app\napp.check()\nvalue = native.count()"
+    }
+    root = put(compile_native(flavour="half"), files, at="fastlib/native", dist=("fastlib", "4.3"))
+    record = root / "fastlib-4.3.dist-info/RECORD"
+    record.write_text(record.read_text() + "app.py,,\n")
+    root.joinpath("app.py").write_text("def check(): raise RuntimeError('half way')")
+    for number in range(2):
+        namespace = biz({"main.py": "import fastlib"}, root, identity=f"half{number}:1")
+        with pytest.raises(RuntimeError, match="half way"):
+            namespace.import_module("main")
+        namespace.drop()
+    for _ in range(2):
+        unit = shelf.borrow("fastlib", index_of([str(root)]), UnitFinder)
+        vars(unit.linker.table["app"])["check"] = lambda: None
+        assert biz({"main.py": "import fastlib"}, root).import_module("main").fastlib.value == 1
+
+
+def test_a_library_that_cannot_stand_beside_another_version_is_refused_by_name(compile_native, put, biz, monkeypatch):
+    monkeypatch.setitem(extensions.ALONE, "loner", "it keeps one thing for all")
+    files = {"loner/__init__.py": "from loner import native"}
+    roots = {
+        version: put(compile_native(flavour=f"loner {version}"), files, at="loner/native", dist=("loner", version))
+        for version in ("1.0", "2.0")
+    }
+    indexes = {version: index_of([str(root)]) for version, root in roots.items()}
+    nothing = index_of([])
+    words = 'loner 2.0 cannot be loaded .*it keeps one thing for all.*has {}1.0.*isolation = "process"'
+    (said,) = shelf.conflicts(indexes["2.0"], indexes["1.0"])
+    assert re.search(words.format(""), said)
+    assert shelf.conflicts(indexes["2.0"], indexes["2.0"]) == ()
+    assert shelf.conflicts(indexes["2.0"], nothing) == ()
+    second = biz({"app.py": "import loner"}, roots["2.0"])  # is installed, and imports only after the other one has
+    biz({"app.py": "import loner"}, roots["1.0"]).import_module("app")
+    assert shelf.conflicts(indexes["1.0"], nothing) == ()
+    (said,) = shelf.conflicts(indexes["2.0"], nothing)
+    assert re.search(words.format("loaded "), said)
+    with pytest.raises(ModuleRefused, match=words.format("loaded ")):
+        second.import_module("app")
+
+
+def test_a_loader_may_answer_with_a_module_of_the_standard_library(biz):
+    """As that of six.moves does: the module stays the process's, and does not come to hold the biz."""
+    import http.client
+    import itertools
+
+    text = """
+        import sys, importlib.util
+        class Moves:
+            def find_spec(self, name, path, target=None):
+                if name.startswith("moved."):
+                    return importlib.util.spec_from_loader(name, self)
+            def create_module(self, spec):
+                return importlib.import_module({"client": "http.client", "tools": "itertools"}[spec.name[6:]])
+            def exec_module(self, module): pass
+        import moved
+        sys.meta_path.append(Moves())
+        import importlib
+        from moved import client, tools
+    """
+    specs = http.client.__spec__, itertools.__spec__
+    try:
+        app = biz({"app.py": text, "moved/__init__.py": ""}).import_module("app")
+        assert app.client is http.client
+        assert app.tools is itertools
+        assert vars(http.client)["__builtins__"] is vars(builtins)
+        assert "__builtins__" not in vars(itertools)
+    finally:
+        http.client.__spec__, itertools.__spec__ = specs

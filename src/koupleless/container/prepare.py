@@ -12,6 +12,8 @@ from koupleless.artifact.slim import BaseFacts, unsatisfied
 from koupleless.artifact.source import source_for
 from koupleless.biz import BizInfo, BizState, Isolation, StateRecord
 from koupleless.errors import IdentityMismatch, ManifestInvalid
+from koupleless.isolation.distributions import base_index, index_of
+from koupleless.isolation.extensions import shelf
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,8 +92,9 @@ class Preparation:
         """Fetch, verify, unpack and parse.
 
         Raises the children of ``ArtifactError``: ``FetchFailed``, ``DigestMismatch``, ``ArchiveRefused``,
-        ``ManifestInvalid``, also for an isolation that this base does not offer and for libraries that it was slimmed
-        of and this base lacks, and ``IdentityMismatch`` when the artefact is not ``expected``.
+        ``ManifestInvalid``, also for an isolation that this base does not offer, for libraries that it was slimmed of
+        and this base lacks, and for one that cannot stand beside the version that is there, and ``IdentityMismatch``
+        when the artefact is not ``expected``.
         """
         # Into the store's own scratch space, where a process that dies half way leaves nothing for good.
         scratch, prefixes = self._store.scratch, self._allowed_prefixes
@@ -105,6 +108,9 @@ class Preparation:
                 wanted = prepared.manifest.isolation.value
                 raise ManifestInvalid(url, [f'isolation = "{wanted}" is not available yet; leave it out'])
             self._check_base(prepared)
+            own = index_of([str(path) for path in unpacked.class_path])
+            if conflicts := shelf.conflicts(own, base_index()):
+                raise ManifestInvalid(url, conflicts)
         return prepared
 
     def _check_base(self, prepared: Prepared) -> None:

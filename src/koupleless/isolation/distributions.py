@@ -24,7 +24,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from koupleless.context import as_base
-from koupleless.isolation.interpreter import REAL
+from koupleless.isolation.interpreter import find_of_base
 from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import SELF, Provenance
 
@@ -36,6 +36,11 @@ _SUFFIXES: Final = (".py", ".pyc", ".so", ".pyd")
 _EXTENSION: Final = re.compile("(" + "|".join(re.escape(suffix) for suffix in EXTENSION_SUFFIXES) + ")(,|$)")
 _PRIVATE: Final = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json")
 """Files of metadata that tell how, not what, was installed."""
+_DEVELOPMENT: Final = frozenset(
+    {"benchmark", "benchmarks", "build", "ci", "cov", "coverage", "dev", "develop", "development", "doc", "docs"}
+    | {"format", "lint", "linting", "mypy", "release", "style", "test", "testing", "tests", "typecheck", "typing"}
+)
+"""Words in the names of extras that are for the authors of a distribution."""
 
 
 class Index:
@@ -120,10 +125,13 @@ class Index:
         return known
 
     def _wanted(self, name: str) -> set[str]:
+        # What it can use if it is there (an extra) belongs to it as well: it looks for it in its own surroundings.
+        distribution = self._distributions[name]
+        extras = ["", *(extra for extra in distribution.metadata.get_all("Provides-Extra") or () if _is_for_use(extra))]
         wanted: set[str] = {
             canonicalize_name(requirement.name)
-            for requirement in _requirements(self._distributions[name])
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            for requirement in _requirements(distribution)
+            if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
         }
         # psycopg-binary speeds up psycopg, which names it as an extra, and each imports the other.
         stem = name.rpartition("-")[0]
@@ -168,6 +176,11 @@ def _requirements(distribution: Distribution) -> list[Requirement]:
         with contextlib.suppress(InvalidRequirement):
             requirements.append(Requirement(text))
     return requirements
+
+
+def _is_for_use(extra: str) -> bool:
+    """Whether an extra is for those who use a distribution, and not for those who work on it."""
+    return _DEVELOPMENT.isdisjoint(canonicalize_name(extra).split("-"))
 
 
 def _identity_of(distribution: Distribution) -> tuple[str, str]:
@@ -284,7 +297,7 @@ def provenance(name: str) -> Provenance | None:
 
 
 def _base_spec(name: str) -> ModuleSpec | None:
-    module = REAL.get(name)
+    module = find_of_base(name)
     spec = getattr(module, "__spec__", None)
     if spec is not None:
         return spec  # type: ignore[no-any-return]

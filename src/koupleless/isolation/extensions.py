@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from koupleless.biz import BizId
 from koupleless.context import Scope
-from koupleless.isolation.interpreter import all_of_base, restorer, withholding
+from koupleless.errors import ModuleRefused
+from koupleless.isolation.interpreter import REAL, all_of_base, keep_apart, restorer, withholding
 from koupleless.isolation.linker import Linker, Locator
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class _Kept:
         """Modules that know nothing of the Python code around them, and can be handed to anybody."""
         self.started: set[str] = set()
         """Contents that were initialised from the file itself."""
+        self.parts: dict[str, dict[str, ModuleType]] = {}
+        """Content -> submodules that the compiled module made, by the ends of their names."""
         self._digests: dict[tuple[int, int, int, int], str] = {}
         self._copies = itertools.count(1)
 
@@ -97,7 +100,9 @@ _kept: Final = _Kept()
 
 
 def is_compiled(module: object) -> bool:
-    """Whether a module comes from a compiled file, whose static data may keep it for good."""
+    """Whether a module comes from a compiled file, whose static data may keep it for good, or was made by one."""
+    if any(module is part for parts in _kept.parts.copy().values() for part in parts.values()):
+        return True
     return isinstance(getattr(getattr(module, "__spec__", None), "loader", None), ExtensionFileLoader)
 
 
@@ -124,6 +129,8 @@ def load_once(spec: ModuleSpec, linker: Linker) -> ModuleSpec | ModuleType:
             if module is not None:
                 _kept.started.add(digest)
         if module is not None and _is_leaf(module, linker, spec.name):
+            for ending, part in _kept.parts.get(digest, {}).items():
+                linker.table[spec.name + ending] = part
             return module
         is_first = digest not in _kept.started
         _kept.started.add(digest)
@@ -141,13 +148,14 @@ class KeptExtensionLoader(ExtensionFileLoader):
         super().__init__(name, path)
         self._linker: Linker | None = linker
         self._is_first = is_first
+        self._parts: dict[str, ModuleType] = {}
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """See ``importlib.abc.Loader``."""
         assert self._linker is not None
         with contextlib.nullcontext(self.path) if self._is_first else _kept.copy(self.path) as path:
             own = ModuleSpec(spec.name, self, origin=path)
-            with withholding(self._linker.contested()):
+            with _without_others(self._linker, spec.name, self._parts):
                 # The second argument is not used, but freed with the call, before any other thread can run.
                 module = _imp.create_dynamic(own, restorer(spec.name))
         module.__file__ = self.path
@@ -158,7 +166,7 @@ class KeptExtensionLoader(ExtensionFileLoader):
         linker, self._linker = self._linker, None  # the module may outlive its owner, and its loader with it
         if linker is None:  # reloaded, which does nothing to compiled modules
             return
-        with withholding(linker.contested()):
+        with _without_others(linker, self.name, self._parts):
             restore = restorer(self.name)
             try:
                 _imp.exec_dynamic(module)
@@ -166,7 +174,29 @@ class KeptExtensionLoader(ExtensionFileLoader):
                 del restore
         if _is_leaf(module, linker, self.name):
             with _kept.lock:
-                _kept.modules.setdefault(_kept.digest(self.path), module)
+                digest = _kept.digest(self.path)
+                if _kept.modules.setdefault(digest, module) is module:
+                    _kept.parts[digest] = self._parts
+
+
+@contextlib.contextmanager
+def _without_others(linker: Linker, name: str, parts: dict[str, ModuleType]) -> Iterator[None]:
+    """The interpreter's table, without what the base has of the owner's packages, for a module to be initialised.
+
+    Submodules that the module enters there itself, as pybind11 does, are the owner's, and noted in ``parts``. A unit
+    is used as long as the process lives, and its compiled code may import at any time: the base's copies stay out of
+    its sight for good.
+    """
+    if linker.claims:
+        keep_apart(linker.claims)
+    prefix = f"{name}."
+    with withholding(linker.contested()):
+        try:
+            yield
+        finally:
+            for part in [part for part in REAL.copy() if part.startswith(prefix)]:
+                module = linker.table[part] = REAL.pop(part)
+                parts.setdefault(part.removeprefix(name), module)
 
 
 def _is_leaf(module: ModuleType, linker: Linker, name: str) -> bool:
@@ -226,6 +256,13 @@ class Unit:
         return f"<Unit {self.scope.biz}>"
 
 
+ALONE: Final = {"lxml": "it keeps its parsers by thread, under a name that is the same for all its versions"}
+"""Distributions of which a process can have one content only, and why: found by scripts/versions, and not to be mended.
+
+The second one that is used in a thread fails there, with an error that nobody understands.
+"""
+
+
 class Shelf:
     """The units of the process."""
 
@@ -233,10 +270,32 @@ class Shelf:
         self._lock = threading.Lock()
         self._units: dict[tuple[str, str], Unit] = {}
 
+    def conflicts(self, index: Index, base: Index) -> tuple[str, ...]:
+        """Why what ``index`` has cannot be loaded into a process with that base, one sentence each. Thread-safe."""
+        found = []
+        for name in ALONE.keys() & index.versions.keys():
+            if name in base.versions and not index.has_same(name, base):
+                found.append(_conflict(name, index.versions[name], f"this base has {base.versions[name]}"))
+            elif name not in base.versions:
+                with self._lock:
+                    found += self._loaded_locked(name, index)
+        return tuple(sorted(found))
+
+    def _loaded_locked(self, name: str, index: Index) -> list[str]:
+        others = [unit for (of, content), unit in self._units.items() if of == name and content != index.content(name)]
+        loaded = [unit.index.versions[name] for unit in others if len(unit.linker.table) > 1]
+        why = "a module has loaded {}, which stays until this base is started again"
+        return [_conflict(name, index.versions[name], why.format(other)) for other in loaded]
+
     def borrow(self, distribution: str, index: Index, make_finder: Callable[[Unit], Finder]) -> Unit:
-        """The unit of the content that ``index`` has of a distribution, made if there is none yet. Thread-safe."""
+        """The unit of the content that ``index`` has of a distribution, made if there is none yet. Thread-safe.
+
+        Raises ``ModuleRefused`` if a process can have one content of it only, and has another.
+        """
         key = (distribution, index.content(distribution))
         with self._lock:
+            if distribution in ALONE and (conflicts := self._loaded_locked(distribution, index)):
+                raise ModuleRefused(conflicts[0], name=distribution, identity=f"{distribution}:{key[1][:12]}")
             unit = self._units.get(key)
             if unit is None:
                 unit = self._units[key] = Unit(distribution, index, make_finder)
@@ -246,6 +305,14 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self._units)
+
+
+def _conflict(name: str, version: str, other: str) -> str:
+    return (
+        f"{name} {version} cannot be loaded beside another version of it ({ALONE[name]}), and {other}; "
+        "leave it to the base, bring the same version, or use a base of its own; "
+        'isolation = "process" is for modules with such needs, and not available yet'
+    )
 
 
 shelf: Final = Shelf()

@@ -10,14 +10,28 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import sys
 import threading
 from importlib.machinery import ExtensionFileLoader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from koupleless.context import current, entered
-from koupleless.isolation.interpreter import REAL, bootstrap, clean, is_c_call, of_base, restorer, withheld
-from koupleless.isolation.linker import Linker, linker_of
+from koupleless.isolation.interpreter import (
+    REAL,
+    apart,
+    bootstrap,
+    clean,
+    find_of_base,
+    is_c_call,
+    of_base,
+    put_together,
+    restorer,
+    settle,
+    take_apart,
+    withheld,
+)
+from koupleless.isolation.linker import Linker, linker_of, owner_of
 from koupleless.isolation.modules import Views
 
 if TYPE_CHECKING:
@@ -58,6 +72,7 @@ class _Hooks:
         self._replace(bootstrap, "_find_and_load", _make_load_hook)
         self._replace(bootstrap, "_init_module_attrs", _make_module_hook)
         self._views = Views()
+        take_apart()
 
     def _replace(self, where: Any, name: str, make: Callable[[Any], object]) -> None:
         original = getattr(where, name)
@@ -66,6 +81,7 @@ class _Hooks:
         setattr(where, name, hook)
 
     def remove(self) -> None:
+        put_together()
         self._views.remove()
         for where, name, original, hook in reversed(self._placed):
             if getattr(where, name) is hook:
@@ -84,7 +100,7 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
     ) -> ModuleType:
         """Import a module: as the base in a statement, for the running biz in a call."""
         scope = current()
-        if scope is None and not withheld:
+        if scope is None and not withheld and not apart:
             return original(name, globals, locals, fromlist, level)
         linker = None if scope is None else scope.find_facet(Linker)
         if linker is None:
@@ -121,7 +137,7 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
 def _is_of_base(namespace: Mapping[str, Any]) -> bool:
     """Whether globals are those of a module of the base, and not of text that a biz had somebody ``exec``."""
     name = namespace.get("__name__", "")
-    module = REAL.get(name)
+    module = find_of_base(name)
     if getattr(module, "__dict__", None) is namespace:
         return True
     # A module may have put something else in its place; the program that runpy runs is no module of the base.
@@ -150,8 +166,18 @@ def _make_load_hook(original: Callable[[str, object], ModuleType]) -> Callable[[
 
     def _find_and_load(name: str, import_: object) -> ModuleType:
         linker = linker_of(current())
+        is_apart = bool(apart) and name.partition(".")[0] in apart
+        if is_apart:
+            linker = _asking_for_one_of_several(linker)
         if linker is None:
-            return of_base(name) if name in withheld else original(name, import_)
+            if name in withheld:
+                return of_base(name)
+            if not is_apart:
+                return original(name, import_)
+            with entered(None):
+                module = original(name, import_)
+            settle(name, module)
+            return module
         try:
             return linker.load(name)
         except BaseException as error:
@@ -159,6 +185,19 @@ def _make_load_hook(original: Callable[[str, object], ModuleType]) -> Callable[[
             raise
 
     return _find_and_load
+
+
+def _asking_for_one_of_several(running: Linker | None) -> Linker | None:
+    """Whose copy is meant: that of the Python code nearest to whoever asks if it has one, else the running biz's.
+
+    Compiled code leaves no frame, and the Python code that called it is mostly of the same library.
+    """
+    frame = sys._getframe(2)  # noqa: SLF001
+    owner = owner_of(frame.f_builtins)
+    if owner is not None:
+        return owner
+    is_of_the_bases_copy = frame.f_globals.get("__name__", "").partition(".")[0] in apart
+    return None if is_of_the_bases_copy else running
 
 
 def _make_module_hook(original: Callable[..., ModuleType]) -> Callable[..., ModuleType]:
@@ -183,7 +222,8 @@ def importlib_for(linker: Linker) -> ModuleType:
     def import_module(name: str, package: str | None = None) -> ModuleType:
         """Import a module of this biz; a leading dot makes the name relative to ``package``."""
         try:
-            return linker.load(_absolute(name, package))
+            absolute = _absolute(name, package)
+            return (linker.asked_by(absolute) if linker.claims else linker).load(absolute)
         except BaseException as error:
             clean(error)
             raise

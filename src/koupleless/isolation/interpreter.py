@@ -68,7 +68,14 @@ def stored(name: str, module: ModuleType) -> Iterator[None]:
 
 
 withheld: Final[dict[str, tuple[ModuleType, int]]] = {}
-"""Names of the base that are out of the interpreter's table for a moment: the module, and for how many."""
+"""Modules of the base that are not in the interpreter's table: the module, and for how many reasons."""
+
+apart: Final[set[str]] = set()
+"""Top-level packages of which a compiled copy is loaded that is not the base's. For the life of the process.
+
+What compiled code imports when one of its functions is called is looked up in the interpreter's table first, past every
+hook. So the base's modules of these packages stay out of it, and whoever asks is answered by ``_find_and_load``.
+"""
 
 
 @contextlib.contextmanager
@@ -92,6 +99,8 @@ def withholding(tops: Collection[str]) -> Iterator[None]:
     finally:
         with _lock:
             for name in names:
+                if name not in withheld:  # removed meanwhile
+                    continue
                 module, users = withheld[name]
                 if users > 1:
                     withheld[name] = (module, users - 1)
@@ -101,6 +110,69 @@ def withholding(tops: Collection[str]) -> Iterator[None]:
 
 
 _lock: Final = threading.Lock()
+
+
+def keep_apart(tops: Collection[str]) -> None:
+    """Keep what the base has of some top-level packages, or will have, out of the table from now on. Thread-safe."""
+    if not apart.issuperset(tops):
+        with _lock:
+            apart.update(tops)
+        take_apart()
+
+
+def take_apart() -> None:
+    """Take out what the base has loaded of packages that are kept apart; what is being loaded stays in until then."""
+    with _lock:
+        for name, module in list(REAL.items()):
+            if name.partition(".")[0] in apart and not is_initialising(module):
+                _withhold_locked(name, module)
+
+
+def settle(name: str, module: ModuleType) -> None:
+    """The base has loaded a module of a package that is kept apart: take it out, as soon as its code has run."""
+    with _lock:
+        if REAL.get(name) is module and not is_initialising(module):
+            _withhold_locked(name, module)
+
+
+def _withhold_locked(name: str, module: ModuleType) -> None:
+    _, users = withheld.get(name, (module, 0))
+    withheld[name] = (module, users + 1)
+    del REAL[name]
+
+
+def put_together() -> None:
+    """The opposite of `take_apart`, once there are no bizs."""
+    with _lock:
+        for name, (module, _) in withheld.items():
+            REAL.setdefault(name, module)
+        withheld.clear()
+
+
+def find_of_base(name: str) -> ModuleType | None:
+    """What the base has under a name; ``None`` if it has nothing."""
+    module = REAL.get(name)
+    if module is None and name in withheld:
+        held = withheld.get(name)
+        return REAL.get(name) if held is None else held[0]
+    return module
+
+
+def set_of_base(name: str, module: ModuleType) -> None:
+    """Enter a module of the base by hand."""
+    with _lock:
+        held = withheld.get(name)
+        if held is None:
+            REAL[name] = module
+        else:
+            withheld[name] = (module, held[1])
+
+
+def take_of_base(name: str) -> ModuleType:
+    """Remove a module of the base by hand and hand it back. Raises ``KeyError`` if there is none."""
+    with _lock:
+        held = withheld.pop(name, None)
+        return REAL.pop(name) if held is None else held[0]
 
 
 def of_base(name: str) -> ModuleType:

@@ -27,6 +27,7 @@ from koupleless.isolation.interpreter import (
     all_of_base,
     bootstrap,
     clean,
+    find_of_base,
     is_c_call,
     is_initialising,
     restorer,
@@ -155,7 +156,8 @@ class Linker:
 
     def put(self, name: str, module: ModuleType) -> None:
         """Enter a module by hand, as ``sys.modules[name] = module`` in the owner's context."""
-        if REAL.get(name, _ABSENT) is module and name not in self.table:
+        known = find_of_base(name)
+        if known is not None and known is module and name not in self.table:
             return
         replaced = self.table.get(name, module) is not module
         self.table[name] = module
@@ -172,9 +174,10 @@ class Linker:
             for lender in self._all_lenders():
                 if name in lender.table and name not in _PERSONAL:
                     return lender.table[name]
-            if self.hides(name) or name not in REAL:
+            of_base = None if self.hides(name) else find_of_base(name)
+            if of_base is None:
                 raise KeyError(name)
-            return REAL[name]
+            return of_base
         if name not in self._loading:
             self.forget()
         return module
@@ -302,8 +305,12 @@ class Linker:
         return module
 
     def adopt(self, module: ModuleType) -> None:
-        """Make what runs in the module's dictionary code of this owner."""
-        module.__dict__["__builtins__"] = self.builtins
+        """Make what runs in the module's dictionary code of this owner; not if it is a module that has an owner.
+
+        A loader may answer with one that was there before, as that of ``six.moves`` does with the standard library's.
+        """
+        if find_of_base(module.__name__) is not module:
+            module.__dict__.setdefault("__builtins__", self.builtins)
 
     def _lock_of(self, name: str) -> Any:
         with self._guard:
@@ -337,6 +344,10 @@ class Linker:
         else:
             bootstrap._sanity_check(name, None, 0)  # noqa: SLF001
             absolute = name
+            if self.claims and fromlist is not None and (not fromlist or type(fromlist) is not tuple):
+                asking = self.asked_by(name)  # a call, not a statement
+                if asking is not self:
+                    return asking.run_import(name, namespace, fromlist, 0)
         module = self.load(absolute)
         if fromlist:
             is_package = hasattr(module, "__path__")
@@ -358,6 +369,15 @@ class Linker:
             self._plain[name] = top
         return top
 
+    def asked_by(self, name: str) -> Linker:
+        """Who is to import a name that code of this owner was given: the running biz, if the name is one of its own.
+
+        As libraries do for those who call them; a shared library does not see what its users bring.
+        """
+        running = linker_of(current())
+        is_other = running is not None and running is not self and name.partition(".")[0] not in self.claims
+        return running if running is not None and is_other and running.hides(name) else self
+
     def _is_settled(self, name: str, module: ModuleType) -> bool:
         """Whether a later import of the same name may be answered from memory; remembers who has to hear of changes."""
         if self.is_gone or name in self._loading:
@@ -366,7 +386,7 @@ class Linker:
             return True
         if is_initialising(module):
             return False
-        if REAL.get(name) is module:
+        if find_of_base(name) is module:
             _borrowed.add(name)
             return True
         return self.is_lent(name, module)
@@ -385,7 +405,9 @@ class Linker:
     def _import_child(self, module: ModuleType, item: str) -> None:
         name = f"{module.__name__}.{item}"
         try:
-            self.load(name)
+            child = self.load(name)
+            if not hasattr(module, item):  # its package failed, and is loaded again: C looks into the real table next
+                setattr(module, item, child)
         except ModuleNotFoundError as error:
             if error.name != name or self.table.get(name, _ABSENT) is None:
                 raise
@@ -417,7 +439,11 @@ def asking() -> Linker | None:
     scope = current()
     if scope is not None:
         return scope.find_facet(Linker)
-    known = sys._getframe(2).f_builtins  # noqa: SLF001
+    return owner_of(sys._getframe(2).f_builtins)  # noqa: SLF001
+
+
+def owner_of(known: object) -> Linker | None:
+    """Whose code runs with these builtins; ``None`` if it is the base's."""
     return None if known is builtins.__dict__ else _by_builtins.get(id(known))
 
 

@@ -13,7 +13,18 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
 
 from koupleless.context import current
-from koupleless.isolation.interpreter import REAL, all_of_base, of_base, store, unstore, views, withheld
+from koupleless.isolation.interpreter import (
+    REAL,
+    all_of_base,
+    find_of_base,
+    of_base,
+    set_of_base,
+    store,
+    take_of_base,
+    unstore,
+    views,
+    withheld,
+)
 from koupleless.isolation.linker import asking, base_changed, linker_of
 
 if TYPE_CHECKING:
@@ -70,7 +81,7 @@ class ModulesView(dict[str, "ModuleType"]):
         if linker is not None:
             linker.take(name)
             return
-        del REAL[name]
+        take_of_base(name)
         unstore(name)
         base_changed(name)
 
@@ -79,7 +90,7 @@ class ModulesView(dict[str, "ModuleType"]):
         try:
             if linker is not None:
                 return linker.take(name)
-            module = REAL.pop(name)
+            module = take_of_base(name)
         except KeyError:
             if default is _ABSENT:
                 raise
@@ -101,7 +112,8 @@ class ModulesView(dict[str, "ModuleType"]):
     def setdefault(self, name: str, default: ModuleType | None = None, /) -> ModuleType:
         linker = asking()
         if linker is None:
-            return REAL.setdefault(name, cast("ModuleType", default))
+            known = find_of_base(name)
+            return REAL.setdefault(name, cast("ModuleType", default)) if known is None else known
         try:
             return _seen(linker, name)
         except KeyError:
@@ -202,10 +214,10 @@ def _enter(linker: Linker | None, name: str, module: ModuleType) -> None:
     if linker is not None:
         linker.put(name, module)
         return
-    is_other = REAL.get(name, module) is not module
-    REAL[name] = module
+    known = find_of_base(name)
+    set_of_base(name, module)
     store(name, module)
-    if is_other:
+    if known is not None and known is not module:
         base_changed(name)
 
 

@@ -16,7 +16,7 @@ from koupleless.errors import BizGone, ModuleRefused
 from koupleless.isolation import distributions
 from koupleless.isolation.extensions import is_compiled, let_go, load_once, shelf
 from koupleless.isolation.imports import importlib_for, install_hooks, remove_hooks
-from koupleless.isolation.interpreter import REAL, bootstrap, clean, is_initialising
+from koupleless.isolation.interpreter import bootstrap, clean, find_of_base, is_initialising
 from koupleless.isolation.linker import Linker
 from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import NEVER_DELEGATED, SELF, Policy, Side
@@ -133,7 +133,7 @@ class Namespace:
 
 def _is_shared(module: ModuleType, linker: Linker) -> bool:
     """Whether a module that stands in the table is the base's, or a shared unit's, under whatever name."""
-    return REAL.get(module.__name__) is module or linker.is_lent(module.__name__, module)
+    return find_of_base(module.__name__) is module or linker.is_lent(module.__name__, module)
 
 
 class NamespacePath(list[str]):
@@ -199,7 +199,8 @@ class BizFinder:
         """See `linker.Locator`."""
         parent_name = name.rpartition(".")[0]
         if parent is not None and self.linker.table.get(parent_name) is not parent:
-            return self._take_from_base(name)
+            lender = self._lender_of(name)  # for the parent, which was imported only now, for this very name
+            return self._take_from_base(name) if lender is None else lender.load(name)
         path, is_open = (None, True) if parent is None else self._own_portions(parent_name, parent)
         spec = self._find_own(name, path)
         if spec is not None:
@@ -340,7 +341,7 @@ class BizFinder:
         return self._import_as_base(name)
 
     def _import_as_base(self, name: str) -> ModuleType:
-        module = REAL.get(name)
+        module = find_of_base(name)
         if module is not None and not is_initialising(module):
             return module
         try:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 BIZS = Path(__file__).parent / "bizs"
 
+collect_ignore = ["bizs"]
+"""Applications, some with tests of their own, which are run in bizs."""
+
 
 @pytest.fixture(scope="session")
 def artefact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:

@@ -230,7 +230,7 @@ def gather(
     decisions = {name: _left_out(name, need, base) for name, need in _needs(there, base.requires_of).items()}
     provided = {name: need.wanted for name, need in _needs(there, lambda _: ()).items()}
     if missing:
-        pip = _Pip(project, python)
+        pip = Pip(project, python)
         resolved = pip.resolve(missing, _constraints(base, missing, always), also=there)
         needs = _needs([*there, *missing], lambda name: resolved[name].requires if name in resolved else ())
         seeds = [str(canonicalize_name(requirement.name)) for requirement in missing]
@@ -306,8 +306,8 @@ class _Resolved:
     pin: str
 
 
-class _Pip:
-    """The pip of one interpreter, run as a child for one build."""
+class Pip:
+    """The pip of one interpreter, run as a child on behalf of one project. May be used by any thread."""
 
     def __init__(self, project: str, python: str) -> None:
         self._project = project
@@ -341,6 +341,14 @@ class _Pip:
             code, output = self._run(["--no-deps", "--no-compile", "--target", str(into), *pins])
             self._check(code, output, "pip could not install what it needs")
             _clean(into)
+
+    def install_freely(self, requirements: Sequence[str], into: Path, *, alone: bool = False) -> None:
+        """Put whatever pip chooses for ``requirements`` below ``into``; ``alone``: without what they need in turn.
+
+        Raises ``BuildFailed`` with what pip said.
+        """
+        code, output = self._run([*(["--no-deps"] if alone else []), "--target", str(into), *requirements])
+        self._check(code, output, "pip could not install what it needs")
 
     def _run(self, arguments: Sequence[str]) -> tuple[int, str]:
         # What a user's pip configuration may say about where to install contradicts --target.

@@ -361,6 +361,37 @@ def deploy(
     session.show(done.as_json(), done.as_text())
 
 
+@arkctl.command("test")
+@click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("arguments", metavar="[-- ARGUMENT...]", nargs=-1)
+@click.option("--requirement", "requirements", multiple=True, metavar="X", help="What the tests need besides.")
+@click.option("--program", default="pytest", show_default=True, metavar="X", help="A module, or a script of DIR.")
+@click.option("--compare", is_flag=True, help="Run it plainly too, and print the tests that differ.")
+def test_inside(
+    directory: Path, arguments: tuple[str, ...], *, requirements: tuple[str, ...], program: str, compare: bool
+) -> int:
+    """Run a project's tests inside a module.
+
+    DIR is installed with what it requires, apart from the base, and is the working directory. The base has loaded its
+    own copy of everything that both have. What follows -- goes to the program; output and exit status are the
+    program's. With --compare the status is 0 if no test differs, else 1.
+    """
+    from koupleless.suite.run import Suite, compare_runs, run_inside
+
+    suite = Suite(tree=directory, requirements=requirements, program=program, arguments=arguments)
+    if not compare:
+        return run_inside(suite)
+    if program != "pytest":
+        raise click.UsageError("--compare reads what pytest reports; leave out --program")
+    found = compare_runs(suite, say=_say)
+    for difference in found.differences:
+        click.echo(difference.as_text())
+    click.echo(f"alone: {found.alone.as_text()}")
+    click.echo(f"inside: {found.inside.as_text()}")
+    click.echo(f"{len(found.differences)} of {len(found.alone.tests)} tests differ")
+    return 1 if found.differences else 0
+
+
 # --- what a base has -----------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,125 @@
+"""What a source tree needs to run its tests: the tree and its requirements, installed apart from the base.
+
+Two directories below the user's cache, each made at most once for what it is made from: the requirements, and over
+them the tree itself as ``pip`` installs it. A tree that is no installable project is used where it lies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.artifact.slim import Pip
+from koupleless.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+_PROJECT_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
+_MADE: Final = frozenset({"__pycache__", "node_modules", "build", "dist"})
+"""Directories whose files are made from others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Furnished:
+    """Where a tree and its requirements are."""
+
+    tree: Path
+    """Absolute: the working directory of its tests."""
+    paths: tuple[str, ...]
+    """What comes first on its search path, in this order."""
+
+
+def furnish(tree: Path, requirements: Sequence[str], *, program: str | None = None) -> Furnished:
+    """Install what ``tree`` and its tests need; ``program``, a distribution, comes along unless it is asked for.
+
+    Raises ``ArtifactError`` for a tree that is none, ``BuildFailed`` with what pip said.
+    """
+    tree = tree.absolute()
+    if not tree.is_dir():
+        raise ArtifactError(f"there is no directory {tree}")
+    project = _project(tree)
+    wanted = [*requirements, *([program] if program else [])]
+    pip = Pip(tree.name, sys.executable)
+    if "module" in project.get("tool", {}).get("koupleless", {}):
+        # A module is packed by its own rules, not by a build backend, and used where it lies.
+        wanted += project.get("project", {}).get("dependencies", ())
+        return Furnished(tree, (*_in_place(tree), _installed(pip, wanted, near=tree)))
+    if not _is_installable(tree, project):
+        return Furnished(tree, (*_in_place(tree), _installed(pip, wanted, near=tree)))
+    with_tree = [*wanted, str(tree)]
+    libraries = _installed(pip, with_tree, near=tree, key=[*wanted, *_texts(tree, _PROJECT_FILES)])
+    own = _installed(pip, [str(tree)], near=tree, key=[str(tree), *_stamps(tree)], alone=True)
+    return Furnished(tree, (own, libraries))
+
+
+def _project(tree: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{tree / 'pyproject.toml'} cannot be read: {error}") from error
+
+
+def _is_installable(tree: Path, project: Mapping[str, Any]) -> bool:
+    """Whether there is anything that a build backend could build; a file with settings of tools alone is not."""
+    return (
+        "project" in project or "build-system" in project or any((tree / name).is_file() for name in _PROJECT_FILES[1:])
+    )
+
+
+def _in_place(tree: Path) -> tuple[str, ...]:
+    source = tree / "src"
+    return (str(source),) if source.is_dir() else (str(tree),)
+
+
+def _texts(tree: Path, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        with contextlib.suppress(OSError):
+            yield (tree / name).read_text(encoding="utf-8", errors="replace")
+
+
+def _stamps(tree: Path) -> Iterator[str]:
+    """What changes when a file of the tree does."""
+    for directory, below, names in os.walk(tree):
+        below[:] = sorted(name for name in below if not _is_made(name))
+        for name in sorted(names):
+            path = os.path.join(directory, name)  # noqa: PTH118 - thousands of them
+            with contextlib.suppress(OSError):
+                status = os.stat(path)  # noqa: PTH116
+                yield f"{path} {status.st_size} {status.st_mtime_ns}"
+
+
+def _is_made(directory: str) -> bool:
+    return directory in _MADE or directory.startswith(".") or directory.endswith(".egg-info")
+
+
+def _installed(
+    pip: Pip, requirements: Sequence[str], *, near: Path, key: Iterable[str] = (), alone: bool = False
+) -> str:
+    """The directory that holds these requirements, installed now unless it was before."""
+    marks = [sys.version, sys.executable, str(alone), *(key or requirements)]
+    digest = hashlib.sha256("\0".join(marks).encode()).hexdigest()[:16]
+    place = _cache() / f"{near.name}-{digest}"
+    if place.is_dir() or not requirements:
+        return str(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=place.parent) as scratch:
+        made = Path(scratch, "made")
+        made.mkdir()
+        pip.install_freely(requirements, made, alone=alone)
+        with contextlib.suppress(OSError):  # somebody else was faster
+            made.rename(place)
+    return str(place)
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "koupleless", "suites")

@@ -1,0 +1,128 @@
+"""A program run as a biz of this process: what a child of `arkctl test` does.
+
+``python -P -m koupleless.suite.inside ORDER PROGRAM [ARGUMENT]...``, where ORDER is an `Order` as JSON. The process is
+a base for this one biz: it imports its own copy of whatever the biz brings first, so that there is something to be
+kept apart from. The program runs on the main thread, which signals and many libraries ask for, as its ``__main__``.
+
+Settings of the process that a biz may not change beside others (the working directory, the locale) it may change here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import sys
+import threading
+import traceback
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+from koupleless.biz import BizId
+from koupleless.context import Scope, entered
+from koupleless.isolation.imports import install_hooks, remove_hooks
+from koupleless.isolation.interpreter import trimmed
+from koupleless.isolation.namespace import Namespace
+from koupleless.ownership.ledger import Ledger
+from koupleless.ownership.recorders import install_recorders, remove_recorders
+from koupleless.view.environ import Environment, install_environ, remove_environ
+from koupleless.view.logs import LogSpace, install_logs, remove_logs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_STOP_S: Final = 30.0
+"""What the program's threads, tasks and exit functions are given."""
+
+_PAIRS: Final = (
+    (install_environ, remove_environ),
+    (install_logs, remove_logs),
+    (install_recorders, remove_recorders),
+    (install_hooks, remove_hooks),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to run as a biz."""
+
+    name: str
+    """Of the biz."""
+    paths: tuple[str, ...]
+    """Where its modules are."""
+    warm: tuple[str, ...] = ()
+    """Modules that the base has imported before; what it lacks is left out."""
+
+    def as_text(self) -> str:
+        """For the command line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, text: str) -> Order:
+        """The opposite of `as_text`."""
+        read = json.loads(text)
+        return cls(read["name"], tuple(read["paths"]), tuple(read["warm"]))
+
+
+def run(order: Order, program: str, arguments: Sequence[str]) -> int:
+    """Run a module, or a script where ``program`` ends in ``.py``, as a biz; returns its exit status."""
+    _warm(order.warm)
+    scope = Scope(BizId.of(order.name, "0"))
+    with contextlib.ExitStack() as closing:
+        for put_in, take_out in _PAIRS:
+            put_in()
+            closing.callback(take_out)
+        ledger = Ledger(scope)
+        scope.attach(ledger)
+        scope.attach(Environment(scope, envs={"PYTHONPATH": _search_path(order.paths)}, args=arguments, name=program))
+        scope.attach(LogSpace(scope))
+        namespace = Namespace(scope, order.paths)
+        closing.callback(namespace.drop)
+        with entered(scope):
+            status = _run(program)
+        _wait_for_threads()
+        for failure in ledger.undo_all(_STOP_S):
+            print(failure, file=sys.stderr)  # noqa: T201 - this is a program
+        return status
+
+
+def _warm(names: Sequence[str]) -> None:
+    for name in names:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+
+
+def _search_path(paths: Sequence[str]) -> str:
+    """For the child processes of the program, which are no bizs."""
+    return os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _run(program: str) -> int:
+    try:
+        if program.endswith(".py"):
+            sys.path.insert(0, os.path.dirname(os.path.abspath(program)))  # noqa: PTH100, PTH120 - as the interpreter does
+            runpy.run_path(program, run_name="__main__")
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)  # noqa: T201
+        return 1
+    except BaseException as error:  # noqa: BLE001 - the program ends with it, as any program does
+        traceback.print_exception(error.with_traceback(trimmed(error.__traceback__)))
+        return 1
+    return 0
+
+
+def _wait_for_threads() -> None:
+    """As the interpreter does before it runs exit functions."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+
+
+if __name__ == "__main__":
+    sys.exit(run(Order.parse(sys.argv[1]), sys.argv[2], sys.argv[3:]))

@@ -1,0 +1,97 @@
+"""What became of every test of a run, and how two runs differ."""
+
+from __future__ import annotations
+
+import enum
+import xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from koupleless.errors import KouplelessError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+
+class Outcome(enum.Enum):
+    """What a report says of one test; what is expected to fail counts as skipped there."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    ERROR = "error"
+    SKIPPED = "skipped"
+
+
+class NoReport(KouplelessError):
+    """A run ended without a report that could be read."""
+
+
+_ELEMENTS = {"failure": Outcome.FAILED, "error": Outcome.ERROR, "skipped": Outcome.SKIPPED}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One test that did not end the same way in both runs; ``None`` where it did not run."""
+
+    test: str
+    alone: Outcome | None
+    inside: Outcome | None
+    message: str
+    """What the run inside says, in one line."""
+
+    def as_text(self) -> str:
+        """One line for people."""
+        alone, inside = (outcome.value if outcome else "not run" for outcome in (self.alone, self.inside))
+        return f"{self.test}: {alone} alone, {inside} inside" + (f": {self.message}" if self.message else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """The tests of one run, by name."""
+
+    tests: Mapping[str, Outcome]
+    messages: Mapping[str, str]
+    """Test -> the first line of what it failed with."""
+
+    @classmethod
+    def read(cls, report: Path) -> Self:
+        """From a file that pytest wrote for ``--junitxml``. Raises ``NoReport``."""
+        try:
+            root = ET.parse(report).getroot()  # noqa: S314 - written by the run we started
+        except (OSError, ET.ParseError) as error:
+            raise NoReport(f"the run ended without a report of its tests: {error}") from error
+        tests: dict[str, Outcome] = {}
+        messages: dict[str, str] = {}
+        for name, case in _named(root.iter("testcase")):
+            tests[name] = Outcome.PASSED
+            for element in case:
+                outcome = _ELEMENTS.get(element.tag)
+                if outcome is not None:
+                    tests[name] = outcome
+                    messages[name] = (element.get("message") or "").partition("\n")[0]
+        return cls(tests, messages)
+
+    def as_text(self) -> str:
+        """Like ``12 passed, 1 failed``."""
+        counted = Counter(self.tests.values())
+        return ", ".join(f"{counted[outcome]} {outcome.value}" for outcome in Outcome if counted[outcome]) or "no tests"
+
+    def differences(self, inside: Self) -> list[Difference]:
+        """What became different ``inside``, where this is the run alone."""
+        names = dict.fromkeys([*self.tests, *inside.tests])
+        return [
+            Difference(name, self.tests.get(name), inside.tests.get(name), inside.messages.get(name, ""))
+            for name in names
+            if self.tests.get(name) is not inside.tests.get(name)
+        ]
+
+
+def _named(cases: Iterable[ET.Element]) -> Iterator[tuple[str, ET.Element]]:
+    """Each with a name of its own: parametrised tests may share one."""
+    seen: Counter[str] = Counter()
+    for case in cases:
+        name = f"{case.get('classname') or ''}::{case.get('name') or ''}".removeprefix("::")
+        seen[name] += 1
+        yield (name if seen[name] == 1 else f"{name} ({seen[name]})"), case

@@ -1,0 +1,109 @@
+"""A suite, run as a biz and alone: each in a process of its own, with the same files and the same arguments."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from koupleless.suite.furnish import furnish
+from koupleless.suite.inside import Order
+from koupleless.suite.outcomes import Outcomes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from koupleless.suite.furnish import Furnished
+    from koupleless.suite.outcomes import Difference
+
+PYTEST: Final = "pytest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """What to run: the tests of ``tree``, by ``program``, a module or a script below the tree."""
+
+    tree: Path
+    requirements: tuple[str, ...] = ()
+    program: str = PYTEST
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A suite alone and inside."""
+
+    alone: Outcomes
+    inside: Outcomes
+    differences: tuple[Difference, ...]
+
+
+def run_inside(suite: Suite) -> int:
+    """Run the suite as a biz, its output going where ours goes; returns the program's exit status.
+
+    Raises ``ArtifactError``, ``BuildFailed`` before anything runs.
+    """
+    return _inside(suite, _furnished(suite), ())
+
+
+def compare_runs(suite: Suite, *, say: Callable[[str], object]) -> Comparison:
+    """Run the suite alone, then as a biz, and tell what became of each test; ``say`` gets a line before each run.
+
+    For pytest only, whose reports are compared. Raises as `run_inside` does, and ``NoReport``.
+    """
+    furnished = _furnished(suite)
+    with tempfile.TemporaryDirectory(prefix="koupleless-suite-") as directory:
+        outcomes = []
+        for name, run in (("alone", _alone), ("inside", _inside)):
+            report = Path(directory, f"{name}.xml")
+            say(f"running {suite.tree.name} {name}")
+            run(suite, furnished, (f"--junitxml={report}",))
+            outcomes.append(Outcomes.read(report))
+    alone, inside = outcomes
+    return Comparison(alone, inside, tuple(alone.differences(inside)))
+
+
+def _furnished(suite: Suite) -> Furnished:
+    is_asked_for = any(re.match(rf"{PYTEST}\b(?![-.\w])", text, re.IGNORECASE) for text in suite.requirements)
+    program = PYTEST if suite.program == PYTEST and not is_asked_for else None
+    return furnish(suite.tree, suite.requirements, program=program)
+
+
+def _inside(suite: Suite, furnished: Furnished, more: Sequence[str]) -> int:
+    order = Order(_biz_name(furnished.tree), furnished.paths, tuple(sorted(_tops(furnished.paths))))
+    command = [sys.executable, "-P", "-m", "koupleless.suite.inside", order.as_text(), suite.program]
+    return _run([*command, *suite.arguments, *more], furnished, {})
+
+
+def _alone(suite: Suite, furnished: Furnished, more: Sequence[str]) -> int:
+    path = os.pathsep.join([*furnished.paths, *filter(None, [os.environ.get("PYTHONPATH")])])
+    program = [suite.program] if suite.program.endswith(".py") else ["-P", "-m", suite.program]
+    return _run([sys.executable, *program, *suite.arguments, *more], furnished, {"PYTHONPATH": path})
+
+
+def _run(command: Sequence[str], furnished: Furnished, envs: dict[str, str]) -> int:
+    with subprocess.Popen(command, cwd=furnished.tree, env={**os.environ, **envs}) as process:  # noqa: S603
+        while True:
+            try:
+                status = process.wait()
+            except KeyboardInterrupt:  # the program was interrupted as well, and says what it has
+                continue
+            return status if status >= 0 else 128 - status
+
+
+def _biz_name(tree: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", tree.name).strip(".-_") or "suite"
+
+
+def _tops(paths: Sequence[str]) -> Iterator[str]:
+    """The top-level modules among what was installed: the base is to have its own of each, if it has any."""
+    for path in paths:
+        for entry in os.scandir(path) if Path(path).is_dir() else ():
+            name, _, ending = entry.name.partition(".")
+            if name.isidentifier() and (entry.is_dir() or ending == "py" or ending.endswith("so")):
+                yield name

@@ -1,0 +1,112 @@
+"""`arkctl test`: a suite inside a biz, and beside itself alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from koupleless.suite.outcomes import NoReport, Outcome, Outcomes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Run = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = [pytest.mark.network, pytest.mark.timeout(600)]
+
+TOUR = Path(__file__).parents[1] / "bizs" / "suite-1.0"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def run(cache: Path) -> Run:
+    """``run(tree, "--compare", "--", "-q")`` is that command, done; what suites need is installed once for all."""
+
+    def arkctl(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-m", "koupleless", "test", str(tree), "--requirement", "pytest-cov"]
+        environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+        return subprocess.run(
+            [*command, *arguments], env=environment, capture_output=True, text=True, timeout=540, check=False
+        )
+
+    return arkctl
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(TOUR, tmp_path / "tour"))
+
+
+def test_a_suite_runs_inside_as_alone_and_its_coverage_is_measured(run: Run, tree: Path) -> None:
+    inside = run(tree, "--", "-q", "--cov=tour", "--cov-report=term")
+    assert inside.returncode == 0, inside.stdout + inside.stderr
+    assert "14 passed" in inside.stdout
+    covered = next(line for line in inside.stdout.splitlines() if line.startswith("tour/shapes.py"))
+    assert int(covered.split()[-1].removesuffix("%")) > 90
+    compared = run(tree, "--compare", "--", "-q")
+    assert compared.returncode == 0, compared.stdout + compared.stderr
+    assert compared.stdout.endswith("alone: 14 passed\ninside: 14 passed\n0 of 14 tests differ\n")
+
+
+def test_the_tests_that_differ_are_named_and_the_status_says_so(run: Run, tmp_path: Path) -> None:
+    test = (
+        "import koupleless\ndef test_who():\n    assert koupleless.current_biz() is None\ndef test_any():\n    pass\n"
+    )
+    (tmp_path / "test_who.py").write_text(test)
+    compared = run(tmp_path, "--compare", "--", "-q")
+    assert compared.returncode == 1
+    assert "test_who::test_who: passed alone, failed inside: AssertionError" in compared.stdout
+    assert compared.stdout.endswith("1 of 2 tests differ\n")
+
+
+def test_output_and_status_are_those_of_pytest(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "test_bad.py").write_text("def test_bad():\n    assert 1 == 2\n")
+    inside = run(tmp_path, "--", "-q")
+    assert inside.returncode == 1
+    assert "E       assert 1 == 2" in inside.stdout
+    assert run(tmp_path, "--", "-q", "nothing.py").returncode == 4
+
+
+def test_another_program_runs_as_the_main_module(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("name = 'beside'\n")
+    script = (
+        "import sys, beside, atexit\natexit.register(print, 'end')\nprint(__name__, beside.name, sys.argv)\nsys.exit(7)"
+    )
+    (tmp_path / "program.py").write_text(script)
+    inside = run(tmp_path, "--program", "program.py", "--", "a", "-b")
+    assert inside.returncode == 7
+    assert inside.stdout == "__main__ beside ['program.py', 'a', '-b']\nend\n"
+
+
+def test_a_directory_that_is_not_there_is_refused(run: Run, tmp_path: Path) -> None:
+    assert run(tmp_path / "missing").returncode == 2
+
+
+def test_a_report_tells_tests_of_one_name_apart(tmp_path: Path) -> None:
+    cases = (
+        '<testcase classname="a" name="t"/><testcase classname="a" name="t"><skipped message="no&#10;more"/></testcase>'
+    )
+    report = tmp_path / "report.xml"
+    report.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+    read = Outcomes.read(report)
+    assert read.tests == {"a::t": Outcome.PASSED, "a::t (2)": Outcome.SKIPPED}
+    assert read.messages == {"a::t (2)": "no"}
+    assert read.as_text() == "1 passed, 1 skipped"
+    assert [each.as_text() for each in read.differences(Outcomes({"a::t": Outcome.PASSED}, {}))] == [
+        "a::t (2): skipped alone, not run inside"
+    ]
+
+
+def test_a_run_without_a_report_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NoReport, match="without a report"):
+        Outcomes.read(tmp_path / "missing.xml")

@@ -29,6 +29,7 @@ from koupleless.container.stage import Stage
 from koupleless.container.terms import Rules
 from koupleless.errors import BaseStartFailed, KouplelessError
 from koupleless.ownership.purge import freeze_base
+from koupleless.ownership.threads import leave_shared_workers_behind
 from koupleless.router.asgi import Front
 from koupleless.router.face import face_of
 from koupleless.router.gateway import FORWARDS, Forwards, read_rules
@@ -48,6 +49,9 @@ logger = logging.getLogger("koupleless.base")
 
 BASE_VERSION: Final = "1.0.0"
 """The version of every base, as the field has it: bases are released by other means than modules."""
+
+_LAST_S: Final = 1.0
+"""What tasks that are left at the end of the process get to end."""
 
 _SEVERAL: Final = (
     "this is one of several worker processes, and each of them is a base of its own: a module that is deployed to one "
@@ -256,8 +260,13 @@ def serve(app: object, settings: BaseSettings) -> int:
     """
     import uvicorn  # noqa: PLC0415 - inside somebody else's server it is not needed
 
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().shutdown(sockets)
+            await _leave_tasks_behind(_LAST_S)
+
     _check_port(settings.host, settings.port)
-    server = uvicorn.Server(
+    server = Server(
         uvicorn.Config(
             Base(app, settings=settings, owns_process=True),
             host=settings.host,
@@ -268,8 +277,25 @@ def serve(app: object, settings: BaseSettings) -> int:
     )
     # When it is done uvicorn raises the signal that ended it once more. SIGTERM then means that all is well.
     signal.signal(signal.SIGTERM, lambda *_: None)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # a terminal that is closed ends it in order, too
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     server.run()
+    leave_shared_workers_behind()
     return 0 if server.started else 1
+
+
+async def _leave_tasks_behind(timeout_s: float) -> None:
+    """Let the event loop end without the tasks that ignore their cancellation: it would wait for them, for ever.
+
+    When everything has been taken down; all that runs then was asked to end before.
+    """
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, stubborn = await asyncio.wait(tasks, timeout=timeout_s)
+        for task in stubborn:
+            asyncio.tasks._unregister_task(task)  # noqa: SLF001 - what the loop's runner goes by
 
 
 def _check_port(host: str, port: int) -> None:

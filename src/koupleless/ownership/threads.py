@@ -113,7 +113,44 @@ def _join(thread: threading.Thread, timeout_s: float) -> str | None:
     thread.join(timeout_s)
     if not thread.is_alive():
         return None
+    _leave_behind(thread)
     return f"still runs {where(thread.ident)}"
+
+
+def _leave_behind(thread: threading.Thread) -> None:
+    """Let the process end without a thread that does not: the interpreter would wait for it at exit, for ever."""
+    inner: Any = pools
+    inner._threads_queues.pop(thread, None)  # noqa: SLF001 - the workers that are awaited at exit
+    lock: object = getattr(thread, "_tstate_lock", None)
+    if thread.daemon:
+        return
+    inner = threading
+    if lock is not None:  # up to 3.12
+        inner._shutdown_locks.discard(lock)  # noqa: SLF001
+    elif hasattr(threading, "_thread_shutdown"):  # from 3.13 on, where the list is out of reach
+        _left_behind.add(thread)
+        inner._thread_shutdown = _await_others  # noqa: SLF001
+
+
+_left_behind: Final[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
+
+
+def leave_shared_workers_behind() -> None:
+    """The same for what is still busy among the workers that an event loop had: at the end of the process."""
+    for thread in threading.enumerate():
+        if _is_shared_worker(thread):
+            _leave_behind(thread)
+
+
+def _await_others() -> None:
+    """Wait at exit for all threads that are neither daemons nor left behind."""
+    while others := [
+        thread
+        for thread in threading.enumerate()
+        if not thread.daemon and thread not in _left_behind and thread is not threading.current_thread()
+    ]:
+        for thread in others:
+            thread.join()
 
 
 def ask_to_stop(thread: threading.Thread) -> None:
@@ -241,9 +278,9 @@ def _join_all(threads: tuple[threading.Thread, ...], timeout_s: float) -> str | 
     for thread in threads:
         thread.join(max(0.0, ends - time.monotonic()))
     left = [thread for thread in threads if thread.is_alive()]
-    if not left:
-        return None
-    return "; ".join(f"thread {thread.name!r} still runs {where(thread.ident)}" for thread in left)
+    for thread in left:
+        _leave_behind(thread)
+    return "; ".join(f"thread {thread.name!r} still runs {where(thread.ident)}" for thread in left) or None
 
 
 def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> _Wrapped:
@@ -262,7 +299,10 @@ def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> _Wr
         ledger = None if scope is None or scope is home else scope.find_facet(Ledger)
         if ledger is not None:
             entry = ledger.record(
-                "executor task", _name(fn), functools.partial(_end_work, future, work), order=Order.EXECUTORS
+                "executor task",
+                _name(fn),
+                functools.partial(_end_work, future, work, weakref.ref(self)),
+                order=Order.EXECUTORS,
             )
             future.add_done_callback(lambda _: ledger.forget(entry))
         return future
@@ -273,7 +313,7 @@ def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> _Wr
 class _Work:
     """A call in the queue of an executor, made as the biz that submitted it."""
 
-    __slots__ = ("args", "function", "kwargs", "scope")
+    __slots__ = ("args", "function", "kwargs", "scope", "thread")
 
     def __init__(
         self, scope: Scope | None, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -282,8 +322,10 @@ class _Work:
         self.function: Callable[..., object] | None = function
         self.args = args
         self.kwargs = kwargs
+        self.thread: threading.Thread | None = None
 
     def __call__(self) -> object:
+        self.thread = threading.current_thread()
         function, args, kwargs = self.function, self.args, self.kwargs
         self.drop()
         if function is None:
@@ -298,14 +340,23 @@ class _Work:
         self.kwargs = {}
 
 
-def _end_work(future: concurrent.futures.Future[Any], work: _Work) -> Pending | None:
+def _end_work(
+    future: concurrent.futures.Future[Any], work: _Work, reference: weakref.ref[pools.ThreadPoolExecutor]
+) -> Pending | None:
     if future.cancel():
         work.drop()
         return None
 
     def wait(timeout_s: float) -> str | None:
         done, _ = concurrent.futures.wait((future,), timeout_s)
-        return None if done else "still runs in an executor of the base"
+        if done:
+            return None
+        pool = reference()
+        if pool is not None and work.thread is not None:
+            workers: Any = pool._threads  # noqa: SLF001
+            workers.discard(work.thread)  # it gets another one in its place
+            _leave_behind(work.thread)
+        return "still runs in an executor of the base"
 
     return Pending(wait)
 

@@ -1,0 +1,406 @@
+"""Uninstalling a module that is in the middle of something: bounded by the deadlines, and nobody else notices.
+
+Every case would take minutes if it were waited for. Another module is asked all the while, and must never fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import websockets
+from tests.e2e.conftest import BaseProcess
+
+from koupleless.artifact.build import Options, build_file
+
+BIZS = Path(__file__).parent.parent / "bizs"
+LONG_S = 300
+"""What the module does takes this long, unless somebody ends it."""
+BOUND_S = 60
+"""More than all deadlines together on a loaded machine, and much less than that."""
+
+SETTINGS = "[base]\ndrain-timeout = 0.5\nstop-timeout = 0.5\n"
+
+HEAD = f"""
+import asyncio, contextlib, threading, time
+import koupleless
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+
+LONG_S = {LONG_S}
+app = Starlette()
+busy = threading.Event()
+
+async def is_busy(request):
+    return PlainTextResponse(str(busy.is_set()))
+
+app.router.routes.append(Route("/busy", is_busy))
+"""
+
+REQUEST = """
+async def hold(request):
+    busy.set()
+    await asyncio.sleep(LONG_S)
+
+app.router.routes.append(Route("/hold", hold))
+"""
+
+STUBBORN_REQUEST = """
+async def hold(request):
+    busy.set()
+    ends = time.monotonic() + LONG_S
+    while time.monotonic() < ends:
+        try:
+            await asyncio.sleep(LONG_S)
+        except asyncio.CancelledError:
+            pass
+
+app.router.routes.append(Route("/hold", hold))
+"""
+
+THREADED_REQUEST = """
+def hold(request):
+    busy.set()
+    time.sleep(LONG_S)
+
+app.router.routes.append(Route("/hold", hold))
+"""
+
+WSGI_REQUEST = f"""
+import time
+is_busy = False
+
+def app(environ, start_response):
+    global is_busy
+    if environ["PATH_INFO"] == "/hold":
+        is_busy = True
+        time.sleep({LONG_S})
+    start_response("200 OK", [])
+    return [str(is_busy).encode()]
+"""
+
+STREAM = """
+async def hold(request):
+    async def lines():
+        while True:
+            yield "line\\n"
+            busy.set()
+            await asyncio.sleep(0.01)
+    return StreamingResponse(lines())
+
+app.router.routes.append(Route("/hold", hold))
+"""
+
+WEBSOCKET = """
+async def hold(socket):
+    await socket.accept()
+    busy.set()
+    await socket.receive_text()
+
+app.router.routes.append(WebSocketRoute("/socket", hold))
+"""
+
+THREAD_IN_C = """
+def work():
+    busy.set()
+    time.sleep(LONG_S)
+
+threading.Thread(target=work, name="in C", daemon=False).start()
+"""
+
+LOCK = """
+lock = threading.Lock()
+
+def work():
+    with lock:
+        busy.set()
+        time.sleep(LONG_S)
+
+threading.Thread(target=work, name="locker", daemon=True).start()
+
+@koupleless.on_stop
+def stop():
+    with lock:
+        pass
+"""
+
+IMPORT_LOCK = """
+import pathlib, sys
+place = pathlib.Path(__file__).parent / "never.py"
+place.write_text("import __main__, time\\nfrom holding import busy\\nbusy.set()\\ntime.sleep(%d)\\n" % LONG_S)
+
+def work():
+    import never
+
+threading.Thread(target=work, name="importer", daemon=True).start()
+"""
+
+STOP_HOOK = """
+busy.set()
+
+@koupleless.on_stop
+def stop():
+    time.sleep(LONG_S)
+"""
+
+LIFESPAN = """
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    busy.set()
+    yield
+    await asyncio.sleep(LONG_S)
+
+app.router.lifespan_context = lifespan
+"""
+
+STUBBORN_LIFESPAN = """
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    busy.set()
+    yield
+    ends = time.monotonic() + LONG_S
+    while time.monotonic() < ends:
+        try:
+            await asyncio.sleep(LONG_S)
+        except asyncio.CancelledError:
+            pass
+
+app.router.lifespan_context = lifespan
+"""
+
+EXIT_FUNCTION = """
+import atexit
+busy.set()
+atexit.register(time.sleep, LONG_S)
+"""
+
+EXECUTOR = """
+from concurrent.futures import ThreadPoolExecutor
+pool = ThreadPoolExecutor(1, thread_name_prefix="pool")
+pool.submit(busy.set)
+pool.submit(time.sleep, LONG_S)
+"""
+
+TO_THREAD = """
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    busy.set()
+    app.state.task = asyncio.create_task(asyncio.to_thread(time.sleep, LONG_S))
+    await asyncio.sleep(0)
+    yield
+
+app.router.lifespan_context = lifespan
+"""
+
+TASK = """
+async def forever():
+    busy.set()
+    while True:
+        try:
+            await asyncio.sleep(LONG_S)
+        except asyncio.CancelledError:
+            pass
+
+@contextlib.asynccontextmanager
+async def lifespan(app):
+    app.state.task = asyncio.create_task(forever(), name="forever")
+    yield
+
+app.router.lifespan_context = lifespan
+"""
+
+SERVICE = """
+import koupleless.service
+
+koupleless.service.offer(object(), name="slow", on_close=lambda: time.sleep(LONG_S))
+busy.set()
+"""
+
+
+class Neighbour:
+    """Asks another module without pause, and keeps what was not as it should be."""
+
+    def __init__(self, url):
+        self._url = url
+        self._stop = threading.Event()
+        self.answers = 0
+        self.problems = []
+        self._threads = [threading.Thread(target=self._ask) for _ in range(2)]
+
+    def _ask(self):
+        with httpx.Client(timeout=30) as client:
+            while not self._stop.wait(0.002):
+                try:
+                    answer = client.get(f"{self._url}/hello/")
+                except httpx.HTTPError as error:
+                    self.problems.append(repr(error))
+                    continue
+                if answer.status_code != 200:
+                    self.problems.append(answer.text)
+                self.answers += 1
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+
+@pytest.fixture(scope="module")
+def base(serve, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("base")
+    (directory / "koupleless.toml").write_text(SETTINGS)
+    return serve("--module", str(BIZS / "hello-1.0"), cwd=directory)
+
+
+@pytest.fixture
+def deploy(tmp_path):
+    """``deploy(base, source)`` installs a module and waits until it is in the middle of what it does."""
+
+    def run(process, source, *, hold=None):
+        path = tmp_path / "holding.py"
+        path.write_text(source if "def app(" in source else HEAD + source)
+        artefact = build_file(path, Options(out=tmp_path / "out")).path
+        ask(process, "installBiz", bizUrl=str(artefact))
+        if hold is not None:
+            hold.start()
+        ends = time.monotonic() + BOUND_S
+        while httpx.get(f"{process.url}/holding/busy", timeout=30).text != "True":
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+
+    return run
+
+
+def ask(process, command, **body):
+    reply = httpx.post(f"http://127.0.0.1:{process.arklet_port}/{command}", json=body, timeout=BOUND_S * 2).json()
+    assert reply["code"] == "SUCCESS", reply
+    return reply["data"]
+
+
+def uninstall(process):
+    """The purge report, which has to come in time."""
+    begin = time.monotonic()
+    report = ask(process, "uninstallBiz", bizName="holding", bizVersion="1.0.0")["purgeReport"]
+    assert time.monotonic() - begin < BOUND_S
+    return report
+
+
+class Asking(threading.Thread):
+    """A request that is in flight; ``outcome`` is its status, or what was raised."""
+
+    def __init__(self, url):
+        super().__init__(daemon=True)
+        self.url = url
+        self.outcome = None
+
+    def run(self):
+        try:
+            self.outcome = httpx.get(self.url, timeout=LONG_S).status_code
+        except httpx.HTTPError as error:
+            self.outcome = type(error).__name__
+
+
+@pytest.mark.parametrize(
+    ("source", "outcome", "says"),
+    [
+        (REQUEST, 503, ["1 requests had not ended after 0.5 s and were aborted"]),
+        (STUBBORN_REQUEST, None, ["1 requests had not ended", "1 of them ignore that and go on"]),
+        (THREADED_REQUEST, None, ["1 requests had not ended"]),
+        (WSGI_REQUEST, None, ["1 requests had not ended", "is still busy"]),
+        (STREAM, "RemoteProtocolError", ["1 requests had not ended"]),
+    ],
+    ids=["request", "stubborn request", "request in a thread", "wsgi request", "stream"],
+)
+def test_a_request_in_flight(base, deploy, source, outcome, says):
+    request = Asking(f"{base.url}/holding/hold")
+    with Neighbour(base.url) as neighbour:
+        deploy(base, source, hold=request)
+        report = uninstall(base)
+        gone = base.get("/holding/")
+        if outcome is not None:
+            request.join(BOUND_S)
+            assert request.outcome == outcome
+
+    assert all(any(words in failure for failure in report["failures"]) for words in says), report
+    assert gone.status_code == 404
+    assert neighbour.problems == []
+    assert neighbour.answers > 0
+
+
+def test_a_websocket_in_flight(base, deploy):
+    async def converse():
+        async with websockets.connect(f"{base.url}/holding/socket".replace("http:", "ws:")) as socket:
+            with contextlib.suppress(websockets.ConnectionClosed):
+                await socket.recv()
+            return socket.close_code
+
+    codes = []
+    with Neighbour(base.url) as neighbour:
+        deploy(base, WEBSOCKET, hold=threading.Thread(target=lambda: codes.append(asyncio.run(converse()))))
+        report = uninstall(base)
+        ends = time.monotonic() + BOUND_S
+        while not codes and time.monotonic() < ends:
+            time.sleep(0.01)
+
+    assert codes == [1001]
+    assert any("1 requests had not ended" in failure for failure in report["failures"])
+    assert neighbour.problems == []
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (THREAD_IN_C, "'in C'"),
+        (LOCK, "stop hook stop"),
+        (IMPORT_LOCK, "importer"),
+        (STOP_HOOK, "stop hook stop: koupleless.container.stage.DeadlineMissed"),
+        (LIFESPAN, "shut application down"),
+        (STUBBORN_LIFESPAN, "shut application down"),
+        (EXIT_FUNCTION, "atexit"),
+        (EXECUTOR, "pool_0"),
+        (TO_THREAD, "executor"),
+        (TASK, "forever"),
+        (SERVICE, "withdraw services"),
+    ],
+    ids=[
+        *("thread in C", "lock", "import", "stop hook", "lifespan", "stubborn lifespan"),
+        *("exit function", "executor", "to_thread", "task", "service"),
+    ],
+)
+def test_something_that_does_not_end(base, deploy, source, says):
+    with Neighbour(base.url) as neighbour:
+        deploy(base, source)
+        report = uninstall(base)
+        deploy(base, "busy.set()")  # the next one of that name comes and goes as if nothing had been
+        assert uninstall(base)["failures"] == []
+
+    assert any(says in failure for failure in report["failures"]), report
+    assert neighbour.problems == []
+    assert neighbour.answers > 0
+
+
+def test_a_base_with_all_of_that_left_behind_still_ends(tmp_path, deploy):
+    (tmp_path / "koupleless.toml").write_text(SETTINGS)
+    process = BaseProcess(["--module", str(BIZS / "hello-1.0")], cwd=tmp_path, log=tmp_path / "log")
+    try:
+        for source in (THREAD_IN_C, STOP_HOOK, EXECUTOR, TO_THREAD, STUBBORN_LIFESPAN):
+            deploy(process, source)
+            uninstall(process)
+        deploy(process, THREAD_IN_C)  # and one that is there to the end
+    except BaseException:
+        process.popen.kill()
+        raise
+
+    assert process.end(signal.SIGTERM) == 0

@@ -100,12 +100,17 @@ def test_a_new_module_and_a_new_base_work_together_as_their_readme_says(
     assert base.get("/my-module/").status_code == 404
 
 
-def test_a_base_starts_with_its_static_modules_and_ends_without_a_word(
-    serve: Callable[..., BaseProcess], tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_base_starts_with_its_static_modules_and_ends_without_a_word_or_a_file(
+    serve: Callable[..., BaseProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     module = tmp_path / "static.py"
     module.write_text(SOURCE.format(answer="from the start"))
     base = serve("--module", str(module))
     assert base.get("/static/").text == "from the start"
-    assert base.end(signal.SIGINT) == 0
+    assert base.end(number) == 0
     assert "Traceback" not in base.log.read_text()
+    assert list(scratch.iterdir()) == []

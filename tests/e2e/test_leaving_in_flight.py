@@ -391,6 +391,22 @@ def test_something_that_does_not_end(base, deploy, source, says):
     assert neighbour.answers > 0
 
 
+def test_what_is_left_is_named_in_health_with_its_holder_and_hinders_nobody(base, deploy):
+    deploy(base, THREAD_IN_C)
+    uninstall(base)
+    deploy(base, "busy.set()")
+    uninstall(base)
+
+    zombies = ask(base, "health")["healthData"]["zombies"]
+    said = base.arkctl("health")
+
+    (left,) = [zombie for zombie in zombies if zombie["name"] == "holding" and "'in C'" in zombie["holders"][0]][-1:]
+    assert left["biz"] == "holding:1.0.0"
+    assert left["since"] <= time.time() * 1000
+    assert "REMOVED" in said
+    assert "thread 'in C' running work at" in said
+
+
 def test_a_base_with_all_of_that_left_behind_still_ends(tmp_path, deploy):
     (tmp_path / "koupleless.toml").write_text(SETTINGS)
     process = BaseProcess(["--module", str(BIZS / "hello-1.0")], cwd=tmp_path, log=tmp_path / "log")

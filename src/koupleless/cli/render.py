@@ -87,6 +87,12 @@ def health_text(health: HealthData, *, is_wide: bool = False) -> str:
     if bizs:
         rows = [[biz.biz_name, biz.biz_version, biz.biz_state.value, biz.web_context_path or "-"] for biz in bizs]
         parts.append(table(["NAME", "VERSION", "STATE", "CONTEXT-PATH"], rows))
+    if health.zombies:
+        rows = [
+            [zombie.biz, zombie.name, _clock(zombie.since), " -> ".join(zombie.holders) or "unknown"]
+            for zombie in health.zombies
+        ]
+        parts.append(table(["REMOVED", "STILL ALIVE", "SINCE", "HELD BY"], rows))
     return "\n\n".join(parts)
 
 
@@ -177,7 +183,11 @@ def _health_line(biz: BizHealth) -> str:
 
 
 def _timestamp(record: StateRecord) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.change_time / 1000))
+    return _clock(record.change_time)
+
+
+def _clock(milliseconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(milliseconds / 1000))
 
 
 def _since(record: StateRecord | None, *, is_wide: bool) -> str:

@@ -54,6 +54,8 @@ static int run(PyObject *module) {
         Py_DECREF(name);
         if (!other || PyObject_SetAttrString(module, "sibling", other)) return -1;
         Py_DECREF(other);
+        PyObject *found = PyDict_GetItemString(PyImport_GetModuleDict(), sibling);  /* where what mypyc makes looks */
+        PyModule_AddIntConstant(module, "is_in_table", found == other);
     }
     PyObject *all = PyImport_GetModuleDict(), *own = PyObject_GetAttrString(module, "__name__");
     if (!PyDict_GetItem(all, own)) PyDict_SetItem(all, own, module);  /* what Cython does */
@@ -174,6 +176,19 @@ def test_a_compiled_module_that_refers_to_its_package_is_made_anew_for_each_life
         name for name in before if "." in name
     ]
     assert "app.native" not in REAL
+
+
+@pytest.mark.parametrize("multi", [True, False])
+def test_compiled_code_finds_what_it_imports_in_the_interpreters_table_while_it_is_initialised(
+    compile_native, put, biz, multi
+):
+    compiled = compile_native(flavour="looking", sibling="app.part", multi=multi)
+    namespace = biz({}, put(compiled, {"app/__init__.py": "", "app/part.py": "value = 1"}, at="app/native"))
+    before = set(REAL)
+    native = namespace.import_module("app.native")
+    assert native.sibling is namespace.import_module("app.part")
+    assert native.is_in_table
+    assert set(REAL) == before
 
 
 def test_different_contents_live_side_by_side(compile_native, put, biz):

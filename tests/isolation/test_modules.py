@@ -36,6 +36,7 @@ def test_reading_as_a_biz(namespace):
         assert "app" in modules
         assert "nothing" not in modules
         assert not modules.__contains__(3)
+        assert not modules.__contains__(None)
         with pytest.raises(KeyError):
             modules["nothing"]
         for seen in (

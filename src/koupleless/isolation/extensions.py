@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from koupleless.biz import BizId
 from koupleless.context import Scope
 from koupleless.errors import ModuleRefused
-from koupleless.isolation.interpreter import REAL, all_of_base, keep_apart, restorer, withholding
+from koupleless.isolation.interpreter import REAL, all_of_base, initialising, keep_apart, restorer
 from koupleless.isolation.linker import Linker, Locator
 
 if TYPE_CHECKING:
@@ -190,11 +190,12 @@ def _without_others(linker: Linker, name: str, parts: dict[str, ModuleType]) -> 
     if linker.claims:
         keep_apart(linker.claims)
     prefix = f"{name}."
-    with withholding(linker.contested()):
+    with initialising(linker.table.copy(), linker.contested()):
         try:
             yield
         finally:
-            for part in [part for part in REAL.copy() if part.startswith(prefix)]:
+            entered = [part for part in REAL.copy() if part.startswith(prefix)]
+            for part in [part for part in entered if linker.table.get(part) is not REAL[part]]:
                 module = linker.table[part] = REAL.pop(part)
                 parts.setdefault(part.removeprefix(name), module)
 

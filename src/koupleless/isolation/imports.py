@@ -24,6 +24,7 @@ from koupleless.isolation.interpreter import (
     clean,
     find_of_base,
     is_c_call,
+    lend,
     of_base,
     put_together,
     restorer,
@@ -91,7 +92,7 @@ class _Hooks:
 def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
     """``builtins.__import__``: where import statements of the base go, and calls by its Python and C code."""
 
-    def __import__(  # noqa: A001, C901, N807, PLR0911 - every statement of the base pays for a call
+    def __import__(  # noqa: A001, N807, PLR0911 - every statement of the base pays for a call
         name: str,
         globals: Mapping[str, Any] | None = None,  # noqa: A002 - the signature of the built-in function
         locals: Mapping[str, Any] | None = None,  # noqa: A002
@@ -125,10 +126,7 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
         except BaseException as error:
             clean(error)
             raise
-        # C code looks the name up in the interpreter's table next, and then frees its list.
-        if REAL.get(name) is not wanted:
-            cast("list[object]", fromlist).append(restorer(name))
-            REAL[name] = wanted
+        lend(name, wanted, fromlist)
         return module
 
     return __import__
@@ -179,10 +177,12 @@ def _make_load_hook(original: Callable[[str, object], ModuleType]) -> Callable[[
             settle(name, module)
             return module
         try:
-            return linker.load(name)
+            module = linker.load(name)
         except BaseException as error:
             clean(error)
             raise
+        lend(name, module)
+        return module
 
     return _find_and_load
 

@@ -2,7 +2,7 @@
 
 The table is the one C code reads directly. It holds the modules of the base and of the standard library, none of a biz,
 but for two moments that end by themselves: the look-up that C code does right after an import (`restorer`), and the
-initialisation of compiled code (`withholding`).
+initialisation of compiled code (`withholding`, `exposing`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import importlib
 import os
 import sys
 import threading
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-    from types import ModuleType, TracebackType
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from types import TracebackType
 
 bootstrap: Final[Any] = importlib._bootstrap  # noqa: SLF001
 """``importlib._bootstrap``, where the interpreter looks its functions up by name each time."""
@@ -107,6 +108,83 @@ def withholding(tops: Collection[str]) -> Iterator[None]:
                 else:
                     REAL.setdefault(name, module)
                     del withheld[name]
+
+
+_exposed: Final[dict[str, tuple[ModuleType, int]]] = {}
+"""Names that are in the interpreter's table for a moment: the module, and for how many."""
+
+
+@contextlib.contextmanager
+def exposing(modules: Mapping[str, ModuleType]) -> Iterator[None]:
+    """Put modules whose names the base does not know into the table, for compiled code that is being initialised.
+
+    What mypyc makes looks there, and nowhere else, for its own package and for the module that holds all its code.
+    """
+    with _lock:
+        mine = [name for name, module in modules.items() if REAL.get(name, module) is module]
+        for name in mine:
+            _, users = _exposed.get(name) or (None, 0)
+            if users or name not in REAL:
+                _exposed[name] = (modules[name], users + 1)
+                REAL[name] = modules[name]
+    try:
+        yield
+    finally:
+        with _lock:
+            for name in mine:
+                module, users = _exposed.pop(name, (None, 0))
+                if users > 1:
+                    _exposed[name] = (modules[name], users - 1)
+                elif users and REAL.get(name) is module:
+                    del REAL[name]
+
+
+class _Initialisation(threading.local):
+    """The initialisation of compiled code that this thread is in the middle of."""
+
+    undo: contextlib.ExitStack | None = None
+    contested: Collection[str] = ()
+
+
+_initialisation: Final = _Initialisation()
+
+
+@contextlib.contextmanager
+def initialising(table: Mapping[str, object], contested: Collection[str]) -> Iterator[None]:
+    """Let compiled code that is being initialised find its owner's modules in the table, as C code expects.
+
+    Of ``contested`` top-level packages the base has something else: that is taken out, and the owner's stays out.
+    """
+    own = {
+        name: module
+        for name, module in table.items()
+        if isinstance(module, ModuleType) and name.partition(".")[0] not in contested
+    }
+    before = _initialisation.undo, _initialisation.contested
+    with contextlib.ExitStack() as undo:
+        undo.enter_context(withholding(contested))
+        undo.enter_context(exposing(own))
+        _initialisation.undo, _initialisation.contested = undo, contested
+        try:
+            yield
+        finally:
+            _initialisation.undo, _initialisation.contested = before
+
+
+def lend(name: str, module: ModuleType, fromlist: object = None) -> None:
+    """Put a module where C code that has just asked for it looks the name up next.
+
+    It stays until the present initialisation ends; outside of one, until ``fromlist`` is freed, a list as `is_c_call`
+    knows it, and without one it is not put there.
+    """
+    if REAL.get(name) is module:
+        return
+    undo = _initialisation.undo
+    if undo is not None and name.partition(".")[0] not in _initialisation.contested:
+        undo.enter_context(exposing({name: module}))
+    elif fromlist is not None:
+        cast("list[object]", fromlist).append(restorer(name))
+        REAL[name] = module
 
 
 _lock: Final = threading.Lock()

@@ -30,7 +30,7 @@ from koupleless.isolation.interpreter import (
     find_of_base,
     is_c_call,
     is_initialising,
-    restorer,
+    lend,
     stored,
 )
 
@@ -131,8 +131,10 @@ class Linker:
         """Whether a module belongs to a lender."""
         return any(lender.table.get(name) is module for lender in self._all_lenders())
 
-    def hides(self, name: str) -> bool:
+    def hides(self, name: object) -> bool:
         """Whether a name of the base is out of sight, because its top-level package is the owner's."""
+        if not isinstance(name, str):  # any object may be looked up in a dictionary
+            return False
         top, dot, _ = name.partition(".")
         if top in _PERSONAL:
             return name == "__mp_main__"
@@ -511,10 +513,7 @@ def _make_import(  # noqa: C901 - as below
         except BaseException as error:
             clean(error)
             raise
-        # C code looks the name up in the interpreter's table next, and then frees its list.
-        if REAL.get(name) is not wanted:
-            cast("list[object]", fromlist).append(restorer(name))
-            REAL[name] = wanted
+        lend(name, wanted, fromlist)
         return module
 
     return __import__

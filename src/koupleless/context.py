@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import functools
 import itertools
-from contextvars import ContextVar, Token
+from contextvars import Context, ContextVar, Token
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Scope:
         """Counts the lives of all bizs of the process, from 1."""
         self.is_closed = False
         self._facets: dict[type, object] = {}
-        self._stop_hooks: list[Callable[[], object]] = []
+        self._stop_hooks: list[Callable[[], object]] | None = []
 
     def attach(self, facet: object) -> None:
         """Hang what a room keeps for this biz on the scope, under the facet's class."""
@@ -65,20 +65,25 @@ class Scope:
         return cast("F | None", self._facets.get(kind))
 
     def add_stop_hook(self, hook: Callable[[], object]) -> None:
-        """Call ``hook`` without arguments when the biz stops; the last one added is called first."""
+        """Call ``hook`` without arguments when the biz stops; the last one added is called first.
+
+        Raises ``RuntimeError`` once the hooks are being called or the biz has left: nobody would call it any more.
+        """
+        if self._stop_hooks is None:
+            state = "was uninstalled" if self.is_closed else "is stopping"
+            raise RuntimeError(f"biz {self.biz} {state}; a stop hook added now would never be called")
         self._stop_hooks.append(hook)
 
     def take_stop_hooks(self) -> list[Callable[[], object]]:
-        """The hooks in the order they are to be called; the scope forgets them."""
-        hooks = self._stop_hooks[::-1]
-        self._stop_hooks.clear()
-        return hooks
+        """The hooks in the order they are to be called; the scope forgets them, and takes no more."""
+        hooks, self._stop_hooks = self._stop_hooks, None
+        return [] if hooks is None else hooks[::-1]
 
     def close(self) -> None:
         """Let go of everything. Idempotent."""
         self.is_closed = True
         self._facets.clear()
-        self._stop_hooks.clear()
+        self._stop_hooks = None
 
     def __repr__(self) -> str:
         return f"<Scope {self.biz} #{self.generation}{' closed' if self.is_closed else ''}>"
@@ -88,6 +93,11 @@ _current: ContextVar[Scope | None] = ContextVar("koupleless_biz", default=None)
 
 current: Callable[[], Scope | None] = _current.get
 """The scope of the biz that is running in this context; ``None`` means the base is. One C call."""
+
+
+def scope_in(context: Context) -> Scope | None:
+    """The scope of the biz that a captured context belongs to."""
+    return context.get(_current)
 
 
 class entered:  # noqa: N801 - reads as a verb: ``with entered(scope):``

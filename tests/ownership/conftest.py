@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import sys
 import textwrap
 import threading
+import time
 import types
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
 
-from koupleless.biz import BizId
+from koupleless.artifact.build import Options, build_project
+from koupleless.artifact.store import Store
+from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
+from koupleless.container.container import EMBED_MAIN, Container
+from koupleless.container.life import Deadlines, Surroundings
+from koupleless.container.prepare import Preparation
+from koupleless.container.stage import Stage
+from koupleless.container.terms import Rules
 from koupleless.context import Scope, entered
 from koupleless.ownership.eventloop import adopt_loop
 from koupleless.ownership.ledger import Ledger
+from koupleless.ownership.libraries import install_recorders, remove_recorders
 from koupleless.ownership.purge import Survey, purge
-from koupleless.ownership.recorders import install_recorders, remove_recorders
+from koupleless.router.asgi import Front
+from koupleless.service.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from koupleless.ownership.ledger import Failure
     from koupleless.ownership.purge import PurgeReport
@@ -152,3 +165,88 @@ def loop(request: pytest.FixtureRequest) -> Iterator[LoopThread]:
     made = LoopThread(asyncio.new_event_loop() if request.param == "asyncio" else uvloop.new_event_loop())
     yield made
     made.close()
+
+
+# --- a real base, and a module that registers one thing in it --------------------------------------------------------
+
+
+class Trial:
+    """A base in this process. Called with the source of a module, it installs that, removes it, and proves it gone.
+
+    The module sees what it is given as attributes of ``shared``, a module of the base; its class ``K`` reaches its
+    globals. ``async def main`` is run on the base's event loop, any other ``main`` on a thread.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.stage = Stage()
+        self._directory = directory
+        record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
+        self.container = Container(
+            base=BizInfo(BizId.of("base", "1.0.0"), BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
+            front=Front(),
+            preparation=Preparation(Store(directory / "store")),
+            around=Surroundings(
+                stage=self.stage, services=Registry(), deadlines=Deadlines(start_s=60.0, drain_s=5.0, stop_s=30.0)
+            ),
+            rules=Rules(),
+        )
+        self.shared = types.ModuleType("shared")
+        self._watched: dict[BizId, weakref.ref[type]] = {}
+
+    def __call__(self, source: str, **given: Any) -> PurgeReport:
+        report = self.leave(self.install(source, **given))
+        assert report.clean, report.summary()
+        return report
+
+    def install(self, source: str, *, name: str = "row", **given: Any) -> BizId:
+        vars(self.shared).update(given)
+        project = self._directory / f"{name}-{next(_numbers)}"
+        project.mkdir()
+        watch = "import shared\n" + PREAMBLE + "shared.watch(K)\n"
+        (project / "app.py").write_text(watch + textwrap.dedent(source))
+        entry = "app:main" if "def main(" in source else "app"
+        version = f"1.0.{next(_numbers)}"
+        head = f"[project]\nname = {name!r}\nversion = {version!r}\n[tool.koupleless.module]\nentry = {entry!r}\n"
+        (project / "pyproject.toml").write_text(head)
+        built = build_project(project, Options(out=self._directory)).path
+        identity = BizId.of(name, version)
+        self.shared.watch = lambda kind: self._watched.update({identity: weakref.ref(kind)})  # type: ignore[attr-defined]
+        self.container.install(self.container.prepare(str(built)))
+        return identity
+
+    def leave(self, identity: BizId) -> PurgeReport:
+        """Remove the module; a report that says clean is checked against its class."""
+        report = self.container.uninstall(identity)
+        kind = self._watched.pop(identity)
+        if report.clean:
+            assert kind() is None, gc.get_referrers(kind())
+        return report
+
+    def on_loop(self, function: Callable[[], Any]) -> Any:
+        """Call a function of the base on its event loop."""
+
+        async def call() -> Any:
+            return function()
+
+        return self.stage.call(call, timeout_s=30)
+
+
+@pytest.fixture(scope="module")
+def trial_of_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    made = Trial(tmp_path_factory.mktemp("trial"))
+    sys.modules["shared"] = made.shared
+    yield made
+    del sys.modules["shared"]
+    made.container.close()
+
+
+@pytest.fixture
+def trial(trial_of_module: Trial, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
+    """The same for one test: empty, whatever failed before, and it finds holders, however slow the machine."""
+    monkeypatch.setattr("koupleless.ownership.purge.EXPLAIN_BUDGET_S", 30.0)
+    before = set(vars(trial_of_module.shared))
+    yield trial_of_module
+    for info in trial_of_module.container.bizs():
+        trial_of_module.container.uninstall(info.id)
+    for name in set(vars(trial_of_module.shared)) - before:
+        delattr(trial_of_module.shared, name)

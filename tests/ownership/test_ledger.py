@@ -13,8 +13,8 @@ import pytest
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, current, entered
-from koupleless.ownership.ledger import NOTHING, Ledger, Order, Pending, owner
-from koupleless.ownership.recorders import Patches, install_recorders, remove_recorders
+from koupleless.ownership.ledger import NOTHING, Ledger, Order, Patches, Pending, owner
+from koupleless.ownership.libraries import install_recorders, remove_recorders
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.ownership.eventloop import adopt_loop
-from koupleless.ownership.recorders import install_recorders, remove_recorders
+from koupleless.ownership.libraries import install_recorders, remove_recorders
 from koupleless.view.environ import install_environ, remove_environ
 from koupleless.view.logs import install_logs, remove_logs
 from koupleless.view.process import install_guards, remove_guards

@@ -84,6 +84,8 @@ class Survey:
         self.biz = scope.biz
         ledger = scope.find_facet(Ledger)
         self.undone: Mapping[str, int] = {} if ledger is None else ledger.undone
+        self.before: Mapping[object, Any] = {} if ledger is None else ledger.before
+        """What stood in hooks of the process when the biz came."""
         self.files: set[str] = set()
         """The source files of the modules."""
         self._marks: dict[int, tuple[str, weakref.ref[_Mark]]] = {}

@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import gc
 import itertools
 import threading
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import as_base, current
+from koupleless.context import Scope, as_base, current, scope_in
 from koupleless.ownership.caches import is_findable
-from koupleless.ownership.ledger import Ledger, Order, Pending
-from koupleless.ownership.recorders import Patches
+from koupleless.ownership.ledger import Ledger, Order, Patches, Pending
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -55,6 +55,20 @@ def adopt_loop(loop: asyncio.AbstractEventLoop) -> Adoption:
         return adoption
 
 
+_adoptions: Final[weakref.WeakSet[Adoption]] = weakref.WeakSet()
+
+
+def install(patches: Patches) -> None:
+    """Look for tasks that no loop was asked to make when a biz leaves."""
+    patches.when_leaving(_find_direct_tasks)
+
+
+def _find_direct_tasks(ledger: Ledger) -> None:
+    for adoption in list(_adoptions):
+        if adoption.has_task_of(ledger.scope):
+            adoption.footprint_of(ledger)
+
+
 class Adoption:
     """The recorders of one loop. Lifetime: until everyone who adopted the loop has released it."""
 
@@ -62,9 +76,12 @@ class Adoption:
         self.holders = 0
         self.watched: dict[tuple[str, int], Footprint] = {}
         """Which biz watches a descriptor: (the method that ends it, the descriptor) -> its footprint."""
+        self.asked: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        """The tasks that were told to end."""
         self._loop = weakref.ref(loop)
         self._patches = Patches()
         self._handlers: list[tuple[Ledger | None, Any]] = []
+        _adoptions.add(self)
         replace = functools.partial(self._patches.replace, loop)
         replace("create_task", self._create_task)
         replace("call_later", self._timer)
@@ -92,14 +109,21 @@ class Adoption:
     def _footprint(self) -> Footprint | None:
         scope = current()
         ledger = None if scope is None else scope.find_facet(Ledger)
-        if ledger is None:
-            return None
+        return None if ledger is None else self.footprint_of(ledger)
+
+    def footprint_of(self, ledger: Ledger) -> Footprint | None:
+        """What a biz has on this loop, from now on at the latest; ``None`` once the loop is gone."""
         footprint: Footprint | None = ledger.notes.get(self)
         loop = self._loop()
         if footprint is None and loop is not None:
-            footprint = ledger.notes[self] = Footprint(loop, self.watched)
+            footprint = ledger.notes[self] = Footprint(loop, self)
             footprint.open(ledger, functools.partial(ledger.notes.pop, self, None))
         return footprint
+
+    def has_task_of(self, scope: Scope) -> bool:
+        """Whether a task on this loop runs as a biz. From any thread."""
+        loop = self._loop()
+        return loop is not None and any(_scope_of(task) is scope for task in asyncio.all_tasks(loop))
 
     # --- the replacements: each passes straight through for the base -----------------------------------------------
 
@@ -227,10 +251,11 @@ def _refused(name: str, original: Callable[..., Any]) -> Any:
 class Footprint:
     """What one biz has on one loop. Its sets are read and written on the loop's thread alone."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, watched: dict[tuple[str, int], Footprint]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, adoption: Adoption) -> None:
         self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.timers: weakref.WeakSet[asyncio.TimerHandle] = weakref.WeakSet()
-        self._watched = watched
+        self._watched = adoption.watched
+        self._asked = adoption.asked
         self._transports: weakref.WeakSet[Any] = weakref.WeakSet()
         self._loop = loop
 
@@ -242,7 +267,8 @@ class Footprint:
             return self._on_loop(self._cancel_timers)
 
         ledger.record("loop timer", "of the event loop", cancel_timers, order=Order.TIMERS)
-        cancel_tasks = functools.partial(self._on_loop, self._cancel_tasks, self._stuck)
+        find_tasks = functools.partial(self._find_tasks, ledger.scope)
+        cancel_tasks = functools.partial(self._on_loop, functools.partial(self._cancel_tasks, find_tasks), self._stuck)
         ledger.record("asyncio task", "of the event loop", cancel_tasks, order=Order.TASKS)
         ledger.record("transport", "of the event loop", functools.partial(self._on_loop, self._close))
 
@@ -277,11 +303,18 @@ class Footprint:
                 handle._context = contextvars.Context()  # noqa: SLF001
         return count, []
 
-    def _cancel_tasks(self) -> tuple[int, list[asyncio.Future[Any]]]:
-        running: list[asyncio.Future[Any]] = [task for task in list(self.tasks) if not task.done()]
+    def _find_tasks(self, scope: Scope) -> None:
+        # ``asyncio.Task(coroutine)`` does not ask the loop; the task knows in whose context it was made.
+        found = {task for task in asyncio.all_tasks(self._loop) if _scope_of(task) is scope}
+        self.tasks.update(found - set(self._asked))
+
+    def _cancel_tasks(self, find: Callable[[], None]) -> tuple[int, list[asyncio.Future[Any]]]:
+        find()
+        running: list[asyncio.Task[Any]] = [task for task in list(self.tasks) if not task.done()]
+        self._asked.update(running)
         for task in running:
             task.cancel()
-        return len(running), running
+        return len(running), list(running)
 
     def _close(self) -> tuple[int, list[asyncio.Future[Any]]]:
         count = 0
@@ -335,6 +368,13 @@ class Footprint:
 
         pending.wait = wait
         return pending
+
+
+def _scope_of(task: asyncio.Task[Any]) -> Scope | None:
+    if hasattr(task, "get_context"):
+        return scope_in(task.get_context())
+    # Before Python 3.12 only the collector is told which context a task has.
+    return next((scope_in(part) for part in gc.get_referents(task) if type(part) is contextvars.Context), None)
 
 
 def _is_next_request(coro: Any) -> bool:

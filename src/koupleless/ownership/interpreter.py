@@ -16,21 +16,21 @@ import logging
 import os
 import sys
 import threading
+import types
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current, entered
-from koupleless.ownership.ledger import NOTHING, Ledger, Pending, bounded, owner
+from koupleless.ownership.caches import attributes, is_a
+from koupleless.ownership.ledger import NOTHING, Ledger, Pending, bounded, enter_own, owner
 
 if TYPE_CHECKING:
-    import types
     from collections.abc import Callable, Iterable
 
     from koupleless.context import Scope
     from koupleless.ownership.caches import Survey
-    from koupleless.ownership.ledger import Entry
-    from koupleless.ownership.recorders import Patches
+    from koupleless.ownership.ledger import Entry, Patches
 
 
 def install(patches: Patches) -> None:
@@ -40,12 +40,12 @@ def install(patches: Patches) -> None:
     patches.replace(codecs, "register", _codecs_register)
     patches.replace(codecs, "unregister", _codecs_unregister)
     patches.replace(codecs, "register_error", _codecs_register_error)
-    patches.replace(copyreg, "pickle", _copyreg_pickle)
+    _install_own_entries(patches)
     patches.replace(warnings, "_add_filter", _warnings_add_filter)
     if hasattr(os, "register_at_fork"):
         patches.replace(os, "register_at_fork", _register_at_fork)
     patches.replace(sys, "addaudithook", _addaudithook)
-    _remember_hooks()
+    patches.when_opened(_remember_hooks)
 
 
 # --- atexit: what a biz registered runs when the biz ends ------------------------------------------------------------
@@ -178,26 +178,6 @@ def _codecs_register_error(original: Callable[[str, Any], None]) -> Any:
     return register_error
 
 
-def _copyreg_pickle(original: Callable[..., None]) -> Any:
-    @functools.wraps(original)
-    def pickle(ob_type: type, pickle_function: Callable[..., Any], constructor_ob: Any = None) -> None:
-        ledger = owner()
-        before = copyreg.dispatch_table.get(ob_type)
-        original(ob_type, pickle_function, constructor_ob)
-        if ledger is None:
-            return
-
-        def undo() -> None:
-            if copyreg.dispatch_table.get(ob_type) is pickle_function:
-                del copyreg.dispatch_table[ob_type]
-                if before is not None:
-                    copyreg.dispatch_table[ob_type] = before
-
-        ledger.record("copyreg", ob_type.__qualname__, undo)
-
-    return pickle
-
-
 def _warnings_add_filter(original: Callable[..., None]) -> Any:
     @functools.wraps(original)
     def _add_filter(*item: Any, append: bool) -> None:
@@ -314,23 +294,34 @@ _HOOKS: Final[tuple[tuple[types.ModuleType, str], ...]] = (
     (logging, "_loggerClass"),
     (logging, "lastResort"),
 )
-_before: Final[dict[tuple[str, str], object]] = {}
+_lives: Final[weakref.WeakSet[Ledger]] = weakref.WeakSet()
 
 
-def _remember_hooks() -> None:
-    for module, name in _HOOKS:
-        if hasattr(module, name):
-            _before[module.__name__, name] = getattr(module, name)
+def _remember_hooks(ledger: Ledger) -> None:
+    _lives.add(ledger)
+    for hook in _HOOKS:
+        ledger.before[hook] = getattr(*hook, None)
+
+
+def _put_hooks_back(survey: Survey) -> int:
+    # What stood there when the biz came may be another one's, and that one may leave first: then it is the one before.
+    for life in list(_lives):
+        for hook, value in life.before.items():
+            if value is not None and survey.reaches(value):
+                life.before[hook] = survey.before.get(hook)
+    count = 0
+    for hook in _HOOKS:
+        value = getattr(*hook, None)
+        if value is not None and survey.reaches(value):
+            setattr(*hook, survey.before.get(hook))
+            count += 1
+    return count
 
 
 def sweep(survey: Survey) -> dict[str, int]:
     """Take the biz out of the interpreter's hooks, lists and tables; returns how many of each kind."""
     counts = {"hook": 0, "callback": 0, "copyreg": 0, "stored exception": 0}
-    for module, name in _HOOKS:
-        value = getattr(module, name, None)
-        if value is not None and survey.reaches(value):
-            setattr(module, name, _before.get((module.__name__, name)))
-            counts["hook"] += 1
+    counts["hook"] = _put_hooks_back(survey)
     lists: tuple[list[Any], ...] = (gc.callbacks, sys.path_hooks, sys.meta_path)
     for listed in lists:
         for item in [item for item in listed if survey.reaches(item)]:
@@ -364,7 +355,7 @@ def _traces(trace: types.TracebackType | None) -> Iterable[types.TracebackType]:
 
 
 def sweep_finalizers(survey: Survey) -> dict[str, int]:
-    """End the ``weakref.finalize`` and ``multiprocessing`` finalisers of the biz that wait for an object of the base.
+    """End the ``weakref.finalize`` finalisers and after-fork functions of the biz that wait for an object of the base.
 
     Those of the biz's own objects have run by now. As at interpreter exit, the ones that are to run there are run.
     """
@@ -380,12 +371,40 @@ def sweep_finalizers(survey: Survey) -> dict[str, int]:
             if run_at_exit:
                 _, function, args, kwargs = detached
                 _quietly(function, *args, **(kwargs or {}))
-    util = sys.modules.get("multiprocessing.util")
-    for key, finalizer in list(getattr(util, "_finalizer_registry", {}).items()):
-        if survey.reaches(getattr(finalizer, "_callback", None)):
-            util._finalizer_registry.pop(key, None)  # type: ignore[union-attr]  # noqa: SLF001
-            count += 1
-    return {"finalizer": count}
+    after_fork: dict[Any, Any] = getattr(sys.modules.get("multiprocessing.util"), "_afterfork_registry", {})
+    for key in [key for key in list(after_fork) if survey.reaches(key)]:
+        after_fork.pop(key, None)
+        count += 1
+    return {"finalizer": count, "thread local": _sweep_locals(survey), "patched attribute": _restore_patches(survey)}
+
+
+def _sweep_locals(survey: Survey) -> int:
+    # The values of all threads, which only the collector is shown: a dictionary of one dictionary per thread.
+    count = 0
+    for local in _locals():
+        for by_thread in [part for part in gc.get_referents(local) if type(part) is dict]:
+            for values in [part for part in list(by_thread.values()) if type(part) is dict]:
+                for name in [name for name, value in list(values.items()) if survey.reaches(value)]:
+                    values.pop(name, None)
+                    count += 1
+    return count
+
+
+def _locals() -> list[Any]:
+    """The process's ``threading.local`` objects; of a heap too large to be listed, those among modules' globals."""
+    kinds: set[type] = set()
+    todo: list[type] = [threading.local]
+    while todo:
+        kinds.add(todo[-1])
+        todo += type.__subclasses__(todo.pop())
+    things: list[Any] = gc.get_objects() if sys.getallocatedblocks() <= _LISTED else []
+    for module in list(sys.modules.values()):  # what was frozen is not listed
+        things += list((attributes(module) or {}).values())
+    return list({id(thing): thing for thing in things if type(thing) in kinds}.values())
+
+
+_LISTED: Final = 1_000_000
+"""Blocks of memory up to which all objects are looked at: they are listed in 20 ms, in which nothing else runs."""
 
 
 def _quietly(function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
@@ -406,3 +425,148 @@ class _Unraisable:
 
 def _name(thing: object) -> str:
     return getattr(thing, "__qualname__", None) or type(thing).__qualname__
+
+
+# --- registries in which each biz has its own entry -------------------------------------------------------------------
+
+_SQLITE: Final = ("sqlite3", "sqlite3.dbapi2", "_sqlite3")
+
+
+def _install_own_entries(patches: Patches) -> None:
+    patches.replace(copyreg, "pickle", _copyreg_pickle)
+    try:
+        import sqlite3  # noqa: PLC0415 - Python may have been built without it
+    except ImportError:
+        return
+    for name in _SQLITE:
+        module = sys.modules[name]
+        patches.replace(module, "register_adapter", functools.partial(_register_adapter, sqlite3))
+        patches.replace(module, "register_converter", functools.partial(_register_converter, sqlite3))
+
+
+def _copyreg_pickle(original: Callable[..., None]) -> Any:
+    @functools.wraps(original)
+    def pickle(ob_type: type, pickle_function: Any, constructor_ob: Any = None) -> None:
+        if not callable(pickle_function):
+            return original(ob_type, pickle_function, constructor_ob)  # which refuses it
+        if constructor_ob is not None:
+            copyreg.constructor(constructor_ob)
+        put = functools.partial(copyreg.dispatch_table.__setitem__, ob_type)
+        enter_own("copyreg", copyreg.dispatch_table, ob_type, pickle_function, put, _as_without_entry)
+        return None
+
+    return pickle
+
+
+def _as_without_entry(value: Any) -> Any:
+    return value.__reduce_ex__(4)
+
+
+def _register_adapter(sqlite3: Any, original: Callable[..., None]) -> Any:
+    def none(value: Any) -> Any:
+        conform = getattr(value, "__conform__", None)
+        return value if conform is None else conform(sqlite3.PrepareProtocol)
+
+    @functools.wraps(original)
+    def register_adapter(type: type, adapter: Callable[[Any], Any], /) -> None:  # noqa: A002 - as in sqlite3
+        key = (type, sqlite3.PrepareProtocol)
+        enter_own("sqlite3", sqlite3.adapters, key, adapter, functools.partial(original, type), none)
+
+    return register_adapter
+
+
+def _register_converter(sqlite3: Any, original: Callable[..., None]) -> Any:
+    @functools.wraps(original)
+    def register_converter(typename: str, converter: Callable[[bytes], Any], /) -> None:
+        key, put = typename.upper(), functools.partial(original, typename)
+        enter_own("sqlite3", sqlite3.converters, key, converter, put, _as_stored)
+
+    return register_converter
+
+
+def _as_stored(value: bytes) -> object:
+    # For a column that has no converter; how it is stored is not told, so this is what it looks like.
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value.decode()
+
+
+# --- attributes of the base's modules and classes that a biz replaced -------------------------------------------------
+
+
+def _restore_patches(survey: Survey) -> int:
+    """Take functions and classes of the biz off the base's modules and classes, where it is certain what was there.
+
+    That is the original, if the replacement still refers to it, as one that calls it does; or nothing, if the source
+    of the module never mentions the name. What is left is in the report.
+    """
+    count = 0
+    for name, module in list(sys.modules.items()):
+        table = attributes(module)
+        if type(table) is not dict or table.get("__name__") != name or survey.owns_globals(table):
+            continue
+        for label, value in list(table.items()):
+            if is_a(value, types.FunctionType) or is_a(value, type):
+                if survey.owns(value):
+                    count += _restore(survey, module, module, label, value)
+                elif is_a(value, type) and value.__module__ == name:
+                    for part, member in list(type.__dict__["__dict__"].__get__(value).items()):
+                        if is_a(_bare(member), types.FunctionType) and survey.owns(_bare(member)):
+                            count += _restore(survey, module, value, part, member)
+    return count
+
+
+def _bare(member: Any) -> Any:
+    return member.__func__ if type(member) in (classmethod, staticmethod) else member
+
+
+def _restore(survey: Survey, module: Any, holder: Any, label: str, value: Any) -> int:
+    path = f"{holder.__qualname__}.{label}" if holder is not module else label
+    for known in _known_to(_bare(value)):
+        wrap: Any = type(value) if type(value) in (classmethod, staticmethod) else None
+        if is_a(known, types.MethodType) and known.__self__ is holder:
+            known, wrap = known.__func__, classmethod  # noqa: PLW2901 - as it stands in the class
+        if not (is_a(known, types.FunctionType) or is_a(known, type) or type(known) is types.BuiltinFunctionType):
+            continue
+        if (known.__module__, known.__qualname__) == (module.__name__, path) and not survey.owns(known):
+            setattr(holder, label, known if wrap is None else wrap(known))
+            return 1
+    names = _names(module)
+    if names is None or label in names:
+        return 0
+    delattr(holder, label)
+    return 1
+
+
+def _known_to(value: Any) -> Iterable[Any]:
+    """What a replacement refers to by name: closure, wrapped function, base classes, its module's globals."""
+    if is_a(value, type):
+        yield from value.__bases__
+        return
+    for cell in value.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:
+            continue
+    yield from value.__defaults__ or ()
+    yield from vars(value).values()
+    yield from list(value.__globals__.values())
+
+
+def _names(module: Any) -> set[str] | None:
+    """Every name that the source of a module mentions; ``None`` if there is no telling."""
+    try:
+        todo = [module.__spec__.loader.get_code(module.__name__)]
+    except Exception:  # noqa: BLE001 - a loader of anybody's making
+        return None
+    names: set[str] = set()
+    while todo:
+        code = todo.pop()
+        if code is None:
+            return None
+        names.update(code.co_names, code.co_varnames, code.co_cellvars)
+        todo += [constant for constant in code.co_consts if is_a(constant, types.CodeType)]
+    return names

@@ -1,15 +1,19 @@
-"""Who registered what in the process, and undoing it in reverse.
+"""Who registered what in the process, and undoing it in reverse; how functions are replaced to see what is registered.
 
-The recorders (``recorders`` says which) write what a biz registers, each with its undo, into the `Ledger` of the biz
-that is running.
+A recorder puts a function of its own, by `Patches`, in the place of one that registers. That passes straight through
+while the base is running (one call of a context variable) and otherwise writes what was registered, with its undo, into
+the `Ledger` of the biz that is running. ``libraries.install_recorders`` puts all recorders in.
 """
 
 from __future__ import annotations
 
 import enum
+import functools
 import math
+import sys
 import threading
 import time
+import types
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import as_base, current
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
 
     from koupleless.biz import BizId
     from koupleless.context import Scope
@@ -99,16 +104,20 @@ class Ledger:
     by one thread at a time, never by that of the event loop.
     """
 
-    __slots__ = ("__weakref__", "_counts", "_ends", "_entries", "_undone", "notes", "scope")
+    __slots__ = ("__weakref__", "_counts", "_ends", "_entries", "_undone", "before", "notes", "scope")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.notes: dict[object, Any] = {}
-        """What recorders keep for this biz, each under a key of its own."""
+        """What recorders keep for this biz, each under a key of its own; emptied by `undo_all`."""
+        self.before: dict[object, Any] = {}
+        """What stood in hooks of the process when the biz came."""
         self._entries: dict[Entry, None] = {}
         self._counts: dict[str, int] = {}
         self._undone = MappingProxyType(self._counts)
         self._ends = math.inf
+        for opened in tuple(_openers):
+            opened(self)
 
     @property
     def biz(self) -> BizId:
@@ -153,6 +162,8 @@ class Ledger:
         failures: list[Failure] = []
         try:
             with as_base():
+                for leaving in tuple(_leavers):
+                    leaving(self)
                 for _ in range(_ROUNDS):
                     entries = list(self._entries)
                     if not entries:
@@ -204,6 +215,12 @@ class Ledger:
         return f"<Ledger {self.biz} {len(self)} entries{': ' * bool(kinds)}{kinds}>"
 
 
+_openers: Final[list[Callable[[Ledger], object]]] = []
+"""Called with each new ledger."""
+_leavers: Final[list[Callable[[Ledger], object]]] = []
+"""Called with each ledger that is about to be undone, to record what could not be at its source."""
+
+
 def owner() -> Ledger | None:
     """The ledger of the biz that is running; ``None`` for the base, and for a biz that has left."""
     scope = current()
@@ -246,3 +263,170 @@ def bounded(function: Callable[[], object], *, name: str, timeout_s: float) -> N
             raise errors[0]
     finally:
         errors.clear()
+
+
+# --- replacing functions of the process ------------------------------------------------------------------------------
+
+_MISSING: Final = object()
+
+
+class Patches:
+    """Attributes that were replaced, and the way back.
+
+    An attribute that somebody else has replaced since is left alone at `restore`, because theirs calls ours; ours
+    stays in that chain, passes through, and is not put in a second time by a later `replace`.
+    """
+
+    def __init__(self) -> None:
+        self._applied: list[tuple[object, str, object, object]] = []
+        self._late = _LateFinder()
+        self._called: list[tuple[list[Callable[[Ledger], object]], Callable[[Ledger], object]]] = []
+
+    def replace(self, holder: object, name: str, make: Callable[[Any], Any]) -> None:
+        """Put ``make(original)`` in the place of an attribute of a module, class or instance, if there is one."""
+        original = getattr(holder, name, _MISSING)
+        if original is _MISSING or any(held is holder and called == name for held, called, _, _ in self._applied):
+            return
+        before = vars(holder).get(name, _MISSING)
+        after = make(original)
+        setattr(holder, name, after)
+        self._applied.append((holder, name, before, after))
+
+    def when_imported(self, name: str, install: Callable[[Any], None]) -> None:
+        """Call ``install(module)`` now if the base has that module, else as soon as it is imported.
+
+        So no library is imported on a recorder's behalf, and one that comes late is not missed.
+        """
+        with as_base():
+            module = sys.modules.get(name)
+        if module is not None:
+            install(module)
+            return
+        self._late.awaited[name] = install
+        if self._late not in sys.meta_path:
+            sys.meta_path.insert(0, self._late)
+
+    def when_opened(self, opened: Callable[[Ledger], object]) -> None:
+        """Call ``opened(ledger)`` for each biz that comes, before its code runs."""
+        _openers.append(opened)
+        self._called.append((_openers, opened))
+
+    def when_leaving(self, leaving: Callable[[Ledger], object]) -> None:
+        """Call ``leaving(ledger)`` for each biz before what it registered is undone; it may record more."""
+        _leavers.append(leaving)
+        self._called.append((_leavers, leaving))
+
+    def restore(self) -> None:
+        """Put back, last first, everything that is still ours."""
+        self._late.awaited.clear()
+        if self._late in sys.meta_path:
+            sys.meta_path.remove(self._late)
+        while self._called:
+            callbacks, callback = self._called.pop()
+            callbacks.remove(callback)
+        kept = []
+        for patch in reversed(self._applied):
+            holder, name, before, after = patch
+            if vars(holder).get(name, _MISSING) is not after:
+                kept.append(patch)
+            elif before is _MISSING:
+                delattr(holder, name)
+            else:
+                setattr(holder, name, before)
+        self._applied = kept[::-1]
+
+
+class _LateFinder:
+    """Finds nothing itself; lets whoever finds an awaited module tell when it has been executed."""
+
+    def __init__(self) -> None:
+        self.awaited: dict[str, Callable[[Any], None]] = {}
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """What the next finder finds; of an awaited module, with a loader that tells."""
+        if name not in self.awaited:
+            return None
+        for finder in tuple(sys.meta_path):
+            spec = None if finder is self else finder.find_spec(name, path, target)
+            if spec is not None:
+                self._follow(name, spec.loader)
+                return spec
+        return None
+
+    def _follow(self, name: str, loader: Any) -> None:
+        execute = getattr(loader, "exec_module", None)
+        table = getattr(loader, "__dict__", None)
+        if execute is None or type(table) is not dict:
+            return  # a loader that cannot be told; what the module's functions register is swept, not recorded
+
+        def exec_module(module: types.ModuleType) -> None:
+            execute(module)
+            if module.__name__ == name:
+                table.pop("exec_module", None)
+                install = self.awaited.pop(name, None)
+                if install is not None:
+                    install(module)
+
+        # On the instance that was made for this one module, so that its ``__loader__`` stays what it is.
+        table["exec_module"] = exec_module
+
+
+# --- registries in which each biz has its own entry -------------------------------------------------------------------
+
+
+class ByOwner:
+    """Stands in a registry for one key: calls what the running biz registered, else what the base did.
+
+    Two bizs may register the same key, and leave in any order; the last one that leaves takes this out again.
+    """
+
+    def __init__(self, of_base: Callable[[Any], Any] | None, none: Callable[[Any], Any]) -> None:
+        self.of_base = of_base
+        self.none = none
+        self.users = 0
+
+    def __call__(self, value: Any) -> Any:
+        """What the function of whoever is running makes of ``value``."""
+        ledger = owner()
+        mine = None if ledger is None else ledger.notes.get(self)
+        return (mine or self.of_base or self.none)(value)
+
+
+def enter_own(  # noqa: PLR0917 - what a registry is, and what goes into it
+    kind: str,
+    registry: dict[Any, Any],
+    key: Any,
+    function: Callable[[Any], Any],
+    put: Callable[[Any], object],
+    none: Callable[[Any], Any],
+) -> None:
+    """Let ``function`` answer for ``key`` where the caller is asked; ``none`` answers for whom nobody registered."""
+    ledger = owner()
+    there = registry.get(key)
+    if ledger is None:
+        if isinstance(there, ByOwner):
+            there.of_base = function
+        else:
+            put(function)
+        return
+    if not isinstance(there, ByOwner):
+        there = ByOwner(there, none)
+        put(there)
+    is_new = there not in ledger.notes
+    ledger.notes[there] = function
+    if is_new:
+        there.users += 1
+        what = key if isinstance(key, str) else (key[0] if isinstance(key, tuple) else key).__qualname__
+        ledger.record(kind, what, functools.partial(_leave, registry, key, there))
+
+
+def _leave(registry: dict[Any, Any], key: Any, mine: ByOwner) -> None:
+    mine.users -= 1
+    if mine.users or registry.get(key) is not mine:
+        return
+    if mine.of_base is None:
+        del registry[key]
+    else:
+        registry[key] = mine.of_base

@@ -1,22 +1,64 @@
-"""Recorders and sweeps for registries of shared libraries: logging handlers and filters, pydantic's generic classes."""
+"""Recorders and sweeps for registries of shared libraries, and the door through which all recorders are put in.
+
+Known are ``logging``, ``typing``'s overloads, pydantic, SQLAlchemy and blinker (``telemetry`` is apart). None is
+imported for it: its functions are replaced when the base imports it. Registries that Python code can read (lists,
+dictionaries, hooks) need no recorder: they are swept by ownership when a biz leaves.
+"""
 
 from __future__ import annotations
 
 import functools
 import logging
 import sys
+import threading
 import typing
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.ownership.ledger import NOTHING, Order, Pending, owner
+from koupleless.ownership import eventloop, interpreter, telemetry, threads
+from koupleless.ownership.caches import attributes
+from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, in_words, owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from koupleless.ownership.caches import Survey
     from koupleless.ownership.ledger import Entry, Ledger
-    from koupleless.ownership.recorders import Patches
+
+_log: Final = logging.getLogger("koupleless")
+
+_lock = threading.Lock()
+_patches: Final = Patches()
+_installed = 0
+
+
+def install_recorders() -> None:
+    """Start recording; counted, so that several containers share one set. The first call replaces the functions.
+
+    Called as the base, before the first biz is installed.
+    """
+    global _installed  # noqa: PLW0603 - the process has one set of functions to replace
+    with _lock:
+        _installed += 1
+        if _installed == 1:
+            try:
+                for put_in in _RECORDERS:
+                    put_in(_patches)
+            except BaseException:
+                _installed = 0
+                _patches.restore()
+                raise
+
+
+def remove_recorders() -> None:
+    """Undo one `install_recorders`; the last one puts every function back. Raises ``RuntimeError`` if none is left."""
+    global _installed  # noqa: PLW0603 - as above
+    with _lock:
+        if _installed == 0:
+            raise RuntimeError("no recorders are installed")
+        _installed -= 1
+        if _installed == 0:
+            _patches.restore()
 
 
 def install(patches: Patches) -> None:
@@ -26,6 +68,8 @@ def install(patches: Patches) -> None:
     patches.replace(logging.Filterer, "addFilter", functools.partial(_adder, "logging filter", "removeFilter"))
     patches.replace(logging.Filterer, "removeFilter", _remover)
     patches.replace(logging, "_addHandlerRef", _handler_made)
+    for name, follow in _LIBRARIES.items():
+        patches.when_imported(name, functools.partial(follow, patches))
 
 
 # --- logging --------------------------------------------------------------------------------------------------------
@@ -117,11 +161,13 @@ def _weakly(thing: Any) -> Callable[[], Any]:
 
 def sweep(survey: Survey) -> dict[str, int]:
     """Take the biz out of the caches of libraries the base shares; returns how many entries of each kind."""
-    return {
-        "pydantic generic": _sweep_pydantic(survey),
-        "overload": _sweep_overloads(survey),
-        "sqlalchemy listener": _sweep_sqlalchemy(survey),
-    }
+    counts = {}
+    for kind, look in _SWEEPS.items():
+        try:
+            counts[kind] = look(survey)
+        except Exception as error:  # noqa: BLE001 - a version of a library that keeps things otherwise
+            _log.warning("%s of biz %s could not be looked for: %s", kind, survey.biz, in_words(error))
+    return counts
 
 
 def _sweep_overloads(survey: Survey) -> int:
@@ -160,7 +206,75 @@ def _sweep_pydantic(survey: Survey) -> int:
     return len(doomed)
 
 
-def _sweep_sqlalchemy(survey: Survey) -> int:
+# --- SQLAlchemy -----------------------------------------------------------------------------------------------------
+
+# Tables that left with their bizs, and engines that bizs used: what has to be looked for in caches of statements.
+_tables: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+_engines: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+
+
+def _follow_tables(patches: Patches, module: Any) -> None:
+    patches.replace(module.MetaData, "_add_table", _add_table)
+    patches.replace(module.Table, "append_column", _append_column)
+
+
+def _add_table(original: Callable[..., None]) -> Any:
+    @functools.wraps(original)
+    def _add_table(self: Any, name: str, schema: str | None, table: Any) -> None:
+        original(self, name, schema, table)
+        ledger = owner()
+        if ledger is not None:
+            undo = functools.partial(_remove_table, weakref.ref(self), weakref.ref(table))
+            ledger.record("sqlalchemy table", name, undo)
+
+    return _add_table
+
+
+def _remove_table(of: Callable[[], Any], which: Callable[[], Any]) -> Pending | None:
+    metadata, table = of(), which()
+    if table is not None:
+        _tables.add(table)
+    if metadata is None or table is None or metadata.tables.get(table.key) is not table:
+        return NOTHING
+    metadata.remove(table)
+    return None
+
+
+def _append_column(original: Callable[..., None]) -> Any:
+    @functools.wraps(original)
+    def append_column(self: Any, column: Any, **kwargs: Any) -> None:
+        original(self, column, **kwargs)
+        ledger = owner()
+        if ledger is not None:
+            undo = functools.partial(_remove_column, weakref.ref(self), weakref.ref(column))
+            ledger.record("sqlalchemy column", column.key, undo)
+
+    return append_column
+
+
+def _remove_column(of: Callable[[], Any], which: Callable[[], Any]) -> Pending | None:
+    table, column = of(), which()
+    if table is None or column is None or table.columns.get(column.key) is not column:
+        return NOTHING
+    table._columns.remove(column)  # noqa: SLF001 - there is no public way back
+    return None
+
+
+def _follow_engines(patches: Patches, module: Any) -> None:
+    patches.replace(module.Connection, "__init__", _connection_init)
+
+
+def _connection_init(original: Callable[..., None]) -> Any:
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        if owner() is not None:
+            _engines.add(self.engine)
+
+    return __init__
+
+
+def _sweep_listeners(survey: Survey) -> int:
     # What listens on a class stands in a dictionary with weak keys, also when the class is the biz's own; the listener
     # refers to the module, and the module to the class, so the entry keeps itself.
     registry = sys.modules.get("sqlalchemy.event.registry")
@@ -181,3 +295,132 @@ def _sweep_sqlalchemy(survey: Survey) -> int:
         registry._clear(collection, doomed)  # type: ignore[union-attr]  # noqa: SLF001 - as its own clear() does
         count += len(doomed)
     return count
+
+
+def _sweep_mappers(survey: Survey) -> int:
+    """Take the biz's classes out of the mappers of the base's, which know each other by their relationships."""
+    registries = list(getattr(sys.modules.get("sqlalchemy.orm.mapper"), "_mapper_registries", ()))
+    managers = [manager for registry in registries for manager in list(registry._managers)]  # noqa: SLF001
+    mappers = [manager.mapper for manager in managers if attributes(manager).get("mapper") is not None]
+    doomed = {mapper for mapper in mappers if survey.owns_class(mapper.class_)}
+    if not doomed:
+        return 0
+    for mapper in mappers:
+        if mapper not in doomed:
+            _part(mapper, doomed)
+    for mapper in doomed:
+        mapper.registry._dispose_manager_and_mapper(mapper.class_manager)  # noqa: SLF001 - as its dispose() does
+    return len(doomed)
+
+
+def _part(mapper: Any, doomed: set[Any]) -> None:
+    for key, prop in list(mapper._props.items()):  # noqa: SLF001 - a mapper has no way to take a property back
+        own = attributes(prop) or {}
+        if own.get("entity") in doomed or own.get("mapper") in doomed:
+            mapper._props.pop(key)  # noqa: SLF001
+            mapper._init_properties.pop(key, None)  # noqa: SLF001
+            manager = mapper.class_manager
+            if manager.local_attrs.pop(key, None) is not None:
+                type.__delattr__(mapper.class_, key)  # the declarative class refuses to
+            manager.uninstrument_attribute(key, True)
+    known: list[Any] = mapper._dependency_processors  # noqa: SLF001
+    known[:] = [processor for processor in known if processor.mapper not in doomed and processor.parent not in doomed]
+    for identity in [identity for identity, sub in mapper.polymorphic_map.items() if sub in doomed]:
+        mapper.polymorphic_map.pop(identity)
+    mapper._expire_memoizations()  # noqa: SLF001
+
+
+def _sweep_statements(survey: Survey) -> int:
+    """Drop the compiled statements about the biz's classes and tables from the caches of engines that it used."""
+    count = 0
+    for engine in list(_engines):
+        cache: Any = getattr(engine, "_compiled_cache", None)
+        for key in list(cache or ()):
+            if any(_is_of(survey, part) for part in _flat(key)):
+                cache.pop(key, None)
+                count += 1
+    return count
+
+
+def _is_of(survey: Survey, part: Any) -> bool:
+    kind = part if isinstance(part, type) else getattr(part, "class_", None)
+    if isinstance(kind, type):
+        return survey.owns_class(kind)
+    return type(part).__module__ == "sqlalchemy.sql.schema" and part in _tables
+
+
+def _flat(key: Any) -> Iterator[Any]:
+    todo = [key]
+    while todo:
+        part = todo.pop()
+        if type(part) is tuple:
+            todo += part
+        elif not isinstance(part, (str, int)) and part is not None:
+            yield part
+
+
+# --- blinker: receivers of a base's signal ----------------------------------------------------------------------------
+
+
+def _follow_signals(patches: Patches, module: Any) -> None:
+    patches.replace(module.Signal, "connect", _connect)
+    patches.replace(module.Signal, "disconnect", _disconnect)
+
+
+def _connect(original: Callable[..., Any]) -> Any:
+    @functools.wraps(original)
+    def connect(self: Any, receiver: Any, *args: Any, **kwargs: Any) -> Any:
+        ledger = owner()
+        if ledger is None:
+            return original(self, receiver, *args, **kwargs)
+        before = set(self.receivers)
+        result = original(self, receiver, *args, **kwargs)
+        book: dict[Any, Entry] = ledger.notes.setdefault("receivers", {})
+        for key in self.receivers.keys() - before:
+            undo = functools.partial(_take_out, weakref.ref(self), key)
+            what = f"of {getattr(self, 'name', 'a signal')}"
+            book[id(self), key] = ledger.record("signal receiver", what, undo)
+        return result
+
+    return connect
+
+
+def _disconnect(original: Callable[..., None]) -> Any:
+    @functools.wraps(original)
+    def disconnect(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        ledger = owner()
+        if ledger is None:
+            return
+        book: dict[Any, Entry] = ledger.notes.get("receivers", {})
+        for key in [key for key in list(book) if key[0] == id(self) and key[1] not in self.receivers]:
+            ledger.forget(book.pop(key))
+
+    return disconnect
+
+
+def _take_out(of: Callable[[], Any], key: Any) -> Pending | None:
+    signal = of()
+    receiver = None if signal is None else signal.receivers.get(key)
+    if isinstance(receiver, weakref.ref):
+        receiver = receiver()
+    if receiver is None:
+        return NOTHING
+    signal.disconnect(receiver)
+    return None
+
+
+_SWEEPS: Final[dict[str, Callable[[Survey], int]]] = {
+    "pydantic generic": _sweep_pydantic,
+    "overload": _sweep_overloads,
+    "sqlalchemy listener": _sweep_listeners,
+    "sqlalchemy mapper": _sweep_mappers,
+    "sqlalchemy statement": _sweep_statements,
+}
+_RECORDERS: Final = (threads.install, eventloop.install, interpreter.install, install, telemetry.install)
+_LIBRARIES: Final[dict[str, Callable[[Patches, Any], None]]] = {
+    "sqlalchemy.sql.schema": _follow_tables,
+    "blinker.base": _follow_signals,
+    "sqlalchemy.engine.base": _follow_engines,
+}
+"""What is replaced, once it is imported."""

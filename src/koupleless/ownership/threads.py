@@ -1,4 +1,4 @@
-"""Recorders for threads, timers and executors; threads started by a biz run as that biz.
+"""Recorders for threads, timers, executors and child processes; threads started by a biz run as that biz.
 
 A thread cannot be killed. What has a way to be stopped is stopped (timers, pools, listeners, servers, event loops),
 then all are joined within the deadline, and a survivor is reported by name with the place where it runs.
@@ -7,8 +7,10 @@ then all are joined within the deadline, and a survivor is reported by name with
 from __future__ import annotations
 
 import _thread
+import asyncio
 import concurrent.futures
 import concurrent.futures.thread as pools
+import contextvars
 import functools
 import sys
 import threading
@@ -17,14 +19,14 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, current, entered
-from koupleless.ownership.ledger import Entry, Ledger, Order, Pending
+from koupleless.ownership.ledger import NOTHING, Entry, Ledger, Order, Pending, bounded, owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
     from koupleless.context import Scope
-    from koupleless.ownership.recorders import Patches
+    from koupleless.ownership.ledger import Patches
 
 _Wrapped = Any
 
@@ -39,6 +41,10 @@ def install(patches: Patches) -> None:
     patches.replace(_thread, "start_new", _start_new_thread)
     patches.replace(pools.ThreadPoolExecutor, "__init__", _pool_init)
     patches.replace(pools.ThreadPoolExecutor, "submit", _pool_submit)
+    patches.when_imported("multiprocessing.process", functools.partial(_follow_processes, patches))
+    patches.when_imported("multiprocessing.util", functools.partial(_follow_finalizers, patches))
+    for what in ("trace", "profile"):
+        patches.replace(sys, f"set{what}", functools.partial(_set_tracer, what))
 
 
 # --- threads --------------------------------------------------------------------------------------------------------
@@ -110,7 +116,11 @@ def _end_thread(thread: threading.Thread) -> Pending:
 
 
 def _join(thread: threading.Thread, timeout_s: float) -> str | None:
-    thread.join(timeout_s)
+    ends = time.monotonic() + timeout_s
+    started: threading.Event = thread._started  # type: ignore[attr-defined]  # noqa: SLF001 - it may be just starting
+    if not started.wait(timeout_s):
+        return None
+    thread.join(max(0.0, ends - time.monotonic()))
     if not thread.is_alive():
         return None
     _leave_behind(thread)
@@ -293,7 +303,7 @@ def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> _Wr
         if scope is None and home is None:
             return original(self, fn, *args, **kwargs)
         # A worker started by this call belongs to the pool's owner, the work to whoever submits it.
-        work = _Work(scope, fn, args, kwargs)
+        work = _Work(scope, fn, args, kwargs, is_guest=scope is not home)
         with entered(home):
             future = original(self, work)
         ledger = None if scope is None or scope is home else scope.find_facet(Ledger)
@@ -313,12 +323,19 @@ def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> _Wr
 class _Work:
     """A call in the queue of an executor, made as the biz that submitted it."""
 
-    __slots__ = ("args", "function", "kwargs", "scope", "thread")
+    __slots__ = ("args", "function", "is_guest", "kwargs", "scope", "thread")
 
     def __init__(
-        self, scope: Scope | None, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        scope: Scope | None,
+        function: Callable[..., object],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        is_guest: bool,
     ) -> None:
         self.scope = scope
+        self.is_guest = is_guest
         self.function: Callable[..., object] | None = function
         self.args = args
         self.kwargs = kwargs
@@ -330,6 +347,12 @@ class _Work:
         self.drop()
         if function is None:
             return None
+        if self.is_guest:
+            # What it sets in context variables must not stay in a thread that is somebody else's.
+            return contextvars.copy_context().run(self._call, function, args, kwargs)
+        return self._call(function, args, kwargs)
+
+    def _call(self, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         with entered(self.scope):
             return function(*args, **kwargs)
 
@@ -359,6 +382,140 @@ def _end_work(
         return "still runs in an executor of the base"
 
     return Pending(wait)
+
+
+# --- child processes ------------------------------------------------------------------------------------------------
+
+
+def _follow_processes(patches: Patches, module: Any) -> None:
+    patches.replace(module.BaseProcess, "start", _process_start)
+
+
+def _process_start(original: Callable[[Any], None]) -> _Wrapped:
+    @functools.wraps(original)
+    def start(self: Any) -> None:
+        original(self)
+        ledger = owner()
+        if ledger is None:
+            return
+        processes: weakref.WeakSet[Any] | None = ledger.notes.get("processes")
+        if processes is None:
+            processes = ledger.notes["processes"] = weakref.WeakSet()
+            ledger.record("process", "of multiprocessing", functools.partial(_end_processes, processes), order=_LATER)
+        processes.add(self)
+
+    return start
+
+
+_LATER: Final = Order.DAEMONS
+"""After what ends a pool of them in an orderly way."""
+
+
+def _end_processes(processes: weakref.WeakSet[Any]) -> Pending:
+    # As at interpreter exit: daemonic children are terminated, the others are awaited; but not for ever.
+    running = [process for process in processes if process.is_alive()]
+    for process in running:
+        if process.daemon:
+            process.terminate()
+
+    def wait(timeout_s: float) -> str | None:
+        ends = time.monotonic() + timeout_s
+        stubborn = []
+        for process in running:
+            process.join(max(0.0, ends - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join(1.0)
+                stubborn.append(f"{process.name} did not end in time and was killed")
+        return "; ".join(stubborn) or None
+
+    return Pending(wait, count=len(running))
+
+
+def _follow_finalizers(patches: Patches, module: Any) -> None:
+    patches.replace(module.Finalize, "__init__", _finalize_init)
+
+
+def _finalize_init(original: Callable[..., None]) -> _Wrapped:
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        ledger = owner()
+        if ledger is None:
+            return
+        finalizers: weakref.WeakSet[Any] | None = ledger.notes.get("finalizers")
+        if finalizers is None:
+            finalizers = ledger.notes["finalizers"] = weakref.WeakSet()
+            ledger.record("finalizer", "of multiprocessing", functools.partial(_finalize, ledger, finalizers))
+        finalizers.add(self)
+
+    return __init__
+
+
+def _finalize(ledger: Ledger, finalizers: weakref.WeakSet[Any]) -> Pending:
+    """Run what is to run at interpreter exit, in that order, and cancel the rest."""
+    waiting = [finalizer for finalizer in finalizers if finalizer.still_active()]
+    last = [finalizer for finalizer in waiting if finalizer._key[0] is not None]  # noqa: SLF001 - as its own exit
+    for finalizer in waiting:
+        if finalizer._key[0] is None:  # noqa: SLF001
+            finalizer.cancel()
+    last.sort(key=lambda finalizer: finalizer._key, reverse=True)  # noqa: SLF001
+    scope = ledger.scope
+
+    def run() -> None:
+        with entered(scope):
+            for finalizer in last:
+                finalizer()
+
+    if last:
+        bounded(run, name=f"finalisers {ledger.biz}", timeout_s=ledger.remaining_s())
+    return Pending(lambda _: None, count=len(waiting))
+
+
+# --- trace and profile functions ------------------------------------------------------------------------------------
+
+
+def _set_tracer(what: str, original: Callable[[Any], None]) -> _Wrapped:
+    now: Callable[[], object] = getattr(sys, f"get{what}")
+
+    @functools.wraps(original)
+    def set_tracer(function: Any, /) -> None:
+        # All there is to do is done first: what runs after the original is traced.
+        ledger = owner()
+        if ledger is not None and function is not None:
+            before = now()
+            if before is not function:
+                thread, loop = threading.current_thread(), asyncio._get_running_loop()  # noqa: SLF001 - never raises
+                undo = functools.partial(_end_tracing, original, now, function, before, thread, loop)
+                ledger.record(f"{what} function", f"of thread {thread.name!r}", undo)
+        original(function)
+
+    return set_tracer
+
+
+def _end_tracing(  # noqa: PLR0917 - a partial of it is made in one place
+    put: Callable[[Any], None],
+    now: Callable[[], object],
+    function: Any,
+    before: Any,
+    thread: threading.Thread,
+    loop: asyncio.AbstractEventLoop | None,
+) -> Pending | None:
+    """A thread's trace function is set by that thread alone; one with an event loop can be asked to."""
+    ended = threading.Event()
+
+    def end() -> None:
+        if now() is function:
+            put(before)
+        ended.set()
+
+    if thread is threading.current_thread():
+        end()
+    elif not thread.is_alive():
+        return NOTHING
+    elif loop is not None and loop.is_running():
+        loop.call_soon_threadsafe(end)
+    return Pending(lambda timeout_s: None if ended.wait(timeout_s) else "the thread goes on and is still traced")
 
 
 def _name(thing: object) -> str:

@@ -26,7 +26,7 @@ from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.isolation.interpreter import trimmed
 from koupleless.isolation.namespace import Namespace
 from koupleless.ownership.ledger import Ledger
-from koupleless.ownership.recorders import install_recorders, remove_recorders
+from koupleless.ownership.libraries import install_recorders, remove_recorders
 from koupleless.view.environ import Environment, install_environ, remove_environ
 from koupleless.view.logs import LogSpace, install_logs, remove_logs
 

@@ -1,0 +1,203 @@
+"""Metrics and traces of shared telemetry libraries, each biz's own: a Prometheus registry, OpenTelemetry providers.
+
+The base that is scraped shows all of them, those of a biz with a label that names it; a biz that asks sees its own, as
+it does alone. All of it goes with the biz.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import entered
+from koupleless.ownership.ledger import NOTHING, Pending, bounded, in_words, owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from koupleless.ownership.ledger import Ledger, Patches
+
+_log: Final = logging.getLogger("koupleless")
+
+
+def install(patches: Patches) -> None:
+    """Replace the functions that register, of the libraries the base has or will have."""
+    patches.when_imported("prometheus_client.registry", functools.partial(_follow_metrics, patches))
+    for name, signal in _PROVIDERS:
+        patches.when_imported(name, functools.partial(_follow_provider, signal, patches))
+
+
+# --- Prometheus: a registry for each biz, merged where the base is scraped --------------------------------------------
+
+_registries: Final[dict[Ledger, Any]] = {}
+
+
+def _follow_metrics(patches: Patches, module: Any) -> None:
+    registry = module.CollectorRegistry
+    patches.replace(registry, "register", functools.partial(_register_collector, module))
+    patches.replace(registry, "unregister", functools.partial(_unregister_collector, module))
+    patches.replace(registry, "collect", functools.partial(_collect, module))
+    patches.replace(registry, "restricted_registry", functools.partial(_restricted, module))
+
+
+def _register_collector(module: Any, original: Callable[[Any, Any], None]) -> Any:
+    @functools.wraps(original)
+    def register(self: Any, collector: Any) -> None:
+        ledger = owner()
+        if ledger is None:
+            return original(self, collector)
+        if self is module.REGISTRY:
+            own = _registries.get(ledger)
+            if own is None:
+                own = _registries[ledger] = module.CollectorRegistry(auto_describe=True)
+                ledger.record("prometheus collector", "of the shared registry", functools.partial(_drop, ledger))
+            return original(own, collector)
+        original(self, collector)
+        undo = functools.partial(_unregister, weakref.ref(self), weakref.ref(collector))
+        ledger.record("prometheus collector", type(collector).__name__, undo)
+        return None
+
+    return register
+
+
+def _unregister(of: Callable[[], Any], which: Callable[[], Any]) -> Pending | None:
+    registry, collector = of(), which()
+    if registry is None or collector not in registry._collector_to_names:  # noqa: SLF001
+        return NOTHING
+    registry.unregister(collector)
+    return None
+
+
+def _drop(ledger: Ledger) -> Pending:
+    own = _registries.pop(ledger)
+    return Pending(lambda _: None, count=len(own._collector_to_names))  # noqa: SLF001
+
+
+def _unregister_collector(module: Any, original: Callable[[Any, Any], None]) -> Any:
+    @functools.wraps(original)
+    def unregister(self: Any, collector: Any) -> None:
+        ledger = owner()
+        own = _registries.get(ledger) if ledger is not None and self is module.REGISTRY else None
+        original(self if own is None else own, collector)
+
+    return unregister
+
+
+def _collect(module: Any, original: Callable[[Any], Iterable[Any]]) -> Any:
+    @functools.wraps(original)
+    def collect(self: Any) -> Iterable[Any]:
+        ledger = owner()
+        if self is not module.REGISTRY or (ledger is None and not _registries):
+            return original(self)
+        if ledger is None:
+            return _merged(original(self), {life: original(own) for life, own in list(_registries.items())})
+        own = _registries.get(ledger)
+        return () if own is None else original(own)
+
+    return collect
+
+
+def _merged(of_base: Iterable[Any], of_bizs: dict[Ledger, Iterable[Any]]) -> Iterator[Any]:
+    """The families of the base and of all bizs, each name once; the samples of a biz have its identity as a label."""
+    families: dict[str, Any] = {}
+    for metric in of_base:
+        families[metric.name] = family = copy.copy(metric)
+        family.samples = list(metric.samples)
+    for ledger, metrics in of_bizs.items():
+        try:
+            with entered(ledger.scope):
+                collected = list(metrics)
+        except Exception as error:  # noqa: BLE001 - code of one biz, which must not cost everybody their metrics
+            _log.warning("metrics of biz %s could not be collected: %s", ledger.biz, in_words(error))
+            continue
+        for metric in collected:
+            family = families.get(metric.name)
+            if family is None:
+                families[metric.name] = family = copy.copy(metric)
+                family.samples = []
+            family.samples += [_labelled(sample, str(ledger.biz)) for sample in metric.samples]
+    yield from families.values()
+
+
+def _labelled(sample: Any, biz: str) -> Any:
+    labels = {("exported_biz" if label == "biz" else label): value for label, value in sample.labels.items()}
+    return sample._replace(labels={**labels, "biz": biz})
+
+
+def _restricted(module: Any, original: Callable[[Any, Iterable[str]], Any]) -> Any:
+    @functools.wraps(original)
+    def restricted_registry(self: Any, names: Iterable[str]) -> Any:
+        if self is not module.REGISTRY or (owner() is None and not _registries):
+            return original(self, names)
+        return _Restricted(self, frozenset(names))
+
+    return restricted_registry
+
+
+class _Restricted:
+    """Some of the metrics of the registry, as whoever asks sees it."""
+
+    def __init__(self, registry: Any, names: frozenset[str]) -> None:
+        self._registry = registry
+        self._names = names
+
+    def collect(self) -> Iterator[Any]:
+        for metric in self._registry.collect():
+            part = metric._restricted_metric(self._names)  # noqa: SLF001 - as the library's own does
+            if part:
+                yield part
+
+
+# --- OpenTelemetry: a provider for each biz ---------------------------------------------------------------------------
+
+
+def _follow_provider(signal: str, patches: Patches, module: Any) -> None:
+    patches.replace(module, f"set_{signal}_provider", functools.partial(_set_provider, signal))
+    patches.replace(module, f"get_{signal}_provider", functools.partial(_get_provider, signal))
+
+
+def _set_provider(signal: str, original: Callable[[Any], None]) -> Any:
+    @functools.wraps(original)
+    def set_provider(provider: Any) -> None:
+        ledger = owner()
+        if ledger is None:
+            original(provider)
+        elif ("opentelemetry", signal) in ledger.notes:
+            logging.getLogger(original.__module__).warning("Overriding of current provider is not allowed")
+        else:
+            ledger.notes["opentelemetry", signal] = provider
+            ledger.record("opentelemetry provider", signal, functools.partial(_shut_down, ledger, provider))
+
+    return set_provider
+
+
+def _get_provider(signal: str, original: Callable[[], Any]) -> Any:
+    @functools.wraps(original)
+    def get_provider() -> Any:
+        ledger = owner()
+        own = None if ledger is None else ledger.notes.get(("opentelemetry", signal))
+        return original() if own is None else own
+
+    return get_provider
+
+
+def _shut_down(ledger: Ledger, provider: Any) -> None:
+    def shut_down() -> None:
+        with entered(ledger.scope):
+            provider.shutdown()
+
+    if hasattr(provider, "shutdown"):
+        bounded(shut_down, name=f"telemetry {ledger.biz}", timeout_s=ledger.remaining_s())
+
+
+_PROVIDERS: Final = (
+    ("opentelemetry.trace", "tracer"),
+    ("opentelemetry.metrics._internal", "meter"),
+    ("opentelemetry.metrics", "meter"),
+    ("opentelemetry._logs._internal", "logger"),
+    ("opentelemetry._logs", "logger"),
+)
+"""Where the global providers are, and where their functions are handed on."""

@@ -218,6 +218,27 @@ def test_a_version_that_is_replaced_while_it_still_replaces_another_leaves_when_
     assert world.states() == {"hello:3": "ACTIVATED"}
 
 
+def test_an_identity_is_free_again_whatever_goes_wrong_while_its_superseded_life_is_stopped(world, monkeypatch):
+    world.install("hello-1.0")
+    world.install("hello-1.1")
+    stop = Container._stop
+
+    def failing(self, entry):
+        stop(self, entry)
+        raise OSError("injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Container, "_stop", failing)
+        operation = world.container._operation(TWO, "switchBiz")
+        operation.__enter__()
+        world.container._bizs[TWO].is_superseded = True
+        with pytest.raises(OSError, match="injected"):
+            operation.__exit__(None, None, None)
+
+    assert world.container._busy == {}
+    world.install("hello-1.1")
+
+
 def test_a_version_that_is_switched_to_after_it_was_replaced_stays(world, install):
     holding, go_on = threading.Event(), threading.Event()
     world.install("hello-1.0")

@@ -430,15 +430,22 @@ class Container:
 
     def _end_operation(self, biz: BizId) -> None:
         """Let go of the identity, and first stop what was superseded meanwhile."""
-        while True:
-            with self._lock:
-                entry = self._bizs.get(biz)
-                if entry is None or not entry.is_superseded or self._is_closed:
-                    del self._busy[biz]
-                    self._idle.notify_all()
-                    return
+        with contextlib.ExitStack() as ending:
+            ending.callback(self._let_go_of, biz)
+            while (entry := self._let_go_of(biz, unless_superseded=True)) is not None:
+                self._stop(entry)
+            ending.pop_all()
+
+    def _let_go_of(self, biz: BizId, *, unless_superseded: bool = False) -> _Entry | None:
+        """End the operation on an identity; or return, once, what it has to stop first."""
+        with self._lock:
+            entry = self._bizs.get(biz)
+            if unless_superseded and entry is not None and entry.is_superseded and not self._is_closed:
                 entry.is_superseded = False  # whatever becomes of it, this was the one attempt
-            self._stop(entry)
+                return entry
+            del self._busy[biz]
+            self._idle.notify_all()
+        return None
 
     def _entry_locked(self, biz: BizId) -> _Entry:
         try:

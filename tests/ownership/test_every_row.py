@@ -1,15 +1,17 @@
-"""What was found to keep nothing alive, or only as an entry of a cache: a module does it, and leaves no trace."""
+"""What was found to keep nothing alive, or only as an entry of a cache; and what cannot be undone, and is named."""
 
 from __future__ import annotations
 
 import functools
 import sys
+import types
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import click
 import fastapi  # noqa: F401 - by the base, before any module uses it
 import flask  # noqa: F401
 import httpx  # noqa: F401
-import jinja2  # noqa: F401
+import jinja2
 import msgspec  # noqa: F401
 import pydantic
 import pytest
@@ -130,3 +132,25 @@ def test_a_cache_that_holds_nothing_of_the_module_keeps_its_entries(trial: Trial
     trial("shared.engine()\nshared.cached(K)", engine=engine, cached=cached)
     assert engine() is made
     assert sys.modules.get("app") is None
+
+
+# --- what cannot be recorded: the report says who holds it -----------------------------------------------------------
+
+
+REGISTRIES: dict[str, tuple[Any, str]] = {
+    "a list": ([], "shared.registry.append(reach)"),
+    "a dictionary": ({}, "shared.registry['row'] = K"),
+    "a set": (set(), "shared.registry.add(K)"),
+    "an object": (types.SimpleNamespace(), "shared.registry.hook = reach"),
+    "a click group": (click.Group("row"), "import click\nshared.registry.command('row')(lambda: K)"),
+    "the filters of a jinja environment": (jinja2.Environment(), "shared.registry.filters['row'] = reach"),
+    "a suspended generator": ([], "def g():\n    yield K\ng = g()\nnext(g)\nshared.registry.append(g)"),
+    "an exception": ([], "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    shared.registry.append(e)"),
+}
+
+
+@pytest.mark.parametrize(("registry", "source"), REGISTRIES.values(), ids=list(REGISTRIES))
+def test_a_registry_of_the_base_s_own_is_named_by_the_report(trial: Trial, registry: Any, source: str) -> None:
+    report = trial.leave(trial.install(source, registry=registry))
+    assert not report.clean
+    assert "registry" in report.summary() or "REGISTRIES" in report.summary()

@@ -309,7 +309,9 @@ def _sweep_mappers(survey: Survey) -> int:
         if mapper not in doomed:
             _part(mapper, doomed)
     for mapper in doomed:
-        mapper.registry._dispose_manager_and_mapper(mapper.class_manager)  # noqa: SLF001 - as its dispose() does
+        registry, manager = mapper.registry, mapper.class_manager
+        registry._dispose_manager_and_mapper(manager)  # noqa: SLF001 - as its dispose() does
+        registry._managers.pop(manager, None)  # noqa: SLF001 - the next configure_mappers() would stumble over it
     return len(doomed)
 
 

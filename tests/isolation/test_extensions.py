@@ -649,5 +649,6 @@ def test_a_loader_may_answer_with_a_module_of_the_standard_library(biz):
         assert app.tools is itertools
         assert vars(http.client)["__builtins__"] is vars(builtins)
         assert "__builtins__" not in vars(itertools)
+        assert (http.client.__spec__, itertools.__spec__) == specs
     finally:
         http.client.__spec__, itertools.__spec__ = specs

@@ -205,6 +205,8 @@ def _make_module_hook(original: Callable[..., ModuleType]) -> Callable[..., Modu
 
     def _init_module_attrs(spec: ModuleSpec, module: ModuleType, *, override: bool = False) -> ModuleType:
         linker = linker_of(current())
+        if linker is not None and find_of_base(getattr(module, "__name__", "")) is module:
+            return module  # a loader of the biz answered with it; what says where it came from must not be the biz's
         if linker is not None and not isinstance(spec.loader, ExtensionFileLoader):
             linker.adopt(module)
         return original(spec, module, override=override)

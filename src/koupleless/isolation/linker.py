@@ -311,7 +311,7 @@ class Linker:
 
         A loader may answer with one that was there before, as that of ``six.moves`` does with the standard library's.
         """
-        if find_of_base(module.__name__) is not module:
+        if find_of_base(getattr(module, "__name__", "")) is not module:
             module.__dict__.setdefault("__builtins__", self.builtins)
 
     def _lock_of(self, name: str) -> Any:

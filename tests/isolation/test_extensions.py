@@ -28,6 +28,7 @@ from koupleless.isolation.extensions import is_compiled, shelf
 from koupleless.isolation.interpreter import REAL, withheld, withholding
 from koupleless.isolation.linker import Linker
 from koupleless.isolation.namespace import Namespace, UnitFinder
+from koupleless.isolation.policy import Policy
 
 SUFFIX = EXTENSION_SUFFIXES[0]
 
@@ -311,6 +312,22 @@ def test_files_that_moved_are_still_found(compile_native, put, biz):
     app = biz(USER, second).import_module("app")
     late, _ = app.use()[1]
     assert late.__file__ == str(second / "fastlib/late.py")
+
+
+def test_a_biz_that_declares_what_it_takes_is_lent_what_it_brings_and_the_base_has_too(compile_native, put, biz, base):
+    compiled = compile_native(flavour="same")
+    library = put(compiled, LIBRARY, at="fastlib/native", dist=("fastlib", "3.1"))
+    sys.path.insert(0, str(library))
+    try:
+        of_base = importlib.import_module("fastlib")
+        private = put(compiled, LIBRARY, at="fastlib/native", dist=("fastlib", "3.1"))
+        namespace = biz(USER, private, policy=Policy(declared=frozenset({"something-else"})))
+        namespace.import_module("app").use()
+        assert namespace.import_module("fastlib") is of_base
+    finally:
+        sys.path.remove(str(library))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "fastlib"]:
+            del sys.modules[name]
 
 
 def test_what_a_compiled_distribution_requires_is_shared_with_it(compile_native, put, biz):

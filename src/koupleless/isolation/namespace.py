@@ -359,6 +359,9 @@ class BizFinder:
     def _check(self, name: str) -> None:
         if not self._policy.asks_provenance or name in self._granted:
             return
+        if self._index is not None and self._index.owners(name):  # the biz brings it, and is lent the same by the base
+            self._granted.add(name)
+            return
         provenance = distributions.provenance(name)
         if provenance is not None:
             verdict = self._policy.of_base(name, provenance)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import sys
 import tempfile
 import tomllib
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.artifact.slim import Pip
+from koupleless.artifact.slim import RUNTIME, Pip
 from koupleless.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def furnish(tree: Path, requirements: Sequence[str], *, program: str | None = No
     pip = Pip(tree.name, sys.executable)
     if "module" in project.get("tool", {}).get("koupleless", {}):
         # A module is packed by its own rules, not by a build backend, and used where it lies.
-        wanted += project.get("project", {}).get("dependencies", ())
+        wanted += [text for text in project.get("project", {}).get("dependencies", ()) if not _is_runtime(text)]
         return Furnished(tree, (*_in_place(tree), _installed(pip, wanted, near=tree)))
     if not _is_installable(tree, project):
         return Furnished(tree, (*_in_place(tree), _installed(pip, wanted, near=tree)))
@@ -74,6 +75,11 @@ def _is_installable(tree: Path, project: Mapping[str, Any]) -> bool:
     return (
         "project" in project or "build-system" in project or any((tree / name).is_file() for name in _PROJECT_FILES[1:])
     )
+
+
+def _is_runtime(requirement: str) -> bool:
+    """Whether it asks for this very package, which every biz is given, and every run alone."""
+    return re.match(rf"{RUNTIME}\b(?![-.\w])", requirement.strip(), re.IGNORECASE) is not None
 
 
 def _in_place(tree: Path) -> tuple[str, ...]:

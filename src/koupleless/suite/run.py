@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 import tempfile
+import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import koupleless
 from koupleless.suite.furnish import furnish
 from koupleless.suite.inside import Order
 from koupleless.suite.outcomes import Outcomes
@@ -81,9 +83,14 @@ def _inside(suite: Suite, furnished: Furnished, more: Sequence[str]) -> int:
 
 
 def _alone(suite: Suite, furnished: Furnished, more: Sequence[str]) -> int:
-    path = os.pathsep.join([*furnished.paths, *filter(None, [os.environ.get("PYTHONPATH")])])
     program = [suite.program] if suite.program.endswith(".py") else ["-P", "-m", suite.program]
-    return _run([sys.executable, *program, *suite.arguments, *more], furnished, {"PYTHONPATH": path})
+    with tempfile.TemporaryDirectory(prefix="koupleless-suite-") as directory:
+        venv.create(directory, symlinks=True)  # an interpreter with nothing installed but this package
+        Path(directory, "own").mkdir()
+        Path(directory, "own", "koupleless").symlink_to(Path(koupleless.__path__[0]))
+        python = str(Path(directory, "bin", "python"))
+        path = os.pathsep.join([*furnished.paths, str(Path(directory, "own"))])
+        return _run([python, *program, *suite.arguments, *more], furnished, {"PYTHONPATH": path})
 
 
 def _run(command: Sequence[str], furnished: Furnished, envs: dict[str, str]) -> int:

@@ -3,11 +3,13 @@ from __future__ import annotations
 import atexit
 import codecs
 import concurrent.futures.thread
+import importlib
 import logging
+import sys
 import threading
 import time
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +17,9 @@ from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, current, entered
 from koupleless.ownership.ledger import NOTHING, Ledger, Order, Patches, Pending, owner
 from koupleless.ownership.libraries import install_recorders, remove_recorders
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -229,3 +234,46 @@ def test_an_attribute_that_does_not_exist_is_skipped() -> None:
     patches = Patches()
     patches.replace(Patched, "absent", lambda original: original)
     assert not hasattr(Patched, "absent")
+
+
+def test_a_module_that_is_imported_later_is_followed_from_its_first_import_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "row_late.py").write_text("def register(thing): return thing\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = list(sys.meta_path)
+    patches = Patches()
+
+    def follow(module: Any) -> None:
+        patches.replace(module, "register", lambda original: lambda thing: ("followed", original(thing)))
+
+    patches.when_imported("row_late", follow)
+    patches.when_imported("row_never", follow)
+    here: list[str] = []
+    patches.when_imported("importlib", lambda module: here.append(module.__name__))
+    try:
+        late = importlib.import_module("row_late")
+        assert late.register(1) == ("followed", 1)
+        assert type(late.__loader__).__name__ == "SourceFileLoader"
+        assert "exec_module" not in vars(late.__loader__)
+        assert importlib.reload(late).register(1) == 1
+    finally:
+        patches.restore()
+        sys.modules.pop("row_late", None)
+    assert here == ["importlib"]
+    assert sys.meta_path == before
+
+
+def test_a_stop_hook_that_nobody_would_call_is_refused(ledger: Ledger) -> None:
+    called: list[str] = []
+    ledger.scope.add_stop_hook(lambda: called.append("first"))
+    ledger.scope.add_stop_hook(lambda: called.append("last"))
+    for hook in ledger.scope.take_stop_hooks():
+        hook()
+    assert called == ["last", "first"]
+    assert ledger.scope.take_stop_hooks() == []
+    with pytest.raises(RuntimeError, match="is stopping"):
+        ledger.scope.add_stop_hook(called.clear)
+    ledger.scope.close()
+    with pytest.raises(RuntimeError, match="was uninstalled"):
+        ledger.scope.add_stop_hook(called.clear)

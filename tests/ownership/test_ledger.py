@@ -277,3 +277,20 @@ def test_a_stop_hook_that_nobody_would_call_is_refused(ledger: Ledger) -> None:
     ledger.scope.close()
     with pytest.raises(RuntimeError, match="was uninstalled"):
         ledger.scope.add_stop_hook(called.clear)
+
+
+def test_a_look_that_fails_when_a_biz_leaves_is_reported_and_keeps_nothing_from_being_undone(ledger: Ledger) -> None:
+    def look(ledger: Ledger) -> None:
+        raise RuntimeError("set changed size")
+
+    done: list[int] = []
+    patches = Patches()
+    patches.when_leaving(look)
+    try:
+        ledger.record("x", "1", lambda: done.append(1))
+        (failure,) = ledger.undo_all(1.0)
+    finally:
+        patches.restore()
+    assert done == [1]
+    assert "set changed size" in str(failure)
+    assert ledger.undo_all(1.0) == ()

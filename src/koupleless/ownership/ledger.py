@@ -163,7 +163,10 @@ class Ledger:
         try:
             with as_base():
                 for leaving in tuple(_leavers):
-                    leaving(self)
+                    try:
+                        leaving(self)
+                    except Exception as error:  # noqa: BLE001 - the rest is undone whatever happens
+                        failures.append(Failure("recorder", repr(leaving), in_words(error)))
                 for _ in range(_ROUNDS):
                     entries = list(self._entries)
                     if not entries:

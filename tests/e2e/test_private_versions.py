@@ -1,15 +1,24 @@
-"""Modules bring other versions of a library than the base has: side by side, in any order, again and again."""
+"""Modules bring other versions of a library than the base has: side by side, in any order, again and again.
+
+A few of many: ``scripts/versions`` uses some forty distributions so, and writes docs/private-versions.md.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.network
+from koupleless.artifact.manifest import Manifest, render_biz_toml
+from koupleless.biz import BizId
+from koupleless.errors import ManifestInvalid
+
+RUN = Path(__file__).parent / "versions" / "run.py"
 
 SERVE = """
 import json
@@ -67,6 +76,38 @@ def answer():
 )
 
 
+@pytest.mark.network
+@pytest.mark.timeout(600)
+def test_pure_and_compiled_libraries_in_two_versions_each(tmp_path):
+    """Each in processes of their own, in every order; see `versions/run.py`."""
+    names = ["markupsafe", "httptools", "bcrypt", "click"]
+    command = [sys.executable, "-P", RUN, "--python", sys.executable, "--scratch", tmp_path, *names]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=540, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {line.split()[1] for line in done.stdout.splitlines() if line.endswith(" ok")} == set(names)
+
+
+def test_a_library_that_cannot_be_had_twice_is_refused_by_name_at_install(inside, tmp_path, monkeypatch):
+    def artefact(name: str, version: str) -> Path:
+        root: Path = tmp_path / name
+        info = root / "lib" / f"lxml-{version}.dist-info"
+        info.mkdir(parents=True)
+        info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: lxml\nVersion: {version}\n")
+        info.joinpath("RECORD").write_text("lxml/__init__.py,,\n")
+        info.parent.joinpath("lxml").mkdir()
+        info.parent.joinpath("lxml/__init__.py").write_text(f"version = {version!r}")
+        root.joinpath("app.py").write_text("def app(environ, start_response): raise NotImplementedError")
+        manifest = Manifest(id=BizId.of(name, "1"), entry="app:app", web_context_path=f"/{name}")
+        root.joinpath("biz.toml").write_text(render_biz_toml(manifest))
+        return root
+
+    monkeypatch.syspath_prepend(str(artefact("base", "6.1.3") / "lib"))
+    with pytest.raises(ManifestInvalid, match=r'lxml 5\.4\.0 cannot .* this base has 6\.1\.3; .*isolation = "process"'):
+        inside.install(artefact("other", "5.4.0"))
+    inside.install(artefact("same", "6.1.3"))
+    assert [info.id.name for info in inside.container.bizs()] == ["same"]
+
+
 def expected_of_pydantic(version: str, core: str) -> dict[str, Any]:
     return {
         "says": version,
@@ -84,18 +125,18 @@ def expected_of_pydantic(version: str, core: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pydantics(inside_all):
-    """The same application with an older pydantic, with a newer one, and with that of the base."""
+    """The same application with an older pydantic, and with that of the base."""
     files = {"app.py": PYDANTIC}
     return {
         "old": inside_all.build("old", "1.0", files, needs=["pydantic==2.8.2"]),
-        "new": inside_all.build("new", "1.0", files, needs=["pydantic==2.10.6"]),
         "shared": inside_all.build("shared", "1.0", files, needs=["pydantic"]),
     }
 
 
+@pytest.mark.network
 @pytest.mark.parametrize(
     "order",
-    [("old", "new", "shared"), ("shared", "new", "old"), ("new", "shared", "old")],
+    [("old", "shared"), ("shared", "old")],
     ids="-".join,
 )
 def test_each_module_has_its_own_pydantic_and_its_compiled_core(inside, pydantics, order):
@@ -104,7 +145,6 @@ def test_each_module_has_its_own_pydantic_and_its_compiled_core(inside, pydantic
     of_base = (pydantic, sys.modules["pydantic"], sys.modules["pydantic_core"])
     expected = {
         "old": expected_of_pydantic("2.8.2", "2.20.1"),
-        "new": expected_of_pydantic("2.10.6", "2.27.2"),
         "shared": expected_of_pydantic(pydantic.VERSION, importlib.metadata.version("pydantic-core")),
     }
 
@@ -115,8 +155,7 @@ def test_each_module_has_its_own_pydantic_and_its_compiled_core(inside, pydantic
             assert inside.get(f"/{name}/").json() == expected[name]
         report = inside.uninstall(f"{order[1]}:1.0")
         assert report.clean, report.summary()
-        for name in (order[0], order[2]):
-            assert inside.get(f"/{name}/").json() == expected[name]
+        assert inside.get(f"/{order[0]}/").json() == expected[order[0]]
         inside.install(pydantics[order[1]])
     for name in order:
         report = inside.uninstall(f"{name}:1.0")
@@ -124,82 +163,6 @@ def test_each_module_has_its_own_pydantic_and_its_compiled_core(inside, pydantic
 
     assert (pydantic, sys.modules["pydantic"], sys.modules["pydantic_core"]) == of_base
     assert importlib.metadata.version("pydantic") == pydantic.VERSION
-
-
-LIBRARIES = (
-    SERVE
-    + """
-import click
-import jinja2
-import markupsafe
-import msgspec
-import orjson
-from click.testing import CliRunner
-
-class Point(msgspec.Struct):
-    x: int
-    y: int = 0
-
-@click.command()
-@click.option("--name")
-def hello(name):
-    click.echo(f"hello {name}")
-
-def answer():
-    page = jinja2.Environment(autoescape=True).from_string("<b>{{ name }}</b>{{ sure }}")
-    return {
-        "versions": {name: version(name) for name in ("click", "jinja2", "markupsafe", "msgspec", "orjson")},
-        "page": page.render(name="<x>", sure=markupsafe.Markup("<i>")),
-        "one_markup": jinja2.filters.Markup is markupsafe.Markup,
-        "native": markupsafe._escape_inner.__module__,
-        "point": msgspec.json.decode(b'{"x": 1}', type=Point) == Point(1),
-        "json": orjson.dumps({"a": Point.__name__}).decode(),
-        "orjson": orjson.__version__,
-        "said": CliRunner().invoke(hello, ["--name", "you"]).output,
-    }
-"""
-)
-
-OLD = {"click": "8.1.7", "jinja2": "3.1.4", "markupsafe": "3.0.0", "msgspec": "0.19.0", "orjson": "3.10.10"}
-NEW = {"click": "8.1.8", "jinja2": "3.1.5", "markupsafe": "3.0.2", "msgspec": "0.20.0", "orjson": "3.10.15"}
-
-
-VERSIONS = {"older": OLD, "newer": NEW}
-
-
-@pytest.fixture(scope="module")
-def libraries(inside_all):
-    files = {"app.py": LIBRARIES}
-    return {
-        name: inside_all.build(name, "1.0", files, needs=[f"{library}=={version}" for library, version in pins.items()])
-        for name, pins in VERSIONS.items()
-    }
-
-
-@pytest.mark.parametrize("order", [("older", "newer"), ("newer", "older")], ids="-".join)
-def test_pure_and_compiled_libraries_in_two_versions_each(inside, libraries, order):
-    of_base = {name: sys.modules.get(name) for name in ("click", "jinja2", "markupsafe", "msgspec", "orjson")}
-
-    for _ in range(2):
-        for name in order:
-            inside.install(libraries[name])
-        for name in order:
-            assert inside.get(f"/{name}/").json() == {
-                "versions": VERSIONS[name],
-                "page": "<b>&lt;x&gt;</b><i>",
-                "one_markup": True,
-                "native": "markupsafe._speedups",
-                "point": True,
-                "json": '{"a":"Point"}',
-                "orjson": VERSIONS[name]["orjson"],
-                "said": "hello you\n",
-            }
-        for name in order:
-            report = inside.uninstall(f"{name}:1.0")
-            assert report.clean, report.summary()
-
-    assert {name: sys.modules.get(name) for name in of_base} == of_base
-    assert "orjson" not in sys.modules
 
 
 NUMPY = (
@@ -231,6 +194,7 @@ def answer():
 )
 
 
+@pytest.mark.network
 def test_numpy_of_its_own_is_installed_used_removed_and_installed_again(inside):
     private = inside.build("private-numpy", "1.0", {"app.py": NUMPY}, needs=["numpy==2.2.6"])
     shared = inside.build("shared-numpy", "1.0", {"app.py": NUMPY}, needs=["numpy"])

@@ -1,0 +1,405 @@
+"""Distributions in two versions at once, each in a real use: what works, on which Python, and what it costs.
+
+For every distribution of the three tables beside this file, a fresh process for each scenario: the base's version and a
+module's, which of them first, the versions swapped; two modules' versions without one in the base, in both orders. In
+all of them modules leave and come back while the others are used. Each use has to yield what it yields in a process
+that has this version alone, each owner has to see its own version, every uninstall has to be clean, and no compiled
+file may be initialised twice.
+
+Takes the wheels from the package index with pip, once for each Python. Exits with 1 if something that is expected to
+work fails, or the other way round. ``scripts/versions`` runs all of it for every Python there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+import koupleless
+from koupleless.artifact.manifest import Manifest, render_biz_toml
+from koupleless.biz import BizId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+HERE: Final = Path(__file__).parent
+FILES: Final = ("science.toml", "compiled.toml", "pure.toml")
+SIDES: Final = ("newer", "older")
+REDEPLOYS: Final = 2
+TIMEOUT_S: Final = 600
+
+
+@dataclass(frozen=True)
+class Case:
+    """One distribution, as the table describes it."""
+
+    name: str
+    module: str
+    pins: Mapping[str, tuple[str, ...]]
+    use: str
+    is_compiled: bool
+    fails: str = ""
+    """Why two versions cannot be had, in words for its users."""
+    keeps: str = ""
+    """What stays of a module that used it, and why."""
+
+    def version(self, side: str) -> str:
+        return self.pins[side][0].partition("==")[2]
+
+
+def read_cases() -> list[Case]:
+    """All cases, in the order of the files."""
+    cases = []
+    for file in FILES:
+        for name, table in tomllib.loads((HERE / file).read_text()).items():
+            pins = {side: tuple(table[side]) for side in SIDES}
+            module = table.get("module", name)
+            words = {key: table.get(key, "") for key in ("fails", "keeps")}
+            cases.append(Case(name, module, pins, table["use"], file != "pure.toml", **words))
+    return cases
+
+
+@dataclass
+class Outcome:
+    """What became of one case on one Python."""
+
+    failures: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    """What uninstalls left."""
+    copies: int = 0
+    """Compiled files that were initialised although another one has the same content, at most."""
+    files: int = 0
+    """Compiled files that were initialised, of both versions."""
+    second_mb: float = 0.0
+    redeploy_mb: float = 0.0
+
+
+# --- what is needed ------------------------------------------------------------------------------------------------
+
+
+class Wheels:
+    """The distributions of one Python, unpacked as pip would install them."""
+
+    def __init__(self, directory: Path, version: str) -> None:
+        self._directory = directory
+        self._version = version
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def fetch(self, cases: Sequence[Case]) -> None:
+        """Download all at once, in as few runs of pip as there are versions of any one distribution."""
+        batches: list[dict[str, str]] = []
+        for pin in dict.fromkeys(pin for case in cases for side in SIDES for pin in case.pins[side]):
+            name = canonicalize_name(pin.partition("==")[0])
+            batch = next((batch for batch in batches if name not in batch), None)
+            if batch is None:
+                batches.append(batch := {})
+            batch[name] = pin
+        for batch in batches:
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+            command += ["--python-version", self._version, "--implementation", "cp", "--dest", str(self._directory)]
+            subprocess.run([*command, *batch.values()], check=True, env=os.environ | {"PIP_NO_INPUT": "1"})
+
+    def unpack(self, pins: Sequence[str], into: Path) -> None:
+        """Install some of them into an empty directory."""
+        wanted = {(canonicalize_name(pin.partition("==")[0]), pin.partition("==")[2]) for pin in pins}
+        for wheel in self._directory.glob("*.whl"):
+            name, version, _, _ = parse_wheel_filename(wheel.name)
+            if (name, str(version)) in wanted:
+                wanted.remove((name, str(version)))
+                with zipfile.ZipFile(wheel) as archive:
+                    for entry in archive.infolist():
+                        head, _, rest = entry.filename.partition("/")
+                        if head.endswith(".data"):  # scripts and headers are not imported
+                            kind, _, entry.filename = rest.partition("/")
+                            if kind not in {"purelib", "platlib"}:
+                                continue
+                        archive.extract(entry, into)
+        assert not wanted, f"no wheels of {wanted}"
+
+
+def link_runtime(into: Path) -> None:
+    """The distributions that the container of a base needs, alone: whatever else is installed here is not there."""
+    into.mkdir(parents=True, exist_ok=True)
+    if into.joinpath("koupleless").exists():
+        return
+    into.joinpath("koupleless").symlink_to(Path(koupleless.__file__).parent)
+    for name in ("a2wsgi", "packaging"):
+        for file in importlib.metadata.files(name) or ():
+            if len(file.parts) > 1 and ".." not in file.parts and not into.joinpath(file.parts[0]).exists():
+                into.joinpath(file.parts[0]).symlink_to(Path(str(file.locate())).parents[len(file.parts) - 2])
+
+
+# --- one case ------------------------------------------------------------------------------------------------------
+
+
+class Trial:
+    """One case on one Python, in its own directory."""
+
+    def __init__(self, case: Case, *, python: str, wheels: Wheels, directory: Path, shared: Path) -> None:
+        self.case = case
+        self._python = python
+        self._directory = directory
+        self._shared = shared
+        self._sides: dict[str, Any] = {}
+        self._bizs = {
+            "newer": self._make("newer", wheels, "newer"),
+            "older": self._make("older", wheels, "older"),
+            "twin": self._make("twin", wheels, "newer"),
+            "shared": self._make("shared", wheels, None),
+        }
+
+    def _make(self, name: str, wheels: Wheels, side: str | None) -> Path:
+        """An artefact with the wheels of one side, or with none."""
+        into = self._directory / name
+        into.mkdir(parents=True)
+        into.joinpath("use.py").write_text(self.case.use)
+        into.joinpath("facts.json").write_text(json.dumps({"module": self.case.module, "distribution": self.case.name}))
+        shutil.copy(HERE / "entry.py", into)
+        packed = () if side is None else self.case.pins[side]
+        if side is not None:
+            wheels.unpack(packed, into / "lib")
+        manifest = Manifest(
+            id=BizId.of(name, "1"),
+            entry="entry:app",
+            web_context_path=f"/{name}",
+            requirements=(self.case.name if side is None else packed[0],),
+            packed=packed,
+        )
+        into.joinpath("biz.toml").write_text(render_biz_toml(manifest))
+        return into
+
+    def run(self) -> Outcome:
+        """Every scenario."""
+        outcome = Outcome()
+        for side in SIDES:
+            alone = self._child("alone", order=[side, side])
+            if "failed" in alone:
+                outcome.failures.append(f"{self.case.version(side)} alone: {alone['failed']}")
+                return outcome
+            self._sides[side] = alone
+            outcome.files += alone["files"]
+        second, growth = [], []
+        for scenario, order, first in self._scenarios():
+            told = self._child(scenario, order=order, first=first)
+            where = f"{scenario} {'+'.join(order)}{first and ', first ' + first}"
+            for failure in [told.get("failed"), *(f"initialised again: {file}" for file in told.get("repeated", ()))]:
+                if failure:
+                    outcome.failures.append(f"{where}: {failure}")
+            outcome.kept += [f"{where}: {kept}" for kept in told.get("kept", ())]
+            outcome.copies = max(outcome.copies, told.get("copies", 0))
+            memory = told.get("memory", ())
+            if len(memory) > 2 and "failed" not in told:
+                second.append(memory[1] - memory[0])
+                growth.append((memory[-1] - memory[2]) / max(1, len(memory) - 3))
+        if second:
+            outcome.second_mb, outcome.redeploy_mb = median(second), median(growth)
+        return outcome
+
+    def _scenarios(self) -> Iterator[tuple[str, list[str], str]]:
+        for order in (list(SIDES), list(reversed(SIDES))):
+            for first in ("base", "module"):
+                yield "base", order, first
+            yield "modules", order, ""
+
+    def _child(self, scenario: str, *, order: Sequence[str], first: str = "") -> dict[str, Any]:
+        """Run one scenario; a process that ends without an answer has failed with its last words."""
+        name = f"{scenario}-{'-'.join(order)}-{first}"
+        settings, answer = self._directory / f"{name}.json", self._directory / f"{name}.answer.json"
+        base = None if scenario == "modules" else order[0]
+        path = [str(self._directory / base / "lib"), str(self._directory / "shared")] if base else []
+        facts = {
+            "scenario": scenario,
+            "order": list(order),
+            "first": first,
+            "base": base,
+            "redeploys": REDEPLOYS,
+            "path": path if scenario == "alone" else [*path, str(self._shared / "runtime")],
+            "store": str(self._shared / "store"),
+            "sites": {side: str(self._directory / side / "lib") for side in SIDES},
+            "sides": self._sides,
+            "bizs": {
+                biz: {"artefact": str(path), "side": {"twin": "newer", "shared": base}.get(biz, biz)}
+                for biz, path in self._bizs.items()
+            },
+        }
+        settings.write_text(json.dumps(facts))
+        command = [self._python, "-I", "-S", str(HERE / "child.py"), str(settings), str(answer)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired:
+            return {"failed": f"nothing after {TIMEOUT_S} s"}
+        self._directory.joinpath(f"{name}.log").write_text(done.stdout + done.stderr)
+        if not answer.exists():
+            words = done.stderr.strip().splitlines() or [""]
+            fatal = next((line for line in words if line.startswith("Fatal")), words[-1])
+            return {"failed": f"the process ended with {done.returncode}: {fatal}"}
+        told: dict[str, Any] = json.loads(answer.read_text())
+        return told
+
+
+# --- all of it -----------------------------------------------------------------------------------------------------
+
+
+def version_of(python: str) -> str:
+    """``3.12``, asked of the interpreter."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def interpreter_of(python: str) -> str:
+    """The interpreter behind a virtual environment: what the environment has installed is not wanted."""
+    code = "import os, sys; print(os.path.realpath(sys.executable))"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def run_all(cases: Sequence[Case], pythons: Sequence[str], scratch: Path, jobs: int) -> dict[str, dict[str, Outcome]]:
+    """Python version -> case -> what became of it."""
+    results: dict[str, dict[str, Outcome]] = {}
+    link_runtime(scratch / "runtime")
+    for python in pythons:
+        version = version_of(python)
+        wheels = Wheels(scratch / "wheels" / version, version)
+        wheels.fetch(cases)
+
+        def run(case: Case, python: str = python, version: str = version, wheels: Wheels = wheels) -> Outcome:
+            directory = scratch / version / case.name
+            outcome = Trial(
+                case, python=interpreter_of(python), wheels=wheels, directory=directory, shared=scratch
+            ).run()
+            show(case, version, outcome)
+            return outcome
+
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            results[version] = dict(zip((case.name for case in cases), pool.map(run, cases), strict=True))
+    return results
+
+
+def show(case: Case, version: str, outcome: Outcome) -> None:
+    """A line for each case, as soon as it is known."""
+    is_as_said = bool(outcome.failures) == bool(case.fails) and (case.keeps or not outcome.kept)
+    word = "FAILED" if not is_as_said else "fails, as expected" if outcome.failures else "ok"
+    print(f"{version}  {case.name:<14} {case.version('newer'):>11} + {case.version('older'):<11} {word}", flush=True)
+    for failure in (*outcome.failures[:3], *outcome.kept[: 0 if case.keeps else 3]):
+        print(f"      {failure[:300]}", flush=True)
+
+
+# --- the document --------------------------------------------------------------------------------------------------
+
+HEAD: Final = """# Private versions
+
+<!-- written by scripts/versions; what it says is in tests/e2e/versions -->
+
+A module may bring another version of a library than the base has, and another one than the next module. Each of these
+was used in two versions at once, in fresh processes: the base's and a module's, either of them first, and the versions
+swapped; two modules' versions, without one in the base, in both orders. In all of them modules leave and come back
+while the others go on. Each of them uses the library for something real, on the one thread of the server, and has to
+get what a process gets that has this version alone; and no compiled file may be initialised twice.
+
+"ok" is all of that. "Compiled" counts the compiled files that both versions load. The memory is that of the second
+version when it is used first (it stays for good if it is compiled), and of each further deployment of the same content.
+"""
+COLUMNS: Final = ("Distribution", "Versions", "Compiled", "3.11", "3.12", "3.13", "Second version", "Redeployed")
+
+
+def write_document(path: Path, cases: Sequence[Case], results: Mapping[str, Mapping[str, Outcome]]) -> None:
+    """Write the table; columns of Pythons and rows of distributions that were not used now stay as they are."""
+    before = _cells(path.read_text()) if path.exists() else {}
+    lines = [HEAD, _row(COLUMNS), _row(["---"] * len(COLUMNS))]
+    works = [case for case in cases if not case.fails]
+    for case in (*works, *(case for case in cases if case.fails)):
+        cells = before.get((case.name, _versions(case)), {})
+        for version, outcomes in results.items():
+            if case.name not in outcomes:
+                continue
+            outcome = outcomes[case.name]
+            cells[version] = "ok" if not outcome.failures else "refused" if case.fails else "fails"
+            if outcome.kept:
+                cells[version] += ", keeps the module"
+            if case.is_compiled:
+                cells["Compiled"] = str(outcome.files)
+            if not outcome.failures:
+                cells["Second version"] = f"{outcome.second_mb:.1f} MB"
+                cells["Redeployed"] = f"{max(0.0, outcome.redeploy_mb):.1f} MB"
+        named = {"Distribution": case.name, "Versions": _versions(case)}
+        lines.append(_row([(named | cells).get(column, "") for column in COLUMNS]))
+    compiled = sum(case.is_compiled for case in works)
+    lines += ["", f"{len(works)} distributions work, {compiled} of them compiled."]
+    lines += ["", "## Those that do not work", ""]
+    lines += [f"- **{case.name}**: {case.fails}." for case in cases if case.fails]
+    lines += ["", "A base refuses a second version of such a library at install, and says so by name.", ""]
+    lines += ["## Those that keep a module", ""]
+    lines += [f"- **{case.name}**: {case.keeps}." for case in cases if case.keeps]
+    path.write_text("\n".join([*lines, ""]))
+
+
+def _versions(case: Case) -> str:
+    return " and ".join(case.version(side) for side in SIDES)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(document: str) -> dict[tuple[str, str], dict[str, str]]:
+    """Distribution and versions -> column -> what an earlier document says."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in document.splitlines() if "|" in line]
+    tables = [dict(zip(COLUMNS, row, strict=False)) for row in rows if len(row) == len(COLUMNS)]
+    return {(table["Distribution"], table["Versions"]): table for table in tables}
+
+
+def surprises(cases: Sequence[Case], results: Mapping[str, Mapping[str, Outcome]]) -> list[str]:
+    """What is not as the tables say."""
+    found = []
+    for version, outcomes in results.items():
+        for case in cases:
+            if outcomes[case.name].failures and not case.fails:
+                found.append(f"{case.name} fails on {version}")
+            elif case.fails and not outcomes[case.name].failures:
+                found.append(f"{case.name} works on {version}, although it is listed as one that fails")
+            if outcomes[case.name].kept and not case.keeps:
+                found.append(f"{case.name} leaves something behind on {version}")
+    return found
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="distributions; all of them by default")
+    parser.add_argument("--python", action="append", help="an interpreter; may be repeated; by default this one")
+    parser.add_argument("--scratch", type=Path, help="a directory to work in, which stays; by default a temporary one")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--write", type=Path, help="the document to write what was found into")
+    options = parser.parse_args()
+    cases = [case for case in read_cases() if not options.names or case.name in options.names]
+    if unknown := set(options.names) - {case.name for case in cases}:
+        parser.error(f"not in the tables: {', '.join(sorted(unknown))}")
+    unexpected = []
+    with tempfile.TemporaryDirectory(prefix="koupleless-versions-") as temporary:
+        scratch = (options.scratch or Path(temporary)).absolute()
+        for python in options.python or [sys.executable]:
+            results = run_all(cases, [python], scratch, options.jobs)
+            unexpected += surprises(cases, results)
+            if options.write:
+                write_document(options.write, read_cases(), results)
+    for surprise in unexpected:
+        print(surprise)
+    return 1 if unexpected else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

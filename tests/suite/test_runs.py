@@ -107,6 +107,26 @@ def test_a_report_tells_tests_of_one_name_apart(tmp_path: Path) -> None:
     ]
 
 
+def test_what_unittest_prints_is_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "test_cases.py").write_text(
+        "import unittest, koupleless\n"
+        "class Cases(unittest.TestCase):\n"
+        "    def test_same(self):\n        'In words.'\n"
+        "    def test_other(self):\n        self.assertIsNone(koupleless.current_biz())\n"
+        "    @unittest.skip('later')\n    def test_skipped(self): pass\n"
+        "    @unittest.expectedFailure\n    def test_expected(self): self.fail()\n"
+    )
+    (tmp_path / "program.py").write_text("import unittest\nunittest.main('test_cases', verbosity=2)\n")
+    compared = run(tmp_path, "--program", "program.py", "--compare")
+    assert compared.returncode == 1
+    assert compared.stdout.endswith(
+        "test_cases.Cases.test_other::test_other: passed alone, failed inside\n"
+        "alone: 2 passed, 2 skipped\ninside: 1 passed, 1 failed, 2 skipped\n1 of 4 tests differ\n"
+    )
+    with pytest.raises(NoReport, match="printed no tests"):
+        Outcomes.parse("nothing")
+
+
 def test_a_run_without_a_report_says_so(tmp_path: Path) -> None:
     with pytest.raises(NoReport, match="without a report"):
         Outcomes.read(tmp_path / "missing.xml")

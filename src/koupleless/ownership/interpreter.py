@@ -190,7 +190,9 @@ def _warnings_add_filter(original: Callable[..., None]) -> Any:
         mine: set[tuple[Any, ...]] = ledger.notes.setdefault("warnings", set())
         if item not in mine:
             mine.add(item)
-            ledger.record("warnings filter", f"{item[0]} {item[2].__name__}", functools.partial(_drop_filter, item))
+            # simplefilter checks nothing, and takes a tuple of categories.
+            what = f"{item[0]} {getattr(item[2], '__name__', item[2])}"
+            ledger.record("warnings filter", what, functools.partial(_drop_filter, item))
 
     return _add_filter
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from koupleless.errors import KouplelessError
 
@@ -28,7 +29,17 @@ class NoReport(KouplelessError):
     """A run ended without a report that could be read."""
 
 
-_ELEMENTS = {"failure": Outcome.FAILED, "error": Outcome.ERROR, "skipped": Outcome.SKIPPED}
+_TEST: Final = re.compile(r"^(\w+) \(([\w.]+)\)")
+_RESULT: Final = re.compile(r" \.\.\. (ok|FAIL|ERROR|skipped|expected failure|unexpected success)\b")
+_RESULTS: Final = {
+    "ok": Outcome.PASSED,
+    "FAIL": Outcome.FAILED,
+    "ERROR": Outcome.ERROR,
+    "skipped": Outcome.SKIPPED,
+    "expected failure": Outcome.SKIPPED,
+    "unexpected success": Outcome.FAILED,
+}
+_ELEMENTS: Final = {"failure": Outcome.FAILED, "error": Outcome.ERROR, "skipped": Outcome.SKIPPED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,23 @@ class Outcomes:
                     tests[name] = outcome
                     messages[name] = (element.get("message") or "").partition("\n")[0]
         return cls(tests, messages)
+
+    @classmethod
+    def parse(cls, output: str) -> Self:
+        """From what ``unittest`` prints with ``-v``. Raises ``NoReport`` if it names no test."""
+        tests: dict[str, Outcome] = {}
+        name = ""
+        for line in output.splitlines():
+            begun = _TEST.match(line)
+            if begun:
+                name = f"{begun[2]}::{begun[1]}"
+            ended = _RESULT.search(line)
+            if ended and name:
+                tests[name] = _RESULTS[ended[1]]
+                name = ""
+        if not tests:
+            raise NoReport("the run printed no tests; let its program print each, as unittest does with -v")
+        return cls(tests, {})
 
     def as_text(self) -> str:
         """Like ``12 passed, 1 failed``."""

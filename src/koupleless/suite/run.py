@@ -56,14 +56,20 @@ def run_inside(suite: Suite) -> int:
 def compare_runs(suite: Suite, *, say: Callable[[str], object]) -> Comparison:
     """Run the suite alone, then as a biz, and tell what became of each test; ``say`` gets a line before each run.
 
-    For pytest only, whose reports are compared. Raises as `run_inside` does, and ``NoReport``.
+    The tests are read from pytest's report, and from what any other program prints as ``unittest`` does with ``-v``.
+    Raises as `run_inside` does, and ``NoReport``.
     """
     furnished = _furnished(suite)
-    with tempfile.TemporaryDirectory(prefix="koupleless-suite-") as directory:
-        outcomes = []
-        for name, run in (("alone", _alone), ("inside", _inside)):
-            report = Path(directory, f"{name}.xml")
-            say(f"running {suite.tree.name} {name}")
+    outcomes = []
+    for name, run in (("alone", _alone), ("inside", _inside)):
+        say(f"running {suite.tree.name} {name}")
+        if suite.program != PYTEST:
+            printed: list[str] = []
+            run(suite, furnished, (), printed)
+            outcomes.append(Outcomes.parse("".join(printed)))
+            continue
+        with tempfile.TemporaryDirectory(prefix="koupleless-suite-") as directory:
+            report = Path(directory, "report.xml")
             run(suite, furnished, (f"--junitxml={report}",))
             outcomes.append(Outcomes.read(report))
     alone, inside = outcomes
@@ -76,13 +82,13 @@ def _furnished(suite: Suite) -> Furnished:
     return furnish(suite.tree, suite.requirements, program=program)
 
 
-def _inside(suite: Suite, furnished: Furnished, more: Sequence[str]) -> int:
+def _inside(suite: Suite, furnished: Furnished, more: Sequence[str], printed: list[str] | None = None) -> int:
     order = Order(_biz_name(furnished.tree), furnished.paths, tuple(sorted(_tops(furnished.paths))))
     command = [sys.executable, "-P", "-m", "koupleless.suite.inside", order.as_text(), suite.program]
-    return _run([*command, *suite.arguments, *more], furnished, {})
+    return _run([*command, *suite.arguments, *more], furnished, {}, printed)
 
 
-def _alone(suite: Suite, furnished: Furnished, more: Sequence[str]) -> int:
+def _alone(suite: Suite, furnished: Furnished, more: Sequence[str], printed: list[str] | None = None) -> int:
     program = [suite.program] if suite.program.endswith(".py") else ["-P", "-m", suite.program]
     with tempfile.TemporaryDirectory(prefix="koupleless-suite-") as directory:
         venv.create(directory, symlinks=True)  # an interpreter with nothing installed but this package
@@ -90,13 +96,27 @@ def _alone(suite: Suite, furnished: Furnished, more: Sequence[str]) -> int:
         Path(directory, "own", "koupleless").symlink_to(Path(koupleless.__path__[0]))
         python = str(Path(directory, "bin", "python"))
         path = os.pathsep.join([*furnished.paths, str(Path(directory, "own"))])
-        return _run([python, *program, *suite.arguments, *more], furnished, {"PYTHONPATH": path})
+        return _run([python, *program, *suite.arguments, *more], furnished, {"PYTHONPATH": path}, printed)
 
 
-def _run(command: Sequence[str], furnished: Furnished, envs: dict[str, str]) -> int:
-    with subprocess.Popen(command, cwd=furnished.tree, env={**os.environ, **envs}) as process:  # noqa: S603
+def _run(command: Sequence[str], furnished: Furnished, envs: dict[str, str], printed: list[str] | None = None) -> int:
+    """Run to the end; what it prints goes where our output goes, and to ``printed`` if that is given."""
+    collects = printed is not None
+    with subprocess.Popen(  # noqa: S603 - the user's own tests
+        command,
+        cwd=furnished.tree,
+        env={**os.environ, **envs},
+        stdout=subprocess.PIPE if collects else None,
+        stderr=subprocess.STDOUT if collects else None,
+        text=True,
+        errors="replace",
+    ) as process:
         while True:
             try:
+                for line in process.stdout or ():
+                    sys.stdout.write(line)
+                    if printed is not None:
+                        printed.append(line)
                 status = process.wait()
             except KeyboardInterrupt:  # the program was interrupted as well, and says what it has
                 continue

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import builtins
 import functools
 import gc
 import sys
 import threading
+import time
 import types
 import typing
 import weakref
@@ -13,10 +15,14 @@ import pytest
 
 from koupleless.biz import BizId
 from koupleless.context import Scope
+from koupleless.ownership import collect
+from koupleless.ownership import purge as purging
 from koupleless.ownership.ledger import Failure
 from koupleless.ownership.purge import Held, PurgeReport, Survey, purge
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from tests.ownership.conftest import MakeModule, TinyBiz
 
 
@@ -273,12 +279,177 @@ def test_a_patched_class_of_the_base_is_named(biz: TinyBiz, base_module: MakeMod
     assert "class shop_cls.Bus in the base" in held.holders[0]
 
 
-def test_another_biz_is_told_apart_from_the_base(biz: TinyBiz) -> None:
+def with_builtins(module: types.ModuleType, scope: Scope) -> types.ModuleType:
+    """Give a module builtins as every biz has them: a module of its own, whose ``__import__`` knows the biz."""
+    own = types.ModuleType("builtins")
+    own.__dict__.update(vars(builtins))
+    linker = types.SimpleNamespace(scope=scope)
+
+    def import_(*args: Any) -> Any:
+        return linker, args
+
+    own.__dict__["__import__"] = import_
+    module.__dict__["__builtins__"] = own.__dict__
+    return own
+
+
+def test_another_biz_is_told_by_name(biz: TinyBiz) -> None:
     other = types.ModuleType("elsewhere")
+    with_builtins(other, Scope(BizId.of("other", "2.0")))
     exec("taken = []", other.__dict__)
     biz.run("taken.append(reach)", taken=other.taken, name="hello")
     (held,) = biz.leave().held
-    assert held.holders[0] == "global elsewhere.taken in another biz"
+    assert held.holders[0] == "global elsewhere.taken in biz other:2.0"
+
+
+def test_code_that_the_base_runs_in_a_namespace_of_its_own_is_no_biz(biz: TinyBiz) -> None:
+    namespace: dict[str, Any] = {"__name__": "script"}
+    exec("taken = []", namespace)
+    biz.run("taken.append(reach)", taken=namespace["taken"], name="hello")
+    (held,) = biz.leave().held
+    assert held.holders[0] == "global script.taken outside sys.modules"
+
+
+def test_a_namespace_in_which_the_biz_itself_ran_code_is_no_holder(biz: TinyBiz, shop: Any) -> None:
+    module = biz.run("pass", name="hello")
+    biz.modules["builtins"] = own = with_builtins(module, biz.scope)
+    exec(
+        """
+space = {"__name__": "made"}
+exec("def made(): return kept", space)
+space["kept"] = reach
+shop.registry.append(space["made"])
+""",
+        module.__dict__ | {"shop": shop},
+    )
+    del module, own
+    report = biz.leave()
+    assert {held.holders[0] for held in report.held} == {"global shop_db.registry in the base"}
+    assert not any("another" in link or "outside" in link for held in report.held for link in held.holders)
+
+
+def test_the_holder_of_a_biz_of_many_modules_is_found(biz: TinyBiz, shop: Any) -> None:
+    shared: dict[str, Any] = {}
+    source = "shared[__name__] = reach\nclass A:\n  def a(self): return shared\nclass B(A):\n  def b(self): return A\n"
+    for number in range(380):
+        biz.run(source, name=f"hello.part_{number:03}", shared=shared)
+    shop.registry.append(shared)
+    del shared
+    report = biz.leave()
+    assert len(report.held) == 380
+    assert {held.holders[0] for held in report.held} == {"global shop_db.registry in the base"}
+    assert all(held.size_bytes for held in report.held)
+    told = "hello.part_000, hello.part_001, hello.part_002 and 377 more held by global shop_db.registry in the base"
+    assert told in report.summary()
+
+
+def test_the_report_says_how_big_and_since_when(biz: TinyBiz, shop: Any) -> None:
+    before = time.time_ns() // 1_000_000
+    biz.run("shop.registry.append(reach)\ntext = 'x' * 1_000_000", shop=shop, name="hello")
+    report = biz.leave()
+    (held,) = report.held
+    assert held.since_ms is not None
+    assert before <= held.since_ms <= time.time_ns() // 1_000_000
+    assert held.size_bytes is not None
+    assert 1_000_000 < held.size_bytes < 1_500_000
+    assert report.summary().endswith(
+        time.strftime(f" ({held.size_bytes:,} bytes since %Y-%m-%d %H:%M:%S)", time.localtime(held.since_ms / 1000))
+    )
+
+
+# --- beside a large heap ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def heap(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Make the heap look as if the collector knew so many objects."""
+
+    def pretend(objects: int) -> None:
+        monkeypatch.setattr(collect, "allocated_since_freeze", lambda: int(objects * 2.5))
+
+    return pretend
+
+
+@pytest.fixture
+def collections() -> Iterator[list[int]]:
+    """The generations that were collected since."""
+    seen: list[int] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            seen.append(info["generation"])
+
+    gc.callbacks.append(note)
+    yield seen
+    gc.callbacks.remove(note)
+
+
+def test_a_biz_is_collected_without_a_collection_of_the_heap(
+    biz: TinyBiz, heap: Callable[[int], None], collections: list[int]
+) -> None:
+    heap(10_000_000)
+    biz.run("class Own(K):\n    pass\nown = [Own() for _ in range(100)]\nown.append(own)")
+    gc.collect()  # where it is after a while
+    collections.clear()
+    assert biz.leave().clean
+    assert 2 not in collections
+    assert 0 in collections
+
+
+def test_the_holder_is_found_in_a_large_heap(
+    biz: TinyBiz, base_module: MakeModule, heap: Callable[[int], None], collections: list[int]
+) -> None:
+    heap(10_000_000)
+    module = base_module("shop_cache", "import functools\n@functools.lru_cache\ndef get_engine(): return {}\n")
+    biz.run("shop_cache.get_engine()['listener'] = reach", shop_cache=module, name="hello")
+    gc.collect()
+    collections.clear()
+    (held,) = biz.leave().held
+    assert held.holders == (
+        "functools.lru_cache of shop_cache.get_engine in the base",
+        "item 'listener' of a dict",
+        "function hello.reach",
+    )
+    assert 2 not in collections
+
+
+def test_a_holder_in_a_large_container_is_found(
+    biz: TinyBiz, base_module: MakeModule, heap: Callable[[int], None]
+) -> None:
+    heap(10_000_000)
+    module = base_module("shop_wide", "wide = {number: [] for number in range(30_000)}\n")
+    biz.run("shop_wide.wide[29_000].append(reach)", shop_wide=module, name="hello")
+    (held,) = biz.leave().held
+    assert held.holders == ("global shop_wide.wide in the base", "a dict", "a list", "function hello.reach")
+
+
+def test_a_holder_that_a_large_heap_hides_is_said_to_be_so(
+    biz: TinyBiz, heap: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heap(10_000_000)
+    monkeypatch.setattr(purging, "EXPLAIN_BUDGET_S", 0.05)
+    module = biz.run("pass", name="hello")
+    held_here = module.reach
+    del module
+    (held,) = biz.leave().held
+    assert held.holders == ("something that was not found in 0.05 s among about 10,000,000 objects",)
+    assert held_here is not None
+
+
+def test_old_garbage_that_refers_to_the_biz_is_freed_without_a_collection_of_the_heap(
+    biz: TinyBiz, heap: Callable[[int], None], collections: list[int]
+) -> None:
+    heap(300_000)
+    module = biz.run("pass", name="hello")
+    garbage: list[Any] = [module.reach]
+    garbage.append(garbage)
+    del module
+    gc.collect()  # it is old now
+    del garbage
+    collections.clear()
+    report = biz.leave()
+    assert report.clean, report.summary()
+    assert 2 not in collections
 
 
 def test_a_suspended_generator_is_told_with_its_line(biz: TinyBiz, shop: Any) -> None:
@@ -313,7 +484,7 @@ def leave(source):
     return purge(survey)
 
 print(leave("shop.unbounded(reach)").summary())
-print(leave("shop.registry.append(reach)").summary())
+print(leave("shop.registry.append(reach)").summary().partition(" (")[0])
 shop.registry.clear()
 print(leave("").summary())
 """

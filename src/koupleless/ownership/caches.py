@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
+import operator
 import sys
 import types
 import typing
@@ -26,12 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from koupleless.context import Scope
+    from koupleless.ownership.ledger import Patches
 
 _MARK: Final = "__koupleless_mark__"
 _NODES: Final = 2000
 _DEPTH: Final = 8
 
-_LruCache: Final = type(functools.lru_cache(maxsize=1)(lambda: None))
+LRU_CACHE: Final = type(functools.lru_cache(maxsize=1)(lambda: None))
 _REGISTER_CODE: Final = next(
     constant
     for constant in functools.singledispatch.__code__.co_consts
@@ -70,7 +73,10 @@ def _module_of(kind: type) -> object:
 class _Mark:
     """Put into a module's globals, it lives exactly as long as they do; a module object may well die before them."""
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "table")
+
+    def __init__(self, table: dict[str, Any]) -> None:
+        self.table = table
 
 
 class Survey:
@@ -109,7 +115,7 @@ class Survey:
         table = attributes(module)
         if type(table) is not dict or id(table) in self._marks:
             return
-        mark = table[_MARK] = _Mark()
+        mark = table[_MARK] = _Mark(table)
         self._marks[id(table)] = (name, weakref.ref(mark))
         file = table.get("__file__")
         if isinstance(file, str):
@@ -136,7 +142,10 @@ class Survey:
         for module, name, reference in self._things:
             if reference() is not None and name not in left.setdefault(module, []):
                 left[module].append(name)
-        return {module: names for module, names in left.items() if names}
+        alive = {module: names for module, names in left.items() if names}
+        if len(alive) > 1:
+            alive.pop("builtins", None)  # every biz has one; it lives as long as any code of the biz and tells nothing
+        return alive
 
     def is_gone(self) -> bool:
         """Whether nothing lives any more."""
@@ -145,9 +154,9 @@ class Survey:
         )
 
     def survivors(self) -> list[tuple[str, object]]:
-        """The living things themselves, as (module name, thing). The caller drops them soon."""
+        """The living things themselves, as (module name, globals or thing). The caller drops them soon."""
         found: list[tuple[str, object]] = []
-        found += [(name, thing) for name, mark in self._marks.values() if (thing := mark()) is not None]
+        found += [(name, mark.table) for name, ref in self._marks.values() if (mark := ref()) is not None]
         found += [(module, thing) for module, _, ref in self._things if (thing := ref()) is not None]
         return found
 
@@ -200,7 +209,7 @@ class Survey:
             return id(thing.f_globals) in self._globals
         if is_a(thing, types.TracebackType):
             return id(thing.tb_frame.f_globals) in self._globals
-        if is_a(thing, _LruCache):
+        if is_a(thing, LRU_CACHE):
             return self.owns(getattr(thing, "__wrapped__", None))
         frame = suspended(thing)
         if frame is not None:
@@ -290,7 +299,7 @@ def is_findable(thing: Any) -> bool:
     """
     is_class = is_a(thing, type)
     home = _module_of(thing) if is_class else getattr(thing, "__module__", None)
-    name = type.__dict__["__qualname__"].__get__(thing) if is_class else thing.__qualname__
+    name = type.__dict__["__qualname__"].__get__(thing) if is_class else getattr(thing, "__qualname__", "")
     with as_base():
         found: Any = sys.modules.get(home) if type(home) is str else None
     for part in name.split("."):
@@ -307,33 +316,136 @@ _PLAIN: Final = frozenset(
 
 # --- finding the caches ---------------------------------------------------------------------------------------------
 
-# What the collector no longer lists once it is frozen.
-_frozen: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+# Every ``lru_cache`` wrapper and every ``register`` function of ``singledispatch``, by address. Those made while bizs
+# may be installed are noted as they are made, those made before are looked for once.
+_known: Final[weakref.WeakValueDictionary[int, Any]] = weakref.WeakValueDictionary()
+_is_searched = False
+_blocks_frozen = 0
+
+_SCANNED: Final = 400_000
+"""Blocks of memory up to which all objects are looked at: they are listed in 8 ms, in which nothing else runs."""
 
 
-def _is_cache(thing: object) -> bool:
+def install(patches: Patches) -> None:
+    """Note the caches that are made from now on, whoever makes them."""
+    global _is_searched  # noqa: PLW0603 - the process has one set of caches
+    _is_searched = False
+    patches.replace(functools, "update_wrapper", _noting)
+
+
+def _noting(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def update_wrapper(wrapper: Any, *args: Any, **kwargs: Any) -> Any:
+        # The last thing that both lru_cache and singledispatch do with what they made.
+        _note(wrapper)
+        return original(wrapper, *args, **kwargs)
+
+    vars(update_wrapper)[_NOTES] = True
+    return update_wrapper
+
+
+_NOTES: Final = "__koupleless_notes__"
+
+
+def _note(thing: Any) -> None:
     kind = type(thing)
-    return kind is _LruCache or (kind is types.FunctionType and thing.__code__ is _REGISTER_CODE)  # type: ignore[attr-defined]
+    if kind is LRU_CACHE:
+        _known[id(thing)] = thing
+    elif kind is types.FunctionType:
+        register = thing if thing.__code__ is _REGISTER_CODE else thing.__dict__.get("register")
+        if type(register) is types.FunctionType and register.__code__ is _REGISTER_CODE:
+            _known[id(register)] = register
 
 
 def shared_caches() -> list[Any]:
-    """Every ``lru_cache`` wrapper and every ``register`` function of ``singledispatch`` in the process."""
-    found = {id(thing): thing for thing in gc.get_objects() if _is_cache(thing)}
-    found.update((id(thing), thing) for thing in list(_frozen))
-    return list(found.values())
+    """Every ``lru_cache`` wrapper and every ``register`` function of ``singledispatch`` in the process.
+
+    In a heap that is too large to be listed while requests wait, of those made before the first biz was installed the
+    ones that are found from the globals of modules: themselves, in classes, in closures.
+    """
+    global _is_searched  # noqa: PLW0603 - as above
+    if not _is_searched:
+        if not _scan():
+            for module in list(sys.modules.values()):
+                _search_module(module)
+        _is_searched = _NOTES in vars(functools.update_wrapper)
+    return [thing for reference in _known.valuerefs() if (thing := reference()) is not None]
+
+
+def _scan() -> bool:
+    """Note the caches among all objects; ``False`` if they are too many, or if the base's own code froze the rest."""
+    blocks = allocated_since_freeze()
+    if blocks is None or blocks > _SCANNED:
+        return False
+    things = gc.get_objects()
+    for thing in things:
+        _note(thing)
+    oldest = attributes(functools)
+    return _blocks_frozen > 0 or any(map(operator.is_, things, itertools.repeat(oldest)))
+
+
+def _search_module(module: object) -> None:
+    table = attributes(module)
+    if type(table) is not dict:
+        return
+    name = table.get("__name__")
+    for label, member in list(table.items()):
+        kind = type(member)
+        if kind in _WRAPPERS:
+            if kind is not types.FunctionType or member.__module__ == name:
+                _search_member(member)
+        elif kind is dict and type(label) is str and "cache" in label:  # as typing keeps them
+            for part in list(member.values()):
+                _note(part)
+        elif is_a(member, type) and _module_of(member) == name:
+            for part in list(type.__dict__["__dict__"].__get__(member).values()):
+                if type(part) in _WRAPPERS:
+                    _search_member(part)
+
+
+def _search_member(thing: Any) -> None:
+    for _ in range(_WRAPPED):
+        kind = type(thing)
+        if kind in (classmethod, staticmethod):
+            thing = thing.__func__
+        elif kind is property:
+            thing = thing.fget
+        _note(thing)
+        if type(thing) is not types.FunctionType:
+            return
+        for cell in thing.__closure__ or ():
+            try:
+                _note(cell.cell_contents)
+            except ValueError:
+                continue
+        if not thing.__dict__:
+            return
+        thing = thing.__dict__.get("__wrapped__")
+
+
+_WRAPPERS: Final = frozenset({types.FunctionType, LRU_CACHE, classmethod, staticmethod, property})
+_WRAPPED: Final = 4
+"""Decorators one upon the other that are looked through."""
+
+
+def allocated_since_freeze() -> int | None:
+    """Blocks of memory that Python uses, but for those of objects out of the collector's sight; ``None`` if unknown."""
+    blocks = sys.getallocatedblocks()
+    return max(blocks - _blocks_frozen, 0) if blocks else None
 
 
 def freeze_base() -> int:
     """Collect, then put all that lives out of the collector's sight; returns how many objects that are.
 
     For a base that has loaded what it shares and has **no biz installed**: collections, automatic ones too, then walk
-    only what came later, so that an uninstall costs the same beside 10,000,000 objects as beside none. What is frozen
-    is freed by reference counting only; a biz frozen by mistake would never be collected.
+    only what came later. What is frozen is freed by reference counting only, but for what bizs leave behind.
     """
+    global _blocks_frozen  # noqa: PLW0603 - the process has one heap
     gc.collect()
-    for cache in shared_caches():
-        _frozen.add(cache)
+    for thing in gc.get_objects():
+        _note(thing)
     gc.freeze()
+    _blocks_frozen = sys.getallocatedblocks()
     return gc.get_freeze_count()
 
 
@@ -349,7 +461,7 @@ def purge_caches(survey: Survey, *, deeply: bool = False) -> dict[str, int]:
     """
     lru = dispatch = 0
     for cache in shared_caches():
-        if type(cache) is not _LruCache:
+        if type(cache) is not LRU_CACHE:
             dispatch += _purge_dispatch(survey, cache)
         elif not survey.owns(cache) and _lru_reaches(survey, cache, deeply=deeply):
             cache.cache_clear()

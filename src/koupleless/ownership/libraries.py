@@ -15,7 +15,7 @@ import typing
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.ownership import eventloop, interpreter, telemetry, threads
+from koupleless.ownership import caches, eventloop, interpreter, telemetry, threads
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, in_words, owner
 
@@ -419,7 +419,14 @@ _SWEEPS: Final[dict[str, Callable[[Survey], int]]] = {
     "sqlalchemy mapper": _sweep_mappers,
     "sqlalchemy statement": _sweep_statements,
 }
-_RECORDERS: Final = (threads.install, eventloop.install, interpreter.install, install, telemetry.install)
+_RECORDERS: Final = (
+    threads.install,
+    eventloop.install,
+    interpreter.install,
+    caches.install,
+    install,
+    telemetry.install,
+)
 _LIBRARIES: Final[dict[str, Callable[[Patches, Any], None]]] = {
     "sqlalchemy.sql.schema": _follow_tables,
     "blinker.base": _follow_signals,

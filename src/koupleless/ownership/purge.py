@@ -1,20 +1,27 @@
-"""Drop, collect, check, explain: the proof that a biz is gone, or who holds it by which chain of referrers."""
+"""Drop, collect, check, explain: the proof that a biz is gone, or who holds it by which chain of referrers.
+
+An uninstall runs beside requests, and whatever looks at the whole heap in one call stops them meanwhile. So no call
+here does, unless the heap is known to be small: a biz is collected by itself (`collect`), and holders are looked for
+among all objects where that is short, and else from the globals of the base's modules inwards, in small steps.
+"""
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import gc
+import itertools
 import sys
 import threading
 import time
 import types
-from collections import deque
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
 from koupleless.ownership import interpreter, libraries
 from koupleless.ownership.caches import (
+    LRU_CACHE,
     Survey,
     attributes,
     freeze_base,
@@ -24,17 +31,31 @@ from koupleless.ownership.caches import (
     purge_typing,
     suspended,
 )
+from koupleless.ownership.collect import (
+    LARGE,
+    PAUSE_S,
+    collect,
+    collect_all,
+    collect_these,
+    collect_young,
+    heap_size,
+    is_of_biz,
+    length_of,
+    other_biz,
+    reach,
+)
 from koupleless.ownership.ledger import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from koupleless.biz import BizId
     from koupleless.ownership.ledger import Failure
 
 __all__ = ["Held", "PurgeReport", "Survey", "freeze_base", "purge"]
 
-EXPLAIN_BUDGET_S: Final = 0.2
+EXPLAIN_BUDGET_S: Final = 1.0
+"""How long holders are looked for, in steps that let others run; a large heap is not searched through in that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +67,12 @@ class Held:
     holders: tuple[str, ...]
     """The shortest chain found, the outermost holder first; empty if none was found in time."""
     size_bytes: int | None = None
-    """An estimate of what it keeps alive."""
+    """An estimate of what it keeps alive, but for what another module was found to keep."""
+    since_ms: int | None = None
+    """When it should have been gone, in milliseconds since the epoch."""
 
     def __str__(self) -> str:
-        return f"{self.name} held by {self.holders[0]}" if self.holders else f"{self.name} (holder not found)"
+        return f"{self.name} {_by(self)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +95,43 @@ class PurgeReport:
             return "clean"
         said = []
         if self.held:
-            modules = f"{len(self.held)} module{'s' * (len(self.held) != 1)} still alive"
-            said.append(f"{modules}: " + "; ".join(str(held) for held in self.held[:3]))
+            said.append(_in_summary(self.held))
         if self.failures:
             said.append(f"{len(self.failures)} not undone: " + "; ".join(self.failures[:3]))
         return "; ".join(said)
+
+
+def _in_summary(held: Sequence[Held]) -> str:
+    """``2 modules still alive: app, app.models held by ... (1,200 bytes since ...)``; together what one thing holds."""
+    together: dict[str, list[str]] = {}
+    for one in held:
+        together.setdefault(_by(one), []).append(one.name)
+    said = []
+    for by, names in list(together.items())[:_TOLD]:
+        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+        said.append(f"{', '.join(names[:_TOLD])}{more} {by}")
+    size = sum(one.size_bytes or 0 for one in held)
+    about = [f"{size:,} bytes"] if size else []
+    since = min((one.since_ms for one in held if one.since_ms is not None), default=None)
+    if since is not None:
+        about.append(f"since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since / 1000))}")
+    facts = f" ({' '.join(about)})" if since is not None else ""
+    return f"{len(held)} module{'s' * (len(held) != 1)} still alive: {'; '.join(said)}{facts}"
+
+
+def _by(held: Held) -> str:
+    return f"held by {held.holders[0]}" if held.holders else "(holder not found)"
+
+
+_TOLD: Final = 3
+"""How many things of a kind a summary names."""
+
+
+# --- purging ---------------------------------------------------------------------------------------------------------
+
+_one_at_a_time = threading.Lock()
+_TURN_S: Final = 5.0
+"""How long a purge waits for another one, which may hang in a finaliser of its biz."""
 
 
 def purge(survey: Survey, failures: Sequence[Failure | str] = ()) -> PurgeReport:
@@ -87,18 +142,17 @@ def purge(survey: Survey, failures: Sequence[Failure | str] = ()) -> PurgeReport
     """
     started = time.perf_counter()
     counts = dict(survey.undone)
-    with as_base():
-        survey.refresh()
-        for swept in (purge_caches(survey), interpreter.sweep(survey), libraries.sweep(survey)):
-            _add(counts, swept)
-        if not _collect(survey):
-            survey.refresh()
-            purge_typing()
-            _add(counts, purge_caches(survey, deeply=True))
-            _add(counts, interpreter.sweep_finalizers(survey))
-            gc.collect()
-        words = [str(failure) for failure in failures]
-        held = () if survey.is_gone() else _explain(survey, words)
+    words = [str(failure) for failure in failures]
+    held: tuple[Held, ...] = ()
+    # What one purge looks at, the next one would find to be held.
+    has_turn = _one_at_a_time.acquire(timeout=_TURN_S)
+    try:
+        with as_base():
+            if not _sweep_and_collect(survey, counts):
+                held = _explain(survey, words)
+    finally:
+        if has_turn:
+            _one_at_a_time.release()
     return PurgeReport(
         biz=survey.biz,
         clean=not held and not words,
@@ -109,33 +163,36 @@ def purge(survey: Survey, failures: Sequence[Failure | str] = ()) -> PurgeReport
     )
 
 
-def _collect(survey: Survey) -> bool:
-    # A biz that did not live long is young garbage, and the young generations cost next to nothing.
-    for generation in range(3):
-        if survey.is_gone():
-            return True
-        gc.collect(generation)
-    return survey.is_gone()
+def _sweep_and_collect(survey: Survey, counts: dict[str, int]) -> bool:
+    survey.refresh()
+    # What a library made for the biz may be garbage, and refer to it, once the library has let go of both.
+    reached = list(reach(survey).values())
+    for swept in (purge_caches(survey), interpreter.sweep(survey), libraries.sweep(survey)):
+        _add(counts, swept)
+    if collect(survey, reached):
+        return True
+    survey.refresh()
+    purge_typing()
+    _add(counts, purge_caches(survey, deeply=True))
+    _add(counts, interpreter.sweep_finalizers(survey))
+    # Garbage of others that refers to the biz, an exception of its last request say, is usually young.
+    return collect(survey) or (collect_young() and collect(survey)) or (collect_all() and survey.is_gone())
 
 
 def _explain(survey: Survey, failures: list[str]) -> tuple[Held, ...]:
+    since_ms = time.time_ns() // 1_000_000
+    chains: dict[str, tuple[str, ...]] = {}
+    sizes: dict[str, int] = {}
     try:
-        chains = explain(survey, budget_s=EXPLAIN_BUDGET_S)
+        chains, sizes = explain(survey, budget_s=EXPLAIN_BUDGET_S)
     except Exception as error:  # noqa: BLE001 - it looks at objects of anybody's making, and the rest of the report stands
-        chains = {}
         failures.append(f"explaining what is held: {in_words(error)}")
-    alive = survey.alive()
     fallback = next(iter(chains.values()), ())
-    things: dict[str, list[Any]] = {}
-    for name, thing in survey.survivors():
-        things.setdefault(name, []).append(thing)
-    held = []
-    ends = time.monotonic() + EXPLAIN_BUDGET_S
-    for module, names in alive.items():
-        size = _size(survey, things.pop(module, [])) if time.monotonic() < ends else None
-        whole = [module] if module in names else names
-        held += [Held(name, chains.get(module, fallback), size) for name in whole]
-    return tuple(held)
+    return tuple(
+        Held(name, chains.get(module, fallback), sizes.get(module) if index == 0 else None, since_ms)
+        for module, names in survey.alive().items()
+        for index, name in enumerate([module] if module in names else names)
+    )
 
 
 def _add(counts: dict[str, int], more: Mapping[str, int]) -> None:
@@ -145,23 +202,50 @@ def _add(counts: dict[str, int], more: Mapping[str, int]) -> None:
 
 # --- explaining ------------------------------------------------------------------------------------------------------
 
-_LEVELS: Final = 30
-_SEEN: Final = 200_000
 _CHAIN: Final = 6
 """The links of a chain that are told, the outermost ones."""
+_LISTED_S: Final = 4e-8
+"""What a search for referrers takes for each object the collector knows, with a few sought at once."""
+_SOUGHT: Final = 16
+_SEEN: Final = 100_000
+_BATCH: Final = 500
 
 
-def explain(survey: Survey, *, budget_s: float) -> dict[str, tuple[str, ...]]:
-    """For each module that something of lives: who holds it, as the shortest chain of referrers in words.
+def explain(survey: Survey, *, budget_s: float) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
+    """For modules that something of lives, who holds it, as the shortest chain of referrers in words; and their sizes.
 
-    Walks from the survivors outwards, breadth first, one pass over the heap for each step, until it meets something
-    that has a name outside the biz. Modules that are found no chain for in time are missing from the result.
+    May find that nobody does, and free it. One chain is told for all that it leads to, so few modules have one.
     """
+    ends = time.monotonic() + budget_s
     survey.refresh()
+    search = _Search(survey, ends)
     running = _running(survey)
     if running:
-        return dict.fromkeys(survey.alive(), running)
-    return _Search(survey, time.monotonic() + budget_s).run()
+        return dict.fromkeys(survey.alive(), running), search.sizes
+    heap = heap_size()
+    is_seen = False
+    if heap * _LISTED_S <= 2 * PAUSE_S:
+        chains = search.climb()
+        if chains:
+            return chains, search.sizes
+        is_seen = search.has_seen_all
+        if is_seen:
+            # No name leads here: garbage of others that refers to the biz and that the collector has not come to yet.
+            garbage = search.take()
+            del search
+            collect_these(garbage)
+            if survey.is_gone():
+                return {}, {}
+            survey.refresh()
+            search = _Search(survey, ends)
+    chains = search.descend()
+    if not chains and is_seen:
+        search.climb()
+        chains = search.unseen()
+    elif not chains:
+        name = f"something that was not found in {budget_s:g} s among about {heap:,} objects"
+        chains = dict.fromkeys(survey.alive(), (name,))
+    return chains, search.sizes
 
 
 def _running(survey: Survey) -> tuple[str, ...]:
@@ -180,107 +264,187 @@ def _running(survey: Survey) -> tuple[str, ...]:
 
 
 class _Search:
-    """One breadth-first search. It refers to what it looks at and is dropped with it at once."""
+    """Who holds what is left of a biz. It refers to what it looks at and is dropped with it at once."""
 
     def __init__(self, survey: Survey, ends: float) -> None:
+        self.sizes: dict[str, int] = {}
+        """About how many bytes are kept alive, by the module that they are reached from first."""
+        self.has_seen_all = False
+        """Whether `climb` came to an end because nothing that the collector lists refers to what it arrived at."""
         self._survey = survey
         self._ends = ends
         self._tables = {
             id(attributes(module)): name for name, module in list(sys.modules.items()) if is_a(module, types.ModuleType)
         }
-        self._seen: dict[int, Any] = {}
+        self._reached = reach(survey)
+        self._modules = {id(thing): name for name, thing in survey.survivors() if id(thing) in self._reached}
+        self._outer: dict[int, Any] = {}
+        """Holders that the biz does not reach, by address."""
         self._inner: dict[int, int] = {}
         """Holder -> what it holds, one step further in."""
+        self._entries = self._link()
 
-    def run(self) -> dict[str, tuple[str, ...]]:
-        survivors = self._survey.survivors()
-        names = {id(thing): module for module, thing in survivors}
-        frontier = list({id(thing): thing for _, thing in survivors}.values())
-        del survivors
-        self._seen = {id(thing): thing for thing in frontier}
+    def _link(self) -> list[int]:
+        """Find the way from all that is reached to what is left; returns what others refer to, the nearest first."""
+        reached, owners = self._reached, dict(self._modules)
+        uses: Counter[int] = Counter()
+        holders: dict[int, list[int]] = {}
+        counted: set[int] = set()
+        for key, thing in reached.items():
+            owner = owners.get(key, "")
+            size = sys.getsizeof(thing, 0)
+            for part in gc.get_referents(thing):
+                inner = id(part)
+                if inner in reached:
+                    uses[inner] += 1
+                    holders.setdefault(inner, []).append(key)
+                    owners.setdefault(inner, owner)
+                elif type(part) in _LEAVES and inner not in counted:
+                    counted.add(inner)
+                    size += sys.getsizeof(part, 0)
+            self.sizes[owner] = self.sizes.get(owner, 0) + size
+        thing = part = None
+        order = list(self._modules)
+        known = set(order)
+        for key in order:
+            for holder in holders.get(key, ()):
+                if holder not in known:
+                    known.add(holder)
+                    self._inner[holder] = key
+                    order.append(holder)
+        # Besides what was counted, the dictionary and the argument refer to it.
+        return [key for key in order if sys.getrefcount(reached[key]) - 2 > uses[key]]
+
+    # --- outwards: one pass over the heap for each step ---------------------------------------------------------------
+
+    def climb(self) -> dict[str, tuple[str, ...]]:
+        """Go from what is left to its referrers and theirs until something has a name: the shortest chain there is."""
+        frontier = self._entries
+        named = [key for key in frontier if self._name(self._reached[key]) is not None]
+        while frontier and not named and time.monotonic() < self._ends and len(self._outer) < _SEEN:
+            holders: list[int] = []
+            for start in range(0, len(frontier), _SOUGHT):
+                holders += self._holders_of(frontier[start : start + _SOUGHT])
+                if time.monotonic() > self._ends:
+                    return self._chains([key for key in holders if self._name(self._outer[key]) is not None])
+                time.sleep(0)  # whoever waits for the interpreter takes his turn
+            named = [key for key in holders if self._name(self._outer[key]) is not None]
+            frontier = holders
+        self.has_seen_all = not frontier
+        return self._chains(named)
+
+    def _chains(self, roots: list[int]) -> dict[str, tuple[str, ...]]:
         found: dict[str, tuple[str, ...]] = {}
-        roots: list[Any] = frontier
-        for _ in range(_LEVELS):
-            if not frontier or time.monotonic() > self._ends or len(self._seen) > _SEEN:
-                break
-            roots, frontier = frontier, []
-            for holder in self._holders_of(roots):
-                name = self._name(holder)
-                if name is None:
-                    frontier.append(holder)
-                    continue
-                found.setdefault(names[self._innermost(id(holder))], self._chain(holder, name))
-            if found:
-                break
-        if not found and not frontier:
-            # Nothing the collector lists refers to the last ones: an object that was frozen does, or C code.
-            key, chain = self._from_base() if gc.get_freeze_count() else (0, ())
-            if not chain:
-                key = id(roots[0])
-                chain = self._chain(roots[0], f"{_describe(roots[0])} that something outside Python's sight refers to")
-            found[names[self._innermost(key)]] = chain
+        for root in roots:
+            thing = self._thing(root)
+            found.setdefault(self._modules[self._innermost(root)], self._chain(thing, self._name(thing) or ""))
         return found
 
-    def _from_base(self) -> tuple[int, tuple[str, ...]]:
-        """Search the other way, from the globals of the base's modules inwards, for what that search arrived at."""
-        outer: dict[int, Any] = {}
-        todo: deque[Any] = deque(attributes(module) for module in list(sys.modules.values()))
-        known = {id(table) for table in todo} | {
-            id(self._seen),
-            id(self._inner),
-            id(self.__dict__),
-            id(outer),
-            id(todo),
-        }
-        while todo and time.monotonic() < self._ends:
-            holder = todo.popleft()
-            for part in gc.get_referents(holder):
-                key = id(part)
-                if key in self._seen:
-                    outer[key] = holder
-                    return key, self._inward(part, outer)
-                if key not in known and type(part) not in _LEAVES and not self._is_search(part):
-                    known.add(key)
-                    outer[key] = holder
-                    todo.append(part)
-        return 0, ()
-
-    def _inward(self, thing: Any, outer: dict[int, Any]) -> tuple[str, ...]:
-        inner = self._seen[id(thing)]
-        while id(thing) in outer:
-            holder = outer[id(thing)]
-            self._seen[id(holder)] = holder
-            self._inner[id(holder)] = id(thing)
-            name = self._name(holder)
-            if name is not None:
-                return self._chain(holder, name)
-            thing = holder
-        return self._chain(inner, _describe(thing))
-
-    def _holders_of(self, things: list[Any]) -> list[Any]:
-        holders: list[Any] = []
-        wanted = {id(thing) for thing in things}
-        ours = {id(self._seen), id(self._inner), id(things), id(holders), id(self.__dict__), id(self)}
+    def _holders_of(self, keys: list[int]) -> list[int]:
+        things = [self._thing(key) for key in keys]
+        wanted = set(keys)
+        ours = {id(self._reached), id(self._outer), id(things)}
+        found = []
         for holder in gc.get_referrers(*things):
             key = id(holder)
-            if key in self._seen or key in ours or self._is_search(holder):
+            if key in self._reached or key in self._outer or key in ours or _is_search(holder):
+                continue
+            if not _is_followed(holder):
                 continue
             # The arguments of the call itself: nothing refers to them but this list, this name and getrefcount.
             if type(holder) is tuple and sys.getrefcount(holder) <= 3:  # noqa: PLR2004
                 continue
             inner = next((id(part) for part in gc.get_referents(holder) if id(part) in wanted), None)
-            if inner is None:
-                continue
-            self._seen[key] = holder
-            self._inner[key] = inner
-            holders.append(holder)
-        return holders
+            if inner is not None:
+                self._outer[key] = holder
+                self._inner[key] = inner
+                found.append(key)
+        return found
 
-    @staticmethod
-    def _is_search(holder: Any) -> bool:
-        if is_a(holder, types.FrameType):
-            return bool(holder.f_code.co_filename == __file__)
-        return type(holder) in (_LIST_ITERATOR, _DICT_ITERATOR)
+    def take(self) -> list[Any]:
+        """All that this search has looked at, which it lets go of."""
+        taken = [*self._reached.values(), *self._outer.values()]
+        self._reached.clear()
+        self._outer.clear()
+        return taken
+
+    def unseen(self) -> dict[str, tuple[str, ...]]:
+        """What to say where nothing the collector lists refers to what is left: C code does, or a running frame."""
+        for key, thing in [*self._outer.items(), *((key, self._reached[key]) for key in self._entries)]:
+            if type(thing) is dict and "__builtins__" in thing and not is_of_biz(self._survey, thing):
+                return {
+                    self._modules[self._innermost(key)]: self._chain(thing, self._global(thing, "outside sys.modules"))
+                }
+        for key in self._entries:
+            thing = self._reached[key]
+            name = f"{_describe(thing)} that something outside Python's sight refers to"
+            return {self._modules[self._innermost(key)]: self._chain(thing, name)}
+        return {}
+
+    # --- inwards: in small steps, as far as the time goes -------------------------------------------------------------
+
+    def descend(self) -> dict[str, tuple[str, ...]]:
+        """Go from the globals of the base's modules inwards until something refers to what is left.
+
+        Finds the shortest way, also through what is frozen, if the time is enough; large containers come last.
+        """
+        targets = set(self._modules) | self._inner.keys()
+        level: list[Any] = [table for module in list(sys.modules.values()) if type(table := attributes(module)) is dict]
+        level = [table for table in level if id(table) not in self._reached]
+        levels: list[list[Any]] = []
+        large: list[Any] = []
+        known = {id(table) for table in level} | {id(levels), id(large), id(self._reached), id(self._outer)}
+        while level:
+            levels.append(level)
+            fresh: list[Any] = []
+            for start in range(0, len(level), _BATCH):
+                batch = level[start : start + _BATCH]
+                parts = {id(part): part for part in filter(_is_followed, gc.get_referents(*batch))}
+                hit = next(iter(targets & parts.keys()), None)
+                if hit is not None:
+                    return self._found(hit, parts[hit], levels)
+                if time.monotonic() > self._ends:
+                    return {}
+                new = parts.keys() - known
+                known |= new
+                fresh += [parts[key] for key in new]
+            large += [thing for thing in fresh if length_of(thing) > LARGE]
+            level = [thing for thing in fresh if length_of(thing) <= LARGE and not _is_search(thing)]
+        return self._look_into(large, targets, levels)
+
+    def _look_into(self, large: list[Any], targets: set[int], levels: list[list[Any]]) -> dict[str, tuple[str, ...]]:
+        for thing in large:
+            for piece in _slices(thing):
+                if time.monotonic() > self._ends:
+                    return {}
+                things = list(filter(_is_followed, piece))
+                parts = {id(part): part for part in things}
+                parts.update((id(part), part) for part in gc.get_referents(*things))
+                hit = next(iter(targets & parts.keys()), None)
+                if hit is not None:
+                    path = [[thing], things] if any(id(part) == hit for part in things) else [[thing], things, things]
+                    return self._found(hit, parts[hit], [*levels, *path[:-1]])
+        return {}
+
+    def _found(self, key: int, thing: Any, levels: list[list[Any]]) -> dict[str, tuple[str, ...]]:
+        """The chain through ``levels``, of which the outermost is the first, to something that is reached."""
+        inner = thing
+        roots = []
+        for level in reversed(levels):
+            holder = next((one for one in level if any(part is inner for part in gc.get_referents(one))), None)
+            if holder is None:  # it was reached from further out than the level before
+                continue
+            self._outer[id(holder)] = holder
+            self._inner[id(holder)] = id(inner)
+            roots.append(id(holder))
+            inner = holder
+        named = next((root for root in roots if self._name(self._outer[root]) is not None), None)
+        return self._chains([key if named is None else named])
+
+    # --- in words ----------------------------------------------------------------------------------------------------
+
+    def _thing(self, key: int) -> Any:
+        return self._reached[key] if key in self._reached else self._outer[key]
 
     def _innermost(self, key: int) -> int:
         while key in self._inner:
@@ -290,7 +454,7 @@ class _Search:
     def _chain(self, root: Any, name: str) -> tuple[str, ...]:
         path = [root]
         while (key := self._inner.get(id(path[-1]))) is not None:
-            path.append(self._seen[key])
+            path.append(self._thing(key))
         links = [name]
         for index, thing in enumerate(path[1:], 1):
             if type(thing) is dict and (attributes(path[index - 1]) is thing or self._survey.owns_globals(thing)):
@@ -304,12 +468,13 @@ class _Search:
             return self._name_of_table(holder)
         if self._survey.owns(holder):
             return None
-        if is_a(holder, _LRU_CACHE):
-            return f"functools.lru_cache of {_dotted(holder)} {self._side(holder)}"
+        if is_a(holder, LRU_CACHE):
+            where = "in the base" if is_findable(holder) else self._where(holder)
+            return f"functools.lru_cache of {_dotted(holder)}{where and ' '}{where}"
         if is_a(holder, types.FunctionType) and is_findable(holder):
-            return f"function {_dotted(holder)} {self._side(holder)}"
+            return f"function {_dotted(holder)} in the base"
         if is_a(holder, type) and is_findable(holder):
-            return f"class {_dotted(holder)} {self._side(holder)}"
+            return f"class {_dotted(holder)} in the base"
         if is_a(holder, threading.Thread) and holder.is_alive():
             return f"thread {holder.name!r}"
         return None
@@ -317,27 +482,52 @@ class _Search:
     def _name_of_table(self, table: dict[Any, Any]) -> str | None:
         if table is sys.modules:
             return "sys.modules"
-        name = self._tables.get(id(table))
-        if name is None and ("__builtins__" not in table or self._survey.owns_globals(table)):
-            return None
-        inner = self._inner[id(table)]
+        if id(table) in self._tables:
+            return self._global(table, "in the base")
+        # Of code that was executed, or generated, elsewhere: it is on the way.
+        biz = other_biz(self._survey, table) if "__builtins__" in table else None
+        return None if biz is None else self._global(table, f"in {biz}")
+
+    def _global(self, table: dict[Any, Any], where: str) -> str:
+        inner = self._inner.get(id(table))
         key = next((key for key, value in table.copy().items() if id(value) == inner), "?")
-        if name is None:
-            return f"global {table.get('__name__')}.{key} in another biz"
-        return f"global {name}.{key} in the base"
+        return f"global {self._tables.get(id(table)) or table.get('__name__', '?')}.{key} {where}"
 
-    @staticmethod
-    def _side(thing: Any) -> str:
-        module = sys.modules.get(getattr(thing, "__module__", None) or "")
-        table = getattr(getattr(thing, "__wrapped__", thing), "__globals__", None)
-        is_base = module is not None and (table is None or table is attributes(module))
-        return "in the base" if is_base else "in another biz"
+    def _where(self, cache: Any) -> str:
+        table = getattr(getattr(cache, "__wrapped__", None), "__globals__", None)
+        return "" if table is None else self._side(table)
+
+    def _side(self, table: dict[Any, Any]) -> str:
+        if id(table) in self._tables:
+            return "in the base"
+        biz = other_biz(self._survey, table)
+        return "" if biz is None else f"in {biz}"
 
 
-_LRU_CACHE: Final = type(functools.lru_cache(maxsize=1)(lambda: None))
-_LIST_ITERATOR: Final[type] = type(iter([]))
-_DICT_ITERATOR: Final[type] = type(iter({}))
-_LEAVES: Final = frozenset({int, str, bytes, float, bool, type(None), types.CodeType, types.ModuleType})
+def _is_followed(thing: Any) -> bool:
+    # A module is not asked what it refers to: _asyncio of 3.12 answers with freed objects of its, which ends badly.
+    return gc.is_tracked(thing) and not is_a(thing, types.ModuleType)
+
+
+def _is_search(holder: Any) -> bool:
+    if is_a(holder, types.FrameType):
+        return bool(holder.f_code.co_filename in _FILES)
+    return type(holder) in _ITERATORS
+
+
+def _slices(thing: Any) -> Iterator[list[Any]]:
+    """What a large container holds, in pieces; ends early if it changes meanwhile."""
+    parts = iter(thing.values() if is_a(thing, dict) else thing)
+    with contextlib.suppress(RuntimeError):
+        while piece := list(itertools.islice(parts, LARGE)):
+            yield piece
+
+
+_FILES: Final = frozenset({__file__, reach.__code__.co_filename})
+_ITERATORS: Final[frozenset[type]] = frozenset(
+    {type(iter([])), type(iter({})), type(iter({}.items())), type(iter({}.values()))}
+)
+_LEAVES: Final = frozenset({int, str, bytes, float, complex, types.CodeType})
 
 
 def _dotted(thing: Any) -> str:
@@ -369,25 +559,3 @@ def _place(thing: Any, inner: Sequence[Any]) -> str:
             if value is target and isinstance(key, str):
                 return f"item {key!r} of " if table is thing else f"attribute {key} of "
     return ""
-
-
-# --- how much is kept ------------------------------------------------------------------------------------------------
-
-_SIZED: Final = 20_000
-"""Objects that are added up, at most."""
-
-
-def _size(survey: Survey, things: list[Any]) -> int:
-    """About how many bytes these keep alive: what they reach without passing through modules and classes of others."""
-    seen = {id(thing) for thing in things}
-    total = 0
-    while things and len(seen) < _SIZED:
-        thing = things.pop()
-        total += sys.getsizeof(thing, 0)
-        for part in gc.get_referents(thing):
-            is_foreign = (is_a(part, type) or is_a(part, types.ModuleType)) and not survey.owns(part)
-            is_foreign = is_foreign or (type(part) is dict and "__builtins__" in part and not survey.owns(part))
-            if not is_foreign and id(part) not in seen:
-                seen.add(id(part))
-                things.append(part)
-    return total

@@ -1,0 +1,292 @@
+"""Collect what one biz left behind, at a cost that follows the size of the biz and not that of the heap.
+
+The collector frees a cycle if no object outside the generation it looks at refers to it. So all that the biz reaches is
+moved into the youngest generation, wherever it was, and that one alone is collected: CPython's own collector decides,
+as always, what is garbage, and finalisers and weak reference callbacks run as always, but it looks at a few hundred
+objects where a full collection looks at all (0.1 s for each million, in which nothing else runs).
+
+Moving an object is two calls of C, ``PyObject_GC_UnTrack`` and ``PyObject_GC_Track``. In between nothing else may touch
+it, so all are moved within one call that no other thread and no collection interrupts.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+import operator
+import sys
+import sysconfig
+import time
+import types
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import Scope
+from koupleless.ownership.caches import LRU_CACHE, allocated_since_freeze, attributes, is_a, is_findable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from koupleless.ownership.caches import Survey
+
+PAUSE_S: Final = 0.008
+"""What one uninterruptible look at the heap may take, about: requests wait as long."""
+
+_COLLECTED_S: Final = 1.2e-7
+"""What a full collection takes for each object the collector knows (110 to 150 ns on 3.11 to 3.13)."""
+
+_BLOCKS_EACH: Final = 2.5
+"""Blocks of memory for each object the collector knows: 2.5 in a heap of small lists, 4 after importing FastAPI."""
+
+_BATCH: Final = 1_000
+_FEW: Final = 5_000
+"""Up to here it is cheaper to move an object of the base too than to find out which ones its globals are."""
+_MOST: Final = 3_000_000
+LARGE: Final = 10_000
+"""The length from which containers are entered only if nothing but the biz refers to them."""
+_CROWD: Final = 50_000
+"""A youngest generation beyond this is that of a process whose collector is, or was, switched off."""
+_CALL: Final[Callable[[Any], object]] = operator.call
+_ROUNDS: Final = 3
+_TRIES: Final = 20
+
+
+def heap_size() -> int:
+    """About how many objects a full collection looks at, more rather than less. Asked in less than a millisecond."""
+    blocks = allocated_since_freeze()
+    return sys.maxsize if blocks is None else int(blocks / _BLOCKS_EACH)
+
+
+def collect_all() -> bool:
+    """Collect the whole heap if that is too short for requests to notice; returns whether it was."""
+    is_short = heap_size() * _COLLECTED_S <= PAUSE_S
+    if is_short:
+        gc.collect()
+    return is_short
+
+
+def collect_young() -> bool:
+    """Collect what was made in the last minutes, give or take; returns whether that is known to be short."""
+    is_short = gc.isenabled() and gc.get_count()[0] <= _CROWD
+    if is_short:
+        gc.collect(1)
+    return is_short
+
+
+def collect(survey: Survey, also: list[Any] | None = None) -> bool:
+    """Free what of the biz nothing outside it holds; returns whether nothing of it lives any more.
+
+    ``also`` is what the biz reached before it was taken out of registries; it is emptied.
+    Runs finalisers of the biz. Called by a thread that holds nothing of the biz. On an interpreter whose collector is
+    not known here, all is collected.
+    """
+    left = len(survey.survivors())
+    for _ in range(_ROUNDS):
+        if left == 0:
+            break
+        things = {id(thing): thing for thing in also or ()} | reach(survey)
+        if also:
+            also.clear()
+        doomed = list(things.values())
+        things.clear()
+        collect_these(doomed)
+        before, left = left, len(survey.survivors())
+        if left == before:
+            break
+    return left == 0
+
+
+def collect_these(things: list[Any]) -> None:
+    """Collect among ``things`` and what was made lately, and nothing else. Empties the list, which is the only one."""
+    movers = _movers()
+    if movers is None:
+        things.clear()
+        gc.collect()
+        return
+    untrack, track = movers
+    known: list[Any] = []
+    before = _collections()
+    was_enabled = gc.isenabled()
+    # What a switched-off collector left lying would all be looked at: out of the way with it, which takes no time.
+    is_crowded = gc.get_count()[0] > _CROWD
+    steps: Iterable[object] = itertools.chain(
+        map(_CALL, (gc.disable, gc.freeze) if is_crowded else (gc.disable,)),
+        map(known.append, filter(gc.is_tracked, things)),
+        map(untrack, map(id, known)),
+        map(track, map(id, known)),
+        map(_CALL, (things.clear, known.clear, functools.partial(gc.collect, 0))),
+    )
+    try:
+        deque(steps, maxlen=0)
+        for _ in range(_TRIES):
+            if _collections() != before:
+                break
+            time.sleep(0.01)  # another thread is in the middle of a collection, in code of a finaliser
+            gc.collect(0)
+    finally:
+        if is_crowded:
+            gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
+def _collections() -> int:
+    count: int = gc.get_stats()[0]["collections"]
+    return count
+
+
+@functools.cache
+def _movers() -> tuple[Callable[[int], None], Callable[[int], None]] | None:
+    if (
+        sys.implementation.name != "cpython"
+        or sys.version_info >= (3, 14)
+        or sysconfig.get_config_var("Py_GIL_DISABLED")
+    ):
+        return None
+    try:
+        import ctypes  # noqa: PLC0415 - a Python may be built without it
+    except ImportError:
+        return None
+    # Keeps the interpreter lock, and takes addresses: of an object ctypes would ask the class, which may be code.
+    call = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
+    return call(("PyObject_GC_UnTrack", ctypes.pythonapi)), call(("PyObject_GC_Track", ctypes.pythonapi))
+
+
+# --- what a biz reaches ----------------------------------------------------------------------------------------------
+
+
+def reach(survey: Survey) -> dict[int, Any]:
+    """All that what is left of a biz refers to, by address, the nearest first, without what is the base's.
+
+    A few objects of the base are among it, if nothing tells that they are. The caller drops it soon.
+    """
+    reached = _Reach(survey, few=_FEW).walk()
+    if reached is None:
+        reached = _Reach(survey, few=0).walk()
+    return reached or {}
+
+
+class _Reach:
+    """One walk. It refers to what it looks at and is dropped with it."""
+
+    def __init__(self, survey: Survey, *, few: int) -> None:
+        self._survey = survey
+        self._few = few
+        modules = list(sys.modules.values())
+        tables = [attributes(module) for module in modules]
+        self._tables = {id(table) for table in tables}
+        self._globals: set[int] = set()
+        if few == 0:
+            for table in tables:
+                if type(table) is dict:
+                    self._globals.update(map(id, list(table.values())))
+        self._reached: dict[int, Any] = {}
+        self._foreign: dict[int, Any] = {}
+        self._large: dict[int, Any] = {}
+
+    def walk(self) -> dict[int, Any] | None:
+        """See `reach`; ``None`` if it turned out to be more than a few objects."""
+        self._reached = {id(thing): thing for _, thing in self._survey.survivors()}
+        todo = deque(self._reached.values())
+        while todo:
+            while todo:
+                batch = [todo.popleft() for _ in range(min(len(todo), _BATCH))]
+                todo.extend(self._enter(gc.get_referents(*batch)))
+                if self._few and len(self._reached) > self._few:
+                    return None
+                if len(self._reached) > _MOST:
+                    return self._reached
+            del batch
+            todo.extend(self._enter_large())
+        return self._reached
+
+    def _enter(self, parts: list[Any]) -> list[Any]:
+        reached, foreign, entered = self._reached, self._foreign, []
+        for part in filter(gc.is_tracked, parts):
+            key = id(part)
+            if key in reached or key in foreign:
+                continue
+            if not self._is_reached(part):
+                foreign[key] = part
+            elif length_of(part) > LARGE and not self._survey.owns(part):
+                self._large[key] = part
+            else:
+                reached[key] = part
+                entered.append(part)
+        return entered
+
+    def _is_reached(self, thing: Any) -> bool:
+        kind = type(thing)
+        if kind is types.FunctionType or kind is LRU_CACHE:
+            return self._survey.owns(thing) or not is_findable(thing)
+        if issubclass(kind, type):
+            return self._survey.owns_class(thing) or not is_findable(thing)
+        if issubclass(kind, types.ModuleType):
+            return self._survey.owns(thing)
+        if kind is dict:
+            if id(thing) in self._tables:
+                return False
+            if "__builtins__" in thing:
+                return other_biz(self._survey, thing) is None
+        return id(thing) not in self._globals or self._survey.owns(thing)
+
+    def _enter_large(self) -> list[Any]:
+        """The large containers that nothing else refers to: of the others, looking at them alone takes too long."""
+        if not self._large:
+            return []
+        uses: Counter[int] = Counter()
+        things = list(self._reached.values())
+        for start in range(0, len(things), _BATCH):
+            uses.update(key for key in map(id, gc.get_referents(*things[start : start + _BATCH])) if key in self._large)
+        entered = []
+        for key in list(self._large):
+            thing = self._large[key]
+            # The dictionary, the name and the argument are three.
+            if sys.getrefcount(thing) - 3 <= uses[key]:
+                self._reached[key] = self._large.pop(key)
+                entered.append(thing)
+        return entered
+
+
+def is_of_biz(survey: Survey, table: dict[str, Any]) -> bool:
+    """Whether globals are those of one of the biz's modules, or of code that the biz ran in a dictionary of its own."""
+    return survey.owns_globals(table) or survey.owns_globals(_builtins_of(table))
+
+
+def other_biz(survey: Survey, table: dict[str, Any]) -> str | None:
+    """``biz shop:1.0`` if globals belong to that other one; ``None`` if they do not.
+
+    Every biz has a ``builtins`` module of its own, which leads its code, wherever that runs, to its modules.
+    """
+    own = _builtins_of(table)
+    if type(own) is not dict or own is _BUILTINS or "__import__" not in own or is_of_biz(survey, table):
+        return None
+    for cell in getattr(own["__import__"], "__closure__", None) or ():
+        try:
+            scope = getattr(cell.cell_contents, "scope", None)
+        except ValueError:
+            continue
+        if type(scope) is Scope:
+            return f"biz {scope.biz}"
+    return "another biz"
+
+
+def _builtins_of(table: dict[str, Any]) -> Any:
+    own = table.get("__builtins__")
+    return attributes(own) if is_a(own, types.ModuleType) else own
+
+
+_BUILTINS: Final[dict[str, Any]] = vars(sys.modules["builtins"])
+
+
+def length_of(thing: Any) -> int:
+    """The length of a container of Python's own, as such: not what a subclass says of itself; 0 for anything else."""
+    length = _LENGTHS.get(type(thing))
+    if length is None and issubclass(type(thing), _CONTAINERS):
+        length = next(_LENGTHS[kind] for kind in _CONTAINERS if issubclass(type(thing), kind))
+    return 0 if length is None else length(thing)
+
+
+_CONTAINERS: Final = (dict, list, tuple, set, frozenset, deque)
+_LENGTHS: Final[dict[type, Callable[[Any], int]]] = {kind: kind.__len__ for kind in _CONTAINERS}

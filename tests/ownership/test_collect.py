@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import functools
+import gc
+import subprocess
+import sys
+import textwrap
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from koupleless.ownership import caches
+from koupleless.ownership.caches import Survey, shared_caches
+from koupleless.ownership.collect import collect_these, reach
+
+if TYPE_CHECKING:
+    import pytest
+    from tests.ownership.conftest import MakeModule, TinyBiz
+
+
+class Node:
+    """Something that a cycle is made of and that can be watched."""
+
+    other: Any
+
+
+def make_cycle() -> tuple[list[Any], weakref.ref[Node]]:
+    one, two = Node(), Node()
+    one.other, two.other = two, one
+    return [one, two, one.__dict__, two.__dict__], weakref.ref(one)
+
+
+def test_a_cycle_is_collected_alone_wherever_it_is() -> None:
+    things, reference = make_cycle()
+    bystanders, bystander = make_cycle()
+    gc.collect()
+    bystanders.clear()
+    collect_these(things)
+    assert reference() is None
+    assert bystander() is not None  # old garbage, which this was no collection of
+    assert things == []
+
+
+def test_what_something_else_refers_to_lives() -> None:
+    things, reference = make_cycle()
+    kept = things[1]
+    collect_these(things)
+    assert reference() is kept.other
+
+
+def test_finalisers_and_callbacks_run() -> None:
+    told = []
+
+    class Last(Node):
+        def __del__(self) -> None:
+            told.append("finalised")
+
+    last = Last()
+    last.other = last
+    watch = weakref.ref(last, lambda _: told.append("called back"))
+    things = [last, last.__dict__]
+    del last
+    gc.collect(0)
+    collect_these(things)
+    assert watch() is None
+    assert sorted(told) == ["called back", "finalised"]
+
+
+def test_the_collector_stays_on_or_off_as_it_was() -> None:
+    collect_these(make_cycle()[0])
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        collect_these(make_cycle()[0])
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_no_class_is_asked_what_it_is() -> None:
+    class Lazy:
+        @property
+        def __class__(self) -> Any:
+            raise AssertionError("woken")
+
+        @__class__.setter
+        def __class__(self, kind: Any) -> None: ...
+
+    collect_these([Lazy()])
+
+
+def test_what_is_frozen_and_what_a_switched_off_collector_left_is_in_nobody_s_way() -> None:
+    # In a process of its own: what is frozen here would stay so for all tests.
+    code = """
+        import gc, weakref
+        from koupleless.ownership.collect import collect_these
+
+        class Node: pass
+
+        def make():
+            node = Node()
+            node.me = node
+            return [node, node.__dict__], weakref.ref(node)
+
+        frozen, reference = make()
+        gc.freeze()
+        collect_these(frozen)
+        print(reference())
+
+        gc.disable()
+        left = [[] for _ in range(100_000)]
+        young, reference = make()
+        collect_these(young)
+        print(reference(), gc.isenabled(), gc.get_freeze_count(), len(gc.get_objects()) > 100_000)
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.stdout.splitlines() == ["None", "None False 0 True"], result.stderr
+
+
+# --- what a biz reaches ----------------------------------------------------------------------------------------------
+
+
+def survey_of(biz: TinyBiz) -> Survey:
+    return Survey(biz.scope, biz.modules)
+
+
+def test_what_is_the_base_s_is_not_reached(biz: TinyBiz, base_module: MakeModule) -> None:
+    shop = base_module("shop_stock", "stock = [[number] for number in range(20_000)]\ndef sell(): return stock\n")
+    biz.run("mine = [reach]", stock=shop.stock, sell=shop.sell, gc=gc, shop=shop)
+    reached = reach(survey_of(biz))
+    assert id(shop.stock) not in reached
+    assert id(shop.sell) not in reached
+    assert id(shop.__dict__) not in reached
+    assert len(reached) < 200
+
+
+def test_a_large_container_of_the_biz_alone_is_reached_and_collected(biz: TinyBiz) -> None:
+    module = biz.run("class Own(K): pass\nmine = {number: Own() for number in range(20_000)}")
+    reference = weakref.ref(module.mine[19_999])
+    key = id(module.mine)
+    reached = reach(survey_of(biz))
+    assert key in reached
+    del module, reached
+    report = biz.leave()
+    assert report.clean, report.summary()
+    assert reference() is None
+
+
+def test_objects_of_the_base_are_told_apart_where_a_biz_reaches_many(biz: TinyBiz, base_module: MakeModule) -> None:
+    module = base_module("shop_tree", "tree = [[[] for _ in range(90)] for _ in range(90)]\n")
+    biz.run("mine = [reach]", tree=module.tree)
+    assert id(module.tree) not in reach(survey_of(biz))
+
+
+# --- the caches of a heap that is too large to be listed -----------------------------------------------------------
+
+
+CACHES = """
+import functools
+
+@functools.lru_cache
+def plain(): ...
+
+class Shop:
+    @functools.cache
+    def method(self): ...
+
+    @staticmethod
+    @functools.lru_cache
+    def static(): ...
+
+    @property
+    @functools.lru_cache
+    def shown(self): ...
+
+_caches = {"one": functools.lru_cache(lambda: None)}
+
+@functools.singledispatch
+def show(thing): ...
+
+def make():
+    cached = functools.lru_cache(lambda: None)
+    def outer():
+        return cached()
+    return outer, cached
+
+hidden, cached = make()
+"""
+
+
+def test_caches_made_before_the_first_biz_are_found_from_globals(
+    base_module: MakeModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caches, "_SCANNED", 0)
+    monkeypatch.setattr(caches, "_is_searched", False)
+    module: Any = base_module("shop_caches", CACHES)
+    made = [
+        module.plain,
+        module.Shop.method,
+        module.Shop.static,
+        vars(module.Shop)["shown"].fget,
+        module._caches["one"],
+        module.show.register,
+        module.cached,
+    ]
+    del module.cached
+    caches._known.clear()
+    found = {id(cache) for cache in shared_caches()}
+    assert [id(cache) in found for cache in made] == [True] * len(made)
+
+
+def test_caches_made_since_are_noted_wherever_they_are() -> None:
+    shared_caches()
+    hidden = [functools.lru_cache(lambda: None)]
+    assert any(cache is hidden[0] for cache in shared_caches())
+
+
+def test_a_cache_is_not_kept_alive() -> None:
+    reference = weakref.ref(functools.lru_cache(lambda: None))
+    gc.collect()
+    assert reference() is None

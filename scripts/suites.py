@@ -1,0 +1,118 @@
+"""Fetches the suites that suites.toml names, runs each alone and inside a module, and prints what differs.
+
+``python suites.py [--write FILE] [NAME...]``; the exit status is 1 if a test differs that is not known to.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+
+from koupleless.errors import KouplelessError
+from koupleless.suite.run import PYTEST, Comparison, Suite, compare_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SUITES = Path(__file__).with_name("suites.toml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """One table of the file."""
+
+    source: str
+    requirements: tuple[str, ...] = ()
+    program: str = PYTEST
+    arguments: tuple[str, ...] = ()
+    differ: Mapping[str, str] = field(default_factory=dict)
+
+
+def read() -> dict[str, Named]:
+    """All suites, by name."""
+    document = tomllib.loads(SUITES.read_text(encoding="utf-8"))
+    return {
+        name: Named(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+        for name, table in document.items()
+    }
+
+
+def fetch(source: str, into: Path) -> Path:
+    """The tree of a source distribution."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", into]
+    subprocess.run([*command, source], check=True)  # noqa: S603 - the interpreter's own pip
+    archive = next(into.glob("*.tar.gz"))
+    with tarfile.open(archive) as opened:
+        opened.extractall(into, filter="data")
+    return into / archive.name.removesuffix(".tar.gz")
+
+
+def run(suite: Named) -> Comparison:
+    """Both runs of one suite."""
+    with tempfile.TemporaryDirectory(prefix="suite-") as directory:
+        tree = fetch(suite.source, Path(directory))
+        quiet = ("-q",) if suite.program == PYTEST else ()
+        wanted = Suite(
+            tree=tree, requirements=suite.requirements, program=suite.program, arguments=(*suite.arguments, *quiet)
+        )
+        return compare_runs(wanted, say=lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def main(arguments: list[str]) -> int:
+    """Run the named suites, or all; print a table."""
+    suites = read()
+    target = None
+    if arguments[:1] == ["--write"]:
+        target, arguments = Path(arguments[1]), arguments[2:]
+    rows, is_failed = [], False
+    for name in arguments or suites:
+        suite = suites[name]
+        requirement = Requirement(suite.source)
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            print(f"{name}: not for this Python")
+            continue
+        begin = time.monotonic()
+        try:
+            found = run(suite)
+        except (KouplelessError, subprocess.CalledProcessError) as error:
+            rows.append((str(requirement.name), str(requirement.specifier), "-", "-", f"did not run: {error}"))
+            is_failed = True
+            continue
+        new = [each for each in found.differences if each.test not in suite.differ]
+        is_failed = is_failed or bool(new)
+        for difference in new:
+            print(difference.as_text())
+        known = "; ".join(f"`{each.test}` {suite.differ[each.test]}" for each in found.differences if each not in new)
+        verdict = f"{len(new)} differ" if new else known or "none"
+        version = str(requirement.specifier).removeprefix("==")
+        rows.append((requirement.name, version, found.alone.as_text(), found.inside.as_text(), verdict))
+        print(
+            f"{name}: {len(new)} of {len(found.alone.tests)} tests differ ({time.monotonic() - begin:.0f} s)",
+            flush=True,
+        )
+    python = ".".join(map(str, sys.version_info[:2]))
+    table = [
+        f"| suite | version | alone (CPython {python}) | inside a module | tests that differ |",
+        "|---|---|---|---|---|",
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]
+    text = "\n".join(table) + "\n"
+    print(text)
+    if target is not None:
+        target.write_text(
+            "# Suites of others, alone and inside a module\n\nMade by `scripts/suites --write`.\n\n" + text
+        )
+    return 1 if is_failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

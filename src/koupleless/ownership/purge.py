@@ -174,7 +174,10 @@ def _sweep_and_collect(survey: Survey, counts: dict[str, int]) -> bool:
     survey.refresh()
     purge_typing()
     _add(counts, purge_caches(survey, deeply=True))
-    _add(counts, interpreter.sweep_finalizers(survey))
+    if collect(survey):
+        return True
+    survey.refresh()
+    _add(counts, interpreter.sweep_finalizers(survey))  # looks through all that the base has: the longest of these
     # Garbage of others that refers to the biz, an exception of its last request say, is usually young.
     return collect(survey) or (collect_young() and collect(survey)) or (collect_all() and survey.is_gone())
 

@@ -15,6 +15,7 @@ import threading
 import weakref
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,7 +26,8 @@ from koupleless.errors import ModuleRefused
 from koupleless.isolation import extensions
 from koupleless.isolation.distributions import index_of
 from koupleless.isolation.extensions import is_compiled, shelf
-from koupleless.isolation.interpreter import REAL, withheld, withholding
+from koupleless.isolation.imports import install_hooks, remove_hooks
+from koupleless.isolation.interpreter import REAL, initialising, withheld, withholding
 from koupleless.isolation.linker import Linker
 from koupleless.isolation.namespace import Namespace, UnitFinder
 from koupleless.isolation.policy import Policy
@@ -180,16 +182,44 @@ def test_a_compiled_module_that_refers_to_its_package_is_made_anew_for_each_life
 
 
 @pytest.mark.parametrize("multi", [True, False])
-def test_compiled_code_finds_what_it_imports_in_the_interpreters_table_while_it_is_initialised(
-    compile_native, put, biz, multi
+@pytest.mark.parametrize("in_base", [{}, {"based_app/__init__.py": "", "based_app/part.py": "value = 'base'"}])
+def test_compiled_code_finds_what_it_imports_in_the_interpreters_table_while_it_is_initialised(  # noqa: PLR0917
+    compile_native, put, biz, base, multi, in_base
 ):
-    compiled = compile_native(flavour="looking", sibling="app.part", multi=multi)
-    namespace = biz({}, put(compiled, {"app/__init__.py": "", "app/part.py": "value = 1"}, at="app/native"))
-    before = set(REAL)
-    native = namespace.import_module("app.native")
-    assert native.sibling is namespace.import_module("app.part")
+    base({"based_unrelated.py": "", **in_base})
+    for name in in_base:
+        importlib.import_module(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    compiled = compile_native(flavour=f"looking{len(in_base)}", sibling="based_app.part", multi=multi)
+    files = {"based_app/__init__.py": "", "based_app/part.py": "value = 'own'"}
+    namespace = biz({}, put(compiled, files, at="based_app/native"))
+    before = dict(REAL)
+    native = namespace.import_module("based_app.native")
+    assert native.sibling is namespace.import_module("based_app.part")
+    assert native.sibling.value == "own"
     assert native.is_in_table
-    assert set(REAL) == before
+    assert {**withheld_modules(), **REAL} == before
+
+
+def withheld_modules():
+    return {name: module for name, (module, _) in withheld.items()}
+
+
+def test_an_import_by_the_base_means_the_bases_module_while_another_is_in_the_table(base):
+    base({"based_pair/__init__.py": "", "based_pair/part.py": "who = 'base'"})
+    of_base = importlib.import_module("based_pair.part")
+    other = ModuleType("based_pair"), ModuleType("based_pair.part")
+    install_hooks()
+    try:
+        with initialising(object(), {"based_pair": other[0], "based_pair.part": other[1]}, {"based_pair"}):
+            assert REAL["based_pair.part"] is other[1]
+            statement: dict[str, Any] = {"__name__": "based_user", "__builtins__": builtins}
+            exec("import based_pair.part as part\nfrom based_pair import part as again", statement)
+            assert statement["part"] is statement["again"] is of_base
+            assert sys.modules["based_pair.part"] is of_base
+            assert importlib.import_module("based_pair.part") is of_base
+        assert REAL["based_pair.part"] is of_base
+    finally:
+        remove_hooks()
 
 
 def test_different_contents_live_side_by_side(compile_native, put, biz):

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from koupleless.biz import BizId
 from koupleless.context import Scope
 from koupleless.errors import ModuleRefused
-from koupleless.isolation.interpreter import REAL, all_of_base, initialising, keep_apart, restorer
+from koupleless.isolation.interpreter import REAL, all_of_base, exposed, initialising, keep_apart, restorer
 from koupleless.isolation.linker import Linker, Locator
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class KeptExtensionLoader(ExtensionFileLoader):
         assert self._linker is not None
         with contextlib.nullcontext(self.path) if self._is_first else _kept.copy(self.path) as path:
             own = ModuleSpec(spec.name, self, origin=path)
-            with _without_others(self._linker, spec.name, self._parts):
+            with _without_others(self._linker, spec.name, self.path, self._parts):
                 # The second argument is not used, but freed with the call, before any other thread can run.
                 module = _imp.create_dynamic(own, restorer(spec.name))
         module.__file__ = self.path
@@ -166,7 +166,7 @@ class KeptExtensionLoader(ExtensionFileLoader):
         linker, self._linker = self._linker, None  # the module may outlive its owner, and its loader with it
         if linker is None:  # reloaded, which does nothing to compiled modules
             return
-        with _without_others(linker, self.name, self._parts):
+        with _without_others(linker, self.name, self.path, self._parts):
             restore = restorer(self.name)
             try:
                 _imp.exec_dynamic(module)
@@ -180,24 +180,44 @@ class KeptExtensionLoader(ExtensionFileLoader):
 
 
 @contextlib.contextmanager
-def _without_others(linker: Linker, name: str, parts: dict[str, ModuleType]) -> Iterator[None]:
+def _without_others(linker: Linker, name: str, path: str, parts: dict[str, ModuleType]) -> Iterator[None]:
     """The interpreter's table, without what the base has of the owner's packages, for a module to be initialised.
 
-    Submodules that the module enters there itself, as pybind11 does, are the owner's, and noted in ``parts``. A unit
-    is used as long as the process lives, and its compiled code may import at any time: the base's copies stay out of
-    its sight for good.
+    Modules of the same installation that it enters there itself are the owner's: submodules that it makes, as pybind11
+    does, which are noted in ``parts``, and others that are compiled together with it, as mypyc does. A unit is used as
+    long as the process lives, and its compiled code may import at any time: the base's copies stay out of its sight for
+    good.
     """
     if linker.claims:
         keep_apart(linker.claims)
-    prefix = f"{name}."
-    with initialising(linker.table.copy(), linker.contested()):
+    prefix, root = f"{name}.", os.path.join(_root(path, name), "")  # noqa: PTH118 - for startswith
+    with initialising(linker, linker.table.copy(), linker.contested()) as is_outermost:
         try:
             yield
         finally:
-            entered = [part for part in REAL.copy() if part.startswith(prefix)]
-            for part in [part for part in entered if linker.table.get(part) is not REAL[part]]:
-                module = linker.table[part] = REAL.pop(part)
-                parts.setdefault(part.removeprefix(name), module)
+            for entered, module in REAL.copy().items():
+                if entered in exposed or linker.table.get(entered) is module:
+                    continue
+                if entered.startswith(prefix):
+                    parts.setdefault(entered.removeprefix(name), module)
+                elif entered == name or not is_outermost or not _lies_below(root, module):
+                    continue  # what is compiled together goes on looking for each other here until all of it is made
+                linker.table[entered] = REAL.pop(entered)
+
+
+def _root(path: str, name: str) -> str:
+    """The directory on the search path from which a module of this name was found at ``path``."""
+    directory = os.path.dirname(path)  # noqa: PTH120
+    depth = name.count(".") + (os.path.basename(path).partition(".")[0] == "__init__")  # noqa: PTH119
+    for _ in range(depth):
+        directory = os.path.dirname(directory)  # noqa: PTH120
+    return directory
+
+
+def _lies_below(root: str, module: object) -> bool:
+    """Whether a compiled module comes from a directory."""
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and file.startswith(root) and file.endswith(_SUFFIXES)
 
 
 def _is_leaf(module: ModuleType, linker: Linker, name: str) -> bool:

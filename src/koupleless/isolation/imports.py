@@ -22,6 +22,7 @@ from koupleless.isolation.interpreter import (
     apart,
     bootstrap,
     clean,
+    exposed,
     find_of_base,
     is_c_call,
     lend,
@@ -105,7 +106,9 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
             return original(name, globals, locals, fromlist, level)
         linker = None if scope is None else scope.find_facet(Linker)
         if linker is None:
-            module = original(name, globals, locals, fromlist, level)
+            # The table may hold another owner's modules for a moment: Python's own half of importing asks our hooks.
+            importing = bootstrap.__import__ if exposed else original
+            module = importing(name, globals, locals, fromlist, level)
             if name in withheld and is_c_call(fromlist):
                 cast("list[object]", fromlist).append(restorer(name))
                 REAL[name] = of_base(name)

@@ -90,7 +90,11 @@ def withholding(tops: Collection[str]) -> Iterator[None]:
         yield
         return
     with _lock:
-        names = [name for name in {**REAL, **withheld} if name.partition(".")[0] in tops]
+        names = [
+            name
+            for name in {**REAL, **withheld}
+            if name.partition(".")[0] in tops and (name in withheld or name not in exposed)
+        ]
         for name in names:
             module, users = withheld.get(name) or (REAL[name], 0)
             withheld[name] = (module, users + 1)
@@ -110,8 +114,8 @@ def withholding(tops: Collection[str]) -> Iterator[None]:
                     del withheld[name]
 
 
-_exposed: Final[dict[str, tuple[ModuleType, int]]] = {}
-"""Names that are in the interpreter's table for a moment: the module, and for how many."""
+exposed: Final[dict[str, tuple[ModuleType, int]]] = {}
+"""Modules of others that are in the interpreter's table for a moment, and for how many reasons."""
 
 
 @contextlib.contextmanager
@@ -123,18 +127,18 @@ def exposing(modules: Mapping[str, ModuleType]) -> Iterator[None]:
     with _lock:
         mine = [name for name, module in modules.items() if REAL.get(name, module) is module]
         for name in mine:
-            _, users = _exposed.get(name) or (None, 0)
+            _, users = exposed.get(name) or (None, 0)
             if users or name not in REAL:
-                _exposed[name] = (modules[name], users + 1)
+                exposed[name] = (modules[name], users + 1)
                 REAL[name] = modules[name]
     try:
         yield
     finally:
         with _lock:
             for name in mine:
-                module, users = _exposed.pop(name, (None, 0))
+                module, users = exposed.pop(name, (None, 0))
                 if users > 1:
-                    _exposed[name] = (modules[name], users - 1)
+                    exposed[name] = (modules[name], users - 1)
                 elif users and REAL.get(name) is module:
                     del REAL[name]
 
@@ -143,32 +147,37 @@ class _Initialisation(threading.local):
     """The initialisation of compiled code that this thread is in the middle of."""
 
     undo: contextlib.ExitStack | None = None
-    contested: Collection[str] = ()
+    contested: frozenset[str] = frozenset()
+    owners: tuple[object, ...] = ()
 
 
 _initialisation: Final = _Initialisation()
 
 
 @contextlib.contextmanager
-def initialising(table: Mapping[str, object], contested: Collection[str]) -> Iterator[None]:
+def initialising(owner: object, table: Mapping[str, object], contested: Collection[str]) -> Iterator[bool]:
     """Let compiled code that is being initialised find its owner's modules in the table, as C code expects.
 
-    Of ``contested`` top-level packages the base has something else: that is taken out, and the owner's stays out.
+    Yields whether this thread is in no other initialisation for the same owner. Of ``contested`` top-level packages the
+    base has something else, which is taken out; imports by the base go past the table meanwhile.
     """
-    own = {
-        name: module
-        for name, module in table.items()
-        if isinstance(module, ModuleType) and name.partition(".")[0] not in contested
-    }
-    before = _initialisation.undo, _initialisation.contested
+    own = {name: module for name, module in table.items() if isinstance(module, ModuleType)}
+    state = _initialisation
+    before = state.undo, state.contested, state.owners
     with contextlib.ExitStack() as undo:
-        undo.enter_context(withholding(contested))
+        # What an outer initialisation took out is out, and what compiled code has entered since is the owner's.
+        undo.enter_context(withholding(frozenset(contested) - state.contested))
         undo.enter_context(exposing(own))
-        _initialisation.undo, _initialisation.contested = undo, contested
+        state.undo, state.contested, state.owners = undo, state.contested.union(contested), (*state.owners, owner)
         try:
-            yield
+            yield owner not in before[2]
         finally:
-            _initialisation.undo, _initialisation.contested = before
+            state.undo, state.contested, state.owners = before
+
+
+def is_initialising_compiled() -> bool:
+    """Whether this thread is in the middle of the initialisation of compiled code."""
+    return _initialisation.undo is not None
 
 
 def lend(name: str, module: ModuleType, fromlist: object = None) -> None:
@@ -180,7 +189,7 @@ def lend(name: str, module: ModuleType, fromlist: object = None) -> None:
     if REAL.get(name) is module:
         return
     undo = _initialisation.undo
-    if undo is not None and name.partition(".")[0] not in _initialisation.contested:
+    if undo is not None:
         undo.enter_context(exposing({name: module}))
     elif fromlist is not None:
         cast("list[object]", fromlist).append(restorer(name))
@@ -202,14 +211,14 @@ def take_apart() -> None:
     """Take out what the base has loaded of packages that are kept apart; what is being loaded stays in until then."""
     with _lock:
         for name, module in list(REAL.items()):
-            if name.partition(".")[0] in apart and not is_initialising(module):
+            if name.partition(".")[0] in apart and name not in exposed and not is_initialising(module):
                 _withhold_locked(name, module)
 
 
 def settle(name: str, module: ModuleType) -> None:
     """The base has loaded a module of a package that is kept apart: take it out, as soon as its code has run."""
     with _lock:
-        if REAL.get(name) is module and not is_initialising(module):
+        if REAL.get(name) is module and name not in exposed and not is_initialising(module):
             _withhold_locked(name, module)
 
 
@@ -229,11 +238,11 @@ def put_together() -> None:
 
 def find_of_base(name: str) -> ModuleType | None:
     """What the base has under a name; ``None`` if it has nothing."""
-    module = REAL.get(name)
-    if module is None and name in withheld:
+    if name in withheld:
         held = withheld.get(name)
-        return REAL.get(name) if held is None else held[0]
-    return module
+        if held is not None:
+            return held[0]
+    return REAL.get(name)
 
 
 def set_of_base(name: str, module: ModuleType) -> None:
@@ -255,13 +264,11 @@ def take_of_base(name: str) -> ModuleType:
 
 def of_base(name: str) -> ModuleType:
     """What the base has under a name. Raises ``KeyError`` if it has nothing."""
-    try:
-        return REAL[name]
-    except KeyError:
+    if name in withheld:
         held = withheld.get(name)
-        if held is None:
-            raise
-        return held[0]
+        if held is not None:
+            return held[0]
+    return REAL[name]
 
 
 def all_of_base() -> dict[str, ModuleType]:

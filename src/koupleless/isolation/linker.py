@@ -30,6 +30,7 @@ from koupleless.isolation.interpreter import (
     find_of_base,
     is_c_call,
     is_initialising,
+    is_initialising_compiled,
     lend,
     stored,
 )
@@ -228,6 +229,8 @@ class Linker:
         found = locator.foreign(name)
         if found is not None:
             return found
+        if is_initialising_compiled() and name in REAL and name.partition(".")[0] in self.own_tops():
+            return REAL[name]  # entered there by the compiled code, which knows nothing of us
         # The parent comes first, and without the child's lock: its code may import the child while another thread
         # that asked for the child waits for the parent.
         parent_name, _, child = name.rpartition(".")

@@ -1,8 +1,9 @@
 """Install and uninstall one small application again and again in one process: does anything grow?
 
-``python bench/cycles.py [CYCLES] [--module fastapi|flask|sqlalchemy|django]`` (1,000 cycles of the FastAPI one). Runs
-the container without a server, so that nothing else allocates. FastAPI, Flask and SQLAlchemy are the base's; the Django
-project brings a Django of its own, which pip fetches. ``bench/plot.py`` draws the result.
+``python bench/cycles.py [CYCLES] [--module fastapi|flask|sqlalchemy|django] [--seconds S]``: 1,000 cycles of the
+FastAPI one, or as many as fit into that time. Runs the container without a server, so that nothing else allocates.
+FastAPI, Flask and SQLAlchemy are the base's; the Django project brings a Django of its own, which pip fetches.
+``bench/plot.py`` draws the result.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def objects() -> int:
     return len(gc.get_objects()) + gc.get_freeze_count()
 
 
-def main(cycles: int, module: str) -> None:
+def main(cycles: int, module: str, seconds: float) -> None:
     """Run the cycles and compare the memory after the first ones with that at the end."""
     for name in WARM[module]:
         importlib.import_module(name)
@@ -132,6 +133,7 @@ def main(cycles: int, module: str) -> None:
         installs, uninstalls, memory = (array("d", [0.0]) * cycles for _ in range(3))
         counted, unclean = [], []
         every = max(1, cycles // POINTS)
+        until = time.monotonic() + seconds
         for number in range(cycles):
             begin = time.perf_counter()
             installed = install()
@@ -142,9 +144,14 @@ def main(cycles: int, module: str) -> None:
             memory[number] = resident_mb(os.getpid())
             if not purged.clean:
                 unclean.append((number, purged.summary()))
-            if number % every == 0 or number == cycles - 1:
+            is_over = time.monotonic() > until or number == cycles - 1
+            if number % every == 0 or is_over:
                 counted.append((number, objects()))
+            if is_over:
+                cycles = number + 1
+                break
         container.close()
+    installs, uninstalls, memory = installs[:cycles], uninstalls[:cycles], memory[:cycles]
     warm = min(500, cycles // 2)
     grown = memory[-1] - memory[warm]
     more = counted[-1][1] - next(count for number, count in counted if number >= warm)
@@ -187,5 +194,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cycles", type=int, nargs="?", default=1_000)
     parser.add_argument("--module", choices=sorted(WARM), default="fastapi")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     given = parser.parse_args(sys.argv[1:])
-    main(given.cycles, given.module)
+    main(given.cycles, given.module, given.seconds)

@@ -57,7 +57,7 @@ def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
         if scope is None:
             return original(self)
         ledger = scope.find_facet(Ledger)
-        if ledger is None or _is_shared_worker(self):
+        if ledger is None or _is_shared_worker(self) or _is_of_debugger(self):
             with as_base():
                 return original(self)
         entry = None if _target(self) is pools._worker else _record_thread(ledger, self)  # noqa: SLF001
@@ -93,6 +93,12 @@ def _is_shared_worker(thread: threading.Thread) -> bool:
     with as_base():
         home = sys.modules.get(kind.__module__)
     return getattr(home, "WorkerThread", None) is kind and kind.__module__.startswith("anyio.")
+
+
+def _is_of_debugger(thread: threading.Thread) -> bool:
+    # pydevd, which is inside debugpy and PyCharm, starts a helper in whichever thread is stopped when first needed.
+    # The helper serves the whole process and never ends. The mark is the one that pydevd itself goes by.
+    return bool(getattr(thread, "is_pydev_daemon_thread", False)) and "pydevd" in type(thread).__module__
 
 
 def _target(thread: threading.Thread) -> object:
@@ -476,18 +482,27 @@ def _finalize(ledger: Ledger, finalizers: weakref.WeakSet[Any]) -> Pending:
 
 
 def _set_tracer(what: str, original: Callable[[Any], None]) -> _Wrapped:
+    if getattr(original, "__module__", "") == "pydevd_tracing":
+        return original  # a debugger has it already, and complains of every caller but ``threading``
     now: Callable[[], object] = getattr(sys, f"get{what}")
 
     @functools.wraps(original)
     def set_tracer(function: Any, /) -> None:
         # All there is to do is done first: what runs after the original is traced.
         ledger = owner()
-        if ledger is not None and function is not None:
+        if ledger is not None:
             before = now()
-            if before is not function:
+            # A thread that sets another, or none, as a debugger that goes on does, has itself ended the former one.
+            set_here: dict[int, tuple[Entry, object, object]] = ledger.notes.setdefault(f"{what} functions", {})
+            former = set_here.pop(threading.get_ident(), None)
+            if former is not None:
+                ledger.forget(former[0])
+                before = former[2] if former[1] is before else before
+            if function is not None and before is not function:
                 thread, loop = threading.current_thread(), asyncio._get_running_loop()  # noqa: SLF001 - never raises
                 undo = functools.partial(_end_tracing, original, now, function, before, thread, loop)
-                ledger.record(f"{what} function", f"of thread {thread.name!r}", undo)
+                entry = ledger.record(f"{what} function", f"of thread {thread.name!r}", undo)
+                set_here[threading.get_ident()] = (entry, function, before)
         original(function)
 
     return set_tracer

@@ -522,3 +522,23 @@ def test_a_spec_without_loader_is_no_module(biz):
     with pytest.raises(ImportError, match="missing loader"):
         namespace.import_module("empty")
     assert "empty" not in namespace.table
+
+
+def test_a_child_that_is_loaded_is_found_below_a_package_that_was_imported_again(biz):
+    namespace = biz(
+        {
+            "app/__init__.py": "",
+            "app/sub/__init__.py": "",
+            "app/sub/deep.py": "",
+            "user.py": """
+                import sys
+                import app.sub.deep as first
+                before = sys.modules.pop("app.sub")
+                import app.sub
+                assert app.sub is not before
+                import app.sub.deep as again
+                assert again is first
+            """,
+        }
+    )
+    namespace.import_module("user")

@@ -369,7 +369,8 @@ class Linker:
             cut_off = len(name) - len(name.partition(".")[0])
             return self.load(absolute[: len(absolute) - cut_off]) if cut_off else module
         top_name = name.partition(".")[0]
-        top = module if top_name == name else self.load(top_name)
+        top = self.load(top_name)
+        self._bind(name)
         if self._is_settled(absolute, module) and self._is_settled(top_name, top):
             self._plain[name] = top
         return top
@@ -406,6 +407,20 @@ class Linker:
                     self._import_children(module, module.__all__, is_all=True)
             elif not hasattr(module, item):
                 self._import_child(module, item)
+
+    def _bind(self, name: str) -> None:
+        """Make sure that what ``import a.b.c as d`` imported is found on its parents, some of which may be new.
+
+        The statement looks for the rest in the interpreter's table, which never has it.
+        """
+        parent_name, _, child = name.rpartition(".")
+        while parent_name:
+            parent, module = self.table.get(parent_name), self.table.get(name)
+            known = getattr(parent, "__dict__", {})
+            if parent is not None and module is not None and child not in known and "__getattr__" not in known:
+                setattr(parent, child, module)
+            name = parent_name
+            parent_name, _, child = name.rpartition(".")
 
     def _import_child(self, module: ModuleType, item: str) -> None:
         name = f"{module.__name__}.{item}"

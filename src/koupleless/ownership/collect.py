@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 PAUSE_S: Final = 0.008
 """What one uninterruptible look at the heap may take, about: requests wait as long."""
 
+LAST_RESORT_S: Final = 0.1
+"""What a full collection may take, about, where nothing else freed a biz and nobody was found to hold it: garbage of
+others that refers to it, an exception of a request say, keeps it until then, and a report of that is of no use."""
+
 _COLLECTED_S: Final = 1.2e-7
 """What a full collection takes for each object the collector knows (110 to 150 ns on 3.11 to 3.13)."""
 
@@ -58,9 +62,9 @@ def heap_size() -> int:
     return sys.maxsize if blocks is None else int(blocks / _BLOCKS_EACH)
 
 
-def collect_all() -> bool:
-    """Collect the whole heap if that is too short for requests to notice; returns whether it was."""
-    is_short = heap_size() * _COLLECTED_S <= PAUSE_S
+def collect_all(*, pause_s: float = PAUSE_S) -> bool:
+    """Collect the whole heap if that stops everybody for about ``pause_s`` seconds at most; returns whether it did."""
+    is_short = heap_size() * _COLLECTED_S <= pause_s
     if is_short:
         gc.collect()
     return is_short

@@ -33,6 +33,7 @@ from koupleless.ownership.caches import (
 )
 from koupleless.ownership.collect import (
     LARGE,
+    LAST_RESORT_S,
     collect,
     collect_all,
     collect_these,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["Held", "PurgeReport", "Survey", "freeze_base", "purge"]
 
 EXPLAIN_BUDGET_S: Final = 1.0
-"""How long holders are looked for, in steps that let others run; a large heap is not searched through in that."""
+"""How much processor time goes into looking for holders, in steps that let others run; not enough for a large heap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +222,7 @@ def explain(survey: Survey, *, budget_s: float) -> tuple[dict[str, tuple[str, ..
 
     May find that nobody does, and free it. One chain is told for all that it leads to, so few modules have one.
     """
-    ends = time.monotonic() + budget_s
+    ends = time.thread_time() + budget_s
     survey.refresh()
     search = _Search(survey, ends)
     running = _running(survey)
@@ -248,6 +249,8 @@ def explain(survey: Survey, *, budget_s: float) -> tuple[dict[str, tuple[str, ..
         search.climb()
         chains = search.unseen()
     elif not chains:
+        if collect_all(pause_s=LAST_RESORT_S) and survey.is_gone():
+            return {}, {}
         name = f"something that was not found in {budget_s:g} s among about {heap:,} objects"
         chains = dict.fromkeys(survey.alive(), (name,))
     return chains, search.sizes
@@ -326,11 +329,11 @@ class _Search:
         """Go from what is left to its referrers and theirs until something has a name: the shortest chain there is."""
         frontier = self._entries
         named = [key for key in frontier if self._name(self._reached[key]) is not None]
-        while frontier and not named and time.monotonic() < self._ends and len(self._outer) < _SEEN:
+        while frontier and not named and time.thread_time() < self._ends and len(self._outer) < _SEEN:
             holders: list[int] = []
             for start in range(0, len(frontier), _SOUGHT):
                 holders += self._holders_of(frontier[start : start + _SOUGHT])
-                if time.monotonic() > self._ends:
+                if time.thread_time() > self._ends:
                     return self._chains([key for key in holders if self._name(self._outer[key]) is not None])
                 time.sleep(0)  # whoever waits for the interpreter takes his turn
             named = [key for key in holders if self._name(self._outer[key]) is not None]
@@ -408,7 +411,7 @@ class _Search:
                 hit = next(iter(targets & parts.keys()), None)
                 if hit is not None:
                     return self._found(hit, parts[hit], levels)
-                if time.monotonic() > self._ends:
+                if time.thread_time() > self._ends:
                     return {}
                 new = parts.keys() - known
                 known |= new
@@ -420,7 +423,7 @@ class _Search:
     def _look_into(self, large: list[Any], targets: set[int], levels: list[list[Any]]) -> dict[str, tuple[str, ...]]:
         for thing in large:
             for piece in _slices(thing):
-                if time.monotonic() > self._ends:
+                if time.thread_time() > self._ends:
                     return {}
                 things = list(filter(_is_followed, piece))
                 parts = {id(part): part for part in things}

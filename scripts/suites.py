@@ -23,6 +23,14 @@ from koupleless.suite.run import PYTEST, Comparison, Suite, compare_runs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+HEADING = """# Suites of others, alone and inside a module
+
+The tests that well-known libraries bring, run by `scripts/suites`, which made this page: once plainly, and once inside
+a module of a base that has its own copy of whatever it shares with the suite. `scripts/suites.toml` says which part of
+each suite runs. A test that fails in both runs fails for a reason of its own.
+
+"""
+PYTHON = ".".join(map(str, sys.version_info[:2]))
 SUITES = Path(__file__).with_name("suites.toml")
 
 
@@ -67,13 +75,27 @@ def run(suite: Named) -> Comparison:
         return compare_runs(wanted, say=lambda line: print(line, file=sys.stderr, flush=True))
 
 
+def kept(page: Path, *, without: set[str]) -> list[tuple[str, ...]]:
+    """The rows of a page that an earlier run wrote, but for those of some suites."""
+    lines = page.read_text(encoding="utf-8").splitlines() if page.exists() else []
+    cells = [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in lines if line.startswith("| ")]
+    return [row for row in cells[1:] if row[0] not in without]
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows as a Markdown table, sorted."""
+    head = ("suite", "version", "Python", "alone", "inside a module", "tests that differ")
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ("---",) * len(head), *sorted(rows)]) + "\n"
+
+
 def main(arguments: list[str]) -> int:
     """Run the named suites, or all; print a table."""
     suites = read()
     target = None
     if arguments[:1] == ["--write"]:
         target, arguments = Path(arguments[1]), arguments[2:]
-    rows, is_failed = [], False
+    rows: list[tuple[str, ...]] = []
+    is_failed = False
     for name in arguments or suites:
         suite = suites[name]
         requirement = Requirement(suite.source)
@@ -81,10 +103,11 @@ def main(arguments: list[str]) -> int:
             print(f"{name}: not for this Python")
             continue
         begin = time.monotonic()
+        version = str(requirement.specifier).removeprefix("==")
         try:
             found = run(suite)
         except (KouplelessError, subprocess.CalledProcessError) as error:
-            rows.append((str(requirement.name), str(requirement.specifier), "-", "-", f"did not run: {error}"))
+            rows.append((requirement.name, version, PYTHON, "-", "-", f"did not run: {error}"))
             is_failed = True
             continue
         new = [each for each in found.differences if each.test not in suite.differ]
@@ -93,24 +116,15 @@ def main(arguments: list[str]) -> int:
             print(difference.as_text())
         known = "; ".join(f"`{each.test}` {suite.differ[each.test]}" for each in found.differences if each not in new)
         verdict = f"{len(new)} differ" if new else known or "none"
-        version = str(requirement.specifier).removeprefix("==")
-        rows.append((requirement.name, version, found.alone.as_text(), found.inside.as_text(), verdict))
+        rows.append((requirement.name, version, PYTHON, found.alone.as_text(), found.inside.as_text(), verdict))
         print(
             f"{name}: {len(new)} of {len(found.alone.tests)} tests differ ({time.monotonic() - begin:.0f} s)",
             flush=True,
         )
-    python = ".".join(map(str, sys.version_info[:2]))
-    table = [
-        f"| suite | version | alone (CPython {python}) | inside a module | tests that differ |",
-        "|---|---|---|---|---|",
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
-    text = "\n".join(table) + "\n"
+    text = table(rows)
     print(text)
     if target is not None:
-        target.write_text(
-            "# Suites of others, alone and inside a module\n\nMade by `scripts/suites --write`.\n\n" + text
-        )
+        target.write_text(HEADING + table(kept(target, without={row[0] for row in rows}) + rows), encoding="utf-8")
     return 1 if is_failed else 0
 
 

@@ -322,8 +322,9 @@ _known: Final[weakref.WeakValueDictionary[int, Any]] = weakref.WeakValueDictiona
 _is_searched = False
 _blocks_frozen = 0
 
-_SCANNED: Final = 400_000
-"""Blocks of memory up to which all objects are looked at: they are listed in 8 ms, in which nothing else runs."""
+_SCANNED: Final = 4_000_000
+"""Blocks of memory up to which all objects are looked at, once for a base: listing them takes 80 ms, in which nothing
+else runs."""
 
 
 def install(patches: Patches) -> None:

@@ -217,7 +217,9 @@ _SEEN: Final = 100_000
 _BATCH: Final = 500
 
 
-def explain(survey: Survey, *, budget_s: float) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
+def explain(  # noqa: PLR0911 - each way to find somebody ends the search
+    survey: Survey, *, budget_s: float
+) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
     """For modules that something of lives, who holds it, as the shortest chain of referrers in words; and their sizes.
 
     May find that nobody does, and free it. One chain is told for all that it leads to, so few modules have one.
@@ -245,15 +247,20 @@ def explain(survey: Survey, *, budget_s: float) -> tuple[dict[str, tuple[str, ..
             survey.refresh()
             search = _Search(survey, ends)
     chains = search.descend()
-    if not chains and is_seen:
+    if chains:
+        return chains, search.sizes
+    sizes = search.sizes
+    del search  # it holds what it looked at
+    # Twice: what compiled code holds unseen, as a database connection its functions, is garbage only after the first.
+    if any(collect_all(pause_s=LAST_RESORT_S) and survey.is_gone() for _ in range(2)):
+        return {}, {}
+    if is_seen:
+        survey.refresh()
+        search = _Search(survey, ends)
         search.climb()
-        chains = search.unseen()
-    elif not chains:
-        if collect_all(pause_s=LAST_RESORT_S) and survey.is_gone():
-            return {}, {}
-        name = f"something that was not found in {budget_s:g} s among about {heap:,} objects"
-        chains = dict.fromkeys(survey.alive(), (name,))
-    return chains, search.sizes
+        return search.unseen(), search.sizes
+    name = f"something that was not found in {budget_s:g} s among about {heap:,} objects"
+    return dict.fromkeys(survey.alive(), (name,)), sizes
 
 
 def _running(survey: Survey) -> tuple[str, ...]:

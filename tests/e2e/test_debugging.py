@@ -140,6 +140,7 @@ class Dialogue:
         command = [sys.executable, "-P", *tool, "-m", "koupleless", "serve", "--module", str(artefact)]
         command += ["--port", str(self.port), "--arklet-port", str(self.arklet_port)]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "KOUPLELESS_BASE_STORE_DIR": str(store)}
+        environment.pop("COVERAGE_PROCESS_START", None)  # one tracer at a time
         self.popen = subprocess.Popen(
             command,
             cwd=cwd,

@@ -35,6 +35,7 @@ def run(cache: Path) -> Run:
     def arkctl(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-P", "-m", "koupleless", "test", str(tree), "--requirement", "pytest-cov"]
         environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+        environment.pop("COVERAGE_PROCESS_START", None)  # these measure coverage themselves
         return subprocess.run(
             [*command, *arguments], env=environment, capture_output=True, text=True, timeout=540, check=False
         )

@@ -1,8 +1,9 @@
 """Drop, collect, check, explain: the proof that a biz is gone, or who holds it by which chain of referrers.
 
-An uninstall runs beside requests, and whatever looks at the whole heap in one call stops them meanwhile. So no call
-here does, unless the heap is known to be small: a biz is collected by itself (`collect`), and holders are looked for
-among all objects where that is short, and else from the globals of the base's modules inwards, in small steps.
+An uninstall runs beside requests, and whatever looks at the whole heap in one call stops them meanwhile. So a biz is
+collected by itself (`collect`). Only where it lives on after that is more looked at, as far as the size of the heap
+allows: holders are looked for among all objects, everything is collected once more; and in a large heap neither, but
+holders are looked for from the globals of the base's modules inwards, in small steps.
 """
 
 from __future__ import annotations

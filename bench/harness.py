@@ -48,6 +48,24 @@ async def create(item: Item) -> Item:
 '''
 
 
+def http_scope(path: str, headers: Sequence[tuple[bytes, bytes]]) -> dict[str, Any]:
+    """What a server hands to an ASGI application for a GET request, without the lifespan's state."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "server": ("127.0.0.1", 8080),
+        "client": ("127.0.0.1", 50000),
+        "scheme": "http",
+        "method": "GET",
+        "root_path": "",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": list(headers),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of a result: what was measured, what it is measured against, and the budget it has to keep."""

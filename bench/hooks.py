@@ -16,12 +16,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-import timeit
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness import SMALL_APP, Row, report
+from harness import SMALL_APP, Row, http_scope, report
+from import_statement import CODE as SPEED_CODE
+from import_statement import seconds
 
 from koupleless.container.process import ProcessHooks
 
@@ -33,49 +33,9 @@ PROCESSES: Final = 20
 TURN_S: Final = 0.003
 BUDGET: Final = 1.01
 
-CODE: Final = """
-import json
-import sys
-
-LIMIT = 50
-
-def add(a, b):
-    return a + b
-
-class Point:
-    def __init__(self, x):
-        self.x = x
-    def doubled(self):
-        return Point(self.x * 2)
-
-def calls():
-    total = 0
-    for i in range(50):
-        total = add(total, i)
-    return total
-
-def builtin_calls():
-    return sum(len(str(i)) for i in range(50)), max(1, 2), isinstance(3, int), sorted([3, 1, 2])
-
-def global_reads():
-    total = 0
-    for _ in range(50):
-        total += LIMIT
-    return total
-
-def attributes():
-    point = Point(1)
-    for _ in range(20):
-        point = point.doubled()
-    return point.x
-
-def class_creation():
-    class Local(Point):
-        kind = "local"
-        def more(self):
-            return super().doubled()
-    return Local
-
+CODE: Final = (
+    SPEED_CODE
+    + """
 def import_in_a_function():
     import json
     return json
@@ -83,16 +43,14 @@ def import_in_a_function():
 def from_import_in_a_function():
     from json import dumps
     return dumps
-
-def through_sys_modules():
-    return sys.modules["json"].dumps
 """
+)
 FUNCTIONS: Final = (
     "calls",
     "builtin_calls",
     "global_reads",
     "attributes",
-    "class_creation",
+    "classes",
     "import_in_a_function",
     "from_import_in_a_function",
     "through_sys_modules",
@@ -113,20 +71,7 @@ LIBRARIES: Final = {"django": ("django.db.models", "django.test"), "sqlalchemy":
 
 def requests(app: Any) -> Callable[[], object]:
     """A function that calls the application for one page."""
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "server": ("127.0.0.1", 8080),
-        "client": ("127.0.0.1", 50000),
-        "scheme": "http",
-        "method": "GET",
-        "root_path": "",
-        "path": "/",
-        "raw_path": b"/",
-        "query_string": b"",
-        "headers": [(b"host", b"127.0.0.1:8080")],
-    }
+    scope = http_scope("/", [(b"host", b"127.0.0.1:8080")])
 
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -141,11 +86,6 @@ def requests(app: Any) -> Callable[[], object]:
             await app({**scope, "state": {}}, receive, send)
 
     return lambda: loop.run_until_complete(ask())
-
-
-def seconds(function: Callable[[], object], number: int) -> float:
-    """The processor time of one call."""
-    return timeit.Timer(function, timer=time.process_time).timeit(number) / number
 
 
 def compare(function: Callable[[], object]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
-from harness import Row, report
+from harness import Row, http_scope, report
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount
@@ -78,21 +78,7 @@ async def call_rate(app: Any, path: str) -> float:
         (b"user-agent", b"bench"),
         (b"connection", b"keep-alive"),
     ]
-    template = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "server": ("127.0.0.1", 8080),
-        "client": ("127.0.0.1", 50000),
-        "scheme": "http",
-        "method": "GET",
-        "root_path": "",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": headers,
-        "state": {},
-    }
+    template = {**http_scope(path, headers), "state": {}}
     statuses = []
 
     async def receive() -> Any:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import sys
 import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from koupleless.artifact.slim import RUNTIME, Pip
 from koupleless.errors import ArtifactError
@@ -51,7 +53,8 @@ def furnish(tree: Path, requirements: Sequence[str], *, program: str | None = No
     pip = Pip(tree.name, sys.executable)
     if "module" in project.get("tool", {}).get("koupleless", {}):
         # A module is packed by its own rules, not by a build backend, and used where it lies.
-        wanted += [text for text in project.get("project", {}).get("dependencies", ()) if not _is_runtime(text)]
+        dependencies = project.get("project", {}).get("dependencies", ())
+        wanted += [text for text in dependencies if not asks_for(text, RUNTIME)]  # every biz is given this very package
         return Furnished(tree, (*_in_place(tree), _installed(pip, wanted, near=tree)))
     if not _is_installable(tree, project):
         return Furnished(tree, (*_in_place(tree), _installed(pip, wanted, near=tree)))
@@ -77,9 +80,12 @@ def _is_installable(tree: Path, project: Mapping[str, Any]) -> bool:
     )
 
 
-def _is_runtime(requirement: str) -> bool:
-    """Whether it asks for this very package, which every biz is given, and every run alone."""
-    return re.match(rf"{RUNTIME}\b(?![-.\w])", requirement.strip(), re.IGNORECASE) is not None
+def asks_for(requirement: str, name: str) -> bool:
+    """Whether a requirement names a distribution; a path or a URL names none."""
+    try:
+        return canonicalize_name(Requirement(requirement).name) == name
+    except InvalidRequirement:
+        return False
 
 
 def _in_place(tree: Path) -> tuple[str, ...]:

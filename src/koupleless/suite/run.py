@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import koupleless
-from koupleless.suite.furnish import furnish
+from koupleless.suite.furnish import asks_for, furnish
 from koupleless.suite.inside import Order
 from koupleless.suite.outcomes import Outcomes
 
@@ -77,7 +77,7 @@ def compare_runs(suite: Suite, *, say: Callable[[str], object]) -> Comparison:
 
 
 def _furnished(suite: Suite) -> Furnished:
-    is_asked_for = any(re.match(rf"{PYTEST}\b(?![-.\w])", text, re.IGNORECASE) for text in suite.requirements)
+    is_asked_for = any(asks_for(text, PYTEST) for text in suite.requirements)
     program = PYTEST if suite.program == PYTEST and not is_asked_for else None
     return furnish(suite.tree, suite.requirements, program=program)
 

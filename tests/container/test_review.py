@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import logging
@@ -195,17 +196,25 @@ def test_many_concurrent_replacements_leave_one_that_answers(world):
     assert world.container._outgoing == []
 
 
-def test_a_version_that_is_replaced_while_it_still_replaces_another_leaves_when_it_is_done(world, install):
+@contextlib.contextmanager
+def held_back(biz):
+    """The draining of a biz has to wait: events for that it came there, and for that it may go on."""
     holding, go_on = threading.Event(), threading.Event()
-    world.install("hello-1.0")
 
     def draining(self):
-        if self.biz == ONE:
+        if self.biz == biz:
             holding.set()
             assert go_on.wait(60)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Life, "_drain", draining)
+        yield holding, go_on
+
+
+def test_a_version_that_is_replaced_while_it_still_replaces_another_leaves_when_it_is_done(world, install):
+    world.install("hello-1.0")
+
+    with held_back(ONE) as (holding, go_on):
         slow = threading.Thread(target=world.install, args=["hello-1.1"], kwargs={"strategy": Strategy.REPLACE})
         slow.start()
         assert holding.wait(60)  # 1.1 serves, and waits for the last requests of 1.0
@@ -240,17 +249,10 @@ def test_an_identity_is_free_again_whatever_goes_wrong_while_its_superseded_life
 
 
 def test_a_version_that_is_switched_to_after_it_was_replaced_stays(world, install):
-    holding, go_on = threading.Event(), threading.Event()
     world.install("hello-1.0")
     install(APP, name="hello", version="3", web_context_path="/hello")
 
-    def draining(self):
-        if self.biz == ONE:
-            holding.set()
-            assert go_on.wait(60)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Life, "_drain", draining)
+    with held_back(ONE) as (holding, go_on):
         replacing = threading.Thread(target=world.install, args=["hello-1.1"], kwargs={"strategy": Strategy.REPLACE})
         replacing.start()
         assert holding.wait(60)

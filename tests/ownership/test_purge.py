@@ -310,6 +310,22 @@ def test_code_that_the_base_runs_in_a_namespace_of_its_own_is_no_biz(biz: TinyBi
     assert held.holders[0] == "global script.taken outside sys.modules"
 
 
+def test_a_search_inwards_that_takes_all_the_time_leaves_some_to_say_what_was_found_outwards(
+    biz: TinyBiz, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def descend(search: purging._Search) -> dict[str, tuple[str, ...]]:
+        while time.thread_time() < search._ends:
+            pass
+        return {}
+
+    monkeypatch.setattr(purging._Search, "descend", descend)
+    namespace: dict[str, Any] = {"__name__": "script"}
+    exec("taken = []", namespace)
+    biz.run("taken.append(reach)", taken=namespace["taken"], name="hello")
+    (held,) = biz.leave().held
+    assert held.holders[0] == "global script.taken outside sys.modules"
+
+
 def test_a_namespace_in_which_the_biz_itself_ran_code_is_no_holder(biz: TinyBiz, shop: Any) -> None:
     module = biz.run("pass", name="hello")
     biz.modules["builtins"] = own = with_builtins(module, biz.scope)

@@ -256,8 +256,9 @@ def explain(  # noqa: PLR0911 - each way to find somebody ends the search
     if any(collect_all(pause_s=LAST_RESORT_S) and survey.is_gone() for _ in range(2)):
         return {}, {}
     if is_seen:
+        # It came to the end before, so it will again, whatever the search inwards left of the time.
         survey.refresh()
-        search = _Search(survey, ends)
+        search = _Search(survey, time.thread_time() + budget_s)
         search.climb()
         return search.unseen(), search.sizes
     name = f"something that was not found in {budget_s:g} s among about {heap:,} objects"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.ownership.conftest import MakeBiz, TinyBiz
+    from tests.ownership.conftest import MakeBiz, MakeModule, TinyBiz
 
 
 def test_exit_functions_run_as_the_biz_in_reverse_and_are_unregistered(biz: TinyBiz) -> None:
@@ -159,27 +159,33 @@ def test_an_entry_written_straight_into_the_dispatch_table_is_swept(biz: TinyBiz
     assert copyreg.dispatch_table == before
 
 
-def test_warnings_filters_are_removed_and_the_base_s_stay(biz: TinyBiz) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=BytesWarning, message="own")
-        before = list(warnings.filters)
-        biz.run(
-            """
-            class Own(UserWarning):
-                pass
-            warnings.simplefilter("ignore", Own)
-            warnings.simplefilter("ignore", (Own, BytesWarning))  # not what the documentation says, but nobody objects
-            warnings.filterwarnings("ignore", category=BytesWarning, message="own")
-            for _ in range(100):
-                with warnings.catch_warnings():
-                    warnings.simplefilter("always", DeprecationWarning)
-            """,
-            warnings=warnings,
-        )
-        assert len(biz.ledger) <= 2
-        report = biz.leave()
-        assert report.clean, report
-        assert list(warnings.filters) == before
+def test_a_warning_of_the_biz_that_was_shown_for_a_place_in_the_base_is_forgotten(
+    biz: TinyBiz, base_module: MakeModule
+) -> None:
+    module = base_module("shop_calls", "def call(function):\n    return function()\n")
+    biz.run(
+        """
+        class Own(UserWarning):
+            reach = reach
+
+        def handle():
+            warnings.warn("of the biz", Own, stacklevel=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.showwarning = lambda *_: None
+            call(handle)
+        """,
+        warnings=warnings,
+        call=module.call,
+    )
+    others = {("of the base", UserWarning, 1): True}
+    registry = module.__dict__["__warningregistry__"]
+    assert "Own" in str(registry)
+    registry.update(others)
+    report = biz.leave()
+    assert report.clean, report
+    assert report.undone["shown warning"] == 1
+    assert {key: value for key, value in registry.items() if key != "version"} == others
 
 
 def test_audit_hooks_are_emptied_and_leave_one_trampoline(biz: TinyBiz, make_biz: MakeBiz) -> None:
@@ -222,7 +228,6 @@ def test_fork_hooks_are_emptied(biz: TinyBiz) -> None:
         (sys, "displayhook"),
         (sys, "stdout"),
         (threading, "excepthook"),
-        (warnings, "showwarning"),
     ],
 )
 def test_a_hook_of_the_interpreter_is_put_back(biz: TinyBiz, module: Any, name: Any) -> None:

@@ -13,6 +13,7 @@ from koupleless.view.config import Configuration
 from koupleless.view.environ import Environment, install_environ, remove_environ
 from koupleless.view.logs import LogSpace, install_logs, remove_logs
 from koupleless.view.process import install_guards, remove_guards
+from koupleless.view.warning import Warnings, install_warnings, remove_warnings
 
 MakeBiz = Callable[..., Scope]
 
@@ -34,6 +35,7 @@ def make_biz() -> Iterator[MakeBiz]:
         scope = Scope(BizId.of(name, version))
         scope.attach(Environment(scope, envs=envs, args=args))
         scope.attach(LogSpace(scope, file=file, level=level))
+        scope.attach(Warnings())
         if configuration is not None:
             scope.attach(configuration)
         scopes.append(scope)
@@ -59,6 +61,13 @@ def with_logs() -> Iterator[None]:
     install_logs()
     yield
     remove_logs()
+
+
+@pytest.fixture
+def with_warnings() -> Iterator[None]:
+    install_warnings()
+    yield
+    remove_warnings()
 
 
 @pytest.fixture

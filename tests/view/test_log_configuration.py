@@ -182,7 +182,7 @@ def test_the_base_changes_its_record_factory_while_a_biz_has_one(make_biz: MakeB
 
 
 def test_captured_warnings_of_a_biz_go_to_its_logging_and_those_of_others_do_not(
-    keeping: Any, make_biz: MakeBiz
+    keeping: Any, make_biz: MakeBiz, with_warnings: None
 ) -> None:
     kept, shown = keeping(), []
     with warnings.catch_warnings():

@@ -152,7 +152,7 @@ def snapshot() -> Any:
     }
 
 
-def test_the_last_removal_restores_the_logging_module_exactly(make_biz: MakeBiz) -> None:
+def test_the_last_removal_restores_the_logging_module_exactly(make_biz: MakeBiz, with_warnings: None) -> None:
     remove_logs()
     before = snapshot()
     install_logs()

@@ -29,6 +29,7 @@ from koupleless.router.lifespan import Lifespan
 from koupleless.view.config import Configuration
 from koupleless.view.environ import Environment
 from koupleless.view.logs import LogSpace
+from koupleless.view.warning import Warnings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -123,6 +124,7 @@ class Life:
         scope.attach(Ledger(scope))
         scope.attach(around.services.space(scope))
         scope.attach(Environment(scope, envs=envs, args=args))
+        scope.attach(Warnings())
         configuration = Configuration.load(
             self.biz.name,
             profile=around.profile,
@@ -248,6 +250,9 @@ class Life:
             closing.callback(scope.close)
             if namespace is not None:
                 closing.callback(namespace.drop)
+            shown = scope.find_facet(Warnings)
+            if shown is not None:
+                closing.callback(shown.close)
             logs = scope.find_facet(LogSpace)
             if logs is not None:
                 closing.callback(self._attempt, "close logs", lambda: self._failures.extend(logs.close()))

@@ -18,6 +18,7 @@ from koupleless.ownership.libraries import install_recorders, remove_recorders
 from koupleless.view.environ import install_environ, remove_environ
 from koupleless.view.logs import install_logs, remove_logs
 from koupleless.view.process import install_guards, remove_guards
+from koupleless.view.warning import install_warnings, remove_warnings
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,6 +30,7 @@ _PAIRS: tuple[tuple[Callable[[], object], Callable[[], object]], ...] = (
     (install_environ, remove_environ),
     (install_guards, remove_guards),
     (install_logs, remove_logs),
+    (install_warnings, remove_warnings),
     (install_recorders, remove_recorders),
     (install_hooks, remove_hooks),
 )

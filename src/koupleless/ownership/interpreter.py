@@ -1,4 +1,4 @@
-"""Recorders for what the interpreter and the standard library keep: exit functions, codecs, warnings, hooks.
+"""Recorders for what the interpreter and the standard library keep: exit functions, codecs, hooks.
 
 What can be taken back is recorded, or swept by ownership when the biz leaves. What can never be taken back gets a
 trampoline that is emptied. Settings of the whole process, signals among them, are guarded in ``view.process``.
@@ -17,13 +17,12 @@ import os
 import sys
 import threading
 import types
-import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current, entered
 from koupleless.ownership.caches import attributes, is_a
-from koupleless.ownership.ledger import NOTHING, Ledger, Pending, bounded, enter_own, owner
+from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,7 +40,6 @@ def install(patches: Patches) -> None:
     patches.replace(codecs, "unregister", _codecs_unregister)
     patches.replace(codecs, "register_error", _codecs_register_error)
     _install_own_entries(patches)
-    patches.replace(warnings, "_add_filter", _warnings_add_filter)
     if hasattr(os, "register_at_fork"):
         patches.replace(os, "register_at_fork", _register_at_fork)
     patches.replace(sys, "addaudithook", _addaudithook)
@@ -108,7 +106,7 @@ def _atexit_unregister(original: Callable[[object], None]) -> Any:
     return unregister
 
 
-# --- codecs, copyreg, warnings --------------------------------------------------------------------------------------
+# --- codecs, copyreg -------------------------------------------------------------------------------------------------
 
 
 def _codecs_register(original: Callable[[Any], None]) -> Any:
@@ -176,33 +174,6 @@ def _codecs_register_error(original: Callable[[str, Any], None]) -> Any:
         return None
 
     return register_error
-
-
-def _warnings_add_filter(original: Callable[..., None]) -> Any:
-    @functools.wraps(original)
-    def _add_filter(*item: Any, append: bool) -> None:
-        ledger = owner()
-        is_new = ledger is not None and item not in warnings.filters
-        original(*item, append=append)
-        if ledger is None or not is_new:
-            return
-        # A biz that sets a filter in every request, within catch_warnings, is one entry and not thousands.
-        mine: set[tuple[Any, ...]] = ledger.notes.setdefault("warnings", set())
-        if item not in mine:
-            mine.add(item)
-            # simplefilter checks nothing, and takes a tuple of categories.
-            what = f"{item[0]} {getattr(item[2], '__name__', item[2])}"
-            ledger.record("warnings filter", what, functools.partial(_drop_filter, item))
-
-    return _add_filter
-
-
-def _drop_filter(item: tuple[Any, ...]) -> Pending | None:
-    if item not in warnings.filters:
-        return NOTHING  # it was set within catch_warnings, as libraries do all the time
-    warnings.filters.remove(item)  # type: ignore[attr-defined]
-    warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001 - what the module itself calls
-    return None
 
 
 # --- what the interpreter never lets go of: one trampoline for all bizs ----------------------------------------------
@@ -289,9 +260,6 @@ _HOOKS: Final[tuple[tuple[types.ModuleType, str], ...]] = (
     (threading, "excepthook"),
     (threading, "_trace_hook"),
     (threading, "_profile_hook"),
-    (warnings, "showwarning"),
-    (warnings, "_showwarnmsg_impl"),
-    (warnings, "formatwarning"),
     (logging, "_logRecordFactory"),
     (logging, "_loggerClass"),
     (logging, "lastResort"),
@@ -322,7 +290,7 @@ def _put_hooks_back(survey: Survey) -> int:
 
 def sweep(survey: Survey) -> dict[str, int]:
     """Take the biz out of the interpreter's hooks, lists and tables; returns how many of each kind."""
-    counts = {"hook": 0, "callback": 0, "copyreg": 0, "stored exception": 0}
+    counts = {"hook": 0, "callback": 0, "copyreg": 0, "stored exception": 0, "shown warning": 0}
     counts["hook"] = _put_hooks_back(survey)
     lists: tuple[list[Any], ...] = (gc.callbacks, sys.path_hooks, sys.meta_path)
     for listed in lists:
@@ -334,9 +302,24 @@ def sweep(survey: Survey) -> dict[str, int]:
             copyreg.dispatch_table.pop(kind, None)
             counts["copyreg"] += 1
     counts["stored exception"] = _forget_exceptions(survey)
+    counts["shown warning"] = _forget_warnings(survey)
     for file in survey.files:
         linecache.cache.pop(file, None)
     return counts
+
+
+def _forget_warnings(survey: Survey) -> int:
+    """A module of the base remembers the warnings it was shown to be the place of, with their categories."""
+    count = 0
+    for module in list(sys.modules.values()):
+        registry = (attributes(module) or {}).get("__warningregistry__")
+        if type(registry) is not dict:
+            continue
+        for key in list(registry):
+            if type(key) is tuple and any(survey.owns(part) for part in key):
+                registry.pop(key, None)
+                count += 1
+    return count
 
 
 def _forget_exceptions(survey: Survey) -> int:

@@ -30,6 +30,7 @@ from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.libraries import install_recorders, remove_recorders
 from koupleless.view.environ import Environment, install_environ, remove_environ
 from koupleless.view.logs import LogSpace, install_logs, remove_logs
+from koupleless.view.warning import Warnings, install_warnings, remove_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,7 @@ _STOP_S: Final = 30.0
 _PAIRS: Final = (
     (install_environ, remove_environ),
     (install_logs, remove_logs),
+    (install_warnings, remove_warnings),
     (install_recorders, remove_recorders),
     (install_hooks, remove_hooks),
 )
@@ -79,6 +81,7 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
         scope.attach(ledger)
         scope.attach(Environment(scope, envs={"PYTHONPATH": _search_path(order.paths)}, args=arguments, name=program))
         scope.attach(LogSpace(scope))
+        scope.attach(Warnings())
         # Declared mode, with nothing declared: what the base has besides must not make a test pass that fails alone.
         namespace = Namespace(scope, order.paths, Policy(declared=frozenset({SELF})))
         closing.callback(namespace.drop)

@@ -184,7 +184,6 @@ class _ModuleFunctions:
         self._original_capture = logging.captureWarnings
         self._original_shutdown = logging.shutdown
         self._base_factory: Callable[..., logging.LogRecord] | None = None
-        self._base_show: Callable[..., None] | None = None
 
     def put_in(self) -> None:
         for function in (
@@ -275,22 +274,13 @@ class _ModuleFunctions:
         if space is None:
             self._original_capture(capture)
             return
-        space.variables.captures_warnings = capture
-        with module_lock:
-            # pytest and ``warnings.catch_warnings`` put older functions back, so ours may be gone again.
-            if capture and warnings.showwarning != self._show_warning:
-                self._base_show = warnings.showwarning
-                replace(self._undo, warnings, "showwarning", self._show_warning)
-
-    def _show_warning(  # noqa: PLR0917 - the signature is that of warnings.showwarning
-        self, message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: str | None = None
-    ) -> None:
-        space = _here()
-        if space is not None and space.variables.captures_warnings and file is None:
-            text = warnings.formatwarning(message, category, filename, lineno, line)
-            logging.getLogger("py.warnings").warning("%s", text)
-        elif self._base_show is not None:
-            self._base_show(message, category, filename, lineno, file, line)
+        before = space.variables.show_warning
+        if capture and before is None:
+            space.variables.show_warning = warnings.showwarning
+            warnings.showwarning = logging._showwarning  # type: ignore[attr-defined]  # noqa: SLF001 - as it does itself
+        elif not capture and before is not None:
+            space.variables.show_warning = None
+            warnings.showwarning = before
 
 
 class _HandlerRefs(ContextList[Any]):

@@ -1,0 +1,186 @@
+"""The warnings of a biz: which it filters, which it has shown once, and how it shows them.
+
+In one process two threads in ``warnings.catch_warnings`` undo each other's filters, and a filter that one application
+sets counts for all. So the variables of the ``warnings`` module answer by context, to Python as to C code, which asks
+the module for them at every warning. What a biz has not set itself it has from the process. Within one biz, threads
+share them as they do in a process of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import current
+from koupleless.view.patch import Shared, replace, specialise
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable
+
+_VARIABLES: Final = ("filters", "onceregistry", "showwarning", "_showwarnmsg_impl", "formatwarning")
+
+
+class Warnings:
+    """The variables of ``warnings`` that one biz has set: a facet of its scope.
+
+    Lifetime: attached before the biz's first import, closed when it leaves. Threads: as the module's own variables.
+    """
+
+    def __init__(self) -> None:
+        self.own: dict[str, Any] = {}
+        """By name; what is not here is the process's."""
+
+    def filters_to_change(self) -> list[Any]:
+        """The filters of this biz, which start as a copy of the process's."""
+        return self.own.setdefault("filters", list(_of_process("filters")))  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Empty them: the interpreter holds the lists that it looked at last."""
+        while self.own:
+            name, value = self.own.popitem()
+            if name in _EMPTIED:
+                value.clear()
+
+
+_EMPTIED: Final = ("filters", "onceregistry")
+
+
+def _of_process(name: str) -> Any:
+    return vars(warnings)[name]
+
+
+def _here() -> Warnings | None:
+    """The variables of the biz that is running; of one that is gone, some that nobody else sees."""
+    scope = current()
+    if scope is None:
+        return None
+    return Warnings() if scope.is_closed else scope.find_facet(Warnings)
+
+
+def _variable(name: str) -> Any:
+    def get(module: types.ModuleType) -> Any:
+        here = _here()
+        if here is not None and name in here.own:
+            return here.own[name]
+        try:
+            return vars(module)[name]
+        except KeyError:
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}") from None
+
+    def set_(module: types.ModuleType, value: Any) -> None:
+        here = _here()
+        if here is None:
+            vars(module)[name] = value
+        elif value is vars(module).get(name):  # as catch_warnings puts back what it found
+            here.own.pop(name, None)
+        else:
+            here.own[name] = value
+
+    def delete(module: types.ModuleType) -> None:
+        here = _here()
+        if here is None:
+            vars(module).pop(name, None)
+        else:
+            here.own.pop(name, None)
+
+    return property(get, set_, delete)
+
+
+class ContextWarnings(types.ModuleType):
+    """What the ``warnings`` module is an instance of while bizs may be there."""
+
+
+for _name in _VARIABLES:
+    setattr(ContextWarnings, _name, _variable(_name))
+
+
+# --- the functions of the module that read its globals instead --------------------------------------------------------
+
+
+def _add_filter(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def add_filter(*item: Any, append: bool) -> None:
+        here = _here()
+        if here is None:
+            original(*item, append=append)
+            return
+        filters = here.filters_to_change()
+        if append and item in filters:
+            return
+        if item in filters:
+            filters.remove(item)
+        filters.insert(len(filters) if append else 0, item)
+        _have_changed()
+
+    return add_filter
+
+
+def _reset(original: Callable[[], None]) -> Callable[[], None]:
+    @functools.wraps(original)
+    def resetwarnings() -> None:
+        here = _here()
+        if here is None:
+            original()
+            return
+        here.filters_to_change().clear()
+        _have_changed()
+
+    return resetwarnings
+
+
+def _show(original: Callable[[Any], None]) -> Callable[[Any], None]:
+    @functools.wraps(original)
+    def showwarnmsg(message: warnings.WarningMessage) -> None:
+        here = _here()
+        if here is None or not here.own:
+            original(message)
+            return
+        show: Any = warnings.showwarning
+        if show is _of_process("_showwarning_orig"):
+            warnings._showwarnmsg_impl(message)  # type: ignore[attr-defined]  # noqa: SLF001 - as the original does
+            return
+        if not callable(show):
+            raise TypeError("warnings.showwarning() must be set to a function or method")
+        show(message.message, message.category, message.filename, message.lineno, message.file, message.line)
+
+    return showwarnmsg
+
+
+def _format(original: Callable[[Any], str]) -> Callable[[Any], str]:
+    @functools.wraps(original)
+    def formatwarnmsg(message: warnings.WarningMessage) -> str:
+        here = _here()
+        own = None if here is None else here.own.get("formatwarning")
+        if own is None:
+            return original(message)
+        return own(message.message, message.category, message.filename, message.lineno, message.line)  # type: ignore[no-any-return]
+
+    return formatwarnmsg
+
+
+def _have_changed() -> None:
+    warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001 - what the module itself calls
+
+
+def _put_in(undo: contextlib.ExitStack) -> None:
+    replace(undo, warnings, "_add_filter", _add_filter(_of_process("_add_filter")))
+    replace(undo, warnings, "resetwarnings", _reset(warnings.resetwarnings))
+    replace(undo, warnings, "_showwarnmsg", _show(_of_process("_showwarnmsg")))
+    replace(undo, warnings, "_formatwarnmsg", _format(_of_process("_formatwarnmsg")))
+    specialise(undo, warnings, ContextWarnings)
+
+
+_views = Shared(_put_in)
+
+
+def install_warnings() -> None:
+    """Make the module's variables answer by context. Counted: as many `remove_warnings` take it back."""
+    _views.acquire()
+
+
+def remove_warnings() -> None:
+    """Give one installation back; with the last one the process has exactly what it had before."""
+    _views.release()

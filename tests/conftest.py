@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,22 @@ import pytest
 from koupleless.artifact.build import Options, build_project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 BIZS = Path(__file__).parent / "bizs"
 
 collect_ignore = ["bizs"]
 """Applications, some with tests of their own, which are run in bizs."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hangups_reach_children() -> Iterator[None]:
+    """Under ``nohup`` a hangup is ignored, and children inherit that; what has a handler is theirs by default again."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

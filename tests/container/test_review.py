@@ -537,3 +537,21 @@ def test_what_one_biz_raises_at_the_end_does_not_keep_the_others(world, monkeypa
 
     assert world.states() == {}
     assert "ModuleView" not in type(sys.modules).__name__
+
+
+def test_a_module_that_fails_after_a_library_of_the_base_cached_something_of_it_leaves_nothing_behind(install, caplog):
+    """The import system has forgotten a module that failed by then, so its name says nothing of whose that is."""
+    with caplog.at_level(logging.WARNING), pytest.raises(StartFailed, match="too late"):
+        install(
+            "from fastapi import FastAPI\n"
+            "app = FastAPI()\n"
+            "@app.get('/')\n"
+            "async def hello() -> dict[str, str]:\n"
+            "    return {}\n"
+            "raise ValueError('too late')\n",
+            name="late",
+            version="1",
+            web_context_path="/late",
+        )
+    assert "start failed" in caplog.text
+    assert "alive" not in caplog.text

@@ -60,6 +60,12 @@ def attributes(thing: object) -> Any:
         return None
 
 
+def builtins_of(table: dict[Any, Any]) -> Any:
+    """The builtins of code that runs with these globals; ``None`` for any other dictionary."""
+    own = table.get("__builtins__")
+    return attributes(own) if is_a(own, types.ModuleType) else own
+
+
 def suspended(thing: object) -> types.FrameType | None:
     """The frame of a suspended generator or coroutine; ``None`` for anything else."""
     name = _SUSPENDED.get(type(thing))
@@ -170,6 +176,14 @@ class Survey:
         """Whether a dictionary is the globals of one of the biz's modules."""
         return id(table) in self._globals
 
+    def owns_code(self, table: object, builtins: object) -> bool:
+        """Whether code that runs with these globals and builtins is the biz's.
+
+        Every biz has builtins of its own, so they tell it of a module whose import failed, too, and of code that the
+        biz executed in a dictionary.
+        """
+        return id(table) in self._globals or id(builtins) in self._globals
+
     def owns_class(self, kind: type) -> bool:
         """Whether a class was defined by the biz: by its functions, its bases, or as the last resort its module."""
         try:
@@ -187,7 +201,7 @@ class Survey:
             function = member.__func__ if type(member) in (classmethod, staticmethod) else member
             if type(member) is property:
                 function = member.fget
-            if is_a(function, types.FunctionType) and id(function.__globals__) in self._globals:
+            if is_a(function, types.FunctionType) and self.owns(function):
                 return True
         bases = type.__dict__["__bases__"].__get__(kind)
         if any(base is not object and self.owns_class(base) for base in bases):
@@ -198,17 +212,17 @@ class Survey:
     def owns(self, thing: Any) -> bool:  # noqa: PLR0911 - one case per type
         """Whether a thing is the biz's by itself, whatever it refers to."""
         if is_a(thing, types.FunctionType):
-            return id(thing.__globals__) in self._globals
+            return self.owns_code(thing.__globals__, thing.__builtins__)
         if is_a(thing, type):
             return self.owns_class(thing)
         if is_a(thing, types.ModuleType):
-            return id(attributes(thing)) in self._globals
+            thing = attributes(thing)
         if type(thing) is dict:
-            return id(thing) in self._globals
-        if is_a(thing, types.FrameType):
-            return id(thing.f_globals) in self._globals
+            return self.owns_code(thing, builtins_of(thing))
         if is_a(thing, types.TracebackType):
-            return id(thing.tb_frame.f_globals) in self._globals
+            thing = thing.tb_frame
+        if is_a(thing, types.FrameType):
+            return self.owns_code(thing.f_globals, thing.f_builtins)
         if is_a(thing, LRU_CACHE):
             return self.owns(getattr(thing, "__wrapped__", None))
         frame = suspended(thing)

@@ -23,7 +23,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import Scope
-from koupleless.ownership.caches import LRU_CACHE, allocated_since_freeze, attributes, is_a, is_findable
+from koupleless.ownership.caches import LRU_CACHE, allocated_since_freeze, attributes, builtins_of, is_findable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -253,18 +253,13 @@ class _Reach:
         return entered
 
 
-def is_of_biz(survey: Survey, table: dict[str, Any]) -> bool:
-    """Whether globals are those of one of the biz's modules, or of code that the biz ran in a dictionary of its own."""
-    return survey.owns_globals(table) or survey.owns_globals(_builtins_of(table))
-
-
 def other_biz(survey: Survey, table: dict[str, Any]) -> str | None:
     """``biz shop:1.0`` if globals belong to that other one; ``None`` if they do not.
 
     Every biz has a ``builtins`` module of its own, which leads its code, wherever that runs, to its modules.
     """
-    own = _builtins_of(table)
-    if type(own) is not dict or own is _BUILTINS or "__import__" not in own or is_of_biz(survey, table):
+    own = builtins_of(table)
+    if type(own) is not dict or own is _BUILTINS or "__import__" not in own or survey.owns(table):
         return None
     for cell in getattr(own["__import__"], "__closure__", None) or ():
         try:
@@ -274,11 +269,6 @@ def other_biz(survey: Survey, table: dict[str, Any]) -> str | None:
         if type(scope) is Scope:
             return f"biz {scope.biz}"
     return "another biz"
-
-
-def _builtins_of(table: dict[str, Any]) -> Any:
-    own = table.get("__builtins__")
-    return attributes(own) if is_a(own, types.ModuleType) else own
 
 
 _BUILTINS: Final[dict[str, Any]] = vars(sys.modules["builtins"])

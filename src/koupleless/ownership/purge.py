@@ -40,7 +40,6 @@ from koupleless.ownership.collect import (
     collect_these,
     collect_young,
     heap_size,
-    is_of_biz,
     length_of,
     other_biz,
     reach,
@@ -388,7 +387,7 @@ class _Search:
     def unseen(self) -> dict[str, tuple[str, ...]]:
         """What to say where nothing the collector lists refers to what is left: C code does, or a running frame."""
         for key, thing in [*self._outer.items(), *((key, self._reached[key]) for key in self._entries)]:
-            if type(thing) is dict and "__builtins__" in thing and not is_of_biz(self._survey, thing):
+            if type(thing) is dict and "__builtins__" in thing and not self._survey.owns(thing):
                 return {
                     self._modules[self._innermost(key)]: self._chain(thing, self._global(thing, "outside sys.modules"))
                 }

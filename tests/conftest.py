@@ -20,13 +20,17 @@ collect_ignore = ["bizs"]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def hangups_reach_children() -> Iterator[None]:
-    """Under ``nohup`` a hangup is ignored, and children inherit that; what has a handler is theirs by default again."""
-    before = signal.getsignal(signal.SIGHUP)
-    if before is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: None)
+def signals_reach_children() -> Iterator[None]:
+    """What is ignored, as a hangup under ``nohup`` or an interrupt in the background, children ignore, too.
+
+    What has a handler here is theirs by default.
+    """
+    ignored = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")

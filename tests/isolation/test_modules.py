@@ -204,6 +204,65 @@ def test_a_biz_extends_its_own_search_path_only(biz, write):
         importlib.import_module("added_later")
 
 
+def test_a_biz_that_assigns_another_search_path_changes_its_own_only(biz, write, monkeypatch):
+    first, second = (write({"added_later.py": f"value = {number}"}) for number in (1, 2))
+    other = biz({})
+    namespace = biz({"app.py": "import sys\ndef load():\n    import added_later\n    return added_later.value"})
+    app = namespace.import_module("app")
+
+    def of_others():
+        with entered(None):
+            of_base = list(sys.path)
+        with entered(other.scope):
+            return of_base, list(sys.path)
+
+    before = of_others()
+    with entered(namespace.scope):
+        whole = sys.path
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "path", [str(first)])
+            assert sys.path == [str(first)]
+            assert app.load() == 1
+            assert of_others() == before
+            sys.path = other_list = [str(second), *whole]
+            del sys.modules["added_later"]
+            assert app.load() == 2
+            assert sys.path is other_list
+            assert sys.path != whole
+        assert sys.path is whole
+        del sys.modules["added_later"]
+        with pytest.raises(ModuleNotFoundError):
+            app.load()
+    assert of_others() == before
+
+
+def test_a_biz_that_assigns_other_import_hooks_changes_its_own_only(biz):
+    class Refusing:
+        def find_spec(self, name, path=None, target=None):
+            raise ImportError(f"no {name} today")
+
+    namespace = biz({"app.py": "def load():\n    import soon", "soon.py": ""})
+    app, before = namespace.import_module("app"), list(sys.meta_path)
+    with entered(namespace.scope):
+        kept = sys.meta_path
+        sys.meta_path = [Refusing()]
+        with pytest.raises(ImportError, match="no soon today"):
+            app.load()
+        sys.meta_path = kept
+        app.load()
+    assert list(sys.meta_path) == before
+
+
+def test_what_code_of_a_biz_that_is_gone_assigns_nobody_sees(biz):
+    _other, namespace = biz({}), biz({})
+    before = list(sys.path)
+    namespace.drop()
+    namespace.scope.close()
+    with entered(namespace.scope):
+        sys.path = []
+    assert list(sys.path) == before
+
+
 @pytest.mark.parametrize("of_biz", [True, False])
 def test_lists_behave_as_lists(namespace, of_biz):
     path = sys.path

@@ -81,6 +81,8 @@ class Linker:
         """Top-level names that are this owner's, loaded or not, as far as that is known beforehand."""
         self.meta_path: list[Any] = []
         self.search_path: list[str] = []
+        self.assigned: dict[str, Any] = {}
+        """What stands at ``sys.path`` and ``sys.meta_path`` for the owner, by name, where its code assigned another."""
         self.is_gone = False
         self._locator: Locator | None = locator
         self._loading: dict[str, int] = {}
@@ -192,6 +194,14 @@ class Linker:
         self._packages.clear()
         self._relative.clear()
 
+    def path_in_use(self) -> list[str]:
+        """What the owner finds at ``sys.path``."""
+        return self.assigned.get("path", self.search_path)  # type: ignore[no-any-return]
+
+    def hooks_in_use(self) -> list[Any]:
+        """What the owner finds at ``sys.meta_path``."""
+        return self.assigned.get("meta_path", self.meta_path)  # type: ignore[no-any-return]
+
     def invalidate_caches(self) -> None:
         """Look at the files again for the next import."""
         if self._locator is not None:
@@ -205,6 +215,7 @@ class Linker:
         self.lenders.clear()
         self.meta_path.clear()
         self.search_path.clear()
+        self.assigned.clear()
         self.forget()
         _linkers.discard(self)
         _by_builtins.pop(id(self.builtins), None)

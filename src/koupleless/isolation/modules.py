@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast, overload
 
 from koupleless.context import current
+from koupleless.contextual import ContextList, assign_by_context
 from koupleless.isolation.interpreter import (
     REAL,
     all_of_base,
@@ -28,7 +29,7 @@ from koupleless.isolation.interpreter import (
 from koupleless.isolation.linker import asking, base_changed, linker_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+    from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
     from types import ModuleType
     from typing import Self, SupportsIndex
 
@@ -221,127 +222,9 @@ def _enter(linker: Linker | None, name: str, module: ModuleType) -> None:
         base_changed(name)
 
 
-class ListView(list[Any]):
-    """What stands at ``sys.path`` or ``sys.meta_path`` while there are bizs: the running biz's list, or the base's.
-
-    A ``list`` for code that checks. Its own storage, which only C code that bypasses every method would read, keeps
-    what the base's list held when the view was made.
-    """
-
-    __slots__ = ("_of", "_real")
-
-    def __init__(self, real: list[Any], of: Callable[[Linker], list[Any]]) -> None:
-        super().__init__(real)
-        self._real = real
-        self._of = of
-
-    def _shown(self) -> list[Any]:
-        linker = linker_of(current())
-        shown: list[Any] = self._real if linker is None else self._of(linker)
-        return shown
-
-    def __getitem__(self, at: Any) -> Any:
-        return self._shown()[at]
-
-    def __setitem__(self, at: Any, value: Any) -> None:
-        self._shown()[at] = value
-
-    def __delitem__(self, at: Any) -> None:
-        del self._shown()[at]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._shown())
-
-    def __reversed__(self) -> Iterator[Any]:
-        yield from reversed(self._shown())
-
-    def __len__(self) -> int:
-        return len(self._shown())
-
-    def __contains__(self, value: object) -> bool:
-        return value in self._shown()
-
-    def __add__(self, other: Any) -> Any:
-        return self._shown() + list(other) if isinstance(other, list) else NotImplemented
-
-    def __radd__(self, other: Any) -> Any:
-        return list(other) + self._shown() if isinstance(other, list) else NotImplemented
-
-    def __iadd__(self, other: Iterable[Any]) -> Self:  # type: ignore[misc]
-        self._shown().extend(other)
-        return self
-
-    def __mul__(self, times: SupportsIndex) -> list[Any]:
-        return self._shown() * times
-
-    __rmul__ = __mul__
-
-    def __eq__(self, other: object) -> bool:
-        return other is self or self._shown() == other
-
-    def __ne__(self, other: object) -> bool:  # a list has one of its own
-        return other is not self and self._shown() != other
-
-    def __lt__(self, other: list[Any]) -> bool:
-        return self._shown() < list(other)
-
-    def __le__(self, other: list[Any]) -> bool:
-        return self._shown() <= list(other)
-
-    def __gt__(self, other: list[Any]) -> bool:
-        return self._shown() > list(other)
-
-    def __ge__(self, other: list[Any]) -> bool:
-        return self._shown() >= list(other)
-
-    __hash__: ClassVar[None]
-
-    def append(self, value: Any, /) -> None:
-        self._shown().append(value)
-
-    def extend(self, values: Iterable[Any], /) -> None:
-        self._shown().extend(values)
-
-    def insert(self, at: SupportsIndex, value: Any, /) -> None:
-        self._shown().insert(at, value)
-
-    def pop(self, at: SupportsIndex = -1, /) -> Any:
-        return self._shown().pop(at)
-
-    def remove(self, value: Any, /) -> None:
-        self._shown().remove(value)
-
-    def clear(self) -> None:
-        self._shown().clear()
-
-    def copy(self) -> list[Any]:
-        return self._shown().copy()
-
-    def count(self, value: Any, /) -> int:
-        return self._shown().count(value)
-
-    def index(self, value: Any, *between: SupportsIndex) -> int:
-        return self._shown().index(value, *between)
-
-    def reverse(self) -> None:
-        self._shown().reverse()
-
-    def sort(self, *, key: Any = None, reverse: bool = False) -> None:
-        self._shown().sort(key=key, reverse=reverse)
-
-    def __repr__(self) -> str:
-        return repr(self._shown())
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        return self._shown().copy().__reduce_ex__(protocol)
-
-    def __copy__(self) -> list[Any]:
-        return self._shown().copy()
-
-
 def base_path() -> list[str]:
     """The base's own ``sys.path``, whoever is running."""
-    return sys.path._real if isinstance(sys.path, ListView) else sys.path  # noqa: SLF001
+    return _path_of_base[-1] if _path_of_base else sys.path
 
 
 class Views:
@@ -351,21 +234,48 @@ class Views:
     """
 
     def __init__(self) -> None:
+        path, meta_path = sys.path, sys.meta_path
         self._placed: Mapping[str, tuple[object, object]] = {
             "modules": (sys.modules, ModulesView()),
-            "path": (sys.path, ListView(sys.path, lambda linker: linker.search_path)),
-            "meta_path": (sys.meta_path, ListView(sys.meta_path, lambda linker: linker.meta_path)),
+            "path": (path, _list_by_context(path, lambda linker: linker.search_path)),
+            "meta_path": (meta_path, _list_by_context(meta_path, lambda linker: linker.meta_path)),
         }
         self._modules = cast("ModulesView", self._placed["modules"][1])
         dict.update(self._modules, REAL)
         views.append(self._modules)
+        _path_of_base.append(path)
         for name, (_, view) in self._placed.items():
             setattr(sys, name, view)
+        self._assignments = contextlib.ExitStack()
+        for name in ("path", "meta_path"):
+            assign_by_context(self._assignments, sys, name, _assigned)
 
     def remove(self) -> None:
         """Undo the construction."""
+        self._assignments.close()
         for name, (original, view) in self._placed.items():
             if getattr(sys, name) is view:
                 setattr(sys, name, original)
         views[:] = [view for view in views if view is not self._modules]
+        _path_of_base.pop()
         dict.clear(self._modules)
+
+
+_path_of_base: Final[list[list[str]]] = []
+
+
+def _list_by_context(real: list[Any], of: Callable[[Linker], list[Any]]) -> ContextList[Any]:
+    def target() -> list[Any]:
+        linker = linker_of(current())
+        return real if linker is None else of(linker)
+
+    return ContextList(target, mirror=real)
+
+
+def _assigned() -> dict[str, Any] | None:
+    scope = current()
+    if scope is None:
+        return None
+    linker = linker_of(scope)
+    # What code of a biz that is gone assigns, nobody sees.
+    return linker.assigned if linker is not None else {} if scope.is_closed else None

@@ -219,8 +219,8 @@ class BizFinder:
         if top in self._of_base:
             return False
         path, known = self._owned
-        if path != self.linker.search_path:
-            self._owned = self.linker.search_path.copy(), (known := {})
+        if path != (in_use := self.linker.path_in_use()):
+            self._owned = list(in_use), (known := {})
         if top not in known:
             spec = None if self._policy.before_own(top) is not None else self._find_in_files(top, self._own_path())
             known[top] = spec is not None and spec.loader is not None  # what has none is one portion of several
@@ -277,7 +277,7 @@ class BizFinder:
 
     def _find_own(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         spec: ModuleSpec | None
-        for hook in list(self.linker.meta_path):
+        for hook in list(self.linker.hooks_in_use()):
             if hook is self:
                 spec = self._find_in_files(name, self._own_path() if path is None else path)
             elif hasattr(hook, "find_spec"):
@@ -292,7 +292,7 @@ class BizFinder:
     def _own_path(self) -> Sequence[str]:
         """The biz's directories, and those its code put on ``sys.path`` as it sees it."""
         of_base = set(base_path())
-        return [entry for entry in self.linker.search_path if entry in self.paths or entry not in of_base]
+        return [entry for entry in self.linker.path_in_use() if entry in self.paths or entry not in of_base]
 
     def _own_portions(self, name: str, package: ModuleType) -> tuple[list[str], bool]:
         """The directories of a package that are the biz's, and whether the base may have further portions of it."""

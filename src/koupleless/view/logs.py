@@ -16,8 +16,9 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from koupleless.context import current
+from koupleless.contextual import ContextList, ContextMapping
 from koupleless.view.logspace import BizManager, LogSpace, live_spaces, module_lock
-from koupleless.view.patch import ContextList, ContextMapping, Shared, replace, specialise
+from koupleless.view.patch import Shared, replace, specialise
 
 if TYPE_CHECKING:
     import contextlib

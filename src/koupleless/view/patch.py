@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-T = TypeVar("T")
-K = TypeVar("K")
-V = TypeVar("V")
+    from collections.abc import Callable
 
 _ABSENT = object()
 
@@ -96,87 +91,3 @@ class Shared:
             self._users -= 1
             if not self._users:
                 self._undo.close()
-
-
-class ContextMapping(MutableMapping[K, V]):
-    """A mapping that is another mapping, depending on who asks; ``target`` returns the one that is meant now."""
-
-    __slots__ = ("_target",)
-
-    def __init__(self, target: Callable[[], MutableMapping[K, V]]) -> None:
-        self._target = target
-
-    def __getitem__(self, key: K) -> V:
-        return self._target()[key]
-
-    def __setitem__(self, key: K, value: V) -> None:
-        self._target()[key] = value
-
-    def __delitem__(self, key: K) -> None:
-        del self._target()[key]
-
-    def __iter__(self) -> Iterator[K]:
-        return iter(self._target())
-
-    def __len__(self) -> int:
-        return len(self._target())
-
-    def __repr__(self) -> str:
-        return repr(self._target())
-
-    def clear(self) -> None:
-        """Empty the mapping that is meant now."""
-        self._target().clear()
-
-    def copy(self) -> dict[K, V]:
-        """A dictionary of its own."""
-        return dict(self._target())
-
-
-class ContextList(list[T]):
-    """A list that is another list, depending on who asks.
-
-    ``target`` returns the one that is meant now. The list's own storage is read by C code only, which cannot ask; it
-    keeps what it was given as ``mirror``.
-    """
-
-    __slots__ = ("_target",)
-
-    def __init__(self, target: Callable[[], list[T]], *, mirror: list[T] | None = None) -> None:
-        super().__init__(mirror or ())
-        self._target = target
-
-    def __iadd__(self, other: Any) -> ContextList[T]:  # type: ignore[misc, override]
-        self._target().extend(other)
-        return self
-
-    def __imul__(self, times: SupportsIndex) -> ContextList[T]:
-        target = self._target()
-        target *= times
-        return self
-
-    def __radd__(self, other: list[T]) -> list[T]:
-        return other + self._target()
-
-    def __reduce_ex__(self, protocol: SupportsIndex, /) -> tuple[Any, ...]:
-        return list, (list(self._target()),)
-
-
-def _by_context(name: str) -> Callable[..., Any]:
-    plain = getattr(list, name)
-
-    def method(self: ContextList[Any], /, *args: Any, **kwargs: Any) -> Any:
-        others = (other._target() if isinstance(other, ContextList) else other for other in args)  # noqa: SLF001
-        return plain(self._target(), *others, **kwargs)
-
-    method.__name__ = method.__qualname__ = name
-    method.__doc__ = plain.__doc__
-    return method
-
-
-_METHODS = """
-__add__ __contains__ __delitem__ __eq__ __ge__ __getitem__ __gt__ __iter__ __le__ __len__ __lt__ __mul__ __ne__ __repr__
-__reversed__ __rmul__ __setitem__ append clear copy count extend index insert pop remove reverse sort
-"""
-for _name in _METHODS.split():
-    setattr(ContextList, _name, _by_context(_name))

@@ -9,12 +9,12 @@ share them as they do in a process of their own.
 from __future__ import annotations
 
 import functools
-import types
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current
-from koupleless.view.patch import Shared, replace, specialise
+from koupleless.contextual import assign_by_context
+from koupleless.view.patch import Shared, replace
 
 if TYPE_CHECKING:
     import contextlib
@@ -60,41 +60,9 @@ def _here() -> Warnings | None:
     return Warnings() if scope.is_closed else scope.find_facet(Warnings)
 
 
-def _variable(name: str) -> Any:
-    def get(module: types.ModuleType) -> Any:
-        here = _here()
-        if here is not None and name in here.own:
-            return here.own[name]
-        try:
-            return vars(module)[name]
-        except KeyError:
-            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}") from None
-
-    def set_(module: types.ModuleType, value: Any) -> None:
-        here = _here()
-        if here is None:
-            vars(module)[name] = value
-        elif value is vars(module).get(name):  # as catch_warnings puts back what it found
-            here.own.pop(name, None)
-        else:
-            here.own[name] = value
-
-    def delete(module: types.ModuleType) -> None:
-        here = _here()
-        if here is None:
-            vars(module).pop(name, None)
-        else:
-            here.own.pop(name, None)
-
-    return property(get, set_, delete)
-
-
-class ContextWarnings(types.ModuleType):
-    """What the ``warnings`` module is an instance of while bizs may be there."""
-
-
-for _name in _VARIABLES:
-    setattr(ContextWarnings, _name, _variable(_name))
+def _assigned() -> dict[str, Any] | None:
+    here = _here()
+    return None if here is None else here.own
 
 
 # --- the functions of the module that read its globals instead --------------------------------------------------------
@@ -170,7 +138,8 @@ def _put_in(undo: contextlib.ExitStack) -> None:
     replace(undo, warnings, "resetwarnings", _reset(warnings.resetwarnings))
     replace(undo, warnings, "_showwarnmsg", _show(_of_process("_showwarnmsg")))
     replace(undo, warnings, "_formatwarnmsg", _format(_of_process("_formatwarnmsg")))
-    specialise(undo, warnings, ContextWarnings)
+    for name in _VARIABLES:
+        assign_by_context(undo, warnings, name, _assigned)
 
 
 _views = Shared(_put_in)

@@ -1,0 +1,174 @@
+"""Lists, mappings and variables of modules that are other ones, depending on who asks.
+
+They stand where the process has plain ones, and answer exactly as those do while no biz is running, because the base
+and its libraries go on using them. Who asks is for the caller to know: each is given a function that returns what is
+meant now.
+"""
+
+from __future__ import annotations
+
+import threading
+import types
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class ContextMapping(MutableMapping[K, V]):
+    """A mapping that is another mapping, depending on who asks; ``target`` returns the one that is meant now."""
+
+    __slots__ = ("_target",)
+
+    def __init__(self, target: Callable[[], MutableMapping[K, V]]) -> None:
+        self._target = target
+
+    def __getitem__(self, key: K) -> V:
+        return self._target()[key]
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._target()[key] = value
+
+    def __delitem__(self, key: K) -> None:
+        del self._target()[key]
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._target())
+
+    def __len__(self) -> int:
+        return len(self._target())
+
+    def __repr__(self) -> str:
+        return repr(self._target())
+
+    def clear(self) -> None:
+        """Empty the mapping that is meant now."""
+        self._target().clear()
+
+    def copy(self) -> dict[K, V]:
+        """A dictionary of its own."""
+        return dict(self._target())
+
+
+class ContextList(list[T]):
+    """A list that is another list, depending on who asks.
+
+    ``target`` returns the one that is meant now. The list's own storage is read by C code only, which cannot ask; it
+    keeps what it was given as ``mirror``.
+    """
+
+    __slots__ = ("_target",)
+
+    def __init__(self, target: Callable[[], list[T]], *, mirror: list[T] | None = None) -> None:
+        super().__init__(mirror or ())
+        self._target = target
+
+    def __iadd__(self, other: Any) -> ContextList[T]:  # type: ignore[misc, override]
+        self._target().extend(other)
+        return self
+
+    def __imul__(self, times: SupportsIndex) -> ContextList[T]:
+        target = self._target()
+        target *= times
+        return self
+
+    def __radd__(self, other: list[T]) -> list[T]:
+        return other + self._target()
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> tuple[Any, ...]:
+        return list, (list(self._target()),)
+
+
+def _by_context(name: str) -> Callable[..., Any]:
+    plain = getattr(list, name)
+
+    def method(self: ContextList[Any], /, *args: Any, **kwargs: Any) -> Any:
+        others = (other._target() if isinstance(other, ContextList) else other for other in args)  # noqa: SLF001
+        return plain(self._target(), *others, **kwargs)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = plain.__doc__
+    return method
+
+
+_METHODS = """
+__add__ __contains__ __delitem__ __eq__ __ge__ __getitem__ __gt__ __iter__ __le__ __len__ __lt__ __mul__ __ne__ __repr__
+__reversed__ __rmul__ __setitem__ append clear copy count extend index insert pop remove reverse sort
+"""
+for _name in _METHODS.split():
+    setattr(ContextList, _name, _by_context(_name))
+
+
+# --- variables of modules --------------------------------------------------------------------------------------------
+
+_one_at_a_time = threading.Lock()
+
+
+class ContextModule(types.ModuleType):
+    """What a module is an instance of, through a subclass of its own, while some of its variables answer by context."""
+
+
+def assign_by_context(
+    undo: contextlib.ExitStack, module: types.ModuleType, name: str, here: Callable[[], dict[str, Any] | None]
+) -> None:
+    """Let whoever runs assign to ``module.name`` for himself, and leave the way back with ``undo``.
+
+    ``here`` returns what he has assigned so far, by name, or ``None`` for the process: then, and for what he has not
+    assigned, the variable is the module's own. Assigning that one again, as code does that puts back what it found,
+    ends it. Functions of the module itself read their globals, which are the process's.
+
+    Raises ``TypeError`` if somebody else has given the module a class.
+    """
+    variable = _variable(name, here)
+    with _one_at_a_time:
+        kind = type(module)
+        if kind is types.ModuleType:
+            kind = type("ContextModule", (ContextModule,), {"__doc__": ContextModule.__doc__})
+            module.__class__ = kind
+        elif not issubclass(kind, ContextModule):
+            raise TypeError(f"module {module.__name__!r} is an instance of {kind} already")
+        setattr(kind, name, variable)
+
+    def restore() -> None:
+        with _one_at_a_time:
+            delattr(kind, name)
+            is_needed = any(type(value) is property for value in vars(kind).values())
+            if not is_needed and type(module) is kind:
+                module.__class__ = types.ModuleType
+
+    undo.callback(restore)
+
+
+def _variable(name: str, here: Callable[[], dict[str, Any] | None]) -> property:
+    def get(module: types.ModuleType) -> Any:
+        own = here()
+        if own is not None and name in own:
+            return own[name]
+        try:
+            return vars(module)[name]
+        except KeyError:
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}") from None
+
+    def assign(module: types.ModuleType, value: Any) -> None:
+        own = here()
+        if own is None:
+            vars(module)[name] = value
+        elif value is vars(module).get(name):
+            own.pop(name, None)
+        else:
+            own[name] = value
+
+    def delete(module: types.ModuleType) -> None:
+        own = here()
+        if own is not None:
+            own.pop(name, None)
+        elif vars(module).pop(name, module) is module:
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+
+    return property(get, assign, delete)

@@ -1,0 +1,112 @@
+"""Lists, mappings and variables of modules that are others by turns."""
+
+import contextlib
+import copy
+import pickle
+import types
+from typing import Any
+
+import pytest
+
+from koupleless.contextual import ContextList, ContextMapping, assign_by_context
+
+
+@pytest.fixture
+def turns() -> Any:
+    """Two lists and the one that is either; which one is decided by ``turns["now"]``."""
+    return {"now": "a", "a": [1, 2], "b": [3]}
+
+
+def test_a_context_list_behaves_as_the_list_that_is_meant(turns: Any) -> None:
+    both = ContextList(lambda: turns[turns["now"]])
+    assert both == [1, 2]
+    turns["now"] = "b"
+    assert both == [3]
+    assert both != [1, 2]
+    both.append(4)
+    both.extend([6, 5])
+    both.insert(0, 0)
+    both += [7]
+    both[1:2] = ["x", "y"]
+    del both[0]
+    assert turns["b"] == ["x", "y", 4, 6, 5, 7]
+    assert both.index(4) == 2
+    assert both.count("x") == 1
+    assert list(reversed(both)) == [7, 5, 6, 4, "y", "x"]
+    assert (both[0], both[-2:], len(both), 4 in both) == ("x", [5, 7], 6, True)
+    assert ([0] + both + [8], both * 2 == 2 * both) == ([0, "x", "y", 4, 6, 5, 7, 8], True)  # noqa: RUF005 - operators
+    both.remove("x")
+    assert both.pop(0) == "y"
+    both.sort()
+    both.reverse()
+    assert both.copy() == turns["b"] == [7, 6, 5, 4]
+    assert both > [7, 6]
+    same = both
+    both *= 2
+    assert both is same
+    assert str(both) == "[7, 6, 5, 4, 7, 6, 5, 4]"
+    both.clear()
+    assert not both
+    assert turns == {"now": "b", "a": [1, 2], "b": []}
+
+
+def test_copies_of_a_context_list_are_plain_lists(turns: Any) -> None:
+    both = ContextList(lambda: turns[turns["now"]])
+    for duplicate in (copy.copy(both), copy.deepcopy(both), pickle.loads(pickle.dumps(both))):
+        assert type(duplicate) is list
+        assert duplicate == [1, 2]
+    assert ContextList(lambda: turns["a"]) == both
+
+
+def test_a_context_mapping_behaves_as_the_mapping_that_is_meant() -> None:
+    turns: dict[str, Any] = {"now": "a", "a": {1: "one"}, "b": {}}
+    both: ContextMapping[int, str] = ContextMapping(lambda: turns[turns["now"]])
+    assert (both[1], dict(both), repr(both)) == ("one", {1: "one"}, "{1: 'one'}")
+    turns["now"] = "b"
+    both[2] = "two"
+    duplicate = both.copy()
+    del both[2]
+    assert (duplicate, len(both), both.get(2)) == ({2: "two"}, 0, None)
+    turns["now"] = "a"
+    both.clear()
+    assert turns == {"now": "a", "a": {}, "b": {}}
+
+
+def test_a_variable_is_whoever_s_turn_it_is() -> None:
+    turns: dict[str, Any] = {"now": None, "a": {}, "b": {}}
+    module: Any = types.ModuleType("machine")
+    vars(module).update(speed=1, power=2)
+
+    def here() -> Any:
+        return turns.get(turns["now"])
+
+    with contextlib.ExitStack() as undo:
+        assign_by_context(undo, module, "speed", here)
+        assign_by_context(undo, module, "power", here)
+        turns["now"] = "a"
+        of_process = module.speed
+        module.speed = 7
+        turns["now"] = "b"
+        assert (module.speed, module.power) == (1, 2)
+        del module.speed  # there is none of its own
+        turns["now"] = None
+        module.power = 3
+        turns["now"] = "a"
+        assert (module.speed, module.power) == (7, 3)
+        module.speed = of_process  # as code puts back what it found
+        assert turns["a"] == {}
+        turns["now"] = None
+        del module.speed
+        for change in (lambda: module.speed, lambda: delattr(module, "speed")):
+            with pytest.raises(AttributeError, match="'machine' has no attribute 'speed'"):
+                change()
+        module.speed = 4
+        assert isinstance(module, types.ModuleType)
+    assert type(module) is types.ModuleType
+    assert (module.speed, module.power) == (4, 3)
+
+
+def test_a_module_with_a_class_of_somebody_else_is_not_touched() -> None:
+    module = type("Lazy", (types.ModuleType,), {})("lazy")
+    with contextlib.ExitStack() as undo, pytest.raises(TypeError, match=r"'lazy' is an instance of .*Lazy"):
+        assign_by_context(undo, module, "speed", lambda: None)

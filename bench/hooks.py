@@ -1,6 +1,7 @@
 """What a base pays that has our hooks in and no module, beside the same Python without them.
 
-A base that never installed a module has none of them; they stay from the first module until the container closes.
+A base that never installed a module has none of them. From its first module until the container closes they are in, but
+those of the import system, which are out while no module is there.
 
 ``python bench/hooks.py``. Code of the base is timed without the hooks, with them and without them again, many times
 over in one process; the ratio is the median of those to the mean of the two around it. The first imports are processes

@@ -101,9 +101,27 @@ def test_a_variable_is_whoever_s_turn_it_is() -> None:
             with pytest.raises(AttributeError, match="'machine' has no attribute 'speed'"):
                 change()
         module.speed = 4
-        assert isinstance(module, types.ModuleType)
     assert type(module) is types.ModuleType
     assert (module.speed, module.power) == (4, 3)
+
+
+def test_the_type_of_such_a_module_is_as_good_as_that_of_others() -> None:
+    """``type(sys)`` is how the import system itself makes modules."""
+    module: Any = types.ModuleType("machine")
+    with contextlib.ExitStack() as undo:
+        assign_by_context(undo, module, "speed", dict)
+        made = type(module)("other", "its text")
+        assert (type(made), made.__doc__) == (types.ModuleType, "its text")
+        assert not hasattr(made, "speed")
+        derived = type("Lazy", (type(module),), {"answer": 42})
+        assert derived.__bases__ == (types.ModuleType,)
+        assert derived("lazy").answer == 42
+        assert isinstance(module, types.ModuleType)
+        assert isinstance(types, type(module))
+        assert not isinstance(42, type(module))
+        assert issubclass(derived, type(module))
+        assert issubclass(type(module), types.ModuleType)
+        assert repr(type(module)) == "<class 'koupleless.contextual.module'>"
 
 
 def test_a_module_with_a_class_of_somebody_else_is_not_touched() -> None:

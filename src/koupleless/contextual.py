@@ -110,8 +110,31 @@ for _name in _METHODS.split():
 _one_at_a_time = threading.Lock()
 
 
-class ContextModule(types.ModuleType):
-    """What a module is an instance of, through a subclass of its own, while some of its variables answer by context."""
+class _ModuleKind(type):
+    """The class of the classes of such modules, which pass for ``types.ModuleType``.
+
+    ``type(sys)`` is a common way to say that, in the import system first of all: modules are made with it, asked
+    whether they are instances of it, and classes derived from it.
+    """
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
+        """A class that is derived from one of these, which is an ordinary module class."""
+        plain = (types.ModuleType if type(base) is mcs else base for base in bases)
+        return type(name, tuple(plain), namespace)
+
+    @classmethod
+    def make(cls) -> Any:
+        """A class for one module, which has the variables by context as properties."""
+        return super().__new__(cls, "module", (types.ModuleType,), {})
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> types.ModuleType:
+        return types.ModuleType(*args, **kwargs)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, types.ModuleType)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, types.ModuleType)
 
 
 def assign_by_context(
@@ -129,9 +152,9 @@ def assign_by_context(
     with _one_at_a_time:
         kind = type(module)
         if kind is types.ModuleType:
-            kind = type("ContextModule", (ContextModule,), {"__doc__": ContextModule.__doc__})
+            kind = _ModuleKind.make()
             module.__class__ = kind
-        elif not issubclass(kind, ContextModule):
+        elif type(kind) is not _ModuleKind:
             raise TypeError(f"module {module.__name__!r} is an instance of {kind} already")
         setattr(kind, name, variable)
 

@@ -71,3 +71,20 @@ def test_closing_the_container_leaves_the_interpreter_as_it_was(make_world):
 def what_hooks_replace() -> list[object]:
     find_and_load = vars(importlib._bootstrap)["_find_and_load"]
     return [sys.modules, builtins.__import__, find_and_load, type(os.environ), threading.Thread.start]
+
+
+def test_the_import_system_is_python_s_own_again_while_no_module_is_there(world):
+    def import_system():
+        return builtins.__import__, sys.modules, sys.path, sys.meta_path, type(sys)
+
+    before = import_system()
+    for _ in range(2):
+        world.install("hello-1.0")
+        seen = sys.modules
+        world.install("plain-1.0")
+        world.container.uninstall(BizId.parse("hello:1.0"))
+        assert sys.modules is seen
+        assert sys.modules is not before[1]
+        world.container.uninstall(BizId.parse("plain:1.0"))
+        assert all(now is then for now, then in zip(import_system(), before, strict=True))
+    assert seen["sys"] is sys, "code that keeps the view finds the base's modules in it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import importlib
 import json
@@ -251,6 +252,18 @@ def test_a_biz_that_assigns_other_import_hooks_changes_its_own_only(biz):
         sys.meta_path = kept
         app.load()
     assert list(sys.meta_path) == before
+
+
+def test_a_biz_that_assigns_other_arguments_changes_its_own_only(biz, monkeypatch):
+    namespace, other, before = biz({}), biz({}), list(sys.argv)
+    with entered(namespace.scope):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["prog", "--flag"])
+            assert argparse.ArgumentParser(add_help=False).parse_known_args()[1] == ["--flag"]
+            for scope in (None, other.scope):
+                with entered(scope):
+                    assert sys.argv == before
+        assert sys.argv == before
 
 
 def test_what_code_of_a_biz_that_is_gone_assigns_nobody_sees(biz):

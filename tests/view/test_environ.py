@@ -1,6 +1,5 @@
 """The environment of a biz. What C code reads by ``getenv`` is the process's, and is not tested here."""
 
-import argparse
 import asyncio
 import os
 import subprocess
@@ -261,25 +260,6 @@ def test_a_biz_changes_its_own_arguments_only(make_biz: MakeBiz) -> None:
         sys.argv.append("end")
         assert sys.argv == ["renamed", "now", "later", "end"]
     assert sys.argv == of_base
-
-
-def test_a_biz_that_assigns_other_arguments_changes_its_own_only(
-    make_biz: MakeBiz, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    of_base, biz = list(early_argv), make_biz("hello", args=["run"])
-    with entered(biz):
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["prog", "--flag"])
-            assert argparse.ArgumentParser(add_help=False).parse_known_args()[1] == ["--flag"]
-            with entered(None):
-                assert sys.argv == of_base
-            with entered(make_biz("other")):
-                assert sys.argv == ["other"]
-        assert sys.argv == ["hello", "run"]
-    assert sys.argv == of_base
-    biz.close()
-    with entered(biz), pytest.raises(KouplelessError, match=r"hello:1\.0 was uninstalled"):
-        sys.argv = []
 
 
 def test_the_arguments_of_the_base_stay_the_list_that_others_imported(make_biz: MakeBiz) -> None:

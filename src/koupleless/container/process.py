@@ -1,7 +1,8 @@
 """What a container does to its process, and knows of it: hooks in with the first biz and out at the end; its memory.
 
 A base that has never installed a module runs on an untouched interpreter. Each room counts its installers, so several
-containers live in one process and the last one to close restores what was there before.
+containers live in one process and the last one to close restores what was there before. The import system's hooks are
+not among these: each namespace counts for itself, so they are out while no biz is there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.ownership.eventloop import adopt_loop
 from koupleless.ownership.libraries import install_recorders, remove_recorders
 from koupleless.view.environ import install_environ, remove_environ
@@ -32,7 +32,6 @@ _PAIRS: tuple[tuple[Callable[[], object], Callable[[], object]], ...] = (
     (install_logs, remove_logs),
     (install_warnings, remove_warnings),
     (install_recorders, remove_recorders),
-    (install_hooks, remove_hooks),
 )
 
 

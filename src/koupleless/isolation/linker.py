@@ -82,7 +82,7 @@ class Linker:
         self.meta_path: list[Any] = []
         self.search_path: list[str] = []
         self.assigned: dict[str, Any] = {}
-        """What stands at ``sys.path`` and ``sys.meta_path`` for the owner, by name, where its code assigned another."""
+        """What the owner's code assigned to variables of ``sys``, by name; code of anybody else finds what it did before."""
         self.is_gone = False
         self._locator: Locator | None = locator
         self._loading: dict[str, int] = {}

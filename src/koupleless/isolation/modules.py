@@ -236,18 +236,17 @@ class Views:
     def __init__(self) -> None:
         path, meta_path = sys.path, sys.meta_path
         self._placed: Mapping[str, tuple[object, object]] = {
-            "modules": (sys.modules, ModulesView()),
+            "modules": (sys.modules, _modules),
             "path": (path, _list_by_context(path, lambda linker: linker.search_path)),
             "meta_path": (meta_path, _list_by_context(meta_path, lambda linker: linker.meta_path)),
         }
-        self._modules = cast("ModulesView", self._placed["modules"][1])
-        dict.update(self._modules, REAL)
-        views.append(self._modules)
+        dict.update(_modules, REAL)
+        views.append(_modules)
         _path_of_base.append(path)
         for name, (_, view) in self._placed.items():
             setattr(sys, name, view)
         self._assignments = contextlib.ExitStack()
-        for name in ("path", "meta_path"):
+        for name in ("path", "meta_path", "argv"):
             assign_by_context(self._assignments, sys, name, _assigned)
 
     def remove(self) -> None:
@@ -256,11 +255,12 @@ class Views:
         for name, (original, view) in self._placed.items():
             if getattr(sys, name) is view:
                 setattr(sys, name, original)
-        views[:] = [view for view in views if view is not self._modules]
+        views.remove(_modules)
         _path_of_base.pop()
-        dict.clear(self._modules)
+        dict.clear(_modules)
 
 
+_modules: Final = ModulesView()  # always the same, for code that keeps what it found at ``sys.modules``
 _path_of_base: Final[list[list[str]]] = []
 
 

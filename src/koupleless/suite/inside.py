@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, entered
-from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.isolation.interpreter import trimmed
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import SELF, Policy
@@ -43,7 +42,6 @@ _PAIRS: Final = (
     (install_logs, remove_logs),
     (install_warnings, remove_warnings),
     (install_recorders, remove_recorders),
-    (install_hooks, remove_hooks),
 )
 
 

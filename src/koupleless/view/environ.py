@@ -18,7 +18,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import Scope, current
-from koupleless.contextual import ContextList, assign_by_context
+from koupleless.contextual import ContextList
 from koupleless.errors import KouplelessError
 from koupleless.view.patch import Shared, replace, specialise
 
@@ -46,8 +46,6 @@ class Environment:
         self, scope: Scope, *, envs: Mapping[str, str] | None = None, args: Sequence[str] = (), name: str | None = None
     ) -> None:
         self.argv = [name if name is not None else str(scope.biz.name), *args]
-        self.assigned: dict[str, Any] = {}
-        """What stands at ``sys.argv`` for this biz, under ``argv``, if it put a list of its own there."""
         self._prefix = os.fsencode(_NOT_IN_A_PREFIX.sub("_", scope.biz.name) + "_")
         given = {os.fsencode(key): os.fsencode(value) for key, value in (envs or {}).items()}
         # None: deleted, the process's value is hidden
@@ -235,11 +233,6 @@ def _system(original: Callable[[Any], int]) -> Callable[[Any], int]:
     return system
 
 
-def _assigned() -> dict[str, Any] | None:
-    here = _here_to_write()
-    return None if here is None else here.assigned
-
-
 def _context_argv() -> ContextList[str]:
     original = sys.argv
 
@@ -262,7 +255,6 @@ def _put_in(undo: contextlib.ExitStack) -> None:
         replace(undo, asyncio.subprocess, name, creator)
         replace(undo, asyncio, name, creator)
     replace(undo, sys, "argv", _context_argv())
-    assign_by_context(undo, sys, "argv", _assigned)
 
 
 _views = Shared(_put_in)

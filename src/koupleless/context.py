@@ -12,7 +12,7 @@ import atexit
 import functools
 import itertools
 from contextvars import Context, ContextVar, Token
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,14 +55,14 @@ class Scope:
     def facet(self, kind: type[F]) -> F:
         """What was attached of exactly this class. Raises ``LookupError`` if nothing was, or if the scope is closed."""
         try:
-            return cast("F", self._facets[kind])
+            return self._facets[kind]  # type: ignore[return-value]  # as below
         except KeyError:
             state = "was uninstalled" if self.is_closed else "has none"
             raise LookupError(f"no {kind.__name__} for biz {self.biz}: it {state}") from None
 
     def find_facet(self, kind: type[F]) -> F | None:
         """As `facet`, but ``None`` where there is nothing."""
-        return cast("F | None", self._facets.get(kind))
+        return self._facets.get(kind)  # type: ignore[return-value]  # asked at every import: `cast` is a call
 
     def add_stop_hook(self, hook: Callable[[], object]) -> None:
         """Call ``hook`` without arguments when the biz stops; the last one added is called first.

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 Import: TypeAlias = "Callable[..., ModuleType]"
 
-_ABSENT: Final = cast("ModuleType", object())
+ABSENT: Final = cast("ModuleType", object())
 
 
 class Locator(Protocol):
@@ -82,7 +82,7 @@ class Linker:
         self.meta_path: list[Any] = []
         self.search_path: list[str] = []
         self.assigned: dict[str, Any] = {}
-        """What the owner's code assigned to variables of ``sys``, by name; code of anybody else finds what it did before."""
+        """What the owner's code assigned to variables of ``sys``, by name."""
         self.is_gone = False
         self._locator: Locator | None = locator
         self._loading: dict[str, int] = {}
@@ -105,16 +105,16 @@ class Linker:
     # --- look-up without loading ---------------------------------------------------------------------------------
 
     def find(self, name: str) -> ModuleType | None:
-        """What the table, or one that shows through, holds under the name. Raises ``KeyError`` if nothing does."""
-        found = self.table.get(name, _ABSENT)
-        if found is not _ABSENT:
+        """What the table, or one that shows through, holds under the name; ``ABSENT`` if nothing does."""
+        found = self.table.get(name, ABSENT)
+        if found is not ABSENT:
             return found
         if self.lenders and name not in _PERSONAL:
             for lender in self._all_lenders():
-                found = lender.table.get(name, _ABSENT)
-                if found is not _ABSENT:
+                found = lender.table.get(name, ABSENT)
+                if found is not ABSENT:
                     return found
-        raise KeyError(name)
+        return ABSENT
 
     def _all_lenders(self) -> list[Linker]:
         """Whose modules show through here: the lenders, and theirs."""
@@ -141,9 +141,8 @@ class Linker:
         top, dot, _ = name.partition(".")
         if top in _PERSONAL:
             return name == "__mp_main__"
-        try:
-            package = self.find(top)
-        except KeyError:
+        package = self.find(top)
+        if package is ABSENT:
             return self._locator is not None and self._locator.owns(top)
         # The portions of a namespace package belong to several; what is not the owner's is the base's.
         return not dot or getattr(package, "__file__", None) is not None
@@ -174,8 +173,8 @@ class Linker:
 
         Raises ``KeyError`` if the name means nothing.
         """
-        module = self.table.pop(name, _ABSENT)
-        if module is _ABSENT:
+        module = self.table.pop(name, ABSENT)
+        if module is ABSENT:
             for lender in self._all_lenders():
                 if name in lender.table and name not in _PERSONAL:
                     return lender.table[name]
@@ -224,8 +223,8 @@ class Linker:
 
     def load(self, name: str) -> ModuleType:
         """The module of an absolute name, imported if need be. Raises what an import statement raises."""
-        module: ModuleType | None = self.table.get(name, _ABSENT)
-        if module is _ABSENT:
+        module: ModuleType | None = self.table.get(name, ABSENT)
+        if module is ABSENT:
             return self._find_and_load(name)
         if module is None:
             raise ModuleNotFoundError(f"import of {name} halted; None in sys.modules", name=name)
@@ -440,7 +439,7 @@ class Linker:
             if not hasattr(module, item):  # its package failed, and is loaded again: C looks into the real table next
                 setattr(module, item, child)
         except ModuleNotFoundError as error:
-            if error.name != name or self.table.get(name, _ABSENT) is None:
+            if error.name != name or self.table.get(name, ABSENT) is None:
                 raise
             if name in REAL and self.hides(name) and not hasattr(module, item):
                 # The interpreter would now look into its own table, and find the module of the base.

@@ -26,7 +26,7 @@ from koupleless.isolation.interpreter import (
     views,
     withheld,
 )
-from koupleless.isolation.linker import asking, base_changed, linker_of
+from koupleless.isolation.linker import ABSENT, asking, base_changed, linker_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from koupleless.isolation.linker import Linker
 
 T = TypeVar("T")
-_ABSENT: Any = object()
 
 
 class ModulesView(dict[str, "ModuleType"]):
@@ -86,14 +85,14 @@ class ModulesView(dict[str, "ModuleType"]):
         unstore(name)
         base_changed(name)
 
-    def pop(self, name: str, default: Any = _ABSENT, /) -> Any:
+    def pop(self, name: str, default: Any = ABSENT, /) -> Any:
         linker = asking()
         try:
             if linker is not None:
                 return linker.take(name)
             module = take_of_base(name)
         except KeyError:
-            if default is _ABSENT:
+            if default is ABSENT:
                 raise
             return default
         unstore(name)
@@ -192,12 +191,12 @@ class ModulesView(dict[str, "ModuleType"]):
 
 
 def _seen(linker: Linker, name: str) -> ModuleType:
-    try:
-        return cast("ModuleType", linker.find(name))
-    except KeyError:
+    found = linker.find(name)
+    if found is ABSENT:
         if linker.hides(name):
-            raise
-    return of_base(name)
+            raise KeyError(name)
+        found = of_base(name)
+    return found  # type: ignore[return-value]  # `cast` is a call
 
 
 def _shown(linker: Linker | None) -> dict[str, ModuleType]:
@@ -206,8 +205,9 @@ def _shown(linker: Linker | None) -> dict[str, ModuleType]:
         return all_of_base()
     shown = {name: module for name, module in all_of_base().copy().items() if not linker.hides(name)}
     for name in linker.names():
-        with contextlib.suppress(KeyError):  # removed by another thread meanwhile
-            shown[name] = cast("ModuleType", linker.find(name))
+        found = linker.find(name)
+        if found is not ABSENT:  # removed by another thread meanwhile
+            shown[name] = cast("ModuleType", found)
     return shown
 
 

@@ -197,12 +197,16 @@ class StopFailed(BizFailed):
 class ModuleRefused(ModuleNotFoundError, KouplelessError):
     """A biz imported a module that neither it nor the base provides, or that it may not take from the base.
 
-    ``name`` is the module, ``identity`` the biz; the text says what to change.
+    ``name`` is the module, ``identity`` the biz; ``advice`` says why, and what to change. It is a note (PEP 678), so
+    that tracebacks show it, while the text can be that of Python's own error, which code may compare.
     """
 
-    def __init__(self, message: str, *, name: str, identity: str) -> None:
+    def __init__(self, message: str, *, name: str, identity: str, advice: str = "") -> None:
         self.identity = identity
+        self.advice = advice
         super().__init__(message, name=name)
+        if advice:
+            self.add_note(advice)
 
 
 class BizGone(ImportError, KouplelessError):

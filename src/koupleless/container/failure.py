@@ -9,6 +9,8 @@ import traceback
 from pathlib import Path
 from typing import Final
 
+from koupleless.errors import ModuleRefused
+
 _OWN_ROOT: Final = str(Path(__file__).parent.parent) + "/"
 _MACHINERY: Final = ("<frozen importlib", "<frozen runpy")
 _WORKER: Final = ("/concurrent/futures/", "/threading.py")
@@ -30,7 +32,9 @@ def own_traceback(error: BaseException) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """One line: the type and text of ``error``, as the last line of its traceback says it."""
+    """One line: the type and text of ``error``, as the last line of its traceback says it, and what we advise."""
+    if isinstance(error, ModuleRefused) and error.advice:
+        return f"{type(error).__module__}.{type(error).__qualname__}: {error}: {error.advice}"
     return "".join(traceback.format_exception_only(error)).strip()
 
 

@@ -370,7 +370,7 @@ class BizFinder:
             self._granted.add(name)
 
     def _refusal(self, name: str, reason: str) -> ModuleRefused:
-        return ModuleRefused(f"No module named {name!r}: {reason}", name=name, identity=self._identity)
+        return ModuleRefused(f"No module named {name!r}", name=name, identity=self._identity, advice=reason)
 
     # --- as a finder on sys.meta_path ----------------------------------------------------------------------------
 

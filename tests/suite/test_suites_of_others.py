@@ -1,0 +1,38 @@
+"""A few of the suites of ``scripts/suites``, the fast ones: what nobody here wrote passes inside a module as alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+pytestmark = [pytest.mark.network, pytest.mark.timeout(900)]
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "suites.py"
+FAST = ("blinker", "itsdangerous", "jinja2")
+
+
+def test_fast_suites_differ_in_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "suites.md"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment.pop("COVERAGE_PROCESS_START", None)  # the plain run has no koupleless to measure
+    command = [sys.executable, "-P", str(SCRIPT), "--write", str(page), *FAST]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=840, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [row for row in rows_of(page) if row[0] in FAST]
+    assert [row[0] for row in rows] == list(FAST)
+    for name, _, _, alone, inside, differ in rows:
+        assert (alone, differ) == (inside, "none"), name
+        assert int(alone.split()[0]) >= 25, "it did run"
+
+
+def rows_of(page: Path) -> list[Sequence[str]]:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]

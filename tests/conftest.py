@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,14 @@ BIZS = Path(__file__).parent / "bizs"
 
 collect_ignore = ["bizs"]
 """Applications, some with tests of their own, which are run in bizs."""
+
+
+def unmeasured() -> dict[str, str]:
+    """The environment for a child that is not to be measured, nor to find the data of ``scripts/coverage``.
+
+    One that measures coverage itself would end that measurement, and take its data for its own.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.conftest import unmeasured
 
 if TYPE_CHECKING:
     from tests.cli.conftest import FakeArklet
@@ -33,7 +34,7 @@ def test_commands_that_only_ask_import_nothing_heavy(arklet: FakeArklet, command
     done = subprocess.run(
         [sys.executable, "-P", "-c", _PROGRAM, *command, "--port", str(arklet.port)],
         cwd=str(tmp_path),
-        env={name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_START"},
+        env=unmeasured(),
         capture_output=True,
         text=True,
         check=False,

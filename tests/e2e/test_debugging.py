@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import coverage
 import httpx
 import pytest
+from tests.conftest import unmeasured
 from tests.e2e.conftest import free_port
 
 from koupleless.artifact.build import Options, build_project
@@ -139,8 +140,7 @@ class Dialogue:
         self.port, self.arklet_port = free_port(), free_port()
         command = [sys.executable, "-P", *tool, "-m", "koupleless", "serve", "--module", str(artefact)]
         command += ["--port", str(self.port), "--arklet-port", str(self.arklet_port)]
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "KOUPLELESS_BASE_STORE_DIR": str(store)}
-        environment.pop("COVERAGE_PROCESS_START", None)  # one tracer at a time
+        environment = {**unmeasured(), "PYTHONUNBUFFERED": "1", "KOUPLELESS_BASE_STORE_DIR": str(store)}
         self.popen = subprocess.Popen(
             command,
             cwd=cwd,

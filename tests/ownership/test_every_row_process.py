@@ -68,8 +68,14 @@ def test_signal_handlers_and_what_else_is_the_whole_process_s(trial: Trial) -> N
 
 @pytest.mark.parametrize("name", ["profile", "trace"])
 def test_tracing_of_the_base_s_loop_ends_with_the_module(trial: Trial, name: str) -> None:
-    trial(f"import sys\nasync def main():\n    sys.set{name}(lambda *_: K and None)\n")
-    assert trial.on_loop(getattr(sys, f"get{name}")) is None
+    function, restore = getattr(sys, f"get{name}"), getattr(sys, f"set{name}")
+    before = trial.on_loop(function)
+    trial.on_loop(lambda: restore(None))  # a measurement of coverage
+    try:
+        trial(f"import sys\nasync def main():\n    sys.set{name}(lambda *_: K and None)\n")
+        assert trial.on_loop(function) is None
+    finally:
+        trial.on_loop(lambda: restore(before))
 
 
 @pytest.mark.parametrize("name", ["profile", "trace"])

@@ -433,8 +433,9 @@ def test_the_holder_is_found_in_a_large_heap(
 
 
 def test_a_holder_in_a_large_container_is_found(
-    biz: TinyBiz, base_module: MakeModule, heap: Callable[[int], None]
+    biz: TinyBiz, base_module: MakeModule, heap: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(purging, "EXPLAIN_BUDGET_S", 30.0)  # a measurement of coverage is slow
     heap(10_000_000)
     module = base_module("shop_wide", "wide = {number: [] for number in range(30_000)}\n")
     biz.run("shop_wide.wide[29_000].append(reach)", shop_wide=module, name="hello")

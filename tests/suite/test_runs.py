@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.conftest import unmeasured
 
 from koupleless.suite.outcomes import NoReport, Outcome, Outcomes
 
@@ -34,8 +34,7 @@ def run(cache: Path) -> Run:
 
     def arkctl(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-P", "-m", "koupleless", "test", str(tree), "--requirement", "pytest-cov"]
-        environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
-        environment.pop("COVERAGE_PROCESS_START", None)  # these measure coverage themselves
+        environment = {**unmeasured(), "XDG_CACHE_HOME": str(cache)}
         return subprocess.run(
             [*command, *arguments], env=environment, capture_output=True, text=True, timeout=540, check=False
         )

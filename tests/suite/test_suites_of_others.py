@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.conftest import unmeasured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,7 @@ FAST = ("blinker", "itsdangerous", "jinja2")
 
 def test_fast_suites_differ_in_nothing(tmp_path: Path) -> None:
     page = tmp_path / "suites.md"
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    environment.pop("COVERAGE_PROCESS_START", None)  # the plain run has no koupleless to measure
+    environment = {**unmeasured(), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-P", str(SCRIPT), "--write", str(page), *FAST]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=840, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -92,6 +92,31 @@ def test_show_prints_every_record_of_every_version(arkctl: Arkctl, arklet: FakeA
     assert arkctl("show", "nobody", "--port", arklet.port).status == 1
 
 
+ZOMBIES = [
+    {"biz": "hello:1.0", "name": "app", "since": 1, "holders": ["shop.x in the base", "a list"], "sizeBytes": 12_345},
+    {"biz": "hello:0.9", "name": "app", "since": 1, "holders": []},
+    {"biz": "helloes:1", "name": "app", "since": 1, "holders": []},
+]
+
+
+def test_show_tells_what_outlived_removed_versions(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("queryAllBiz", listed("hello:1.1"))
+    arklet.says("health", {"code": "SUCCESS", "data": {"healthData": {"zombies": ZOMBIES}}})
+    out = arkctl("show", "hello", "--port", arklet.port).out
+    assert out.startswith("hello:1.1\n")
+    *_, head, first, second = out.splitlines()
+    assert head.split("   ")[0] == "REMOVED"
+    assert (first.startswith("hello:1.0   app"), second.startswith("hello:0.9   app")) == (True, True)
+    assert "12,345 bytes   shop.x in the base -> a list" in first
+    assert "helloes" not in out
+    gone = arkctl("show", "hello:1.0", "--port", arklet.port)
+    assert gone.status == 0
+    assert gone.out.splitlines()[0] == head, "it is not installed any more"
+    shown = json.loads(arkctl("show", "hello:1.0", "--port", arklet.port, "-o", "json").out)
+    assert (shown["data"], shown["zombies"]) == ([], ZOMBIES[:1])
+    assert arkctl("show", "nobody", "--port", arklet.port).status == 1
+
+
 def test_switch_sends_the_identity(arkctl: Arkctl, arklet: FakeArklet) -> None:
     arklet.says("switchBiz", {"code": "SUCCESS", "data": {"code": "SUCCESS", "message": ""}})
     outcome = arkctl("switch", "hello:1.1", "--port", arklet.port)

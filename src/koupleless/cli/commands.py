@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from koupleless.client import ArkletClient
     from koupleless.settings import ClientSettings
     from koupleless.wire.envelope import Envelope
-    from koupleless.wire.replies import BizInfo
+    from koupleless.wire.replies import BizInfo, Zombie
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -201,6 +201,16 @@ def _versions(session: Session, text: str) -> list[BizInfo]:
     if not found:
         raise _not_there(text, installed)
     return found
+
+
+def _zombies(session: Session, text: str) -> list[Zombie]:
+    """What still lives of removed bizs that ``name`` or ``name:version`` means, as far as the base says that."""
+    name, _, version = text.partition(":")
+    try:
+        left = session.client.health(type="biz").zombies or []
+    except KouplelessError:  # of the original, whose health may refuse; whether it is there at all shows elsewhere
+        return []
+    return [zombie for zombie in left if zombie.biz == text or (not version and zombie.biz.startswith(f"{name}:"))]
 
 
 def _not_there(text: str, installed: Sequence[BizInfo]) -> BizNotFound:
@@ -505,14 +515,21 @@ def status(session: Session, *, watch: float | None) -> None:
 @click.argument("identity", metavar="NAME[:VERSION]")
 @_opens_session
 def show(session: Session, identity: str) -> None:
-    """Show all that a base says of one module."""
-    from koupleless.cli.render import biz_details, bizs_json
+    """Show all that a base says of one module, and what outlived it."""
+    from koupleless.cli.render import biz_details, bizs_json, zombies_table
 
-    found = _versions(session, identity)
+    zombies = _zombies(session, identity)
+    try:
+        found = _versions(session, identity)
+    except BizNotFound:
+        if not zombies:
+            raise
+        found = []
     if session.is_json:
-        click.echo(bizs_json(found))
-    else:
-        click.echo("\n\n".join(biz_details(biz, is_coloured=session.is_coloured) for biz in found))
+        click.echo(bizs_json(found, zombies))
+        return
+    parts = [biz_details(biz, is_coloured=session.is_coloured) for biz in found]
+    click.echo("\n\n".join([*parts, zombies_table(zombies)] if zombies else parts))
 
 
 @arkctl.command()

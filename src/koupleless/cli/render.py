@@ -12,7 +12,7 @@ from koupleless.wire.envelope import Code, Envelope, encode, without_nulls
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from koupleless.wire.replies import BizHealth, BizInfo, HealthData, StateRecord
+    from koupleless.wire.replies import BizHealth, BizInfo, HealthData, StateRecord, Zombie
 
 _GAP: Final = "   "
 _MIB: Final = 1024 * 1024
@@ -29,8 +29,13 @@ def json_text(value: object) -> str:
     return encode(value).decode()
 
 
-def bizs_json(bizs: Sequence[BizInfo]) -> str:
-    """The bizs as the original prints them: the reply of ``queryAllBiz`` without what a client has no use for."""
+def bizs_json(bizs: Sequence[BizInfo], zombies: Sequence[Zombie] = ()) -> str:
+    """The bizs as the original prints them: the reply of ``queryAllBiz`` without what a client has no use for.
+
+    What outlived removed ones stands beside them, if there is any.
+    """
+    if zombies:
+        return json_text({"code": Code.SUCCESS, "data": list(bizs), "zombies": list(zombies)})
     return json_text(Envelope(code=Code.SUCCESS, data=list(bizs)))
 
 
@@ -88,12 +93,23 @@ def health_text(health: HealthData, *, is_wide: bool = False) -> str:
         rows = [[biz.biz_name, biz.biz_version, biz.biz_state.value, biz.web_context_path or "-"] for biz in bizs]
         parts.append(table(["NAME", "VERSION", "STATE", "CONTEXT-PATH"], rows))
     if health.zombies:
-        rows = [
-            [zombie.biz, zombie.name, _clock(zombie.since), " -> ".join(zombie.holders) or "unknown"]
-            for zombie in health.zombies
-        ]
-        parts.append(table(["REMOVED", "STILL ALIVE", "SINCE", "HELD BY"], rows))
+        parts.append(zombies_table(health.zombies))
     return "\n\n".join(parts)
+
+
+def zombies_table(zombies: Sequence[Zombie]) -> str:
+    """What outlived removed bizs: one line for each thing, with its size as far as that is known, and who holds it."""
+    rows = [
+        [
+            zombie.biz,
+            zombie.name,
+            _clock(zombie.since),
+            "-" if zombie.size_bytes is None else f"{zombie.size_bytes:,} bytes",
+            " -> ".join(zombie.holders) or "unknown",
+        ]
+        for zombie in zombies
+    ]
+    return table(["REMOVED", "STILL ALIVE", "SINCE", "SIZE", "HELD BY"], rows)
 
 
 def _process_lines(figures: Mapping[str, object]) -> list[str]:

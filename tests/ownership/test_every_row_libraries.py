@@ -8,6 +8,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import blinker
+import celery  # type: ignore[import-untyped]
+import django.dispatch  # type: ignore[import-untyped]
 import opentelemetry.metrics
 import opentelemetry.trace
 import prometheus_client
@@ -302,6 +304,74 @@ def test_blinker_receivers_on_a_signal_of_the_base(trial: Trial) -> None:
     heard.clear()
     assert [receiver for receiver, _ in signal.send("y")] == [mine]
     assert heard == ["y"]
+
+
+# --- Django ----------------------------------------------------------------------------------------------------------
+
+
+def test_django_receivers_on_a_signal_of_the_base(trial: Trial) -> None:
+    signal = trial.shared.signal = django.dispatch.Signal()  # type: ignore[attr-defined]
+    heard: list[Any] = []
+
+    def mine(sender: Any, **_: Any) -> None:
+        heard.append(sender)
+
+    signal.connect(mine)
+    report = trial(
+        """
+        from django.dispatch import Signal, receiver
+        def listen(sender, **_):
+            shared.heard.append(K.__name__)
+        @receiver(shared.signal, weak=False)
+        def listen_too(sender, **_):
+            listen(sender)
+        shared.signal.connect(listen, weak=False)
+        shared.signal.connect(K(), sender=K, weak=False, dispatch_uid="by name")
+        for _ in range(100):
+            shared.signal.connect(reach, weak=False)
+            assert shared.signal.disconnect(reach)
+        shared.signal.connect(lambda **_: None)
+        own = Signal()
+        own.connect(listen, weak=False)
+        shared.signal.send("x")
+        """,
+        heard=heard,
+    )
+    assert sorted(map(str, heard)) == ["K", "K", "x"]
+    assert report.undone["signal receiver"] == 4, "those that died or were disconnected do not count"
+    heard.clear()
+    assert [receiver for receiver, _ in signal.send("y")] == [mine]
+    assert heard == ["y"]
+
+
+# --- Celery ----------------------------------------------------------------------------------------------------------
+
+
+def test_celery_tasks_that_are_shared_with_an_application_of_the_base(trial: Trial) -> None:
+    app = celery.Celery("base", broker="memory://")
+
+    @celery.shared_task(name="of.the.base")  # type: ignore[untyped-decorator]
+    def mine() -> str:
+        return "base"
+
+    app.finalize()
+    before = set(app.tasks)
+    report = trial(
+        """
+        from celery import shared_task
+        @shared_task(name="of.the.biz")
+        def task():
+            return K.__name__
+        assert shared.app.tasks["of.the.biz"].apply().get() == "K"
+        """,
+        app=app,
+    )
+    assert report.undone["celery task"] >= 2
+    assert set(app.tasks) == before
+    later = celery.Celery("later", broker="memory://")
+    later.finalize()
+    assert "of.the.base" in later.tasks
+    assert "of.the.biz" not in later.tasks
 
 
 # --- monkey patches --------------------------------------------------------------------------------------------------

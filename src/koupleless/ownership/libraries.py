@@ -1,8 +1,8 @@
 """Recorders and sweeps for registries of shared libraries, and the door through which all recorders are put in.
 
-Known are ``logging``, ``typing``'s overloads, pydantic, SQLAlchemy and blinker (``telemetry`` is apart). None is
-imported for it: its functions are replaced when the base imports it. Registries that Python code can read (lists,
-dictionaries, hooks) need no recorder: they are swept by ownership when a biz leaves.
+Known are ``logging``, ``typing``'s overloads, pydantic, SQLAlchemy, Celery and the signals of blinker and Django
+(``telemetry`` is apart). None is imported for it: its functions are replaced when the base imports it. Registries that
+Python code can read (lists, dictionaries, hooks) need no recorder: they are swept by ownership when a biz leaves.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import threading
 import typing
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.ownership import caches, eventloop, interpreter, telemetry, threads
 from koupleless.ownership.caches import attributes
@@ -361,25 +361,34 @@ def _flat(key: Any) -> Iterator[Any]:
             yield part
 
 
-# --- blinker: receivers of a base's signal ----------------------------------------------------------------------------
+# --- blinker, Django: receivers of a base's signal -------------------------------------------------------------------
 
 
-def _follow_signals(patches: Patches, module: Any) -> None:
-    patches.replace(module.Signal, "connect", _connect)
-    patches.replace(module.Signal, "disconnect", _disconnect)
+class _Signals(NamedTuple):
+    """How signals of one library keep their receivers."""
+
+    keys: Callable[[Any], set[Any]]
+    """Of a signal: what its receivers go by."""
+    take_out: Callable[[Any, Any], bool]
+    """Take the receiver with that key out of the signal; returns whether it was there."""
 
 
-def _connect(original: Callable[..., Any]) -> Any:
+def _follow_signals(kind: _Signals, patches: Patches, module: Any) -> None:
+    patches.replace(module.Signal, "connect", functools.partial(_connect, kind))
+    patches.replace(module.Signal, "disconnect", functools.partial(_disconnect, kind))
+
+
+def _connect(kind: _Signals, original: Callable[..., Any]) -> Any:
     @functools.wraps(original)
     def connect(self: Any, receiver: Any, *args: Any, **kwargs: Any) -> Any:
         ledger = owner()
         if ledger is None:
             return original(self, receiver, *args, **kwargs)
-        before = set(self.receivers)
+        before = kind.keys(self)
         result = original(self, receiver, *args, **kwargs)
         book: dict[Any, Entry] = ledger.notes.setdefault("receivers", {})
-        for key in self.receivers.keys() - before:
-            undo = functools.partial(_take_out, weakref.ref(self), key)
+        for key in kind.keys(self) - before:
+            undo = functools.partial(_take_receiver, kind, weakref.ref(self), key)
             what = f"of {getattr(self, 'name', 'a signal')}"
             book[id(self), key] = ledger.record("signal receiver", what, undo)
         return result
@@ -387,32 +396,70 @@ def _connect(original: Callable[..., Any]) -> Any:
     return connect
 
 
-def _disconnect(original: Callable[..., None]) -> Any:
+def _disconnect(kind: _Signals, original: Callable[..., Any]) -> Any:
     @functools.wraps(original)
-    def disconnect(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
+    def disconnect(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
         ledger = owner()
-        if ledger is None:
-            return
-        book: dict[Any, Entry] = ledger.notes.get("receivers", {})
-        for key in [key for key in list(book) if key[0] == id(self) and key[1] not in self.receivers]:
-            ledger.forget(book.pop(key))
+        if ledger is not None:
+            book: dict[Any, Entry] = ledger.notes.get("receivers", {})
+            left = kind.keys(self)
+            for key in [key for key in list(book) if key[0] == id(self) and key[1] not in left]:
+                ledger.forget(book.pop(key))
+        return result
 
     return disconnect
 
 
-def _take_out(of: Callable[[], Any], key: Any) -> Pending | None:
+def _take_receiver(kind: _Signals, of: Callable[[], Any], key: Any) -> Pending | None:
     signal = of()
-    receiver = None if signal is None else signal.receivers.get(key)
+    return None if signal is not None and kind.take_out(signal, key) else NOTHING
+
+
+def _take_from_blinker(signal: Any, key: Any) -> bool:
+    receiver = signal.receivers.get(key)
     if isinstance(receiver, weakref.ref):
         receiver = receiver()
     if receiver is None:
-        return NOTHING
+        return False
     signal.disconnect(receiver)
-    return None
+    return True
+
+
+def _take_from_django(signal: Any, key: Any) -> bool:
+    with signal.lock:
+        left = [entry for entry in signal.receivers if entry[0] != key]
+        is_there = len(left) < len(signal.receivers)
+        signal.receivers = left
+        signal.sender_receivers_cache.clear()
+    return is_there
+
+
+_BLINKER: Final = _Signals(lambda signal: set(signal.receivers), _take_from_blinker)
+_DJANGO: Final = _Signals(lambda signal: {entry[0] for entry in list(signal.receivers)}, _take_from_django)
+
+
+# --- Celery ----------------------------------------------------------------------------------------------------------
+
+
+def _sweep_celery(survey: Survey) -> int:
+    # ``shared_task`` leaves a function for every application there will be, and a task in every one there is.
+    state = sys.modules.get("celery._state")
+    finalizers: set[Any] = getattr(state, "_on_app_finalizers", set())
+    doomed = [function for function in list(finalizers) if survey.reaches(function)]
+    for function in doomed:
+        finalizers.discard(function)
+    count = len(doomed)
+    for app in list(getattr(state, "_apps", ())):
+        tasks: dict[str, Any] = vars(app).get("_tasks", {})
+        for name in [name for name, task in list(tasks.items()) if survey.owns_class(type(task))]:
+            tasks.pop(name, None)
+            count += 1
+    return count
 
 
 _SWEEPS: Final[dict[str, Callable[[Survey], int]]] = {
+    "celery task": _sweep_celery,
     "pydantic generic": _sweep_pydantic,
     "overload": _sweep_overloads,
     "sqlalchemy listener": _sweep_listeners,
@@ -429,7 +476,8 @@ _RECORDERS: Final = (
 )
 _LIBRARIES: Final[dict[str, Callable[[Patches, Any], None]]] = {
     "sqlalchemy.sql.schema": _follow_tables,
-    "blinker.base": _follow_signals,
+    "blinker.base": functools.partial(_follow_signals, _BLINKER),
+    "django.dispatch.dispatcher": functools.partial(_follow_signals, _DJANGO),
     "sqlalchemy.engine.base": _follow_engines,
 }
 """What is replaced, once it is imported."""

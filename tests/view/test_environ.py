@@ -1,11 +1,13 @@
 """The environment of a biz. What C code reads by ``getenv`` is the process's, and is not tested here."""
 
 import asyncio
+import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
@@ -218,6 +220,15 @@ def test_an_environment_passed_by_position_counts_too(make_biz: MakeBiz) -> None
         for env, expected in ((None, b"['1']\n"), ({"OWN": "2"}, b"['2']\n")):
             with subprocess.Popen(printed("OWN"), *args, env) as child:
                 assert child.communicate()[0] == expected
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_spawned_worker_inherits_the_environment_of_the_biz(make_biz: MakeBiz, method: str) -> None:
+    context = multiprocessing.get_context(method)
+    with entered(make_biz(envs={"OWN": "1"})), ProcessPoolExecutor(1, mp_context=context) as pool:
+        seen = pool.submit(os.getenv, "OWN").result(60)
+    # One server of workers serves everybody, so it has the environment of the process.
+    assert seen == ("1" if method == "spawn" else None)
 
 
 def test_a_child_process_of_an_event_loop_inherits_the_environment_of_the_biz(make_biz: MakeBiz) -> None:

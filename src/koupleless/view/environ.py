@@ -7,6 +7,7 @@ calls ``getenv`` itself sees the process's environment only.
 
 from __future__ import annotations
 
+import _posixsubprocess
 import asyncio
 import asyncio.subprocess
 import errno
@@ -30,6 +31,10 @@ _NOT_IN_A_PREFIX: Final = re.compile(r"[^A-Za-z0-9_]")
 
 _ENV_POSITION: Final = 10
 """Where ``env`` stands among the positional parameters of ``Popen``."""
+
+
+_FORK_ENV_POSITION: Final = 5
+"""The same for ``_posixsubprocess.fork_exec``, among those after its first."""
 
 
 class Environment:
@@ -210,6 +215,26 @@ def _popen(original: Callable[..., None]) -> Callable[..., None]:
     return __init__
 
 
+def _fork_exec(original: Callable[..., int]) -> Callable[..., int]:
+    """For what starts children below ``Popen``: ``multiprocessing`` when it spawns, and libraries made after it."""
+
+    @functools.wraps(original)
+    def fork_exec(args: Sequence[Any], /, *more: Any) -> int:
+        *_, env = more[:_FORK_ENV_POSITION]
+        if env is None and not _serves_everybody(args) and (inherited := _inherited()) is not None:
+            env = [os.fsencode(name) + b"=" + os.fsencode(value) for name, value in inherited.items()]
+            more = (*more[: _FORK_ENV_POSITION - 1], env, *more[_FORK_ENV_POSITION:])
+        return original(args, *more)
+
+    return fork_exec
+
+
+def _serves_everybody(args: Sequence[Any]) -> bool:
+    """Whether the child is one of the two helpers that ``multiprocessing`` starts once for the process."""
+    text = b" ".join(os.fsencode(part) for part in args)
+    return b"multiprocessing.forkserver" in text or b"multiprocessing.resource_tracker" in text
+
+
 def _subprocess(original: Callable[..., Any]) -> Callable[..., Any]:
     """For event loops that start children without ``Popen``, as uvloop does."""
 
@@ -249,6 +274,7 @@ def _put_in(undo: contextlib.ExitStack) -> None:
     replace(undo, os, "putenv", _putenv(os.putenv))
     replace(undo, os, "unsetenv", _unsetenv(os.unsetenv))
     replace(undo, os, "system", _system(os.system))
+    replace(undo, _posixsubprocess, "fork_exec", _fork_exec(_posixsubprocess.fork_exec))
     replace(undo, subprocess.Popen, "__init__", _popen(subprocess.Popen.__init__))
     for name in ("create_subprocess_exec", "create_subprocess_shell"):
         creator = _subprocess(getattr(asyncio.subprocess, name))

@@ -209,6 +209,8 @@ def keep_apart(tops: Collection[str]) -> None:
 
 def take_apart() -> None:
     """Take out what the base has loaded of packages that are kept apart; what is being loaded stays in until then."""
+    if not apart:
+        return
     with _lock:
         for name, module in list(REAL.items()):
             if name.partition(".")[0] in apart and name not in exposed and not is_initialising(module):

@@ -182,10 +182,14 @@ def _from_arguments(args: Sequence[str]) -> dict[str, str]:
 
 def _read_all(directories: Iterable[Path], stem: str) -> Iterator[Mapping[str, Any]]:
     for directory in directories:
+        try:
+            names = os.listdir(directory)  # noqa: PTH208 - one look for all formats, at every install
+        except (FileNotFoundError, NotADirectoryError):
+            continue
         for suffix, parse in _PARSERS.items():
-            path = directory / f"{stem}{suffix}"
-            if path.is_file():
-                yield _read(path, parse)
+            name = f"{stem}{suffix}"
+            if name in names and (directory / name).is_file():
+                yield _read(directory / name, parse)
 
 
 def _read(path: Path, parse: Callable[[str], object]) -> Mapping[str, Any]:

@@ -190,7 +190,7 @@ def test_many_concurrent_replacements_leave_one_that_answers(world):
     for thread in threads:
         thread.join()
 
-    assert problems == []
+    assert not problems, "\n".join(map(str, problems))
     assert list(world.states().values()) == ["ACTIVATED"]  # no loser is left behind
     assert world.get("/hello/").status_code == 200
     assert world.container._outgoing == []

@@ -379,6 +379,21 @@ def test_what_a_compiled_distribution_requires_is_shared_with_it(compile_native,
     assert lives[0] is lives[1]
 
 
+def test_what_the_program_brings_itself_is_its_alone_whatever_requires_it(compile_native, put, biz, write):
+    root = put(compile_native(flavour="circle"), LIBRARY, at="fastlib/native", dist=("fastlib", "5"), requires=["app"])
+    program = write(USER)
+    info = program / "app-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: app\nVersion: 1.0\nRequires-Dist: fastlib\n")
+    (info / "RECORD").write_text("app.py,,\n")
+    for private in ((), (str(program),)):
+        namespace = biz({}, program, root, policy=Policy(private=private))
+        app = namespace.import_module("app")
+        assert app.use()[0] == 1
+        assert ("app" in namespace.table) == bool(private)
+        namespace.drop()
+
+
 def test_compiled_code_gets_its_own_modules_where_the_base_has_the_same_names(compile_native, put, biz, base):
     base({"helper.py": "value = 'base'", "fastlib/__init__.py": "", "fastlib/part.py": "value = 'base'"})
     of_base = {name: importlib.import_module(name) for name in ("helper", "fastlib", "fastlib.part")}

@@ -120,7 +120,7 @@ class Namespace:
             if is_compiled(module):
                 let_go(module)
         self._linker.drop()
-        prefixes = tuple(os.path.join(path, "") for path in self.paths)  # noqa: PTH118 - prefixes for startswith
+        prefixes = _prefixes(self.paths)
         for remembered in (sys.path_importer_cache, linecache.cache):
             for path in [path for path in list(remembered) if path in self.paths or path.startswith(prefixes)]:
                 remembered.pop(path, None)
@@ -129,6 +129,11 @@ class Namespace:
 
     def __repr__(self) -> str:
         return f"<Namespace of {self.scope.biz}, {len(self._linker.table)} modules>"
+
+
+def _prefixes(directories: Iterable[str]) -> tuple[str, ...]:
+    """What the paths of all files below these directories start with."""
+    return tuple(os.path.join(directory, "") for directory in directories)  # noqa: PTH118 - it ends in a separator
 
 
 def _is_shared(module: ModuleType, linker: Linker) -> bool:
@@ -154,6 +159,7 @@ class BizFinder:
     def __init__(self, paths: Sequence[str], policy: Policy, identity: str) -> None:
         self.linker: Linker
         self._policy = policy
+        self._private = _prefixes(policy.private)
         self._owner = f"biz {identity}"
         self._identity = identity
         self._finders: dict[str, Any] = {}
@@ -169,7 +175,7 @@ class BizFinder:
 
     def _look_in(self, paths: Sequence[str]) -> None:
         self.paths = tuple(paths)
-        self._prefixes = tuple(os.path.join(path, "") for path in self.paths)  # noqa: PTH118 - for startswith
+        self._prefixes = _prefixes(paths)
 
     def join(self, linker: Linker) -> None:
         """Work for a linker from now on: it gets what its code finds without importing it."""
@@ -262,8 +268,9 @@ class BizFinder:
         return distributions.index_of(self.paths)
 
     def _is_installed(self, spec: ModuleSpec) -> bool:
-        """Whether found files are where the biz's distributions are, and not added by its code."""
-        return str(spec.origin or next(iter(spec.submodule_search_locations or ()), "")).startswith(self._prefixes)
+        """Whether found files are where the biz's distributions are: not added by its code, nor its own program's."""
+        place = str(spec.origin or next(iter(spec.submodule_search_locations or ()), ""))
+        return place.startswith(self._prefixes) and not place.startswith(self._private)
 
     def _lender_of(self, name: str) -> Linker | None:
         while name:

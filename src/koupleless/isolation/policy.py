@@ -94,6 +94,8 @@ class Policy:
     """Pattern -> the plugin that provides the names it covers; the first of equally long patterns wins."""
     requirements: tuple[str, ...] = ()
     """PEP 508 requirements of the biz; what the base provides must satisfy them."""
+    private: tuple[str, ...] = ()
+    """Directories of the biz whose modules are its alone, whatever compiled library requires them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "declared", frozenset(canonicalize_name(name) for name in self.declared))

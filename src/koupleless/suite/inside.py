@@ -52,7 +52,7 @@ class Order:
     name: str
     """Of the biz."""
     paths: tuple[str, ...]
-    """Where its modules are."""
+    """Where its modules are: those of the tree first, and last those that it requires."""
     warm: tuple[str, ...] = ()
     """Modules that the base has imported before; what it lacks is left out."""
 
@@ -81,7 +81,9 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
         scope.attach(LogSpace(scope))
         scope.attach(Warnings())
         # Declared mode, with nothing declared: what the base has besides must not make a test pass that fails alone.
-        namespace = Namespace(scope, order.paths, Policy(declared=frozenset({SELF})))
+        # The tree's own are not lent to a library among its requirements that requires them: they are what is tested.
+        policy = Policy(declared=frozenset({SELF}), private=order.paths[:-1])
+        namespace = Namespace(scope, order.paths, policy)
         closing.callback(namespace.drop)
         with entered(scope):
             status = _run(program)

@@ -7,14 +7,16 @@ meant now.
 
 from __future__ import annotations
 
+import copyreg
+import importlib
 import threading
 import types
-from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+from collections.abc import Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -107,7 +109,18 @@ for _name in _METHODS.split():
 
 # --- variables of modules --------------------------------------------------------------------------------------------
 
+Here: TypeAlias = Callable[[], dict[str, Any] | None]
+"""What whoever runs has assigned so far, by name; ``None`` for the process."""
+
 _one_at_a_time = threading.Lock()
+
+
+def _variables(module: types.ModuleType) -> dict[str, Any]:
+    """All of a module's variables, as they are for the process."""
+    return _DICT(module)  # type: ignore[no-any-return]
+
+
+_DICT: Final[Any] = vars(types.ModuleType)["__dict__"].__get__
 
 
 class _ModuleKind(type):
@@ -117,6 +130,8 @@ class _ModuleKind(type):
     whether they are instances of it, and classes derived from it.
     """
 
+    assigned: dict[str, Here]
+
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
         """A class that is derived from one of these, which is an ordinary module class."""
         plain = (types.ModuleType if type(base) is mcs else base for base in bases)
@@ -125,7 +140,10 @@ class _ModuleKind(type):
     @classmethod
     def make(cls) -> Any:
         """A class for one module, which has the variables by context as properties."""
-        return super().__new__(cls, "module", (types.ModuleType,), {})
+        namespace = {"__dict__": property(_shown), "__reduce_ex__": _reduced}
+        made = super().__new__(cls, "module", (types.ModuleType,), namespace)
+        made.assigned = {}
+        return made
 
     def __call__(cls, *args: Any, **kwargs: Any) -> types.ModuleType:
         return types.ModuleType(*args, **kwargs)
@@ -137,61 +155,90 @@ class _ModuleKind(type):
         return issubclass(subclass, types.ModuleType)
 
 
+def _shown(module: Any) -> dict[str, Any]:
+    """The module's ``__dict__``: for whoever has assigned to a variable, a copy that says so, as ``mock`` expects."""
+    variables = _variables(module)
+    own = {
+        name: assigned[name]
+        for name, here in type(module).assigned.items()
+        if (assigned := here()) is not None and name in assigned
+    }
+    return {**variables, **own} if own else variables
+
+
+def _reduced(module: Any, _protocol: SupportsIndex, /) -> Any:
+    """What picklers that know modules by their exact type do with one."""
+    reduce = copyreg.dispatch_table.get(types.ModuleType)
+    return (importlib.import_module, (module.__name__,)) if reduce is None else reduce(module)
+
+
 def assign_by_context(
-    undo: contextlib.ExitStack, module: types.ModuleType, name: str, here: Callable[[], dict[str, Any] | None]
+    undo: contextlib.ExitStack, module: types.ModuleType, name: str, here: Here, *, default: object = None
 ) -> None:
     """Let whoever runs assign to ``module.name`` for himself, and leave the way back with ``undo``.
 
-    ``here`` returns what he has assigned so far, by name, or ``None`` for the process: then, and for what he has not
-    assigned, the variable is the module's own. Assigning that one again, as code does that puts back what it found,
-    ends it. Functions of the module itself read their globals, which are the process's.
+    For the process, and for what he has not assigned, the variable is the module's own; to him rather ``default``, if
+    that is given. Assigning that one again, as code does that puts back what it found, ends it. Functions of the module
+    itself read their globals, which are the process's.
 
     Raises ``TypeError`` if somebody else has given the module a class.
     """
-    variable = _variable(name, here)
     with _one_at_a_time:
-        kind = type(module)
+        kind: Any = type(module)
         if kind is types.ModuleType:
             kind = _ModuleKind.make()
             module.__class__ = kind
         elif type(kind) is not _ModuleKind:
             raise TypeError(f"module {module.__name__!r} is an instance of {kind} already")
-        setattr(kind, name, variable)
+        variable = _Variable(name, here, default)
+        setattr(kind, name, property(variable.get, variable.assign, variable.delete))
+        kind.assigned[name] = here
 
     def restore() -> None:
         with _one_at_a_time:
             delattr(kind, name)
-            is_needed = any(type(value) is property for value in vars(kind).values())
-            if not is_needed and type(module) is kind:
+            del kind.assigned[name]
+            if not kind.assigned and type(module) is kind:
                 module.__class__ = types.ModuleType
 
     undo.callback(restore)
 
 
-def _variable(name: str, here: Callable[[], dict[str, Any] | None]) -> property:
-    def get(module: types.ModuleType) -> Any:
-        own = here()
-        if own is not None and name in own:
-            return own[name]
-        try:
-            return vars(module)[name]
-        except KeyError:
-            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}") from None
+class _Variable:
+    """One variable of such a module, as three functions of the module."""
 
-    def assign(module: types.ModuleType, value: Any) -> None:
-        own = here()
-        if own is None:
-            vars(module)[name] = value
-        elif value is vars(module).get(name):
-            own.pop(name, None)
-        else:
-            own[name] = value
+    def __init__(self, name: str, here: Here, default: object) -> None:
+        self._name = name
+        self._here = here
+        self._default = default
 
-    def delete(module: types.ModuleType) -> None:
-        own = here()
+    def get(self, module: types.ModuleType) -> Any:
+        own = self._here()
         if own is not None:
-            own.pop(name, None)
-        elif vars(module).pop(name, module) is module:
-            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+            if self._name in own:
+                return own[self._name]
+            if self._default is not None:
+                return self._default
+        try:
+            return _variables(module)[self._name]
+        except KeyError:
+            raise self._missing(module) from None
 
-    return property(get, assign, delete)
+    def assign(self, module: types.ModuleType, value: Any) -> None:
+        own = self._here()
+        if own is None:
+            _variables(module)[self._name] = value
+        elif value is (_variables(module).get(self._name) if self._default is None else self._default):
+            own.pop(self._name, None)
+        else:
+            own[self._name] = value
+
+    def delete(self, module: types.ModuleType) -> None:
+        own = self._here()
+        if own is not None:
+            own.pop(self._name, None)
+        elif _variables(module).pop(self._name, module) is module:
+            raise self._missing(module)
+
+    def _missing(self, module: types.ModuleType) -> AttributeError:
+        return AttributeError(f"module {module.__name__!r} has no attribute {self._name!r}")

@@ -7,7 +7,8 @@ wire replies is the business of ``arklet.operations`` alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,6 +208,12 @@ class ModuleRefused(ModuleNotFoundError, KouplelessError):
         super().__init__(message, name=name)
         if advice:
             self.add_note(advice)
+
+    def __reduce__(self) -> Any:
+        """To another process, as a pool sends what its workers raise."""
+        return functools.partial(
+            type(self), name=self.name or "", identity=self.identity, advice=self.advice
+        ), self.args
 
 
 class BizGone(ImportError, KouplelessError):

@@ -13,6 +13,7 @@ import runpy
 import sys
 import threading
 from multiprocessing.reduction import ForkingPickler
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -21,7 +22,7 @@ import pytest
 from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, entered
 from koupleless.isolation.imports import install_hooks, remove_hooks
-from koupleless.isolation.interpreter import REAL, bootstrap
+from koupleless.isolation.interpreter import REAL, bootstrap, keep_apart
 from koupleless.isolation.namespace import Namespace
 
 MODELS = """
@@ -78,6 +79,32 @@ def test_installers_are_counted():
     assert all(new is old for new, old in zip(hooked(), before, strict=True))
     with pytest.raises(RuntimeError, match="without install_hooks"):
         remove_hooks()
+
+
+def test_an_import_of_the_base_that_ends_after_the_hooks_are_gone_leaves_its_module_where_it_is(base):
+    base(
+        {"slowly/__init__.py": "", "slowly/part.py": "import slowly\nslowly.begun.set()\nassert slowly.go_on.wait(60)"}
+    )
+    package: Any = importlib.import_module("slowly")
+    package.begun, package.go_on = threading.Event(), threading.Event()
+    install_hooks()
+    keep_apart({"slowly"})
+    thread = threading.Thread(target=importlib.import_module, args=["slowly.part"])
+    thread.start()
+    assert package.begun.wait(60)
+    remove_hooks()
+    package.go_on.set()
+    thread.join(60)
+    assert "slowly.part" in sys.modules
+    assert sys.modules["slowly"] is package
+
+
+def test_hooks_that_cannot_be_put_in_leave_everything_as_it_was(monkeypatch):
+    before = hooked()
+    monkeypatch.setattr(sys, "__class__", type("Other", (ModuleType,), {}))
+    with pytest.raises(TypeError, match="'sys' is an instance of"):
+        install_hooks()
+    assert all(new is old for new, old in zip(hooked(), before, strict=True))
 
 
 def test_a_hook_that_somebody_put_on_top_is_left_in_place():

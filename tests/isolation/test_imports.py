@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import sys
 import threading
 import traceback
@@ -334,6 +335,8 @@ def test_a_missing_module_says_what_to_do(biz):
     assert caught.value.name == "nowhere_to_be_found"
     assert caught.value.identity == "hello:1.0"
     assert isinstance(caught.value, ModuleNotFoundError)
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert (str(sent), sent.identity, sent.__notes__) == (str(caught.value), "hello:1.0", [caught.value.advice])
 
 
 def test_an_error_inside_a_library_of_the_base_is_not_mistaken_for_a_missing_module(biz, base):

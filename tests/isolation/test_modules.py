@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import copyreg
 import importlib
 import json
+import pickle
 import sys
 from types import ModuleType
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 
 from koupleless.context import entered
 from koupleless.isolation.interpreter import REAL
+from koupleless.isolation.modules import base_path
 
 
 @pytest.fixture
@@ -266,12 +269,54 @@ def test_a_biz_that_assigns_other_arguments_changes_its_own_only(biz, monkeypatc
         assert sys.argv == before
 
 
+def test_a_variable_that_is_patched_twice_is_what_it_was_after_each(biz):
+    namespace = biz({})
+    with entered(namespace.scope):
+        before = sys.argv
+        with mock.patch.object(sys, "argv", ["outer"]):
+            with mock.patch("sys.argv", ["inner"]):
+                assert sys.argv == ["inner"]
+            assert sys.argv == ["outer"]
+            assert vars(sys)["argv"] == ["outer"]
+        assert sys.argv is before
+
+
+def test_a_list_that_the_base_assigns_is_the_base_s(biz, monkeypatch):
+    namespace = biz({"app.py": ""})
+    monkeypatch.setattr(sys, "path", [*sys.path, "/of/the/base"])
+    with entered(namespace.scope):
+        assert namespace.paths[0] in sys.path
+        sys.path.insert(0, "/of/the/biz")
+    assert "/of/the/biz" not in sys.path
+    assert "/of/the/base" in base_path()
+
+
+def test_modules_with_variables_by_context_are_pickled_as_others_are(namespace):
+    for dumps in (pickle.dumps, copy.copy):
+        seen = dumps(sys)
+        assert (pickle.loads(seen) if isinstance(seen, bytes) else seen) is sys
+    copyreg.pickle(ModuleType, lambda module: (str, (module.__name__,)))  # type: ignore[arg-type, return-value]
+    try:
+        assert pickle.loads(pickle.dumps(sys)) == "sys"
+    finally:
+        del copyreg.dispatch_table[ModuleType]
+
+
+def test_the_names_are_those_of_one_moment(namespace):
+    seen = iter(sys.modules)
+    next(seen)
+    sys.modules["one.more"] = ModuleType("one.more")
+    assert len(list(seen)) > 10
+    del sys.modules["one.more"]
+
+
 def test_what_code_of_a_biz_that_is_gone_assigns_nobody_sees(biz):
     _other, namespace = biz({}), biz({})
     before = list(sys.path)
     namespace.drop()
     namespace.scope.close()
     with entered(namespace.scope):
+        sys.path.append("late")
         sys.path = []
     assert list(sys.path) == before
 

@@ -344,6 +344,24 @@ def test_django_receivers_on_a_signal_of_the_base(trial: Trial) -> None:
     assert heard == ["y"]
 
 
+def test_a_receiver_of_the_base_that_has_the_address_of_a_dead_one_stays(trial: Trial) -> None:
+    signal = trial.shared.signal = django.dispatch.Signal()  # type: ignore[attr-defined]
+    shared_signal = trial.shared.other = blinker.Signal()  # type: ignore[attr-defined]
+    identity = trial.install("shared.signal.connect(reach)\nshared.other.connect(reach)\n")
+
+    def mine(*_: Any, **__: Any) -> str:
+        return "base"
+
+    (key, *_), (blinker_key,) = signal.receivers[0], shared_signal.receivers
+    signal.receivers.clear()
+    signal.connect(mine)
+    signal.receivers[0] = (key, *signal.receivers[0][1:])  # as if it had the address
+    shared_signal.receivers[blinker_key] = mine
+    trial.leave(identity)
+    assert [said for _, said in signal.send("x")] == ["base"]
+    assert shared_signal.receivers[blinker_key] is mine
+
+
 # --- Celery ----------------------------------------------------------------------------------------------------------
 
 
@@ -372,6 +390,17 @@ def test_celery_tasks_that_are_shared_with_an_application_of_the_base(trial: Tri
     later.finalize()
     assert "of.the.base" in later.tasks
     assert "of.the.biz" not in later.tasks
+
+
+def test_celery_tasks_of_others_stay_whatever_their_modules_are_called(trial: Trial) -> None:
+    app = celery.Celery("base", broker="memory://")
+    for name in ("__main__", "app"):
+        exec(f"@app.task(name='in.{name}')\ndef job():\n    return 1\n", {"__name__": name, "app": app})
+    app.finalize()
+    before = set(app.tasks)
+    assert {"in.__main__", "in.app"} <= before
+    trial("def main():\n    pass\n")
+    assert set(app.tasks) == before
 
 
 # --- monkey patches --------------------------------------------------------------------------------------------------

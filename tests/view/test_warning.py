@@ -77,7 +77,7 @@ def test_what_catch_warnings_puts_back_is_the_process_s_again(make_biz: MakeBiz)
             warnings.simplefilter("always")
             warn("kept")
         assert [str(one.message) for one in recorded] == ["kept"]
-    assert biz.facet(Warnings).own == {}
+    assert biz.facet(Warnings).own.keys() == {"onceregistry"}
 
 
 def test_bizs_in_catch_warnings_at_once_do_not_undo_each_other(make_biz: MakeBiz) -> None:
@@ -109,6 +109,44 @@ def test_bizs_in_catch_warnings_at_once_do_not_undo_each_other(make_biz: MakeBiz
         thread.join(30)
     assert seen == ["late"]
     assert list(warnings.filters) == before
+
+
+def test_a_block_ends_with_what_it_began_with_whoever_is_in_another_meanwhile(make_biz: MakeBiz) -> None:
+    biz, before, recorded_by_base = make_biz(), list(warnings.filters), []
+    with warnings.catch_warnings(record=True) as recorded:
+        with entered(biz):
+            block = warnings.catch_warnings()
+            block.__enter__()
+            warnings.simplefilter("error")
+        recorded_by_base = recorded
+    with entered(biz):
+        block.__exit__(None, None, None)
+        assert biz.facet(Warnings).own.keys() == {"onceregistry"}, "neither the filters nor the log of the base"
+        with pytest.raises(UserWarning):
+            warn()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with entered(biz):
+            shown = warnings.filters
+        kept = list(shown)
+    with entered(biz):
+        warnings.filters = shown  # what was the process's for a while
+        warnings.simplefilter("always")
+    biz.facet(Warnings).close()
+    assert list(warnings.filters) == before
+    assert shown == kept
+    assert recorded_by_base == []
+
+
+def test_a_block_of_the_base_that_ends_in_a_biz_is_the_base_s(make_biz: MakeBiz) -> None:
+    before = warnings.filters
+    block = warnings.catch_warnings()
+    block.__enter__()
+    with entered(make_biz()):
+        block.__exit__(None, None, None)
+        with pytest.raises(RuntimeError, match="without entering"):
+            warnings.catch_warnings().__exit__(None, None, None)
+    assert warnings.filters is before
 
 
 @pytest.mark.usefixtures("on_stderr")
@@ -152,7 +190,6 @@ def test_once_is_once_for_each_biz(make_biz: MakeBiz) -> None:
     counts = []
     for name in ("one", "two"):
         with entered(make_biz(name)), warnings.catch_warnings(record=True) as recorded:
-            warnings.onceregistry = {}  # type: ignore[attr-defined]
             warnings.simplefilter("once")
             for _ in range(3):
                 warn("the same")

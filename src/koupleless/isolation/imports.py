@@ -9,6 +9,7 @@ biz is running, and they are not there at all while there is no biz.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
 import sys
 import threading
@@ -20,6 +21,7 @@ from koupleless.context import current, entered
 from koupleless.isolation.interpreter import (
     REAL,
     apart,
+    begin_apart,
     bootstrap,
     clean,
     exposed,
@@ -30,11 +32,10 @@ from koupleless.isolation.interpreter import (
     put_together,
     restorer,
     settle,
-    take_apart,
     withheld,
 )
 from koupleless.isolation.linker import Linker, linker_of, owner_of
-from koupleless.isolation.modules import Views
+from koupleless.isolation.modules import place_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -69,25 +70,29 @@ class _Hooks:
     """All hooks at once. Each keeps the function it replaced, so that it works on when another one is put on top."""
 
     def __init__(self) -> None:
-        self._placed: list[tuple[Any, str, object, object]] = []
-        self._replace(builtins, "__import__", _make_statement_hook)
-        self._replace(bootstrap, "_find_and_load", _make_load_hook)
-        self._replace(bootstrap, "_init_module_attrs", _make_module_hook)
-        self._views = Views()
-        take_apart()
+        with contextlib.ExitStack() as undo:
+            self._replace(undo, builtins, "__import__", _make_statement_hook)
+            self._replace(undo, bootstrap, "_find_and_load", _make_load_hook)
+            self._replace(undo, bootstrap, "_init_module_attrs", _make_module_hook)
+            place_views(undo)
+            undo.callback(put_together)
+            begin_apart()
+            self._undo = undo.pop_all()
 
-    def _replace(self, where: Any, name: str, make: Callable[[Any], object]) -> None:
+    @staticmethod
+    def _replace(undo: contextlib.ExitStack, where: Any, name: str, make: Callable[[Any], object]) -> None:
         original = getattr(where, name)
         hook = make(original)
-        self._placed.append((where, name, original, hook))
         setattr(where, name, hook)
 
-    def remove(self) -> None:
-        put_together()
-        self._views.remove()
-        for where, name, original, hook in reversed(self._placed):
+        def restore() -> None:
             if getattr(where, name) is hook:
                 setattr(where, name, original)
+
+        undo.callback(restore)
+
+    def remove(self) -> None:
+        self._undo.close()
 
 
 def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below

@@ -197,6 +197,8 @@ def lend(name: str, module: ModuleType, fromlist: object = None) -> None:
 
 
 _lock: Final = threading.Lock()
+_is_apart = False
+"""Whether the hooks are in, by which alone the base finds what is out of the table."""
 
 
 def keep_apart(tops: Collection[str]) -> None:
@@ -212,15 +214,24 @@ def take_apart() -> None:
     if not apart:
         return
     with _lock:
-        for name, module in list(REAL.items()):
+        for name, module in list(REAL.items()) if _is_apart else ():
             if name.partition(".")[0] in apart and name not in exposed and not is_initialising(module):
                 _withhold_locked(name, module)
+
+
+def begin_apart() -> None:
+    """Take out what is kept apart, and what the base loads of it from now on, until `put_together`."""
+    global _is_apart  # noqa: PLW0603 - the interpreter has one table
+    with _lock:
+        _is_apart = True
+    take_apart()
 
 
 def settle(name: str, module: ModuleType) -> None:
     """The base has loaded a module of a package that is kept apart: take it out, as soon as its code has run."""
     with _lock:
-        if REAL.get(name) is module and name not in exposed and not is_initialising(module):
+        # An import of the base may end after the hooks are gone, which alone find what is out of the table.
+        if _is_apart and REAL.get(name) is module and name not in exposed and not is_initialising(module):
             _withhold_locked(name, module)
 
 
@@ -231,8 +242,10 @@ def _withhold_locked(name: str, module: ModuleType) -> None:
 
 
 def put_together() -> None:
-    """The opposite of `take_apart`, once there are no bizs."""
+    """The opposite of `begin_apart`, once there are no bizs."""
+    global _is_apart  # noqa: PLW0603 - as above
     with _lock:
+        _is_apart = False
         for name, (module, _) in withheld.items():
             REAL.setdefault(name, module)
         withheld.clear()

@@ -8,11 +8,10 @@ hooks are its alone; with no biz running they are what they were before. The int
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast, overload
 
-from koupleless.context import current
+from koupleless.context import as_base, current
 from koupleless.contextual import ContextList, assign_by_context
 from koupleless.isolation.interpreter import (
     REAL,
@@ -29,7 +28,8 @@ from koupleless.isolation.interpreter import (
 from koupleless.isolation.linker import ABSENT, asking, base_changed, linker_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
+    import contextlib
+    from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
     from types import ModuleType
     from typing import Self, SupportsIndex
 
@@ -137,7 +137,7 @@ class ModulesView(dict[str, "ModuleType"]):
         return _shown(asking()).copy()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_shown(asking()))
+        return iter(list(_shown(asking())))  # at once: others import meanwhile
 
     def __reversed__(self) -> Iterator[str]:
         return reversed(_shown(asking()))
@@ -224,52 +224,58 @@ def _enter(linker: Linker | None, name: str, module: ModuleType) -> None:
 
 def base_path() -> list[str]:
     """The base's own ``sys.path``, whoever is running."""
-    return _path_of_base[-1] if _path_of_base else sys.path
+    with as_base():
+        path: Any = sys.path
+    return path.of_base if isinstance(path, _SysList) else path
 
 
-class Views:
-    """The three views in their places; `remove` puts back what was there, wherever nobody else has replaced it since.
+class _SysList(ContextList[Any]):
+    """What stands at ``sys.path`` or ``sys.meta_path`` while there are bizs: the running biz's list, or the base's."""
 
-    Made and removed under the lock of whoever counts the installers.
+    __slots__ = ("of_base",)
+
+    def __init__(self, of_base: list[Any], of: Callable[[Linker], list[Any]]) -> None:
+        def target() -> list[Any]:
+            scope = current()
+            if scope is None:
+                return of_base
+            linker = linker_of(scope)
+            # What code of a biz that is gone changes there, nobody sees.
+            return of(linker) if linker is not None else of_base.copy() if scope.is_closed else of_base
+
+        super().__init__(target, mirror=of_base)
+        self.of_base = of_base
+
+
+def place_views(undo: contextlib.ExitStack) -> None:
+    """Put the views in their places, and leave with ``undo`` what puts back what was there, where that is still theirs.
+
+    Called under the lock of whoever counts the installers.
     """
+    placed = {
+        "modules": _modules,
+        "path": _SysList(sys.path, lambda linker: linker.search_path),
+        "meta_path": _SysList(sys.meta_path, lambda linker: linker.meta_path),
+    }
+    dict.update(_modules, REAL)
+    views.append(_modules)
+    undo.callback(dict.clear, _modules)
+    undo.callback(views.remove, _modules)
+    for name, view in placed.items():
+        undo.callback(_put_back, name, view, getattr(sys, name))
+        setattr(sys, name, view)
+    for name, view in (*placed.items(), ("argv", sys.argv)):
+        if name != "modules":
+            is_by_context = isinstance(view, ContextList)
+            assign_by_context(undo, sys, name, _assigned, default=view if is_by_context else None)
 
-    def __init__(self) -> None:
-        path, meta_path = sys.path, sys.meta_path
-        self._placed: Mapping[str, tuple[object, object]] = {
-            "modules": (sys.modules, _modules),
-            "path": (path, _list_by_context(path, lambda linker: linker.search_path)),
-            "meta_path": (meta_path, _list_by_context(meta_path, lambda linker: linker.meta_path)),
-        }
-        dict.update(_modules, REAL)
-        views.append(_modules)
-        _path_of_base.append(path)
-        for name, (_, view) in self._placed.items():
-            setattr(sys, name, view)
-        self._assignments = contextlib.ExitStack()
-        for name in ("path", "meta_path", "argv"):
-            assign_by_context(self._assignments, sys, name, _assigned)
 
-    def remove(self) -> None:
-        """Undo the construction."""
-        self._assignments.close()
-        for name, (original, view) in self._placed.items():
-            if getattr(sys, name) is view:
-                setattr(sys, name, original)
-        views.remove(_modules)
-        _path_of_base.pop()
-        dict.clear(_modules)
+def _put_back(name: str, view: object, original: object) -> None:
+    if getattr(sys, name) is view:
+        setattr(sys, name, original)
 
 
 _modules: Final = ModulesView()  # always the same, for code that keeps what it found at ``sys.modules``
-_path_of_base: Final[list[list[str]]] = []
-
-
-def _list_by_context(real: list[Any], of: Callable[[Linker], list[Any]]) -> ContextList[Any]:
-    def target() -> list[Any]:
-        linker = linker_of(current())
-        return real if linker is None else of(linker)
-
-    return ContextList(target, mirror=real)
 
 
 def _assigned() -> dict[str, Any] | None:

@@ -116,7 +116,8 @@ class Survey:
     def _enlist(self, name: str, module: object) -> None:
         if is_a(module, types.ModuleType):
             self._things.append((name, name, weakref.ref(module)))
-        if name not in sys.stdlib_module_names:  # a biz has a ``builtins`` of its own; the name says nothing
+        # A biz has a ``builtins`` and a ``__main__`` of its own: such names say nothing.
+        if name not in sys.stdlib_module_names and name not in ("__main__", "__mp_main__"):
             self.names.add(name)
         table = attributes(module)
         if type(table) is not dict or id(table) in self._marks:
@@ -197,17 +198,21 @@ class Survey:
     def _judge_class(self, kind: type) -> bool:
         if is_findable(kind):
             return False  # also when the biz patched a method into it
+        home = _module_of(kind)
+        is_of_others = False
         for member in type.__dict__["__dict__"].__get__(kind).values():
             function = member.__func__ if type(member) in (classmethod, staticmethod) else member
             if type(member) is property:
                 function = member.fget
-            if is_a(function, types.FunctionType) and self.owns(function):
-                return True
+            if is_a(function, types.FunctionType):
+                if self.owns(function):
+                    return True
+                is_of_others = is_of_others or getattr(function, "__module__", None) == home
         bases = type.__dict__["__bases__"].__get__(kind)
         if any(base is not object and self.owns_class(base) for base in bases):
             return True
-        # Nothing in it tells: a class of the base would have been found under its name.
-        return _module_of(kind) in self.names
+        # Code of another module of that name made it; or nothing in it tells, and the base finds none under that name.
+        return not is_of_others and home in self.names
 
     def owns(self, thing: Any) -> bool:  # noqa: PLR0911 - one case per type
         """Whether a thing is the biz's by itself, whatever it refers to."""

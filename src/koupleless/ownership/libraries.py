@@ -367,10 +367,10 @@ def _flat(key: Any) -> Iterator[Any]:
 class _Signals(NamedTuple):
     """How signals of one library keep their receivers."""
 
-    keys: Callable[[Any], set[Any]]
-    """Of a signal: what its receivers go by."""
-    take_out: Callable[[Any, Any], bool]
-    """Take the receiver with that key out of the signal; returns whether it was there."""
+    entries: Callable[[Any], dict[Any, Any]]
+    """Of a signal: what its receivers go by, and the receivers, or what refers to them weakly."""
+    take_out: Callable[[Any, Any], object]
+    """Take the receiver with that key out of the signal."""
 
 
 def _follow_signals(kind: _Signals, patches: Patches, module: Any) -> None:
@@ -384,11 +384,13 @@ def _connect(kind: _Signals, original: Callable[..., Any]) -> Any:
         ledger = owner()
         if ledger is None:
             return original(self, receiver, *args, **kwargs)
-        before = kind.keys(self)
+        before = kind.entries(self)
         result = original(self, receiver, *args, **kwargs)
         book: dict[Any, Entry] = ledger.notes.setdefault("receivers", {})
-        for key in kind.keys(self) - before:
-            undo = functools.partial(_take_receiver, kind, weakref.ref(self), key)
+        for key, entry in kind.entries(self).items():
+            if before.get(key) is entry:
+                continue
+            undo = functools.partial(_take_receiver, kind, weakref.ref(self), key, entry)
             what = f"of {getattr(self, 'name', 'a signal')}"
             book[id(self), key] = ledger.record("signal receiver", what, undo)
         return result
@@ -403,7 +405,7 @@ def _disconnect(kind: _Signals, original: Callable[..., Any]) -> Any:
         ledger = owner()
         if ledger is not None:
             book: dict[Any, Entry] = ledger.notes.get("receivers", {})
-            left = kind.keys(self)
+            left = kind.entries(self)
             for key in [key for key in list(book) if key[0] == id(self) and key[1] not in left]:
                 ledger.forget(book.pop(key))
         return result
@@ -411,32 +413,31 @@ def _disconnect(kind: _Signals, original: Callable[..., Any]) -> Any:
     return disconnect
 
 
-def _take_receiver(kind: _Signals, of: Callable[[], Any], key: Any) -> Pending | None:
+def _take_receiver(kind: _Signals, of: Callable[[], Any], key: Any, entry: Any) -> Pending | None:
     signal = of()
-    return None if signal is not None and kind.take_out(signal, key) else NOTHING
+    # A key is made of addresses, which somebody else's receiver may have by now.
+    if signal is None or kind.entries(signal).get(key) is not entry:
+        return NOTHING
+    kind.take_out(signal, key)
+    return None
 
 
-def _take_from_blinker(signal: Any, key: Any) -> bool:
-    receiver = signal.receivers.get(key)
+def _take_from_blinker(signal: Any, key: Any) -> None:
+    receiver = signal.receivers[key]
     if isinstance(receiver, weakref.ref):
         receiver = receiver()
-    if receiver is None:
-        return False
-    signal.disconnect(receiver)
-    return True
+    if receiver is not None:
+        signal.disconnect(receiver)
 
 
-def _take_from_django(signal: Any, key: Any) -> bool:
+def _take_from_django(signal: Any, key: Any) -> None:
     with signal.lock:
-        left = [entry for entry in signal.receivers if entry[0] != key]
-        is_there = len(left) < len(signal.receivers)
-        signal.receivers = left
+        signal.receivers = [entry for entry in signal.receivers if entry[0] != key]
         signal.sender_receivers_cache.clear()
-    return is_there
 
 
-_BLINKER: Final = _Signals(lambda signal: set(signal.receivers), _take_from_blinker)
-_DJANGO: Final = _Signals(lambda signal: {entry[0] for entry in list(signal.receivers)}, _take_from_django)
+_BLINKER: Final = _Signals(lambda signal: dict(signal.receivers), _take_from_blinker)
+_DJANGO: Final = _Signals(lambda signal: {entry[0]: entry[1] for entry in list(signal.receivers)}, _take_from_django)
 
 
 # --- Celery ----------------------------------------------------------------------------------------------------------
@@ -452,9 +453,11 @@ def _sweep_celery(survey: Survey) -> int:
     count = len(doomed)
     for app in list(getattr(state, "_apps", ())):
         tasks: dict[str, Any] = vars(app).get("_tasks", {})
-        for name in [name for name, task in list(tasks.items()) if survey.owns_class(type(task))]:
-            tasks.pop(name, None)
-            count += 1
+        for name, task in list(tasks.items()):
+            # The class is made by Celery, in the name of the function's module, which another one may have, too.
+            if survey.reaches(vars(type(task)).get("run")):
+                tasks.pop(name, None)
+                count += 1
     return count
 
 

@@ -15,7 +15,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from koupleless.context import current
+from koupleless.context import as_base, current
 from koupleless.contextual import ContextList, ContextMapping
 from koupleless.view.logspace import BizManager, LogSpace, live_spaces, module_lock
 from koupleless.view.patch import Shared, replace, specialise
@@ -275,13 +275,19 @@ class _ModuleFunctions:
         if space is None:
             self._original_capture(capture)
             return
-        before = space.variables.show_warning
-        if capture and before is None:
-            space.variables.show_warning = warnings.showwarning
+        variables = space.variables
+        if capture and not variables.captures_warnings:
+            before = warnings.showwarning
+            with as_base():
+                is_own = before is not warnings.showwarning
+            variables.show_warning = before if is_own else None
             warnings.showwarning = logging._showwarning  # type: ignore[attr-defined]  # noqa: SLF001 - as it does itself
-        elif not capture and before is not None:
-            space.variables.show_warning = None
-            warnings.showwarning = before
+        elif not capture and variables.captures_warnings:
+            if variables.show_warning is None:
+                del warnings.showwarning  # of the biz: it has the process's again, whatever that is by now
+            else:
+                warnings.showwarning = variables.show_warning
+        variables.captures_warnings = capture
 
 
 class _HandlerRefs(ContextList[Any]):

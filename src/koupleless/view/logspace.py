@@ -98,8 +98,9 @@ class ModuleVariables:
     """``_levelToName``, from the biz's first own level name on; before that the base's counts."""
     name_to_level: dict[str, int] | None = None
     record_factory: Callable[..., logging.LogRecord] | None = None
+    captures_warnings: bool = False
     show_warning: Callable[..., None] | None = None
-    """What showed warnings before they were captured; ``None`` while they are not."""
+    """What of the biz's own showed warnings before they were captured."""
 
 
 class LogSpace:

@@ -12,7 +12,7 @@ import functools
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import current
+from koupleless.context import as_base, current
 from koupleless.contextual import assign_by_context
 from koupleless.view.patch import Shared, replace
 
@@ -30,26 +30,35 @@ class Warnings:
     """
 
     def __init__(self) -> None:
-        self.own: dict[str, Any] = {}
+        self.own: dict[str, Any] = _Own(onceregistry={})
         """By name; what is not here is the process's."""
 
     def filters_to_change(self) -> list[Any]:
         """The filters of this biz, which start as a copy of the process's."""
-        return self.own.setdefault("filters", list(_of_process("filters")))  # type: ignore[no-any-return]
+        if "filters" not in self.own:
+            self.own["filters"] = _of_process("filters")
+        return self.own["filters"]  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Empty them: the interpreter holds the lists that it looked at last."""
-        while self.own:
-            name, value = self.own.popitem()
-            if name in _EMPTIED:
-                value.clear()
+        for name in _COPIES:
+            self.own.pop(name, []).clear()
+        self.own.clear()
 
 
-_EMPTIED: Final = ("filters", "onceregistry")
+class _Own(dict[str, Any]):
+    """What a biz has assigned. Containers are copied: what it was shown may be the process's, and be changed later."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, _COPIES[name](value) if name in _COPIES else value)
+
+
+_COPIES: Final[dict[str, Callable[[Any], Any]]] = {"filters": list, "onceregistry": dict}
 
 
 def _of_process(name: str) -> Any:
-    return vars(warnings)[name]
+    with as_base():
+        return getattr(warnings, name)
 
 
 def _here() -> Warnings | None:
@@ -63,6 +72,41 @@ def _here() -> Warnings | None:
 def _assigned() -> dict[str, Any] | None:
     here = _here()
     return None if here is None else here.own
+
+
+# --- blocks ----------------------------------------------------------------------------------------------------------
+# A block ends for whom it began, with what he had: in between the process's variables may have become others.
+
+
+def _enter(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(original)
+    def __enter__(self: Any) -> Any:  # noqa: N807 - it takes the place of one
+        here = _here()
+        before = None if here is None else dict(here.own)
+        result = original(self)
+        vars(self)[_BLOCK] = here, before
+        return result
+
+    return __enter__
+
+
+def _exit(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def __exit__(self: Any, *error: Any) -> None:  # noqa: N807 - as above
+        here, before = vars(self).pop(_BLOCK, (None, None))
+        with as_base():
+            if here is None or not getattr(self, "_entered", False):
+                original(self, *error)
+                return
+        self._entered = False
+        here.own.clear()
+        here.own.update(before)
+        _have_changed()
+
+    return __exit__
+
+
+_BLOCK: Final = "_koupleless_block"
 
 
 # --- the functions of the module that read its globals instead --------------------------------------------------------
@@ -103,7 +147,7 @@ def _show(original: Callable[[Any], None]) -> Callable[[Any], None]:
     @functools.wraps(original)
     def showwarnmsg(message: warnings.WarningMessage) -> None:
         here = _here()
-        if here is None or not here.own:
+        if here is None or not here.own.keys() & {"showwarning", "_showwarnmsg_impl"}:
             original(message)
             return
         show: Any = warnings.showwarning
@@ -138,6 +182,8 @@ def _put_in(undo: contextlib.ExitStack) -> None:
     replace(undo, warnings, "resetwarnings", _reset(warnings.resetwarnings))
     replace(undo, warnings, "_showwarnmsg", _show(_of_process("_showwarnmsg")))
     replace(undo, warnings, "_formatwarnmsg", _format(_of_process("_formatwarnmsg")))
+    replace(undo, warnings.catch_warnings, "__enter__", _enter(warnings.catch_warnings.__enter__))
+    replace(undo, warnings.catch_warnings, "__exit__", _exit(warnings.catch_warnings.__exit__))
     for name in _VARIABLES:
         assign_by_context(undo, warnings, name, _assigned)
 

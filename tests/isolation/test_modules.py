@@ -302,6 +302,14 @@ def test_modules_with_variables_by_context_are_pickled_as_others_are(namespace):
         del copyreg.dispatch_table[ModuleType]
 
 
+def test_what_a_biz_puts_into_sys_modules_needs_no_name(biz):
+    namespace = biz(
+        {"app.py": "import sys, types\nsys.modules['odd'] = odd = types.ModuleType('odd')\ndel odd.__name__"}
+    )
+    app = namespace.import_module("app")
+    assert namespace.table["odd"] is app.odd
+
+
 def test_the_names_are_those_of_one_moment(namespace):
     seen = iter(sys.modules)
     next(seen)

@@ -138,7 +138,8 @@ def _prefixes(directories: Iterable[str]) -> tuple[str, ...]:
 
 def _is_shared(module: ModuleType, linker: Linker) -> bool:
     """Whether a module that stands in the table is the base's, or a shared unit's, under whatever name."""
-    return find_of_base(module.__name__) is module or linker.is_lent(module.__name__, module)
+    name = getattr(module, "__name__", "")  # what code puts into sys.modules may have none
+    return find_of_base(name) is module or linker.is_lent(name, module)
 
 
 class NamespacePath(list[str]):

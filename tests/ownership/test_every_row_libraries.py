@@ -306,6 +306,31 @@ def test_blinker_receivers_on_a_signal_of_the_base(trial: Trial) -> None:
     assert heard == ["y"]
 
 
+# --- one name, several bizs ------------------------------------------------------------------------------------------
+
+
+def test_mapped_classes_of_another_biz_with_a_module_of_the_same_name_stay(trial: Trial) -> None:
+    source = """
+    from sqlalchemy import orm
+    class Base(orm.DeclarativeBase):
+        pass
+    class Parent(Base):
+        __tablename__ = "parent"
+        id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+        name: orm.Mapped[str]
+    Parent(name="configures all mappers")
+    shared.parents.append(Parent)
+    """
+    parents = trial.shared.parents = []  # type: ignore[attr-defined]
+    first, second = (trial.install(source, name=name) for name in ("row", "other-row"))
+    assert parents[0].__module__ == parents[1].__module__ == "app"
+    del parents[0]
+    assert trial.leave(first).clean
+    assert parents[0](name="still").name == "still"
+    parents.clear()
+    assert trial.leave(second).clean
+
+
 # --- Django ----------------------------------------------------------------------------------------------------------
 
 

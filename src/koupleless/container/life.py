@@ -256,7 +256,7 @@ class Life:
             logs = scope.find_facet(LogSpace)
             if logs is not None:
                 closing.callback(self._attempt, "close logs", lambda: self._failures.extend(logs.close()))
-            survey = Survey(scope, namespace.table if namespace is not None else {})
+            survey = Survey(scope, {}) if namespace is None else Survey(scope, namespace.table, namespace.namesakes())
             released, failures = call_releasers(survey, deadline_s=self._around.deadlines.stop_s)
             survey.undone = {**survey.undone, **released}
             self._failures += failures

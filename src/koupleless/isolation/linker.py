@@ -134,6 +134,10 @@ class Linker:
         """Whether a module belongs to a lender."""
         return any(lender.table.get(name) is module for lender in self._all_lenders())
 
+    def is_lent_somehow(self, module: object) -> bool:
+        """The same under whatever name."""
+        return any(known is module for lender in self._all_lenders() for known in lender.table.copy().values())
+
     def hides(self, name: object) -> bool:
         """Whether a name of the base is out of sight, because its top-level package is the owner's."""
         if not isinstance(name, str):  # any object may be looked up in a dictionary
@@ -462,6 +466,11 @@ _PERSONAL: Final = frozenset({"builtins", "importlib", "__main__", "__mp_main__"
 def linker_of(scope: Scope | None) -> Linker | None:
     """The linker of a biz, unless there is none (any more)."""
     return None if scope is None else scope.find_facet(Linker)
+
+
+def other_linkers(than: Linker) -> list[Linker]:
+    """Those of all other owners that are there."""
+    return [linker for linker in list(_linkers) if linker is not than]
 
 
 def asking() -> Linker | None:

@@ -16,8 +16,8 @@ from koupleless.errors import BizGone, ModuleRefused
 from koupleless.isolation import distributions
 from koupleless.isolation.extensions import is_compiled, let_go, load_once, shelf
 from koupleless.isolation.imports import importlib_for, install_hooks, remove_hooks
-from koupleless.isolation.interpreter import bootstrap, clean, find_of_base, is_initialising
-from koupleless.isolation.linker import Linker
+from koupleless.isolation.interpreter import all_of_base, bootstrap, clean, find_of_base, is_initialising
+from koupleless.isolation.linker import Linker, other_linkers
 from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import NEVER_DELEGATED, SELF, Policy, Side
 
@@ -64,6 +64,15 @@ class Namespace:
             for name, module in cast("dict[str, object]", linker.table.copy()).items()
             if isinstance(module, ModuleType) and not is_compiled(module) and not _is_shared(module, linker)
         }
+
+    def namesakes(self) -> list[tuple[str, ModuleType]]:
+        """Modules of other bizs, and of shared libraries, that are called as one of this biz is."""
+        return [
+            (name, module)
+            for linker in other_linkers(self._linker)
+            for name, module in linker.table.copy().items()
+            if name in self._linker.table and self._linker.table[name] is not module and isinstance(module, ModuleType)
+        ]
 
     @property
     def builtins(self) -> dict[str, Any]:
@@ -138,7 +147,9 @@ def _prefixes(directories: Iterable[str]) -> tuple[str, ...]:
 
 def _is_shared(module: ModuleType, linker: Linker) -> bool:
     """Whether a module that stands in the table is the base's, or a shared unit's, under whatever name."""
-    name = getattr(module, "__name__", "")  # what code puts into sys.modules may have none
+    name = getattr(module, "__name__", None)
+    if name is None:  # as what mypyc compiles, and what code puts into sys.modules
+        return any(known is module for known in all_of_base().values()) or linker.is_lent_somehow(module)
     return find_of_base(name) is module or linker.is_lent(name, module)
 
 

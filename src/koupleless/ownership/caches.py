@@ -88,12 +88,15 @@ class _Mark:
 class Survey:
     """What belongs to one life of a biz, taken before its namespace is dropped.
 
-    ``modules`` are those that should die, by name. The survey holds nothing of the biz alive; it may outlive the scope.
-    Made and used by the thread that uninstalls.
+    ``modules`` are those that should die, by name; ``namesakes`` are other bizs' modules under names among those. The
+    survey holds nothing of any biz alive; it may outlive the scope. Made and used by the thread that uninstalls.
     """
 
-    def __init__(self, scope: Scope, modules: Mapping[str, object]) -> None:
+    def __init__(
+        self, scope: Scope, modules: Mapping[str, object], namesakes: Iterable[tuple[str, types.ModuleType]] = ()
+    ) -> None:
         self.biz = scope.biz
+        self._namesakes = [(name, weakref.ref(module)) for name, module in namesakes]
         ledger = scope.find_facet(Ledger)
         self.undone: Mapping[str, int] = {} if ledger is None else ledger.undone
         self.before: Mapping[object, Any] = {} if ledger is None else ledger.before
@@ -211,8 +214,13 @@ class Survey:
         bases = type.__dict__["__bases__"].__get__(kind)
         if any(base is not object and self.owns_class(base) for base in bases):
             return True
-        # Code of another module of that name made it; or nothing in it tells, and the base finds none under that name.
-        return not is_of_others and home in self.names
+        # Code of another module of that name made it; or nothing in it tells, and nobody else has it under its name.
+        return home in self.names and not is_of_others and not self._is_found_elsewhere(kind)
+
+    def _is_found_elsewhere(self, kind: type) -> bool:
+        home = _module_of(kind)
+        modules = [module() for name, module in self._namesakes if name == home]
+        return any(_is_at_its_name(kind, module) for module in modules if module is not None)
 
     def owns(self, thing: Any) -> bool:  # noqa: PLR0911 - one case per type
         """Whether a thing is the biz's by itself, whatever it refers to."""
@@ -316,11 +324,17 @@ def is_findable(thing: Any) -> bool:
 
     One that a decorator made on somebody's behalf is not, nor is one that belongs to a biz.
     """
-    is_class = is_a(thing, type)
-    home = _module_of(thing) if is_class else getattr(thing, "__module__", None)
-    name = type.__dict__["__qualname__"].__get__(thing) if is_class else getattr(thing, "__qualname__", "")
+    home = _module_of(thing) if is_a(thing, type) else getattr(thing, "__module__", None)
     with as_base():
-        found: Any = sys.modules.get(home) if type(home) is str else None
+        module = sys.modules.get(home) if type(home) is str else None
+    return _is_at_its_name(thing, module)
+
+
+def _is_at_its_name(thing: Any, module: object) -> bool:
+    """Whether the qualified name of a function or class leads to it in that module."""
+    is_class = is_a(thing, type)
+    name = type.__dict__["__qualname__"].__get__(thing) if is_class else getattr(thing, "__qualname__", "")
+    found: Any = module
     for part in name.split("."):
         # Not getattr, which may import what a module provides lazily.
         table = type.__dict__["__dict__"].__get__(found) if is_a(found, type) else attributes(found)

@@ -501,7 +501,8 @@ class _Search:
         if id(table) in self._tables:
             return self._global(table, "in the base")
         # Of code that was executed, or generated, elsewhere: it is on the way.
-        biz = other_biz(self._survey, table) if "__builtins__" in table else None
+        is_module = "__builtins__" in table and "__spec__" in table
+        biz = other_biz(self._survey, table) if is_module else None
         return None if biz is None else self._global(table, f"in {biz}")
 
     def _global(self, table: dict[Any, Any], where: str) -> str:
@@ -557,7 +558,7 @@ def _describe(thing: Any, inner: Sequence[Any] = ()) -> str:
         word = "class" if is_a(thing, type) else "function" if is_a(thing, types.FunctionType) else "method"
         return f"{word} {_dotted(thing)}"
     if is_a(thing, types.ModuleType):
-        return f"module {thing.__name__}"
+        return f"module {getattr(thing, '__name__', '?')}"
     frame = suspended(thing)
     if frame is not None:
         return f"suspended {thing.__qualname__} at {frame.f_code.co_filename}:{frame.f_lineno}"

@@ -79,7 +79,7 @@ def kept(page: Path, *, without: set[str]) -> list[tuple[str, ...]]:
     """The rows of a page that an earlier run wrote, but for those of some suites."""
     lines = page.read_text(encoding="utf-8").splitlines() if page.exists() else []
     cells = [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in lines if line.startswith("| ")]
-    return [row for row in cells[1:] if row[0] not in without]
+    return [row for row in cells[1:] if row[0] not in without and row[0].strip("-")]
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

@@ -138,6 +138,17 @@ def test_a_block_ends_with_what_it_began_with_whoever_is_in_another_meanwhile(ma
     assert recorded_by_base == []
 
 
+def test_a_block_puts_back_what_python_s_does_and_no_more(make_biz: MakeBiz) -> None:
+    with entered(make_biz()):
+        warnings.simplefilter("ignore")
+        filters = warnings.filters
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.formatwarning = lambda *_: "own"
+        assert warnings.filters is filters
+        assert warnings.formatwarning("", UserWarning, "", 1) == "own"
+
+
 def test_a_block_of_the_base_that_ends_in_a_biz_is_the_base_s(make_biz: MakeBiz) -> None:
     before = warnings.filters
     block = warnings.catch_warnings()

@@ -99,14 +99,17 @@ def _exit(original: Callable[..., None]) -> Callable[..., None]:
                 original(self, *error)
                 return
         self._entered = False
-        here.own.clear()
-        here.own.update(before)
+        for name in _BLOCKED:
+            here.own.pop(name, None)
+        here.own.update((name, before[name]) for name in _BLOCKED if name in before)  # the very same, not copies
         _have_changed()
 
     return __exit__
 
 
 _BLOCK: Final = "_koupleless_block"
+_BLOCKED: Final = ("filters", "showwarning", "_showwarnmsg_impl")
+"""What a block puts back at its end."""
 
 
 # --- the functions of the module that read its globals instead --------------------------------------------------------

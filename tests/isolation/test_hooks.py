@@ -7,6 +7,7 @@ import copy
 import importlib
 import importlib.util
 import io
+import logging.config
 import pickle
 import pkgutil
 import runpy
@@ -24,6 +25,7 @@ from koupleless.context import Scope, as_base, entered
 from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.isolation.interpreter import REAL, bootstrap, keep_apart
 from koupleless.isolation.namespace import Namespace
+from koupleless.view.logs import install_logs, remove_logs
 
 MODELS = """
     import copy, pickle
@@ -97,6 +99,20 @@ def test_an_import_of_the_base_that_ends_after_the_hooks_are_gone_leaves_its_mod
     thread.join(60)
     assert "slowly.part" in sys.modules
     assert sys.modules["slowly"] is package
+
+
+def test_a_logging_configuration_names_the_biz_s_own_modules_where_the_base_has_the_same(biz, base):
+    base({"formats/__init__.py": "", "formats/short.py": "class Formatter: of = 'base'"})
+    importlib.import_module("formats")
+    namespace = biz({"formats/__init__.py": "", "formats/short.py": "class Formatter: of = 'biz'"})
+    install_logs()
+    try:
+        configurator = logging.config.BaseConfigurator({})
+        with entered(namespace.scope):
+            assert configurator.resolve("formats.short.Formatter").of == "biz"
+        assert configurator.resolve("formats.short.Formatter").of == "base"
+    finally:
+        remove_logs()
 
 
 def test_hooks_that_cannot_be_put_in_leave_everything_as_it_was(monkeypatch):

@@ -9,8 +9,10 @@ biz's own.
 from __future__ import annotations
 
 import atexit
+import builtins
 import functools
 import logging
+import logging.config
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -320,6 +322,10 @@ def _close_all() -> None:
         space.close()
 
 
+def _import(*args: Any, **kwargs: Any) -> Any:
+    return builtins.__import__(*args, **kwargs)
+
+
 def _put_in(undo: contextlib.ExitStack) -> None:
     named: Any = logging._handlers  # type: ignore[attr-defined]  # noqa: SLF001 - they have no public name
     refs: list[Any] = logging._handlerList  # type: ignore[attr-defined]  # noqa: SLF001 - they have no public name
@@ -345,6 +351,8 @@ def _put_in(undo: contextlib.ExitStack) -> None:
         "getEffectiveLevel",
     ):
         replace(undo, logging.Logger, name, _answered(getattr(logging.Logger, name)))
+    # What a configuration names is looked up by a function that the class took from the interpreter when it was made.
+    replace(undo, logging.config.BaseConfigurator, "importer", staticmethod(_import))
     atexit.register(_close_all)
     undo.callback(atexit.unregister, _close_all)
 

@@ -69,6 +69,21 @@ def test_the_tests_that_differ_are_named_and_the_status_says_so(run: Run, tmp_pa
     assert compared.stdout.endswith("1 of 2 tests differ\n")
 
 
+def test_an_executor_that_nobody_shuts_down_does_not_keep_the_run_from_ending(run: Run, tmp_path: Path) -> None:
+    test = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "import time\n"
+        "pool = ThreadPoolExecutor(1)\n"
+        "def test_pool():\n"
+        "    assert pool.submit(int, '1').result() == 1\n"
+        "    pool.submit(lambda: time.sleep(0.2) or print('done late', flush=True))\n"
+    )
+    (tmp_path / "test_pool.py").write_text(test)
+    inside = run(tmp_path, "--", "-q", "-s")
+    assert inside.returncode == 0
+    assert "done late" in inside.stdout
+
+
 def test_output_and_status_are_those_of_pytest(run: Run, tmp_path: Path) -> None:
     (tmp_path / "test_bad.py").write_text("def test_bad():\n    assert 1 == 2\n")
     inside = run(tmp_path, "--", "-q")

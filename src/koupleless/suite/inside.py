@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, entered
@@ -123,7 +123,10 @@ def _run(program: str) -> int:
 
 
 def _wait_for_threads() -> None:
-    """As the interpreter does before it runs exit functions."""
+    """As the interpreter does before it runs exit functions: workers of executors end first, their work done."""
+    executors: Any = sys.modules.get("concurrent.futures.thread")
+    if executors is not None:
+        executors._python_exit()  # noqa: SLF001 - what it calls itself
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()

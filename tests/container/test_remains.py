@@ -7,6 +7,7 @@ import sys
 import time
 import types
 
+import prometheus_client
 import pytest
 
 from koupleless.biz import BizId
@@ -112,3 +113,20 @@ def test_a_start_that_fails_may_leave_zombies_too(world, keeper, tmp_path):
 
     (left,) = world.container.zombies()
     assert str(left.biz) == "failing:1.0.0"
+
+
+def test_zombies_are_a_metric_of_the_base_that_is_scraped(world, keeper):
+    def lines():
+        text = prometheus_client.generate_latest().decode()
+        return [line for line in text.splitlines() if line.startswith("koupleless_zombies")]
+
+    world.install("hello-1.0")
+    assert lines() == []
+    keep(world, ONE, keeper)
+    count = len(world.container.uninstall(ONE).held)
+    assert lines() == [f'koupleless_zombies{{biz="hello:1.0"}} {float(count)}']
+    keeper.seen.clear()
+    gc.collect()
+    assert lines() == []
+    world.container.close()
+    assert "koupleless_zombies" not in prometheus_client.generate_latest().decode()

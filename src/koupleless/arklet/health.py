@@ -14,7 +14,6 @@ import socket
 import string
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -156,10 +155,6 @@ class Health:
         raise HealthRefused("can not find biz")
 
     # --- what should be gone -------------------------------------------------------------------------------------
-
-    def zombie_counts(self) -> dict[str, int]:
-        """For each name of a biz how many modules, or things of them, outlived it: a gauge for a metrics endpoint."""
-        return dict(Counter(zombie.biz.name for zombie in self._container.zombies()))
 
     def _zombies(self, name: str | None, version: str | None) -> dict[str, list[Zombie]]:
         found = [

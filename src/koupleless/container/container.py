@@ -35,6 +35,7 @@ from koupleless.errors import (
     StartFailed,
 )
 from koupleless.ownership.purge import PurgeReport
+from koupleless.ownership.telemetry import publish_gauge
 from koupleless.router.table import Route, normalise_path
 
 if TYPE_CHECKING:
@@ -99,6 +100,9 @@ class Container:
         self._around = around
         self._rules = rules or Rules()
         self._hooks = ProcessHooks()
+        self._unpublish = publish_gauge(
+            "koupleless_zombies", "What of modules that were removed still lives.", self._zombie_counts
+        )
         self._remains = Remains()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -141,6 +145,9 @@ class Container:
     def zombies(self) -> tuple[Zombie, ...]:
         """What of bizs that left still lives, the oldest first. Looked at now, in microseconds for each."""
         return self._remains.check()
+
+    def _zombie_counts(self) -> Mapping[str, int]:
+        return Counter(str(zombie.biz) for zombie in self.zombies())
 
     # --- install -------------------------------------------------------------------------------------------------
 
@@ -403,6 +410,7 @@ class Container:
         with contextlib.ExitStack() as closing:  # from the last to the first, each whatever the others raise
             closing.callback(self._around.stage.close)
             closing.callback(self._hooks.remove)
+            closing.callback(self._unpublish)
             closing.callback(self._leave_services)
             for entry in entries:
                 if entry.state.is_stoppable:

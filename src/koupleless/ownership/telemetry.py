@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import logging
+import sys
 import weakref
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import entered
 from koupleless.ownership.ledger import NOTHING, Pending, bounded, in_words, owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from koupleless.ownership.ledger import Ledger, Patches
 
@@ -33,6 +36,31 @@ def install(patches: Patches) -> None:
 # --- Prometheus: a registry for each biz, merged where the base is scraped --------------------------------------------
 
 _registries: Final[dict[Ledger, Any]] = {}
+
+
+_gauges: Final[dict[object, tuple[str, str, Callable[[], Mapping[str, int]]]]] = {}
+
+
+def publish_gauge(name: str, text: str, read: Callable[[], Mapping[str, int]]) -> Callable[[], object]:
+    """Show a number for each biz, as ``read`` returns them, to whoever scrapes the base's registry of Prometheus.
+
+    Costs nothing where that library is not loaded. Returns the function that ends it. Thread-safe.
+    """
+    key = object()
+    _gauges[key] = name, text, read
+    return functools.partial(_gauges.pop, key, None)
+
+
+def _own_metrics() -> Iterator[Any]:
+    core: Any = sys.modules.get("prometheus_client.metrics_core")
+    numbers: dict[tuple[str, str], Counter[str]] = {}
+    for name, text, read in list(_gauges.values()):
+        numbers.setdefault((name, text), Counter()).update(read())
+    for (name, text), by_biz in numbers.items() if core is not None else ():
+        family = core.GaugeMetricFamily(name, text, labels=["biz"])
+        for biz, number in by_biz.items():
+            family.add_metric([biz], number)
+        yield family
 
 
 def _follow_metrics(patches: Patches, module: Any) -> None:
@@ -90,10 +118,11 @@ def _collect(module: Any, original: Callable[[Any], Iterable[Any]]) -> Any:
     @functools.wraps(original)
     def collect(self: Any) -> Iterable[Any]:
         ledger = owner()
-        if self is not module.REGISTRY or (ledger is None and not _registries):
+        if self is not module.REGISTRY:
             return original(self)
         if ledger is None:
-            return _merged(original(self), {life: original(own) for life, own in list(_registries.items())})
+            of_base = itertools.chain(original(self), _own_metrics())
+            return _merged(of_base, {life: original(own) for life, own in list(_registries.items())})
         own = _registries.get(ledger)
         return () if own is None else original(own)
 
@@ -130,7 +159,7 @@ def _labelled(sample: Any, biz: str) -> Any:
 def _restricted(module: Any, original: Callable[[Any, Iterable[str]], Any]) -> Any:
     @functools.wraps(original)
     def restricted_registry(self: Any, names: Iterable[str]) -> Any:
-        if self is not module.REGISTRY or (owner() is None and not _registries):
+        if self is not module.REGISTRY:
             return original(self, names)
         return _Restricted(self, frozenset(names))
 

@@ -1,4 +1,4 @@
-"""What a container does to its process, and knows of it: hooks in with the first biz and out at the end; its memory.
+"""What a container does to its process, and knows of it: views and recorders from the first biz on; its memory.
 
 A base that has never installed a module runs on an untouched interpreter. Each room counts its installers, so several
 containers live in one process and the last one to close restores what was there before. The import system's hooks are

@@ -1,8 +1,9 @@
 """``sys.modules``, ``sys.path`` and ``sys.meta_path`` as code sees them: each answers for the biz that is running.
 
 While a biz runs, its own modules lie over those of the base, its own search path before the base's, and its import
-hooks are its alone; with no biz running they are what they were before. The interpreter keeps its own table
-(``linker.REAL``), which C code reads directly and which never holds a module of a biz.
+hooks are its alone; with no biz running they are what they were before. What it assigns to ``sys.path``,
+``sys.meta_path`` or ``sys.argv`` is its alone, too. The interpreter keeps its own table (``interpreter.REAL``), which C
+code reads directly and which holds a module of a biz only while compiled code of that biz needs it there.
 """
 # ruff: noqa: D102 - the methods are those of dict and list
 

@@ -1,4 +1,4 @@
-"""What a biz sees of the process it shares: environment, arguments, logging, configuration; and what it may not touch.
+"""What a biz sees of the process: environment, arguments, logging, warnings, configuration; and what it may not touch.
 
 Each view answers by context: the base sees what it always saw, a biz sees its own. A view is a facet on the biz's scope
 and knows no other room; nothing here decides when a biz comes or goes, and nothing here undoes what a biz registered

@@ -80,7 +80,8 @@ class _Entry:
         self.records.append(StateRecord(time.time_ns() // 1_000_000, to, reason, message))
 
     def info(self) -> BizInfo:
-        return self.prepared.describe(self.state, tuple(self.records))
+        libraries = () if self.life is None else self.life.libraries
+        return self.prepared.describe(self.state, tuple(self.records), libraries)
 
 
 class Container:

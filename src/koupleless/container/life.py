@@ -18,6 +18,7 @@ from koupleless.container.failure import in_words, own_traceback
 from koupleless.container.stage import DeadlineMissed
 from koupleless.context import Scope, entered
 from koupleless.errors import ContainerClosed, StartFailed, StartTimeout
+from koupleless.isolation.holding import NOTHING, Speakers, Wishes
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 from koupleless.ownership.ledger import Ledger
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
+    from koupleless.biz import Library
     from koupleless.container.prepare import Prepared
     from koupleless.container.stage import Stage
     from koupleless.router.face import Face
@@ -74,6 +76,10 @@ class Surroundings:
     config_dirs: tuple[Path, ...] = ()
     log_dir: Path | None = None
     shared_config: Mapping[str, object] = field(default_factory=dict)
+    wishes: Wishes = NOTHING
+    """How bizs are to hold libraries of the base, where they do not say it themselves."""
+    application: frozenset[str] = frozenset()
+    """The distributions that the application of the base is made of."""
 
 
 class Life:
@@ -89,6 +95,8 @@ class Life:
         self.gate: Gate | None = None
         self.forwards: tuple[Rule, ...] = ()
         """The forward rules it is configured with."""
+        self.libraries: tuple[Library, ...] = ()
+        """Those that it had imported when it had started, and how it holds them."""
         self.remains: Survey | None = None
         """After `leave`: what to ask, weakly, whether anything of it still lives; ``None`` if nothing did."""
         self._prepared = prepared
@@ -114,6 +122,8 @@ class Life:
             )
             self._start_application(face, entry, deadline)
             del face
+            assert self._namespace is not None
+            self.libraries = self._namespace.libraries()
         except BaseException as error:  # noqa: BLE001 - whatever a biz raises, SystemExit too, is a failed start
             failure = self._explain(error)
         if failure is not None:
@@ -142,7 +152,11 @@ class Life:
             deny=manifest.deny_imports,
             requirements=manifest.requirements,
         )
-        self._namespace = Namespace(scope, [str(path) for path in self._prepared.unpacked.class_path], policy)
+        speakers = Speakers(
+            module=Wishes.of(manifest.own, manifest.shared), base=around.wishes, application=around.application
+        )
+        paths = [str(path) for path in self._prepared.unpacked.class_path]
+        self._namespace = Namespace(scope, paths, policy, speakers)
 
     def _import(self, entry: str) -> Face:
         assert self._namespace is not None

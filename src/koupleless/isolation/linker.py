@@ -60,6 +60,9 @@ class Locator(Protocol):
     def owns(self, top: str) -> bool:
         """Whether a top-level package that is not imported yet would be the owner's."""
 
+    def is_copied(self, name: str) -> bool:
+        """Whether a module of the base that the owner has not imported yet is to be an own copy."""
+
     def invalidate_caches(self) -> None:
         """Forget what was found, so that files that appeared since are seen."""
 
@@ -149,7 +152,9 @@ class Linker:
         if package is ABSENT:
             return self._locator is not None and self._locator.owns(top)
         # The portions of a namespace package belong to several; what is not the owner's is the base's.
-        return not dot or getattr(package, "__file__", None) is not None
+        if not dot or getattr(package, "__file__", None) is not None:
+            return True
+        return self._locator is not None and self._locator.is_copied(name)
 
     def own_tops(self) -> set[str]:
         """Top-level names that are the owner's, as far as that is known by now."""

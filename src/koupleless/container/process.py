@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from koupleless.adapters.door import install_adapters, remove_adapters
 from koupleless.ownership.eventloop import adopt_loop
 from koupleless.ownership.libraries import install_recorders, remove_recorders
 from koupleless.view.environ import install_environ, remove_environ
@@ -32,6 +33,7 @@ _PAIRS: tuple[tuple[Callable[[], object], Callable[[], object]], ...] = (
     (install_logs, remove_logs),
     (install_warnings, remove_warnings),
     (install_recorders, remove_recorders),
+    (install_adapters, remove_adapters),
 )
 
 

@@ -23,6 +23,7 @@ from koupleless.isolation.extensions import load_once, shelf
 from koupleless.isolation.holding import Held, Holding, Speakers, decide
 from koupleless.isolation.imports import importlib_for
 from koupleless.isolation.interpreter import bootstrap, find_of_base, is_initialising
+from koupleless.isolation.known import PORTIONS
 from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import NEVER_DELEGATED, SELF, Policy, Side
 
@@ -50,6 +51,13 @@ class NamespacePath(list[str]):
         return f"_NamespacePath({list(self)!r})"  # importlib.resources goes by this name
 
     __str__ = __repr__
+
+
+def _is_copied(name: str, owner: str, held: Held | None) -> bool:
+    if held is None or held.holding is Holding.OWN:
+        return False
+    portions = PORTIONS.get(owner)
+    return held.holding is Holding.COPY or (portions is not None and portions.fullmatch(name) is not None)
 
 
 class BizFinder:
@@ -165,7 +173,8 @@ class BizFinder:
         own, base, holdings = self._own_index(), distributions.base_index(), self.holdings()
         for name in list(self.linker.table):
             for owner in own.owners(name):
-                found[owner] = Library(owner, own.versions[owner], Holding.OWN.value, _BROUGHT)
+                if own.place(owner) != self.paths[0]:  # that is the module itself
+                    found[owner] = Library(owner, own.versions[owner], Holding.OWN.value, _BROUGHT)
         for name in [*self.linker.table, *self._taken]:
             for owner in base.owners(name):
                 held = holdings.get(owner)
@@ -181,9 +190,15 @@ class BizFinder:
         if known is None:
             holdings = self.holdings()
             owners = distributions.base_index().owners(name)
-            known = any(owner in holdings and holdings[owner].holding is Holding.COPY for owner in owners)
+            known = any(_is_copied(name, owner, holdings.get(owner)) for owner in owners)
             self._copied[name] = known
         return known
+
+    def _is_whole_copy(self, name: str) -> bool:
+        """Whether all modules below a package are own copies, as far as they are files of the base."""
+        holdings = self.holdings() if self.is_copied(name) else {}
+        owners = distributions.base_index().owners(name)
+        return any(owner in holdings and holdings[owner].holding is Holding.COPY for owner in owners)
 
     def _find_copy(self, name: str) -> ModuleSpec | None:
         """The spec of a module that the biz is to execute from files of the base."""
@@ -275,7 +290,7 @@ class BizFinder:
         path = [str(entry) for entry in package.__path__]
         own = path
         if not all(entry.startswith(self._prefixes) for entry in path):  # pkgutil.extend_path looks everywhere
-            if self.is_copied(name) and getattr(package, "__file__", None) is not None:
+            if getattr(package, "__file__", None) is not None and self._is_whole_copy(name):
                 return path, False
             tail = name.replace(".", os.sep)
             of_base = {os.path.join(entry, tail) for entry in base_path() if entry not in self.paths}  # noqa: PTH118
@@ -289,10 +304,10 @@ class BizFinder:
             spec: ModuleSpec | None = None if finder is None else finder.find_spec(name)
             if spec is None:
                 continue
-            if type(spec.loader) is SourceFileLoader:
-                # Private libraries lie in directories of their own, below the module's first one.
-                is_library = entry.startswith(self._prefixes[1:]) or entry in self.paths[1:]
-                spec.loader = SharedCodeLoader(name, spec.loader.path, by_text=is_library)
+            if type(spec.loader) is SourceFileLoader and not self._is_own_code(spec.loader.path):
+                # Private libraries lie in another directory for each biz that brings them.
+                is_private = spec.loader.path.startswith(self._prefixes)
+                spec.loader = SharedCodeLoader(name, spec.loader.path, by_text=is_private)
             if spec.loader is not None:
                 return spec
             portions += spec.submodule_search_locations or ()
@@ -301,6 +316,10 @@ class BizFinder:
         spec = ModuleSpec(name, None, is_package=True)
         spec.submodule_search_locations = NamespacePath(portions)
         return spec
+
+    def _is_own_code(self, path: str) -> bool:
+        """Whether a file is the biz's program, of which no other has a copy: below its first directory alone."""
+        return path.startswith(self._prefixes[:1]) and not path.startswith(self._prefixes[1:])
 
     def _finder(self, entry: str) -> Any:
         try:

@@ -9,6 +9,7 @@ that others on this list, or compiled ones, may require, and that keep state all
 from __future__ import annotations
 
 import enum
+import re
 from typing import Final
 
 
@@ -25,9 +26,9 @@ class Share(enum.Enum):
 
 _ALWAYS: Final = """
 a2wsgi aiohttp annotated-doc annotated-types anyio attrs certifi charset-normalizer click cryptography exceptiongroup
-fastapi h11 h2 httpcore httptools httpx idna itsdangerous jinja2 markupsafe msgspec multidict opentelemetry-api
-opentelemetry-sdk orjson packaging prometheus-client psutil pydantic pydantic-core pymysql python-multipart requests
-rich sniffio sqlalchemy starlette tomli typing-extensions typing-inspection urllib3 uvicorn uvloop watchfiles
+fastapi grpcio h11 h2 httpcore httptools httpx idna itsdangerous jinja2 markupsafe msgspec multidict opentelemetry-api
+opentelemetry-sdk orjson packaging prometheus-client protobuf psutil pydantic pydantic-core pymysql python-multipart
+requests rich sniffio sqlalchemy starlette tomli typing-extensions typing-inspection urllib3 uvicorn uvloop watchfiles
 websockets werkzeug wsproto
 """
 _COPY: Final = "asgiref blinker celery django flask loguru sentry-sdk structlog"
@@ -37,6 +38,13 @@ SHARE: Final[dict[str, Share]] = {
     **dict.fromkeys(_COPY.split(), Share.COPY),
 }
 """Normalised name -> word."""
+
+PORTIONS: Final[dict[str, re.Pattern[str]]] = {
+    # Generated modules enter their messages into the pool of the biz, through a module that remembers it; C code, and
+    # options, know descriptor_pb2 alone.
+    "protobuf": re.compile(r"google(\.protobuf(\.(?!descriptor_pb2$)\w+_pb2|\.internal(\.builder)?)?)?"),
+}
+"""Of shared distributions, the modules that each biz executes anew; the packages around them among these."""
 
 COPYABLE: Final[frozenset[str]] = frozenset({"sqlalchemy"})
 """Distributions with compiled files of which a second copy of the Python half was tested."""

@@ -27,6 +27,7 @@ from koupleless.ownership.releasers import call_releasers
 from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules
 from koupleless.router.lifespan import Lifespan
+from koupleless.service.crossing import PrivateLibraries
 from koupleless.view.config import Configuration
 from koupleless.view.environ import Environment
 from koupleless.view.logs import LogSpace
@@ -157,6 +158,7 @@ class Life:
         )
         paths = [str(path) for path in self._prepared.unpacked.class_path]
         self._namespace = Namespace(scope, paths, policy, speakers)
+        scope.attach(PrivateLibraries(self._namespace.library_of))
 
     def _import(self, entry: str) -> Face:
         assert self._namespace is not None

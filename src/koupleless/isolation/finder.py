@@ -182,6 +182,17 @@ class BizFinder:
                     found[owner] = Library(owner, base.versions[owner], held.holding.value, held.reason)
         return tuple(found[name] for name in sorted(found))
 
+    def library_of(self, kind: type) -> str | None:
+        """The distribution that a class belongs to, if the biz has modules of its own of it."""
+        module = self.linker.table.get(kind.__module__)
+        if module is None or getattr(module, kind.__qualname__.partition(".")[0], None) is None:
+            return None
+        own = self._own_index()
+        owners = [owner for owner in own.owners(kind.__module__) if own.place(owner) != self.paths[0]]
+        if not owners and self.is_copied(kind.__module__):
+            owners = list(distributions.base_index().owners(kind.__module__))
+        return owners[0] if owners else None
+
     def is_copied(self, name: str) -> bool:
         """See `linker.Locator`. Of a namespace package, whether the biz has an own copy of any portion."""
         if self._speakers is None:

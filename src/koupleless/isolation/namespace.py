@@ -82,6 +82,10 @@ class Namespace:
         """The libraries that the biz has imported so far and how it holds them."""
         return self._finder.libraries()
 
+    def library_of(self, kind: type) -> str | None:
+        """The distribution that a class belongs to, if the biz has it for itself: an own copy, or an own version."""
+        return self._finder.library_of(kind)
+
     def holdings(self) -> Mapping[str, Held]:
         """How the biz holds each distribution of the base, by normalised name."""
         return self._finder.holdings()

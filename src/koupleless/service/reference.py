@@ -12,10 +12,11 @@ import contextlib
 import inspect
 import operator
 import types
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from koupleless.context import Scope, current, entered
 from koupleless.errors import ServiceError
+from koupleless.service.crossing import explain, tell_result
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
@@ -202,6 +203,12 @@ class AsyncMethod(Method):
 
 # --- running as the owner ---------------------------------------------------------------------------------------
 
+_PLAIN_RESULTS: Final = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset}
+    | {types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType, types.MethodType, types.FunctionType}
+)
+"""Classes that everybody has the same of."""
+
 
 def _call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return target(*args, **kwargs)
@@ -219,8 +226,15 @@ def _perform(resolve: Callable[[], Target], action: Callable[..., Any], *args: A
 def _enter_and(scope: Scope | None, action: Callable[..., Any], *args: Any) -> Any:
     if current() is scope:
         return action(*args)
-    with entered(scope):
-        return action(*args)
+    try:
+        with entered(scope):
+            result = action(*args)
+    except BaseException as error:
+        explain(error, scope)
+        raise
+    if type(result) not in _PLAIN_RESULTS:
+        tell_result(result, scope)
+    return result
 
 
 def _stay(scope: Scope | None, result: Any) -> Any:
@@ -240,7 +254,14 @@ def _stay(scope: Scope | None, result: Any) -> Any:
 
 
 async def _awaited(scope: Scope | None, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return await _drive(scope, coroutine)
+    try:
+        result = await _drive(scope, coroutine)
+    except BaseException as error:
+        explain(error, scope)
+        raise
+    if current() is not scope and type(result) not in _PLAIN_RESULTS:
+        tell_result(result, scope)
+    return result
 
 
 @types.coroutine

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 from koupleless.biz import BizState
 from koupleless.context import Scope, current, entered
 from koupleless.errors import ServiceError
+from koupleless.service.crossing import tell_offer
 from koupleless.service.reference import ServiceReference, Target
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class Registry:
                     CONTEXT_MISSING, f"{_owner(scope)} offers a service {name!r} already; withdraw it first"
                 )
             self._offers[scope] = (*others, registration)
+        tell_offer(scope, types)
         return registration
 
     def forget(self, registration: Registration) -> None:

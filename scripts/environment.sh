@@ -8,6 +8,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
+# A file stays in one process, for what its tests share; tests/conftest.py says which file begins.
+HOW_TO_TEST=(-n auto --dist loadfile --no-loadscope-reorder --random-order --durations=10)
+
 say() { printf '%s\n' "$*" >&2; }
 
 # A name may be a shim that runs nothing, and an interpreter may lack what makes environments: ask it.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.conftest import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -361,9 +362,7 @@ def test_watch_deploys_again_after_a_save_survives_a_mistake_and_ends_on_ctrl_c(
 
 
 def test_watch_without_a_base_says_that_the_next_save_tries_again(arklet: FakeArklet, hello_file: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        nobody = str(probe.getsockname()[1])
+    nobody = str(free_port())
     command = [sys.executable, "-P", "-m", "koupleless", "deploy", "hello.py", "--watch", "--port", nobody]
     with subprocess.Popen(command, cwd=hello_file.parent, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -118,11 +118,8 @@ class Life:
         failure: StartFailed | None = None
         try:
             self._set_up(args, envs)
-            face = self._around.stage.run(
-                lambda: self._import(entry), name=f"import {self.biz}", timeout_s=_left(deadline), may_interrupt=True
-            )
-            self._start_application(face, entry, deadline)
-            del face
+            # What was imported gets no name here: this frame is one of those that the failure keeps.
+            self._start_application(self._imported(entry, deadline), entry, deadline)
             assert self._namespace is not None
             self.libraries = self._namespace.libraries()
         except BaseException as error:  # noqa: BLE001 - whatever a biz raises, SystemExit too, is a failed start
@@ -159,6 +156,11 @@ class Life:
         paths = [str(path) for path in self._prepared.unpacked.class_path]
         self._namespace = Namespace(scope, paths, policy, speakers)
         scope.attach(PrivateLibraries(self._namespace.library_of))
+
+    def _imported(self, entry: str, deadline: float) -> Face:
+        return self._around.stage.run(
+            lambda: self._import(entry), name=f"import {self.biz}", timeout_s=_left(deadline), may_interrupt=True
+        )
 
     def _import(self, entry: str) -> Face:
         assert self._namespace is not None

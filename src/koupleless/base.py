@@ -39,6 +39,7 @@ from koupleless.router.gateway import FORWARDS, Forwards, read_rules
 from koupleless.router.table import RouteTable
 from koupleless.service.registry import default_registry
 from koupleless.settings import FIRST_ARKLET_PORT, BaseSettings, load_base
+from koupleless.variables import Ground
 from koupleless.view.config import Configuration
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Base:
             base=Wishes.of(settings.own, settings.shared),
             application=frozenset(base_index().owners(application)) - {SELF},
         )
+        self._ground = Ground()
         self._stage = Stage()
         configuration = Configuration.load("", profile=settings.profile or "", own=settings.config_dirs)
         table = RouteTable(_forwards(settings, configuration))
@@ -117,6 +119,7 @@ class Base:
             around=Surroundings(
                 stage=self._stage,
                 services=self.services,
+                ground=self._ground,
                 deadlines=Deadlines(
                     start_s=settings.start_timeout_s, drain_s=settings.drain_timeout_s, stop_s=settings.stop_timeout_s
                 ),
@@ -144,6 +147,8 @@ class Base:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI says."""
+        if scope["type"] == "lifespan":
+            self._ground.renew()  # the application has been imported, and requests will find what that has set
         await self._front(scope, receive, send)
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> None:

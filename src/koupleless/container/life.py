@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from koupleless.container.entry import load_entry, refuse_application
 from koupleless.container.failure import in_words, own_traceback
 from koupleless.container.stage import DeadlineMissed
-from koupleless.context import Scope, entered
+from koupleless.context import Scope, entered, life_context
 from koupleless.errors import ContainerClosed, StartFailed, StartTimeout
 from koupleless.isolation.holding import NOTHING, Speakers, Wishes
 from koupleless.isolation.namespace import Namespace
@@ -28,6 +28,7 @@ from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules
 from koupleless.router.lifespan import Lifespan
 from koupleless.service.crossing import PrivateLibraries
+from koupleless.variables import Ground, await_in
 from koupleless.view.config import Configuration
 from koupleless.view.environ import Environment
 from koupleless.view.logs import LogSpace
@@ -35,6 +36,7 @@ from koupleless.view.warning import Warnings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextvars import Context
     from pathlib import Path
 
     from koupleless.biz import Library
@@ -73,6 +75,7 @@ class Surroundings:
     stage: Stage
     services: Registry
     deadlines: Deadlines = field(default_factory=Deadlines)
+    ground: Ground = field(default_factory=Ground)
     profile: str = ""
     config_dirs: tuple[Path, ...] = ()
     log_dir: Path | None = None
@@ -92,7 +95,7 @@ class Life:
 
     def __init__(self, prepared: Prepared, around: Surroundings) -> None:
         self.biz = prepared.id
-        self.scope = Scope(prepared.id)
+        self.scope = Scope(prepared.id, around.ground)
         self.gate: Gate | None = None
         self.forwards: tuple[Rule, ...] = ()
         """The forward rules it is configured with."""
@@ -164,16 +167,22 @@ class Life:
 
     def _import(self, entry: str) -> Face:
         assert self._namespace is not None
-        with entered(self.scope):
-            return load_entry(self._namespace, entry, biz=self.biz)
+        return self.scope.variables.context.run(load_entry, self._namespace, entry, biz=self.biz)
 
     def _start_application(self, face: Face, entry: str, deadline: float) -> None:
         if face.start is not None:
             refuse_application(
-                self._call(face.start, name="start", timeout_s=_left(deadline), may_interrupt=True),
+                self._call(
+                    face.start,
+                    self.scope.variables.context,
+                    name="start",
+                    timeout_s=_left(deadline),
+                    may_interrupt=True,
+                ),
                 entry=entry,
                 biz=self.biz,
             )
+        self.scope.variables.settle()
         if face.asgi is not None:
             lifespan = Lifespan(face.asgi, scope=self.scope)
             self.gate = Gate(self.scope, face.asgi, state=lifespan.state)
@@ -241,7 +250,8 @@ class Life:
         deadline = time.monotonic() + self._around.deadlines.stop_s
         self._attempt("shut application down", self._shut_application_down)
         for hook in self.scope.take_stop_hooks():
-            call = functools.partial(self._call, hook, name="stop", timeout_s=max(_left(deadline), _FLOOR_S))
+            timeout_s = max(_left(deadline), _FLOOR_S)
+            call = functools.partial(self._call, hook, life_context(self.scope), name="stop", timeout_s=timeout_s)
             self._attempt(f"stop hook {getattr(hook, '__qualname__', type(hook).__qualname__)}", call)
 
     def _shut_application_down(self) -> None:
@@ -283,22 +293,22 @@ class Life:
     # --- both ----------------------------------------------------------------------------------------------------
 
     def _call(
-        self, function: Callable[[], object], *, name: str, timeout_s: float, may_interrupt: bool = False
+        self,
+        function: Callable[[], object],
+        context: Context,
+        *,
+        name: str,
+        timeout_s: float,
+        may_interrupt: bool = False,
     ) -> object:
-        """Call a function of the biz on a thread, as the biz; what it returns is awaited on the loop, if it can be."""
+        """Call a function of the biz on a thread, in ``context``; what it returns is awaited there on the loop."""
         deadline = time.monotonic() + timeout_s
-
-        def as_biz() -> object:
-            with entered(self.scope):
-                return function()
-
-        stage = self._around.stage
+        as_biz, stage = functools.partial(context.run, function), self._around.stage
         result = stage.run(as_biz, name=f"{name} {self.biz}", timeout_s=timeout_s, may_interrupt=may_interrupt)
         if inspect.isawaitable(result):
-            with entered(self.scope):  # a task inherits the context of whoever asks for it
-                result = stage.call(
-                    functools.partial(_finish, result), timeout_s=_left(deadline), may_interrupt=may_interrupt
-                )
+            finish = functools.partial(_finish, result, context)
+            with entered(self.scope):  # the task is the biz's: it inherits the context of whoever asks for it
+                result = stage.call(finish, timeout_s=_left(deadline), may_interrupt=may_interrupt)
         return result
 
     def _attempt(self, what: str, step: Callable[[], object]) -> None:
@@ -312,9 +322,9 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
-async def _finish(result: Awaitable[object]) -> object:
+async def _finish(result: Awaitable[object], context: Context) -> object:
     try:
-        return await result
+        return await await_in(context, lambda: result)
     except SystemExit as error:
         # In a task this would end the event loop, and with it every other module.
         raise RuntimeError(f"called sys.exit({error.code!r})") from error

@@ -362,8 +362,7 @@ class BizFinder:
         if module is not None and not is_initialising(module):
             return module
         try:
-            with as_base():
-                return bootstrap._gcd_import(name)  # type: ignore[no-any-return]  # noqa: SLF001
+            return self.linker.scope.ground.call(bootstrap._gcd_import, name)  # type: ignore[no-any-return]  # noqa: SLF001
         except ModuleNotFoundError as error:
             if error.name != name.partition(".")[0]:
                 raise

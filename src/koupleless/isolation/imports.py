@@ -124,8 +124,7 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
             if _is_of_base(globals):
                 if _is_loaded(name, globals, fromlist, level):
                     return original(name, globals, locals, fromlist, level)
-                with entered(None):
-                    return original(name, globals, locals, fromlist, level)
+                return linker.scope.ground.call(original, name, globals, locals, fromlist, level)
         try:
             module = linker.run_import(name, globals, fromlist, level)
             if not is_c_call(fromlist):
@@ -180,8 +179,8 @@ def _make_load_hook(original: Callable[[str, object], ModuleType]) -> Callable[[
                 return of_base(name)
             if not is_apart:
                 return original(name, import_)
-            with entered(None):
-                module = original(name, import_)
+            scope = current()
+            module = original(name, import_) if scope is None else scope.ground.call(original, name, import_)
             settle(name, module)
             return module
         try:

@@ -20,7 +20,7 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
-from koupleless.context import current, entered
+from koupleless.context import call_library, crossed, current
 from koupleless.errors import BizGone
 from koupleless.isolation.interpreter import (
     REAL,
@@ -74,7 +74,8 @@ class Linker:
     then raises ``BizGone``. It is a facet of the owner's scope, which is where the process-wide hooks find it.
     """
 
-    def __init__(self, scope: Scope, locator: Locator) -> None:
+    def __init__(self, scope: Scope, locator: Locator, *, is_shared: bool = False) -> None:
+        """``is_shared`` says that the owner is a library that several bizs use."""
         self.scope = scope
         self.table: dict[str, ModuleType] = {}
         """What the owner has imported that is not the base's. ``None`` as a value blocks the name."""
@@ -87,6 +88,7 @@ class Linker:
         self.assigned: dict[str, Any] = {}
         """What the owner's code assigned to variables of ``sys``, by name."""
         self.is_gone = False
+        self._is_shared = is_shared
         self._locator: Locator | None = locator
         self._loading: dict[str, int] = {}
         self._guard = threading.Lock()
@@ -278,7 +280,9 @@ class Linker:
 
     def _load_spec(self, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
         if current() is not self.scope:
-            with entered(self.scope):
+            if self._is_shared:  # what its import sets in context variables is there for all who use it
+                return call_library(self.scope, self._load_spec, spec, parent, child)
+            with crossed(self.scope):
                 return self._load_spec(spec, parent, child)
         if spec.loader is not None and not hasattr(spec.loader, "exec_module"):
             module: ModuleType = bootstrap._load_backward_compatible(spec)  # noqa: SLF001

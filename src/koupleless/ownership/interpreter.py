@@ -20,7 +20,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import current, entered
+from koupleless.context import call_as, current
 from koupleless.ownership.caches import attributes, is_a
 from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner
 
@@ -62,8 +62,7 @@ class _ExitFunction:
         self.entry: Entry | None = None
 
     def __call__(self) -> None:
-        with entered(self.scope):
-            self.function(*self.args, **self.kwargs)
+        call_as(self.scope, self.function, *self.args, **self.kwargs)
 
     def undo(self, unregister: Callable[[Callable[..., object]], object], ledger: Ledger) -> None:
         unregister(self)
@@ -203,9 +202,8 @@ def _register_at_fork(original: Callable[..., None]) -> Any:
                 after_in_child=lambda: call("after_in_child", list(_fork_boxes)),
             )
         scope = ledger.scope
-        _keep(
-            _fork_boxes, {phase: functools.partial(_as, scope, hook) for phase, hook in hooks.items()}, ledger, "fork"
-        )
+        as_biz = {phase: functools.partial(call_as, scope, hook) for phase, hook in hooks.items()}
+        _keep(_fork_boxes, as_biz, ledger, "fork")
         return None
 
     return register_at_fork
@@ -240,11 +238,6 @@ def _keep(boxes: list[_Box], content: object, ledger: Ledger, kind: str) -> None
         boxes.remove(box)
 
     ledger.record(f"{kind} hook", _name(content), undo)
-
-
-def _as(scope: Scope, function: Callable[..., object], /, *args: Any) -> object:
-    with entered(scope):
-        return function(*args)
 
 
 # --- what is swept by ownership when a biz leaves ---------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 from koupleless.biz import BizState
-from koupleless.context import Scope, current, entered
+from koupleless.context import Scope, as_base, call_as, current
 from koupleless.errors import ServiceError
 from koupleless.service.crossing import tell_offer
 from koupleless.service.reference import ServiceReference, Target
@@ -76,8 +76,11 @@ class Registration:
         on_close, self.on_close, self.target = self.on_close, None, _WITHDRAWN
         if on_close is None:
             return
-        with entered(self.scope):
-            result = on_close()
+        if self.scope is None:
+            with as_base():
+                result = on_close()
+        else:
+            result = call_as(self.scope, on_close)
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError("on_close must not be asynchronous; use koupleless.on_stop for that")

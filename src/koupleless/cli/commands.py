@@ -435,7 +435,7 @@ def undeploy(session: Session, identity: str | None, *, all_versions: bool, igno
 def _remove(session: Session, biz: BizId) -> None:
     data = session.client.uninstall(biz)
     purge = data.purge_report
-    left = f"; left behind: {purge.summary}" if purge and not purge.clean else "; nothing left behind" if purge else ""
+    left = f"; {purge.left}" if purge else ""
     session.show({"bizName": biz.name, "bizVersion": biz.version, "purgeReport": purge}, f"{biz} undeployed{left}")
 
 

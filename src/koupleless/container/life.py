@@ -19,8 +19,10 @@ from koupleless.container.stage import DeadlineMissed
 from koupleless.context import Scope, entered, life_context
 from koupleless.errors import ContainerClosed, StartFailed, StartTimeout
 from koupleless.isolation.holding import NOTHING, Speakers, Wishes
+from koupleless.isolation.interpreter import all_of_base
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
+from koupleless.ownership.changes import NOTHING_CHANGED, Watch, changes
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
 from koupleless.ownership.releasers import call_releasers
@@ -101,12 +103,15 @@ class Life:
         """The forward rules it is configured with."""
         self.libraries: tuple[Library, ...] = ()
         """Those that it had imported when it had started, and how it holds them."""
+        self.warnings: tuple[str, ...] = ()
+        """What it has changed for everybody by the end of its start, in words."""
         self.remains: Survey | None = None
         """After `leave`: what to ask, weakly, whether anything of it still lives; ``None`` if nothing did."""
         self._prepared = prepared
         self._around = around
         self._namespace: Namespace | None = None
         self._lifespan: Lifespan | None = None
+        self._left = NOTHING_CHANGED
         self._failures: list[str] = []
 
     # --- in ------------------------------------------------------------------------------------------------------
@@ -124,6 +129,7 @@ class Life:
             # What was imported gets no name here: this frame is one of those that the failure keeps.
             self._start_application(self._imported(entry, deadline), entry, deadline)
             assert self._namespace is not None
+            self.warnings = self.scope.facet(Watch).check()
             self.libraries = self._namespace.libraries()
         except BaseException as error:  # noqa: BLE001 - whatever a biz raises, SystemExit too, is a failed start
             failure = self._explain(error)
@@ -159,6 +165,9 @@ class Life:
         paths = [str(path) for path in self._prepared.unpacked.class_path]
         self._namespace = Namespace(scope, paths, policy, speakers)
         scope.attach(PrivateLibraries(self._namespace.library_of))
+        stores = self._namespace.stores
+        watch = changes.watch(scope, all_of_base, builtins=self._namespace.builtins, storing=stores)
+        stores.when_first(watch.begin)
 
     def _imported(self, entry: str, deadline: float) -> Face:
         return self._around.stage.run(
@@ -185,7 +194,8 @@ class Life:
         self.scope.variables.settle()
         if face.asgi is not None:
             lifespan = Lifespan(face.asgi, scope=self.scope)
-            self.gate = Gate(self.scope, face.asgi, state=lifespan.state)
+            watch = self.scope.facet(Watch)
+            self.gate = Gate(self.scope, face.asgi, state=lifespan.state, after_first=watch.check_soon)
             self._lifespan = lifespan
             timeout_s = _left(deadline)
             self._around.stage.call(
@@ -215,11 +225,12 @@ class Life:
             self._stop_application,
             self._close_entrance,
             self._undo_registrations,
+            self._take_changes_back,
         ):
             self._attempt(step.__name__.strip("_").replace("_", " "), step)
         try:
             survey = self._let_go()
-            report = purge(survey, failures=tuple(self._failures))
+            report = purge(survey, failures=tuple(self._failures), left=self._left)
         except BaseException as error:  # noqa: BLE001 - it looks at objects of anybody's making
             failures = (*self._failures, f"purge: {in_words(error)}")
             return PurgeReport(self.biz, clean=False, held=(), undone={}, failures=failures, elapsed_ms=0.0)
@@ -269,6 +280,11 @@ class Life:
         ledger = self.scope.find_facet(Ledger)
         if ledger is not None:
             self._failures += [str(failure) for failure in ledger.undo_all(self._around.deadlines.stop_s)]
+
+    def _take_changes_back(self) -> None:
+        watch = self.scope.find_facet(Watch)
+        if watch is not None:
+            self._left = watch.leave()
 
     def _let_go(self) -> Survey:
         """Drop the last references of ours; the survey remembers, weakly, what has to be gone now."""

@@ -28,6 +28,7 @@ from koupleless.isolation.interpreter import (
     find_of_base,
     is_c_call,
     lend,
+    loaded,
     of_base,
     put_together,
     restorer,
@@ -177,11 +178,12 @@ def _make_load_hook(original: Callable[[str, object], ModuleType]) -> Callable[[
         if linker is None:
             if name in withheld:
                 return of_base(name)
-            if not is_apart:
-                return original(name, import_)
-            scope = current()
+            scope = current() if is_apart else None
             module = original(name, import_) if scope is None else scope.ground.call(original, name, import_)
-            settle(name, module)
+            for told in loaded:
+                told(name, module)
+            if is_apart:
+                settle(name, module)
             return module
         try:
             module = linker.load(name)

@@ -16,12 +16,13 @@ import sys
 import threading
 import warnings
 import weakref
-from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoader, SourcelessFileLoader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 from koupleless.context import call_library, crossed, current
 from koupleless.errors import BizGone
+from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.interpreter import (
     REAL,
     all_of_base,
@@ -34,6 +35,7 @@ from koupleless.isolation.interpreter import (
     lend,
     stored,
 )
+from koupleless.isolation.stores import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -87,6 +89,8 @@ class Linker:
         self.search_path: list[str] = []
         self.assigned: dict[str, Any] = {}
         """What the owner's code assigned to variables of ``sys``, by name."""
+        self.stores = Stored()
+        """What the owner's code may change of things that are not its own."""
         self.is_gone = False
         self._is_shared = is_shared
         self._locator: Locator | None = locator
@@ -315,7 +319,7 @@ class Linker:
         try:
             if spec.loader is not None:
                 with stored(name, module):
-                    spec.loader.exec_module(module)
+                    self._execute(spec.loader, module)
             elif spec.submodule_search_locations is None:
                 raise ImportError("missing loader", name=name)  # noqa: TRY301 - undone as any failure
         except BaseException:
@@ -331,6 +335,19 @@ class Linker:
             raise BizGone(str(self.scope.biz), name=name)
         self.table[name] = module = self.table.pop(name)  # its code may have put something else in its place
         return module
+
+    def _execute(self, loader: Any, module: ModuleType) -> None:
+        """Run a module's code, and look at it before."""
+        if type(loader) not in _PLAIN_LOADERS:
+            if not isinstance(loader, ExtensionFileLoader):
+                self.stores.suspect()
+            loader.exec_module(module)
+            return
+        code = loader.get_code(module.__name__)
+        if code is None:
+            raise ImportError(f"cannot load module {module.__name__!r} when get_code() returns None")
+        self.stores.note(code)
+        bootstrap._call_with_frames_removed(exec, code, module.__dict__)  # noqa: SLF001
 
     def adopt(self, module: ModuleType) -> None:
         """Make what runs in the module's dictionary code of this owner; not if it is a module that has an owner.
@@ -463,6 +480,8 @@ class Linker:
     def __repr__(self) -> str:
         return f"<Linker of {self.scope.biz}, {len(self.table)} modules{', gone' if self.is_gone else ''}>"
 
+
+_PLAIN_LOADERS: Final = frozenset({SourceFileLoader, SourcelessFileLoader, SharedCodeLoader})
 
 _linkers: weakref.WeakSet[Linker] = weakref.WeakSet()
 _by_builtins: weakref.WeakValueDictionary[int, Linker] = weakref.WeakValueDictionary()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from koupleless.biz import Library
     from koupleless.context import Scope
     from koupleless.isolation.holding import Held
+    from koupleless.isolation.stores import Stored
 
 _EVERYTHING: Final = Policy()
 _NOBODY: Final = Speakers()
@@ -89,6 +90,11 @@ class Namespace:
     def holdings(self) -> Mapping[str, Held]:
         """How the biz holds each distribution of the base, by normalised name."""
         return self._finder.holdings()
+
+    @property
+    def stores(self) -> Stored:
+        """What the biz's code may change of things that are not its own, as far as it was loaded."""
+        return self._linker.stores
 
     @property
     def builtins(self) -> dict[str, Any]:

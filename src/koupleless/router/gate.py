@@ -128,6 +128,7 @@ class Gate:
 
     __slots__ = (
         "__weakref__",
+        "_after_first",
         "_app",
         "_failed",
         "_inside",
@@ -140,7 +141,15 @@ class Gate:
         "name",
     )
 
-    def __init__(self, scope: Scope, app: ASGIApp, *, state: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        app: ASGIApp,
+        *,
+        state: Mapping[str, object] | None = None,
+        after_first: Callable[[], object] | None = None,
+    ) -> None:
+        """Open it; ``after_first`` is called once, on the loop, when the first request has ended."""
         self.name = str(scope.biz)
         """The identity, for messages; it stays when the gate is closed."""
         self.is_shut = False
@@ -148,6 +157,7 @@ class Gate:
         self._app: ASGIApp | None = app
         self._state: Mapping[str, object] = {} if state is None else state
         self._inside: set[_Visit] = set()
+        self._after_first = after_first
         self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._requests = 0
         self._failed = 0
@@ -201,6 +211,9 @@ class Gate:
             self._seconds += perf_counter() - began
             self._count(visit)
             self._leave(visit)
+            if self._after_first is not None:
+                after_first, self._after_first = self._after_first, None
+                after_first()
         return True
 
     def _count(self, visit: _Visit) -> None:
@@ -254,6 +267,7 @@ class Gate:
         """
         self.shut()
         app, self._app, self._scope, self._state = self._app, None, None, {}
+        self._after_first = None
         return app.close(timeout_s) if isinstance(app, WsgiApp) else ()
 
     def _cancel(self, visit: _Visit) -> None:

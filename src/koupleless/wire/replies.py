@@ -190,6 +190,17 @@ class PurgeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Kind of registration -> how many were undone."""
     failures: list[str] = []
     elapsed_ms: float = 0.0
+    changed: list[str] = []
+    """What of the shared modules is still as the biz made it, by name."""
+    compared: bool = False
+    """Whether they were compared; else ``changed`` says nothing."""
+
+    @property
+    def left(self) -> str:
+        """What it left behind, in words for people, and no more than is known."""
+        if not self.clean or self.changed:
+            return f"left behind: {self.summary}"
+        return "nothing left behind" if self.compared else "no code of it is left"
 
 
 class InstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -201,6 +212,8 @@ class InstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defa
     """Exactly one on success."""
     replaced: list[PurgeReport] | None = None
     """How the bizs left that this one replaced. Ours alone."""
+    warnings: list[str] | None = None
+    """What it changed of the shared modules for everybody, in words. Ours alone."""
 
 
 class UninstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

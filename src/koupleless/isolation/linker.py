@@ -16,7 +16,13 @@ import sys
 import threading
 import warnings
 import weakref
-from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoader, SourcelessFileLoader
+from importlib.machinery import (
+    ExtensionFileLoader,
+    ModuleSpec,
+    NamespaceLoader,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
@@ -339,7 +345,7 @@ class Linker:
     def _execute(self, loader: Any, module: ModuleType) -> None:
         """Run a module's code, and look at it before."""
         if type(loader) not in _PLAIN_LOADERS:
-            if not isinstance(loader, ExtensionFileLoader):
+            if not isinstance(loader, ExtensionFileLoader | NamespaceLoader):
                 self.stores.suspect()
             loader.exec_module(module)
             return

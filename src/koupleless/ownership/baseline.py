@@ -70,21 +70,27 @@ class _Table:
 
     __slots__ = ("containers", "holder", "keys", "labels", "lengths", "module", "values", "variables")
 
-    def __init__(self, module: str, holder: Any) -> None:
+    labels: tuple[str, ...]
+    containers: tuple[Any, ...]
+    lengths: tuple[int, ...]
+
+    def __init__(self, module: str, holder: Any, variables: Any) -> None:
         self.module = module
         self.holder = holder
-        self.variables = table_of(holder)
+        self.variables = variables
         self.take()
 
     def take(self) -> None:
         """Remember how they are now."""
         now = self.variables.copy()
         self.keys = tuple(now)
-        self.values = tuple(now.values())
-        found = [(key, value) for key, value in now.items() if type(value) in _CONTAINERS and not is_dunder(key)]
-        self.containers = [value for _, value in found]
-        self.labels = [key for key, _ in found]
-        self.lengths = list(map(len, self.containers))
+        self.values = values = tuple(now.values())
+        self.labels = self.containers = self.lengths = ()
+        if not _CONTAINERS.isdisjoint(map(type, values)):
+            found = [(key, value) for key, value in now.items() if type(value) in _CONTAINERS and not is_dunder(key)]
+            self.labels = tuple(key for key, _ in found)
+            self.containers = tuple(value for _, value in found)
+            self.lengths = tuple(map(len, self.containers))
 
     def is_same(self) -> bool:
         """Whether they are as they were."""
@@ -106,7 +112,7 @@ class _Table:
 
     def growths(self) -> Iterator[Growth]:
         """The containers whose length has changed, each told once."""
-        now = list(map(len, self.containers))
+        now = tuple(map(len, self.containers))
         if now == self.lengths:
             return
         for label, container, before, after in zip(self.labels, self.containers, self.lengths, now, strict=True):
@@ -145,10 +151,8 @@ class Baseline:
         variables = table_of(module)
         if variables.get("__name__") != name:  # stands there under another name too
             return
-        self._tables[id(module)] = _Table(name, module)
-        for value in list(variables.values()):
-            if issubclass(type(value), type) and _is_defined_in(value, name):
-                self._tables.setdefault(id(value), _Table(name, value))
+        self._tables[id(module)] = _Table(name, module, variables)
+        self._take_classes(name, list(variables.values()))
 
     def _forget(self, name: str) -> None:
         module = self._modules.pop(name)
@@ -171,12 +175,12 @@ class Baseline:
             if table is not None:
                 table.take()
                 if holder is self._modules.get(table.module):
-                    self._take_classes(table)
+                    self._take_classes(table.module, table.values)
 
-    def _take_classes(self, table: _Table) -> None:
-        for value in table.values:
-            if issubclass(type(value), type) and id(value) not in self._tables and _is_defined_in(value, table.module):
-                self._tables[id(value)] = _Table(table.module, value)
+    def _take_classes(self, module: str, values: Iterable[Any]) -> None:
+        for value in values:
+            if issubclass(type(value), type) and _is_defined_in(value, module) and id(value) not in self._tables:
+                self._tables[id(value)] = _Table(module, value, _CLASS_TABLE(value))
 
     def __len__(self) -> int:
         return sum(len(table.keys) for table in self._tables.values())
@@ -187,12 +191,13 @@ def is_dunder(name: object) -> bool:
     return type(name) is str and name.startswith("__") and name.endswith("__")
 
 
-_FLAGS: Final = type.__dict__["__flags__"]
-_MODULE: Final = type.__dict__["__module__"]
+_CLASS_TABLE: Final = type.__dict__["__dict__"].__get__
+_FLAGS: Final = type.__dict__["__flags__"].__get__
+_MODULE: Final = type.__dict__["__module__"].__get__
 
 
 def _is_defined_in(kind: Any, name: str) -> bool:
-    return not _FLAGS.__get__(kind) & _IMMUTABLE and _MODULE.__get__(kind) == name
+    return bool(_MODULE(kind) == name and not _FLAGS(kind) & _IMMUTABLE)
 
 
 def _is_left_out(name: str) -> bool:

@@ -2,8 +2,9 @@
 
 Three moments: the modules are looked at before the first code runs that may change anything (`Watch.begin`), compared
 after a start and after the first request (`Watch.check`), and again when the biz leaves (`Watch.leave`). A changed
-function, method or property becomes a dispatcher (`dispatch`), a class put in the place of another one a variable by
-context; any other attribute is told, and put back at leaving; what was added to a container is told.
+function, method or property becomes a dispatcher (`dispatch`), as does a data attribute of a class; a class put in the
+place of another one a variable by context. A variable of a module, which its functions read, is told, and put back at
+leaving; what was added to a container is told.
 
 Whose a change is: the biz whose code it is made of, whenever it is found. What does not tell (a mock, a number) is the
 biz's at whose moment it is found, if code of that biz may have stored it, and the module does not do so itself.
@@ -11,6 +12,7 @@ biz's at whose moment it is found, if code of that biz may have stored it, and t
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import threading
 import types
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from koupleless.context import as_base, current, entered
 from koupleless.contextual import assign_by_context
 from koupleless.ownership.baseline import Baseline, Difference, Growth, is_dunder, is_of_standard_library
-from koupleless.ownership.dispatch import Patched, Place, put, table_of
+from koupleless.ownership.dispatch import Patched, Place, Shown, put, table_of
 from koupleless.ownership.forwarding import ABSENT, inherited
 from koupleless.ownership.origin import home_of, is_behaviour, is_done_by, makers_of
 
@@ -76,6 +78,8 @@ class Watch:
         """The ``__builtins__`` of the biz's code, by which it is known."""
         self.has_begun = False
         """Whether anything was looked at: there is code that may change something."""
+        self.is_starting = True
+        """Until the first comparison: what nobody else accounts for is this biz's then."""
         self.assigned: dict[int, dict[str, Any]] = {}
         """What the biz has put in the place of variables by context, by the address of the module."""
         self.told: dict[str, str] = {}
@@ -95,7 +99,7 @@ class Watch:
         found = self._changes.check(self)
         for words in found:
             with entered(self.scope), contextlib.suppress(SharedStateWarning):  # a biz may have warnings raised
-                warnings.warn(words, SharedStateWarning, stacklevel=2)
+                warnings.warn_explicit(words, SharedStateWarning, f"biz {self.scope.biz}", 0)
         return found
 
     def check_soon(self) -> None:
@@ -148,7 +152,7 @@ class Changes:
     ) -> Watch:
         """Keep an eye on a biz that is about to start; ``modules`` returns what is shared now, by name."""
         self._modules = modules
-        made = Watch(self, scope, builtins, storing or Anything())
+        made = Watch(self, scope, builtins, Anything() if storing is None else storing)
         scope.attach(made)
         return made
 
@@ -172,6 +176,8 @@ class Changes:
                 return ()
             before = set(watch.told)
             self._compare(watch)
+            self._join(watch)
+            watch.is_starting = False
             return tuple(words for path, words in watch.told.items() if path not in before)
 
     def leave(self, watch: Watch) -> Left:
@@ -190,6 +196,7 @@ class Changes:
             undone["patch"] += sum(map(len, watch.assigned.values()))
             watch.assigned.clear()
             del self._watches[watch.scope]
+            watch.builtins, watch.storing = None, Anything()
             self._end_unused()
             if not self._watches:
                 self._baseline = None
@@ -233,20 +240,32 @@ class Changes:
         if owner is None:
             return
         is_module = not issubclass(type(found.holder), type)
-        if is_module and issubclass(type(found.after), type | types.ModuleType):
-            if self._assign(owner, found):
-                return
-        elif is_module and found.before is ABSENT and is_behaviour(found.after) and self._assign(owner, found):
+        if is_module and _is_assigned(found) and self._assign(owner, found):
             return
-        kind = Patched if _is_dispatched(found, is_module=is_module) else Place
+        kind = _kind_of(found, is_module=is_module)
         if place is None or place.standing is not found.before or type(place) is not kind:
             place = kind(found.holder, found.name, found.before)
             self._places.setdefault(key, []).append(place)
         place.change(owner.scope, found.after)
         if kind is Place:
-            owner.told[found.path] = _told(
-                owner, found.module, f"changed `{found.path}`", "It is put back when it leaves."
-            )
+            then = "which every module sees. It is put back when it leaves."
+        elif kind is Shown and found.before is not ABSENT:
+            then = "which only it is shown, but compiled code may see. It is put back when it leaves."
+        else:
+            return
+        owner.told[found.path] = _told(owner, found.module, f"changed `{found.path}`", then)
+
+    def _join(self, watch: Watch) -> None:
+        """Take a biz for one that has set an attribute, too, if it may have, to the very value that is there.
+
+        As a new version does of one that is still there. A comparison cannot see it.
+        """
+        if type(watch.storing) is Anything:
+            return
+        for place in [places[-1] for places in self._places.values()]:
+            is_data = type(place) is Place and place.changes and not place.is_of(watch.scope)
+            if is_data and watch.storing.has_attribute(place.name):
+                place.change(watch.scope, place.standing)
 
     def _owner(self, watch: Watch | None, found: Difference) -> Watch | None:
         after = found.after
@@ -261,7 +280,8 @@ class Changes:
             return None
         if is_behaviour(after) and found.before is not ABSENT:
             is_foreign = home_of(after).partition(".")[0] != found.module.partition(".")[0]
-            return watch if is_foreign or watch.storing.has_attribute(found.name) else None
+            is_plausible = (watch.is_starting and is_foreign) or watch.storing.has_attribute(found.name)
+            return watch if is_plausible else None
         if not watch.storing.has_attribute(found.name) or (type(watch.storing) is Anything and found.before is ABSENT):
             return None
         return None if is_done_by(self._modules().get(found.module), found.holder, found.name) else watch
@@ -282,7 +302,8 @@ class Changes:
         count = found.after - found.before
         owner.grown.append(_Grown(found.path, found.container, found.after if count > 0 else 0))
         did = f"added {count} to `{found.path}`" if count > 0 else f"took {-count} from `{found.path}`"
-        owner.told[found.path] = _told(owner, found.module, did, "It stays when it leaves, unless it takes it back.")
+        then = "which every module sees. It stays when it leaves, unless it takes it back."
+        owner.told[found.path] = _told(owner, found.module, did, then)
 
     def _tidy(self, key: tuple[int, str]) -> None:
         left = [place for place in self._places.get(key, ()) if place.changes]
@@ -316,22 +337,32 @@ class Changes:
                 undo.close()
 
 
+_PLAIN_METACLASSES: Final = frozenset({type, abc.ABCMeta})
+"""Of classes that leave it to Python what an attribute means."""
+
+
 def _assigned_here(module: int) -> dict[str, Any] | None:
     scope = current()
     watch = None if scope is None else scope.find_facet(Watch)
     return None if watch is None else watch.assigned.setdefault(module, {})
 
 
-def _is_dispatched(found: Difference, *, is_module: bool) -> bool:
+def _is_assigned(found: Difference) -> bool:
+    """Whether a variable of a module is to be another one for the biz: a class, a module, what was not there."""
+    return found.before is ABSENT or issubclass(type(found.after), type | types.ModuleType)
+
+
+def _kind_of(found: Difference, *, is_module: bool) -> type[Place]:
     before, after = found.before, found.after
-    if not is_behaviour(after):
-        return False
     if is_module:
-        return is_behaviour(before)
-    if before is not ABSENT:
-        return is_behaviour(before) or not is_dunder(found.name)
-    # A method that has an effect by being there (``__len__`` makes a thing true or false) cannot be there for one alone.
-    return not is_dunder(found.name) or inherited(found.holder, found.name) is not ABSENT
+        return Patched if is_behaviour(after) and is_behaviour(before) else Place
+    if is_dunder(found.name):
+        # One that has an effect by being there (``__len__``: a thing may be false) cannot be there for one alone.
+        known = inherited(found.holder, found.name) if before is ABSENT else before
+        return Patched if is_behaviour(after) and is_behaviour(known) else Place
+    if is_behaviour(after):
+        return Patched
+    return Shown if type(found.holder) in _PLAIN_METACLASSES else Place
 
 
 def _added(found: Growth) -> list[Any]:
@@ -352,9 +383,9 @@ _LOOKED_AT: Final = 1_000
 def _told(owner: Watch, module: str, did: str, then: str) -> str:
     library = module.partition(".")[0]
     if is_of_standard_library(module):
-        return f"biz {owner.scope.biz} {did} of Python's own {library}, which every module sees. {then}"
+        return f"biz {owner.scope.biz} {did} of Python's own {library}, {then}"
     return (
-        f"biz {owner.scope.biz} {did} of the shared {library}, which every module sees. {then} "
+        f"biz {owner.scope.biz} {did} of the shared {library}, {then} "
         f'To have it for itself it can hold the library as an own copy: own = ["{library}"].'
     )
 

@@ -182,6 +182,12 @@ class Patched(Place):
         return self._dispatcher if self.changes else self.original
 
 
+class Shown(Patched):
+    """A data attribute of a class that each biz is shown as it has set it."""
+
+    kind = "shared attribute"
+
+
 class _Chosen(dict["Scope | None", Any]):
     """What a dispatcher calls, by who is running."""
 

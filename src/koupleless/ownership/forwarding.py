@@ -355,7 +355,7 @@ class ShownData(Shown):
 
 
 class Forwarder:
-    """Stands in a module; is called, and asked for attributes, as what is chosen for the running biz, or the original."""
+    """Stands in a module; called, and asked for attributes, is what is chosen for the running biz, or the original."""
 
     __slots__ = ("__weakref__", "_koupleless_find", "_koupleless_original")
 

@@ -14,6 +14,7 @@ from koupleless.ownership.dispatch import table_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_OURS: Final = "koupleless."
 _NODES: Final = 200
 _DEPTH: Final = 6
 _PLAIN: Final = frozenset({int, str, bytes, float, bool, complex, type(None), types.CodeType})
@@ -64,6 +65,8 @@ def makers_of(thing: Any) -> Iterator[Any]:
 def _parts(thing: Any, depth: int) -> list[Any]:
     """What a thing is made of: not the globals of functions, nor what a module has, nor a class that others know."""
     kind = type(thing)
+    if home_of(thing).startswith(_OURS):  # a dispatcher is nobody's, whoever it calls
+        return []
     if is_a(thing, types.FunctionType):
         cells = [cell.cell_contents for cell in thing.__closure__ or () if not _is_empty(cell)]
         defaults = [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]

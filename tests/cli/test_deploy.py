@@ -252,6 +252,17 @@ def test_the_figure_of_the_install_is_the_bases_own_and_the_rest_is_named(
     assert arkctl("deploy", hello_zip, "--port", arklet.port).out.endswith("; replaced hello:0.9\n")
 
 
+def test_what_it_changed_for_everybody_is_told(arkctl: Arkctl, arklet: FakeArklet, hello_zip: Path) -> None:
+    arklet.server_header = "koupleless"
+    reply: dict[str, Any] = replied()
+    reply["data"]["warnings"] = ["biz hello:1.0.0 changed `lib.LIMIT`", "another one"]
+    arklet.says("installBiz", reply)
+    lines = arkctl("deploy", hello_zip, "--port", arklet.port).out.splitlines()
+    assert lines[1:] == ["warning: biz hello:1.0.0 changed `lib.LIMIT`", "warning: another one"]
+    told = json.loads(arkctl("deploy", hello_zip, "--port", arklet.port, "--output", "json").out)
+    assert told["warnings"] == reply["data"]["warnings"]
+
+
 # --- a base elsewhere ----------------------------------------------------------------------------------------------
 
 

@@ -17,11 +17,15 @@ OWN = {
     "an attribute of self": "class K:\n    def f(self, a):\n        self.a = a",
     "one that is added to": "class K:\n    def f(self, a):\n        self.a += a\n        self.b.c -= 1",
     "of what self has": "class K:\n    def f(self):\n        self.a.b.c = 1",
-    "of self in a function inside": "class K:\n    def f(self):\n        def g():\n            self.a = 1\n        return g",
+    "of self in a function inside": "class K:\n    def f(self):\n        def g(): self.a = 1\n        return g",
     "of the class": "class K:\n    @classmethod\n    def f(cls):\n        cls.a = 1",
     "of what was just made": "def f():\n    made = K()\n    made.a = 1\n    made.b.c = 2\n    return made",
     "an item of a local": "def f():\n    found = {}\n    found['a'] = 1\n    found.update(b=2)",
     "a list of self": "class K:\n    def f(self):\n        self.names.append(1)\n        self.table['a'] = 1",
+    "what the module has made": (
+        "app = FastAPI()\napp.state.x = 1\nTABLE: dict[str, int] = {}\n"
+        "class K: pass\nK.a = 1\ndef f():\n    TABLE['a'] = 1\n    f.calls += 1\n    app.state.y = K.b = 2"
+    ),
     "nothing": "import a\nprint(a.b.c)\nx = a.d",
 }
 
@@ -47,7 +51,9 @@ OTHER = {
         "import lib\ndef f():\n    class K:\n        def g(self):\n            lib.a = 1",
         {"a"},
     ),
-    "in a comprehension": ("import lib\ndef f():\n    return [setit(k) for k in lib]\nlib.a: int = 3", {"a"}),
+    "by another name": ("import lib\nK = lib.K\nK.a = 1\ndef f():\n    K.b = 1", {"a", "b"}),
+    "what was made, or imported": ("try:\n    from lib import K\nexcept ImportError:\n    K = make()\nK.a = 1", {"a"}),
+    "with an annotation": ("import lib\nlib.a: int = 3", {"a"}),
 }
 
 

@@ -36,11 +36,12 @@ def stores_of(code: CodeType) -> Stores:
     attributes: set[str] = set()
     containers: set[str] = set()
     is_opaque = False
+    whole = _Globals(code)
     for part in _parts(code):
         if not _OPAQUE.isdisjoint(part.co_names):
             is_opaque = True
             attributes.update(_texts(part.co_consts))
-        reader = _Reader(part)
+        reader = _Reader(part, whole)
         attributes.update(reader.attributes())
         containers.update(reader.containers())
     return Stores(frozenset(attributes), frozenset(containers), is_opaque)
@@ -48,10 +49,11 @@ def stores_of(code: CodeType) -> Stores:
 
 def may_store(code: CodeType) -> bool:
     """Whether `stores_of` would find anything. Ends at the first thing found, which is soon in most libraries."""
+    whole = _Globals(code)
     for part in _parts(code):
         if not _OPAQUE.isdisjoint(part.co_names):
             return True
-        reader = _Reader(part)
+        reader = _Reader(part, whole)
         if any(True for _ in reader.attributes()) or any(True for _ in reader.containers()):
             return True
     return False
@@ -156,18 +158,45 @@ _STORE_FAST_LOAD_FAST: Final = _op("STORE_FAST_LOAD_FAST")
 _FAST: Final = {_op(name) for name in ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW")} - {-1}
 _FAST_TWICE: Final = {_op(name) for name in ("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW")} - {-1}
 _CALLS: Final = {_op(name) for name in ("CALL", "CALL_FUNCTION_EX", "CALL_KW")} - {-1}
+_STORE_NAME: Final = opmap["STORE_NAME"]
+_MADE: Final = _CALLS | {
+    _op(name) for name in ("MAKE_FUNCTION", "SET_FUNCTION_ATTRIBUTE", "BUILD_LIST", "BUILD_MAP", "BUILD_SET")
+}
 _HAS_LOAD_METHOD: Final = sys.version_info < (3, 12)
 _SHIFTED_ATTR: Final = int(not _HAS_LOAD_METHOD)
 """From 3.12 on the lowest bit of what LOAD_ATTR names says whether a method is wanted, as in LOAD_GLOBAL."""
 
 
+class _Globals:
+    """The variables of a module that hold nothing but what its code has made: classes, functions, results of calls."""
+
+    __slots__ = ("_code", "_own")
+
+    def __init__(self, code: CodeType) -> None:
+        self._code = code
+        self._own: set[str] | None = None
+
+    def __contains__(self, name: str) -> bool:
+        if self._own is None:
+            reader = _Reader(self._code, self)
+            made, other = set[str](), set[str]()
+            makers = _MADE - _CALLS if not _MAKERS.isdisjoint(reader.names) else _MADE
+            at = reader.ops.find(_STORE_NAME)
+            while at >= 0:
+                (made if reader.op_before(at) in makers else other).add(reader.name_at(at))
+                at = reader.ops.find(_STORE_NAME, at + 1)
+            self._own = made - other
+        return name in self._own
+
+
 class _Reader:
     """One code object, read backwards from the instructions that store."""
 
-    __slots__ = ("code", "names", "ops", "whole")
+    __slots__ = ("code", "globals", "names", "ops", "whole")
 
-    def __init__(self, code: CodeType) -> None:
+    def __init__(self, code: CodeType, module: _Globals) -> None:
         self.code = code
+        self.globals = module
         self.names = code.co_names
         self.whole = code.co_code
         self.ops = self.whole[::2]
@@ -183,7 +212,7 @@ class _Reader:
                 at = self.ops.find(op, at + 1)
 
     def containers(self) -> Iterator[str]:
-        """The names of what items are set in, and of what methods are called on that change containers."""
+        """Names of what items are set in, and of what methods are called on that change containers."""
         at = self.ops.find(_STORE_SUBSCR)
         while at >= 0:
             # value, container, key: the key is one instruction, or the name of the container is not known here.
@@ -205,12 +234,11 @@ class _Reader:
 
     def _container_at(self, at: int) -> Iterator[str]:
         op = self.ops[at] if at >= 0 else -1
-        if op == _LOAD_ATTR and not self._is_own(at, ""):
-            yield self.names[self._arg(at) >> _SHIFTED_ATTR]
-        elif op == _LOAD_GLOBAL:
-            yield self.names[self._arg(at) >> 1]
-        elif op == _LOAD_NAME:
-            yield self.names[self._arg(at)]
+        if op in (_LOAD_ATTR, _LOAD_GLOBAL, _LOAD_NAME) and not self._is_own(at, ""):
+            shift = {_LOAD_ATTR: _SHIFTED_ATTR, _LOAD_GLOBAL: 1, _LOAD_NAME: 0}[op]
+            name = self.names[self._arg(at) >> shift]
+            if name != "__annotations__":  # which module and class bodies fill
+                yield name
 
     def _is_own(self, at: int, name: str) -> bool:
         """Whether the object that the instruction at a place leaves on the stack is the code's own.
@@ -225,6 +253,8 @@ class _Reader:
                 return self._is_own_variable(self._arg(at))
             elif op in _FAST_TWICE or op == _STORE_FAST_LOAD_FAST:
                 return self._is_own_variable(self._arg(at) & 15)
+            elif op in (_LOAD_GLOBAL, _LOAD_NAME):
+                return self.names[self._arg(at) >> int(op == _LOAD_GLOBAL)] in self.globals
             elif op == _LOAD_DEREF:
                 return self._variables()[self._arg(at)] in _OWN
             elif op == _SWAP and name:  # target.name += value
@@ -262,6 +292,14 @@ class _Reader:
         code = self.code
         arguments = code.co_varnames
         return (*arguments, *(name for name in code.co_cellvars if name not in arguments), *code.co_freevars)
+
+    def op_before(self, at: int) -> int:
+        """The instruction before the one at a place."""
+        return self.ops[self._before(at)]
+
+    def name_at(self, at: int) -> str:
+        """What an instruction there that has one names."""
+        return self.names[self._arg(at)]
 
     def _before(self, at: int) -> int:
         """The place of the instruction before; -1 if there is none."""

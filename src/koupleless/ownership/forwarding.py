@@ -195,7 +195,8 @@ def make_function(chosen: Chosen, piece: Piece) -> Any:
     find, running, original = chosen.get, current, piece.original
 
     def dispatched(*args: Any, **kwargs: Any) -> Any:
-        function = find(running(), original)
+        scope = running()
+        function = original if scope is None else find(scope, original)
         if kwargs:
             return function(*args, **kwargs)
         return function(*args)

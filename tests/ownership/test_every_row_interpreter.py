@@ -228,7 +228,8 @@ def test_an_entry_of_a_list_is_taken_out(
     else:
         mine = append(sys.meta_path, types.SimpleNamespace(find_spec=lambda *_: None))
     before = list(getattr(module, name))
-    hook = "class H:\n    def find_spec(self, *_): return None\n    def __call__(self, *_): raise ImportError\n"
+    hook = "class H:\n    def find_spec(self, *_): return None\n    def __call__(self, *given):\n"
+    hook += "        if len(given) == 1: raise ImportError\n"  # as a hook of paths; the collector's have two arguments
     trial(f"import {module.__name__} as m\n{hook}m.{name}.append(H())")
     assert list(getattr(module, name)) == before
     assert mine in getattr(module, name)
@@ -240,8 +241,9 @@ def test_the_finders_of_its_directories_are_forgotten(trial: Trial) -> None:
         import pkgutil, sys
         list(pkgutil.iter_modules([sys.path[0]]))
         assert sys.path[0] in sys.path_importer_cache
-        shared.places = [place for place in sys.path_importer_cache if place.startswith(sys.path[0])]
-        """
+        shared.places.extend(place for place in sys.path_importer_cache if place.startswith(sys.path[0]))
+        """,
+        places=[],
     )
     assert trial.shared.places
     assert not set(trial.shared.places) & set(sys.path_importer_cache)

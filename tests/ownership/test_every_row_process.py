@@ -36,11 +36,13 @@ def test_processes_and_pools_it_started(trial: Trial) -> None:
         pool = context.Pool(1)
         process = context.Process(target=time.sleep, args=(600,), daemon=True)
         process.start()
-        shared.pids = [process.pid, *[worker.pid for worker in pool._pool]]
+        shared.pids.extend([process.pid, *[worker.pid for worker in pool._pool]])
         pool.k = process.k = K
-        """
+        """,
+        pids=[],
     )
     assert report.clean
+    assert len(trial.shared.pids) == 2
     for pid in trial.shared.pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

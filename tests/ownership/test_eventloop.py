@@ -95,6 +95,37 @@ async def is_idle() -> bool:
     return asyncio.all_tasks() == {asyncio.current_task()}
 
 
+def test_what_it_wants_to_do_at_the_end_of_a_task_of_the_base_is_forgotten(biz: TinyBiz, loop: LoopThread) -> None:
+    """As anyio does, in a context of nobody's, with the task that runs the server."""
+    module = biz.run(
+        """
+        import contextvars
+        def wait_for(task):
+            task.add_done_callback(reach, context=contextvars.Context())
+        """
+    )
+    ended: list[object] = []
+
+    async def of_base() -> asyncio.Task[None]:
+        task = asyncio.create_task(asyncio.sleep(600))
+        task.add_done_callback(ended.append)
+        return task
+
+    task = loop.run(of_base)
+    loop.run(module.wait_for, task, scope=biz.scope)
+    del module
+    report = biz.leave()
+    assert report.clean, report.summary()
+    assert report.undone["done callback"] == 1
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.wait([task])
+
+    loop.run(end)
+    assert ended == [task]
+
+
 def test_a_task_that_ended_costs_nothing_at_the_end(biz: TinyBiz, loop: LoopThread) -> None:
     start(loop, biz, "task = asyncio.ensure_future(asyncio.sleep(0))")
     until(lambda: loop.run(is_idle))

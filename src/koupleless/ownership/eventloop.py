@@ -25,6 +25,8 @@ from koupleless.ownership.ledger import Ledger, Order, Patches, Pending
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from koupleless.ownership.caches import Survey
+
 _ATTRIBUTE: Final = "_koupleless_adoption"
 _MAKERS: Final = (
     "create_connection",
@@ -67,6 +69,17 @@ def _find_direct_tasks(ledger: Ledger) -> None:
     for adoption in list(_adoptions):
         if adoption.has_task_of(ledger.scope):
             adoption.footprint_of(ledger)
+
+
+def sweep_callbacks(survey: Survey) -> int:
+    """Take the biz's functions off tasks of others, which may never end: anyio waits for the end of the server's."""
+    count = 0
+    for adoption in list(_adoptions):
+        for task in adoption.tasks():
+            for callback, _ in list(getattr(task, "_callbacks", None) or ()):
+                if survey.reaches(callback):
+                    count += task.remove_done_callback(callback)
+    return count
 
 
 class Adoption:
@@ -120,10 +133,14 @@ class Adoption:
             footprint.open(ledger, functools.partial(ledger.notes.pop, self, None))
         return footprint
 
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """All that run on this loop. From any thread."""
+        loop = self._loop()
+        return set() if loop is None else asyncio.all_tasks(loop)
+
     def has_task_of(self, scope: Scope) -> bool:
         """Whether a task on this loop runs as a biz. From any thread."""
-        loop = self._loop()
-        return loop is not None and any(_scope_of(task) is scope for task in asyncio.all_tasks(loop))
+        return any(_scope_of(task) is scope for task in self.tasks())
 
     # --- the replacements: each passes straight through for the base -----------------------------------------------
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import call_as, current
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner
+from koupleless.ownership.once import is_of_process
 
 if TYPE_CHECKING:
     import types
@@ -75,7 +76,7 @@ def _atexit_register(original: Callable[..., Any]) -> Any:
     @functools.wraps(original)
     def register(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         scope = current()
-        ledger = None if scope is None else scope.find_facet(Ledger)
+        ledger = None if scope is None or is_of_process(sys._getframe(1)) else scope.find_facet(Ledger)  # noqa: SLF001
         if scope is None or ledger is None or not callable(func):
             return original(func, *args, **kwargs)  # type: ignore[no-any-return]
         held = _ExitFunction(scope, func, args, kwargs)

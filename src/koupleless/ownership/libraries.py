@@ -15,7 +15,7 @@ import typing
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from koupleless.ownership import caches, eventloop, interpreter, telemetry, threads
+from koupleless.ownership import caches, eventloop, interpreter, once, processes, telemetry, threads
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, in_words, owner
 
@@ -463,6 +463,7 @@ def _sweep_celery(survey: Survey) -> int:
 
 _SWEEPS: Final[dict[str, Callable[[Survey], int]]] = {
     "celery task": _sweep_celery,
+    "done callback": eventloop.sweep_callbacks,
     "pydantic generic": _sweep_pydantic,
     "overload": _sweep_overloads,
     "sqlalchemy listener": _sweep_listeners,
@@ -470,7 +471,9 @@ _SWEEPS: Final[dict[str, Callable[[Survey], int]]] = {
     "sqlalchemy statement": _sweep_statements,
 }
 _RECORDERS: Final = (
+    once.install,
     threads.install,
+    processes.install,
     eventloop.install,
     interpreter.install,
     caches.install,

@@ -1,4 +1,4 @@
-"""Recorders for threads, timers, executors and child processes; threads started by a biz run as that biz.
+"""Recorders for threads, timers and executors; threads started by a biz run as that biz.
 
 A thread cannot be killed. What has a way to be stopped is stopped (timers, pools, listeners, servers, event loops),
 then all are joined within the deadline, and a survivor is reported by name with the place where it runs.
@@ -18,7 +18,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, call_as, call_merged, current, entered, life_context
-from koupleless.ownership.ledger import NOTHING, Entry, Ledger, Order, Pending, bounded, owner
+from koupleless.ownership.ledger import NOTHING, Entry, Ledger, Order, Pending, owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +40,6 @@ def install(patches: Patches) -> None:
     patches.replace(_thread, "start_new", _start_new_thread)
     patches.replace(pools.ThreadPoolExecutor, "__init__", _pool_init)
     patches.replace(pools.ThreadPoolExecutor, "submit", _pool_submit)
-    patches.when_imported("multiprocessing.process", functools.partial(_follow_processes, patches))
-    patches.when_imported("multiprocessing.util", functools.partial(_follow_finalizers, patches))
     for what in ("trace", "profile"):
         patches.replace(sys, f"set{what}", functools.partial(_set_tracer, what))
 
@@ -87,12 +85,17 @@ def _boot(thread: threading.Thread, scope: Scope, ledger: Ledger, entry: Entry |
 
 def _is_shared_worker(thread: threading.Thread) -> bool:
     # anyio keeps one set of workers per event loop, started by whoever is first; each work item brings its context.
-    kind = type(thread)
-    if kind.__name__ != "WorkerThread":
+    if not _is_worker_of_anyio(thread):
         return False
+    kind = type(thread)
     with as_base():
         home = sys.modules.get(kind.__module__)
-    return getattr(home, "WorkerThread", None) is kind and kind.__module__.startswith("anyio.")
+    return getattr(home, "WorkerThread", None) is kind
+
+
+def _is_worker_of_anyio(thread: threading.Thread) -> bool:
+    kind = type(thread)
+    return kind.__name__ == "WorkerThread" and kind.__module__.startswith("anyio.")
 
 
 def _is_of_debugger(thread: threading.Thread) -> bool:
@@ -172,7 +175,8 @@ def _await_others() -> None:
 def ask_to_stop(thread: threading.Thread) -> None:
     """Stop a thread through the convention of what it runs, where that has one; never waits.
 
-    Known are timers, process pools, ``logging`` queue listeners, ``socketserver`` servers and event loops.
+    Known are timers, process pools, workers of anyio, ``logging`` queue listeners, ``socketserver`` servers and event
+    loops.
     """
     if isinstance(thread, threading.Timer):
         thread.cancel()
@@ -180,7 +184,12 @@ def ask_to_stop(thread: threading.Thread) -> None:
     if type(thread).__name__ == "_ExecutorManagerThread":
         executor = thread.executor_reference()  # type: ignore[attr-defined]
         if executor is not None:
-            executor.shutdown(wait=False, cancel_futures=True)
+            _shut_down(executor)
+        return
+    if _is_worker_of_anyio(thread):
+        worker: Any = thread
+        worker.root_task.remove_done_callback(worker.stop)  # the server's task, which would keep it
+        worker.stop()
         return
     target = _target(thread)
     runs: Any = getattr(target, "__self__", None)
@@ -191,6 +200,16 @@ def ask_to_stop(thread: threading.Thread) -> None:
         runs.enqueue_sentinel()
     elif verb in ("run_forever", "run_until_complete") and hasattr(runs, "call_soon_threadsafe"):
         runs.call_soon_threadsafe(runs.stop)
+
+
+def _shut_down(executor: Any) -> None:
+    """Let a process pool take no more work and end when what runs has ended; what waits is cancelled."""
+    if isinstance(executor, concurrent.futures.ProcessPoolExecutor):
+        executor.shutdown(wait=False, cancel_futures=True)
+        return
+    for item in list(getattr(executor, "_pending_work_items", {}).values()):  # loky's cannot be told to cancel
+        item.future.cancel()
+    executor.shutdown(wait=False)
 
 
 def where(ident: int | None) -> str:
@@ -384,93 +403,6 @@ def _end_work(
         return "still runs in an executor of the base"
 
     return Pending(wait)
-
-
-# --- child processes ------------------------------------------------------------------------------------------------
-
-
-def _follow_processes(patches: Patches, module: Any) -> None:
-    patches.replace(module.BaseProcess, "start", _process_start)
-
-
-def _process_start(original: Callable[[Any], None]) -> _Wrapped:
-    @functools.wraps(original)
-    def start(self: Any) -> None:
-        original(self)
-        ledger = owner()
-        if ledger is None:
-            return
-        processes: weakref.WeakSet[Any] | None = ledger.notes.get("processes")
-        if processes is None:
-            processes = ledger.notes["processes"] = weakref.WeakSet()
-            ledger.record("process", "of multiprocessing", functools.partial(_end_processes, processes), order=_LATER)
-        processes.add(self)
-
-    return start
-
-
-_LATER: Final = Order.DAEMONS
-"""After what ends a pool of them in an orderly way."""
-
-
-def _end_processes(processes: weakref.WeakSet[Any]) -> Pending:
-    # As at interpreter exit: daemonic children are terminated, the others are awaited; but not for ever.
-    running = [process for process in processes if process.is_alive()]
-    for process in running:
-        if process.daemon:
-            process.terminate()
-
-    def wait(timeout_s: float) -> str | None:
-        ends = time.monotonic() + timeout_s
-        stubborn = []
-        for process in running:
-            process.join(max(0.0, ends - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join(1.0)
-                stubborn.append(f"{process.name} did not end in time and was killed")
-        return "; ".join(stubborn) or None
-
-    return Pending(wait, count=len(running))
-
-
-def _follow_finalizers(patches: Patches, module: Any) -> None:
-    patches.replace(module.Finalize, "__init__", _finalize_init)
-
-
-def _finalize_init(original: Callable[..., None]) -> _Wrapped:
-    @functools.wraps(original)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        original(self, *args, **kwargs)
-        ledger = owner()
-        if ledger is None:
-            return
-        finalizers: weakref.WeakSet[Any] | None = ledger.notes.get("finalizers")
-        if finalizers is None:
-            finalizers = ledger.notes["finalizers"] = weakref.WeakSet()
-            ledger.record("finalizer", "of multiprocessing", functools.partial(_finalize, ledger, finalizers))
-        finalizers.add(self)
-
-    return __init__
-
-
-def _finalize(ledger: Ledger, finalizers: weakref.WeakSet[Any]) -> Pending:
-    """Run what is to run at interpreter exit, in that order, and cancel the rest."""
-    waiting = [finalizer for finalizer in finalizers if finalizer.still_active()]
-    last = [finalizer for finalizer in waiting if finalizer._key[0] is not None]  # noqa: SLF001 - as its own exit
-    for finalizer in waiting:
-        if finalizer._key[0] is None:  # noqa: SLF001
-            finalizer.cancel()
-    last.sort(key=lambda finalizer: finalizer._key, reverse=True)  # noqa: SLF001
-    scope = ledger.scope
-
-    def run() -> None:
-        for finalizer in last:
-            finalizer()
-
-    if last:
-        bounded(functools.partial(call_as, scope, run), name=f"finalisers {ledger.biz}", timeout_s=ledger.remaining_s())
-    return Pending(lambda _: None, count=len(waiting))
 
 
 # --- trace and profile functions ------------------------------------------------------------------------------------

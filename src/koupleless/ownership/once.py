@@ -1,0 +1,174 @@
+"""Things the process makes once, at the first need: they are the process's, though a biz was the first to need them.
+
+The standard library makes its fork server, its resource tracker, a directory for sockets and the like when somebody
+first needs one, and keeps it for everybody. Made while a biz is current, each would be recorded as the biz's and
+ended with it, under the feet of the base. So the functions that make them run as the base; and code of the standard
+library that registers its own clean-up with ``atexit`` registers it for the process, whoever called that code.
+
+The reusable executor of loky (joblib has a copy of loky inside) is different: its worker processes import what they
+are sent by plain names, from the search path they were started with. Two bizs, or a biz and the base, must not share
+those. Where they share loky, each has an executor of its own, which ends with it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import functools
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import as_base, call_as, current
+from koupleless.ownership.ledger import bounded, owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from koupleless.ownership.ledger import Ledger, Patches
+
+_MADE_ONCE: Final = {
+    "asyncio.events": ("_init_event_loop_policy",),
+    "asyncio.unix_events": ("_UnixDefaultEventLoopPolicy._init_watcher",),
+    "multiprocessing.forkserver": ("ForkServer.ensure_running", "ensure_running"),
+    "multiprocessing.heap": ("Heap._new_arena",),
+    "multiprocessing.resource_sharer": ("_ResourceSharer._start",),
+    "multiprocessing.resource_tracker": (
+        "ResourceTracker.ensure_running",
+        "ResourceTracker._ensure_running_and_write",
+        "ensure_running",
+    ),
+    "multiprocessing.util": ("get_temp_dir", "get_logger"),
+    "tempfile": ("_get_default_tempdir",),
+}
+"""Module -> its functions that make something for the whole process. A Python that has no such function lacks it."""
+
+_LOKY: Final = ("loky", "joblib.externals.loky")
+
+
+def install(patches: Patches) -> None:
+    """Replace the functions, in the modules the base has or will have."""
+    for name, paths in _MADE_ONCE.items():
+        patches.when_imported(name, functools.partial(_follow, patches, paths))
+    patches.replace(threading, "_register_atexit", _register_atexit)
+    for name in _LOKY:
+        patches.when_imported(f"{name}.reusable_executor", functools.partial(_follow_loky, patches))
+        patches.when_imported(f"{name}.backend.resource_tracker", functools.partial(_follow_tracker, patches))
+
+
+def _follow(patches: Patches, paths: tuple[str, ...], module: Any) -> None:
+    for path in paths:
+        head, _, tail = path.rpartition(".")
+        holder = getattr(module, head, None) if head else module
+        if holder is not None:
+            patches.replace(holder, tail, _as_base)
+
+
+def _follow_tracker(patches: Patches, module: Any) -> None:
+    _follow(patches, _MADE_ONCE["multiprocessing.resource_tracker"], module)
+
+
+def _as_base(original: Callable[..., Any]) -> Any:
+    @functools.wraps(original)
+    def make(*args: Any, **kwargs: Any) -> Any:
+        if current() is None:
+            return original(*args, **kwargs)
+        with as_base():
+            return original(*args, **kwargs)
+
+    return make
+
+
+# --- clean-up at interpreter exit ------------------------------------------------------------------------------------
+
+
+def is_of_process(frame: FrameType) -> bool:
+    """Whether a frame runs code of the standard library, and not of a module of a biz that is called like one of it."""
+    top = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return top in sys.stdlib_module_names and frame.f_builtins is builtins.__dict__
+
+
+def _register_atexit(original: Callable[..., None]) -> Any:
+    """``threading._register_atexit``: executors have it call what ends their threads, before those are awaited."""
+
+    @functools.wraps(original)
+    def register(func: Callable[..., object], /, *args: Any, **kwargs: Any) -> None:
+        ledger = None if is_of_process(sys._getframe(1)) else owner()  # noqa: SLF001
+        if ledger is None or not callable(func):
+            with _registering:
+                return original(func, *args, **kwargs)
+        scope = ledger.scope
+
+        def call() -> None:
+            call_as(scope, func, *args, **kwargs)
+
+        with _registering:
+            original(call)
+            wrapper = threading._threading_atexits[-1]  # type: ignore[attr-defined]  # noqa: SLF001
+        ledger.record("atexit", _name(func), functools.partial(_end, wrapper, func, call, ledger))
+        return None
+
+    return register
+
+
+_registering: Final = threading.Lock()
+
+
+def _end(wrapper: object, func: Callable[..., object], call: Callable[[], None], ledger: Ledger) -> None:
+    """Take one function off the list, and call it if it is the biz's own: one of the base would end what is others'."""
+    with _registering, contextlib.suppress(ValueError):
+        threading._threading_atexits.remove(wrapper)  # type: ignore[attr-defined]  # noqa: SLF001
+    if getattr(func, "__builtins__", None) is not builtins.__dict__:
+        bounded(call, name=f"threading atexit {ledger.biz}", timeout_s=ledger.remaining_s())
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
+# --- loky ------------------------------------------------------------------------------------------------------------
+
+
+def _follow_loky(patches: Patches, module: Any) -> None:
+    kind = getattr(module, "_ReusablePoolExecutor", None)
+    if kind is None or not hasattr(module, "_executor_lock"):
+        return
+    if isinstance(vars(kind).get("get_reusable_executor"), classmethod):
+        patches.replace(kind, "get_reusable_executor", functools.partial(_by_owner, module, is_classmethod=True))
+    else:
+        patches.replace(module, "get_reusable_executor", functools.partial(_by_owner, module))
+    patches.replace(kind, "submit", functools.partial(_by_owner, module))
+
+
+def _by_owner(module: Any, original: Callable[..., Any], *, is_classmethod: bool = False) -> Any:
+    plain = getattr(original, "__func__", original) if is_classmethod else original
+
+    @functools.wraps(plain)
+    def with_own(*args: Any, **kwargs: Any) -> Any:
+        with _own_executor(module):
+            return plain(*args, **kwargs)
+
+    return classmethod(with_own) if is_classmethod else with_own
+
+
+_VARIABLES: Final = ("_executor", "_executor_kwargs")
+
+
+@contextlib.contextmanager
+def _own_executor(module: Any) -> Iterator[None]:
+    """Let the module's variables be those of the running biz. The lock is the one that guards them for everybody."""
+    ledger = owner()
+    if ledger is None:
+        yield
+        return
+    key = ("loky", module.__name__)
+    with module._executor_lock:  # noqa: SLF001
+        table = vars(module)
+        of_base = {name: table.get(name) for name in _VARIABLES}
+        table.update(ledger.notes.get(key) or dict.fromkeys(_VARIABLES))
+        try:
+            yield
+        finally:
+            ledger.notes[key] = {name: table.get(name) for name in _VARIABLES}
+            table.update(of_base)

@@ -1,0 +1,214 @@
+"""Recorders for ``multiprocessing``: child processes, finalisers, and the way of starting children that a biz chose.
+
+How children are started is chosen once for a program, and names of such ways are registered in one table. Each biz is
+a program: it has a choice and a table of its own, above those of the base.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import os
+import signal
+import sys
+import time
+import weakref
+from collections import ChainMap
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import call_as, entered
+from koupleless.contextual import ContextMapping
+from koupleless.ownership.ledger import Ledger, Order, Pending, bounded, owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+
+    from koupleless.ownership.ledger import Patches
+
+_Wrapped = Any
+
+
+def install(patches: Patches) -> None:
+    """Replace the functions, in the modules the base has or will have."""
+    patches.when_imported("multiprocessing.process", functools.partial(_follow_processes, patches))
+    patches.when_imported("multiprocessing.util", functools.partial(_follow_finalizers, patches))
+    patches.when_imported("multiprocessing.context", functools.partial(_follow_contexts, patches))
+    patches.when_imported("multiprocessing.synchronize", functools.partial(_follow_semaphores, patches))
+    patches.when_imported("multiprocessing", functools.partial(_follow_package, patches))
+
+
+# --- child processes -------------------------------------------------------------------------------------------------
+
+
+def _follow_processes(patches: Patches, module: Any) -> None:
+    patches.replace(module.BaseProcess, "start", _process_start)
+
+
+def _process_start(original: Callable[[Any], None]) -> _Wrapped:
+    @functools.wraps(original)
+    def start(self: Any) -> None:
+        original(self)
+        ledger = owner()
+        if ledger is None:
+            return
+        processes: weakref.WeakSet[Any] | None = ledger.notes.get("processes")
+        if processes is None:
+            processes = ledger.notes["processes"] = weakref.WeakSet()
+            ledger.record("process", "of multiprocessing", functools.partial(_end_processes, processes), order=_LATER)
+        processes.add(self)
+
+    return start
+
+
+_LATER: Final = Order.DAEMONS
+"""After what ends a pool of them in an orderly way."""
+
+
+def _end_processes(processes: weakref.WeakSet[Any]) -> Pending:
+    # As at interpreter exit: daemonic children are terminated, the others are awaited; but not for ever.
+    running = [process for process in processes if process.is_alive()]
+    for process in running:
+        if process.daemon:
+            process.terminate()
+
+    def wait(timeout_s: float) -> str | None:
+        ends = time.monotonic() + timeout_s
+        stubborn = []
+        for process in running:
+            process.join(max(0.0, ends - time.monotonic()))
+            if process.is_alive():
+                _kill(process)
+                process.join(1.0)
+                stubborn.append(f"{process.name} did not end in time and was killed")
+        return "; ".join(stubborn) or None
+
+    return Pending(wait, count=len(running))
+
+
+def _kill(process: Any) -> None:
+    try:
+        process.kill()
+    except AttributeError:  # loky's processes know how to be terminated only
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def _follow_finalizers(patches: Patches, module: Any) -> None:
+    patches.replace(module.Finalize, "__init__", _finalize_init)
+
+
+def _finalize_init(original: Callable[..., None]) -> _Wrapped:
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        ledger = owner()
+        if ledger is None:
+            return
+        finalizers: weakref.WeakSet[Any] | None = ledger.notes.get("finalizers")
+        if finalizers is None:
+            finalizers = ledger.notes["finalizers"] = weakref.WeakSet()
+            ledger.record("finalizer", "of multiprocessing", functools.partial(_finalize, ledger, finalizers))
+        finalizers.add(self)
+
+    return __init__
+
+
+def _finalize(ledger: Ledger, finalizers: weakref.WeakSet[Any]) -> Pending:
+    """Run the finalisers that are to run at interpreter exit, in that order; the others run when all else has ended.
+
+    Those wait for an object to die, a process or a pool that is needed until then, and close its descriptors. What
+    they would call is cancelled if it is code of the biz, which will not be there any more.
+    """
+    waiting = [finalizer for finalizer in finalizers if finalizer.still_active()]
+    at_exit = [finalizer for finalizer in waiting if finalizer._key[0] is not None]  # noqa: SLF001 - as its own exit
+    later = [finalizer for finalizer in waiting if finalizer._key[0] is None]  # noqa: SLF001
+    at_exit.sort(key=lambda finalizer: finalizer._key, reverse=True)  # noqa: SLF001
+    scope = ledger.scope
+
+    def run() -> None:
+        for finalizer in at_exit:
+            finalizer()
+
+    if later:
+        ledger.record("finalizer", "of multiprocessing", functools.partial(_release, later), order=Order.LAST)
+    if at_exit:
+        end = functools.partial(call_as, scope, run)
+        bounded(end, name=f"finalisers {ledger.biz}", timeout_s=ledger.remaining_s())
+    return Pending(lambda _: None, count=len(at_exit))
+
+
+def _release(finalizers: list[Any]) -> Pending:
+    active = [finalizer for finalizer in finalizers if finalizer.still_active()]
+    for finalizer in active:
+        if getattr(finalizer._callback, "__builtins__", builtins.__dict__) is builtins.__dict__:  # noqa: SLF001
+            finalizer()
+        else:
+            finalizer.cancel()
+    return Pending(lambda _: None, count=len(active))
+
+
+# --- ways of starting ------------------------------------------------------------------------------------------------
+
+_CHOICE: Final = ("get_context", "get_start_method", "set_start_method")
+
+
+def _follow_contexts(patches: Patches, module: Any) -> None:
+    for name in _CHOICE:
+        patches.replace(module.DefaultContext, name, functools.partial(_choose, module))
+    patches.replace(module, "_concrete_contexts", _by_owner)
+
+
+def _choose(module: Any, original: Callable[..., Any]) -> _Wrapped:
+    @functools.wraps(original)
+    def choose(self: Any, *args: Any, **kwargs: Any) -> Any:
+        ledger = owner()
+        if ledger is not None and self is module._default_context:  # noqa: SLF001 - its bound methods are everywhere
+            own = ledger.notes.get(_CHOICE)
+            if own is None:
+                of_base = self._actual_context or self._default_context
+                own = ledger.notes.setdefault(_CHOICE, module.DefaultContext(of_base))
+            self = own
+        return original(self, *args, **kwargs)
+
+    return choose
+
+
+def _follow_package(patches: Patches, package: Any) -> None:
+    """The package hands out methods that were bound before they were replaced."""
+    default = package.context._default_context  # noqa: SLF001
+    for name in _CHOICE:
+        patches.replace(package, name, functools.partial(_bound_late, default, name))
+
+
+def _bound_late(default: Any, name: str, original: Callable[..., Any]) -> _Wrapped:
+    @functools.wraps(original)
+    def choose(*args: Any, **kwargs: Any) -> Any:
+        return getattr(default, name)(*args, **kwargs)
+
+    return choose
+
+
+def _by_owner(of_base: MutableMapping[str, Any]) -> _Wrapped:
+    def target() -> MutableMapping[str, Any]:
+        ledger = owner()
+        if ledger is None:
+            return of_base
+        table: MutableMapping[str, Any] = ledger.notes.setdefault("multiprocessing contexts", ChainMap({}, of_base))
+        return table
+
+    return ContextMapping(target)
+
+
+# --- names of semaphores ---------------------------------------------------------------------------------------------
+
+
+def _follow_semaphores(patches: Patches, module: Any) -> None:
+    kind = module.SemLock
+    patches.when_leaving(functools.partial(_put_back, kind, "_make_name", vars(kind)["_make_name"]))
+
+
+def _put_back(holder: type, name: str, original: object, ledger: Ledger) -> None:
+    """Put back a method that loky, which a biz may have a copy of, replaces at import without keeping the original."""
+    with entered(ledger.scope):
+        own = vars(sys.modules["builtins"])
+    if own is not builtins.__dict__ and getattr(getattr(holder, name), "__builtins__", None) is own:
+        setattr(holder, name, original)

@@ -1,0 +1,250 @@
+"""Pools of processes and threads: of modules, of the base, before, between and after each other; none is left over.
+
+`multiprocessing` has one fork server for a process, whoever was the first to need it. loky, which joblib brings along,
+has one executor for a process, and anyio one set of threads for an event loop; a module that holds such a library by
+itself has its own, which go with it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import joblib  # type: ignore[import-untyped]
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from tests.e2e.conftest import BaseProcess, Inside
+
+WARM = """
+import multiprocessing
+
+import joblib
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.get("/forked")
+def forked():
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        return pool.apply(abs, (-5,))
+
+
+@app.get("/loky")
+def loky():
+    return joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(x) for x in (-7, -8))
+"""
+
+FORKED = """
+import multiprocessing
+
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.get("/")
+def go():
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        return pool.apply(abs, (-3,))
+"""
+
+PARALLEL = """
+import joblib
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+def double(number):
+    return FACTOR * number
+
+
+FACTOR = 2
+
+
+@app.get("/")
+def go():
+    return joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(x) for x in (-1, -2))
+
+
+@app.get("/double")
+def go_double():
+    return joblib.Parallel(n_jobs=2)(joblib.delayed(double)(x) for x in (1, 2))
+
+
+@app.get("/busy")
+def be_busy():
+    import time
+
+    from joblib.externals.loky import get_reusable_executor
+
+    executor = get_reusable_executor(max_workers=2)
+    for _ in range(4):
+        executor.submit(time.sleep, 600)
+    return "busy"
+"""
+
+THREADED = """
+import anyio.to_thread
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return
+    number = await anyio.to_thread.run_sync(abs, -3)
+    whose = "of its own" if "site-packages" not in anyio.__file__ else "of the base"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": f"{number} {whose}".encode()})
+"""
+
+PROJECT = """
+[project]
+name = "threaded"
+version = "1.0"
+
+[tool.koupleless.module]
+entry = "app:app"
+"""
+
+
+def children_of(pid: int) -> dict[int, str]:
+    """The command lines of all processes below one, by number."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):  # it has ended
+            continue
+    below: set[int] = set()
+    ahead = {pid}
+    while ahead:
+        ahead = {child for child, parent in parents.items() if parent in ahead} - below
+        below |= ahead
+    lines = {}
+    for child in below:
+        try:
+            lines[child] = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+    return lines
+
+
+@pytest.fixture
+def warm(tmp_path: Path, serve: Callable[..., BaseProcess]) -> BaseProcess:
+    for name, text in {"warm": WARM, "forked": FORKED, "parallel": PARALLEL}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    return serve("warm:app", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("is_first", [False, True], ids=["the module is the first", "the base is the first"])
+def test_a_fork_server_is_everybody_s(warm: BaseProcess, is_first: bool) -> None:
+    if is_first:
+        assert warm.get("/forked").json() == 5
+    for _ in range(2):
+        warm.arkctl("deploy", "forked.py")
+        assert warm.get("/forked/").json() == 3
+        assert "nothing left behind" in warm.arkctl("undeploy", "forked")
+        assert warm.get("/forked").json() == 5
+    warm.arkctl("deploy", "forked.py")
+    assert warm.get("/forked/").json() == 3
+    below = children_of(warm.popen.pid)
+    assert sum("multiprocessing.forkserver" in line for line in below.values()) == 1
+    assert warm.end() == 0
+    assert_ended(below)
+
+
+def test_each_module_has_a_reusable_executor_of_its_own(warm: BaseProcess) -> None:
+    for _ in range(2):
+        warm.arkctl("deploy", "parallel.py")
+        assert warm.get("/parallel/").json() == [1, 2]
+        assert warm.get("/parallel/double").json() == [2, 4]
+        assert warm.get("/loky").json() == [7, 8]
+    assert "nothing left behind" in warm.arkctl("undeploy", "parallel")
+    workers = [line for line in children_of(warm.popen.pid).values() if "popen_loky" in line]
+    assert len(workers) == 2, "those of the base"
+    assert warm.get("/loky").json() == [7, 8]
+    warm.arkctl("deploy", "parallel.py")
+    assert warm.get("/parallel/").json() == [1, 2]
+    below = children_of(warm.popen.pid)
+    assert warm.end() == 0
+    assert_ended(below)
+
+
+def test_a_base_ends_though_a_module_s_worker_processes_never_would(
+    tmp_path: Path, serve: Callable[..., BaseProcess]
+) -> None:
+    (tmp_path / "koupleless.toml").write_text("[base]\nstop-timeout = 1\n")
+    (tmp_path / "parallel.py").write_text(PARALLEL)
+    base = serve(cwd=tmp_path)
+    base.arkctl("deploy", "parallel.py")
+    assert base.get("/parallel/busy").json() == "busy"
+    below = children_of(base.popen.pid)
+    assert sum("popen_loky" in line for line in below.values()) == 2
+    assert base.end() == 0
+    assert_ended(below)
+
+
+def test_a_module_with_a_loky_of_its_own_takes_its_processes_along(inside: Inside) -> None:
+    artefact = inside.build("parallel", "1.0", {"app.py": PARALLEL, **files_of(joblib)})
+    before = children_of(os.getpid())
+    for _ in range(2):
+        inside.install(artefact)
+        assert inside.get("/parallel/double").json() == [2, 4]
+        assert set(children_of(os.getpid())) > set(before)
+        report = inside.uninstall("parallel:1.0")
+        assert report.clean, report.summary()
+        left = {pid: line for pid, line in children_of(os.getpid()).items() if pid not in before}
+        # The one that the standard library started is the process's.
+        assert all("from multiprocessing.resource_tracker" in line for line in left.values()), left
+        assert joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(x) for x in (-7, -8)) == [7, 8]
+        joblib.externals.loky.get_reusable_executor().shutdown(kill_workers=True)
+        before = children_of(os.getpid())
+
+
+def test_a_module_with_an_anyio_of_its_own_takes_its_threads_along(
+    tmp_path: Path, serve: Callable[..., BaseProcess]
+) -> None:
+    project = tmp_path / "threaded"
+    for place, text in {"app.py": THREADED, "pyproject.toml": PROJECT, **files_of(anyio)}.items():
+        (project / place).parent.mkdir(parents=True, exist_ok=True)
+        (project / place).write_text(text, encoding="utf-8")
+    base = serve(cwd=tmp_path)
+    for _ in range(2):
+        base.arkctl("deploy", str(project))
+        assert base.get("/threaded/").text == "3 of its own"
+        assert "nothing left behind" in base.arkctl("undeploy", "threaded")
+
+
+def files_of(package: ModuleType) -> dict[str, str]:
+    """A library's modules, for a project that brings them along."""
+    root = Path(str(package.__file__)).parent
+    return {
+        str(file.relative_to(root.parent)): file.read_text(encoding="utf-8")
+        for file in root.rglob("*.py")
+        if "test" not in file.relative_to(root).parts
+    }
+
+
+def assert_ended(processes: dict[int, str]) -> None:
+    """None of them lives, but for a moment."""
+    for pid, line in processes.items():
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            ended, _, _ = select.select([descriptor], [], [], 10)
+            if not ended:
+                os.kill(pid, signal.SIGKILL)
+            assert ended, f"{line} goes on"
+        finally:
+            os.close(descriptor)

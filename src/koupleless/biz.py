@@ -150,6 +150,23 @@ class Isolation(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Resident:
+    """One library that bizs brought into the process, and that is the process's since."""
+
+    name: str
+    """Of the distribution, normalised; of a top-level Python module if it is of none."""
+    version: str
+    size_bytes: int
+    """By how much the process grew while its Python modules were loaded; 0 where the system does not say."""
+    modules: int
+    """How many Python modules of it are loaded."""
+    users: tuple[str, ...] = ()
+    """The bizs that use it now, themselves or through libraries that require it."""
+    is_idle: bool = False
+    """No biz uses it any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Library:
     """A distribution that a biz uses."""
 

@@ -27,6 +27,7 @@ from koupleless.wire.replies import (
     Held,
     InstallData,
     PurgeReport,
+    Resident,
     UninstallData,
 )
 
@@ -147,4 +148,5 @@ def purge_report(report: purge.PurgeReport) -> PurgeReport:
         elapsed_ms=round(report.elapsed_ms, 3),
         changed=list(report.changed),
         compared=report.is_compared,
+        stays=[Resident.of(one) for one in report.stays],
     )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from koupleless.biz import BizState
 from koupleless.errors import KouplelessError
 from koupleless.wire.envelope import InputInvalid
-from koupleless.wire.replies import BizHealth, HealthData, Zombie
+from koupleless.wire.replies import BizHealth, HealthData, Resident, Zombie
 from koupleless.wire.requests import is_blank
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ class Health:
         if is_blank(name):
             if not is_blank(version):
                 raise HealthRefused("Biz name must not be empty.")
-            return {"biz_list_info": found, **zombies}
+            residents = [Resident.of(one) for one in self._container.residents()]
+            return {"biz_list_info": found, **zombies, **({"residents": residents} if residents else {})}
         found = [biz for biz in found if biz.biz_name == name]
         if is_blank(version):
             if not found:

@@ -433,10 +433,11 @@ def undeploy(session: Session, identity: str | None, *, all_versions: bool, igno
 
 
 def _remove(session: Session, biz: BizId) -> None:
-    data = session.client.uninstall(biz)
-    purge = data.purge_report
-    left = f"; {purge.left}" if purge else ""
-    session.show({"bizName": biz.name, "bizVersion": biz.version, "purgeReport": purge}, f"{biz} undeployed{left}")
+    from koupleless.cli.render import left_behind
+
+    purge = session.client.uninstall(biz).purge_report
+    said = {"bizName": biz.name, "bizVersion": biz.version, "purgeReport": purge}
+    session.show(said, f"{biz} undeployed{left_behind(purge)}")
 
 
 def _all_of(session: Session, name: str, *, all_versions: bool) -> list[BizId]:
@@ -518,12 +519,16 @@ def status(session: Session, *, watch: float | None) -> None:
 
 
 @arkctl.command()
-@click.argument("identity", metavar="NAME[:VERSION]")
+@click.argument("identity", metavar="[NAME[:VERSION]]", required=False)
 @_opens_session
-def show(session: Session, identity: str) -> None:
-    """Show all that a base says of one module, and what outlived it."""
-    from koupleless.cli.render import biz_details, bizs_json, zombies_table
+def show(session: Session, identity: str | None) -> None:
+    """Show all that a base says of one module, and what outlived it; without a name, of itself."""
+    from koupleless.cli.render import base_details, biz_details, bizs_json, json_text, zombies_table
 
+    if identity is None:
+        of_base = session.client.health()
+        click.echo(json_text(of_base) if session.is_json else base_details(of_base))
+        return
     zombies = _zombies(session, identity)
     try:
         found = _versions(session, identity, has_libraries=True)

@@ -12,7 +12,16 @@ from koupleless.wire.envelope import Code, Envelope, encode, without_nulls
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from koupleless.wire.replies import BizHealth, BizInfo, HealthData, Library, StateRecord, Zombie
+    from koupleless.wire.replies import (
+        BizHealth,
+        BizInfo,
+        HealthData,
+        Library,
+        PurgeReport,
+        Resident,
+        StateRecord,
+        Zombie,
+    )
 
 _GAP: Final = "   "
 _MIB: Final = 1024 * 1024
@@ -102,6 +111,8 @@ def health_text(health: HealthData, *, is_wide: bool = False) -> str:
         parts.append(table(["NAME", "VERSION", "STATE", "CONTEXT-PATH"], rows))
     if health.zombies:
         parts.append(zombies_table(health.zombies))
+    if health.residents and is_wide:
+        parts.append(residents_table(health.residents))
     return "\n\n".join(parts)
 
 
@@ -118,6 +129,52 @@ def zombies_table(zombies: Sequence[Zombie]) -> str:
         for zombie in zombies
     ]
     return table(["REMOVED", "STILL ALIVE", "SINCE", "SIZE", "HELD BY"], rows)
+
+
+def base_details(health: HealthData) -> str:
+    """What a base says of itself: its state, the libraries that modules brought into it, and what outlived some."""
+    parts = []
+    if health.master_biz_info is not None:
+        parts.append(_health_line(health.master_biz_info))
+    if health.residents:
+        whole = sum(one.size_bytes for one in health.residents)
+        parts.append(f"libraries that modules brought along, {megabytes(whole)}\n{residents_table(health.residents)}")
+    if health.zombies:
+        parts.append(zombies_table(health.zombies))
+    return "\n\n".join(parts)
+
+
+def residents_table(residents: Sequence[Resident]) -> str:
+    """Libraries that modules brought into a base: one line for each, with its size, and who uses it now."""
+    rows = [
+        [one.name, one.version or "-", megabytes(one.size_bytes), f"{one.modules:,}", ", ".join(one.users) or "-"]
+        for one in residents
+    ]
+    return table(["LIBRARY", "VERSION", "SIZE", "PYTHON MODULES", "USED BY"], rows)
+
+
+def left_behind(purge: PurgeReport | None) -> str:
+    """``; nothing left behind; stays for the next user: numpy 2.3.5, 31 MB`` and so on; nothing without a report."""
+    return "" if purge is None else f"; {purge.left}{_staying(purge)}"
+
+
+def _staying(purge: PurgeReport) -> str:
+    if not purge.stays:
+        return ""
+    large = [one for one in purge.stays if one.size_bytes >= _WORTH_NAMING] or list(purge.stays)
+    said = [f"{one.name} {one.version}".strip() + f", {megabytes(one.size_bytes)}" for one in large]
+    if rest := purge.stays[len(large) :]:
+        said.append(f"{len(rest)} smaller, {megabytes(sum(one.size_bytes for one in rest))}")
+    return f"; stays for the next user: {'; '.join(said)}"
+
+
+_WORTH_NAMING: Final = 1_000_000
+
+
+def megabytes(count: float) -> str:
+    """A number of bytes in MB, as libraries are compared."""
+    amount = count / 1e6
+    return f"{amount:.0f} MB" if amount >= 10 else f"{amount:.1f} MB"  # noqa: PLR2004
 
 
 def _process_lines(figures: Mapping[str, object]) -> list[str]:

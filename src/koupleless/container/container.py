@@ -15,12 +15,13 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord, advance
 from koupleless.container.events import EventKind, EventLog
 from koupleless.container.life import Life, Surroundings
+from koupleless.container.memory import page_out, returned_if_much
 from koupleless.container.process import ProcessHooks, resident_bytes
 from koupleless.container.remains import Remains
 from koupleless.container.terms import Installed, Rules, Strategy
@@ -34,6 +35,7 @@ from koupleless.errors import (
     PathTaken,
     StartFailed,
 )
+from koupleless.isolation.resident import arrivals
 from koupleless.ownership.purge import PurgeReport
 from koupleless.ownership.telemetry import publish_gauge
 from koupleless.router.table import Route, normalise_path
@@ -41,7 +43,7 @@ from koupleless.router.table import Route, normalise_path
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from koupleless.biz import BizName
+    from koupleless.biz import BizName, Resident
     from koupleless.container.prepare import Preparation, Prepared
     from koupleless.container.remains import Zombie
     from koupleless.context import Scope
@@ -51,6 +53,10 @@ if TYPE_CHECKING:
 
 EMBED_MAIN: Final = "embed main"
 """What the field writes where the entry of a base would stand."""
+
+
+def _resident_sizes() -> Mapping[str, int]:
+    return {resident.name: resident.size_bytes for resident in arrivals.listing()}
 
 
 @dataclass(slots=True, eq=False)
@@ -104,6 +110,12 @@ class Container:
         self._unpublish = publish_gauge(
             "koupleless_zombies", "What of modules that were removed still lives.", self._zombie_counts
         )
+        self._unpublish_residents = publish_gauge(
+            "koupleless_resident_bytes",
+            "Memory of libraries that modules brought into the base, whether one uses them now or not.",
+            _resident_sizes,
+            label="library",
+        )
         self._remains = Remains()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -146,6 +158,10 @@ class Container:
     def zombies(self) -> tuple[Zombie, ...]:
         """What of bizs that left still lives, the oldest first. Looked at now, in microseconds for each."""
         return self._remains.check()
+
+    def residents(self) -> tuple[Resident, ...]:
+        """The libraries that bizs brought into the process and that are there, the largest first."""
+        return arrivals.listing()
 
     def _zombie_counts(self) -> Mapping[str, int]:
         return Counter(str(zombie.biz) for zombie in self.zombies())
@@ -249,11 +265,15 @@ class Container:
             raise
 
     def _leave(self, life: Life) -> PurgeReport:
-        report = life.leave()
+        idle = {resident.name for resident in self.residents() if resident.is_idle} if arrivals else set()
+        with returned_if_much():
+            report = life.leave()
         if life.remains is not None:
             self._remains.add(report, life.remains)
         self._remains.check()
-        return report
+        stays = [one for one in self.residents() if one.is_idle and one.name not in idle] if arrivals else []
+        page_out(arrivals.directories(stays))
+        return replace(report, stays=tuple(stays))
 
     def _break(self, entry: _Entry, error: BaseException, report: PurgeReport) -> None:
         trace = error.traceback if isinstance(error, StartFailed) else ""
@@ -413,6 +433,7 @@ class Container:
             closing.callback(self._around.stage.close)
             closing.callback(self._hooks.remove)
             closing.callback(self._unpublish)
+            closing.callback(self._unpublish_residents)
             closing.callback(self._leave_services)
             for entry in entries:
                 if entry.state.is_stoppable:

@@ -110,6 +110,18 @@ class Index:
         """The directory a distribution is installed in."""
         return os.path.normpath(str(self._distributions[name].locate_file("")))
 
+    def directories(self, name: str) -> frozenset[str]:
+        """The directories that are a distribution's alone, those of compiled libraries it brings included."""
+        if name not in self.versions:
+            return frozenset()
+        heads = {head for head, slash, _ in (line.partition("/") for line in self._records[name]) if slash}
+        place = self.place(name)
+        return frozenset(
+            os.path.join(place, head)  # noqa: PTH118 - texts, as in a RECORD
+            for head in heads
+            if not head.endswith((".dist-info", ".egg-info")) and self._tops.get(head, [name]) == [name]
+        )
+
     @functools.cached_property
     def shared(self) -> frozenset[str]:
         """The distributions with compiled modules, and all they require that is here as well."""

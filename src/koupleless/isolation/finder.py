@@ -26,6 +26,7 @@ from koupleless.isolation.interpreter import bootstrap, find_of_base, is_initial
 from koupleless.isolation.known import PORTIONS
 from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import NEVER_DELEGATED, SELF, Policy, Side
+from koupleless.isolation.resident import arrivals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -96,6 +97,7 @@ class BizFinder:
     def join(self, linker: Linker) -> None:
         """Work for a linker from now on: it gets what its code finds without importing it."""
         self.linker = linker
+        arrivals.follow(linker, self._taken)
         linker.table["importlib"] = importlib_for(linker)
         linker.table["__main__"] = main = ModuleType("__main__", "The program; what it starts with is elsewhere.")
         linker.adopt(main)
@@ -362,7 +364,8 @@ class BizFinder:
         if module is not None and not is_initialising(module):
             return module
         try:
-            return self.linker.scope.ground.call(bootstrap._gcd_import, name)  # type: ignore[no-any-return]  # noqa: SLF001
+            with arrivals.written_down():
+                return self.linker.scope.ground.call(bootstrap._gcd_import, name)  # type: ignore[no-any-return]  # noqa: SLF001
         except ModuleNotFoundError as error:
             if error.name != name.partition(".")[0]:
                 raise

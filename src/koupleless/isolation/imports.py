@@ -37,6 +37,7 @@ from koupleless.isolation.interpreter import (
 )
 from koupleless.isolation.linker import Linker, linker_of, owner_of
 from koupleless.isolation.modules import place_views
+from koupleless.isolation.resident import arrivals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -125,7 +126,8 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
             if _is_of_base(globals):
                 if _is_loaded(name, globals, fromlist, level):
                     return original(name, globals, locals, fromlist, level)
-                return linker.scope.ground.call(original, name, globals, locals, fromlist, level)
+                with arrivals.written_down():
+                    return linker.scope.ground.call(original, name, globals, locals, fromlist, level)
         try:
             module = linker.run_import(name, globals, fromlist, level)
             if not is_c_call(fromlist):
@@ -169,6 +171,7 @@ def _is_loaded(name: str, namespace: Mapping[str, Any], fromlist: Sequence[str] 
 
 def _make_load_hook(original: Callable[[str, object], ModuleType]) -> Callable[[str, object], ModuleType]:
     """``_find_and_load``: where ``import_module`` goes, and C code that imports what the real table does not have."""
+    original = arrivals.measured(original)
 
     def _find_and_load(name: str, import_: object) -> ModuleType:
         linker = linker_of(current())

@@ -50,7 +50,7 @@ from koupleless.ownership.ledger import in_words
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from koupleless.biz import BizId
+    from koupleless.biz import BizId, Resident
     from koupleless.ownership.changes import Left
     from koupleless.ownership.ledger import Failure
 
@@ -94,6 +94,8 @@ class PurgeReport:
     """What of the shared state is still as the biz made it, by name."""
     is_compared: bool = False
     """Whether the shared state was compared, or no code of the biz could change it; else nothing is known of it."""
+    stays: tuple[Resident, ...] = ()
+    """Libraries that the biz was the last to use and that stay, since compiled code is never unloaded."""
 
     def summary(self) -> str:
         """One line: ``clean``, or what still lives, what failed and what stays changed."""

@@ -38,28 +38,32 @@ def install(patches: Patches) -> None:
 _registries: Final[dict[Ledger, Any]] = {}
 
 
-_gauges: Final[dict[object, tuple[str, str, Callable[[], Mapping[str, int]]]]] = {}
+_gauges: Final[dict[object, tuple[str, str, str, Callable[[], Mapping[str, int]]]]] = {}
 
 
-def publish_gauge(name: str, text: str, read: Callable[[], Mapping[str, int]]) -> Callable[[], object]:
+def publish_gauge(
+    name: str, text: str, read: Callable[[], Mapping[str, int]], *, label: str = "biz"
+) -> Callable[[], object]:
     """Show a number for each biz, as ``read`` returns them, to whoever scrapes the base's registry of Prometheus.
+
+    ``label`` is for something else that there is a number for each of.
 
     Costs nothing where that library is not loaded. Returns the function that ends it. Thread-safe.
     """
     key = object()
-    _gauges[key] = name, text, read
+    _gauges[key] = name, text, label, read
     return functools.partial(_gauges.pop, key, None)
 
 
 def _own_metrics() -> Iterator[Any]:
     core: Any = sys.modules.get("prometheus_client.metrics_core")
-    numbers: dict[tuple[str, str], Counter[str]] = {}
-    for name, text, read in list(_gauges.values()):
-        numbers.setdefault((name, text), Counter()).update(read())
-    for (name, text), by_biz in numbers.items() if core is not None else ():
-        family = core.GaugeMetricFamily(name, text, labels=["biz"])
-        for biz, number in by_biz.items():
-            family.add_metric([biz], number)
+    numbers: dict[tuple[str, str, str], Counter[str]] = {}
+    for name, text, label, read in dict.fromkeys(list(_gauges.values())):  # the same numbers, of another container
+        numbers.setdefault((name, text, label), Counter()).update(read())
+    for (name, text, label), by_label in numbers.items() if core is not None else ():
+        family = core.GaugeMetricFamily(name, text, labels=[label])
+        for value, number in by_label.items():
+            family.add_metric([value], number)
         yield family
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from koupleless.biz import DEFAULT_PRIORITY, BizState, ChangeReason
 from koupleless.biz import BizInfo as Biz
+from koupleless.biz import Resident as Brought
 from koupleless.biz import StateRecord as Record
 from koupleless.wire.envelope import ReplyInvalid, ResponseCode, without_nulls
 
@@ -72,6 +73,30 @@ class Zombie(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     holders: list[str]
     """The chain of referrers in words, the outermost first; empty where none was found."""
     size_bytes: int | None = None
+
+
+class Resident(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A library that bizs brought into the process. Ours alone."""
+
+    name: str
+    version: str
+    size_bytes: int
+    """By how much the process grew while it was loaded; 0 where the system does not say."""
+    modules: int
+    """How many Python modules of it are loaded."""
+    users: list[str] = []
+    """The identities of the bizs that use it now."""
+
+    @classmethod
+    def of(cls, one: Brought) -> Resident:
+        """Spell a library."""
+        return cls(
+            name=one.name,
+            version=one.version,
+            size_bytes=one.size_bytes,
+            modules=one.modules,
+            users=list(one.users),
+        )
 
 
 class Library(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -190,6 +215,8 @@ class PurgeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Kind of registration -> how many were undone."""
     failures: list[str] = []
     elapsed_ms: float = 0.0
+    stays: list[Resident] = []
+    """The libraries that it was the last to use, which wait for the next one."""
     changed: list[str] = []
     """What of the shared modules is still as the biz made it, by name."""
     compared: bool = False
@@ -247,6 +274,8 @@ class HealthData(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     biz_info: BizHealth | None = None
     zombies: list[Zombie] | None = None
     """Left out where there are none. Ours alone."""
+    residents: list[Resident] | None = None
+    """The libraries that bizs brought into the process. Left out where there are none. Ours alone."""
     plugin_list_info: list[dict[str, Any]] | None = None
     plugin_info: dict[str, Any] | None = None
 

@@ -1,0 +1,218 @@
+"""Libraries that came into the process because a biz needed them, and that stay when it has left.
+
+A library that bizs share is loaded into the base by the first that imports it, and is the base's from then on: compiled
+code is never unloaded. Here is written down which libraries came that way, by how much the process grew for each, and
+which bizs use one now. What the base has imported by itself is no business of this account.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from koupleless.biz import Resident
+from koupleless.isolation import distributions
+from koupleless.isolation.interpreter import all_of_base
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
+    from types import ModuleType
+
+    from koupleless.isolation.distributions import Index
+    from koupleless.isolation.linker import Linker
+
+STDLIB: Final = "the standard library"
+"""Stands for its modules, which are no distribution's."""
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """What is known of the modules of one top-level package."""
+
+    size_bytes: int = 0
+    modules: set[str] = field(default_factory=set)
+
+
+class _Loading(threading.local):
+    """What this thread is loading on behalf of a biz, from the outermost import inwards."""
+
+    tops: list[str]
+    seen_bytes: int
+
+    def __init__(self) -> None:
+        self.tops = []
+        self.seen_bytes = 0
+
+
+class Arrivals:
+    """The account of one process. Thread-safe; several threads that load at once are taken for each other's growth."""
+
+    def __init__(self) -> None:
+        self._loading = _Loading()
+        self._lock = threading.Lock()
+        self._by_top: dict[str, _Arrival] = {}
+        self._taken: weakref.WeakKeyDictionary[Linker, AbstractSet[str]] = weakref.WeakKeyDictionary()
+        self._known: weakref.WeakKeyDictionary[Linker, tuple[Index, int, AbstractSet[str]]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def follow(self, linker: Linker, taken: AbstractSet[str]) -> None:
+        """Count a biz among the users of what it takes: ``taken`` grows by the names of modules of the base."""
+        with self._lock:
+            self._taken[linker] = taken
+
+    # --- while modules are loaded ----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def written_down(self) -> Iterator[None]:
+        """Write down what comes while the body imports modules of the base on behalf of a biz."""
+        tops = self._loading.tops
+        if tops:  # somebody further out does
+            yield
+            return
+        tops.append("")
+        try:
+            yield
+        finally:
+            tops.pop()
+
+    def measured(self, original: Callable[[str, object], ModuleType]) -> Callable[[str, object], ModuleType]:
+        """``_find_and_load``, which writes down what comes, and each library's part of it, while somebody wants it."""
+        loading = self._loading
+
+        def _find_and_load(name: str, import_: object) -> ModuleType:
+            tops = loading.tops
+            if not tops:
+                return original(name, import_)
+            if tops[-1] != name.partition(".")[0]:
+                return self._measured(name, lambda: original(name, import_))
+            module = original(name, import_)
+            self._by_top[tops[-1]].modules.add(name)
+            return module
+
+        return _find_and_load
+
+    def _measured(self, name: str, load: Callable[[], ModuleType]) -> ModuleType:
+        loading = self._loading
+        top = name.partition(".")[0]
+        with self._lock:
+            arrival = self._by_top.setdefault(top, _Arrival())
+        now = resident_bytes()
+        if loading.tops[-1]:
+            self._by_top[loading.tops[-1]].size_bytes += now - loading.seen_bytes
+        loading.seen_bytes = now
+        loading.tops.append(top)
+        try:
+            module = load()
+            arrival.modules.add(name)
+            return module
+        finally:
+            loading.tops.pop()
+            now = resident_bytes()
+            arrival.size_bytes += now - loading.seen_bytes
+            loading.seen_bytes = now
+
+    def forget(self, names: Iterable[str]) -> None:
+        """These modules have left again; what their top-level packages take is not known any more once all have."""
+        with self._lock:
+            for name in names:
+                arrival = self._by_top.get(name.partition(".")[0])
+                if arrival is not None:
+                    arrival.modules.discard(name)
+            self._by_top = {top: arrival for top, arrival in self._by_top.items() if arrival.modules}
+
+    # --- what there is ---------------------------------------------------------------------------------------------
+
+    def __bool__(self) -> bool:
+        """Whether any library came; the standard library's modules do not count."""
+        return any(top not in sys.stdlib_module_names for top in list(self._by_top))
+
+    def listing(self) -> tuple[Resident, ...]:
+        """All that came because bizs needed it and is still here, the largest first."""
+        index = distributions.base_index()
+        loaded = all_of_base()
+        users, possible_users = self._users(index)
+        found: dict[str, tuple[int, int]] = {}
+        with self._lock:
+            arrivals = {top: (arrival.size_bytes, set(arrival.modules)) for top, arrival in self._by_top.items()}
+        for top, (size, names) in arrivals.items():
+            owners = index.owners(top)
+            present = sum(name in loaded for name in names)
+            if present:
+                owner = STDLIB if top in sys.stdlib_module_names else owners[0] if owners else top
+                known = found.get(owner, (0, 0))
+                found[owner] = known[0] + size, known[1] + present
+        residents = [
+            Resident(
+                name=name,
+                version=".".join(map(str, sys.version_info[:3])) if name == STDLIB else index.versions.get(name, ""),
+                size_bytes=max(0, size),
+                modules=modules,
+                users=tuple(sorted(users.get(name, ()))),
+                is_idle=name != STDLIB and name not in possible_users,
+            )
+            for name, (size, modules) in found.items()
+        ]
+        return tuple(sorted(residents, key=lambda resident: (-resident.size_bytes, resident.name)))
+
+    @staticmethod
+    def directories(residents: Iterable[Resident]) -> frozenset[str]:
+        """Where the compiled files of libraries lie, those that they share with no other library."""
+        index = distributions.base_index()
+        return frozenset().union(*(index.directories(one.name) for one in residents if one.name in index.compiled))
+
+    def _users(self, index: Index) -> tuple[Mapping[str, set[str]], AbstractSet[str]]:
+        """Distribution -> the bizs that got modules of it, or of one that requires it; and all that these might use.
+
+        What might be used are the extras of what is used, too: nobody has seen whether a library looks for them.
+        """
+        users: dict[str, set[str]] = {}
+        possible: set[str] = set()
+        with self._lock:
+            followed = [(linker, taken) for linker, taken in self._taken.items() if not linker.is_gone]
+        for linker, taken in followed:
+            for owner in self._owners(index, linker, taken):
+                possible |= index.closure(owner)
+                for name in _required(index, owner):
+                    users.setdefault(name, set()).add(str(linker.scope.biz))
+        return users, possible
+
+    def _owners(self, index: Index, linker: Linker, taken: AbstractSet[str]) -> AbstractSet[str]:
+        """The distributions that a biz got modules of; remembered, as long as it gets no more."""
+        known = self._known.get(linker)
+        if known is None or known[0] is not index or known[1] != len(taken):
+            owners = frozenset(owner for name in set(taken) for owner in index.owners(name))
+            known = self._known[linker] = (index, len(taken), owners)
+        return known[2]
+
+
+def _required(index: Index, name: str) -> AbstractSet[str]:
+    """A distribution and those that it requires, directly or not, without extras."""
+    found, ahead = {name}, [name]
+    while ahead:
+        further = index.needs(ahead.pop()) - found
+        found |= further
+        ahead += further
+    return found
+
+
+_STATM: Final = Path("/proc/self/statm")
+
+
+def resident_bytes() -> int:
+    """The resident set size of this process; 0 where the system does not say (anything but Linux)."""
+    try:
+        return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+arrivals: Final = Arrivals()
+"""The account of this process."""

@@ -15,7 +15,7 @@ import pytest
 from koupleless.arklet.health import BaseMetadata
 from koupleless.arklet.operations import Operations
 from koupleless.arklet.server import ArkletServer
-from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord, advance
+from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, Resident, StateRecord, advance
 from koupleless.container.terms import Installed, Strategy
 from koupleless.errors import (
     BizBusy,
@@ -76,6 +76,7 @@ class FakeContainer:
         self.base = BizInfo(base, BizState.ACTIVATED, "embed main", is_base=True)
         self.artefacts: dict[str, Artefact] = {}
         self.left: list[Zombie] = []
+        self.brought: list[Resident] = []
         self.prepared: list[FakePrepared] = []
         self.started: list[tuple[str, tuple[str, ...], dict[str, str]]] = []
         self._lock = threading.Lock()
@@ -177,6 +178,9 @@ class FakeContainer:
 
     def zombies(self) -> tuple[Zombie, ...]:
         return tuple(self.left)
+
+    def residents(self) -> tuple[Resident, ...]:
+        return tuple(self.brought)
 
     # --- inside ---
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from koupleless.arklet.health import BaseMetadata, Health
-from koupleless.biz import BizId
+from koupleless.biz import BizId, Resident
 from koupleless.container.remains import Zombie
 from koupleless.wire.requests import HealthQuery
 
@@ -126,6 +126,16 @@ def test_what_outlived_its_biz_is_named_with_its_holder(health: Any, container: 
     assert health(type="biz", bizName="shop")["zombies"] == [left]
     assert "zombies" not in health(type="biz", bizName="shop", bizVersion="1")
     assert "zombies" not in health(type="system")
+
+
+def test_what_bizs_brought_into_the_base_is_named_with_its_size_and_users(health: Any, container: Any) -> None:
+    assert "residents" not in health()
+    container.brought = [Resident("numpy", "2.3.5", 31_000_000, 89, ("shop:1",)), Resident("six", "1.17", 0, 2)]
+    numpy = {"name": "numpy", "version": "2.3.5", "sizeBytes": 31_000_000, "modules": 89, "users": ["shop:1"]}
+    six = {"name": "six", "version": "1.17", "sizeBytes": 0, "modules": 2, "users": []}
+    assert health()["residents"] == health(type="biz")["residents"] == [numpy, six]
+    assert "residents" not in health(type="biz", bizName="shop")
+    assert "residents" not in health(type="system")
 
 
 def test_there_are_no_plugins(health: Any) -> None:

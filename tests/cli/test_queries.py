@@ -117,6 +117,27 @@ def test_show_tells_what_outlived_removed_versions(arkctl: Arkctl, arklet: FakeA
     assert arkctl("show", "nobody", "--port", arklet.port).status == 1
 
 
+def test_show_without_a_name_shows_the_base_and_what_modules_brought_into_it(
+    arkctl: Arkctl, arklet: FakeArklet
+) -> None:
+    residents = [
+        {"name": "numpy", "version": "2.3.5", "sizeBytes": 31_000_000, "modules": 89, "users": ["a:1", "b:2"]},
+        {"name": "six", "version": "1.17", "sizeBytes": 0, "modules": 2, "users": []},
+    ]
+    base = {"bizName": "shop-base", "bizState": "ACTIVATED", "bizVersion": "2.0", "webContextPath": "/"}
+    answer = {"healthData": {"masterBizInfo": base, "residents": residents, "zombies": ZOMBIES}}
+    arklet.says("health", {"code": "SUCCESS", "data": answer})
+    out = arkctl("show", "--port", arklet.port).out
+    assert arklet.calls == [("health", {})]
+    assert out.startswith("shop-base:2.0  ACTIVATED\n\nlibraries that modules brought along, 31 MB\n")
+    assert "numpy     2.3.5     31 MB    89               a:1, b:2\n" in out
+    assert "six       1.17      0.0 MB   2                -\n" in out
+    assert "REMOVED" in out
+    assert json.loads(arkctl("show", "--port", arklet.port, "-o", "json").out)["residents"] == residents
+    arklet.says("health", {"code": "SUCCESS", "data": {"healthData": {"masterBizInfo": base}}})
+    assert arkctl("show", "--port", arklet.port).out == "shop-base:2.0  ACTIVATED\n"
+
+
 def test_switch_sends_the_identity(arkctl: Arkctl, arklet: FakeArklet) -> None:
     arklet.says("switchBiz", {"code": "SUCCESS", "data": {"code": "SUCCESS", "message": ""}})
     outcome = arkctl("switch", "hello:1.1", "--port", arklet.port)
@@ -258,6 +279,17 @@ def test_undeploy_claims_no_more_than_was_looked_at(
     purge = {"biz": "hello:1", "clean": True, "summary": "still changed for every module: lib.LIMIT", **known}
     arklet.says("uninstallBiz", {"code": "SUCCESS", "data": {"code": "SUCCESS", "message": "", "purgeReport": purge}})
     assert arkctl("undeploy", "hello:1", "--port", arklet.port).out == f"hello:1 undeployed; {words}\n"
+
+
+def test_undeploy_says_what_stays_for_the_next_user(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    sizes = {"pandas": 50_400_000, "numpy": 2_100_000, "six": 100_000, "pytz": 300_000}
+    stays = [{"name": name, "version": "3.1", "sizeBytes": size, "modules": 1} for name, size in sizes.items()]
+    purge = {"biz": "hello:1", "clean": True, "summary": "clean", "compared": True, "stays": stays}
+    arklet.says("uninstallBiz", {"code": "SUCCESS", "data": {"code": "SUCCESS", "message": "", "purgeReport": purge}})
+    assert arkctl("undeploy", "hello:1", "--port", arklet.port).out == (
+        "hello:1 undeployed; nothing left behind; "
+        "stays for the next user: pandas 3.1, 50 MB; numpy 3.1, 2.1 MB; 2 smaller, 0.4 MB\n"
+    )
 
 
 def test_undeploy_needs_nothing_that_the_original_arklet_does_not_send(arkctl: Arkctl, arklet: FakeArklet) -> None:

@@ -8,13 +8,12 @@ not among these: each namespace counts for itself, so they are out while no biz 
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from koupleless.adapters.door import install_adapters, remove_adapters
 from koupleless.isolation.interpreter import loaded
+from koupleless.isolation.resident import resident_bytes
 from koupleless.ownership.changes import changes
 from koupleless.ownership.eventloop import adopt_loop
 from koupleless.ownership.libraries import install_recorders, remove_recorders
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-_STATM: Final = Path("/proc/self/statm")
+__all__ = ["ProcessHooks", "resident_bytes"]
 
 
 def _follow_loading() -> None:
@@ -77,11 +76,3 @@ class ProcessHooks:
             removal, self._removal = self._removal, None
         if removal is not None:
             removal.close()
-
-
-def resident_bytes() -> int:
-    """The resident set size of this process in bytes; 0 where the system does not say (anything but Linux)."""
-    try:
-        return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0

@@ -207,9 +207,9 @@ _STATM: Final = Path("/proc/self/statm")
 
 
 def resident_bytes() -> int:
-    """The resident set size of this process; 0 where the system does not say (anything but Linux)."""
+    """The resident set size of this process; 0 where the system does not say (anything but Linux). Imports nothing."""
     try:
-        return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
 

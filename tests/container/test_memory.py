@@ -1,0 +1,147 @@
+"""Memory that goes back to the system, and what a report says of libraries that stay."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import prometheus_client
+import pytest
+from tests.isolation.test_distributions import wheel
+
+from koupleless.artifact.build import Options, build_project
+from koupleless.container import memory
+
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc and madvise are of Linux")
+
+
+def test_it_is_given_back_after_much_was_freed_and_not_after_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(True))
+    with memory.returned_if_much():
+        [[] for _ in range(100)].clear()
+    assert given == []
+    kept: list[list[int]] = [[] for _ in range(2 * memory.MUCH)]
+    with memory.returned_if_much():
+        kept.clear()
+    assert given == [True]
+
+
+def test_a_c_library_that_is_not_glibc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> str:
+        raise ValueError(f"unrecognized configuration name {name}")
+
+    monkeypatch.setattr("os.confstr", unknown)
+    memory._glibc.cache_clear()
+    try:
+        assert memory.give_back() is False
+    finally:
+        memory._glibc.cache_clear()
+
+
+@ON_LINUX
+def test_pages_of_compiled_files_leave_and_the_code_still_runs() -> None:
+    """In a process of its own: what is paged out is read again by whoever runs next."""
+    program = """
+        import sys
+        from pathlib import Path
+        import numpy
+        from koupleless.container.memory import page_out
+
+        def of_files():
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("RssFile"):
+                    return int(line.split()[1])
+
+        before, place = of_files(), Path(numpy.__file__).parent
+        assert page_out([str(place), str(place.parent / "numpy.libs")]) > 1
+        after = of_files()
+        assert numpy.linalg.norm(numpy.arange(3.0)) == 5 ** 0.5
+        assert page_out([]) == page_out(["/nowhere"]) == 0
+        print(before, after)
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = map(int, done.stdout.split())
+    if Path("/proc/self/status").stat().st_uid == Path(memory.__file__).stat().st_uid:
+        assert before - after > 1_000, "kB"
+
+
+def test_free_memory_really_goes_back() -> None:
+    program = """
+        from koupleless.container.memory import give_back
+        from koupleless.container.process import resident_bytes
+
+        kept = [bytearray(100_000) for _ in range(300)]  # of the C library, below what it maps one by one
+        guard = bytearray(100_000)
+        del kept
+        before = resident_bytes()
+        gave = give_back()
+        print(gave, before - resident_bytes())
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    gave, returned = done.stdout.split()
+    if memory._glibc() is not None:
+        assert gave == "True"
+        assert int(returned) > 20_000_000
+
+
+# --- what stays -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def heavy(tmp_path, monkeypatch):
+    """A library that the base has installed, which modules share, and which somebody always holds."""
+    place = tmp_path / "site"
+    place.mkdir()
+    for name, text in wheel(
+        "remaining-heavy", "2.0", {"remaining_heavy.py": "import sys\nsys.heavy = vars()\n"}
+    ).items():
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text(text)
+    monkeypatch.syspath_prepend(str(place))
+    yield
+    sys.modules.pop("remaining_heavy", None)
+    vars(sys).pop("heavy", None)
+
+
+def using(directory, name):
+    """The artefact of a module that shares the library with the base."""
+    project = directory / name
+    project.mkdir()
+    (project / "app.py").write_text("import remaining_heavy\n\ndef app(environ, start_response):\n    return []\n")
+    (project / "pyproject.toml").write_text(
+        f'[project]\nname = "{name}"\nversion = "1"\n'
+        '[tool.koupleless.module]\nentry = "app:app"\nshared = ["remaining-heavy"]\n'
+    )
+    return str(build_project(project, Options(out=directory)).path)
+
+
+def test_the_last_user_s_report_names_what_stays_and_so_does_the_base(world, heavy, tmp_path):
+    def sizes():
+        text = prometheus_client.generate_latest().decode()
+        return [line for line in text.splitlines() if line.startswith("koupleless_resident_bytes{")]
+
+    for name in ("first", "second"):
+        world.container.install(world.container.prepare(using(tmp_path, name)))
+    first, second = (info.id for info in world.container.bizs())
+    (resident,) = (one for one in world.container.residents() if one.name == "remaining-heavy")
+    assert (resident.version, resident.modules, resident.users) == ("2.0", 1, ("first:1", "second:1"))
+    assert any('library="remaining-heavy"' in line for line in sizes())
+    assert world.container.uninstall(first).stays == ()
+    report = world.container.uninstall(second)
+    assert report.clean, report.summary()
+    assert [(one.name, one.version) for one in report.stays] == [("remaining-heavy", "2.0")]
+    (resident,) = (one for one in world.container.residents() if one.name == "remaining-heavy")
+    assert resident.is_idle
+    world.container.install(world.container.prepare(using(tmp_path, "third")))
+    assert [one.name for one in world.container.uninstall(world.container.bizs()[0].id).stays] == ["remaining-heavy"]
+    world.container.close()
+    assert sizes() == []

@@ -29,6 +29,7 @@ from koupleless.router.lifespan import Lifespan
 from koupleless.view.config import Configuration
 from koupleless.view.environ import Environment
 from koupleless.view.logs import LogSpace
+from koupleless.view.own import Own
 from koupleless.view.warning import Warnings
 
 if TYPE_CHECKING:
@@ -107,15 +108,16 @@ class Life:
         deadline = time.monotonic() + self._around.deadlines.start_s
         entry = envs.get(ENTRY_OVERRIDE) or self._prepared.manifest.entry
         failure: StartFailed | None = None
+        face: Face | None = None
         try:
             self._set_up(args, envs)
             face = self._around.stage.run(
                 lambda: self._import(entry), name=f"import {self.biz}", timeout_s=_left(deadline), may_interrupt=True
             )
             self._start_application(face, entry, deadline)
-            del face
         except BaseException as error:  # noqa: BLE001 - whatever a biz raises, SystemExit too, is a failed start
             failure = self._explain(error)
+        face = None  # the traceback of what is raised next holds this frame
         if failure is not None:
             raise failure  # out here, so that it does not carry the biz's exception, frames and all, as its context
 
@@ -125,6 +127,7 @@ class Life:
         scope.attach(around.services.space(scope))
         scope.attach(Environment(scope, envs=envs, args=args))
         scope.attach(Warnings())
+        scope.attach(Own())
         configuration = Configuration.load(
             self.biz.name,
             profile=around.profile,

@@ -15,7 +15,7 @@ import typing
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from koupleless.ownership import caches, eventloop, interpreter, telemetry, threads
+from koupleless.ownership import caches, eventloop, interpreter, stdlib, telemetry, threads
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, in_words, owner
 
@@ -465,6 +465,7 @@ _SWEEPS: Final[dict[str, Callable[[Survey], int]]] = {
     "celery task": _sweep_celery,
     "pydantic generic": _sweep_pydantic,
     "overload": _sweep_overloads,
+    "table by class": stdlib.sweep_tables,
     "sqlalchemy listener": _sweep_listeners,
     "sqlalchemy mapper": _sweep_mappers,
     "sqlalchemy statement": _sweep_statements,
@@ -473,6 +474,7 @@ _RECORDERS: Final = (
     threads.install,
     eventloop.install,
     interpreter.install,
+    stdlib.install,
     caches.install,
     install,
     telemetry.install,

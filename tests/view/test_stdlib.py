@@ -230,6 +230,10 @@ CHANGES: dict[str, tuple[Callable[[], object], Callable[[], Any]]] = {
     "ssl": (lambda: setattr(ssl, "_create_default_https_context", trusting), verified),
     "socket": (lambda: setattr(socket, "socket", Socket), lambda: (made_socket(), socket.socket.__name__)),
     "http.client": (lambda: setattr(http.client, "_MAXHEADERS", 1000), with_long_headers),
+    "http.client debug level": (
+        lambda: setattr(http.client.HTTPConnection, "debuglevel", 1),
+        lambda: (http.client.HTTPConnection.debuglevel, http.client.HTTPSConnection("x").debuglevel),
+    ),
 }
 
 

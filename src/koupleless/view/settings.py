@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
 from koupleless.contextual import assign_by_context
+from koupleless.view.classes import own_attributes
 from koupleless.view.guest import guest, ignored, refused
 from koupleless.view.own import own_of, put_in_late, with_own_globals
 from koupleless.view.patch import replace
@@ -156,13 +157,21 @@ _READERS: Final = {
 }
 """The functions of these modules that read them as globals."""
 
+_ATTRIBUTES: Final = {
+    "http.client": {"HTTPConnection": ("debuglevel",), "HTTPSConnection": ("debuglevel",)},
+    "tarfile": {"TarFile": ("extraction_filter",)},
+}
+"""Attributes of classes of modules that are each biz's own."""
+
 
 def put_in(undo: contextlib.ExitStack) -> None:
-    """Guard the functions, and let the variables answer by context."""
+    """Guard the functions, and let variables and attributes answer by context."""
     for setting in _SETTINGS:
         put_in_late(undo, setting.where.partition(" ")[0], functools.partial(_guard, setting))
     for name in _VARIABLES:
         put_in_late(undo, name, _own_variables)
+    for name in _ATTRIBUTES:
+        put_in_late(undo, name, _own_attributes)
 
 
 def _guard(setting: _Setting, undo: contextlib.ExitStack, module: types.ModuleType) -> None:
@@ -193,3 +202,8 @@ def _own_variables(undo: contextlib.ExitStack, module: types.ModuleType) -> None
     for path in _READERS.get(name, ()):
         outer, _, function = path.rpartition(".")
         with_own_globals(undo, module, vars(module)[outer] if outer else module, function, *variables)
+
+
+def _own_attributes(undo: contextlib.ExitStack, module: types.ModuleType) -> None:
+    for kind, attributes in _ATTRIBUTES[module.__name__].items():
+        own_attributes(undo, module, kind, *attributes)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def when_imported(name: str, call: Callable[[Any], object]) -> Callable[[], None]:
     """Call ``call(module)`` now if the base has the module of that name, else once it has been imported.
 
-    Returns a function that ends the waiting; harmless when there is nothing to wait for any more. Thread-safe.
+    Returns a function that ends the waiting, to be called in any case: the last one takes the finder out. Not before,
+    since a thread that goes through the finders meanwhile would miss one. Thread-safe.
     """
     with as_base():
         module = sys.modules.get(name)

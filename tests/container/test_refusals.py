@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 import importlib.util
-import shutil
-import socket
-import ssl
+import json
+import os
+import subprocess
 import sys
-import threading
-import time
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,65 +17,12 @@ from koupleless.artifact.build import Options, build_project
 from koupleless.errors import PatchRefused, StartFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from tests.container.conftest import World
 
-pytestmark = pytest.mark.filterwarnings(r"ignore:\s*Eventlet is deprecated")
-
-HEAD = '[project]\nname = "green"\nversion = "{version}"\n[tool.koupleless.module]\nentry = "green:{entry}"\n'
-
-
-class Green:
-    """Makes a module that calls something in a function, so that the build does not see it, and installs it."""
-
-    def __init__(self, world: World, directory: Path) -> None:
-        self.world = world
-        self._directory = directory
-        self._count = 0
-
-    def install(self, source: str, *libraries: str, entry: str = "main") -> Any:
-        self._count += 1
-        project = self._directory / f"green-{self._count}"
-        project.mkdir()
-        (project / "pyproject.toml").write_text(HEAD.format(version=self._count, entry=entry))
-        (project / "green.py").write_text(source)
-        for library in libraries:
-            place = Path(_file_of(library))
-            if place.name == "__init__.py":
-                shutil.copytree(place.parent, project / library, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(place, project / place.name)
-        built = build_project(project, Options(out=self._directory, compile=False)).path
-        return self.world.container.install(self.world.container.prepare(str(built)))
-
-
-def _file_of(library: str) -> str:
-    spec = importlib.util.find_spec(library)
-    if spec is None or spec.origin is None:
-        pytest.skip(f"{library} is not installed")
-    return spec.origin
-
-
-@pytest.fixture
-def green(world: World, tmp_path: Path) -> Green:
-    return Green(world, tmp_path)
-
-
-@pytest.fixture
-def untouched() -> Iterator[None]:
-    """The standard library before and after is the same."""
-
-    def parts() -> list[Any]:
-        modules = (socket, ssl, threading, time, asyncio, asyncio.events, asyncio.tasks)
-        return [getattr(module, name) for module in modules for name in _PARTS if hasattr(module, name)]
-
-    before = parts()
-    yield
-    assert all(now is then for now, then in zip(parts(), before, strict=True))
-
-
-_PARTS = ("socket", "SSLContext", "SSLSocket", "Thread", "Lock", "local", "sleep", "run", "get_event_loop", "Task")
+ROOT = Path(__file__).parents[2]
+HEAD = '[project]\nname = "green"\nversion = "{version}"\n[tool.koupleless.module]\nentry = "green:main"\n'
 
 CALLS = {
     "gevent.monkey.patch_all": "from gevent import monkey\ndef main():\n    monkey.patch_all()\n",
@@ -89,75 +32,128 @@ CALLS = {
     "nest_asyncio.apply": "import nest_asyncio\ndef main():\n    nest_asyncio.apply()\n",
     "truststore.inject_into_ssl": "import truststore\ndef main():\n    truststore.inject_into_ssl()\n",
 }
+COMPILED = "gevent"
+"""What a base shares, whoever brings it along."""
+OTHERS = {
+    "at import": "import sys\nif sys:\n    import nest_asyncio as n\n    n.apply()\n",
+    "caught": (
+        "import nest_asyncio\ndef main():\n    try:\n        nest_asyncio.apply()\n    except Exception as error:\n"
+        "        assert type(error).__name__ == 'PatchRefused', error\n"
+    ),
+    "pymysql": (
+        "import sys\nimport pymysql\ndef main():\n    pymysql.install_as_MySQLdb()\n    import MySQLdb\n"
+        "    assert sys.modules['MySQLdb'] is pymysql\n"
+    ),
+    "pymysql after that": (
+        "def main():\n    try:\n        import MySQLdb\n    except ImportError:\n        return\n    1 / 0\n"
+    ),
+}
 
 
-def _says(error: StartFailed, call: str, biz: str) -> None:
-    library, _, function = call.rpartition(".")
-    top = library.partition(".")[0]
-    assert f"PatchRefused: biz {biz} may not call {top}." in error.reason
-    assert f".{function}(): it replaces " in error.reason
-    assert "the base and other modules included; remove the call" in error.reason
+def is_there(call: str) -> bool:
+    return importlib.util.find_spec(call.partition(".")[0]) is not None
 
 
-@pytest.mark.usefixtures("untouched")
-@pytest.mark.parametrize("call", CALLS)
-def test_a_library_of_the_base_patches_nothing_for_a_biz(
-    green: Green, call: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    _file_of(call.partition(".")[0])
-    with pytest.raises(StartFailed) as failed:
-        green.install(CALLS[call])
-    _says(failed.value, call, "green:1")
-    assert green.world.states() == {}
-    assert "left behind" not in caplog.text
-    green.install("def main():\n    pass\n")  # and the next one starts
-
-
-@pytest.mark.usefixtures("untouched")
-@pytest.mark.parametrize("call", [call for call in CALLS if not call.startswith("gevent")])
-def test_a_library_that_a_biz_has_for_itself_patches_nothing_either(green: Green, call: str) -> None:
+def own(call: str) -> tuple[str, list[str], str]:
+    """A module that brings the library along."""
     top = call.partition(".")[0]
-    with pytest.raises(StartFailed) as failed:
-        green.install(CALLS[call] + f"import {top}, sys\nassert {top}.__file__.startswith(__file__[:-9])\n", top)
-    _says(failed.value, call, "green:1")
+    return f"{CALLS[call]}import {top}\nassert {top}.__file__.startswith(__file__[:-9])\n", [top], "green:main"
 
 
-@pytest.mark.usefixtures("untouched")
-def test_a_call_at_import_that_the_build_did_not_see_is_refused_with_the_line(green: Green) -> None:
-    source = "import sys\nif sys:\n    import nest_asyncio as n\n    n.apply()\n"
-    with pytest.raises(StartFailed, match=r"may not call nest_asyncio\.apply\(\)") as failed:
-        green.install(source, entry="sys")
-    assert 'green.py", line 4' in failed.value.traceback
+@pytest.fixture(scope="module")
+def answers() -> dict[str, dict[str, Any]]:
+    """What became of each, in a base in a process of its own."""
+    cases: dict[str, tuple[str, list[str], str]] = {}
+    for call, source in CALLS.items():
+        if is_there(call):
+            cases[call] = source, [], "green:main"
+    for call in CALLS:
+        if is_there(call) and not call.startswith(COMPILED):
+            cases[f"own {call}"] = own(call)
+    for name, source in OTHERS.items():
+        cases[name] = source, [], "green:main" if "def main" in source else "green"
+    command = [sys.executable, "-P", "-m", "tests.container.refusing", json.dumps(list(cases.values()))]
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=100, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
-def test_the_base_itself_may(world: World, green: Green, monkeypatch: pytest.MonkeyPatch) -> None:
+def check(answer: dict[str, Any], call: str) -> None:
+    top, function = call.partition(".")[0], call.rpartition(".")[2]
+    assert "PatchRefused: biz green:" in answer["error"]
+    assert f"may not call {top}." in answer["error"]
+    assert f".{function}(): it replaces " in answer["error"]
+    assert "the base and other modules included; remove the call" in answer["error"]
+    assert answer["is_as_before"]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_library_of_the_base_patches_nothing_for_a_biz(answers: dict[str, Any], call: str) -> None:
+    if not is_there(call):
+        pytest.skip(f"{call.partition('.')[0]} is not installed")
+    check(answers[call], call)
+    assert "left behind" not in answers[call]["said"]
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if not call.startswith(COMPILED)])
+def test_a_library_that_a_biz_has_for_itself_patches_nothing_either(answers: dict[str, Any], call: str) -> None:
+    check(answers[f"own {call}"], call)
+
+
+def test_a_call_at_import_that_the_build_did_not_see_is_refused_with_the_line(answers: dict[str, Any]) -> None:
+    check(answers["at import"], "nest_asyncio.apply")
+    assert 'green.py", line 4' in answers["at import"]["traceback"]
+
+
+def test_a_biz_may_catch_the_refusal_and_go_on(answers: dict[str, Any]) -> None:
+    assert answers["caught"]["error"] == ""
+    assert answers["caught"]["is_as_before"]
+
+
+def test_pymysql_stands_in_for_mysqldb_in_the_biz_that_asks(answers: dict[str, Any]) -> None:
+    if not is_there("pymysql"):
+        pytest.skip("pymysql is not installed")
+    assert answers["pymysql"]["error"] == ""
+    assert answers["pymysql after that"]["error"] == ""
+
+
+@pytest.fixture
+def install(world: World, tmp_path: Path) -> Callable[[str], Any]:
+    def put_in(source: str) -> Any:
+        version = len(list(tmp_path.glob("green-*"))) + 1
+        project = tmp_path / f"green-{version}"
+        project.mkdir()
+        (project / "pyproject.toml").write_text(HEAD.format(version=version))
+        (project / "green.py").write_text(source)
+        built = build_project(project, Options(out=tmp_path / "out", compile=False)).path
+        return world.container.install(world.container.prepare(str(built)))
+
+    return put_in
+
+
+def test_the_base_itself_may_and_has_its_functions_back_in_the_end(
+    world: World, install: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     patched: list[str] = []
     library: Any = types.ModuleType("gevent.monkey")
-    library.patch_all = types.FunctionType((lambda: 1).__code__, {})
     exec("def patch_all(): patched.append('all')\ndef patch_time(): patched.append('time')", vars(library))
     library.patched = patched
     monkeypatch.setitem(sys.modules, "gevent", types.ModuleType("gevent"))
     monkeypatch.setitem(sys.modules, "gevent.monkey", library)
     monkeypatch.setattr(sys.modules["gevent"], "monkey", library, raising=False)
     original = library.patch_all
-    green.install("def main():\n    pass\n")
+    install("def main():\n    pass\n")
     library.patch_all()
     assert patched == ["all"]
     for function in ("patch_all", "patch_time"):
         with pytest.raises(StartFailed, match=rf"may not call gevent\.monkey\.{function}\(\)"):
-            green.install(f"from gevent import monkey\ndef main():\n    monkey.{function}()\n")
+            install(f"from gevent import monkey\ndef main():\n    monkey.{function}()\n")
     assert patched == ["all"]
     world.container.close()
     assert library.patch_all is original
-
-
-def test_a_biz_may_catch_the_refusal_and_go_on(green: Green) -> None:
-    _file_of("nest_asyncio")
-    source = (
-        "import nest_asyncio\ndef main():\n    try:\n        nest_asyncio.apply()\n    except Exception as error:\n"
-    )
-    green.install(source + "        assert type(error).__name__ == 'PatchRefused', error\n")
-    assert green.world.states()["green:1"] == "ACTIVATED"
 
 
 def test_the_error_has_what_a_caller_can_act_on() -> None:
@@ -167,11 +163,3 @@ def test_the_error_has_what_a_caller_can_act_on() -> None:
         "gevent.monkey.patch_all()",
         "it replaces everything",
     )
-
-
-def test_pymysql_stands_in_for_mysqldb_in_the_biz_that_asks(green: Green) -> None:
-    _file_of("pymysql")
-    green.install("import pymysql\ndef main():\n    pymysql.install_as_MySQLdb()\n    import MySQLdb\n")
-    assert "MySQLdb" not in sys.modules
-    with pytest.raises(ModuleNotFoundError):
-        importlib.import_module("MySQLdb")

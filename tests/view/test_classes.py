@@ -17,7 +17,10 @@ from koupleless.context import Scope, entered
 
 MakeBiz = Callable[..., Scope]
 
-pytestmark = pytest.mark.usefixtures("with_guards", "with_stdlib")
+pytestmark = [
+    pytest.mark.usefixtures("with_guards", "with_stdlib"),
+    pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarning"),  # of archives without a filter
+]
 
 REAL: Any = vars(http.client)["HTTPConnection"]
 

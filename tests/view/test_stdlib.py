@@ -13,6 +13,7 @@ import logging
 import mimetypes
 import multiprocessing
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -34,7 +35,10 @@ from koupleless.view.stdlib import install_stdlib, remove_stdlib
 
 MakeBiz = Callable[..., Scope]
 
-pytestmark = pytest.mark.usefixtures("with_stdlib", "with_guards", "with_environ")
+pytestmark = [
+    pytest.mark.usefixtures("with_stdlib", "with_guards", "with_environ"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of what is used here, each in some Python
+]
 
 
 def as_biz(scope: Scope | None, function: Callable[[], Any]) -> Any:
@@ -247,7 +251,6 @@ def base_is_settled() -> None:
 
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.usefixtures("base_is_settled")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_change_is_seen_by_the_biz_that_made_it_and_by_nobody_else(make_biz: MakeBiz, name: str) -> None:
     change, see = CHANGES[name]
     one, two = make_biz("one"), make_biz("two")
@@ -269,7 +272,6 @@ def test_a_change_is_seen_by_the_biz_that_made_it_and_by_nobody_else(make_biz: M
 
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.usefixtures("base_is_settled")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_two_bizs_change_the_same_thing_and_leave_in_any_order(make_biz: MakeBiz, name: str) -> None:
     change, see = CHANGES[name]
     before = as_biz(None, see)
@@ -393,6 +395,38 @@ def test_contexts_of_decimal_are_copied_as_alone(make_biz: MakeBiz) -> None:
         return str(third), kept, decimal.ExtendedContext.prec, decimal.getcontext() is decimal.getcontext()
 
     assert as_biz(make_biz(), work) == ("0.333333333333", 12, 9, True)
+
+
+def test_a_biz_that_seeds_has_the_numbers_it_has_alone_and_leaves_those_of_others(make_biz: MakeBiz) -> None:
+    def draw() -> list[Any]:
+        things = list(range(9))
+        random.shuffle(things)
+        return [
+            random.random(),
+            random.gauss(0, 1),
+            random.gauss(0, 1),
+            random.randint(1, 99),
+            random.choice("abc"),
+            things,
+        ]
+
+    one, two = make_biz("one"), make_biz("two")
+    random.seed(1)
+    of_base = draw()
+    random.seed(1)
+
+    def seed() -> Any:
+        random.seed(7)
+        return random.getstate()
+
+    state = as_biz(one, seed)
+    as_biz(two, lambda: random.setstate(state))
+    drawn = as_biz(one, draw)
+    assert draw() == of_base
+    assert as_biz(two, draw) == drawn
+    assert as_biz(make_biz("three"), draw) != drawn
+    random.seed(7)
+    assert draw() == drawn
 
 
 def test_gettext_installs_into_the_built_ins_of_whoever_asks_and_has_a_domain_for_each(

@@ -10,6 +10,7 @@ import contextvars
 import functools
 from typing import TYPE_CHECKING, Any, Final
 
+from koupleless.context import current
 from koupleless.contextual import assign_by_context
 from koupleless.view.own import own_of
 from koupleless.view.patch import replace
@@ -43,7 +44,7 @@ def put_in(undo: contextlib.ExitStack, decimal: Any) -> None:
 
     @functools.wraps(get)
     def getcontext() -> Any:
-        own = own_of("decimal")
+        own = None if current() is None else own_of("decimal")
         if own and get() is own.get("DefaultContext"):
             setcontext(get())
         return get()

@@ -9,7 +9,7 @@ import functools
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import as_base
+from koupleless.context import as_base, current
 from koupleless.contextual import ContextMapping, assign_by_context
 from koupleless.view.own import Overlay, own_of
 from koupleless.view.patch import replace, specialise
@@ -95,7 +95,7 @@ def _key(name: str) -> str:
 
 def _by_context(name: str) -> property:
     def get(self: Any) -> Any:
-        own = own_of(_NAME)
+        own = None if current() is None else own_of(_NAME)
         if own is None:
             return self.__dict__[name]
         if _key(name) not in own:

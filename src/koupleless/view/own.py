@@ -126,6 +126,10 @@ class OwnList(ContextList[Any]):
         self.of_base = of_base
         self._claim = claim
 
+    def __contains__(self, item: object) -> bool:
+        # The short way for what the functions of such modules mostly do, first of all for the base.
+        return item in (self.of_base if current() is None else self._target())
+
 
 def _changing(name: str) -> Callable[..., Any]:
     inherited = getattr(ContextList, name)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, current
 from koupleless.contextual import assign_by_context
-from koupleless.view import decimals, dialects, mimes, policy
+from koupleless.view import decimals, dialects, mimes, policy, randoms
 from koupleless.view.own import Own, own_list, own_mapping, own_of, put_in_late
 from koupleless.view.patch import Shared, replace, specialise
 
@@ -243,6 +243,7 @@ _OTHERS: Final[dict[str, Callable[[contextlib.ExitStack, Any], None]]] = {
     "gettext": _put_into_gettext,
     "mimetypes": mimes.put_in,
     "multiprocessing.context": _put_into_multiprocessing,
+    "random": randoms.put_in,
     "tempfile": _put_into_tempfile,
     "urllib.request": _put_into_request,
     "webbrowser": _put_into_webbrowser,

@@ -130,11 +130,12 @@ def install(world: World, tmp_path: Path) -> Callable[..., Any]:
 
 def seen() -> dict[str, Any]:
     """What the base sees."""
+    opener = vars(urllib.request)["_opener"]
     return {
         "archives": [name for name, _ in shutil.get_archive_formats()],
         "unpacked": [name for name, *_ in shutil.get_unpack_formats()],
         "which": shutil.which,
-        "opener": getattr(vars(urllib.request)["_opener"], "installed", None),
+        "opener": getattr(opener, "installed", opener) if type(opener).__module__ != "urllib.request" else opener,
         "joined": urllib.parse.urljoin("koupleless://a/b", "c"),
         "browsers": "own" in vars(webbrowser)["_browsers"],
         "policy": asyncio.get_event_loop_policy(),

@@ -54,6 +54,11 @@ def is_there(call: str) -> bool:
     return importlib.util.find_spec(call.partition(".")[0]) is not None
 
 
+def needs(call: str) -> None:
+    if not is_there(call):
+        pytest.skip(f"{call.partition('.')[0]} is not installed")
+
+
 def own(call: str) -> tuple[str, list[str], str]:
     """A module that brings the library along."""
     top = call.partition(".")[0]
@@ -92,30 +97,31 @@ def check(answer: dict[str, Any], call: str) -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_library_of_the_base_patches_nothing_for_a_biz(answers: dict[str, Any], call: str) -> None:
-    if not is_there(call):
-        pytest.skip(f"{call.partition('.')[0]} is not installed")
+    needs(call)
     check(answers[call], call)
     assert "left behind" not in answers[call]["said"]
 
 
 @pytest.mark.parametrize("call", [call for call in CALLS if not call.startswith(COMPILED)])
 def test_a_library_that_a_biz_has_for_itself_patches_nothing_either(answers: dict[str, Any], call: str) -> None:
+    needs(call)
     check(answers[f"own {call}"], call)
 
 
 def test_a_call_at_import_that_the_build_did_not_see_is_refused_with_the_line(answers: dict[str, Any]) -> None:
+    needs("nest_asyncio")
     check(answers["at import"], "nest_asyncio.apply")
     assert 'green.py", line 4' in answers["at import"]["traceback"]
 
 
 def test_a_biz_may_catch_the_refusal_and_go_on(answers: dict[str, Any]) -> None:
+    needs("nest_asyncio")
     assert answers["caught"]["error"] == ""
     assert answers["caught"]["is_as_before"]
 
 
 def test_pymysql_stands_in_for_mysqldb_in_the_biz_that_asks(answers: dict[str, Any]) -> None:
-    if not is_there("pymysql"):
-        pytest.skip("pymysql is not installed")
+    needs("pymysql")
     assert answers["pymysql"]["error"] == ""
     assert answers["pymysql after that"]["error"] == ""
 

@@ -8,6 +8,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
+# A file stays in one process, for what its tests share; tests/conftest.py says which file begins.
+HOW_TO_TEST=(-n auto --dist loadfile --no-loadscope-reorder --random-order --durations=10)
+
 say() { printf '%s\n' "$*" >&2; }
 
 # A name may be a shim that runs nothing, and an interpreter may lack what makes environments: ask it.
@@ -39,6 +42,14 @@ find_python() {
     return 1
 }
 
+# The interpreter that a value of PYTHON means.
+interpreter_of() {
+    case "$1" in
+        python3.1[123]) find_python "${1#python}" || echo "$1" ;;
+        *) echo "$1" ;;
+    esac
+}
+
 # Prints the requirements named by the arguments ("dev", "demo"), read from pyproject.toml.
 requirements() {
     "$PY" - "$@" <<'PYTHON'
@@ -52,13 +63,21 @@ print("\n".join(wanted))
 PYTHON
 }
 
+# One digest of the files given, and of those below the directories given: their names and what is in them.
+digest_of() {
+    "$PY" - "$@" <<'PYTHON'
+import hashlib, pathlib, sys
+files = [file for path in map(pathlib.Path, sys.argv[1:]) for file in ([path] if path.is_file() else path.rglob("*"))]
+parts = [f"{file}\0{hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files if file.is_file() and file.suffix != ".pyc"]
+print(hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest())
+PYTHON
+}
+
 # set_up GROUP...: after it, $PY is an interpreter with the package installed as users get it, and the groups beside it.
 set_up() {
     local interpreter="${PYTHON:-}" venv="${VENV:-}" stamp state
     if [ -n "$interpreter" ]; then
-        case "$interpreter" in
-            python3.1[123]) interpreter="$(find_python "${interpreter#python}" || echo "$interpreter")" ;;
-        esac
+        interpreter="$(interpreter_of "$interpreter")"
         usable "$interpreter" || { say "PYTHON=$interpreter is no CPython 3.11, 3.12 or 3.13 with venv and pip"; exit 2; }
         venv="${venv:-.venv-$(version_of "$interpreter")}"
     fi
@@ -76,7 +95,7 @@ set_up() {
         say "making $venv with $interpreter"
         "$interpreter" -m venv --clear "$venv"
     fi
-    state="$(cat pyproject.toml constraints.txt | "$PY" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
+    state="$(digest_of pyproject.toml constraints.txt)"
     stamp="$venv/.installed-$(IFS=-; echo "$*")"
     if [ "$(cat "$stamp" 2>/dev/null)" != "$state" ]; then
         say "installing what is needed into $venv"
@@ -84,5 +103,11 @@ set_up() {
         "$PY" -m pip install --quiet --constraint constraints.txt --requirement "$venv/requirements.txt"
         echo "$state" >"$stamp"
     fi
-    "$PY" -m pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+    state="$(digest_of pyproject.toml README.md LICENSE src)"
+    stamp="$venv/.installed-package"
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$state" ]; then
+        rm -f "$stamp"
+        "$PY" -m pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+        echo "$state" >"$stamp"
+    fi
 }

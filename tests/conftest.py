@@ -1,18 +1,28 @@
-"""What several rooms' tests share: real little modules in several versions, built once into artefacts."""
+"""What several rooms' tests share: real little modules in several versions, built once into artefacts.
+
+And the order of the tests: random, file by file, the slow files first; ``scripts/test`` gives the options for it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import functools
 import os
+import random
 import signal
+import socket
+import tempfile
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from koupleless.artifact.build import Options, build_project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 BIZS = Path(__file__).parent / "bizs"
 
@@ -20,12 +30,97 @@ collect_ignore = ["bizs"]
 """Applications, some with tests of their own, which are run in bizs."""
 
 
+# --- order and processes ---------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """How many processes ``-n auto`` means: one for each processor that this one may use, where that is known."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not hasattr(os, "sched_getaffinity"):
+        return None
+    return len(os.sched_getaffinity(0))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, Any, Any]:
+    """Begin with the files that ask for most time, so that no process is left with one of them alone at the end.
+
+    What shuffles the tests seeds the numbers of `random`, with one seed in all processes; they go on as they were.
+    """
+    state = random.getstate()
+    result = yield
+    random.setstate(state)
+    seconds: dict[Path, float] = {}
+    for item in items:
+        seconds[item.path] = max(seconds.get(item.path, 0), *(mark.args[0] for mark in item.iter_markers("timeout")), 0)
+    items.sort(key=lambda item: -seconds[item.path])
+    return result
+
+
+def shared_directory(factory: pytest.TempPathFactory, name: str) -> Path:
+    """A directory that all processes of one run have together."""
+    base = factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def made_once(path: Path, make: Callable[[Path], object]) -> Path:
+    """``path``, made by the first process that asks for it; ``make`` is given another name, where nobody looks."""
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            unfinished = path.with_name(f"{path.name}.unfinished")
+            make(unfinished)
+            unfinished.rename(path)
+    return path
+
+
+# --- what tests call -------------------------------------------------------------------------------------------------
+
+
+Found = TypeVar("Found")
+
+
+def until(condition: Callable[[], Found | None], timeout_s: float = 30, *, otherwise: str = "it is not so") -> Found:
+    """What ``condition`` returns, as soon as that is true: for what can be seen and gives no other sign."""
+    ends = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < ends, f"{otherwise} within {timeout_s:g} s"
+        time.sleep(0.002)
+    return found
+
+
+_ports = os.open(Path(tempfile.gettempdir(), f"koupleless-test-ports-{os.getuid()}"), os.O_RDWR | os.O_CREAT, 0o600)
+_given: set[int] = set()
+_dice = random.SystemRandom()
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on, and that no process which runs these tests is given meanwhile.
+
+    A lock on one byte of a file, the port's, says that it is given. It lies below those that the system chooses
+    itself, so that it does not become one end of a connection before somebody listens on it.
+    """
+    while True:
+        port = _dice.randrange(15_000, 30_000)
+        if port in _given:
+            continue
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            fcntl.lockf(_ports, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            probe.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port
+
+
 def unmeasured() -> dict[str, str]:
     """The environment for a child that is not to be measured, nor to find the data of ``scripts/coverage``.
 
-    One that measures coverage itself would end that measurement, and take its data for its own.
+    One that measures coverage itself would end that measurement, and take its data for its own. Nor is it one of the
+    processes that share the tests.
     """
-    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    ours = ("COVERAGE_", "PYTEST_XDIST_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,13 +139,12 @@ def signals_reach_children() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def artefact(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """``artefact("hello-1.0")`` is the path of that module's built artefact."""
-    out = tmp_path_factory.mktemp("artefacts")
-    built: dict[str, Path] = {}
+    """``artefact("hello-1.0")`` is the path of that module's built artefact; each is built once in a run."""
+    directory = shared_directory(tmp_path_factory, "artefacts")
 
-    def get(directory: str) -> Path:
-        if directory not in built:
-            built[directory] = build_project(BIZS / directory, Options(out=out)).path
-        return built[directory]
+    @functools.cache
+    def get(name: str) -> Path:
+        (path,) = made_once(directory / name, lambda out: build_project(BIZS / name, Options(out=out))).iterdir()
+        return path
 
     return get

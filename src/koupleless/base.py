@@ -28,6 +28,9 @@ from koupleless.container.prepare import Preparation
 from koupleless.container.stage import Stage
 from koupleless.container.terms import Rules
 from koupleless.errors import BaseStartFailed, KouplelessError
+from koupleless.isolation.distributions import base_index
+from koupleless.isolation.holding import Speakers, Wishes, decide
+from koupleless.isolation.policy import SELF
 from koupleless.ownership.purge import freeze_base
 from koupleless.ownership.threads import leave_shared_workers_behind
 from koupleless.router.asgi import Front
@@ -36,6 +39,7 @@ from koupleless.router.gateway import FORWARDS, Forwards, read_rules
 from koupleless.router.table import RouteTable
 from koupleless.service.registry import default_registry
 from koupleless.settings import FIRST_ARKLET_PORT, BaseSettings, load_base
+from koupleless.variables import Ground
 from koupleless.view.config import Configuration
 
 if TYPE_CHECKING:
@@ -66,7 +70,8 @@ class Base:
     before; modules answer below their paths, operations reach the base through its arklet. ``name`` overrides that of
     ``settings``, which are read from the environment and the project's file if they are not given. ``owns_process``
     says that nobody minds if the collector stops looking at what is loaded before the first module (``gc.freeze``),
-    which keeps an uninstall fast beside a large heap.
+    which keeps an uninstall fast beside a large heap. ``application`` is the name of the Python module that ``app``
+    comes from, by default the one that calls: bizs share its distribution, as they share code that is not installed.
 
     Lifetime: made once per process, when the server imports it, which starts nothing; it lives from the server's
     lifespan start-up to its shutdown, on the server's loop, the arklet on a thread of its own.
@@ -81,6 +86,7 @@ class Base:
         name: str | None = None,
         settings: BaseSettings | None = None,
         owns_process: bool = False,
+        application: str | None = None,
     ) -> None:
         self.settings = load_base({"name": name}) if settings is None else settings
         settings = self.settings
@@ -90,6 +96,13 @@ class Base:
             raise TypeError(f"{app!r} is neither an ASGI nor a WSGI application")
         self._owns_process = owns_process
         self._closing = contextlib.ExitStack()
+        if application is None:
+            application = sys._getframe(1).f_globals.get("__name__", "")  # noqa: SLF001
+        self._speakers = Speakers(
+            base=Wishes.of(settings.own, settings.shared),
+            application=frozenset(base_index().owners(application)) - {SELF},
+        )
+        self._ground = Ground()
         self._stage = Stage()
         configuration = Configuration.load("", profile=settings.profile or "", own=settings.config_dirs)
         table = RouteTable(_forwards(settings, configuration))
@@ -106,6 +119,7 @@ class Base:
             around=Surroundings(
                 stage=self._stage,
                 services=self.services,
+                ground=self._ground,
                 deadlines=Deadlines(
                     start_s=settings.start_timeout_s, drain_s=settings.drain_timeout_s, stop_s=settings.stop_timeout_s
                 ),
@@ -113,6 +127,8 @@ class Base:
                 config_dirs=settings.config_dirs,
                 log_dir=settings.log_dir,
                 shared_config=_shared_config(settings, configuration),
+                wishes=self._speakers.base,
+                application=self._speakers.application,
             ),
             rules=Rules(
                 activate_new=settings.activate_new,
@@ -131,6 +147,8 @@ class Base:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI says."""
+        if scope["type"] == "lifespan":
+            self._ground.renew()  # the application has been imported, and requests will find what that has set
         await self._front(scope, receive, send)
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -139,6 +157,7 @@ class Base:
 
     def _start(self) -> None:
         """On a thread, because modules need the loop: what is installed from the start, then the ops API."""
+        decide(base_index(), self._speakers)  # remembered; the first module need not wait for it
         if self._owns_process:
             freeze_base()
         try:
@@ -253,8 +272,10 @@ def _is_one_of_several(ports: range) -> bool:
         return False
 
 
-def serve(app: object, settings: BaseSettings) -> int:
+def serve(app: object, settings: BaseSettings, *, application: str = "") -> int:
     """Serve ``app`` as a base with uvicorn until a signal ends it; returns the exit status of the process.
+
+    ``application`` is the name of the module that ``app`` comes from.
 
     Raises ``BaseStartFailed`` for an address or port that cannot be had, before anything is started.
     """
@@ -268,7 +289,7 @@ def serve(app: object, settings: BaseSettings) -> int:
     _check_port(settings.host, settings.port)
     server = Server(
         uvicorn.Config(
-            Base(app, settings=settings, owns_process=True),
+            Base(app, settings=settings, owns_process=True, application=application),
             host=settings.host,
             port=settings.port,
             lifespan="on",

@@ -150,6 +150,19 @@ class Isolation(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Library:
+    """A distribution that a biz uses."""
+
+    name: str
+    """Normalised."""
+    version: str
+    held: str
+    """``shared``, ``own copy`` or ``own version``."""
+    reason: str
+    """Why it is held so, in words that follow its name."""
+
+
+@dataclass(frozen=True, slots=True)
 class BizInfo:
     """A snapshot of one biz, safe to keep and to hand to another thread."""
 
@@ -174,3 +187,5 @@ class BizInfo:
     attributes: Mapping[str, str] = field(default_factory=dict)
     isolation: Isolation = Isolation.NAMESPACE
     is_base: bool = False
+    libraries: tuple[Library, ...] = ()
+    """Those that it had imported when it had started; empty before."""

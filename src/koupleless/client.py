@@ -155,9 +155,10 @@ class ArkletClient:
         """Make this version the one that answers."""
         return self._read(self._ask("switchBiz", _named(identity)).data, BizReply)
 
-    def query(self) -> list[BizInfo]:
-        """All bizs but the base, by priority."""
-        return self._read(self._ask("queryAllBiz", {}).data or [], list[BizInfo])
+    def query(self, *, has_libraries: bool = False) -> list[BizInfo]:
+        """All bizs but the base, by priority; if asked for, with their libraries, which a base of ours tells."""
+        body = {"libraries": True} if has_libraries else {}
+        return self._read(self._ask("queryAllBiz", body).data or [], list[BizInfo])
 
     def health(
         self,

@@ -2,8 +2,9 @@
 
 This is the second of the two channels that decide whose module, environment or logger a name means (the first, code
 ownership, is in ``isolation``). ``asyncio`` tasks inherit the variable by themselves; threads and executors get it from
-the recorders in ``ownership`` or through `carry`. Every room above hangs what it keeps for a biz on that biz's `Scope`
-and finds it there again, so nothing here knows what those things are.
+the recorders in ``ownership`` or through `carry`. The values of all other context variables come with it: see
+``variables``. Every room above hangs what it keeps for a biz on that biz's `Scope` and finds it there again, so nothing
+here knows what those things are.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import atexit
 import functools
 import itertools
-from contextvars import Context, ContextVar, Token
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from contextvars import Context, ContextVar, Token, copy_context
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from koupleless.variables import Crossing, Ground, Variables, as_coroutine, has_decimal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
     from koupleless.biz import BizId
@@ -38,10 +41,14 @@ class Scope:
     by any thread without a lock.
     """
 
-    __slots__ = ("__weakref__", "_facets", "_stop_hooks", "biz", "generation", "is_closed")
+    __slots__ = ("__weakref__", "_facets", "_stop_hooks", "biz", "generation", "ground", "is_closed", "variables")
 
-    def __init__(self, biz: BizId) -> None:
+    def __init__(self, biz: BizId, ground: Ground | None = None) -> None:
+        """``ground`` is the base's; by default what is set here and now."""
         self.biz = biz
+        self.ground = Ground() if ground is None else ground
+        self.variables = Variables(self.ground)
+        self.variables.context.run(_current.set, self)
         self.generation = next(_generations)
         """Counts the lives of all bizs of the process, from 1."""
         self.is_closed = False
@@ -84,6 +91,7 @@ class Scope:
         self.is_closed = True
         self._facets.clear()
         self._stop_hooks = None
+        self.variables.close()
 
     def __repr__(self) -> str:
         return f"<Scope {self.biz} #{self.generation}{' closed' if self.is_closed else ''}>"
@@ -123,11 +131,99 @@ def as_base() -> entered:
     return entered(None)
 
 
+# --- the same with the biz's context variables ------------------------------------------------------------------------
+
+
+class crossed:  # noqa: N801 - as above
+    """Run the body as the given biz, or the base, with its variables in the caller's context.
+
+    One may be used for several bodies, which are steps of one thing: each finds what those before have set.
+    """
+
+    __slots__ = ("_crossing", "_has_begun", "_scope", "_token")
+
+    def __init__(self, scope: Scope | None) -> None:
+        self._scope = scope
+        self._crossing: Crossing | None = None
+        self._has_begun = False
+
+    def __enter__(self) -> Scope | None:
+        if not self._has_begun:
+            self._has_begun = True
+            here = _current.get()
+            if here is not self._scope and _differ(here, self._scope):
+                self._crossing = Crossing(_variables(here), _variables(self._scope))
+        if self._crossing is not None:
+            self._crossing.enter()
+        self._token: Token[Scope | None] = _current.set(self._scope)
+        return self._scope
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._token)
+        if self._crossing is not None:
+            self._crossing.leave()
+
+
+def _variables(scope: Scope | None) -> Variables | None:
+    return None if scope is None else scope.variables
+
+
+def _differ(here: Scope | None, there: Scope | None) -> bool:
+    """Whether a variable may have another value over there."""
+    if here is None:
+        return there is not None and bool(there.variables.on_top or has_decimal())
+    return bool(here.variables.on_top or (there is not None and there.variables.on_top))
+
+
+def call_as(scope: Scope, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call ``function`` as the biz in a copy of its own context: for what begins anew, as a thread or a hook does."""
+    return life_context(scope).run(function, *args, **kwargs)
+
+
+def life_context(scope: Scope) -> Context:
+    """A copy of the biz's own context, in which the biz is the one that runs."""
+    context = scope.variables.fork()
+    if scope.is_closed:
+        context.run(_current.set, scope)
+    return context
+
+
+def call_merged(scope: Scope | None, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call ``function`` as the biz, or the base, in a copy of this context with its variables on top."""
+    if scope is not None:
+        context = scope.variables.merged()
+    else:
+        with crossed(None):
+            context = copy_context()
+    return context.run(_begin, scope, functools.partial(function, *args, **kwargs))
+
+
+def call_library(scope: Scope, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call ``function`` as a library that several bizs use; what it sets in context variables is there for all."""
+    return scope.ground.call(_begin, scope, functools.partial(function, *args, **kwargs))
+
+
+def begin_merged(
+    scope: Scope, function: Callable[..., Awaitable[R]], /, *args: Any
+) -> tuple[Context, Coroutine[Any, Any, R]]:
+    """`call_merged` for what is to be awaited: the context, and the coroutine each step of which is to run there."""
+    context = scope.variables.merged()
+    return context, as_coroutine(context.run(_begin, scope, function, *args))
+
+
+def _begin(scope: Scope | None, function: Callable[..., R], /, *args: Any) -> R:
+    _current.set(scope)  # for good: the context ends with this
+    return function(*args)
+
+
 def carry(function: Callable[P, R]) -> Callable[P, R]:
     """Bind ``function`` to the biz that is running now, for a callback that something else will call later.
 
-    Returns ``function`` itself when the base is running, so wrapping costs nothing there. The wrapper may be called
-    from any thread, any number of times.
+    It finds the context variables of whoever calls it, with those that the biz has set when it started on top. Returns
+    ``function`` itself when the base is running, so wrapping costs nothing there. The wrapper may be called from any
+    thread, any number of times.
     """
     scope = _current.get()
     if scope is None:
@@ -135,7 +231,7 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def carried(*args: P.args, **kwargs: P.kwargs) -> R:
-        with entered(scope):
+        with crossed(scope):
             return function(*args, **kwargs)
 
     return carried

@@ -196,6 +196,10 @@ class BaseSettings:
     """The port the application is served on; ``0`` takes any free one."""
     modules: tuple[str, ...] = _setting(_locations, ())
     """Static modules: projects, artefacts or URLs that are installed before the base serves, in this order."""
+    own: tuple[str, ...] = _setting(_list, ())
+    """Libraries of which modules get copies of their own, unless they say otherwise."""
+    shared: tuple[str, ...] = _setting(_list, ())
+    """Libraries that modules share with the base, unless they say otherwise."""
     modules_dir: Path | None = _setting(_path, None, properties={"com.alipay.sofa.ark.static.biz.dir": None})
     """A directory whose artefacts are static modules too."""
     config_dirs: tuple[Path, ...] = _setting(_paths, (Path("config"),))

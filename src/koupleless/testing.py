@@ -29,7 +29,7 @@ from koupleless.container.failure import own_traceback
 from koupleless.container.life import Deadlines, Surroundings
 from koupleless.container.prepare import Preparation
 from koupleless.container.stage import Stage
-from koupleless.context import entered
+from koupleless.context import life_context
 from koupleless.isolation.namespace import Namespace
 from koupleless.ownership.purge import PurgeReport
 from koupleless.router.asgi import Front
@@ -84,9 +84,11 @@ class Loaded:
         A coroutine is awaited on the loop that the modules of the base share. Returns and raises what it does.
         """
         entry = function if ":" in function else f"{self._module}:{function}"
-        with entered(self._scope):
-            result = self._scope.facet(Namespace).resolve(entry)(*args, **kwargs)
-            return self._stage.call(lambda: result, timeout_s=_ANSWER_S) if inspect.iscoroutine(result) else result
+        return life_context(self._scope).run(self._call, entry, *args, **kwargs)
+
+    def _call(self, entry: str, *args: Any, **kwargs: Any) -> Any:
+        result = self._scope.facet(Namespace).resolve(entry)(*args, **kwargs)
+        return self._stage.call(lambda: result, timeout_s=_ANSWER_S) if inspect.iscoroutine(result) else result
 
     def get(self, path: str = "/", **options: Any) -> Reply:
         """`request` with ``GET``."""

@@ -203,7 +203,7 @@ class FakeContainer:
             with self._lock:
                 del self._bizs[biz]
         held = (Held("demo.app", ("functools.lru_cache of shared.cache",), 4096),)
-        return PurgeReport(biz, False, held, {"thread": 1}, ("a hook raised",), 1.5)
+        return PurgeReport(biz, False, held, {"thread": 1}, ("a hook raised",), 1.5, ("lib.LIMIT",), is_compared=True)
 
     def _entry(self, biz: BizId) -> tuple[BizInfo, Artefact]:
         try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.conftest import until
 
 from koupleless.arklet import records
 from koupleless.arklet.records import Conflicts, RunRepeated, Runs, TooManyRuns, describe_error
@@ -29,13 +29,11 @@ def finished(wire: Any) -> Callable[[str], dict[str, Any]]:
     """``finished(id)`` is the final record of a run."""
 
     def wait(request_id: str) -> dict[str, Any]:
-        deadline = time.monotonic() + DEADLINE_S
-        while time.monotonic() < deadline:
+        def ended() -> dict[str, Any] | None:
             record: dict[str, Any] = wire.command("queryBizOps", {"requestId": request_id})["data"]
-            if record["status"] in ("SUCCEEDED", "FAILED"):
-                return record
-            time.sleep(0.005)
-        raise AssertionError(f"{request_id} has not ended")
+            return record if record["status"] in ("SUCCEEDED", "FAILED") else None
+
+        return until(ended, DEADLINE_S, otherwise=f"{request_id} has not ended")
 
     return wait
 

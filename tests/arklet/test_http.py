@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.conftest import free_port
 
 from koupleless.arklet.server import DEFAULT_PORTS, ArkletServer
 from koupleless.errors import BaseStartFailed
@@ -193,8 +194,7 @@ def test_the_default_port_is_the_first_free_one_of_the_range(
     operations: Operations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        free = probe.getsockname()[1]
+    free = free_port()
     ports = [listener.getsockname()[1] for listener in taken] + [free]
     monkeypatch.setattr("koupleless.arklet.server.DEFAULT_PORTS", ports)
     first, second = ArkletServer(operations), ArkletServer(operations)

@@ -33,12 +33,21 @@ def test_flags_win_over_what_the_file_says(arkctl: Arkctl, hello_file: Path) -> 
     assert said["size"] == Path(said["path"]).stat().st_size
 
 
-def test_every_distribution_is_explained_on_demand(arkctl: Arkctl, hello_file: Path) -> None:
-    outcome = arkctl("build", hello_file, "--requirement", "click", "-v")
+def test_how_each_distribution_is_held_is_said_with_the_reason(arkctl: Arkctl, hello_file: Path) -> None:
+    needs = ["--requirement", "click", "--requirement", "python-dotenv"]
+    outcome = arkctl("build", hello_file, *needs)
     assert outcome.status == 0, outcome.err
-    assert "left out  click" in outcome.err
-    said = json.loads(arkctl("build", hello_file, "--requirement", "click", "-o", "json").out)["distributions"]
-    assert [(entry["name"], entry["packed"]) for entry in said] == [("click", False)]
+    heading, *rows = (line.split(None, 2) for line in outcome.err.splitlines())
+    assert heading[:2] == ["LIBRARY", "VERSION"]
+    held = {row[0]: row[2] for row in rows}
+    assert held["click"].startswith("shared ")
+    assert held["python-dotenv"].startswith("own copy ")
+    assert "nobody has said may be shared" in held["python-dotenv"]
+    said = json.loads(arkctl("build", hello_file, *needs, "-o", "json").out)["distributions"]
+    assert [(entry["name"], entry["packed"], entry["held"]) for entry in said] == [
+        ("click", False, "shared"),
+        ("python-dotenv", False, "own copy"),
+    ]
 
 
 def test_an_application_from_the_index_needs_to_be_told_its_entry(arkctl: Arkctl) -> None:

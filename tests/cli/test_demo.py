@@ -78,9 +78,10 @@ def test_a_step_that_fails_ends_it_with_a_status_and_the_reason(scratch: Path) -
 
 
 @pytest.mark.network
+@pytest.mark.timeout(300)
 def test_every_step_shows_what_it_measured(scratch: Path) -> None:
     with demo(scratch, "--copies", "5") as process:
-        out, err = process.communicate(timeout=110)
+        out, err = process.communicate(timeout=280)
     assert process.returncode == 0, out + err
     assert err == ""
     for finding in (

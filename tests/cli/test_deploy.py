@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.conftest import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -251,6 +252,17 @@ def test_the_figure_of_the_install_is_the_bases_own_and_the_rest_is_named(
     assert arkctl("deploy", hello_zip, "--port", arklet.port).out.endswith("; replaced hello:0.9\n")
 
 
+def test_what_it_changed_for_everybody_is_told(arkctl: Arkctl, arklet: FakeArklet, hello_zip: Path) -> None:
+    arklet.server_header = "koupleless"
+    reply: dict[str, Any] = replied()
+    reply["data"]["warnings"] = ["biz hello:1.0.0 changed `lib.LIMIT`", "another one"]
+    arklet.says("installBiz", reply)
+    lines = arkctl("deploy", hello_zip, "--port", arklet.port).out.splitlines()
+    assert lines[1:] == ["warning: biz hello:1.0.0 changed `lib.LIMIT`", "warning: another one"]
+    told = json.loads(arkctl("deploy", hello_zip, "--port", arklet.port, "--output", "json").out)
+    assert told["warnings"] == reply["data"]["warnings"]
+
+
 # --- a base elsewhere ----------------------------------------------------------------------------------------------
 
 
@@ -361,9 +373,7 @@ def test_watch_deploys_again_after_a_save_survives_a_mistake_and_ends_on_ctrl_c(
 
 
 def test_watch_without_a_base_says_that_the_next_save_tries_again(arklet: FakeArklet, hello_file: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        nobody = str(probe.getsockname()[1])
+    nobody = str(free_port())
     command = [sys.executable, "-P", "-m", "koupleless", "deploy", "hello.py", "--watch", "--port", nobody]
     with subprocess.Popen(command, cwd=hello_file.parent, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

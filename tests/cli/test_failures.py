@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.cli.conftest import failed
+from tests.conftest import free_port
 
 from koupleless.cli import suggestions
 from koupleless.cli.suggestions import EndedBroken, UploadFailed, exit_status, suggest
@@ -43,9 +43,6 @@ def refused(text: str, response_code: str = "FAILED") -> Refused:
 def test_five_ways_to_get_no_answer_have_five_different_messages(arkctl: Arkctl, arklet: FakeArklet) -> None:
     outcomes: dict[str, tuple[int, str]] = {}
     release = threading.Event()
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        free_port = closed.getsockname()[1]
     cases = {
         "a status of 500": (500, b"POST http request only supported by arklet"),
         "no JSON": b"<html>hello</html>",
@@ -58,7 +55,7 @@ def test_five_ways_to_get_no_answer_have_five_different_messages(arkctl: Arkctl,
         assert outcome.out == "", name
         outcomes[name] = (outcome.status, outcome.err.splitlines()[0])
     release.set()
-    outcome = arkctl("status", "--port", free_port)
+    outcome = arkctl("status", "--port", free_port())
     outcomes["refused"] = (outcome.status, outcome.err.splitlines()[0])
     assert len({message for _, message in outcomes.values()}) == 5, outcomes
     assert {name: status for name, (status, _) in outcomes.items()} == {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -242,6 +242,22 @@ def test_undeploy_removes_and_says_what_is_left(arkctl: Arkctl, arklet: FakeArkl
     assert arklet.calls == [("uninstallBiz", {"bizName": "hello", "bizVersion": "1"})]
     assert outcome.err == ""
     assert outcome.out == "hello:1 undeployed; left behind: 1 module still alive: hello.app held by a thread\n"
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({}, "no code of it is left"),
+        ({"compared": True}, "nothing left behind"),
+        ({"compared": True, "changed": ["lib.LIMIT"]}, "left behind: still changed for every module: lib.LIMIT"),
+    ],
+)
+def test_undeploy_claims_no_more_than_was_looked_at(
+    arkctl: Arkctl, arklet: FakeArklet, known: dict[str, Any], words: str
+) -> None:
+    purge = {"biz": "hello:1", "clean": True, "summary": "still changed for every module: lib.LIMIT", **known}
+    arklet.says("uninstallBiz", {"code": "SUCCESS", "data": {"code": "SUCCESS", "message": "", "purgeReport": purge}})
+    assert arkctl("undeploy", "hello:1", "--port", arklet.port).out == f"hello:1 undeployed; {words}\n"
 
 
 def test_undeploy_needs_nothing_that_the_original_arklet_does_not_send(arkctl: Arkctl, arklet: FakeArklet) -> None:

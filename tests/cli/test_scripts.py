@@ -68,3 +68,27 @@ def test_an_interpreter_that_cannot_be_used_is_refused_in_words() -> None:
     refused = run_environment("set_up dev", PYTHON="/bin/false")
     assert refused.returncode == 2
     assert "PYTHON=/bin/false is no CPython 3.11, 3.12 or 3.13" in refused.stderr
+
+
+def test_what_is_installed_is_known_by_the_names_and_the_content_of_its_files(tmp_path: Path) -> None:
+    def digest() -> str:
+        done = run_environment('digest_of "$TREE" README.md', PY=sys.executable, TREE=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    seen = [digest()]
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "one.py").write_text("1\n")
+    seen.append(digest())
+    (tmp_path / "part" / "one.py").write_text("2\n")
+    seen.append(digest())
+    (tmp_path / "part" / "one.py").rename(tmp_path / "part" / "two.py")
+    seen.append(digest())
+    assert len(set(seen)) == 4
+    (tmp_path / "part" / "two.pyc").write_text("what running it leaves")
+    assert digest() == seen[-1]
+
+
+@pytest.mark.parametrize("value", ["/somewhere/python", "python3", "python3.99"])
+def test_an_interpreter_that_is_given_otherwise_is_taken_as_it_is(value: str) -> None:
+    assert run_environment(f"interpreter_of {value}").stdout == f"{value}\n"

@@ -85,17 +85,17 @@ def test_of_a_module_whose_globals_died_the_rest_is_named_with_the_holder_of_the
 
 
 def test_looking_again_is_cheap_with_many_zombies(world, keeper):
-    for _ in range(20):
+    for _ in range(4):
         world.install("hello-1.0")
         keep(world, ONE, keeper)
         world.container.uninstall(ONE)
 
-    begin = time.perf_counter()
+    begin = time.thread_time()
     found = world.container.zombies()
-    took = time.perf_counter() - begin
+    took = time.thread_time() - begin
 
     assert len({zombie.since_ms for zombie in found}) >= 2
-    assert took < 0.5  # it takes 0.2 ms; a collection, or a search for holders, would take it each time
+    assert took < 0.02  # it takes 0.2 ms; one collection, or search for holders, takes more
 
 
 def test_a_start_that_fails_may_leave_zombies_too(world, keeper, tmp_path):

@@ -87,7 +87,7 @@ def recorded(tmp_path: Path) -> Iterator[Recorded]:
     files.mkdir()
     _write_artefacts(files, gate)
     downloads = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(files)))
-    thread = threading.Thread(target=downloads.serve_forever)
+    thread = threading.Thread(target=downloads.serve_forever, args=(0.02,))
     thread.start()
     record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
     container = Container(

@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from tests.conftest import free_port
 
 from koupleless.artifact.build import Options, build_project
 from koupleless.artifact.store import Store
@@ -34,13 +34,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from koupleless.ownership.purge import PurgeReport
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Process:
@@ -105,7 +98,20 @@ class BaseProcess(Process):
         return done.stdout
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=30, **options)
+        # Everything is on loopback: to load certificates would take longer than the request.
+        return httpx.get(self.url + path, timeout=30, verify=False, **options)
+
+    def ask(self, command: str, **body: object) -> Any:
+        """The data of the arklet's reply, without the process that `arkctl` takes."""
+        url = f"http://127.0.0.1:{self.arklet_port}/{command}"
+        reply = httpx.post(url, json=body, timeout=120, verify=False).json()
+        assert reply["code"] == "SUCCESS", reply
+        return reply.get("data")
+
+    def clear(self) -> None:
+        """Uninstall everything."""
+        for biz in self.ask("queryAllBiz"):
+            self.ask("uninstallBiz", bizName=biz["bizName"], bizVersion=biz["bizVersion"])
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 import coverage
 import httpx
 import pytest
-from tests.conftest import unmeasured
-from tests.e2e.conftest import free_port
+from tests.conftest import free_port, unmeasured
 
 from koupleless.artifact.build import Options, build_project
 

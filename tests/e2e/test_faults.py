@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from tests.e2e.conftest import BaseProcess, free_port
+from tests.conftest import free_port, until
+from tests.e2e.conftest import BaseProcess
 
 from koupleless.artifact.build import Options, build_file, build_project
 from koupleless.cli.commands import main
@@ -69,12 +70,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("place")
     settings = f'[base]\nstart-timeout = {START_TIMEOUT}\nfetch-timeout = 6\nstore-dir = "{directory}/store"\n'
     (directory / "koupleless.toml").write_text(settings)
+    (directory / "warm.py").write_text("import fastapi\n\napp = fastapi.FastAPI()\n")
     return directory
 
 
 @pytest.fixture(scope="module")
 def base(serve: Callable[..., BaseProcess], place: Path) -> BaseProcess:
-    process = serve(cwd=place)
+    """It has imported what ``hello`` needs, which may take longer than a start may here."""
+    process = serve("warm:app", cwd=place)
     process.arkctl("deploy", str(BIZS / "hello-1.0"))
     return process
 
@@ -110,7 +113,7 @@ def kept(place: Path) -> Iterator[None]:
 
 def post(base: BaseProcess, command: str, body: bytes, **headers: str) -> httpx.Response:
     url = f"http://127.0.0.1:{base.arklet_port}/{command}"
-    return httpx.post(url, content=body, headers=headers, timeout=150, trust_env=False)
+    return httpx.post(url, content=body, headers=headers, timeout=150, trust_env=False, verify=False)
 
 
 def ask(base: BaseProcess, command: str, body: object) -> dict[str, Any]:
@@ -145,13 +148,6 @@ def expect(text: str, *patterns: str) -> None:
 def run(base: BaseProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-P", "-m", "koupleless", *arguments, "--port", str(base.arklet_port)]
     return subprocess.run(command, cwd=base.cwd, capture_output=True, text=True, timeout=150, check=False)
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen in time"
-        time.sleep(0.001)
 
 
 def uninstall(base: BaseProcess, name: str, version: str = "1.0.0") -> None:
@@ -567,7 +563,7 @@ def test_the_base_is_responsive_while_a_start_hangs(
             assert base.get("/hello/").status_code == 200
             took.append(time.monotonic() - begin)
         assert len(took) >= 5
-        assert sorted(took)[len(took) // 2] < 0.25
+        assert sorted(took)[len(took) // 2] < START_TIMEOUT / 4
         said(reply.result())
 
 
@@ -837,7 +833,7 @@ class Web:
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self.thread.start()
 
     def close(self) -> None:

@@ -49,6 +49,7 @@ def base(serve, tmp_path_factory):
     version = importlib.metadata.version("httpbin")
     out = directory / "dist"
     arkctl("build", "--requirement", f"httpbin=={version}", "--entry", "httpbin:app", "--out", str(out), cwd=directory)
+    (directory / "koupleless.toml").write_text("[base]\nstop-timeout = 2\n")  # datasette's thread has no stop
     process = serve(cwd=directory)
     (artefact,) = out.glob("httpbin-*-ark-biz.zip")
     process.arkctl("deploy", str(artefact))

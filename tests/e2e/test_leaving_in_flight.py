@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 import websockets
+from tests.conftest import until
 from tests.e2e.conftest import BaseProcess
 
 from koupleless.artifact.build import Options, build_file
@@ -272,27 +273,18 @@ def deploy(tmp_path):
         path = tmp_path / "holding.py"
         path.write_text(source if "def app(" in source else HEAD + source)
         artefact = build_file(path, Options(out=tmp_path / "out")).path
-        ask(process, "installBiz", bizUrl=str(artefact))
+        process.ask("installBiz", bizUrl=str(artefact))
         if hold is not None:
             hold.start()
-        ends = time.monotonic() + BOUND_S
-        while httpx.get(f"{process.url}/holding/busy", timeout=30).text != "True":
-            assert time.monotonic() < ends
-            time.sleep(0.01)
+        until(lambda: process.get("/holding/busy").text == "True", BOUND_S)
 
     return run
-
-
-def ask(process, command, **body):
-    reply = httpx.post(f"http://127.0.0.1:{process.arklet_port}/{command}", json=body, timeout=BOUND_S * 2).json()
-    assert reply["code"] == "SUCCESS", reply
-    return reply["data"]
 
 
 def uninstall(process):
     """The purge report, which has to come in time."""
     begin = time.monotonic()
-    report = ask(process, "uninstallBiz", bizName="holding", bizVersion="1.0.0")["purgeReport"]
+    report = process.ask("uninstallBiz", bizName="holding", bizVersion="1.0.0")["purgeReport"]
     assert time.monotonic() - begin < BOUND_S
     return report
 
@@ -350,9 +342,7 @@ def test_a_websocket_in_flight(base, deploy):
     with Neighbour(base.url) as neighbour:
         deploy(base, WEBSOCKET, hold=threading.Thread(target=lambda: codes.append(asyncio.run(converse()))))
         report = uninstall(base)
-        ends = time.monotonic() + BOUND_S
-        while not codes and time.monotonic() < ends:
-            time.sleep(0.01)
+        until(lambda: codes, BOUND_S)
 
     assert codes == [1001]
     assert any("1 requests had not ended" in failure for failure in report["failures"])
@@ -397,7 +387,7 @@ def test_what_is_left_is_named_in_health_with_its_holder_and_hinders_nobody(base
     deploy(base, "busy.set()")
     uninstall(base)
 
-    zombies = ask(base, "health")["healthData"]["zombies"]
+    zombies = base.ask("health")["healthData"]["zombies"]
     said = base.arkctl("health")
 
     (left,) = [zombie for zombie in zombies if zombie["name"] == "holding" and "'in C'" in zombie["holders"][0]][-1:]

@@ -134,6 +134,7 @@ def pydantics(inside_all):
 
 
 @pytest.mark.network
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "order",
     [("old", "shared"), ("shared", "old")],
@@ -195,6 +196,7 @@ def answer():
 
 
 @pytest.mark.network
+@pytest.mark.timeout(300)
 def test_numpy_of_its_own_is_installed_used_removed_and_installed_again(inside):
     private = inside.build("private-numpy", "1.0", {"app.py": NUMPY}, needs=["numpy==2.2.6"])
     shared = inside.build("shared-numpy", "1.0", {"app.py": NUMPY}, needs=["numpy"])

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from tests.e2e.conftest import BaseProcess, free_port
+from tests.conftest import free_port
+from tests.e2e.conftest import BaseProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
+
+from koupleless.artifact.build import Options, build_project
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -244,12 +245,17 @@ def process(serve: Callable[..., BaseProcess], sources: Path) -> BaseProcess:
     return serve("shop:app", cwd=sources)
 
 
+@pytest.fixture(scope="module")
+def user(sources: Path) -> Path:
+    """The artefact of the user's module."""
+    return build_project(sources / "user", Options(out=sources)).path
+
+
 @pytest.fixture
-def shop(process: BaseProcess, sources: Path) -> BaseProcess:
+def shop(process: BaseProcess, user: Path) -> BaseProcess:
     """With nothing but the user's module."""
-    for row in json.loads(process.arkctl("status", "--output", "json"))["data"]:
-        process.arkctl("undeploy", f"{row['bizName']}:{row['bizVersion']}")
-    process.arkctl("deploy", str(sources / "user"))
+    process.clear()
+    process.ask("installBiz", bizUrl=str(user))
     return process
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from koupleless.biz import BizId
 from koupleless.context import Scope
+from koupleless.isolation.holding import Speakers
 from koupleless.isolation.interpreter import REAL, apart
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
@@ -53,10 +54,15 @@ def biz(write: Callable[[Mapping[str, str]], Path]) -> Iterator[Callable[..., Na
     numbers = itertools.count(1)
 
     def make(
-        files: Mapping[str, str], *more: Path, identity: str | None = None, policy: Policy | None = None
+        files: Mapping[str, str],
+        *more: Path,
+        identity: str | None = None,
+        policy: Policy | None = None,
+        speakers: Speakers | None = None,
     ) -> Namespace:
         scope = Scope(BizId.parse(identity or f"biz{next(numbers)}:1.0"))
-        made = Namespace(scope, [str(write(files)), *map(str, more)], policy or Policy())
+        paths = [str(write(files)), *map(str, more)]
+        made = Namespace(scope, paths, policy or Policy(), speakers or Speakers())
         alive.append(made)
         return made
 

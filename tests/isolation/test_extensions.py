@@ -26,10 +26,11 @@ from koupleless.errors import ModuleRefused
 from koupleless.isolation import extensions
 from koupleless.isolation.distributions import index_of
 from koupleless.isolation.extensions import is_compiled, shelf
+from koupleless.isolation.finder import UnitFinder
 from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.isolation.interpreter import REAL, initialising, withheld, withholding
 from koupleless.isolation.linker import Linker
-from koupleless.isolation.namespace import Namespace, UnitFinder
+from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 
 SUFFIX = EXTENSION_SUFFIXES[0]

@@ -26,6 +26,7 @@ from koupleless.container.prepare import Preparation
 from koupleless.container.stage import Stage
 from koupleless.container.terms import Rules
 from koupleless.context import Scope, entered
+from koupleless.isolation.holding import Wishes
 from koupleless.ownership.eventloop import adopt_loop
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.libraries import install_recorders, remove_recorders
@@ -186,7 +187,11 @@ class Trial:
             front=Front(),
             preparation=Preparation(Store(directory / "store")),
             around=Surroundings(
-                stage=self.stage, services=Registry(), deadlines=Deadlines(start_s=60.0, drain_s=5.0, stop_s=30.0)
+                stage=self.stage,
+                services=Registry(),
+                deadlines=Deadlines(start_s=60.0, drain_s=5.0, stop_s=30.0),
+                # These tests are about what bizs leave in registries of a base that shares its libraries.
+                wishes=Wishes.of(shared=["blinker", "celery", "django"]),
             ),
             rules=Rules(),
         )

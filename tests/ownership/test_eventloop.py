@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 import uvicorn.server
+from tests.conftest import until
 
 from koupleless.context import current, entered
 from koupleless.ownership.eventloop import adopt_loop
@@ -81,9 +82,22 @@ async def make_task(function: Any) -> Any:
     return asyncio.ensure_future(function())
 
 
+async def cancel_others() -> None:
+    """Cancel every task of the loop but this, and wait until they have ended."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+async def is_idle() -> bool:
+    """Whether nothing but this is left to do on the loop."""
+    return asyncio.all_tasks() == {asyncio.current_task()}
+
+
 def test_a_task_that_ended_costs_nothing_at_the_end(biz: TinyBiz, loop: LoopThread) -> None:
     start(loop, biz, "task = asyncio.ensure_future(asyncio.sleep(0))")
-    loop.run(asyncio.sleep, 0.01)
+    until(lambda: loop.run(is_idle))
     report = biz.leave()
     assert report.clean, report
     assert report.undone == {}
@@ -108,7 +122,7 @@ def test_a_task_that_ignores_its_cancellation_is_reported_with_its_place(biz: Ti
     (failure,) = biz.undo(0.2)
     assert "task 'stubborn' did not end when it was cancelled at /biz/" in str(failure)
     stop.set()
-    loop.run(asyncio.sleep, 0.05)
+    loop.run(cancel_others)
 
 
 @pytest.mark.parametrize(
@@ -222,19 +236,22 @@ def test_the_default_executor_is_the_base_s_whoever_is_first_to_use_it(biz: Tiny
 
 
 def test_tasks_that_a_task_makes_belong_to_the_same_biz(biz: TinyBiz, loop: LoopThread) -> None:
+    runs = threading.Event()
     start(
         loop,
         biz,
         """
         async def inner():
+            runs.set()
             await asyncio.sleep(3600)
         async def outer():
             global child
             child = asyncio.ensure_future(inner())
         task = asyncio.ensure_future(outer())
         """,
+        runs=runs,
     )
-    loop.run(asyncio.sleep, 0.01)
+    assert runs.wait(30)
     report = biz.leave()
     assert report.clean, report
     assert report.undone["asyncio task"] == 1

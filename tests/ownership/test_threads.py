@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.conftest import until
 
 from koupleless.context import current, entered
 
@@ -152,6 +153,7 @@ def test_a_thread_that_cannot_start_leaves_no_entry(biz: TinyBiz, monkeypatch: p
 def test_a_thread_of_the_low_level_module_is_carried_and_awaited(biz: TinyBiz) -> None:
     seen: queue.Queue[Any] = queue.Queue()
     release = threading.Event()
+    before = _thread._count()
     biz.run(
         "_thread.start_new_thread(lambda x: (seen.put((current(), x)), release.wait(10)), (5,))",
         _thread=_thread,
@@ -163,13 +165,7 @@ def test_a_thread_of_the_low_level_module_is_carried_and_awaited(biz: TinyBiz) -
     assert [str(failure).split(" at ")[0] for failure in biz.undo(0.05)] == ["thread <lambda>: still runs"]
     release.set()
     biz.failures = ()
-    assert_collected(biz)
-
-
-def assert_collected(biz: TinyBiz) -> Any:
-    deadline = time.monotonic() + 5
-    while threading.active_count() > 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: _thread._count() == before)
     report = biz.leave()
     assert report.held == (), report
 

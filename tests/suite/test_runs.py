@@ -30,11 +30,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(cache: Path) -> Run:
-    """``run(tree, "--compare", "--", "-q")`` is that command, done; what suites need is installed once for all."""
+    """``run(tree, "--compare", "--", "-q")`` is that command, done; what suites need is installed once for all.
+
+    That is found again by the name of the tree too, so all trees here have the same.
+    """
 
     def arkctl(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-P", "-m", "koupleless", "test", str(tree), "--requirement", "pytest-cov"]
-        environment = {**unmeasured(), "XDG_CACHE_HOME": str(cache)}
+        command = [sys.executable, "-P", "-m", "koupleless", "test", str(tree)]
+        if "--program" not in arguments:  # all that use pytest need the same, so that it is there for all but one
+            command += ["--requirement", "pytest-cov"]
+        environment = {**unmeasured(), "XDG_CACHE_HOME": str(cache), "PIP_NO_COMPILE": "1"}
         return subprocess.run(
             [*command, *arguments], env=environment, capture_output=True, text=True, timeout=540, check=False
         )
@@ -44,10 +49,14 @@ def run(cache: Path) -> Run:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(TOUR, tmp_path / "tour"))
+    """An empty one."""
+    path = tmp_path / "tree"
+    path.mkdir()
+    return path
 
 
 def test_a_suite_runs_inside_as_alone_and_its_coverage_is_measured(run: Run, tree: Path) -> None:
+    shutil.copytree(TOUR, tree, dirs_exist_ok=True)
     inside = run(tree, "--", "-q", "--cov=tour", "--cov-report=term")
     assert inside.returncode == 0, inside.stdout + inside.stderr
     assert "14 passed" in inside.stdout
@@ -58,18 +67,18 @@ def test_a_suite_runs_inside_as_alone_and_its_coverage_is_measured(run: Run, tre
     assert compared.stdout.endswith("alone: 14 passed\ninside: 14 passed\n0 of 14 tests differ\n")
 
 
-def test_the_tests_that_differ_are_named_and_the_status_says_so(run: Run, tmp_path: Path) -> None:
+def test_the_tests_that_differ_are_named_and_the_status_says_so(run: Run, tree: Path) -> None:
     test = (
         "import koupleless\ndef test_who():\n    assert koupleless.current_biz() is None\ndef test_any():\n    pass\n"
     )
-    (tmp_path / "test_who.py").write_text(test)
-    compared = run(tmp_path, "--compare", "--", "-q")
+    (tree / "test_who.py").write_text(test)
+    compared = run(tree, "--compare", "--", "-q")
     assert compared.returncode == 1
     assert "test_who::test_who: passed alone, failed inside: AssertionError" in compared.stdout
     assert compared.stdout.endswith("1 of 2 tests differ\n")
 
 
-def test_an_executor_that_nobody_shuts_down_does_not_keep_the_run_from_ending(run: Run, tmp_path: Path) -> None:
+def test_an_executor_that_nobody_shuts_down_does_not_keep_the_run_from_ending(run: Run, tree: Path) -> None:
     test = (
         "from concurrent.futures import ThreadPoolExecutor\n"
         "import time\n"
@@ -78,27 +87,27 @@ def test_an_executor_that_nobody_shuts_down_does_not_keep_the_run_from_ending(ru
         "    assert pool.submit(int, '1').result() == 1\n"
         "    pool.submit(lambda: time.sleep(0.2) or print('done late', flush=True))\n"
     )
-    (tmp_path / "test_pool.py").write_text(test)
-    inside = run(tmp_path, "--", "-q", "-s")
+    (tree / "test_pool.py").write_text(test)
+    inside = run(tree, "--", "-q", "-s")
     assert inside.returncode == 0
     assert "done late" in inside.stdout
 
 
-def test_output_and_status_are_those_of_pytest(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "test_bad.py").write_text("def test_bad():\n    assert 1 == 2\n")
-    inside = run(tmp_path, "--", "-q")
+def test_output_and_status_are_those_of_pytest(run: Run, tree: Path) -> None:
+    (tree / "test_bad.py").write_text("def test_bad():\n    assert 1 == 2\n")
+    inside = run(tree, "--", "-q")
     assert inside.returncode == 1
     assert "E       assert 1 == 2" in inside.stdout
-    assert run(tmp_path, "--", "-q", "nothing.py").returncode == 4
+    assert run(tree, "--", "-q", "nothing.py").returncode == 4
 
 
-def test_another_program_runs_as_the_main_module(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "beside.py").write_text("name = 'beside'\n")
+def test_another_program_runs_as_the_main_module(run: Run, tree: Path) -> None:
+    (tree / "beside.py").write_text("name = 'beside'\n")
     script = (
         "import sys, beside, atexit\natexit.register(print, 'end')\nprint(__name__, beside.name, sys.argv)\nsys.exit(7)"
     )
-    (tmp_path / "program.py").write_text(script)
-    inside = run(tmp_path, "--program", "program.py", "--", "a", "-b")
+    (tree / "program.py").write_text(script)
+    inside = run(tree, "--program", "program.py", "--", "a", "-b")
     assert inside.returncode == 7
     assert inside.stdout == "__main__ beside ['program.py', 'a', '-b']\nend\n"
 
@@ -122,8 +131,8 @@ def test_a_report_tells_tests_of_one_name_apart(tmp_path: Path) -> None:
     ]
 
 
-def test_what_unittest_prints_is_read(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "test_cases.py").write_text(
+def test_what_unittest_prints_is_read(run: Run, tree: Path) -> None:
+    (tree / "test_cases.py").write_text(
         "import unittest, koupleless\n"
         "class Cases(unittest.TestCase):\n"
         "    def test_same(self):\n        'In words.'\n"
@@ -131,8 +140,8 @@ def test_what_unittest_prints_is_read(run: Run, tmp_path: Path) -> None:
         "    @unittest.skip('later')\n    def test_skipped(self): pass\n"
         "    @unittest.expectedFailure\n    def test_expected(self): self.fail()\n"
     )
-    (tmp_path / "program.py").write_text("import unittest\nunittest.main('test_cases', verbosity=2)\n")
-    compared = run(tmp_path, "--program", "program.py", "--compare")
+    (tree / "program.py").write_text("import unittest\nunittest.main('test_cases', verbosity=2)\n")
+    compared = run(tree, "--program", "program.py", "--compare")
     assert compared.returncode == 1
     assert compared.stdout.endswith(
         "test_cases.Cases.test_other::test_other: passed alone, failed inside\n"

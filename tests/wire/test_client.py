@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.conftest import free_port
 
 from koupleless.biz import BizId, BizState
 from koupleless.client import ArkletClient, NoArklet, Refused
@@ -238,9 +239,7 @@ def test_data_of_a_wrong_type_is_no_arklets(answering: Callable[..., Answering])
 
 
 def test_nobody_at_the_address() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-
+    port = free_port()
     with pytest.raises(BaseUnreachable, match="Connection refused") as caught:
         ArkletClient("127.0.0.1", port).query()
     assert caught.value.address == f"http://127.0.0.1:{port}"

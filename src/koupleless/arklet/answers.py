@@ -131,6 +131,7 @@ def install_data(installed: Installed) -> InstallData:
         elapsed_space=installed.grown_bytes,
         biz_infos=[BizDetails.of(installed.info)],
         replaced=[purge_report(report) for report in installed.replaced] or None,
+        warnings=list(installed.warnings) or None,
     )
 
 
@@ -144,4 +145,6 @@ def purge_report(report: purge.PurgeReport) -> PurgeReport:
         undone=dict(report.undone),
         failures=list(report.failures),
         elapsed_ms=round(report.elapsed_ms, 3),
+        changed=list(report.changed),
+        compared=report.is_compared,
     )

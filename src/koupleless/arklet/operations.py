@@ -137,9 +137,11 @@ class Operations:
         """Every command with its description."""
         return self._success([HelpItem(command.description, command.id) for command in COMMANDS])
 
-    def query_all(self, body: Body) -> Envelope:  # noqa: ARG002 - the input is ignored
-        """Every biz but the base, by priority."""
-        return self._success([BizInfo.of(biz) for biz in self._container.bizs() if not biz.is_base])
+    def query_all(self, body: Body) -> Envelope:
+        """Every biz but the base, by priority; with ``libraries``, which the original does not know, also those."""
+        has_libraries = body is not None and body.get("libraries") is True
+        bizs = [biz for biz in self._container.bizs() if not biz.is_base]
+        return self._success([BizInfo.of(biz, has_libraries=has_libraries) for biz in bizs])
 
     def health(self, body: Body) -> Envelope:
         """The health of what was asked for."""

@@ -243,7 +243,7 @@ def _assemble(
     if calls:
         raise BuildFailed(str(project.id), "; ".join(calls))
     with tempfile.TemporaryDirectory(prefix="koupleless-build-") as directory:
-        always = frozenset({application}) if application else frozenset[str]()
+        always = frozenset(project.bring) | ({application} if application else frozenset[str]())
         report = gather(
             str(project.id), requirements, Path(directory), facts=options.facts, always=always, python=options.python
         )
@@ -264,6 +264,8 @@ def _assemble(
         priority=project.priority,
         declared_libraries=_declared(project, report),
         deny_imports=project.deny_imports,
+        own=project.own,
+        shared=project.shared,
         isolation=project.isolation,
         python_tag=_python_tag(files),
         requirements=requirements,

@@ -53,6 +53,10 @@ class Manifest:
     """Normalised distribution names it may take from the base; not empty means declared mode."""
     deny_imports: tuple[str, ...] = ()
     """``a.b`` means that package alone, ``a.b.*`` the package and everything below."""
+    own: tuple[str, ...] = ()
+    """Normalised names of distributions of the base that it wants own copies of."""
+    shared: tuple[str, ...] = ()
+    """Normalised names of distributions that it wants to share with the base."""
     isolation: Isolation = Isolation.NAMESPACE
     python_tag: str = "py3"
     """``py3`` runs everywhere; ``cp311`` only there, because of compiled extensions inside."""
@@ -171,6 +175,8 @@ class Face:
     web_context_path: str
     deny_imports: tuple[str, ...]
     declared_libraries: tuple[str, ...]
+    own: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
 
 
 def check_face(
@@ -182,6 +188,8 @@ def check_face(
     web_context_path: str | None,
     deny_imports: Sequence[str] = (),
     declared_libraries: Sequence[str] = (),
+    own: Sequence[str] = (),
+    shared: Sequence[str] = (),
 ) -> Face:
     """Check the common keys; what is wrong is added to ``issues``, and the result is then of no use."""
     before = len(issues)
@@ -209,12 +217,20 @@ def check_face(
         for pattern in deny_imports
         if not _is_dotted(pattern.removesuffix(".*"))
     )
+    listed = {"declared-libraries": declared_libraries, "own": own, "shared": shared}
+    names = {key: check_libraries(key, texts, issues) for key, texts in listed.items()}
+    issues.extend(
+        f"own and shared both name {name}; leave one of them out"
+        for name in sorted({*names["own"]} & {*names["shared"]})
+    )
     return Face(
         id=identity,
         entry=entry or "",
         web_context_path=path or "/",
         deny_imports=tuple(deny_imports),
-        declared_libraries=tuple(sorted(_each(declared_libraries, _library, issues))),
+        declared_libraries=names["declared-libraries"],
+        own=names["own"],
+        shared=names["shared"],
     )
 
 
@@ -267,11 +283,16 @@ def _each(texts: Iterable[str], convert: Callable[[str], str], issues: list[str]
     return converted
 
 
-def _library(text: str) -> str:
-    try:
-        return canonicalize_name(text, validate=True)
-    except InvalidName:
-        raise ValueError(f"declared-libraries: {text!r} is no distribution name") from None
+def check_libraries(key: str, texts: Iterable[str], issues: list[str]) -> tuple[str, ...]:
+    """The names of distributions that stand under ``key``, normalised and sorted; those that are none become issues."""
+
+    def normalised(text: str) -> str:
+        try:
+            return canonicalize_name(text, validate=True)
+        except InvalidName:
+            raise ValueError(f"{key}: {text!r} is no distribution name") from None
+
+    return tuple(sorted(_each(texts, normalised, issues)))
 
 
 def check_requirements(texts: Iterable[str], issues: list[str]) -> tuple[str, ...]:
@@ -307,6 +328,8 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
         web_context_path=table.text("web-context-path"),
         deny_imports=table.texts("deny-imports"),
         declared_libraries=table.texts("declared-libraries"),
+        own=table.texts("own"),
+        shared=table.texts("shared"),
     )
     priority = table.number("priority", DEFAULT_PRIORITY)
     isolation = check_isolation(table.text("isolation"), issues)
@@ -333,6 +356,8 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
         priority=priority,
         declared_libraries=face.declared_libraries,
         deny_imports=face.deny_imports,
+        own=face.own,
+        shared=face.shared,
         isolation=isolation,
         python_tag=python_tag,
         requirements=requirements,
@@ -441,6 +466,8 @@ def render_biz_toml(manifest: Manifest) -> str:
         "python": manifest.python_tag,
         "declared-libraries": manifest.declared_libraries,
         "deny-imports": manifest.deny_imports,
+        "own": manifest.own,
+        "shared": manifest.shared,
         "requirements": manifest.requirements,
         "provided": manifest.provided,
         "packed": manifest.packed,

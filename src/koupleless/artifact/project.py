@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from koupleless.artifact.manifest import Table, check_face, check_isolation, check_requirements, path_issue
+from koupleless.artifact.manifest import (
+    Table,
+    check_face,
+    check_isolation,
+    check_libraries,
+    check_requirements,
+    path_issue,
+)
 from koupleless.biz import DEFAULT_PRIORITY, BizId, Isolation
 from koupleless.errors import ArtifactError, BuildFailed, ManifestInvalid
 
@@ -76,6 +83,10 @@ class Project:
     is_declared_mode: bool = False
     """Whether the libraries it may take from a base are those it asks for, and no others."""
     deny_imports: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    bring: tuple[str, ...] = ()
+    """Normalised names of distributions that travel in the artefact whatever the base provides."""
     isolation: Isolation = Isolation.NAMESPACE
     requirements: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
@@ -143,7 +154,10 @@ def parse_project(
         web_context_path=overrides.web_context_path or own["web-context-path"],
         deny_imports=module.texts("deny-imports"),
         declared_libraries=module.texts("declared-libraries"),
+        own=module.texts("own"),
+        shared=module.texts("shared"),
     )
+    bring = check_libraries("bring", module.texts("bring"), issues)
     only_here = module.texts("requirements")
     requirements = check_requirements(only_here if "requirements" in module else project.texts("dependencies"), issues)
     priority = module.number("priority", DEFAULT_PRIORITY)
@@ -163,6 +177,9 @@ def parse_project(
         declared_libraries=face.declared_libraries,
         is_declared_mode=is_declared_mode,
         deny_imports=face.deny_imports,
+        own=face.own,
+        shared=face.shared,
+        bring=bring,
         isolation=isolation,
         requirements=requirements,
         include=include,

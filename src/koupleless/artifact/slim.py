@@ -216,10 +216,12 @@ def gather(
     """Put the distributions that have to travel below ``into``, and say of every one why.
 
     ``facts`` says what the base provides; ``None`` packs everything. ``always`` are normalised names that travel in any
-    case. pip runs only if something has to be packed. Raises ``BuildFailed`` with what pip said.
+    case, also if nobody requires them. pip runs only if something has to be packed. Raises ``BuildFailed`` with the
+    words of pip.
     """
     base = facts if facts is not None else BaseFacts({})
     roots = list(active(requirements))
+    roots += [Requirement(name) for name in sorted(always - {canonicalize_name(root.name) for root in roots})]
     reasons = {requirement: lack(requirement, base) for requirement in roots}
     missing = [
         requirement
@@ -270,7 +272,7 @@ def _decide(
             continue
         seen.add(name)
         need = needs[name]
-        why = "it is what was asked for" if name in always else lack(need.wanted, base)
+        why = "it is asked for" if name in always else lack(need.wanted, base)
         if why is None:
             choice.provided[name] = need.wanted
             for inner, inner_need in _needs([need.wanted], base.requires_of).items():

@@ -193,10 +193,10 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _versions(session: Session, text: str) -> list[BizInfo]:
+def _versions(session: Session, text: str, *, has_libraries: bool = False) -> list[BizInfo]:
     """The installed bizs that ``name`` or ``name:version`` means. Raises ``NotThere``."""
     name, _, version = text.partition(":")
-    installed = session.client.query()
+    installed = session.client.query(has_libraries=has_libraries)
     found = [biz for biz in installed if biz.biz_name == name and version in ("", biz.biz_version)]
     if not found:
         raise _not_there(text, installed)
@@ -300,30 +300,36 @@ def _build_options(command: F) -> F:
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to.  [default: dist beside PATH]")
 @click.option("--standalone", is_flag=True, help="Pack every dependency, whatever a base provides.")
 @click.option("-o", "--output", type=click.Choice(["table", "wide", "json"]), help="How to print.  [default: table]")
-@click.option("-v", "--verbose", is_flag=True, help="Say of every distribution why it is in or out.")
 @_build_options
-def build(path: str | None, *, out: Path | None, output: str | None, verbose: bool, **flags: Any) -> None:
+def build(path: str | None, *, out: Path | None, output: str | None, **flags: Any) -> None:
     """Make an artefact of a project or .py file.
 
-    By default of what is here; with --requirement and --entry alone, of any application in the package index. Prints
-    where the artefact is.
+    By default of what is here; with --requirement and --entry alone, of any application in the package index. Says of
+    every library how the module holds it and why, and prints where the artefact is.
     """
     from koupleless.cli.deploy import Options, Target, built
-    from koupleless.cli.render import json_text, mebibytes
+    from koupleless.cli.held import libraries_of
+    from koupleless.cli.render import json_text, libraries_table, mebibytes
     from koupleless.settings import load_client
 
     output = load_client({"output": output}).output
     options = Options(**flags)
     target = Target.of(path or ".", sub=options.sub) if path or not options.requirements else None
     result = built(target, options, out=out)
-    if verbose:
-        for each in result.report.decisions:
-            _say(f"{'packed' if each.is_packed else 'left out':<8}  {each.name} {each.version}: {each.reason}")
+    libraries = libraries_of(result)
+    if libraries and output != "json":
+        _say(libraries_table(libraries))
     _say(f"built {result.manifest.id}, {mebibytes(result.size)}, {len(result.report.packed)} distributions packed")
     if output == "json":
         distributions = [
-            {"name": each.name, "version": each.version, "packed": each.is_packed, "reason": each.reason}
-            for each in result.report.decisions
+            {
+                "name": each.name,
+                "version": each.version,
+                "packed": each.is_packed,
+                "reason": each.reason,
+                "held": how.held,
+            }
+            for each, how in zip(result.report.decisions, libraries, strict=True)
         ]
         identity = {"bizName": result.manifest.id.name, "bizVersion": result.manifest.id.version}
         where = {"path": str(result.path), "size": result.size}
@@ -429,7 +435,7 @@ def undeploy(session: Session, identity: str | None, *, all_versions: bool, igno
 def _remove(session: Session, biz: BizId) -> None:
     data = session.client.uninstall(biz)
     purge = data.purge_report
-    left = f"; left behind: {purge.summary}" if purge and not purge.clean else "; nothing left behind" if purge else ""
+    left = f"; {purge.left}" if purge else ""
     session.show({"bizName": biz.name, "bizVersion": biz.version, "purgeReport": purge}, f"{biz} undeployed{left}")
 
 
@@ -520,7 +526,7 @@ def show(session: Session, identity: str) -> None:
 
     zombies = _zombies(session, identity)
     try:
-        found = _versions(session, identity)
+        found = _versions(session, identity, has_libraries=True)
     except BizNotFound:
         if not zombies:
             raise

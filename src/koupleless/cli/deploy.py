@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.biz import BizId, BizState
-from koupleless.cli.render import as_curl
+from koupleless.cli.render import as_curl, libraries_table
 from koupleless.cli.scratch import OneFileServer, scratch
 from koupleless.cli.suggestions import EndedBroken, NotInstalled, UploadFailed, report
 from koupleless.client import ArkletClient, Refused
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from koupleless.artifact.build import Built
     from koupleless.client import ArkletClient
     from koupleless.settings import ClientSettings
-    from koupleless.wire.replies import BizInfo, PurgeReport
+    from koupleless.wire.replies import BizInfo, Library, PurgeReport
 
 OUR_SERVER: Final = "koupleless"
 """What the ``Server`` header of our arklet begins with."""
@@ -235,6 +235,10 @@ class Done:
     """What the client removed."""
     replaced: tuple[PurgeReport, ...] = ()
     """What left because this came, as a base of ours says it."""
+    libraries: tuple[Library, ...] = ()
+    """How it holds each library that it had imported when it had started, as a base of ours says it."""
+    warnings: tuple[str, ...] = ()
+    """What it changed of shared modules for everybody, as a base of ours says it."""
     build_ms: float
     start_ms: int | None
     """What the base says the install took; ``None`` if it does not."""
@@ -242,7 +246,7 @@ class Done:
     """From the first call to the last reply: with that install, and until what it replaces has left."""
 
     def as_text(self) -> str:
-        """One line for people."""
+        """One line for people, one for each warning, and how each library is held."""
         state = self.state.value if self.state else "installed"
         place = f" at {self.context_path}" if self.context_path else ""
         times = [f"build {self.build_ms:.0f} ms"] if self.build_ms else []
@@ -250,8 +254,10 @@ class Done:
         times += [f"in all {self.build_ms + self.install_ms:.0f} ms"]
         removed = f"; removed {', '.join(self.removed)}" if self.removed else ""
         replaced = f"; replaced {', '.join(report.biz for report in self.replaced)}" if self.replaced else ""
-        left = "".join(f"; left behind: {report.summary}" for report in self.replaced if not report.clean)
-        return f"{self.identity} {state}{place} ({', '.join(times)}){removed}{replaced}{left}"
+        left = "".join(f"; {report.left}" for report in self.replaced if not report.clean or report.changed)
+        line = f"{self.identity} {state}{place} ({', '.join(times)}){removed}{replaced}{left}"
+        warnings = (f"warning: {words}" for words in self.warnings)
+        return "\n".join([line, *warnings, *([libraries_table(self.libraries)] if self.libraries else [])])
 
     def as_json(self) -> dict[str, object]:
         """The same for programs."""
@@ -262,6 +268,9 @@ class Done:
             "bizState": self.state,
             "webContextPath": self.context_path,
             "removed": list(self.removed),
+            "replaced": list(self.replaced),
+            "libraries": list(self.libraries),
+            "warnings": list(self.warnings),
             "buildMs": round(self.build_ms, 1),
             "installMs": round(self.install_ms, 1),
         }
@@ -456,6 +465,8 @@ class Deployment:
             context_path=info.web_context_path if info else "",
             removed=tuple(removed),
             replaced=tuple(data.replaced or ()),
+            libraries=tuple(info.libraries or ()) if info else (),
+            warnings=tuple(data.warnings or ()),
             build_ms=artefact.build_ms,
             start_ms=int(cost[1]) if (cost := _COST.search(data.message)) else None,
             install_ms=install_ms,

@@ -12,7 +12,7 @@ from koupleless.wire.envelope import Code, Envelope, encode, without_nulls
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from koupleless.wire.replies import BizHealth, BizInfo, HealthData, StateRecord, Zombie
+    from koupleless.wire.replies import BizHealth, BizInfo, HealthData, Library, StateRecord, Zombie
 
 _GAP: Final = "   "
 _MIB: Final = 1024 * 1024
@@ -71,7 +71,15 @@ def biz_details(biz: BizInfo, *, is_coloured: bool = False) -> str:
     for record in biz.biz_state_records:
         lines.append(f"    {_timestamp(record)}  {record.state.value:<11}  {record.reason.value}")
         lines += [f"      {line}" for line in record.message.splitlines()]
+    if biz.libraries:
+        lines += ["  libraries", *(f"    {line}" for line in libraries_table(biz.libraries).splitlines())]
     return "\n".join(lines)
+
+
+def libraries_table(libraries: Sequence[Library]) -> str:
+    """One line for each library: how a module holds it, and why."""
+    rows = [[one.name, one.version, one.held, one.reason] for one in libraries]
+    return table(["LIBRARY", "VERSION", "HELD AS", "WHY"], rows)
 
 
 def health_text(health: HealthData, *, is_wide: bool = False) -> str:

@@ -29,7 +29,8 @@ def run(app: str | None, settings: BaseSettings) -> int:
     _log_to_stderr()
     with _static_modules(settings.modules) as modules:
         try:
-            return serve(load_app(app) if app else None, replace(settings, modules=modules))
+            application = (app or "").partition(":")[0]
+            return serve(load_app(app) if app else None, replace(settings, modules=modules), application=application)
         except KeyboardInterrupt:
             return 0  # the server has stopped in order and passes on the signal that asked it to
 

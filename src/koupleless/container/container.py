@@ -80,7 +80,8 @@ class _Entry:
         self.records.append(StateRecord(time.time_ns() // 1_000_000, to, reason, message))
 
     def info(self) -> BizInfo:
-        return self.prepared.describe(self.state, tuple(self.records))
+        libraries = () if self.life is None else self.life.libraries
+        return self.prepared.describe(self.state, tuple(self.records), libraries)
 
 
 class Container:
@@ -179,11 +180,12 @@ class Container:
             self.events.append(EventKind.INSTALLING, entry.info())
             others = self._start(entry, args=args, envs=envs or {}, take_over=strategy is Strategy.REPLACE)
             info = entry.info()
+            warnings = () if entry.life is None else entry.life.warnings
             elapsed_ms = round((time.perf_counter() - begin) * 1_000)
             grown = resident_bytes() - before
             self.events.append(EventKind.STARTED, info)
             retired = self._retire(entry, others) if strategy is Strategy.REPLACE else []
-        return Installed(info, elapsed_ms, started_at, grown, (*cleared, *retired))
+        return Installed(info, elapsed_ms, started_at, grown, (*cleared, *retired), warnings)
 
     def _register(self, prepared: Prepared, *, beside: bool) -> _Entry:
         """Reserve the identity and the path; nothing else has been changed yet."""
@@ -348,7 +350,7 @@ class Container:
             info = entry.info()
         self.events.append(EventKind.STOPPING, info)
         report = (
-            PurgeReport(entry.id, clean=True, held=(), undone={}, failures=(), elapsed_ms=0.0)
+            PurgeReport(entry.id, clean=True, held=(), undone={}, failures=(), elapsed_ms=0.0, is_compared=True)
             if life is None
             else self._leave(life)
         )

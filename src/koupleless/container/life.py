@@ -16,16 +16,21 @@ from typing import TYPE_CHECKING, Final
 from koupleless.container.entry import load_entry, refuse_application
 from koupleless.container.failure import in_words, own_traceback
 from koupleless.container.stage import DeadlineMissed
-from koupleless.context import Scope, entered
+from koupleless.context import Scope, entered, life_context
 from koupleless.errors import ContainerClosed, StartFailed, StartTimeout
+from koupleless.isolation.holding import NOTHING, Speakers, Wishes
+from koupleless.isolation.interpreter import all_of_base
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
+from koupleless.ownership.changes import NOTHING_CHANGED, Watch, changes
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
 from koupleless.ownership.releasers import call_releasers
 from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules
 from koupleless.router.lifespan import Lifespan
+from koupleless.service.crossing import PrivateLibraries
+from koupleless.variables import Ground, await_in
 from koupleless.view.config import Configuration
 from koupleless.view.environ import Environment
 from koupleless.view.logs import LogSpace
@@ -34,8 +39,10 @@ from koupleless.view.warning import Warnings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextvars import Context
     from pathlib import Path
 
+    from koupleless.biz import Library
     from koupleless.container.prepare import Prepared
     from koupleless.container.stage import Stage
     from koupleless.router.face import Face
@@ -71,10 +78,15 @@ class Surroundings:
     stage: Stage
     services: Registry
     deadlines: Deadlines = field(default_factory=Deadlines)
+    ground: Ground = field(default_factory=Ground)
     profile: str = ""
     config_dirs: tuple[Path, ...] = ()
     log_dir: Path | None = None
     shared_config: Mapping[str, object] = field(default_factory=dict)
+    wishes: Wishes = NOTHING
+    """How bizs are to hold libraries of the base, where they do not say it themselves."""
+    application: frozenset[str] = frozenset()
+    """The distributions that the application of the base is made of."""
 
 
 class Life:
@@ -86,16 +98,21 @@ class Life:
 
     def __init__(self, prepared: Prepared, around: Surroundings) -> None:
         self.biz = prepared.id
-        self.scope = Scope(prepared.id)
+        self.scope = Scope(prepared.id, around.ground)
         self.gate: Gate | None = None
         self.forwards: tuple[Rule, ...] = ()
         """The forward rules it is configured with."""
+        self.libraries: tuple[Library, ...] = ()
+        """Those that it had imported when it had started, and how it holds them."""
+        self.warnings: tuple[str, ...] = ()
+        """What it has changed for everybody by the end of its start, in words."""
         self.remains: Survey | None = None
         """After `leave`: what to ask, weakly, whether anything of it still lives; ``None`` if nothing did."""
         self._prepared = prepared
         self._around = around
         self._namespace: Namespace | None = None
         self._lifespan: Lifespan | None = None
+        self._left = NOTHING_CHANGED
         self._failures: list[str] = []
 
     # --- in ------------------------------------------------------------------------------------------------------
@@ -108,16 +125,15 @@ class Life:
         deadline = time.monotonic() + self._around.deadlines.start_s
         entry = envs.get(ENTRY_OVERRIDE) or self._prepared.manifest.entry
         failure: StartFailed | None = None
-        face: Face | None = None
         try:
             self._set_up(args, envs)
-            face = self._around.stage.run(
-                lambda: self._import(entry), name=f"import {self.biz}", timeout_s=_left(deadline), may_interrupt=True
-            )
-            self._start_application(face, entry, deadline)
+            # What was imported gets no name here: this frame is one of those that the failure keeps.
+            self._start_application(self._imported(entry, deadline), entry, deadline)
+            assert self._namespace is not None
+            self.warnings = self.scope.facet(Watch).check()
+            self.libraries = self._namespace.libraries()
         except BaseException as error:  # noqa: BLE001 - whatever a biz raises, SystemExit too, is a failed start
             failure = self._explain(error)
-        face = None  # the traceback of what is raised next holds this frame
         if failure is not None:
             raise failure  # out here, so that it does not carry the biz's exception, frames and all, as its context
 
@@ -145,23 +161,43 @@ class Life:
             deny=manifest.deny_imports,
             requirements=manifest.requirements,
         )
-        self._namespace = Namespace(scope, [str(path) for path in self._prepared.unpacked.class_path], policy)
+        speakers = Speakers(
+            module=Wishes.of(manifest.own, manifest.shared), base=around.wishes, application=around.application
+        )
+        paths = [str(path) for path in self._prepared.unpacked.class_path]
+        self._namespace = Namespace(scope, paths, policy, speakers)
+        scope.attach(PrivateLibraries(self._namespace.library_of))
+        stores = self._namespace.stores
+        watch = changes.watch(scope, all_of_base, builtins=self._namespace.builtins, storing=stores)
+        stores.when_first(watch.begin)
+
+    def _imported(self, entry: str, deadline: float) -> Face:
+        return self._around.stage.run(
+            lambda: self._import(entry), name=f"import {self.biz}", timeout_s=_left(deadline), may_interrupt=True
+        )
 
     def _import(self, entry: str) -> Face:
         assert self._namespace is not None
-        with entered(self.scope):
-            return load_entry(self._namespace, entry, biz=self.biz)
+        return self.scope.variables.context.run(load_entry, self._namespace, entry, biz=self.biz)
 
     def _start_application(self, face: Face, entry: str, deadline: float) -> None:
         if face.start is not None:
             refuse_application(
-                self._call(face.start, name="start", timeout_s=_left(deadline), may_interrupt=True),
+                self._call(
+                    face.start,
+                    self.scope.variables.context,
+                    name="start",
+                    timeout_s=_left(deadline),
+                    may_interrupt=True,
+                ),
                 entry=entry,
                 biz=self.biz,
             )
+        self.scope.variables.settle()
         if face.asgi is not None:
             lifespan = Lifespan(face.asgi, scope=self.scope)
-            self.gate = Gate(self.scope, face.asgi, state=lifespan.state)
+            watch = self.scope.facet(Watch)
+            self.gate = Gate(self.scope, face.asgi, state=lifespan.state, after_first=watch.check_soon)
             self._lifespan = lifespan
             timeout_s = _left(deadline)
             self._around.stage.call(
@@ -191,11 +227,12 @@ class Life:
             self._stop_application,
             self._close_entrance,
             self._undo_registrations,
+            self._take_changes_back,
         ):
             self._attempt(step.__name__.strip("_").replace("_", " "), step)
         try:
             survey = self._let_go()
-            report = purge(survey, failures=tuple(self._failures))
+            report = purge(survey, failures=tuple(self._failures), left=self._left)
         except BaseException as error:  # noqa: BLE001 - it looks at objects of anybody's making
             failures = (*self._failures, f"purge: {in_words(error)}")
             return PurgeReport(self.biz, clean=False, held=(), undone={}, failures=failures, elapsed_ms=0.0)
@@ -226,7 +263,8 @@ class Life:
         deadline = time.monotonic() + self._around.deadlines.stop_s
         self._attempt("shut application down", self._shut_application_down)
         for hook in self.scope.take_stop_hooks():
-            call = functools.partial(self._call, hook, name="stop", timeout_s=max(_left(deadline), _FLOOR_S))
+            timeout_s = max(_left(deadline), _FLOOR_S)
+            call = functools.partial(self._call, hook, life_context(self.scope), name="stop", timeout_s=timeout_s)
             self._attempt(f"stop hook {getattr(hook, '__qualname__', type(hook).__qualname__)}", call)
 
     def _shut_application_down(self) -> None:
@@ -244,6 +282,11 @@ class Life:
         ledger = self.scope.find_facet(Ledger)
         if ledger is not None:
             self._failures += [str(failure) for failure in ledger.undo_all(self._around.deadlines.stop_s)]
+
+    def _take_changes_back(self) -> None:
+        watch = self.scope.find_facet(Watch)
+        if watch is not None:
+            self._left = watch.leave()
 
     def _let_go(self) -> Survey:
         """Drop the last references of ours; the survey remembers, weakly, what has to be gone now."""
@@ -268,22 +311,22 @@ class Life:
     # --- both ----------------------------------------------------------------------------------------------------
 
     def _call(
-        self, function: Callable[[], object], *, name: str, timeout_s: float, may_interrupt: bool = False
+        self,
+        function: Callable[[], object],
+        context: Context,
+        *,
+        name: str,
+        timeout_s: float,
+        may_interrupt: bool = False,
     ) -> object:
-        """Call a function of the biz on a thread, as the biz; what it returns is awaited on the loop, if it can be."""
+        """Call a function of the biz on a thread, in ``context``; what it returns is awaited there on the loop."""
         deadline = time.monotonic() + timeout_s
-
-        def as_biz() -> object:
-            with entered(self.scope):
-                return function()
-
-        stage = self._around.stage
+        as_biz, stage = functools.partial(context.run, function), self._around.stage
         result = stage.run(as_biz, name=f"{name} {self.biz}", timeout_s=timeout_s, may_interrupt=may_interrupt)
         if inspect.isawaitable(result):
-            with entered(self.scope):  # a task inherits the context of whoever asks for it
-                result = stage.call(
-                    functools.partial(_finish, result), timeout_s=_left(deadline), may_interrupt=may_interrupt
-                )
+            finish = functools.partial(_finish, result, context)
+            with entered(self.scope):  # the task is the biz's: it inherits the context of whoever asks for it
+                result = stage.call(finish, timeout_s=_left(deadline), may_interrupt=may_interrupt)
         return result
 
     def _attempt(self, what: str, step: Callable[[], object]) -> None:
@@ -297,9 +340,9 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
-async def _finish(result: Awaitable[object]) -> object:
+async def _finish(result: Awaitable[object], context: Context) -> object:
     try:
-        return await result
+        return await await_in(context, lambda: result)
     except SystemExit as error:
         # In a task this would end the event loop, and with it every other module.
         raise RuntimeError(f"called sys.exit({error.code!r})") from error

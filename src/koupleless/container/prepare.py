@@ -14,6 +14,7 @@ from koupleless.biz import BizInfo, BizState, Isolation, StateRecord
 from koupleless.errors import IdentityMismatch, ManifestInvalid
 from koupleless.isolation.distributions import base_index, index_of
 from koupleless.isolation.extensions import shelf
+from koupleless.isolation.holding import Speakers, Wishes, conflicts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from koupleless.artifact.manifest import Manifest
     from koupleless.artifact.store import Store, Unpacked
-    from koupleless.biz import BizId
+    from koupleless.biz import BizId, Library
 
 
 class Prepared:
@@ -55,7 +56,7 @@ class Prepared:
         """Smaller is installed earlier."""
         return self.unpacked.manifest.priority
 
-    def describe(self, state: BizState, records: Sequence[StateRecord]) -> BizInfo:
+    def describe(self, state: BizState, records: Sequence[StateRecord], libraries: tuple[Library, ...] = ()) -> BizInfo:
         """The snapshot of a biz made from this artefact."""
         manifest = self.manifest
         return BizInfo(
@@ -72,6 +73,7 @@ class Prepared:
             deny_imports=tuple(manifest.deny_imports),
             attributes=manifest.attributes,
             isolation=manifest.isolation,
+            libraries=libraries,
         )
 
     def discard(self) -> None:
@@ -93,8 +95,8 @@ class Preparation:
 
         Raises the children of ``ArtifactError``: ``FetchFailed``, ``DigestMismatch``, ``ArchiveRefused``,
         ``ManifestInvalid``, also for an isolation that this base does not offer, for libraries that it was slimmed of
-        and this base lacks, and for one that cannot stand beside the version that is there, and ``IdentityMismatch``
-        when the artefact is not ``expected``.
+        and this base lacks, and for one that cannot stand beside the version that is there or cannot be held as the
+        module asks, and ``IdentityMismatch`` when the artefact is not ``expected``.
         """
         # Into the store's own scratch space, where a process that dies half way leaves nothing for good.
         scratch, prefixes = self._store.scratch, self._allowed_prefixes
@@ -109,8 +111,10 @@ class Preparation:
                 raise ManifestInvalid(url, [f'isolation = "{wanted}" is not available yet; leave it out'])
             self._check_base(prepared)
             own = index_of([str(path) for path in unpacked.class_path])
-            if conflicts := shelf.conflicts(own, base_index()):
-                raise ManifestInvalid(url, conflicts)
+            manifest, base = prepared.manifest, base_index()
+            speakers = Speakers(module=Wishes.of(manifest.own, manifest.shared), brought=frozenset(own.versions))
+            if found := (*shelf.conflicts(own, base), *conflicts(base, speakers)):
+                raise ManifestInvalid(url, found)
         return prepared
 
     def _check_base(self, prepared: Prepared) -> None:

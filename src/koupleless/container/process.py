@@ -13,7 +13,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from koupleless.adapters.door import install_adapters, remove_adapters
+from koupleless.isolation.interpreter import loaded
 from koupleless.isolation.linker import when_loaded
+from koupleless.ownership.changes import changes
 from koupleless.ownership.eventloop import adopt_loop
 from koupleless.ownership.libraries import install_recorders, remove_recorders
 from koupleless.ownership.refusals import install_refusals, refuse_in, remove_refusals
@@ -30,6 +33,15 @@ if TYPE_CHECKING:
 
 _STATM: Final = Path("/proc/self/statm")
 
+
+def _follow_loading() -> None:
+    loaded.append(changes.module_loaded)
+
+
+def _leave_loading() -> None:
+    loaded.remove(changes.module_loaded)
+
+
 _PAIRS: tuple[tuple[Callable[[], object], Callable[[], object]], ...] = (
     (install_environ, remove_environ),
     (install_guards, remove_guards),
@@ -38,6 +50,8 @@ _PAIRS: tuple[tuple[Callable[[], object], Callable[[], object]], ...] = (
     (install_stdlib, remove_stdlib),
     (install_recorders, remove_recorders),
     (install_refusals, remove_refusals),
+    (install_adapters, remove_adapters),
+    (_follow_loading, _leave_loading),
 )
 
 

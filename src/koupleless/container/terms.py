@@ -47,3 +47,5 @@ class Installed:
     """Growth of the process's resident memory meanwhile; other work of the process is in it."""
     replaced: tuple[PurgeReport, ...] = ()
     """How the bizs left that this one replaced."""
+    warnings: tuple[str, ...] = ()
+    """What it has changed of shared modules for everybody, in words."""

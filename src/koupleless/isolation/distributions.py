@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
+from packaging.markers import InvalidMarker, Marker, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
@@ -54,8 +55,10 @@ class Index:
         self._tops: dict[str, list[str]] = {}
         self._records: dict[str, list[str]] = {}
         self._editable: list[tuple[str, str]] = []
-        self._compiled: set[str] = set()
+        self.compiled: set[str] = set()
+        """The distributions with compiled modules."""
         self._closures: dict[str, frozenset[str]] = {}
+        self._needs: dict[str, frozenset[str]] = {}
         self._contents: dict[tuple[str, bool], str] = {}
         for distribution in MetadataPathFinder.find_distributions(DistributionFinder.Context(path=list(paths))):
             name, version = _identity_of(distribution)
@@ -72,7 +75,7 @@ class Index:
         for top in tops - {""}:
             self._tops.setdefault(top, []).append(name)
         if any(_module_part(line.partition(",")[0]) for line in lines if _EXTENSION.search(line)):
-            self._compiled.add(name)
+            self.compiled.add(name)
         editable = _editable_directory(distribution)
         if editable:
             self._editable.append((editable, name))
@@ -110,7 +113,7 @@ class Index:
     @functools.cached_property
     def shared(self) -> frozenset[str]:
         """The distributions with compiled modules, and all they require that is here as well."""
-        return frozenset().union(*(self.closure(name) for name in self._compiled))
+        return frozenset().union(*(self.closure(name) for name in self.compiled))
 
     def closure(self, name: str) -> frozenset[str]:
         """A distribution and what it requires, directly or not, as far as it is here."""
@@ -123,6 +126,30 @@ class Index:
                 ahead += further
             known = self._closures[name] = frozenset(found)
         return known
+
+    def needs(self, name: str) -> frozenset[str]:
+        """The distributions here that one requires directly, its extras left out."""
+        known = self._needs.get(name)
+        if known is None:
+            wanted = {canonicalize_name(found) for found in _required(self._distributions[name])}
+            known = self._needs[name] = frozenset(wanted & self.versions.keys())
+        return known
+
+    def users(self, name: str) -> frozenset[str]:
+        """The distributions here that require one directly, as `needs` says."""
+        return self._users.get(name, frozenset())
+
+    def concerns(self, name: str) -> bool:
+        """Whether the distribution, here or not, is here or required by one that is."""
+        return name in self.versions or name in self._users
+
+    @functools.cached_property
+    def _users(self) -> dict[str, frozenset[str]]:
+        users: dict[str, set[str]] = {}
+        for name, distribution in self._distributions.items():
+            for other in map(canonicalize_name, _required(distribution)):  # also what is not here: a biz may bring it
+                users.setdefault(other, set()).add(name)
+        return {name: frozenset(found) for name, found in users.items()}
 
     def _wanted(self, name: str) -> set[str]:
         # What it can use if it is there (an extra) belongs to it as well: it looks for it in its own surroundings.
@@ -176,6 +203,34 @@ def _requirements(distribution: Distribution) -> list[Requirement]:
         with contextlib.suppress(InvalidRequirement):
             requirements.append(Requirement(text))
     return requirements
+
+
+_REQUIRES: Final = re.compile(
+    r"^Requires-Dist:\s*([A-Za-z0-9][\w.-]*)([^;\n]*)(?:;(.*))?$", re.MULTILINE | re.IGNORECASE
+)
+
+
+def _required(distribution: Distribution) -> Iterator[str]:
+    """The names that a distribution requires here without any extra: from the text, which is read often."""
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO")
+    if not text:  # an egg-info directory keeps them in a file of its own
+        yield from (
+            requirement.name for requirement in _requirements(distribution) if _holds(str(requirement.marker or ""))
+        )
+        return
+    for name, _, marker in _REQUIRES.findall(text.partition("\n\n")[0]):
+        if _holds(marker):
+            yield name
+
+
+@functools.lru_cache(maxsize=1024)
+def _holds(marker: str) -> bool:
+    """Whether an environment marker holds here, without any extra."""
+    if not marker.strip():
+        return True
+    with contextlib.suppress(InvalidMarker, UndefinedEnvironmentName):
+        return Marker(marker).evaluate({"extra": ""})
+    return False
 
 
 def _is_for_use(extra: str) -> bool:

@@ -28,7 +28,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from koupleless.biz import BizId
-from koupleless.context import Scope
+from koupleless.context import Scope, current
 from koupleless.errors import ModuleRefused
 from koupleless.isolation.interpreter import REAL, all_of_base, exposed, initialising, keep_apart, restorer
 from koupleless.isolation.linker import Linker, Locator
@@ -250,9 +250,11 @@ class Unit:
     def __init__(self, distribution: str, index: Index, make_finder: Callable[[Unit], Finder]) -> None:
         self.distribution = distribution
         self.index = index
-        self.scope = Scope(BizId.of(distribution, re.sub(r"[^A-Za-z0-9._+!-]", "-", index.versions[distribution])))
+        version = re.sub(r"[^A-Za-z0-9._+!-]", "-", index.versions[distribution])
+        first = current()
+        self.scope = Scope(BizId.of(distribution, version), None if first is None else first.ground)
         self._finder = make_finder(self)
-        self.linker = Linker(self.scope, self._finder)
+        self.linker = Linker(self.scope, self._finder, is_shared=True)
         self._finder.join(self.linker)
         self.linker.claims.update(*(index.top_level(name) for name in index.closure(distribution)))
         self.scope.attach(self.linker)

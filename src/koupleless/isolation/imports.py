@@ -28,6 +28,7 @@ from koupleless.isolation.interpreter import (
     find_of_base,
     is_c_call,
     lend,
+    loaded,
     of_base,
     put_together,
     restorer,
@@ -124,8 +125,7 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
             if _is_of_base(globals):
                 if _is_loaded(name, globals, fromlist, level):
                     return original(name, globals, locals, fromlist, level)
-                with entered(None):
-                    return original(name, globals, locals, fromlist, level)
+                return linker.scope.ground.call(original, name, globals, locals, fromlist, level)
         try:
             module = linker.run_import(name, globals, fromlist, level)
             if not is_c_call(fromlist):
@@ -178,11 +178,12 @@ def _make_load_hook(original: Callable[[str, object], ModuleType]) -> Callable[[
         if linker is None:
             if name in withheld:
                 return of_base(name)
-            if not is_apart:
-                return original(name, import_)
-            with entered(None):
-                module = original(name, import_)
-            settle(name, module)
+            scope = current() if is_apart else None
+            module = original(name, import_) if scope is None else scope.ground.call(original, name, import_)
+            for told in loaded:
+                told(name, module)
+            if is_apart:
+                settle(name, module)
             return module
         try:
             module = linker.load(name)

@@ -30,6 +30,10 @@ _ABSENT: Final = cast("ModuleType", object())
 _HERE: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # noqa: PTH118, PTH100, PTH120 - compared with co_filename
 
 
+loaded: Final[list[Callable[[str, ModuleType], object]]] = []
+"""Called with each module that the base has loaded while there are bizs, before anybody gets it."""
+
+
 def is_initialising(module: object) -> bool:
     """Whether the module's code is still running."""
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))

@@ -16,12 +16,19 @@ import sys
 import threading
 import warnings
 import weakref
-from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.machinery import (
+    ExtensionFileLoader,
+    ModuleSpec,
+    NamespaceLoader,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
-from koupleless.context import current, entered
+from koupleless.context import call_library, crossed, current
 from koupleless.errors import BizGone
+from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.interpreter import (
     REAL,
     all_of_base,
@@ -34,6 +41,7 @@ from koupleless.isolation.interpreter import (
     lend,
     stored,
 )
+from koupleless.isolation.stores import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -60,6 +68,9 @@ class Locator(Protocol):
     def owns(self, top: str) -> bool:
         """Whether a top-level package that is not imported yet would be the owner's."""
 
+    def is_copied(self, name: str) -> bool:
+        """Whether a module of the base that the owner has not imported yet is to be an own copy."""
+
     def invalidate_caches(self) -> None:
         """Forget what was found, so that files that appeared since are seen."""
 
@@ -71,7 +82,8 @@ class Linker:
     then raises ``BizGone``. It is a facet of the owner's scope, which is where the process-wide hooks find it.
     """
 
-    def __init__(self, scope: Scope, locator: Locator) -> None:
+    def __init__(self, scope: Scope, locator: Locator, *, is_shared: bool = False) -> None:
+        """``is_shared`` says that the owner is a library that several bizs use."""
         self.scope = scope
         self.table: dict[str, ModuleType] = {}
         """What the owner has imported that is not the base's. ``None`` as a value blocks the name."""
@@ -83,7 +95,10 @@ class Linker:
         self.search_path: list[str] = []
         self.assigned: dict[str, Any] = {}
         """What the owner's code assigned to variables of ``sys``, by name."""
+        self.stores = Stored()
+        """What the owner's code may change of things that are not its own."""
         self.is_gone = False
+        self._is_shared = is_shared
         self._locator: Locator | None = locator
         self._loading: dict[str, int] = {}
         self._guard = threading.Lock()
@@ -149,7 +164,9 @@ class Linker:
         if package is ABSENT:
             return self._locator is not None and self._locator.owns(top)
         # The portions of a namespace package belong to several; what is not the owner's is the base's.
-        return not dot or getattr(package, "__file__", None) is not None
+        if not dot or getattr(package, "__file__", None) is not None:
+            return True
+        return self._locator is not None and self._locator.is_copied(name)
 
     def own_tops(self) -> set[str]:
         """Top-level names that are the owner's, as far as that is known by now."""
@@ -273,7 +290,9 @@ class Linker:
 
     def _load_spec(self, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
         if current() is not self.scope:
-            with entered(self.scope):
+            if self._is_shared:  # what its import sets in context variables is there for all who use it
+                return call_library(self.scope, self._load_spec, spec, parent, child)
+            with crossed(self.scope):
                 return self._load_spec(spec, parent, child)
         if spec.loader is not None and not hasattr(spec.loader, "exec_module"):
             module: ModuleType = bootstrap._load_backward_compatible(spec)  # noqa: SLF001
@@ -306,7 +325,7 @@ class Linker:
         try:
             if spec.loader is not None:
                 with stored(name, module):
-                    spec.loader.exec_module(module)
+                    self._execute(spec.loader, module)
                 for tell in tuple(_awaited.get(name, ())):
                     tell(self.scope, module)
             elif spec.submodule_search_locations is None:
@@ -324,6 +343,19 @@ class Linker:
             raise BizGone(str(self.scope.biz), name=name)
         self.table[name] = module = self.table.pop(name)  # its code may have put something else in its place
         return module
+
+    def _execute(self, loader: Any, module: ModuleType) -> None:
+        """Run a module's code, and look at it before."""
+        if type(loader) not in _PLAIN_LOADERS:
+            if not isinstance(loader, ExtensionFileLoader | NamespaceLoader):
+                self.stores.suspect()
+            loader.exec_module(module)
+            return
+        code = loader.get_code(module.__name__)
+        if code is None:
+            raise ImportError(f"cannot load module {module.__name__!r} when get_code() returns None")
+        self.stores.note(code)
+        bootstrap._call_with_frames_removed(exec, code, module.__dict__)  # noqa: SLF001
 
     def adopt(self, module: ModuleType) -> None:
         """Make what runs in the module's dictionary code of this owner; not if it is a module that has an owner.
@@ -456,6 +488,8 @@ class Linker:
     def __repr__(self) -> str:
         return f"<Linker of {self.scope.biz}, {len(self.table)} modules{', gone' if self.is_gone else ''}>"
 
+
+_PLAIN_LOADERS: Final = frozenset({SourceFileLoader, SourcelessFileLoader, SharedCodeLoader})
 
 _linkers: weakref.WeakSet[Linker] = weakref.WeakSet()
 _by_builtins: weakref.WeakValueDictionary[int, Linker] = weakref.WeakValueDictionary()

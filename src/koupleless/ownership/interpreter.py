@@ -16,15 +16,15 @@ import logging
 import os
 import sys
 import threading
-import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import current, entered
-from koupleless.ownership.caches import attributes, is_a
+from koupleless.context import call_as, current
+from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner
 
 if TYPE_CHECKING:
+    import types
     from collections.abc import Callable, Iterable
 
     from koupleless.context import Scope
@@ -62,8 +62,7 @@ class _ExitFunction:
         self.entry: Entry | None = None
 
     def __call__(self) -> None:
-        with entered(self.scope):
-            self.function(*self.args, **self.kwargs)
+        call_as(self.scope, self.function, *self.args, **self.kwargs)
 
     def undo(self, unregister: Callable[[Callable[..., object]], object], ledger: Ledger) -> None:
         unregister(self)
@@ -203,9 +202,8 @@ def _register_at_fork(original: Callable[..., None]) -> Any:
                 after_in_child=lambda: call("after_in_child", list(_fork_boxes)),
             )
         scope = ledger.scope
-        _keep(
-            _fork_boxes, {phase: functools.partial(_as, scope, hook) for phase, hook in hooks.items()}, ledger, "fork"
-        )
+        as_biz = {phase: functools.partial(call_as, scope, hook) for phase, hook in hooks.items()}
+        _keep(_fork_boxes, as_biz, ledger, "fork")
         return None
 
     return register_at_fork
@@ -240,11 +238,6 @@ def _keep(boxes: list[_Box], content: object, ledger: Ledger, kind: str) -> None
         boxes.remove(box)
 
     ledger.record(f"{kind} hook", _name(content), undo)
-
-
-def _as(scope: Scope, function: Callable[..., object], /, *args: Any) -> object:
-    with entered(scope):
-        return function(*args)
 
 
 # --- what is swept by ownership when a biz leaves ---------------------------------------------------------------------
@@ -360,7 +353,7 @@ def sweep_finalizers(survey: Survey) -> dict[str, int]:
     for key in [key for key in list(after_fork) if survey.reaches(key)]:
         after_fork.pop(key, None)
         count += 1
-    return {"finalizer": count, "thread local": _sweep_locals(survey), "patched attribute": _restore_patches(survey)}
+    return {"finalizer": count, "thread local": _sweep_locals(survey)}
 
 
 def _sweep_locals(survey: Survey) -> int:
@@ -477,81 +470,3 @@ def _as_stored(value: bytes) -> object:
         except ValueError:
             continue
     return value.decode()
-
-
-# --- attributes of the base's modules and classes that a biz replaced -------------------------------------------------
-
-
-def _restore_patches(survey: Survey) -> int:
-    """Take functions and classes of the biz off the base's modules and classes, where it is certain what was there.
-
-    That is the original, if the replacement still refers to it, as one that calls it does; or nothing, if the source
-    of the module never mentions the name. What is left is in the report.
-    """
-    count = 0
-    for name, module in list(sys.modules.items()):
-        table = attributes(module)
-        if type(table) is not dict or table.get("__name__") != name or survey.owns_globals(table):
-            continue
-        for label, value in list(table.items()):
-            if is_a(value, types.FunctionType) or is_a(value, type):
-                if survey.owns(value):
-                    count += _restore(survey, module, module, label, value)
-                elif is_a(value, type) and value.__module__ == name:
-                    for part, member in list(type.__dict__["__dict__"].__get__(value).items()):
-                        if is_a(_bare(member), types.FunctionType) and survey.owns(_bare(member)):
-                            count += _restore(survey, module, value, part, member)
-    return count
-
-
-def _bare(member: Any) -> Any:
-    return member.__func__ if type(member) in (classmethod, staticmethod) else member
-
-
-def _restore(survey: Survey, module: Any, holder: Any, label: str, value: Any) -> int:
-    path = f"{holder.__qualname__}.{label}" if holder is not module else label
-    for known in _known_to(_bare(value)):
-        wrap: Any = type(value) if type(value) in (classmethod, staticmethod) else None
-        if is_a(known, types.MethodType) and known.__self__ is holder:
-            known, wrap = known.__func__, classmethod  # noqa: PLW2901 - as it stands in the class
-        if not (is_a(known, types.FunctionType) or is_a(known, type) or type(known) is types.BuiltinFunctionType):
-            continue
-        if (known.__module__, known.__qualname__) == (module.__name__, path) and not survey.owns(known):
-            setattr(holder, label, known if wrap is None else wrap(known))
-            return 1
-    names = _names(module)
-    if names is None or label in names:
-        return 0
-    delattr(holder, label)
-    return 1
-
-
-def _known_to(value: Any) -> Iterable[Any]:
-    """What a replacement refers to by name: closure, wrapped function, base classes, its module's globals."""
-    if is_a(value, type):
-        yield from value.__bases__
-        return
-    for cell in value.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:
-            continue
-    yield from value.__defaults__ or ()
-    yield from vars(value).values()
-    yield from list(value.__globals__.values())
-
-
-def _names(module: Any) -> set[str] | None:
-    """Every name that the source of a module mentions; ``None`` if there is no telling."""
-    try:
-        todo = [module.__spec__.loader.get_code(module.__name__)]
-    except Exception:  # noqa: BLE001 - a loader of anybody's making
-        return None
-    names: set[str] = set()
-    while todo:
-        code = todo.pop()
-        if code is None:
-            return None
-        names.update(code.co_names, code.co_varnames, code.co_cellvars)
-        todo += [constant for constant in code.co_consts if is_a(constant, types.CodeType)]
-    return names

@@ -32,6 +32,7 @@ from koupleless.ownership.caches import (
     purge_typing,
     suspended,
 )
+from koupleless.ownership.changes import NOT_COMPARED
 from koupleless.ownership.collect import (
     LARGE,
     LAST_RESORT_S,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from koupleless.biz import BizId
+    from koupleless.ownership.changes import Left
     from koupleless.ownership.ledger import Failure
 
 __all__ = ["Held", "PurgeReport", "Survey", "freeze_base", "purge"]
@@ -88,16 +90,23 @@ class PurgeReport:
     failures: tuple[str, ...]
     """What could not be undone, and what raised while it was."""
     elapsed_ms: float
+    changed: tuple[str, ...] = ()
+    """What of the shared state is still as the biz made it, by name."""
+    is_compared: bool = False
+    """Whether the shared state was compared, or no code of the biz could change it; else nothing is known of it."""
 
     def summary(self) -> str:
-        """One line: ``clean``, or what still lives and what failed."""
-        if self.clean:
+        """One line: ``clean``, or what still lives, what failed and what stays changed."""
+        if self.clean and not self.changed:
             return "clean"
         said = []
         if self.held:
             said.append(_in_summary(self.held))
         if self.failures:
             said.append(f"{len(self.failures)} not undone: " + "; ".join(self.failures[:3]))
+        if self.changed:
+            more = f" and {len(self.changed) - _TOLD} more" if len(self.changed) > _TOLD else ""
+            said.append(f"still changed for every module: {', '.join(self.changed[:_TOLD])}{more}")
         return "; ".join(said)
 
 
@@ -134,14 +143,16 @@ _TURN_S: Final = 5.0
 """How long a purge waits for another one, which may hang in a finaliser of its biz."""
 
 
-def purge(survey: Survey, failures: Sequence[Failure | str] = ()) -> PurgeReport:
+def purge(survey: Survey, failures: Sequence[Failure | str] = (), *, left: Left = NOT_COMPARED) -> PurgeReport:
     """Purge what shared libraries keep of the biz, collect, and report what is left.
 
     Called after the biz's registrations were undone, its namespace dropped and its scope closed, by a thread that
-    holds nothing of the biz, not that of the event loop. ``failures`` are those of `Ledger.undo_all` and of the stop.
+    holds nothing of the biz, not that of the event loop. ``failures`` are those of `Ledger.undo_all` and of the stop,
+    ``left`` is what became of its changes to shared modules.
     """
     started = time.perf_counter()
     counts = dict(survey.undone)
+    _add(counts, left.undone)
     words = [str(failure) for failure in failures]
     held: tuple[Held, ...] = ()
     # What one purge looks at, the next one would find to be held.
@@ -160,6 +171,8 @@ def purge(survey: Survey, failures: Sequence[Failure | str] = ()) -> PurgeReport
         undone={kind: count for kind, count in sorted(counts.items()) if count},
         failures=tuple(words),
         elapsed_ms=(time.perf_counter() - started) * 1000,
+        changed=left.remaining(),
+        is_compared=left.is_compared,
     )
 
 

@@ -15,7 +15,7 @@ import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import entered
+from koupleless.context import call_as, call_merged
 from koupleless.ownership.ledger import NOTHING, Pending, bounded, in_words, owner
 
 if TYPE_CHECKING:
@@ -137,8 +137,7 @@ def _merged(of_base: Iterable[Any], of_bizs: dict[Ledger, Iterable[Any]]) -> Ite
         family.samples = list(metric.samples)
     for ledger, metrics in of_bizs.items():
         try:
-            with entered(ledger.scope):
-                collected = list(metrics)
+            collected = call_merged(ledger.scope, list, metrics)
         except Exception as error:  # noqa: BLE001 - code of one biz, which must not cost everybody their metrics
             _log.warning("metrics of biz %s could not be collected: %s", ledger.biz, in_words(error))
             continue
@@ -214,11 +213,8 @@ def _get_provider(signal: str, original: Callable[[], Any]) -> Any:
 
 
 def _shut_down(ledger: Ledger, provider: Any) -> None:
-    def shut_down() -> None:
-        with entered(ledger.scope):
-            provider.shutdown()
-
     if hasattr(provider, "shutdown"):
+        shut_down = functools.partial(call_as, ledger.scope, provider.shutdown)
         bounded(shut_down, name=f"telemetry {ledger.biz}", timeout_s=ledger.remaining_s())
 
 

@@ -10,7 +10,6 @@ import _thread
 import asyncio
 import concurrent.futures
 import concurrent.futures.thread as pools
-import contextvars
 import functools
 import sys
 import threading
@@ -18,7 +17,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import as_base, current, entered
+from koupleless.context import as_base, call_as, call_merged, current, entered, life_context
 from koupleless.ownership.ledger import NOTHING, Entry, Ledger, Order, Pending, bounded, owner
 
 if TYPE_CHECKING:
@@ -64,6 +63,8 @@ def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
         # The one place every thread passes through inside its own context, before `run` and around the excepthook.
         # An attribute of this thread alone: threads of the base are not touched.
         vars(self)["_bootstrap_inner"] = functools.partial(_boot, self, scope, ledger, entry)
+        if vars(self).get("_context", self) is None:
+            vars(self)["_context"] = life_context(scope)  # from 3.14 on, where `run` is called in it
         try:
             return original(self)
         except BaseException:
@@ -78,8 +79,7 @@ def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
 def _boot(thread: threading.Thread, scope: Scope, ledger: Ledger, entry: Entry | None) -> None:
     del vars(thread)["_bootstrap_inner"]
     try:
-        with entered(scope):
-            thread._bootstrap_inner()  # type: ignore[attr-defined]  # noqa: SLF001
+        call_as(scope, thread._bootstrap_inner)  # type: ignore[attr-defined]  # noqa: SLF001
     finally:
         if entry is not None:
             ledger.forget(entry)
@@ -236,8 +236,7 @@ class _BareThread:
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         self._ident = threading.get_ident()
         try:
-            with entered(self._scope):
-                self._function(*args, **kwargs)
+            call_as(self._scope, self._function, *args, **kwargs)
         finally:
             self.forget()
 
@@ -355,10 +354,7 @@ class _Work:
             return None
         if self.is_guest:
             # What it sets in context variables must not stay in a thread that is somebody else's.
-            return contextvars.copy_context().run(self._call, function, args, kwargs)
-        return self._call(function, args, kwargs)
-
-    def _call(self, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+            return call_merged(self.scope, function, *args, **kwargs)
         with entered(self.scope):
             return function(*args, **kwargs)
 
@@ -469,12 +465,11 @@ def _finalize(ledger: Ledger, finalizers: weakref.WeakSet[Any]) -> Pending:
     scope = ledger.scope
 
     def run() -> None:
-        with entered(scope):
-            for finalizer in last:
-                finalizer()
+        for finalizer in last:
+            finalizer()
 
     if last:
-        bounded(run, name=f"finalisers {ledger.biz}", timeout_s=ledger.remaining_s())
+        bounded(functools.partial(call_as, scope, run), name=f"finalisers {ledger.biz}", timeout_s=ledger.remaining_s())
     return Pending(lambda _: None, count=len(waiting))
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from koupleless.context import as_base, entered
+from koupleless.context import begin_merged
 from koupleless.router.wsgi import WsgiApp
+from koupleless.variables import as_coroutine, await_in, rest_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +46,7 @@ class Traffic:
 class _Visit:
     """One request, WebSocket or stream inside a gate: its task, and what it has said to the client so far."""
 
-    __slots__ = ("_receive", "_send", "aborted", "failed", "kind", "started", "task")
+    __slots__ = ("_context", "_receive", "_send", "aborted", "failed", "kind", "started", "task")
 
     def __init__(self, kind: str, receive: Receive, send: Send, task: asyncio.Task[Any] | None) -> None:
         self.kind = kind
@@ -52,16 +54,17 @@ class _Visit:
         self.started = False
         self.failed = False
         self.aborted = False
+        self._context = contextvars.copy_context()
         self._receive = receive
         self._send = send
 
-    # The server's code runs as the base. It sets timers, resumes reading and starts the connection's next request, all
-    # of which inherit the context they are made in: a biz's would be pinned there, and be that of other requests.
+    # The server's code runs as the base, in a context that no biz has set anything in. It sets timers, resumes reading
+    # and starts the connection's next request, all of which inherit the context they are made in: a biz's would be
+    # pinned there, and be that of other requests.
 
     async def receive(self) -> Message:
         """The ``receive`` that the application gets."""
-        with as_base():
-            return await self._receive()
+        return await await_in(self._context, self._receive)
 
     async def send(self, message: Message) -> None:
         """The ``send`` that the application gets: looks at the first message and hands each one on."""
@@ -69,8 +72,14 @@ class _Visit:
             self.started = True
             if message.get("status", 0) >= _SERVER_ERROR:
                 self.failed = True
-        with as_base():
-            await self._send(message)
+        # As `await_in`, without the way through it: mostly a server does not have to wait.
+        context = self._context
+        coroutine = as_coroutine(context.run(self._send, message))
+        try:
+            item = context.run(coroutine.send, None)
+        except StopIteration:
+            return
+        await rest_in(context, coroutine, item)
 
     async def apologise(self, identity: str) -> None:
         """Tell the client that it was aborted, as far as the protocol still allows."""
@@ -119,6 +128,7 @@ class Gate:
 
     __slots__ = (
         "__weakref__",
+        "_after_first",
         "_app",
         "_failed",
         "_inside",
@@ -131,7 +141,15 @@ class Gate:
         "name",
     )
 
-    def __init__(self, scope: Scope, app: ASGIApp, *, state: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        app: ASGIApp,
+        *,
+        state: Mapping[str, object] | None = None,
+        after_first: Callable[[], object] | None = None,
+    ) -> None:
+        """Open it; ``after_first`` is called once, on the loop, when the first request has ended."""
         self.name = str(scope.biz)
         """The identity, for messages; it stays when the gate is closed."""
         self.is_shut = False
@@ -139,6 +157,7 @@ class Gate:
         self._app: ASGIApp | None = app
         self._state: Mapping[str, object] = {} if state is None else state
         self._inside: set[_Visit] = set()
+        self._after_first = after_first
         self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._requests = 0
         self._failed = 0
@@ -161,8 +180,8 @@ class Gate:
         """
         visit = _Visit(scope["type"], receive, send, asyncio.current_task())
         self._inside.add(visit)
-        app = self._app
-        if self.is_shut or app is None:
+        biz, app = self._scope, self._app
+        if self.is_shut or app is None or biz is None:
             self._leave(visit)
             return False
         self._requests += 1
@@ -170,8 +189,13 @@ class Gate:
             scope["state"] = dict(self._state)
         began = perf_counter()
         try:
-            with entered(self._scope):
-                await app(scope, visit.receive, visit.send)
+            context, serving = begin_merged(biz, app, scope, visit.receive, visit.send)
+            try:
+                item = context.run(serving.send, None)
+            except StopIteration:  # it did not have to wait
+                pass
+            else:
+                await rest_in(context, serving, item)
         except asyncio.CancelledError:
             if not visit.aborted:
                 raise
@@ -185,12 +209,18 @@ class Gate:
             raise
         finally:
             self._seconds += perf_counter() - began
-            if visit.failed or visit.aborted:
-                self._failed += 1
-                if visit.aborted and visit.task is not None:
-                    visit.task.uncancel()
+            self._count(visit)
             self._leave(visit)
+            if self._after_first is not None:
+                after_first, self._after_first = self._after_first, None
+                after_first()
         return True
+
+    def _count(self, visit: _Visit) -> None:
+        if visit.failed or visit.aborted:
+            self._failed += 1
+            if visit.aborted and visit.task is not None:
+                visit.task.uncancel()
 
     def shut(self) -> None:
         """Let nobody in any more. Whoever is inside stays."""
@@ -237,6 +267,7 @@ class Gate:
         """
         self.shut()
         app, self._app, self._scope, self._state = self._app, None, None, {}
+        self._after_first = None
         return app.close(timeout_s) if isinstance(app, WsgiApp) else ()
 
     def _cancel(self, visit: _Visit) -> None:

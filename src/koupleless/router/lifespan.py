@@ -7,7 +7,7 @@ import logging
 import traceback
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from koupleless.context import as_base, entered
+from koupleless.context import as_base, entered, life_context
 from koupleless.errors import StartFailed, StartTimeout, StopFailed
 
 if TYPE_CHECKING:
@@ -56,9 +56,7 @@ class Lifespan:
         cases, and when the caller is cancelled, its task is cancelled and over (or has ignored that for a second), and
         the error holds nothing of the application but text.
         """
-        with as_base():
-            # The base's task, not the biz's: it is ended here, by its own protocol.
-            self._task = asyncio.create_task(self._run(), name=f"lifespan of {self.name}")
+        self._task = self._begin()
         try:
             answer = await self._ask("startup", timeout_s)
         except TimeoutError:
@@ -79,6 +77,12 @@ class Lifespan:
             said = str(answer.get("message") or "") or raised
             raise StartFailed(self.name, f"did not start: {_gist(said)}", traceback=said)
         return self.state
+
+    def _begin(self) -> asyncio.Task[None]:
+        context = None if self._scope is None else life_context(self._scope)
+        with as_base():
+            # The base's task, not the biz's: it is ended here, by its own protocol.
+            return asyncio.create_task(self._run(), name=f"lifespan of {self.name}", context=context)
 
     async def shutdown(self, timeout_s: float | None) -> None:
         """End the application; nothing happens if it did not start, or has ended.

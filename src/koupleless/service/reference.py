@@ -12,10 +12,11 @@ import contextlib
 import inspect
 import operator
 import types
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from koupleless.context import Scope, current, entered
+from koupleless.context import Scope, crossed, current
 from koupleless.errors import ServiceError
+from koupleless.service.crossing import explain, tell_result
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
@@ -202,6 +203,12 @@ class AsyncMethod(Method):
 
 # --- running as the owner ---------------------------------------------------------------------------------------
 
+_PLAIN_RESULTS: Final = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset}
+    | {types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType, types.MethodType, types.FunctionType}
+)
+"""Classes that everybody has the same of."""
+
 
 def _call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return target(*args, **kwargs)
@@ -219,8 +226,15 @@ def _perform(resolve: Callable[[], Target], action: Callable[..., Any], *args: A
 def _enter_and(scope: Scope | None, action: Callable[..., Any], *args: Any) -> Any:
     if current() is scope:
         return action(*args)
-    with entered(scope):
-        return action(*args)
+    try:
+        with crossed(scope):
+            result = action(*args)
+    except BaseException as error:
+        explain(error, scope)
+        raise
+    if type(result) not in _PLAIN_RESULTS:
+        tell_result(result, scope)
+    return result
 
 
 def _stay(scope: Scope | None, result: Any) -> Any:
@@ -229,32 +243,39 @@ def _stay(scope: Scope | None, result: Any) -> Any:
     if kind is types.CoroutineType:
         return _awaited(scope, result)
     if kind is types.GeneratorType:
-        return _steps(scope, result)
+        return _steps(crossed(scope), result)
     if kind is types.AsyncGeneratorType:
-        return _async_steps(scope, result)
+        return _async_steps(crossed(scope), result)
     if kind is contextlib._GeneratorContextManager:  # noqa: SLF001 - what @contextmanager returns
-        result.gen = _steps(scope, result.gen)
+        result.gen = _steps(crossed(scope), result.gen)
     elif kind is contextlib._AsyncGeneratorContextManager:  # noqa: SLF001 - what @asynccontextmanager returns
-        result.gen = _async_steps(scope, result.gen)
+        result.gen = _async_steps(crossed(scope), result.gen)
     return result
 
 
 async def _awaited(scope: Scope | None, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return await _drive(scope, coroutine)
+    try:
+        result = await _drive(crossed(scope), coroutine)
+    except BaseException as error:
+        explain(error, scope)
+        raise
+    if current() is not scope and type(result) not in _PLAIN_RESULTS:
+        tell_result(result, scope)
+    return result
 
 
 @types.coroutine
-def _drive(scope: Scope | None, awaitable: Any) -> Generator[Any, Any, Any]:
-    return (yield from _steps(scope, awaitable.__await__()))
+def _drive(owner: crossed, awaitable: Any) -> Generator[Any, Any, Any]:
+    return (yield from _steps(owner, awaitable.__await__()))
 
 
-def _steps(scope: Scope | None, generator: Any) -> Generator[Any, Any, Any]:
+def _steps(owner: crossed, generator: Any) -> Generator[Any, Any, Any]:
     """Drive a generator so that each of its steps, and nothing of what happens in between, runs as its owner."""
     value: Any = None
     error: BaseException | None = None
     while True:
         try:
-            with entered(scope):
+            with owner:
                 item = generator.send(value) if error is None else generator.throw(error)
         except StopIteration as done:
             return done.value
@@ -262,27 +283,27 @@ def _steps(scope: Scope | None, generator: Any) -> Generator[Any, Any, Any]:
         try:
             value = yield item
         except GeneratorExit:
-            with entered(scope):
+            with owner:
                 generator.close()
             raise
         except BaseException as thrown:  # noqa: BLE001 - passed on to the generator
             error = thrown
 
 
-async def _async_steps(scope: Scope | None, generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+async def _async_steps(owner: crossed, generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
     value: Any = None
     error: BaseException | None = None
     while True:
         step = generator.asend(value) if error is None else generator.athrow(error)
         error = None  # its traceback refers to this frame
         try:
-            item = await _drive(scope, step)
+            item = await _drive(owner, step)
         except StopAsyncIteration:
             return
         try:
             value = yield item
         except GeneratorExit:
-            await _drive(scope, generator.aclose())
+            await _drive(owner, generator.aclose())
             raise
         except BaseException as thrown:  # noqa: BLE001 - passed on to the generator
             error = thrown
@@ -298,9 +319,10 @@ def _each(scope: Scope | None, iterator: Iterator[Any]) -> Iterator[Any]:
 
 
 async def _each_async(scope: Scope | None, iterator: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    owner = crossed(scope)
     while True:
         try:
-            item = await _drive(scope, anext(iterator))
+            item = await _drive(owner, anext(iterator))
         except StopAsyncIteration:
             return
         yield item

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 from koupleless.biz import BizState
-from koupleless.context import Scope, current, entered
+from koupleless.context import Scope, as_base, call_as, current
 from koupleless.errors import ServiceError
+from koupleless.service.crossing import tell_offer
 from koupleless.service.reference import ServiceReference, Target
 
 if TYPE_CHECKING:
@@ -75,8 +76,11 @@ class Registration:
         on_close, self.on_close, self.target = self.on_close, None, _WITHDRAWN
         if on_close is None:
             return
-        with entered(self.scope):
-            result = on_close()
+        if self.scope is None:
+            with as_base():
+                result = on_close()
+        else:
+            result = call_as(self.scope, on_close)
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError("on_close must not be asynchronous; use koupleless.on_stop for that")
@@ -155,6 +159,7 @@ class Registry:
                     CONTEXT_MISSING, f"{_owner(scope)} offers a service {name!r} already; withdraw it first"
                 )
             self._offers[scope] = (*others, registration)
+        tell_offer(scope, types)
         return registration
 
     def forget(self, registration: Registration) -> None:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.biz import BizId
-from koupleless.context import Scope, entered
+from koupleless.context import Scope, call_as
 from koupleless.isolation.interpreter import trimmed
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import SELF, Policy
@@ -89,8 +89,8 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
         policy = Policy(declared=frozenset({SELF}), private=order.paths[:-1])
         namespace = Namespace(scope, order.paths, policy)
         closing.callback(namespace.drop)
-        with entered(scope):
-            status = _run(program)
+        # In a copy, so that the program's threads do not inherit what it sets, as they do not alone.
+        status = call_as(scope, _run, program)
         _wait_for_threads()
         for failure in ledger.undo_all(_STOP_S):
             print(failure, file=sys.stderr)  # noqa: T201 - this is a program

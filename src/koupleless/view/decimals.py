@@ -1,7 +1,7 @@
 """The three contexts of ``decimal`` that programs change in place: a copy of each for each biz.
 
-C code makes the context of a thread from the process's ``DefaultContext``. So a biz that has looked at its own works
-with that one, until it asks for its context or sets one; then it has a copy, as each thread has alone.
+C code makes the context of a thread from the process's ``DefaultContext``. A biz that has looked at its own while it
+was imported works with that one, until it asks for its context or sets one; then it has a copy, as each thread has alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current
 from koupleless.contextual import assign_by_context
+from koupleless.variables import Variables
 from koupleless.view.own import own_of
 from koupleless.view.patch import replace
 
@@ -30,7 +31,7 @@ def put_in(undo: contextlib.ExitStack, decimal: Any) -> None:
         own = own_of("decimal")
         if own is not None and not own:
             own.update((name, template.copy()) for name, template in of_process.items())
-            if not any(variable.name == _VARIABLE for variable in contextvars.copy_context()):
+            if _is_starting() and not any(variable.name == _VARIABLE for variable in contextvars.copy_context()):
                 set_(own["DefaultContext"])
         return own
 
@@ -53,6 +54,13 @@ def put_in(undo: contextlib.ExitStack, decimal: Any) -> None:
     replace(undo, decimal, "setcontext", setcontext)
     for name in _NAMES:
         assign_by_context(undo, decimal, name, here)
+
+
+def _is_starting() -> bool:
+    """Whether what is set here is set in the life's own context, and not in one of whoever calls the biz."""
+    scope = current()
+    variables = None if scope is None else scope.find_facet(Variables)
+    return variables is None or not variables.is_settled
 
 
 _VARIABLE: Final = "decimal_context"

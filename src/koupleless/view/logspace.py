@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import as_base, entered
+from koupleless.context import as_base, crossed
 
 if TYPE_CHECKING:
     import threading
@@ -211,7 +211,7 @@ class LogSpace:
             refs = self.variables.handler_refs[::-1]
             loggers = [one for one in self.manager.loggerDict.values() if isinstance(one, logging.Logger)]
         failures: list[str] = []
-        with entered(self._scope):
+        with crossed(self._scope):
             for handler in [ref() for ref in refs]:
                 if handler is not None:
                     failures += _close(handler)

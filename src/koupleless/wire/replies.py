@@ -74,6 +74,22 @@ class Zombie(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     size_bytes: int | None = None
 
 
+class Library(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A distribution that a biz uses. Ours alone: the original sends none."""
+
+    name: str
+    version: str
+    held: str
+    """``shared``, ``own copy`` or ``own version``."""
+    reason: str
+
+
+def _libraries(biz: Biz) -> list[Library] | msgspec.UnsetType:
+    if not biz.libraries:
+        return msgspec.UNSET
+    return [Library(name=one.name, version=one.version, held=one.held, reason=one.reason) for one in biz.libraries]
+
+
 class BizInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One biz as ``queryAllBiz`` shows it."""
 
@@ -83,6 +99,8 @@ class BizInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     biz_state_records: list[StateRecord] = []
     main_class: str = ""
     web_context_path: str = "/"
+    libraries: list[Library] | msgspec.UnsetType = msgspec.UNSET
+    """How the biz holds each library that it had imported when it had started. Ours alone."""
 
     @property
     def identity(self) -> str:
@@ -90,8 +108,8 @@ class BizInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return f"{self.biz_name}:{self.biz_version}"
 
     @classmethod
-    def of(cls, biz: Biz) -> BizInfo:
-        """Spell a biz."""
+    def of(cls, biz: Biz, *, has_libraries: bool = False) -> BizInfo:
+        """Spell a biz, with its libraries only if they are asked for: they are many, and clients poll."""
         return cls(
             biz_name=biz.id.name,
             biz_version=biz.id.version,
@@ -99,6 +117,7 @@ class BizInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             biz_state_records=[StateRecord.of(record) for record in biz.records],
             main_class=biz.entry,
             web_context_path=biz.web_context_path,
+            libraries=_libraries(biz) if has_libraries else msgspec.UNSET,
         )
 
 
@@ -123,7 +142,7 @@ class BizDetails(BizInfo, frozen=True, kw_only=True, rename="camel"):
     priority: int = DEFAULT_PRIORITY
 
     @classmethod
-    def of(cls, biz: Biz) -> BizDetails:
+    def of(cls, biz: Biz, *, has_libraries: bool = True) -> BizDetails:
         """Spell a biz."""
         return cls(
             biz_name=biz.id.name,
@@ -132,6 +151,7 @@ class BizDetails(BizInfo, frozen=True, kw_only=True, rename="camel"):
             biz_state_records=[StateRecord.of(record) for record in biz.records],
             main_class=biz.entry,
             web_context_path=biz.web_context_path,
+            libraries=_libraries(biz) if has_libraries else msgspec.UNSET,
             attributes=dict(biz.attributes),
             biz_temp_work_dir=biz.work_dir,
             biz_url=biz.url,
@@ -170,6 +190,17 @@ class PurgeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Kind of registration -> how many were undone."""
     failures: list[str] = []
     elapsed_ms: float = 0.0
+    changed: list[str] = []
+    """What of the shared modules is still as the biz made it, by name."""
+    compared: bool = False
+    """Whether they were compared; else ``changed`` says nothing."""
+
+    @property
+    def left(self) -> str:
+        """What it left behind, in words for people, and no more than is known."""
+        if not self.clean or self.changed:
+            return f"left behind: {self.summary}"
+        return "nothing left behind" if self.compared else "no code of it is left"
 
 
 class InstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -181,6 +212,8 @@ class InstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defa
     """Exactly one on success."""
     replaced: list[PurgeReport] | None = None
     """How the bizs left that this one replaced. Ours alone."""
+    warnings: list[str] | None = None
+    """What it changed of the shared modules for everybody, in words. Ours alone."""
 
 
 class UninstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

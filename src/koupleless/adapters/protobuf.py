@@ -1,0 +1,58 @@
+"""protobuf: each biz has a default pool of descriptors, so that two may know different messages under one name.
+
+The modules generated for the messages that come with protobuf are executed anew for each biz (`isolation.known`), in
+its pool. ``descriptor_pb2`` is not: compiled code looks for it, and for options, in the pool of the base.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.adapters.own import Own, replace
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable
+
+DISTRIBUTION: Final = "protobuf"
+
+
+def _follow_pools(undo: contextlib.ExitStack, module: Any) -> None:
+    """``google.protobuf.descriptor_pool``."""
+    replace(undo, module, "Default", _by_biz(module.Default, lambda: _make_pool(module)))
+
+
+def _make_pool(module: Any) -> Any:
+    from google.protobuf import descriptor_pb2  # type: ignore[import-untyped]  # noqa: PLC0415 - the base has it
+
+    pool = module.DescriptorPool()
+    pool.AddSerializedFile(descriptor_pb2.DESCRIPTOR.serialized_pb)
+    return pool
+
+
+def _follow_symbols(undo: contextlib.ExitStack, module: Any) -> None:
+    """``google.protobuf.symbol_database``."""
+    replace(undo, module, "Default", _by_biz(module.Default, lambda: _make_symbols(module)))
+
+
+def _make_symbols(module: Any) -> Any:
+    symbols = module.SymbolDatabase(pool=module.descriptor_pool.Default())
+    symbols._classes = {}  # noqa: SLF001 - one dictionary of the class serves all databases
+    return symbols
+
+
+def _by_biz(original: Callable[[], Any], make: Callable[[], Any]) -> Callable[[], Any]:
+    own = Own(make)
+
+    def Default() -> Any:  # noqa: N802 - the name it stands for
+        mine = own.get()
+        return original() if mine is None else mine
+
+    Default.__doc__ = original.__doc__
+    return Default
+
+
+FOLLOWED: Final = {
+    "google.protobuf.descriptor_pool": _follow_pools,
+    "google.protobuf.symbol_database": _follow_symbols,
+}

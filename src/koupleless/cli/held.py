@@ -1,0 +1,35 @@
+"""How a module that was built will hold its libraries in a base like this one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from koupleless.isolation.distributions import base_index
+from koupleless.isolation.holding import Holding, Speakers, Wishes, decide
+from koupleless.wire.replies import Library
+
+if TYPE_CHECKING:
+    from koupleless.artifact.build import Built
+
+
+def libraries_of(built: Built) -> list[Library]:
+    """Every distribution that the artefact needs, in alphabetical order, packed or not, and why.
+
+    Those that were left out are held as a base with the distributions of the running interpreter would hold them.
+    """
+    manifest, report = built.manifest, built.report
+    speakers = Speakers(
+        module=Wishes.of(manifest.own, manifest.shared), brought=frozenset(each.name for each in report.packed)
+    )
+    holdings = decide(base_index(), speakers)
+    libraries = []
+    for each in report.decisions:
+        held = None if each.is_packed else holdings.get(each.name)
+        if each.is_packed:
+            how, why = Holding.OWN.value, f"packed: {each.reason}"
+        elif held is None:
+            how, why = Holding.SHARED.value, each.reason
+        else:
+            how, why = held.holding.value, f"{each.reason}; {held.reason}"
+        libraries.append(Library(name=each.name, version=each.version, held=how, reason=why))
+    return libraries

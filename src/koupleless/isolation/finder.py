@@ -1,0 +1,477 @@
+"""Where the modules of one biz come from: its own files, an own copy of a library, or the base.
+
+`BizFinder` is the locator that a linker asks, and the finder that code of the biz sees on ``sys.meta_path``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pkgutil
+import sys
+from dataclasses import replace
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.biz import Library
+from koupleless.context import as_base, entered
+from koupleless.errors import BizGone, ModuleRefused
+from koupleless.isolation import distributions
+from koupleless.isolation.codes import SharedCodeLoader
+from koupleless.isolation.extensions import load_once, shelf
+from koupleless.isolation.holding import Held, Holding, Speakers, decide
+from koupleless.isolation.imports import importlib_for
+from koupleless.isolation.interpreter import bootstrap, find_of_base, is_initialising
+from koupleless.isolation.known import PORTIONS
+from koupleless.isolation.modules import base_path
+from koupleless.isolation.policy import NEVER_DELEGATED, SELF, Policy, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from importlib.metadata import Distribution, DistributionFinder
+
+    from koupleless.isolation.distributions import Index
+    from koupleless.isolation.extensions import Unit
+    from koupleless.isolation.linker import Linker
+
+
+_BROUGHT: Final = "the module brings it along"
+
+
+def prefixes(directories: Iterable[str]) -> tuple[str, ...]:
+    """What the paths of all files below these directories start with."""
+    return tuple(os.path.join(directory, "") for directory in directories)  # noqa: PTH118 - it ends in a separator
+
+
+class NamespacePath(list[str]):
+    """The ``__path__`` of a namespace package of a biz: its portions among the biz's files, and no others."""
+
+    def __repr__(self) -> str:
+        return f"_NamespacePath({list(self)!r})"  # importlib.resources goes by this name
+
+    __str__ = __repr__
+
+
+def _is_copied(name: str, owner: str, held: Held | None) -> bool:
+    if held is None or held.holding is Holding.OWN:
+        return False
+    portions = PORTIONS.get(owner)
+    return held.holding is Holding.COPY or (portions is not None and portions.fullmatch(name) is not None)
+
+
+class BizFinder:
+    """The locator of one biz, and the one finder its code sees on ``sys.meta_path``.
+
+    Lifetime and threads: those of the linker, which it is joined to right after both were made.
+    """
+
+    def __init__(self, paths: Sequence[str], policy: Policy, identity: str, speakers: Speakers | None = None) -> None:
+        """``speakers`` decide which libraries of the base are own copies; ``None`` means that none is."""
+        self.linker: Linker
+        self._policy = policy
+        self._speakers = speakers
+        self._holdings: tuple[Index, Mapping[str, Held]] | None = None
+        self._copied: dict[str, bool] = {}
+        self._private = prefixes(policy.private)
+        self._owner = f"biz {identity}"
+        self._identity = identity
+        self._finders: dict[str, Any] = {}
+        self._of_base: set[str] = set()
+        """Top-level names that turned out to be the base's."""
+        self._granted: set[str] = set()
+        self._taken: set[str] = set()
+        """Modules of the base that the biz has got, some of them at least once more than others."""
+        self._owned: tuple[list[str], dict[str, bool]] = [], {}
+        """Top-level names not imported yet -> whether they would be the biz's, as found on that search path."""
+        self._lent: dict[str, Linker] = {}
+        """Packages that a shared unit lends -> its linker."""
+        self._index: Index | None = None
+        self._look_in(paths)
+
+    def _look_in(self, paths: Sequence[str]) -> None:
+        self.paths = tuple(paths)
+        self._prefixes = prefixes(paths)
+
+    def join(self, linker: Linker) -> None:
+        """Work for a linker from now on: it gets what its code finds without importing it."""
+        self.linker = linker
+        linker.table["importlib"] = importlib_for(linker)
+        linker.table["__main__"] = main = ModuleType("__main__", "The program; what it starts with is elsewhere.")
+        linker.adopt(main)
+        linker.meta_path.append(self)
+        linker.search_path += [*self.paths, *(entry for entry in base_path() if entry not in self.paths)]
+
+    # --- as the linker asks --------------------------------------------------------------------------------------
+
+    def foreign(self, name: str) -> ModuleType | None:
+        """See `linker.Locator`."""
+        verdict = self._policy.before_own(name)
+        if verdict is not None:
+            return self._import_as_base(name) if verdict.provider is None else verdict.provider(name)
+        if name.partition(".")[0] in self._of_base:
+            return self._take_from_base(name)
+        if self._lent:
+            lender = self._lender_of(name)
+            if lender is not None:
+                return lender.load(name)
+        return None
+
+    def locate(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
+        """See `linker.Locator`."""
+        parent_name = name.rpartition(".")[0]
+        if parent is not None and self.linker.table.get(parent_name) is not parent:
+            lender = self._lender_of(name)  # for the parent, which was imported only now, for this very name
+            return self._take_from_base(name) if lender is None else lender.load(name)
+        path, is_open = (None, True) if parent is None else self._own_portions(parent_name, parent)
+        spec = self._find_own(name, path)
+        if spec is not None:
+            return self._shared(name, spec) or self._compiled_once(spec)
+        if not is_open:
+            raise self._refusal(name, f"{self._owner} owns {parent_name!r}, and its files hold no such module")
+        if name in NEVER_DELEGATED:
+            raise self._refusal(name, "a module never gets the program of the base")
+        spec = self._find_copy(name)
+        if spec is not None:
+            self._check(name)
+            return self._compiled_once(spec)
+        module = self._take_from_base(name)
+        if parent is None:
+            self._of_base.add(name)
+        return module
+
+    def owns(self, top: str) -> bool:
+        """See `linker.Locator`."""
+        if top in self._of_base:
+            return False
+        path, known = self._owned
+        if path != (in_use := self.linker.path_in_use()):
+            self._owned = list(in_use), (known := {})
+        if top not in known:
+            spec = None
+            if self._policy.before_own(top) is None:
+                spec = self._find_in_files(top, self._own_path()) or self._find_copy(top)
+            known[top] = spec is not None and spec.loader is not None  # what has none is one portion of several
+        return known[top]
+
+    # --- own copies of what the base has ---------------------------------------------------------------------------
+
+    def holdings(self) -> Mapping[str, Held]:
+        """How the biz holds each distribution of the base; empty if nobody has decided."""
+        index = distributions.base_index()
+        if self._holdings is None or self._holdings[0] is not index:
+            speakers = self._speakers
+            if speakers is not None and (brought := frozenset(filter(index.concerns, self._own_index().versions))):
+                speakers = replace(speakers, brought=brought)
+            self._holdings = index, {} if speakers is None else decide(index, speakers)
+            self._copied.clear()
+        return self._holdings[1]
+
+    def libraries(self) -> tuple[Library, ...]:
+        """The libraries that the biz has imported so far and how it holds them, sorted by name."""
+        found = {}
+        own, base, holdings = self._own_index(), distributions.base_index(), self.holdings()
+        for name in list(self.linker.table):
+            for owner in own.owners(name):
+                if own.place(owner) != self.paths[0]:  # that is the module itself
+                    found[owner] = Library(owner, own.versions[owner], Holding.OWN.value, _BROUGHT)
+        for name in [*self.linker.table, *self._taken]:
+            for owner in base.owners(name):
+                held = holdings.get(owner)
+                if held is not None and owner not in found and owner != SELF:
+                    found[owner] = Library(owner, base.versions[owner], held.holding.value, held.reason)
+        return tuple(found[name] for name in sorted(found))
+
+    def library_of(self, kind: type) -> str | None:
+        """The distribution that a class belongs to, if the biz has modules of its own of it."""
+        module = self.linker.table.get(kind.__module__)
+        if module is None or getattr(module, kind.__qualname__.partition(".")[0], None) is None:
+            return None
+        own = self._own_index()
+        owners = [owner for owner in own.owners(kind.__module__) if own.place(owner) != self.paths[0]]
+        if not owners and self.is_copied(kind.__module__):
+            owners = list(distributions.base_index().owners(kind.__module__))
+        return owners[0] if owners else None
+
+    def is_copied(self, name: str) -> bool:
+        """See `linker.Locator`. Of a namespace package, whether the biz has an own copy of any portion."""
+        if self._speakers is None:
+            return False
+        known = self._copied.get(name)
+        if known is None:
+            holdings = self.holdings()
+            owners = distributions.base_index().owners(name)
+            known = any(_is_copied(name, owner, holdings.get(owner)) for owner in owners)
+            self._copied[name] = known
+        return known
+
+    def _is_whole_copy(self, name: str) -> bool:
+        """Whether all modules below a package are own copies, as far as they are files of the base."""
+        holdings = self.holdings() if self.is_copied(name) else {}
+        owners = distributions.base_index().owners(name)
+        return any(owner in holdings and holdings[owner].holding is Holding.COPY for owner in owners)
+
+    def _find_copy(self, name: str) -> ModuleSpec | None:
+        """The spec of a module that the biz is to execute from files of the base."""
+        if not self.is_copied(name):
+            return None
+        return self._find_in_files(name, self._portions_of_base(name.rpartition(".")[0]))
+
+    def _portions_of_base(self, name: str) -> Sequence[str]:
+        """Where the base has the modules below a package, the top-level ones if there is no name."""
+        if not name:
+            return base_path()
+        spec = self._find_in_files(name, self._portions_of_base(name.rpartition(".")[0]))
+        return [] if spec is None else spec.submodule_search_locations or []
+
+    def _compiled_once(self, spec: ModuleSpec) -> ModuleSpec | ModuleType:
+        found = load_once(spec, self.linker)
+        if not isinstance(found, ModuleSpec):
+            self.linker.table[spec.name] = found
+        return found
+
+    # --- what is shared, for it is compiled ----------------------------------------------------------------------
+
+    def _shared(self, name: str, spec: ModuleSpec) -> ModuleType | None:
+        """The module of a unit, or the base's, if the files found belong to a distribution that is to be shared."""
+        index = self._own_index()
+        if not index.shared:
+            return None
+        owners = index.owners(name)
+        if len(owners) != 1 or owners[0] not in index.shared or not self._is_installed(spec):
+            return None
+        return self._share(name, owners[0], index)
+
+    def _share(self, name: str, distribution: str, index: Index) -> ModuleType | None:
+        base = distributions.base_index()
+        if all(index.has_same(member, base) for member in index.closure(distribution)):
+            if "." not in name:
+                self._of_base.add(name)
+            return self._import_as_base(name)
+        unit = shelf.borrow(distribution, index, UnitFinder)
+        if unit.linker not in self.linker.lenders:
+            self.linker.lenders.append(unit.linker)
+        self._lent[name] = unit.linker
+        return unit.linker.load(name)
+
+    def _own_index(self) -> Index:
+        if self._index is None:
+            self._index = self._make_index()
+        return self._index
+
+    def _make_index(self) -> Index:
+        return distributions.index_of(self.paths)
+
+    def _is_installed(self, spec: ModuleSpec) -> bool:
+        """Whether found files are where the biz's distributions are: not added by its code, nor its own program's."""
+        place = str(spec.origin or next(iter(spec.submodule_search_locations or ()), ""))
+        return place.startswith(self._prefixes) and not place.startswith(self._private)
+
+    def _lender_of(self, name: str) -> Linker | None:
+        while name:
+            lender = self._lent.get(name)
+            if lender is not None:
+                return lender
+            name = name.rpartition(".")[0]
+        return None
+
+    # --- the biz's files -----------------------------------------------------------------------------------------
+
+    def _find_own(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+        spec: ModuleSpec | None
+        for hook in list(self.linker.hooks_in_use()):
+            if hook is self:
+                spec = self._find_in_files(name, self._own_path() if path is None else path)
+            elif hasattr(hook, "find_spec"):
+                with entered(self.linker.scope):
+                    spec = hook.find_spec(name, path, None)
+            else:
+                continue
+            if spec is not None:
+                return spec
+        return None
+
+    def _own_path(self) -> Sequence[str]:
+        """The biz's directories, and those its code put on ``sys.path`` as it sees it."""
+        of_base = set(base_path())
+        return [entry for entry in self.linker.path_in_use() if entry in self.paths or entry not in of_base]
+
+    def _own_portions(self, name: str, package: ModuleType) -> tuple[list[str], bool]:
+        """The directories of a package that are the biz's, and whether the base may have further portions of it."""
+        path = [str(entry) for entry in package.__path__]
+        own = path
+        if not all(entry.startswith(self._prefixes) for entry in path):  # pkgutil.extend_path looks everywhere
+            if getattr(package, "__file__", None) is not None and self._is_whole_copy(name):
+                return path, False
+            tail = name.replace(".", os.sep)
+            of_base = {os.path.join(entry, tail) for entry in base_path() if entry not in self.paths}  # noqa: PTH118
+            own = [entry for entry in path if entry not in of_base]
+        return own, len(own) < len(path) or getattr(package, "__file__", None) is None
+
+    def _find_in_files(self, name: str, path: Iterable[str]) -> ModuleSpec | None:
+        portions: list[str] = []
+        for entry in path:
+            finder = self._finder(entry)
+            spec: ModuleSpec | None = None if finder is None else finder.find_spec(name)
+            if spec is None:
+                continue
+            if type(spec.loader) is SourceFileLoader and not self._is_own_code(spec.loader.path):
+                # Private libraries lie in another directory for each biz that brings them.
+                is_private = spec.loader.path.startswith(self._prefixes)
+                spec.loader = SharedCodeLoader(name, spec.loader.path, by_text=is_private)
+            if spec.loader is not None:
+                return spec
+            portions += spec.submodule_search_locations or ()
+        if not portions:
+            return None
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = NamespacePath(portions)
+        return spec
+
+    def _is_own_code(self, path: str) -> bool:
+        """Whether a file is the biz's program, of which no other has a copy: below its first directory alone."""
+        return path.startswith(self._prefixes[:1]) and not path.startswith(self._prefixes[1:])
+
+    def _finder(self, entry: str) -> Any:
+        try:
+            return self._finders[entry]
+        except KeyError:
+            of_base = base_path()
+            if entry in of_base or entry.startswith(prefixes(of_base)):
+                # That of the base, which has listed the directory already.
+                return self._finders.setdefault(entry, pkgutil.get_importer(entry))
+            finder = None
+            for hook in sys.path_hooks:
+                try:
+                    finder = hook(entry or os.getcwd())  # noqa: PTH109 - as importlib
+                    break
+                except ImportError:
+                    continue
+            return self._finders.setdefault(entry, finder)
+
+    # --- the base's ----------------------------------------------------------------------------------------------
+
+    def _take_from_base(self, name: str) -> ModuleType:
+        """A module of the base, if the policy allows it and the base has it."""
+        self._check(name)
+        self._taken.add(name)
+        return self._import_as_base(name)
+
+    def _import_as_base(self, name: str) -> ModuleType:
+        module = find_of_base(name)
+        if module is not None and not is_initialising(module):
+            return module
+        try:
+            return self.linker.scope.ground.call(bootstrap._gcd_import, name)  # type: ignore[no-any-return]  # noqa: SLF001
+        except ModuleNotFoundError as error:
+            if error.name != name.partition(".")[0]:
+                raise
+        raise self._refusal(
+            name,
+            f"neither {self._owner} nor the base has it; add the distribution that provides it to the "
+            "dependencies of the module and build it again, or install it in the base",
+        )
+
+    def _check(self, name: str) -> None:
+        if not self._policy.asks_provenance or name in self._granted:
+            return
+        if self._index is not None and self._index.owners(name):  # the biz brings it, and is lent the same by the base
+            self._granted.add(name)
+            return
+        provenance = distributions.provenance(name)
+        if provenance is not None:
+            verdict = self._policy.of_base(name, provenance)
+            if verdict.side is Side.REFUSED:
+                raise self._refusal(name, f"{self._owner} may not take it from the base: {verdict.reason}")
+            self._granted.add(name)
+
+    def _refusal(self, name: str, reason: str) -> ModuleRefused:
+        return ModuleRefused(f"No module named {name!r}", name=name, identity=self._identity, advice=reason)
+
+    # --- as a finder on sys.meta_path ----------------------------------------------------------------------------
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
+        """What ``importlib.util.find_spec``, ``importlib.reload`` and ``pkgutil`` get to know for the biz."""
+        if self.linker.is_gone:
+            raise BizGone(self._identity, name=name)
+        verdict = self._policy.before_own(name)
+        if verdict is not None:
+            return self._base_spec(name) if verdict.provider is None else verdict.provider(name).__spec__
+        parent_name = name.rpartition(".")[0]
+        lender = self._lender_of(name)
+        if lender is not None:
+            return getattr(lender.table.get(name), "__spec__", None) or self._find_in_files(name, path or ())
+        if not parent_name:
+            spec = self._find_in_files(name, self._own_path())
+            return spec if spec is not None or name in NEVER_DELEGATED else self._spec_of_base(name)
+        parent = self.linker.table.get(parent_name)
+        if parent is None or not hasattr(parent, "__path__"):
+            return self._spec_of_base(name)
+        own, is_open = self._own_portions(parent_name, parent)
+        spec = self._find_in_files(name, own)
+        return self._spec_of_base(name) if spec is None and is_open else spec
+
+    def _spec_of_base(self, name: str) -> ModuleSpec | None:
+        try:
+            self._check(name)
+        except ModuleRefused:
+            return None
+        return self._find_copy(name) or self._base_spec(name)
+
+    def _base_spec(self, name: str) -> ModuleSpec | None:
+        try:
+            if name.partition(".")[0] != SELF:
+                self._check(name)
+            with as_base():
+                return importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            return None
+
+    def find_distributions(self, context: DistributionFinder.Context) -> Iterator[Distribution]:
+        """What ``importlib.metadata`` finds for the biz."""
+        return distributions.distributions_for(context, own_path=self._own_path(), declared=self._policy.declared)
+
+    def invalidate_caches(self) -> None:
+        """Look at directories again, and ask the base again for what was its."""
+        for finder in list(self._finders.values()):
+            if hasattr(finder, "invalidate_caches"):
+                finder.invalidate_caches()
+        self._finders = {entry: finder for entry, finder in self._finders.items() if finder is not None}
+        self._of_base.clear()
+        self._copied.clear()
+        self._granted.clear()
+        self._owned = [], {}
+        self.linker.forget()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._identity}>"
+
+
+class UnitFinder(BizFinder):
+    """The locator of a shared unit: its own distribution's files, the units it requires, and the base's modules."""
+
+    def __init__(self, unit: Unit) -> None:
+        super().__init__(unit.index.paths, Policy(), str(unit.scope.biz))
+        self._owner = f"the shared library {unit.scope.biz}"
+        self._unit = unit
+
+    def _make_index(self) -> Index:
+        return self._unit.index
+
+    def _shared(self, name: str, spec: ModuleSpec) -> ModuleType | None:
+        unit = self._unit
+        owners = unit.index.owners(name)
+        if not owners or unit.distribution in owners:
+            return None
+        return super()._shared(name, spec)
+
+    def _find_in_files(self, name: str, path: Iterable[str]) -> ModuleSpec | None:
+        spec = super()._find_in_files(name, path)
+        return spec if spec is None or self._unit.owns(name) else None
+
+    def move(self, paths: Sequence[str]) -> None:
+        """See `extensions.Finder`."""
+        self._look_in(paths)
+        self.linker.search_path[:] = [*self.paths, *base_path()]
+        self._index = None
+        self.invalidate_caches()

@@ -1,0 +1,166 @@
+"""How a biz holds the libraries that the base has, too: pure decisions over an index of distributions.
+
+A library is *shared* (the module objects of the base), an *own copy* (module objects of the biz, executed from the
+files of the base), or an *own version* (from the artefact). Code that nobody has looked at does not cross from one biz
+to another: without a word of anybody a pure-Python library is an own copy. A compiled one is shared, since its C code
+may know one Python half only, unless it was tested as a copy.
+
+Two libraries of which one requires the other belong to one family, and a family is never held by halves: what a shared
+library requires is shared with it, and what requires an own copy, or an own version, is an own copy.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from packaging.utils import canonicalize_name
+
+from koupleless.isolation.known import COPYABLE, SHARE, Share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from koupleless.isolation.distributions import Index
+
+
+class Holding(enum.Enum):
+    """Which modules of a library a biz gets."""
+
+    SHARED = "shared"
+    """Those of the base."""
+    COPY = "own copy"
+    """Its own, executed from the files of the base."""
+    OWN = "own version"
+    """Its own, from its artefact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """How one library is held, and why, in words that follow its name."""
+
+    holding: Holding
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """Distributions that somebody wants as own copies, and those to be shared, by normalised name."""
+
+    own: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, own: Iterable[str] = (), shared: Iterable[str] = ()) -> Wishes:
+        """From names as people write them."""
+        return cls(frozenset(map(canonicalize_name, own)), frozenset(map(canonicalize_name, shared)))
+
+
+NOTHING: Final = Wishes()
+
+
+@dataclass(frozen=True, slots=True)
+class Speakers:
+    """Who decides how libraries are held, the first that speaks of one."""
+
+    module: Wishes = NOTHING
+    base: Wishes = NOTHING
+    application: frozenset[str] = frozenset()
+    """The distributions that the application of the base is made of, which modules share as they share its code."""
+    words: Callable[[str], Share | None] = SHARE.get
+    """The word of the library, or of an adapter of ours."""
+    brought: frozenset[str] = frozenset()
+    """Distributions that the module brings along."""
+
+    def word(self, name: str) -> Held | None:
+        """The first word that is spoken of a distribution of the base; ``None`` if nobody speaks."""
+        if name in self.brought:
+            return Held(Holding.OWN, "the module brings it along")
+        share = self.words(name)
+        for wishes, who in ((self.module, "the module"), (self.base, "the base")):
+            if name in wishes.own:
+                return Held(Holding.COPY, f"{who} asks for it")
+            if name in wishes.shared and share is not Share.NEVER:
+                return Held(Holding.SHARED, f"{who} asks for it")
+        return _OF_APPLICATION if name in self.application else _SAID.get(share)
+
+
+_OF_APPLICATION: Final = Held(Holding.SHARED, "it is the application of the base")
+_SAID: Final[dict[Share | None, Held]] = {
+    Share.ALWAYS: Held(Holding.SHARED, "tested with several modules that use it differently"),
+    Share.COPY: Held(Holding.COPY, "it keeps state that modules must not share"),
+    Share.NEVER: Held(Holding.COPY, "it says that it can never be shared"),
+}
+
+
+@functools.lru_cache(maxsize=64)
+def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
+    """How each distribution of the base is held: normalised name -> holding and reason.
+
+    The mapping is remembered and not to be changed.
+    """
+    held = {name: word for name in index.versions if (word := speakers.word(name)) is not None}
+    for name in index.compiled - held.keys():
+        held[name] = Held(Holding.SHARED, "it is compiled, and not tested as a copy")
+    shared = [name for name, one in held.items() if one.holding is Holding.SHARED and name not in speakers.application]
+    for name, by in _reached(shared, lambda name: index.needs(name) - held.keys()):
+        held[name] = Held(Holding.SHARED, f"{by} requires it, which is shared")
+    for name in index.versions.keys() - held.keys():
+        held[name] = Held(Holding.COPY, "pure Python that nobody has said may be shared")
+    apart = [name for name, one in held.items() if one.holding is not Holding.SHARED]
+    apart += speakers.brought - held.keys()
+    for name, by in _reached(apart, lambda name: _drawn(index, speakers, held, name)):
+        of = "an own version" if by in speakers.brought else "an own copy"
+        held[name] = Held(Holding.COPY, f"it requires {by}, of which the module has {of}")
+    return held
+
+
+def _drawn(index: Index, speakers: Speakers, held: Mapping[str, Held], name: str) -> set[str]:
+    """The shared distributions that require ``name`` and can be copied."""
+    return {
+        user
+        for user in index.users(name)
+        if held[user].holding is Holding.SHARED
+        and user not in speakers.module.shared | speakers.base.shared | speakers.application
+        and (user not in index.compiled or user in COPYABLE)
+    }
+
+
+def _reached(roots: Iterable[str], further: Callable[[str], Iterable[str]]) -> Iterable[tuple[str, str]]:
+    """What is reached from ``roots``, each with the one it was reached from, the nearest first; the roots left out."""
+    todo = deque(roots)
+    seen = set(todo)
+    while todo:
+        by = todo.popleft()
+        for name in sorted(further(by)):
+            if name not in seen:
+                seen.add(name)
+                todo.append(name)
+                yield name, by
+
+
+def conflicts(index: Index, speakers: Speakers) -> tuple[str, ...]:
+    """Why the module's wishes cannot be met by this base, one sentence each."""
+    found = []
+    for name in sorted(speakers.module.own - speakers.brought):
+        version = index.versions.get(name)
+        if version is None:
+            found.append(
+                f'own = ["{name}"]: the base does not have {name}; leave it out, or add it to the dependencies'
+            )
+        elif name in index.compiled and name not in COPYABLE:
+            found.append(
+                f'own = ["{name}"]: {name} {version} has compiled files and was not tested as a copy; '
+                f'bring it along instead: bring = ["{name}"]'
+            )
+    for name in sorted(speakers.module.shared & index.versions.keys()):
+        if name in speakers.brought:
+            found.append(
+                f'shared = ["{name}"]: the module brings {name} along; leave it to the base, or do not share it'
+            )
+        elif speakers.words(name) is Share.NEVER:
+            found.append(f'shared = ["{name}"]: {name} says that it can never be shared; leave it out')
+    return tuple(found)

@@ -1,0 +1,331 @@
+"""What code may store into things that are not its own, read from its code objects before it runs. Pure.
+
+Most modules set attributes of ``self`` and of what they have just made, and change nothing that others see; for those
+nothing has to be compared. This is looked for when code is loaded, so it works on slices of bytecode and disassembles
+nothing but the few instructions before one that stores.
+"""
+
+from __future__ import annotations
+
+import sys
+from opcode import opmap
+from types import CodeType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Stores(NamedTuple):
+    """What code may change outside of itself."""
+
+    attributes: frozenset[str]
+    """Names it may set, or delete, on modules, classes and objects that it did not make."""
+    containers: frozenset[str]
+    """Names of containers that it may add to or take from."""
+    is_opaque: bool
+    """It can also do so in ways that do not show the name (``setattr``, ``mock.patch``); of these, `attributes` has
+    the texts among its constants that may be one."""
+
+    def __bool__(self) -> bool:
+        return self.is_opaque or bool(self.attributes or self.containers)
+
+
+def stores_of(code: CodeType) -> Stores:
+    """What a code object, and all that is nested in it, may store into things it does not own."""
+    attributes: set[str] = set()
+    containers: set[str] = set()
+    is_opaque = False
+    whole = _Globals(code)
+    for part in _parts(code):
+        if not _OPAQUE.isdisjoint(part.co_names):
+            is_opaque = True
+            attributes.update(_texts(part.co_consts))
+        reader = _Reader(part, whole)
+        attributes.update(reader.attributes())
+        containers.update(reader.containers())
+    return Stores(frozenset(attributes), frozenset(containers), is_opaque)
+
+
+def may_store(code: CodeType) -> bool:
+    """Whether `stores_of` would find anything. Ends at the first thing found, which is soon in most libraries."""
+    whole = _Globals(code)
+    for part in _parts(code):
+        if not _OPAQUE.isdisjoint(part.co_names):
+            return True
+        reader = _Reader(part, whole)
+        if any(True for _ in reader.attributes()) or any(True for _ in reader.containers()):
+            return True
+    return False
+
+
+def _parts(code: CodeType) -> Iterator[CodeType]:
+    todo = [code]
+    while todo:
+        code = todo.pop()
+        todo += [constant for constant in code.co_consts if type(constant) is CodeType]
+        if code.co_names:
+            yield code
+
+
+class Stored:
+    """What the code of one owner may store, as far as it was loaded; grows with every module.
+
+    ``begin``, or what was given with `when_first`, is called once, before the first code runs that may change anything
+    outside of itself. From then on code is only remembered, and read when somebody asks for a name, which happens where
+    a change was found. Thread-safe.
+    """
+
+    __slots__ = ("_begin", "_is_blind", "_known", "_unread")
+
+    def __init__(self, begin: Callable[[], object] | None = None) -> None:
+        self._begin = begin
+        self._unread: list[CodeType] | None = None
+        self._known: list[Stores] = []
+        self._is_blind = False
+
+    def __bool__(self) -> bool:
+        """Whether any of it may."""
+        return self._unread is not None
+
+    def when_first(self, begin: Callable[[], object]) -> None:
+        """Say what is to be called; before any code was noted."""
+        self._begin = begin
+
+    def note(self, code: CodeType) -> None:
+        """Look at code that is about to run for the first time."""
+        if self._unread is not None:
+            self._unread.append(code)
+        elif may_store(code):
+            self._start([code])
+
+    def suspect(self) -> None:
+        """Code is about to run that cannot be looked at: it may store anything."""
+        self._is_blind = True
+        if self._unread is None:
+            self._start([])
+
+    def _start(self, unread: list[CodeType]) -> None:
+        self._unread = unread
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            begin()
+
+    def has_attribute(self, name: str) -> bool:
+        """Whether it may set an attribute of that name."""
+        return self._is_blind or any(name in stores.attributes for stores in self._read())
+
+    def has_container(self, name: str) -> bool:
+        """Whether it may change a container of that name."""
+        return any(name in stores.containers for stores in self._read())
+
+    def _read(self) -> list[Stores]:
+        while self._unread:
+            self._known.append(stores_of(self._unread.pop()))
+        return self._known
+
+
+# --- reading bytecode ------------------------------------------------------------------------------------------------
+
+_OPAQUE: Final = frozenset(
+    {
+        "setattr", "delattr", "__dict__", "vars", "__setattr__", "__delattr__", "globals", "exec", "eval",
+        "patch", "patch_all", "monkey_patch", "monkeypatch", "wrap_function_wrapper", "wrap_object",
+        "patch_function_wrapper", "instrument", "install_cache", "inject_into_ssl", "defuse_stdlib",
+    }
+)  # fmt: skip
+_MUTATORS: Final = frozenset(
+    {
+        "append", "extend", "insert", "update", "setdefault", "add", "pop", "popitem", "remove", "discard", "clear",
+        "appendleft", "extendleft",
+    }
+)  # fmt: skip
+_OWN: Final = frozenset({"self", "cls", "mcs", "mcls", "metacls"})
+_MAKERS: Final = frozenset({"import_module", "__import__", "getattr", "modules", "type", "getmodule"})
+"""Names of calls and mappings whose result may well be somebody else's."""
+
+
+def _op(name: str) -> int:
+    return opmap.get(name, -1)
+
+
+_STORE_ATTR, _DELETE_ATTR, _LOAD_ATTR = opmap["STORE_ATTR"], opmap["DELETE_ATTR"], opmap["LOAD_ATTR"]
+_LOAD_METHOD, _LOAD_GLOBAL, _LOAD_NAME = _op("LOAD_METHOD"), opmap["LOAD_GLOBAL"], opmap["LOAD_NAME"]
+_LOAD_DEREF, _EXTENDED, _COPY, _SWAP = opmap["LOAD_DEREF"], opmap["EXTENDED_ARG"], opmap["COPY"], opmap["SWAP"]
+_STORE_FAST, _CALL, _CACHE, _NOP = opmap["STORE_FAST"], opmap["CALL"], _op("CACHE"), opmap["NOP"]
+_STORE_SUBSCR: Final = opmap["STORE_SUBSCR"]
+_STORE_FAST_LOAD_FAST: Final = _op("STORE_FAST_LOAD_FAST")
+_FAST: Final = {_op(name) for name in ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW")} - {-1}
+_FAST_TWICE: Final = {_op(name) for name in ("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW")} - {-1}
+_CALLS: Final = {_op(name) for name in ("CALL", "CALL_FUNCTION_EX", "CALL_KW")} - {-1}
+_STORE_NAME: Final = opmap["STORE_NAME"]
+_MADE: Final = _CALLS | {
+    _op(name) for name in ("MAKE_FUNCTION", "SET_FUNCTION_ATTRIBUTE", "BUILD_LIST", "BUILD_MAP", "BUILD_SET")
+}
+_HAS_LOAD_METHOD: Final = sys.version_info < (3, 12)
+_SHIFTED_ATTR: Final = int(not _HAS_LOAD_METHOD)
+"""From 3.12 on the lowest bit of what LOAD_ATTR names says whether a method is wanted, as in LOAD_GLOBAL."""
+
+
+class _Globals:
+    """The variables of a module that hold nothing but what its code has made: classes, functions, results of calls."""
+
+    __slots__ = ("_code", "_own")
+
+    def __init__(self, code: CodeType) -> None:
+        self._code = code
+        self._own: set[str] | None = None
+
+    def __contains__(self, name: str) -> bool:
+        if self._own is None:
+            reader = _Reader(self._code, self)
+            made, other = set[str](), set[str]()
+            makers = _MADE - _CALLS if not _MAKERS.isdisjoint(reader.names) else _MADE
+            at = reader.ops.find(_STORE_NAME)
+            while at >= 0:
+                (made if reader.op_before(at) in makers else other).add(reader.name_at(at))
+                at = reader.ops.find(_STORE_NAME, at + 1)
+            self._own = made - other
+        return name in self._own
+
+
+class _Reader:
+    """One code object, read backwards from the instructions that store."""
+
+    __slots__ = ("code", "globals", "names", "ops", "whole")
+
+    def __init__(self, code: CodeType, module: _Globals) -> None:
+        self.code = code
+        self.globals = module
+        self.names = code.co_names
+        self.whole = code.co_code
+        self.ops = self.whole[::2]
+
+    def attributes(self) -> Iterator[str]:
+        """The names that are set or deleted on what is not plainly the code's own."""
+        for op in (_STORE_ATTR, _DELETE_ATTR):
+            at = self.ops.find(op)
+            while at >= 0:
+                name = self.names[self._arg(at)]
+                if not self._is_own(self._before(at), name):
+                    yield name
+                at = self.ops.find(op, at + 1)
+
+    def containers(self) -> Iterator[str]:
+        """Names of what items are set in, and of what methods are called on that change containers."""
+        at = self.ops.find(_STORE_SUBSCR)
+        while at >= 0:
+            # value, container, key: the key is one instruction, or the name of the container is not known here.
+            yield from self._container_at(self._before(self._before(at)))
+            at = self.ops.find(_STORE_SUBSCR, at + 1)
+        if _MUTATORS.isdisjoint(self.names):
+            return
+        for index, name in enumerate(self.names):
+            if name not in _MUTATORS:
+                continue
+            wanted = index if _HAS_LOAD_METHOD else index << 1 | 1
+            call = bytes((_LOAD_METHOD if _HAS_LOAD_METHOD else _LOAD_ATTR, wanted & 255))
+            place = self.whole.find(call)
+            while place >= 0:
+                at = place // 2
+                if place % 2 == 0 and self._arg(at) == wanted:
+                    yield from self._container_at(self._before(at))
+                place = self.whole.find(call, place + 1)
+
+    def _container_at(self, at: int) -> Iterator[str]:
+        op = self.ops[at] if at >= 0 else -1
+        if op in (_LOAD_ATTR, _LOAD_GLOBAL, _LOAD_NAME) and not self._is_own(at, ""):
+            shift = {_LOAD_ATTR: _SHIFTED_ATTR, _LOAD_GLOBAL: 1, _LOAD_NAME: 0}[op]
+            name = self.names[self._arg(at) >> shift]
+            if name != "__annotations__":  # which module and class bodies fill
+                yield name
+
+    def _is_own(self, at: int, name: str) -> bool:
+        """Whether the object that the instruction at a place leaves on the stack is the code's own.
+
+        ``self``, what it has been given as attributes, and what a call here has returned.
+        """
+        while at >= 0:
+            op = self.ops[at]
+            if op == _LOAD_ATTR:
+                at = self._before(at)
+            elif op in _FAST:
+                return self._is_own_variable(self._arg(at))
+            elif op in _FAST_TWICE or op == _STORE_FAST_LOAD_FAST:
+                return self._is_own_variable(self._arg(at) & 15)
+            elif op in (_LOAD_GLOBAL, _LOAD_NAME):
+                return self.names[self._arg(at) >> int(op == _LOAD_GLOBAL)] in self.globals
+            elif op == _LOAD_DEREF:
+                return self._variables()[self._arg(at)] in _OWN
+            elif op == _SWAP and name:  # target.name += value
+                at = self._target_of_update(at, name)
+            else:
+                return False
+        return False
+
+    def _target_of_update(self, at: int, name: str) -> int:
+        while (at := self.ops.rfind(_COPY, 0, at)) >= 0:
+            after = at + 1
+            while after < len(self.ops) and self.ops[after] == _EXTENDED:
+                after += 1
+            is_read = self.ops[after] == _LOAD_ATTR and self.names[self._arg(after) >> _SHIFTED_ATTR] == name
+            if self._arg(at) == 1 and is_read:
+                return self._before(at)
+        return -1
+
+    def _is_own_variable(self, index: int) -> bool:
+        name = self._variables()[index]
+        if name in _OWN:
+            return True
+        if not _MAKERS.isdisjoint(self.names) or index < self.code.co_argcount + self.code.co_kwonlyargcount:
+            return False
+        made = False
+        at = -1
+        while (at := self.ops.find(_STORE_FAST, at + 1)) >= 0:
+            if self._arg(at) == index:
+                if self.ops[self._before(at)] not in _CALLS:
+                    return False
+                made = True
+        return made
+
+    def _variables(self) -> tuple[str, ...]:
+        code = self.code
+        arguments = code.co_varnames
+        return (*arguments, *(name for name in code.co_cellvars if name not in arguments), *code.co_freevars)
+
+    def op_before(self, at: int) -> int:
+        """The instruction before the one at a place."""
+        return self.ops[self._before(at)]
+
+    def name_at(self, at: int) -> str:
+        """What an instruction there that has one names."""
+        return self.names[self._arg(at)]
+
+    def _before(self, at: int) -> int:
+        """The place of the instruction before; -1 if there is none."""
+        ops = self.ops
+        at -= 1
+        while at >= 0 and (ops[at] in (_CACHE, _NOP, _EXTENDED)):
+            at -= 1
+        return at
+
+    def _arg(self, at: int) -> int:
+        value, shift = self.whole[2 * at + 1], 8
+        while at > 0 and self.ops[at - 1] == _EXTENDED:
+            at -= 1
+            value |= self.whole[2 * at + 1] << shift
+            shift += 8
+        return value
+
+
+def _texts(constants: tuple[object, ...]) -> set[str]:
+    """The last parts of dotted names among constants."""
+    found = set()
+    for constant in constants:
+        for text in constant if type(constant) is tuple else (constant,):
+            if type(text) is str and len(text) < _LONGEST and text.replace(".", "_").isidentifier():
+                found.add(text.rpartition(".")[2])
+    return found
+
+
+_LONGEST: Final = 100

@@ -1,0 +1,216 @@
+"""How the shared modules were: their variables, those of their classes, and how long the containers among them are.
+
+Everything is compared by identity, so that no code of anybody runs, and a container by its length. Looking through the
+tens of thousands of names of a base with large libraries takes a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from koupleless.ownership.dispatch import table_of
+from koupleless.ownership.forwarding import ABSENT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_OURS: Final = "koupleless"
+_LEFT_OUT: Final = frozenset({"__main__", "__mp_main__", "builtins", "sys", "gc", "_frozen_importlib", "importlib"})
+"""Modules whose variables are the process's own business, or are each biz's already."""
+_CONTAINERS: Final = frozenset({dict, list, set})
+_IMMUTABLE: Final = 1 << 8
+"""The flag of classes whose attributes cannot be set."""
+
+
+class Difference(NamedTuple):
+    """An attribute that is not what it was."""
+
+    module: str
+    holder: Any
+    """The module or class."""
+    name: str
+    before: object
+    """``ABSENT`` if it was not there."""
+    after: object
+
+    @property
+    def path(self) -> str:
+        """``package.module.Class.name``."""
+        return dotted(self.module, self.holder, self.name)
+
+
+class Growth(NamedTuple):
+    """A container that has another length than it had."""
+
+    module: str
+    holder: Any
+    name: str
+    container: Any
+    before: int
+    after: int
+
+    @property
+    def path(self) -> str:
+        """``package.module.Class.name``."""
+        return dotted(self.module, self.holder, self.name)
+
+
+def dotted(module: str, holder: Any, name: str) -> str:
+    """The name of an attribute as code would write it."""
+    is_class = issubclass(type(holder), type)
+    return f"{module}.{type.__dict__['__qualname__'].__get__(holder)}.{name}" if is_class else f"{module}.{name}"
+
+
+class _Table:
+    """The variables of one module or class as they were."""
+
+    __slots__ = ("containers", "holder", "keys", "labels", "lengths", "module", "values", "variables")
+
+    labels: tuple[str, ...]
+    containers: tuple[Any, ...]
+    lengths: tuple[int, ...]
+
+    def __init__(self, module: str, holder: Any, variables: Any) -> None:
+        self.module = module
+        self.holder = holder
+        self.variables = variables
+        self.take()
+
+    def take(self) -> None:
+        """Remember how they are now."""
+        now = self.variables.copy()
+        self.keys = tuple(now)
+        self.values = values = tuple(now.values())
+        self.labels = self.containers = self.lengths = ()
+        if not _CONTAINERS.isdisjoint(map(type, values)):
+            found = [(key, value) for key, value in now.items() if type(value) in _CONTAINERS and not is_dunder(key)]
+            self.labels = tuple(key for key, _ in found)
+            self.containers = tuple(value for _, value in found)
+            self.lengths = tuple(map(len, self.containers))
+
+    def is_same(self) -> bool:
+        """Whether they are as they were."""
+        try:
+            return len(self.variables) == len(self.values) and all(
+                map(operator.is_, self.variables.values(), self.values)
+            )
+        except RuntimeError:  # changed while it was looked at
+            return False
+
+    def differences(self) -> Iterator[Difference]:
+        """What is not as it was."""
+        before = dict(zip(self.keys, self.values, strict=True))
+        now = self.variables.copy()
+        for name in [*now, *(key for key in before if key not in now)]:
+            old, new = before.get(name, ABSENT), now.get(name, ABSENT)
+            if old is not new and type(name) is str:
+                yield Difference(self.module, self.holder, name, old, new)
+
+    def growths(self) -> Iterator[Growth]:
+        """The containers whose length has changed, each told once."""
+        now = tuple(map(len, self.containers))
+        if now == self.lengths:
+            return
+        for label, container, before, after in zip(self.labels, self.containers, self.lengths, now, strict=True):
+            if before != after:
+                yield Growth(self.module, self.holder, label, container, before, after)
+        self.lengths = now
+
+
+class Baseline:
+    """All shared modules as they were when last looked at.
+
+    It keeps what stood there alive; so it is dropped as soon as no biz is left that may change anything. Used under the
+    lock of `changes`, as the base.
+    """
+
+    def __init__(self) -> None:
+        self._modules: dict[str, Any] = {}
+        self._tables: dict[int, _Table] = {}
+
+    def extend(self, modules: dict[str, Any]) -> None:
+        """Take in the modules that are new; those that have gone are forgotten."""
+        for name, module in modules.copy().items():
+            if self._modules.get(name) is not module and not _is_initialising(module):
+                self.add(name, module)
+        if len(self._modules) > len(modules):
+            for name in [name for name in self._modules if name not in modules]:
+                self._forget(name)
+
+    def add(self, name: str, module: Any) -> None:
+        """Take one module in, as it is now."""
+        if not issubclass(type(module), types.ModuleType) or _is_left_out(name):
+            return
+        if name in self._modules:
+            self._forget(name)
+        self._modules[name] = module
+        variables = table_of(module)
+        if variables.get("__name__") != name:  # stands there under another name too
+            return
+        self._tables[id(module)] = _Table(name, module, variables)
+        self._take_classes(name, list(variables.values()))
+
+    def _forget(self, name: str) -> None:
+        module = self._modules.pop(name)
+        self._tables.pop(id(module), None)
+        for key in [key for key, table in self._tables.items() if table.module == name]:
+            del self._tables[key]
+
+    def compare(self) -> tuple[list[Difference], list[Growth]]:
+        """What has changed since it was looked at last."""
+        tables = list(self._tables.values())
+        changed = [table for table in tables if not table.is_same()]
+        differences = list(itertools.chain.from_iterable(table.differences() for table in changed))
+        growths = list(itertools.chain.from_iterable(table.growths() for table in tables if table.containers))
+        return differences, growths
+
+    def renew(self, holders: Iterable[Any]) -> None:
+        """Remember how these modules and classes are now."""
+        for holder in holders:
+            table = self._tables.get(id(holder))
+            if table is not None:
+                table.take()
+                if holder is self._modules.get(table.module):
+                    self._take_classes(table.module, table.values)
+
+    def _take_classes(self, module: str, values: Iterable[Any]) -> None:
+        for value in values:
+            if issubclass(type(value), type) and _is_defined_in(value, module) and id(value) not in self._tables:
+                self._tables[id(value)] = _Table(module, value, _CLASS_TABLE(value))
+
+    def __len__(self) -> int:
+        return sum(len(table.keys) for table in self._tables.values())
+
+
+def is_dunder(name: object) -> bool:
+    """Whether a name is one of those that Python itself gives a meaning."""
+    return type(name) is str and name.startswith("__") and name.endswith("__")
+
+
+_CLASS_TABLE: Final = type.__dict__["__dict__"].__get__
+_FLAGS: Final = type.__dict__["__flags__"].__get__
+_MODULE: Final = type.__dict__["__module__"].__get__
+
+
+def _is_defined_in(kind: Any, name: str) -> bool:
+    return bool(_MODULE(kind) == name and not _FLAGS(kind) & _IMMUTABLE)
+
+
+def _is_left_out(name: str) -> bool:
+    return name.partition(".")[0] == _OURS or name in _LEFT_OUT or name.startswith(("importlib.", "_frozen_importlib"))
+
+
+def _is_initialising(module: Any) -> bool:
+    if not issubclass(type(module), types.ModuleType):
+        return False
+    spec = table_of(module).get("__spec__")
+    return spec is not None and bool(getattr(spec, "_initializing", False))
+
+
+def is_of_standard_library(module: str) -> bool:
+    """Whether a module belongs to Python itself."""
+    return module.partition(".")[0] in sys.stdlib_module_names

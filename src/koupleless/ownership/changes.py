@@ -1,0 +1,396 @@
+"""What bizs change in modules they share with others: seen by comparing, kept to themselves, taken back at leaving.
+
+Three moments: the modules are looked at before the first code runs that may change anything (`Watch.begin`), compared
+after a start and after the first request (`Watch.check`), and again when the biz leaves (`Watch.leave`). A changed
+function, method or property becomes a dispatcher (`dispatch`), as does a data attribute of a class; a class put in the
+place of another one a variable by context. A variable of a module, which its functions read, is told, and put back at
+leaving; what was added to a container is told.
+
+Whose a change is: the biz whose code it is made of, whenever it is found. What does not tell (a mock, a number) is the
+biz's at whose moment it is found, if code of that biz may have stored it, and the module does not do so itself.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import threading
+import types
+import warnings
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from koupleless.context import as_base, current, entered
+from koupleless.contextual import assign_by_context
+from koupleless.ownership.baseline import Baseline, Difference, Growth, is_dunder, is_of_standard_library
+from koupleless.ownership.dispatch import Patched, Place, Shown, put, table_of
+from koupleless.ownership.forwarding import ABSENT, inherited
+from koupleless.ownership.origin import home_of, is_behaviour, is_done_by, makers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from koupleless.context import Scope
+
+
+class SharedStateWarning(RuntimeWarning):
+    """A biz changed something of a shared module that all its users see."""
+
+
+class Storing(Protocol):
+    """What a biz's code may store, by the names in it."""
+
+    def has_attribute(self, name: str) -> bool:
+        """Whether it may set, or delete, an attribute of that name."""
+
+    def has_container(self, name: str) -> bool:
+        """Whether it may add to a container of that name."""
+
+
+class Anything:
+    """Of code that nobody has looked at."""
+
+    def has_attribute(self, name: str) -> bool:  # noqa: ARG002
+        """See `Storing`."""
+        return True
+
+    def has_container(self, name: str) -> bool:  # noqa: ARG002
+        """See `Storing`."""
+        return True
+
+
+class _Grown(NamedTuple):
+    path: str
+    container: Any
+    length: int
+
+
+class Watch:
+    """What one life of one biz has changed; a facet of its scope.
+
+    Lifetime: from the set-up of the biz until `leave`. Thread-safe, as all the rest by the lock of its `Changes`.
+    """
+
+    def __init__(self, changes: Changes, scope: Scope, builtins: object, storing: Storing) -> None:
+        self.scope = scope
+        self.storing = storing
+        self.builtins = builtins
+        """The ``__builtins__`` of the biz's code, by which it is known."""
+        self.has_begun = False
+        """Whether anything was looked at: there is code that may change something."""
+        self.is_starting = True
+        """Until the first comparison: what nobody else accounts for is this biz's then."""
+        self.assigned: dict[int, dict[str, Any]] = {}
+        """What the biz has put in the place of variables by context, by the address of the module."""
+        self.told: dict[str, str] = {}
+        """What it changed for everybody, by path, in words."""
+        self.grown: list[_Grown] = []
+        self._changes = changes
+
+    def begin(self) -> None:
+        """Look at the shared modules before code runs that may change them. Idempotent."""
+        self._changes.begin(self)
+
+    def check(self) -> tuple[str, ...]:
+        """Compare, keep what the biz has changed to itself; returns in words what it changed for everybody since.
+
+        Each of these is warned of as well, as the biz.
+        """
+        found = self._changes.check(self)
+        for words in found:
+            with entered(self.scope), contextlib.suppress(SharedStateWarning):  # a biz may have warnings raised
+                warnings.warn_explicit(words, SharedStateWarning, f"biz {self.scope.biz}", 0)
+        return found
+
+    def check_soon(self) -> None:
+        """The same on a thread of its own, for callers that must not wait; nothing if there is no code to look for."""
+        if self.has_begun:
+            with as_base():
+                threading.Thread(target=self.check, name=f"compare {self.scope.biz}", daemon=True).start()
+
+    def leave(self) -> Left:
+        """Compare for the last time and take everything back. Idempotent."""
+        return self._changes.leave(self)
+
+
+class Left(NamedTuple):
+    """What became of a biz's changes."""
+
+    undone: dict[str, int]
+    """How many of each kind were taken back."""
+    is_compared: bool
+    """Whether shared modules were looked at, or no code was there that may change them."""
+    grown: tuple[_Grown, ...] = ()
+
+    def remaining(self) -> tuple[str, ...]:
+        """What of the shared state is still changed, by name: asked when all else is undone and purged."""
+        return tuple(sorted(one.path for one in self.grown if len(one.container) >= one.length))
+
+
+NOTHING_CHANGED: Final = Left({}, is_compared=True)
+NOT_COMPARED: Final = Left({}, is_compared=False)
+
+
+class Changes:
+    """What all bizs of a process have changed. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._baseline: Baseline | None = None
+        self._modules: Callable[[], dict[str, Any]] = dict
+        self._watches: dict[Scope, Watch] = {}
+        self._places: dict[tuple[int, str], list[Place]] = {}
+        self._by_context: dict[tuple[int, str], tuple[types.ModuleType, contextlib.ExitStack]] = {}
+
+    def watch(
+        self,
+        scope: Scope,
+        modules: Callable[[], dict[str, Any]],
+        *,
+        builtins: object,
+        storing: Storing | None = None,
+    ) -> Watch:
+        """Keep an eye on a biz that is about to start; ``modules`` returns what is shared now, by name."""
+        self._modules = modules
+        made = Watch(self, scope, builtins, Anything() if storing is None else storing)
+        scope.attach(made)
+        return made
+
+    def begin(self, watch: Watch) -> None:
+        """See `Watch.begin`."""
+        with self._lock, as_base():
+            if watch.has_begun:
+                return
+            if self._baseline is None:
+                self._baseline = Baseline()
+            else:
+                self._compare(None)
+            self._baseline.extend(self._modules())
+            watch.has_begun = True
+            self._watches[watch.scope] = watch
+
+    def check(self, watch: Watch) -> tuple[str, ...]:
+        """See `Watch.check`."""
+        with self._lock, as_base():
+            if watch.scope not in self._watches:
+                return ()
+            before = set(watch.told)
+            self._compare(watch)
+            self._join(watch)
+            watch.is_starting = False
+            return tuple(words for path, words in watch.told.items() if path not in before)
+
+    def leave(self, watch: Watch) -> Left:
+        """See `Watch.leave`."""
+        with self._lock, as_base():
+            if watch.scope not in self._watches:
+                return NOTHING_CHANGED
+            self._compare(watch)
+            undone: Counter[str] = Counter()
+            for key, places in list(self._places.items()):
+                for place in places:
+                    if place.leave(watch.scope):
+                        undone[place.kind] += 1
+                        self._renew([place.holder])
+                self._tidy(key)
+            undone["patch"] += sum(map(len, watch.assigned.values()))
+            watch.assigned.clear()
+            del self._watches[watch.scope]
+            watch.builtins, watch.storing = None, Anything()
+            self._end_unused()
+            if not self._watches:
+                self._baseline = None
+            grown, watch.grown = tuple(watch.grown), []
+            return Left({kind: count for kind, count in undone.items() if count}, True, grown)
+
+    def module_loaded(self, name: str, module: Any) -> None:
+        """A shared module has just been loaded: this is how it was."""
+        with self._lock, as_base():
+            if self._baseline is not None:
+                self._baseline.add(name, module)
+
+    # --- comparing ---------------------------------------------------------------------------------------------------
+
+    def _compare(self, watch: Watch | None) -> None:
+        baseline = self._baseline
+        assert baseline is not None
+        differences, growths = baseline.compare()
+        for difference in differences:
+            self._judge(watch, difference)
+        for growth in growths:
+            self._judge_growth(watch, growth)
+        holders = [*(one.holder for one in differences), *(one.holder for one in growths)]
+        baseline.renew({id(holder): holder for holder in holders}.values())
+        baseline.extend(self._modules())
+
+    def _renew(self, holders: Iterable[Any]) -> None:
+        if self._baseline is not None:
+            self._baseline.renew(holders)
+
+    def _judge(self, watch: Watch | None, found: Difference) -> None:
+        key = id(found.holder), found.name
+        place = self._places.get(key, [None])[-1]
+        if place is not None:
+            if place.standing is found.after:
+                return
+            if place.take_back(found.after) is not None:
+                self._tidy(key)
+                return
+        owner = self._owner(watch, found)
+        if owner is None:
+            return
+        is_module = not issubclass(type(found.holder), type)
+        if is_module and _is_assigned(found) and self._assign(owner, found):
+            return
+        kind = _kind_of(found, is_module=is_module)
+        if place is None or place.standing is not found.before or type(place) is not kind:
+            place = kind(found.holder, found.name, found.before)
+            self._places.setdefault(key, []).append(place)
+        place.change(owner.scope, found.after)
+        if kind is Place:
+            then = "which every module sees. It is put back when it leaves."
+        elif kind is Shown and found.before is not ABSENT:
+            then = "which only it is shown, but compiled code may see. It is put back when it leaves."
+        else:
+            return
+        owner.told[found.path] = _told(owner, found.module, f"changed `{found.path}`", then)
+
+    def _join(self, watch: Watch) -> None:
+        """Take a biz for one that has set an attribute, too, if it may have, to the very value that is there.
+
+        As a new version does of one that is still there. A comparison cannot see it.
+        """
+        if type(watch.storing) is Anything:
+            return
+        for place in [places[-1] for places in self._places.values()]:
+            is_data = type(place) is Place and place.changes and not place.is_of(watch.scope)
+            if is_data and watch.storing.has_attribute(place.name):
+                place.change(watch.scope, place.standing)
+
+    def _owner(self, watch: Watch | None, found: Difference) -> Watch | None:
+        after = found.after
+        if after is not ABSENT:
+            for builtins in makers_of(after):
+                owner = next((one for one in self._watches.values() if one.builtins is builtins), None)
+                if owner is not None:
+                    return owner
+        if watch is None or (is_dunder(found.name) and not is_behaviour(after)):
+            return None
+        if issubclass(type(after), types.ModuleType):
+            return None
+        if is_behaviour(after) and found.before is not ABSENT:
+            is_foreign = home_of(after).partition(".")[0] != found.module.partition(".")[0]
+            is_plausible = (watch.is_starting and is_foreign) or watch.storing.has_attribute(found.name)
+            return watch if is_plausible else None
+        if not watch.storing.has_attribute(found.name) or (type(watch.storing) is Anything and found.before is ABSENT):
+            return None
+        return None if is_done_by(self._modules().get(found.module), found.holder, found.name) else watch
+
+    def _judge_growth(self, watch: Watch | None, found: Growth) -> None:
+        added = _added(found)
+        owner = None
+        if not is_of_standard_library(found.module):
+            for builtins in (builtins for thing in added for builtins in makers_of(thing)):
+                owner = next((one for one in self._watches.values() if one.builtins is builtins), None)
+                if owner is not None:
+                    break
+        is_named = watch is not None and type(watch.storing) is not Anything and watch.storing.has_container(found.name)
+        if owner is None and is_named:
+            owner = watch
+        if owner is None:
+            return
+        count = found.after - found.before
+        owner.grown.append(_Grown(found.path, found.container, found.after if count > 0 else 0))
+        did = f"added {count} to `{found.path}`" if count > 0 else f"took {-count} from `{found.path}`"
+        then = "which every module sees. It stays when it leaves, unless it takes it back."
+        owner.told[found.path] = _told(owner, found.module, did, then)
+
+    def _tidy(self, key: tuple[int, str]) -> None:
+        left = [place for place in self._places.get(key, ()) if place.changes]
+        if left:
+            self._places[key] = left
+        else:
+            self._places.pop(key, None)
+
+    # --- variables of modules by context -----------------------------------------------------------------------------
+
+    def _assign(self, owner: Watch, found: Difference) -> bool:
+        """Let a variable of a module be another one for this biz; ``False`` if the module cannot have that."""
+        module = found.holder
+        key = id(module), found.name
+        if key not in self._by_context:
+            undo = contextlib.ExitStack()
+            try:
+                assign_by_context(undo, module, found.name, lambda: _assigned_here(key[0]))
+            except TypeError:
+                return False
+            self._by_context[key] = module, undo
+        put(module, found.name, found.before)
+        owner.assigned.setdefault(id(module), {})[found.name] = found.after
+        return True
+
+    def _end_unused(self) -> None:
+        for key, (_, undo) in list(self._by_context.items()):
+            module, name = key
+            if not any(name in watch.assigned.get(module, ()) for watch in self._watches.values()):
+                del self._by_context[key]
+                undo.close()
+
+
+_PLAIN_METACLASSES: Final = frozenset({type, abc.ABCMeta})
+"""Of classes that leave it to Python what an attribute means."""
+
+
+def _assigned_here(module: int) -> dict[str, Any] | None:
+    scope = current()
+    watch = None if scope is None else scope.find_facet(Watch)
+    return None if watch is None else watch.assigned.setdefault(module, {})
+
+
+def _is_assigned(found: Difference) -> bool:
+    """Whether a variable of a module is to be another one for the biz: a class, a module, what was not there."""
+    return found.before is ABSENT or issubclass(type(found.after), type | types.ModuleType)
+
+
+def _kind_of(found: Difference, *, is_module: bool) -> type[Place]:
+    before, after = found.before, found.after
+    if is_module:
+        return Patched if is_behaviour(after) and is_behaviour(before) else Place
+    if is_dunder(found.name):
+        # One that has an effect by being there (``__len__``: a thing may be false) cannot be there for one alone.
+        known = inherited(found.holder, found.name) if before is ABSENT else before
+        return Patched if is_behaviour(after) and is_behaviour(known) else Place
+    if is_behaviour(after):
+        return Patched
+    return Shown if type(found.holder) in _PLAIN_METACLASSES else Place
+
+
+def _added(found: Growth) -> list[Any]:
+    """What is new in a container, as far as that can be told."""
+    container, count = found.container, found.after - found.before
+    if count <= 0:
+        return []
+    if type(container) is dict:
+        items = list(container.copy().items())[-count:]
+        return [part for item in items for part in item]
+    return list(container.copy())[-count:] if type(container) is list else list(container.copy())[:_LOOKED_AT]
+
+
+_LOOKED_AT: Final = 1_000
+"""How many members of a set are looked at."""
+
+
+def _told(owner: Watch, module: str, did: str, then: str) -> str:
+    library = module.partition(".")[0]
+    if is_of_standard_library(module):
+        return f"biz {owner.scope.biz} {did} of Python's own {library}, {then}"
+    return (
+        f"biz {owner.scope.biz} {did} of the shared {library}, {then} "
+        f'To have it for itself it can hold the library as an own copy: own = ["{library}"].'
+    )
+
+
+changes: Final = Changes()
+"""Those of this process."""
+
+__all__ = ["Changes", "Left", "SharedStateWarning", "Storing", "Watch", "changes", "table_of"]

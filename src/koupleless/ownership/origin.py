@@ -1,0 +1,139 @@
+"""What something that was found in the place of something else is made of, and by whose code. Runs none of it."""
+
+from __future__ import annotations
+
+import dis
+import gc
+import types
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.ownership.caches import attributes, builtins_of, is_a, is_findable
+from koupleless.ownership.dispatch import table_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OURS: Final = "koupleless."
+_NODES: Final = 200
+_DEPTH: Final = 6
+_PLAIN: Final = frozenset({int, str, bytes, float, bool, complex, type(None), types.CodeType})
+
+
+def is_behaviour(thing: Any) -> bool:
+    """Whether a thing is there to be called, or to answer when an attribute is read: not a class, not data."""
+    kind = type(thing)
+    return not issubclass(kind, type) and (callable(thing) or hasattr(kind, "__get__"))
+
+
+def home_of(thing: Any) -> str:
+    """The name of the module whose code a thing is: of a function that it was written in, not what it says."""
+    while type(thing) in (classmethod, staticmethod):
+        thing = thing.__func__
+    if type(thing) is property:
+        thing = thing.fget
+    if is_a(thing, types.FunctionType):
+        return str(thing.__globals__.get("__name__", ""))
+    if type(thing) is types.BuiltinFunctionType:
+        return str(thing.__module__)
+    kind = thing if is_a(thing, type) else type(thing)
+    return str(type.__dict__["__module__"].__get__(kind))
+
+
+def makers_of(thing: Any) -> Iterator[Any]:
+    """The ``__builtins__`` of the code that a thing is made of, the nearest first: each biz's code has its own."""
+    seen = {id(thing)}
+    kept = []  # so that no address is used twice
+    todo = deque([(thing, 0)])
+    while todo and len(seen) < _NODES:
+        thing, depth = todo.popleft()
+        if is_a(thing, types.FunctionType):
+            yield thing.__builtins__
+        elif is_a(thing, types.ModuleType):
+            table = attributes(thing)
+            if type(table) is dict:
+                yield builtins_of(table)
+            continue
+        if depth < _DEPTH:
+            for part in _parts(thing, depth):
+                if id(part) not in seen and type(part) not in _PLAIN:
+                    seen.add(id(part))
+                    kept.append(part)
+                    todo.append((part, depth + 1))
+
+
+def _parts(thing: Any, depth: int) -> list[Any]:
+    """What a thing is made of: not the globals of functions, nor what a module has, nor a class that others know."""
+    kind = type(thing)
+    if home_of(thing).startswith(_OURS):  # a dispatcher is nobody's, whoever it calls
+        return []
+    if is_a(thing, types.FunctionType):
+        cells = [cell.cell_contents for cell in thing.__closure__ or () if not _is_empty(cell)]
+        defaults = [*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
+        return [*cells, *defaults, *thing.__dict__.values()]
+    if issubclass(kind, type):
+        if is_findable(thing):
+            return []
+        return [*table_of(thing).values(), *type.__dict__["__bases__"].__get__(thing)]
+    if kind in _CONTAINERS and depth > _OPENED:
+        return []
+    found = [part for part in gc.get_referents(thing) if not _is_globals(part)]
+    if kind not in _CONTAINERS:
+        found.append(kind)
+    return found
+
+
+_CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
+_OPENED: Final = 2
+"""How far in containers are looked into: the attributes of an instance, what it was given; not registries."""
+
+
+def _is_globals(part: Any) -> bool:
+    return type(part) is dict and "__builtins__" in part
+
+
+def _is_empty(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is cell
+    except ValueError:
+        return True
+
+
+def is_done_by(module: Any, holder: Any, name: str) -> bool:
+    """Whether functions of a module set a variable of it, or an attribute of classes, by that name themselves."""
+    if module is None:
+        return False
+    is_module = holder is module
+    return any(name in code.co_names and _sets(code, name, is_module=is_module) for code in _codes(module))
+
+
+def _sets(code: types.CodeType, name: str, *, is_module: bool) -> bool:
+    before = None
+    for instruction in dis.get_instructions(code):
+        if instruction.argval == name:
+            if is_module and instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+                return True
+            if instruction.opname == "STORE_ATTR" and (before is None or before.argval != "self"):
+                return True
+        before = instruction
+    return False
+
+
+def _codes(module: Any) -> Iterator[types.CodeType]:
+    name = table_of(module).get("__name__")
+    todo: list[Any] = []
+    for value in list(table_of(module).values()):
+        if is_a(value, type) and type.__dict__["__module__"].__get__(value) == name:
+            todo += table_of(value).values()
+        else:
+            todo.append(value)
+    for thing in todo:
+        while type(thing) in (classmethod, staticmethod):
+            thing = thing.__func__  # noqa: PLW2901
+        if type(thing) is property:
+            thing = thing.fget  # noqa: PLW2901
+        if is_a(thing, types.FunctionType) and thing.__globals__ is table_of(module):
+            codes = [thing.__code__]
+            for code in codes:  # grows
+                codes += [constant for constant in code.co_consts if type(constant) is types.CodeType]
+            yield from codes

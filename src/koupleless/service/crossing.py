@@ -1,0 +1,124 @@
+"""Objects that cross a service between two holders of one library, told by name.
+
+A class of one copy of a library is none of another copy: ``isinstance`` and ``except`` of the one do not know objects
+of the other, and fail without a word. So an object of a private class is told when it is offered, and so is an object
+that a call returns or raises while the caller has another class of that name.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import current, entered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from koupleless.context import Scope
+
+    LibraryOf = Callable[[type], str | None]
+    """The distribution that a class belongs to, if the owner holds it for itself; ``None`` for any other class."""
+
+
+class CrossingWarning(RuntimeWarning):
+    """An object crosses between holders of different copies of its library."""
+
+
+class PrivateLibraries:
+    """The facet that knows which classes belong to libraries that a biz has for itself."""
+
+    __slots__ = ("library_of",)
+
+    def __init__(self, library_of: LibraryOf) -> None:
+        self.library_of = library_of
+
+
+def _library_of(scope: Scope | None, kind: type) -> str | None:
+    facet = None if scope is None else scope.find_facet(PrivateLibraries)
+    return None if facet is None else facet.library_of(kind)
+
+
+def tell_offer(scope: Scope | None, types: Iterable[type]) -> None:
+    """Warn if a biz offers an object of a class that only it has, while others may have the library of the class."""
+    if scope is None:
+        return
+    for kind in dict.fromkeys(base for one in types for base in one.__mro__):
+        library = _library_of(scope, kind)
+        if library is not None:
+            warnings.warn(
+                f"biz {scope.biz} offers an object of {_name(kind)}, and holds {library} for itself: isinstance and "
+                f"except of others know the class of their own {library}; to have one class, share it on both sides: "
+                f'shared = ["{library}"]',
+                CrossingWarning,
+                stacklevel=4,
+            )
+            return
+
+
+_told: Final[weakref.WeakKeyDictionary[type, set[int]]] = weakref.WeakKeyDictionary()
+"""Class -> the lives that were told of it."""
+
+
+def tell_result(result: object, owner: Scope | None) -> None:
+    """Warn, once for each class and caller, if a call returned an object that ``isinstance`` will not know there."""
+    kind = type(result)
+    scope = current()
+    life = 0 if scope is None else scope.generation
+    known = _told.setdefault(kind, set())
+    if life in known:
+        return
+    known.add(life)
+    found = _mismatch(kind, owner, scope)
+    if found is not None:
+        warnings.warn(_in_words("got an object of", *found, owner, scope), CrossingWarning, stacklevel=4)
+
+
+def explain(error: BaseException, owner: Scope | None) -> None:
+    """Add a note to an exception that a call raised and that ``except`` of the caller will not know."""
+    scope = current()
+    found = _mismatch(type(error), owner, scope)
+    if found is not None:
+        note = _in_words("got", *found, owner, scope)
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+
+
+def _mismatch(kind: type, owner: Scope | None, user: Scope | None) -> tuple[type, str] | None:
+    """The nearest class of an object of which the caller has another one under its name, and its library."""
+    for base in kind.__mro__:
+        if base.__module__ == "builtins":
+            return None
+        theirs = _named(base, user)
+        if theirs is None or theirs is base:
+            continue
+        library = _library_of(owner, base) or _library_of(user, theirs)
+        if library is not None:
+            return base, library
+    return None
+
+
+def _named(kind: type, user: Scope | None) -> type | None:
+    """The class that the user's modules have under the name of ``kind``."""
+    with entered(user):
+        found: Any = sys.modules.get(kind.__module__)
+    for part in kind.__qualname__.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+    return found if isinstance(found, type) else None
+
+
+def _in_words(got: str, kind: type, library: str, owner: Scope | None, user: Scope | None) -> str:
+    return (
+        f"{_party(user)} {got} {_name(kind)} of {_party(owner)}, and has another copy of {library}: isinstance and "
+        f'except of its own do not know it; to have one class, share it on both sides: shared = ["{library}"]'
+    )
+
+
+def _party(scope: Scope | None) -> str:
+    return "the base" if scope is None else f"biz {scope.biz}"
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,343 @@
+"""One context for a life: which values the context variables of a biz have, wherever its code runs.
+
+Alone, a module is imported in the context that its server then copies for every request, so what the import sets
+(``decimal.getcontext().prec = 50``, ``numpy.seterr``, any ``ContextVar.set``) is what its requests see. Here a base and
+many bizs share the server, and a biz is imported on a thread. So there are two of these contexts:
+
+- the **ground** is the base's, as it was when the base was ready: a `Ground`, made by the composition root;
+- each life has one of its own, a copy of the ground: `Variables`, which hangs on the ``Scope`` of the life.
+
+Where code of a biz runs, and in which context:
+
+==============================================  =======================================================================
+import of the entry, factory, start function    the life's own, so that what they set stays set
+ASGI lifespan                                   one copy of it from start-up to shutdown; what it sets is seen by its
+                                                own task and those it makes, as under a server
+requests, WebSockets, work in executors of      a copy of the one they arrive in, with the life's on top: see `merged`;
+others                                          what one of them sets the next does not see
+threads, timers, executors of the biz's own     a copy of the life's, not of that which starts them: `fork`
+stop hooks, exit functions, closing of services  the same
+asyncio tasks and callbacks                     a copy of that they are made in, as always
+calls through services, `carry`                 that of the caller, for the time of the call with the variables put back
+                                                that the caller's life has changed, and the owner's on top: `Crossing`
+==============================================  =======================================================================
+
+**On top** means: the variables which the life has given another value than the base, and those of the base that are
+missing. Everything else is as it arrives: the request identifier that a middleware of the base has set, the span.
+
+Nothing of a biz is left in a context of the base's: a request runs in a copy, and the server's ``receive`` and ``send``
+run in another one that was made before. What a library sets while it is imported as the base's, on behalf of a biz,
+belongs to the ground and is there for all.
+
+A ``decimal`` context is a value that is changed in place, so a biz never gets the base's: it gets a copy, or makes its
+own as alone where that of the base says nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import types
+import weakref
+from contextvars import Context, ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    import decimal
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MISSING: Final[Any] = object()
+
+_NOT_INHERITED: Final = frozenset({"koupleless_biz", "current_async_library_cvar"})
+"""What says who or what is running here now, and would be wrong elsewhere: our own, and anyio's or sniffio's."""
+
+_decimal: ContextVar[decimal.Context] | None = None
+"""The variable behind ``decimal.getcontext()``, from the first ground on; ``None`` where Python was built without."""
+_template: decimal.Context | None = None
+"""The process's ``decimal.DefaultContext``, whoever is running."""
+
+
+_lock: Final = threading.Lock()
+_shared: Final[dict[ContextVar[Any], Any]] = {}
+"""What libraries have set that were imported as the base's on behalf of bizs."""
+_grounds: Final[weakref.WeakSet[Ground]] = weakref.WeakSet()
+
+
+def _here() -> dict[ContextVar[Any], Any]:
+    return {var: value for var, value in copy_context().items() if var.name not in _NOT_INHERITED}
+
+
+class Ground:
+    """The context variables of a base.
+
+    Lifetime: as long as whoever made it. Threads: read by any without a lock, as each change replaces the values.
+    """
+
+    def __init__(self) -> None:
+        """Take what is set where this is called."""
+        _find_decimal()
+        self._context = Context()
+        self.values: Mapping[ContextVar[Any], Any] = {}
+        """What is set; to be read only."""
+        with _lock:
+            _grounds.add(self)
+            self._put(_here())
+
+    def renew(self) -> None:
+        """Take what is set here and now: the base is ready. Lives that there are keep what they have."""
+        with _lock:
+            self._put(_here())
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call ``function`` in a copy of the ground: an import that is made as the base while a biz runs.
+
+        What it sets that was not set before is set here as well, and part of every ground afterwards: modules of the
+        base are the process's.
+        """
+        context = self._context.copy()
+        try:
+            return context.run(function, *args, **kwargs)
+        finally:
+            if len(context) > len(self._context):
+                self._share(context)
+
+    def _share(self, context: Context) -> None:
+        new = {
+            var: value
+            for var, value in context.items()
+            if var not in self.values and var is not _decimal and var.name not in _NOT_INHERITED
+        }
+        if new:
+            with _lock:
+                _shared.update(new)
+                for ground in _grounds:
+                    ground._put(ground.values)  # noqa: SLF001 - the same class
+            _set_missing(new.items())
+
+    def _put(self, values: Mapping[ContextVar[Any], Any]) -> None:
+        values = {**_shared, **values}
+        context = Context()
+        context.run(_set, values.items())
+        self._context, self.values = context, values
+
+    def value_of(self, var: ContextVar[Any]) -> Any:
+        """What ``var`` is without a biz; `_MISSING` if it is not set and cannot be unset."""
+        value = self.values.get(var, _MISSING)
+        if var is _decimal:
+            return _default_decimal() if value is _MISSING else _own_decimal(value)
+        if value is _MISSING:
+            # Nobody but a token unsets a variable. With a default it is enough to set that.
+            try:
+                value = Context().run(var.get)
+            except LookupError:
+                return _MISSING
+        return value
+
+
+class Variables:
+    """The context variables of one life of one biz.
+
+    Lifetime: as its scope; `close` lets go of all values. Threads: only `context` itself is run in by one thread at a
+    time, while the biz starts; everything else may be called from any.
+    """
+
+    __slots__ = ("_ground", "_is_settled", "_known", "_on_top", "context")
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground: Ground | None = ground
+        self._on_top: tuple[tuple[ContextVar[Any], Any], ...] = ()
+        self._is_settled = False
+        self._known = ground.values
+        values = dict(ground.values)
+        if _decimal is not None and (shared := values.pop(_decimal, None)) is not None and not _says_nothing(shared):
+            values[_decimal] = _own_decimal(shared)
+        self.context = Context()
+        """The life's own: import and start run in it."""
+        self.context.run(_set, values.items())
+
+    @property
+    def on_top(self) -> tuple[tuple[ContextVar[Any], Any], ...]:
+        """The variables that the life has given another value than the base."""
+        return self._on_top if self._is_settled or self._ground is None else self._find_on_top(self._ground)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the biz has started."""
+        return self._is_settled
+
+    def settle(self) -> None:
+        """The biz has started: from now on its own context does not change any more."""
+        if self._ground is not None:
+            self._on_top = self._find_on_top(self._ground)
+            self._is_settled = True
+
+    def _find_on_top(self, ground: Ground) -> tuple[tuple[ContextVar[Any], Any], ...]:
+        return tuple(
+            (var, value)
+            for var, value in self.context.items()
+            if ground.values.get(var, _MISSING) is not value and var.name not in _NOT_INHERITED
+        )
+
+    def fork(self) -> Context:
+        """A copy of the life's context, to run one thing in. Of a life that is closed it is empty."""
+        context = self.context.copy()
+        if self._ground is not None and self._ground.values is not self._known:
+            context.run(_set_missing, self._ground.values.items())
+        return context
+
+    def merged(self) -> Context:
+        """A copy of the context that is current here, with the life's on top, to run one thing in."""
+        context = copy_context()
+        ground = self._ground
+        if ground is not None and (ground.values or self._on_top or not self._is_settled or has_decimal()):
+            context.run(self._put_on_top, ground)
+        return context
+
+    def _put_on_top(self, ground: Ground) -> None:
+        for var, value in self.on_top:
+            var.set(value)
+        for var, value in ground.values.items():
+            if var.get(_MISSING) is _MISSING and var is not _decimal:
+                var.set(value)
+        if _decimal is not None:
+            here = _decimal.get(None)
+            if here is not None and here is not self.context.get(_decimal):
+                _decimal.set(_own_decimal(here))
+
+    def lifted(self) -> list[tuple[ContextVar[Any], Any]]:
+        """The variables that have the life's values here and now, with those they have without the life."""
+        ground = self._ground
+        if ground is None:
+            return []
+        changed = (var for var, value in self.on_top if var.get(_MISSING) is value)
+        return [(var, value) for var in changed if (value := ground.value_of(var)) is not _MISSING]
+
+    def close(self) -> None:
+        """Let go of everything. Idempotent."""
+        self.context = Context()
+        self._on_top = ()
+        self._ground = None
+        self._known = {}
+
+
+class Crossing:
+    """The way from one life, or the base, into another, within one context: what changes there, and back again.
+
+    `enter` and `leave` come in pairs, any number of times, as for each step of a generator; what the other side has
+    set meanwhile, of the variables that change, it finds again at the next step.
+    """
+
+    __slots__ = ("_changes", "_tokens")
+
+    def __init__(self, here: Variables | None, there: Variables | None) -> None:
+        changes = {} if here is None else dict(here.lifted())
+        if there is not None:
+            if here is None and _decimal is not None and (shared := _decimal.get(None)) is not None:
+                changes[_decimal] = _own_decimal(shared)
+            changes.update(there.on_top)
+        self._changes = list(changes.items())
+        self._tokens: list[Any] = []
+
+    def enter(self) -> None:
+        """Set what is different there."""
+        self._tokens = [var.set(value) for var, value in self._changes]
+
+    def leave(self) -> None:
+        """Put everything back, in the context in which `enter` was called."""
+        self._changes = [(token.var, token.var.get()) for token in self._tokens]
+        for token in self._tokens:
+            token.var.reset(token)
+        self._tokens = []
+
+
+async def await_in(context: Context, function: Callable[..., Awaitable[R]], *args: Any) -> R:
+    """Call ``function``, and await what it returns, in ``context``, within the task that awaits."""
+    coroutine = as_coroutine(context.run(function, *args))
+    try:
+        item = context.run(coroutine.send, None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    return await rest_in(context, coroutine, item)
+
+
+def as_coroutine(awaitable: Awaitable[R]) -> Coroutine[Any, Any, R]:
+    """What can be driven step by step."""
+    return awaitable if type(awaitable) is types.CoroutineType else _awaiting(awaitable)
+
+
+async def _awaiting(awaitable: Awaitable[R]) -> R:
+    return await awaitable
+
+
+@types.coroutine
+def rest_in(context: Context, coroutine: Coroutine[Any, Any, R], item: Any) -> Generator[Any, Any, R]:
+    """Await a coroutine that has begun in ``context`` and waits for ``item``; each of its steps runs there."""
+    while True:
+        step: Callable[[Any], Any] = coroutine.send
+        try:
+            value = yield item
+        except GeneratorExit:
+            context.run(coroutine.close)
+            raise
+        except BaseException as error:  # noqa: BLE001 - passed on to the coroutine
+            step, value = coroutine.throw, error
+        try:
+            item = context.run(step, value)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        finally:
+            value = None  # the traceback of an exception refers to this frame
+
+
+# --- sets of variables -----------------------------------------------------------------------------------------------
+
+
+def _set(values: Iterable[tuple[ContextVar[Any], Any]]) -> None:
+    for var, value in values:
+        var.set(value)
+
+
+def _set_missing(values: Iterable[tuple[ContextVar[Any], Any]]) -> None:
+    for var, value in values:
+        if var.get(_MISSING) is _MISSING and var is not _decimal:
+            var.set(value)
+
+
+# --- the one known value that is changed in place ---------------------------------------------------------------------
+
+
+def _find_decimal() -> None:
+    """``decimal`` does not say which variable it has, so see which one appears."""
+    global _decimal, _template  # noqa: PLW0603 - one for the process
+    if _decimal is None:
+        import decimal  # noqa: PLC0415 - not for modules that run alone
+
+        _template = decimal.DefaultContext
+        empty = Context()
+        empty.run(decimal.getcontext)
+        _decimal = next(iter(empty), None)
+
+
+def has_decimal() -> bool:
+    """Whether somebody has used ``decimal`` in the context that is current here."""
+    return _decimal is not None and _decimal.get(None) is not None
+
+
+def _own_decimal(shared: decimal.Context) -> decimal.Context:
+    own = shared.copy()
+    own.clear_flags()
+    return own
+
+
+def _default_decimal() -> decimal.Context:
+    assert _template is not None
+    return _own_decimal(_template)
+
+
+def _says_nothing(context: decimal.Context) -> bool:
+    """Whether a context is as everybody gets it, who has none yet."""
+    default = _default_decimal()
+    settings = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps")
+    return all(getattr(context, name) == getattr(default, name) for name in settings)

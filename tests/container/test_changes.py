@@ -1,0 +1,170 @@
+"""Modules that patch what they share with others: each has its own, nobody else sees it, nothing of it stays."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import starlette.responses
+
+from koupleless.artifact.build import Options, build_project
+from koupleless.biz import BizId
+from koupleless.container.terms import Strategy
+from koupleless.errors import StartFailed
+from koupleless.ownership.changes import SharedStateWarning, changes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.filterwarnings("ignore::koupleless.ownership.changes.SharedStateWarning")
+
+PATCH = """
+import starlette.responses
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+render = starlette.responses.JSONResponse.render
+starlette.responses.JSONResponse.render = lambda self, content: b'"NAME"' + render(self, content)
+starlette.responses.HTMLResponse.media_type = "text/NAME"
+
+
+def page(request):
+    response = starlette.responses.JSONResponse({"media": starlette.responses.HTMLResponse.media_type})
+    return response
+
+
+app = Starlette(routes=[Route("/", page)])
+"""
+PLAIN = "\n".join(line for line in PATCH.splitlines() if not line.startswith(("render", "starlette.")))
+PLAIN_PAGE = '{"media":"text/html"}'
+
+
+@pytest.fixture
+def install(world: Any, tmp_path: Path) -> Callable[..., Any]:
+    numbers = itertools.count(1)
+
+    def install(name: str, source: str, *, strategy: Strategy = Strategy.REPLACE) -> Any:
+        number = next(numbers)
+        project = tmp_path / f"{name}-{number}"
+        project.mkdir()
+        (project / f"{name}.py").write_text(source)
+        head = f"[project]\nname = {name!r}\nversion = '{number}.0'\n[tool.koupleless.module]\nentry = '{name}:app'\n"
+        (project / "pyproject.toml").write_text(head)
+        built = build_project(project, Options(out=tmp_path)).path
+        return world.container.install(world.container.prepare(str(built)), strategy=strategy)
+
+    return install
+
+
+def in_the_base() -> str:
+    body = starlette.responses.JSONResponse({"media": starlette.responses.HTMLResponse.media_type}).body
+    return bytes(body).decode()
+
+
+def standing() -> tuple[Any, ...]:
+    return starlette.responses.JSONResponse.render, vars(starlette.responses.HTMLResponse)["media_type"]
+
+
+def test_each_module_has_its_own_patch_through_new_versions_and_leaving(world: Any, install: Any) -> None:
+    before = standing()
+    installed = install("one", PATCH.replace("NAME", "one"))
+    assert [words.split("`")[1] for words in installed.warnings] == ["starlette.responses.HTMLResponse.media_type"]
+    install("two", PATCH.replace("NAME", "two"))
+    assert install("plain", PLAIN).warnings == ()
+    for version in ("one", "new", "newer"):
+        install("one", PATCH.replace("NAME", version))
+        assert world.get("/one/").text == f'"{version}"{{"media":"text/{version}"}}'
+        assert world.get("/two/").text == '"two"{"media":"text/two"}'
+        assert world.get("/plain/").text == PLAIN_PAGE
+        assert in_the_base() == PLAIN_PAGE
+    reports = [world.container.uninstall(info.id) for info in world.container.bizs()]
+    assert [(report.clean, report.changed) for report in reports] == [(True, ())] * 3
+    assert [report.undone.get("patch") for report in reports] == [1, 1, None] or reports[0].undone["patch"] == 1
+    assert standing() == before
+    assert changes._places == {}
+    assert changes._baseline is None
+
+
+def test_a_start_that_fails_leaves_nothing_changed(world: Any, install: Any) -> None:
+    before = standing()
+    with pytest.raises(StartFailed, match="no"):
+        install("broken", PATCH.replace("NAME", "broken") + "raise RuntimeError('no')\n")
+    assert standing() == before
+    assert world.get("/broken/").status_code == 404
+
+
+def test_what_a_first_request_patches_is_found_when_it_has_ended(world: Any, install: Any) -> None:
+    before = standing()
+    late = PATCH.replace("NAME", "late").replace(
+        "starlette.responses.JSONResponse.render = ", "def patch(): starlette.responses.JSONResponse.render = "
+    )
+    install("late", late.replace("    response =", "    patch()\n    response ="))
+    assert world.get("/late/").status_code == 200
+    for thread in threading.enumerate():
+        if thread.name.startswith("compare late"):
+            thread.join()
+    assert in_the_base() == PLAIN_PAGE
+    assert world.get("/late/").text.startswith('"late"')
+    assert world.container.uninstall(BizId.parse("late:1.0")).clean
+    assert standing() == before
+
+
+def test_nothing_is_compared_for_a_module_that_changes_nothing(
+    world: Any, install: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compare(*_: object) -> None:
+        raise AssertionError("compared")
+
+    monkeypatch.setattr("koupleless.ownership.baseline.Baseline.extend", compare)
+    world.install("hello-1.0")
+    install("plain", PLAIN)
+    assert world.get("/plain/").text == PLAIN_PAGE
+    report = world.container.uninstall(BizId.parse("hello:1.0"))
+    assert (report.clean, report.is_compared, report.changed) == (True, True, ())
+
+
+def test_a_library_that_comes_with_the_module_that_patches_it(
+    world: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fresh_library.py").write_text("def greet():\n    return 'hello'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "import fresh_library\nfresh_library.greet = lambda: 'patched'\ndef app(): pass\n"
+    install("patcher", source)
+    library = sys.modules["fresh_library"]
+    assert library.greet() == "hello"
+    scope = world.container.scope_of(BizId.parse("patcher:1.0"))
+    assert scope is not None
+    world.container.uninstall(BizId.parse("patcher:1.0"))
+    assert library.greet.__code__.co_filename.endswith("fresh_library.py")
+    del sys.modules["fresh_library"]
+
+
+def test_a_change_that_stays_is_named_and_the_report_does_not_say_that_nothing_is_left(
+    world: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "listing_library.py").write_text("NAMES = []\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "import listing_library\nlisting_library.NAMES.append('mine')\ndef app(): pass\n"
+    with pytest.warns(SharedStateWarning, match="added 1 to `listing_library.NAMES`"):
+        (told,) = install("adder", source).warnings
+    assert 'own = ["listing_library"]' in told
+    report = world.container.uninstall(BizId.parse("adder:1.0"))
+    assert (report.clean, report.changed) == (True, ("listing_library.NAMES",))
+    assert report.summary() == "still changed for every module: listing_library.NAMES"
+    del sys.modules["listing_library"]
+
+
+def test_a_hundred_new_versions_leave_no_trace(world: Any, install: Any) -> None:
+    before = standing()
+    install("one", PATCH.replace("NAME", "zero"))
+    for number in range(100):
+        (report,) = install("one", PATCH.replace("NAME", f"v{number}")).replaced
+        assert report.clean, report.summary()
+    assert world.get("/one/").text == '"v99"{"media":"text/v99"}'
+    assert sum(len(place.changes) for places in changes._places.values() for place in places) == 2
+    world.container.uninstall(world.container.bizs()[0].id)
+    assert standing() == before

@@ -188,6 +188,16 @@ class StartTimeout(StartFailed):
         super().__init__(identity, f"did not start within {seconds:g} s", traceback=traceback)
 
 
+class PatchRefused(KouplelessError):
+    """A biz called a function that replaces parts of the process for everybody; nothing was patched."""
+
+    def __init__(self, identity: str, call: str, reason: str) -> None:
+        self.identity = identity
+        self.call = call
+        self.reason = reason
+        super().__init__(f"biz {identity} may not call {call}: {reason}")
+
+
 class StopFailed(BizFailed):
     """A stop hook or the shutdown of the application raised or timed out. The biz is removed all the same."""
 

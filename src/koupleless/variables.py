@@ -55,6 +55,8 @@ _NOT_INHERITED: Final = frozenset({"koupleless_biz", "current_async_library_cvar
 
 _decimal: ContextVar[decimal.Context] | None = None
 """The variable behind ``decimal.getcontext()``, from the first ground on; ``None`` where Python was built without."""
+_template: decimal.Context | None = None
+"""The process's ``decimal.DefaultContext``, whoever is running."""
 
 
 _lock: Final = threading.Lock()
@@ -159,6 +161,11 @@ class Variables:
     def on_top(self) -> tuple[tuple[ContextVar[Any], Any], ...]:
         """The variables that the life has given another value than the base."""
         return self._on_top if self._is_settled or self._ground is None else self._find_on_top(self._ground)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the biz has started."""
+        return self._is_settled
 
     def settle(self) -> None:
         """The biz has started: from now on its own context does not change any more."""
@@ -303,10 +310,11 @@ def _set_missing(values: Iterable[tuple[ContextVar[Any], Any]]) -> None:
 
 def _find_decimal() -> None:
     """``decimal`` does not say which variable it has, so see which one appears."""
-    global _decimal  # noqa: PLW0603 - one for the process
+    global _decimal, _template  # noqa: PLW0603 - one for the process
     if _decimal is None:
         import decimal  # noqa: PLC0415 - not for modules that run alone
 
+        _template = decimal.DefaultContext
         empty = Context()
         empty.run(decimal.getcontext)
         _decimal = next(iter(empty), None)
@@ -324,9 +332,8 @@ def _own_decimal(shared: decimal.Context) -> decimal.Context:
 
 
 def _default_decimal() -> decimal.Context:
-    import decimal  # noqa: PLC0415 - as above
-
-    return _own_decimal(decimal.DefaultContext)
+    assert _template is not None
+    return _own_decimal(_template)
 
 
 def _says_nothing(context: decimal.Context) -> bool:

@@ -9,6 +9,7 @@ import importlib
 import json
 import pickle
 import sys
+import traceback
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -267,6 +268,25 @@ def test_a_biz_that_assigns_other_arguments_changes_its_own_only(biz, monkeypatc
                 with entered(scope):
                     assert sys.argv == before
         assert sys.argv == before
+
+
+def test_a_biz_that_cuts_tracebacks_short_cuts_its_own_only(biz):
+    namespace, other = biz({}), biz({})
+
+    def shown():
+        try:
+            json.loads("(")
+        except ValueError:
+            return traceback.format_exc()
+
+    before = shown()
+    with entered(namespace.scope):
+        sys.tracebacklimit = 0
+        assert len(shown()) < len(before)
+    with entered(other.scope):
+        assert shown() == before
+    assert shown() == before
+    assert not hasattr(sys, "tracebacklimit")
 
 
 def test_a_variable_that_is_patched_twice_is_what_it_was_after_each(biz):

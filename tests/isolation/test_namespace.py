@@ -18,8 +18,11 @@ from koupleless.biz import BizId
 from koupleless.context import Scope, current, entered
 from koupleless.errors import BizGone
 from koupleless.isolation.interpreter import REAL
-from koupleless.isolation.linker import Linker
+from koupleless.isolation.linker import Linker, when_loaded
 from koupleless.isolation.namespace import Namespace
+
+if typing.TYPE_CHECKING:
+    from types import ModuleType
 
 
 def test_postponed_annotations_and_friends(biz):
@@ -238,3 +241,35 @@ def test_descriptions_name_the_biz(biz):
     assert "hello:1.0" in repr(linker.meta_path[0])
     namespace.drop()
     assert "gone" in repr(linker)
+
+
+def test_who_waits_for_a_module_is_told_for_each_biz_that_executes_its_own(biz):
+    told: list[Any] = []
+    end = when_loaded("app.part", lambda scope, module: told.append((scope, module.value)))
+    try:
+        one = biz({"app/__init__.py": "", "app/part.py": "value = 1"})
+        two = biz({"app/__init__.py": "from app.part import value", "app/part.py": "value = 2"})
+        one.import_module("app")
+        assert not told
+        one.import_module("app.part")
+        two.import_module("app")
+        assert told == [(one.scope, 1), (two.scope, 2)]
+    finally:
+        end()
+    biz({"app/__init__.py": "", "app/part.py": "value = 3"}).import_module("app.part")
+    assert len(told) == 2
+
+
+def test_what_whoever_waits_raises_makes_the_import_fail(biz):
+    def refuse(scope: Scope, module: ModuleType) -> None:
+        raise ImportError(f"{module.__name__} is refused")
+
+    end = when_loaded("app", refuse)
+    namespace = biz({"app.py": ""})
+    try:
+        with pytest.raises(ImportError, match="app is refused"):
+            namespace.import_module("app")
+        assert "app" not in namespace.table
+    finally:
+        end()
+    assert namespace.import_module("app").__name__ == "app"

@@ -12,7 +12,9 @@ from koupleless.context import Scope, current
 from koupleless.view.config import Configuration
 from koupleless.view.environ import Environment, install_environ, remove_environ
 from koupleless.view.logs import LogSpace, install_logs, remove_logs
+from koupleless.view.own import Own
 from koupleless.view.process import install_guards, remove_guards
+from koupleless.view.stdlib import install_stdlib, remove_stdlib
 from koupleless.view.warning import Warnings, install_warnings, remove_warnings
 
 MakeBiz = Callable[..., Scope]
@@ -36,6 +38,7 @@ def make_biz() -> Iterator[MakeBiz]:
         scope.attach(Environment(scope, envs=envs, args=args))
         scope.attach(LogSpace(scope, file=file, level=level))
         scope.attach(Warnings())
+        scope.attach(Own())
         if configuration is not None:
             scope.attach(configuration)
         scopes.append(scope)
@@ -68,6 +71,13 @@ def with_warnings() -> Iterator[None]:
     install_warnings()
     yield
     remove_warnings()
+
+
+@pytest.fixture
+def with_stdlib() -> Iterator[None]:
+    install_stdlib()
+    yield
+    remove_stdlib()
 
 
 @pytest.fixture

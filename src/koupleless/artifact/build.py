@@ -24,6 +24,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from koupleless.artifact.archive import write_archive
+from koupleless.artifact.calls import find_refused_calls
 from koupleless.artifact.manifest import (
     BIZ_TOML,
     MANIFEST_MF,
@@ -37,6 +38,7 @@ from koupleless.artifact.manifest import (
 from koupleless.artifact.project import Overrides, Project, find_files, parse_project, read_project, top_level_names
 from koupleless.artifact.slim import BaseFacts, Report, gather
 from koupleless.artifact.store import bytecode_path, compile_source
+from koupleless.biz import Isolation
 from koupleless.errors import BuildFailed, ManifestInvalid
 
 if TYPE_CHECKING:
@@ -237,6 +239,9 @@ def _assemble(
     requirements = (*project.requirements, *check_requirements(options.requirements, issues))
     if issues:
         raise ManifestInvalid(str(project.id), issues)
+    calls = [] if project.isolation is Isolation.PROCESS else find_refused_calls(files, project.entry)
+    if calls:
+        raise BuildFailed(str(project.id), "; ".join(calls))
     with tempfile.TemporaryDirectory(prefix="koupleless-build-") as directory:
         always = frozenset(project.bring) | ({application} if application else frozenset[str]())
         report = gather(

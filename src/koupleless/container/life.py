@@ -34,6 +34,7 @@ from koupleless.variables import Ground, await_in
 from koupleless.view.config import Configuration
 from koupleless.view.environ import Environment
 from koupleless.view.logs import LogSpace
+from koupleless.view.own import Own
 from koupleless.view.warning import Warnings
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class Life:
         scope.attach(around.services.space(scope))
         scope.attach(Environment(scope, envs=envs, args=args))
         scope.attach(Warnings())
+        scope.attach(Own())
         configuration = Configuration.load(
             self.biz.name,
             profile=around.profile,

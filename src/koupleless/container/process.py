@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 
 from koupleless.adapters.door import install_adapters, remove_adapters
 from koupleless.isolation.interpreter import loaded
+from koupleless.isolation.linker import when_loaded
 from koupleless.isolation.resident import resident_bytes
 from koupleless.ownership.changes import changes
 from koupleless.ownership.eventloop import adopt_loop
 from koupleless.ownership.libraries import install_recorders, remove_recorders
+from koupleless.ownership.refusals import install_refusals, refuse_in, remove_refusals
+from koupleless.patching import FUNCTIONS
 from koupleless.view.environ import install_environ, remove_environ
 from koupleless.view.logs import install_logs, remove_logs
 from koupleless.view.process import install_guards, remove_guards
+from koupleless.view.stdlib import install_stdlib, remove_stdlib
 from koupleless.view.warning import install_warnings, remove_warnings
 
 if TYPE_CHECKING:
@@ -42,7 +46,9 @@ _PAIRS: tuple[tuple[Callable[[], object], Callable[[], object]], ...] = (
     (install_guards, remove_guards),
     (install_logs, remove_logs),
     (install_warnings, remove_warnings),
+    (install_stdlib, remove_stdlib),
     (install_recorders, remove_recorders),
+    (install_refusals, remove_refusals),
     (install_adapters, remove_adapters),
     (_follow_loading, _leave_loading),
 )
@@ -67,6 +73,8 @@ class ProcessHooks:
                 for put_in, take_out in _PAIRS:
                     put_in()
                     removal.callback(take_out)
+                for name in FUNCTIONS:
+                    removal.callback(when_loaded(name, refuse_in))
                 removal.callback(adopt_loop(loop).release)
                 self._removal = removal.pop_all()
 

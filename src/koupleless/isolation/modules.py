@@ -2,8 +2,9 @@
 
 While a biz runs, its own modules lie over those of the base, its own search path before the base's, and its import
 hooks are its alone; with no biz running they are what they were before. What it assigns to ``sys.path``,
-``sys.meta_path`` or ``sys.argv`` is its alone, too. The interpreter keeps its own table (``interpreter.REAL``), which C
-code reads directly and which holds a module of a biz only while compiled code of that biz needs it there.
+``sys.meta_path``, ``sys.argv`` or ``sys.tracebacklimit`` is its alone, too. The interpreter keeps its own table
+(``interpreter.REAL``), which C code reads directly and which holds a module of a biz only while compiled code of that
+biz needs it there.
 """
 # ruff: noqa: D102 - the methods are those of dict and list
 
@@ -265,7 +266,8 @@ def place_views(undo: contextlib.ExitStack) -> None:
     for name, view in placed.items():
         undo.callback(_put_back, name, view, getattr(sys, name))
         setattr(sys, name, view)
-    for name, view in (*placed.items(), ("argv", sys.argv)):
+    variables: dict[str, Any] = {**placed, "argv": sys.argv, "tracebacklimit": None}
+    for name, view in variables.items():
         if name != "modules":
             is_by_context = isinstance(view, ContextList)
             assign_by_context(undo, sys, name, _assigned, default=view if is_by_context else None)

@@ -52,6 +52,9 @@ LARGE: Final = 10_000
 _CROWD: Final = 50_000
 """A youngest generation beyond this is that of a process whose collector is, or was, switched off."""
 _CALL: Final[Callable[[Any], object]] = operator.call
+_DISABLE: Final = gc.disable
+_FREEZE: Final = gc.freeze
+"""The functions of C code, while bizs find others: no other thread gets its turn in the middle of these steps."""
 _ROUNDS: Final = 3
 _TRIES: Final = 20
 
@@ -115,7 +118,7 @@ def collect_these(things: list[Any]) -> None:
     # What a switched-off collector left lying would all be looked at: out of the way with it, which takes no time.
     is_crowded = gc.get_count()[0] > _CROWD
     steps: Iterable[object] = itertools.chain(
-        map(_CALL, (gc.disable, gc.freeze) if is_crowded else (gc.disable,)),
+        map(_CALL, (_DISABLE, _FREEZE) if is_crowded else (_DISABLE,)),
         map(known.append, filter(gc.is_tracked, things)),
         map(untrack, map(id, known)),
         map(track, map(id, known)),

@@ -10,19 +10,17 @@ from __future__ import annotations
 import enum
 import functools
 import math
-import sys
 import threading
 import time
-import types
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, current
+from koupleless.late import when_imported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from importlib.machinery import ModuleSpec
+    from collections.abc import Callable, Mapping
 
     from koupleless.biz import BizId
     from koupleless.context import Scope
@@ -282,7 +280,7 @@ class Patches:
 
     def __init__(self) -> None:
         self._applied: list[tuple[object, str, object, object]] = []
-        self._late = _LateFinder()
+        self._awaited: list[Callable[[], None]] = []
         self._called: list[tuple[list[Callable[[Ledger], object]], Callable[[Ledger], object]]] = []
 
     def replace(self, holder: object, name: str, make: Callable[[Any], Any]) -> None:
@@ -300,14 +298,7 @@ class Patches:
 
         So no library is imported on a recorder's behalf, and one that comes late is not missed.
         """
-        with as_base():
-            module = sys.modules.get(name)
-        if module is not None:
-            install(module)
-            return
-        self._late.awaited[name] = install
-        if self._late not in sys.meta_path:
-            sys.meta_path.insert(0, self._late)
+        self._awaited.append(when_imported(name, install))
 
     def when_opened(self, opened: Callable[[Ledger], object]) -> None:
         """Call ``opened(ledger)`` for each biz that comes, before its code runs."""
@@ -321,9 +312,8 @@ class Patches:
 
     def restore(self) -> None:
         """Put back, last first, everything that is still ours."""
-        self._late.awaited.clear()
-        if self._late in sys.meta_path:
-            sys.meta_path.remove(self._late)
+        while self._awaited:
+            self._awaited.pop()()
         while self._called:
             callbacks, callback = self._called.pop()
             callbacks.remove(callback)
@@ -337,43 +327,6 @@ class Patches:
             else:
                 setattr(holder, name, before)
         self._applied = kept[::-1]
-
-
-class _LateFinder:
-    """Finds nothing itself; lets whoever finds an awaited module tell when it has been executed."""
-
-    def __init__(self) -> None:
-        self.awaited: dict[str, Callable[[Any], None]] = {}
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """What the next finder finds; of an awaited module, with a loader that tells."""
-        if name not in self.awaited:
-            return None
-        for finder in tuple(sys.meta_path):
-            spec = None if finder is self else finder.find_spec(name, path, target)
-            if spec is not None:
-                self._follow(name, spec.loader)
-                return spec
-        return None
-
-    def _follow(self, name: str, loader: Any) -> None:
-        execute = getattr(loader, "exec_module", None)
-        table = getattr(loader, "__dict__", None)
-        if execute is None or type(table) is not dict:
-            return  # a loader that cannot be told; what the module's functions register is swept, not recorded
-
-        def exec_module(module: types.ModuleType) -> None:
-            execute(module)
-            if module.__name__ == name:
-                table.pop("exec_module", None)
-                install = self.awaited.pop(name, None)
-                if install is not None:
-                    install(module)
-
-        # On the instance that was made for this one module, so that its ``__loader__`` stays what it is.
-        table["exec_module"] = exec_module
 
 
 # --- registries in which each biz has its own entry -------------------------------------------------------------------

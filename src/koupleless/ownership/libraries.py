@@ -15,7 +15,7 @@ import typing
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from koupleless.ownership import caches, eventloop, interpreter, once, processes, telemetry, threads
+from koupleless.ownership import caches, eventloop, interpreter, once, processes, stdlib, telemetry, threads
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, in_words, owner
 
@@ -466,6 +466,7 @@ _SWEEPS: Final[dict[str, Callable[[Survey], int]]] = {
     "done callback": eventloop.sweep_callbacks,
     "pydantic generic": _sweep_pydantic,
     "overload": _sweep_overloads,
+    "table by class": stdlib.sweep_tables,
     "sqlalchemy listener": _sweep_listeners,
     "sqlalchemy mapper": _sweep_mappers,
     "sqlalchemy statement": _sweep_statements,
@@ -476,6 +477,7 @@ _RECORDERS: Final = (
     processes.install,
     eventloop.install,
     interpreter.install,
+    stdlib.install,
     caches.install,
     install,
     telemetry.install,

@@ -29,6 +29,8 @@ from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.libraries import install_recorders, remove_recorders
 from koupleless.view.environ import Environment, install_environ, remove_environ
 from koupleless.view.logs import LogSpace, install_logs, remove_logs
+from koupleless.view.own import Own
+from koupleless.view.stdlib import install_stdlib, remove_stdlib
 from koupleless.view.warning import Warnings, install_warnings, remove_warnings
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ _PAIRS: Final = (
     (install_environ, remove_environ),
     (install_logs, remove_logs),
     (install_warnings, remove_warnings),
+    (install_stdlib, remove_stdlib),
     (install_recorders, remove_recorders),
 )
 
@@ -80,6 +83,7 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
         scope.attach(Environment(scope, envs={"PYTHONPATH": _search_path(order.paths)}, args=arguments, name=program))
         scope.attach(LogSpace(scope))
         scope.attach(Warnings())
+        scope.attach(Own())
         # Declared mode, with nothing declared: what the base has besides must not make a test pass that fails alone.
         # The tree's own are not lent to a library among its requirements that requires them: they are what is tested.
         policy = Policy(declared=frozenset({SELF}), private=order.paths[:-1])

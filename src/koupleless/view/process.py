@@ -15,38 +15,26 @@ import signal
 import socket
 import sys
 import threading
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import current
+from koupleless.view import settings
+from koupleless.view.guest import ProcessWideWarning, begin, guest, ignored
 from koupleless.view.patch import Shared, replace
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
+__all__ = ["ProcessWideWarning", "install_guards", "remove_guards"]
+
 _STATUS: Final = Path("/proc/self/status")
-
-
-class ProcessWideWarning(RuntimeWarning):
-    """A biz tried to change something that belongs to the whole process; nothing was changed."""
-
-
-def _ignored(call: str, what: str) -> None:
-    scope = current()
-    assert scope is not None
-    warnings.warn(
-        f"biz {scope.biz} called {call}; {what} belongs to the whole process, so this was ignored",
-        ProcessWideWarning,
-        stacklevel=3,
-    )
 
 
 def _change_directory(original: Callable[[Any], None]) -> Callable[[Any], None]:
     @functools.wraps(original)
     def change(path: Any) -> None:
-        scope = current()
+        scope = guest()
         if scope is None:
             original(path)
         elif not os.path.samestat(os.stat(path), os.stat(os.curdir)):  # noqa: PTH116 - it may be a descriptor
@@ -64,13 +52,22 @@ def _set_locale(original: Callable[..., str]) -> Callable[..., str]:
     @functools.wraps(original)
     def setlocale(category: int, locale: Any = None) -> str:
         now = original(category, None)
-        if current() is None or locale is None:
+        if guest() is None or locale is None:
             return original(category, locale)
         if not _is_locale(now, locale):
-            _ignored(f"locale.setlocale({category}, {locale!r})", "the locale")
+            ignored(f"locale.setlocale({category}, {locale!r})", "the locale")
         return now
 
     return setlocale
+
+
+def _replace_setlocale(undo: contextlib.ExitStack) -> None:
+    """Under all the names that the function of the C library has."""
+    compiled: Any = sys.modules["_locale"]
+    guarded = _set_locale(compiled.setlocale)
+    replace(undo, compiled, "setlocale", guarded)
+    replace(undo, locale, "_setlocale", guarded)  # what ``locale.resetlocale`` calls
+    replace(undo, locale, "setlocale", _set_locale(locale.setlocale))
 
 
 def _is_locale(now: str, wanted: Any) -> bool:
@@ -82,10 +79,10 @@ def _is_locale(now: str, wanted: Any) -> bool:
 def _set_timeout(original: Callable[[float | None], None]) -> Callable[[float | None], None]:
     @functools.wraps(original)
     def setdefaulttimeout(timeout: float | None, /) -> None:
-        if current() is None:
+        if guest() is None:
             original(timeout)
         elif timeout != socket.getdefaulttimeout():
-            _ignored(f"socket.setdefaulttimeout({timeout})", "the default timeout of sockets")
+            ignored(f"socket.setdefaulttimeout({timeout})", "the default timeout of sockets")
 
     return setdefaulttimeout
 
@@ -93,11 +90,11 @@ def _set_timeout(original: Callable[[float | None], None]) -> Callable[[float | 
 def _set_umask(original: Callable[[int], int]) -> Callable[[int], int]:
     @functools.wraps(original)
     def umask(mask: int, /) -> int:
-        if current() is None:
+        if guest() is None:
             return original(mask)
         now = _present_umask()
         if mask != now:
-            _ignored(f"os.umask({mask:#o})", "the mask of new files' permissions")
+            ignored(f"os.umask({mask:#o})", "the mask of new files' permissions")
         return now
 
     return umask
@@ -117,10 +114,10 @@ def _present_umask() -> int:
 def _set_recursion_limit(original: Callable[[int], None]) -> Callable[[int], None]:
     @functools.wraps(original)
     def setrecursionlimit(limit: int, /) -> None:
-        if current() is None:
+        if guest() is None:
             original(limit)
         elif limit != sys.getrecursionlimit():
-            _ignored(f"sys.setrecursionlimit({limit})", "the recursion limit")
+            ignored(f"sys.setrecursionlimit({limit})", "the recursion limit")
 
     return setrecursionlimit
 
@@ -128,11 +125,11 @@ def _set_recursion_limit(original: Callable[[int], None]) -> Callable[[int], Non
 def _set_signal(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     @functools.wraps(original)
     def handle(signalnum: Any, handler: Any) -> Any:
-        if current() is None:
+        if guest() is None:
             return original(signalnum, handler)
         now = signal.getsignal(signalnum)
         if handler != now:
-            _ignored(f"signal.signal({signalnum!s}, ...)", "what a signal does")
+            ignored(f"signal.signal({signalnum!s}, ...)", "what a signal does")
         return now
 
     return handle
@@ -141,9 +138,9 @@ def _set_signal(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
 def _set_wakeup_fd(original: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(original)
     def set_wakeup_fd(*args: Any, **kwargs: Any) -> int:
-        if current() is None:
+        if guest() is None:
             return original(*args, **kwargs)
-        _ignored("signal.set_wakeup_fd", "what a signal does")
+        ignored("signal.set_wakeup_fd", "what a signal does")
         return -1
 
     return set_wakeup_fd
@@ -153,10 +150,10 @@ def _set_tracer(what: str) -> Callable[[Callable[[Any], None]], Callable[[Any], 
     def make(original: Callable[[Any], None]) -> Callable[[Any], None]:
         @functools.wraps(original)
         def set_tracer(func: Any) -> None:
-            if current() is None:
+            if guest() is None:
                 original(func)
             else:
-                _ignored(f"threading.{what}", "what new threads are traced with")
+                ignored(f"threading.{what}", "what new threads are traced with")
 
         return set_tracer
 
@@ -167,13 +164,14 @@ def _put_in(undo: contextlib.ExitStack) -> None:
     replace(undo, os, "chdir", _change_directory(os.chdir))
     replace(undo, os, "fchdir", _change_directory(os.fchdir))
     replace(undo, os, "umask", _set_umask(os.umask))
-    replace(undo, locale, "setlocale", _set_locale(locale.setlocale))
+    _replace_setlocale(undo)
     replace(undo, socket, "setdefaulttimeout", _set_timeout(socket.setdefaulttimeout))
     replace(undo, signal, "signal", _set_signal(signal.signal))
     replace(undo, signal, "set_wakeup_fd", _set_wakeup_fd(signal.set_wakeup_fd))
     replace(undo, threading, "settrace", _set_tracer("settrace")(threading.settrace))
     replace(undo, threading, "setprofile", _set_tracer("setprofile")(threading.setprofile))
     replace(undo, sys, "setrecursionlimit", _set_recursion_limit(sys.setrecursionlimit))
+    settings.put_in(undo)
 
 
 _guards = Shared(_put_in)
@@ -181,6 +179,7 @@ _guards = Shared(_put_in)
 
 def install_guards() -> None:
     """Keep process-wide settings out of bizs' reach. Counted: as many `remove_guards` take it back."""
+    begin()
     _guards.acquire()
 
 

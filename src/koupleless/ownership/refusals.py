@@ -1,0 +1,81 @@
+"""Refusing, before anything is patched, the functions that would patch the process for everybody.
+
+A library of the base's is told when the base imports it; one that a biz has for itself by whoever executed it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import current
+from koupleless.ownership.ledger import Patches
+from koupleless.patching import FUNCTIONS, is_one, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from koupleless.context import Scope
+
+_lock = threading.Lock()
+_patches: Final = Patches()
+_installed = 0
+
+
+def install_refusals() -> None:
+    """Refuse them in the libraries of the base, to bizs; counted, as many `remove_refusals` take it back."""
+    global _installed  # noqa: PLW0603 - the process has one set of functions to replace
+    with _lock:
+        _installed += 1
+        if _installed == 1:
+            for name in FUNCTIONS:
+                _patches.when_imported(name, _refuse)
+
+
+def remove_refusals() -> None:
+    """Give one installation back; the last one restores the functions."""
+    global _installed  # noqa: PLW0603 - as above
+    with _lock:
+        _installed -= 1
+        if _installed == 0:
+            _patches.restore()
+
+
+def _refuse(module: types.ModuleType) -> None:
+    for name in _names(module):
+        _patches.replace(module, name, functools.partial(_refusing, module.__name__, name, None))
+
+
+def refuse_in(scope: Scope, module: types.ModuleType) -> None:
+    """Refuse them in a module that is a biz's own, right after it was executed: to that biz, whatever the context."""
+    for name in _names(module):
+        setattr(module, name, _refusing(module.__name__, name, scope, vars(module)[name]))
+
+
+def _names(module: types.ModuleType) -> list[str]:
+    """The functions of a module that are to be refused, and are not yet."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if is_one(module.__name__, name) and isinstance(value, types.FunctionType) and not hasattr(value, _MARK)
+    ]
+
+
+_MARK: Final = "_koupleless_refused"
+
+
+def _refusing(module: str, name: str, owner: Scope | None, original: Callable[..., Any]) -> Any:
+    home = os.getpid()
+
+    @functools.wraps(original)
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        scope = owner or current()
+        if scope is None or os.getpid() != home:  # a child process is its own
+            return original(*args, **kwargs)
+        raise refusal(str(scope.biz), module, name)
+
+    setattr(refuse, _MARK, True)
+    return refuse

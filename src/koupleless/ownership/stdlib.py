@@ -1,0 +1,260 @@
+"""Recorders for what the standard library keeps of a biz and has no view of its own: started mocks, hooks, tables.
+
+Registries in which each biz has its own entries are in ``view.stdlib``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+import tracemalloc
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import current, entered
+from koupleless.ownership.ledger import NOTHING, owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from koupleless.context import Scope
+    from koupleless.ownership.caches import Survey
+    from koupleless.ownership.ledger import Entry, Patches
+
+
+def install(patches: Patches) -> None:
+    """Replace the functions that register."""
+    for name in ("unittest.mock", "mock.mock"):
+        patches.when_imported(name, functools.partial(_follow_mock, patches))
+    patches.replace(sys, "set_asyncgen_hooks", _set_asyncgen_hooks)
+    patches.replace(tracemalloc, "start", _start_tracing)
+    patches.replace(tracemalloc, "stop", _stop_tracing)
+
+
+# --- unittest.mock: patches that were started and never stopped -------------------------------------------------------
+
+_of_bizs: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+"""Patches that some biz has started, and nobody stopped."""
+_MOCKS: Final = "mock"
+
+
+def _follow_mock(patches: Patches, mock: Any) -> None:
+    for kind in (mock._patch, mock._patch_dict):  # noqa: SLF001 - they have no public name
+        patches.replace(kind, "start", _start)
+        patches.replace(kind, "stop", _stop)
+    patches.replace(mock.patch, "stopall", functools.partial(_stop_all, mock._patch._active_patches))  # noqa: SLF001
+
+
+def _start(original: Callable[[Any], Any]) -> Any:
+    @functools.wraps(original)
+    def start(self: Any) -> Any:
+        result = original(self)
+        ledger = owner()
+        if ledger is not None:
+            started = _Started(self, ledger.scope)
+            _of_bizs.add(self)
+            entry = ledger.record("mock", started.describe(), started.undo)
+            ledger.notes.setdefault(_MOCKS, weakref.WeakKeyDictionary())[self] = entry
+        return result
+
+    return start
+
+
+def _stop(original: Callable[[Any], Any]) -> Any:
+    @functools.wraps(original)
+    def stop(self: Any) -> Any:
+        _of_bizs.discard(self)
+        ledger = owner()
+        entry: Entry | None = None if ledger is None else ledger.notes.get(_MOCKS, {}).pop(self, None)
+        if ledger is not None and entry is not None:
+            ledger.forget(entry)
+        return original(self)
+
+    return stop
+
+
+def _stop_all(active: list[Any], original: Callable[[], None]) -> Any:
+    @functools.wraps(original)
+    def stopall() -> None:
+        ledger = owner()
+        mine = None if ledger is None else ledger.notes.get(_MOCKS, {})
+        for patcher in reversed(active.copy()):
+            if patcher not in _of_bizs if mine is None else patcher in mine:
+                patcher.stop()
+
+    return stopall
+
+
+class _Started:
+    """One patch that a biz has started. Holds it weakly: mock itself keeps it until it is stopped."""
+
+    def __init__(self, patcher: Any, scope: Scope) -> None:
+        self._patcher = weakref.ref(patcher)
+        self._scope = scope
+        self._placed = id(_standing(patcher))
+
+    def describe(self) -> str:
+        patcher: Any = self._patcher()
+        if hasattr(patcher, "in_dict"):
+            return "a dictionary"
+        target = patcher.target
+        return f"{getattr(target, '__qualname__', None) or getattr(target, '__name__', '?')}.{patcher.attribute}"
+
+    def undo(self) -> object:
+        patcher = self._patcher()
+        if patcher is None or patcher not in _active(patcher):
+            return NOTHING
+        _of_bizs.discard(patcher)
+        with entered(self._scope):  # what is patched may answer by context
+            if hasattr(patcher, "in_dict"):
+                _put_back_items(patcher)
+            elif id(_standing(patcher)) == self._placed:
+                patcher.stop()
+            else:
+                _leave_chain(patcher, self._placed)
+        return None
+
+
+def _active(patcher: Any) -> list[Any]:
+    """The patches that are active, of the ``mock`` that made this one."""
+    return sys.modules[type(patcher).__module__]._patch._active_patches  # type: ignore[no-any-return]  # noqa: SLF001
+
+
+def _standing(patcher: Any) -> Any:
+    """What stands now where a patch was made."""
+    target = getattr(patcher, "target", None)
+    table = getattr(target, "__dict__", {})
+    return table.get(getattr(patcher, "attribute", None), getattr(target, getattr(patcher, "attribute", ""), None))
+
+
+def _put_back_items(patcher: Any) -> None:
+    """The items that the patch set, and no others: mock would put back the whole dictionary as it was then."""
+    _active(patcher).remove(patcher)
+    if patcher.clear:
+        patcher._unpatch_dict()  # noqa: SLF001 - what its ``stop`` calls
+        return
+    for key in patcher.values:
+        if key in patcher._original:  # noqa: SLF001 - as above
+            patcher.in_dict[key] = patcher._original[key]  # noqa: SLF001 - as above
+        else:
+            patcher.in_dict.pop(key, None)
+
+
+def _leave_chain(patcher: Any, placed: int) -> None:
+    """Something else stands there. Whoever found this patch is to put back what this patch found."""
+    _active(patcher).remove(patcher)
+    for later in _active(patcher):
+        same = getattr(later, "target", later) is patcher.target and later.attribute == patcher.attribute
+        if same and id(later.temp_original) == placed:
+            later.temp_original, later.is_local = patcher.temp_original, patcher.is_local
+    patcher._exit_stack.close()  # noqa: SLF001 - patches that were made together with it
+
+
+# --- hooks of a thread ------------------------------------------------------------------------------------------------
+
+
+class _Hook:
+    """What stands in a thread's hook for asynchronous generators: a biz's function, for that biz alone."""
+
+    def __init__(self, scope: Scope, function: Callable[[Any], object], before: Callable[[Any], object] | None) -> None:
+        self.function: Callable[[Any], object] | None = function
+        self._is_here: Callable[[], bool] = lambda: current() is scope
+        self._before = before
+
+    def __call__(self, generator: Any) -> None:
+        function = self.function if self._is_here() else self._before
+        if function is not None:
+            function(generator)
+
+    def empty(self) -> None:
+        self.function = None
+        self._is_here = lambda: False
+
+
+def _set_asyncgen_hooks(original: Callable[..., None]) -> Any:
+    """A loop sets its own hooks while it runs, and puts back those before; others stay on the thread for ever."""
+
+    @functools.wraps(original)
+    def set_asyncgen_hooks(*args: Any, **kwargs: Any) -> None:
+        ledger = owner()
+        given = dict(zip(("firstiter", "finalizer"), args, strict=False)) | kwargs
+        if ledger is None or not all(_is_hook(hook) for hook in given.values()):
+            original(*args, **kwargs)
+            return
+        present = sys.get_asyncgen_hooks()
+        for name, hook in given.items():
+            before = getattr(present, name)
+            if hook is None and isinstance(before, _Hook) and before.function is not None:
+                given[name] = before._before  # noqa: SLF001 - of the same class
+            elif hook is not None and hook is not before:
+                given[name] = held = _Hook(ledger.scope, hook, before)
+                ledger.record("asyncgen hook", name, held.empty)
+        original(**given)
+
+    return set_asyncgen_hooks
+
+
+def _is_hook(hook: Any) -> bool:
+    """Whether it is one that stays: callable, and not a loop's."""
+    return hook is None or (
+        callable(hook) and not isinstance(getattr(hook, "__self__", None), asyncio.AbstractEventLoop)
+    )
+
+
+# --- tracemalloc ------------------------------------------------------------------------------------------------------
+
+
+def _start_tracing(original: Callable[..., None]) -> Any:
+    @functools.wraps(original)
+    def start(nframe: int = 1) -> None:
+        ledger = owner()
+        if ledger is not None and not tracemalloc.is_tracing():
+            ledger.notes[_TRACING] = ledger.record("tracemalloc", "start", tracemalloc.stop)
+        original(nframe)
+
+    return start
+
+
+def _stop_tracing(original: Callable[[], None]) -> Any:
+    @functools.wraps(original)
+    def stop() -> None:
+        ledger = owner()
+        if ledger is not None:
+            entry = ledger.notes.pop(_TRACING, None)
+            if entry is None:
+                return  # the base's, or another biz's, which go on
+            ledger.forget(entry)
+        original()
+
+    return stop
+
+
+_TRACING: Final = "tracemalloc"
+
+
+# --- tables by class --------------------------------------------------------------------------------------------------
+
+_TABLES: Final = (
+    ("copy", "_copy_dispatch"),
+    ("copy", "_deepcopy_dispatch"),
+    ("pickle", "_Pickler.dispatch"),
+    ("pprint", "PrettyPrinter._dispatch"),
+    ("multiprocessing.reduction", "ForkingPickler._extra_reducers"),
+)
+
+
+def sweep_tables(survey: Survey) -> int:
+    """Take the biz's classes and functions out of the tables that go by class; returns how many entries."""
+    count = 0
+    for module, path in _TABLES:
+        table: Any = sys.modules.get(module)
+        for name in path.split("."):
+            table = getattr(table, name, None)
+        if type(table) is not dict:
+            continue
+        for key, value in list(table.items()):
+            if survey.reaches(key) or survey.reaches(value):
+                table.pop(key, None)
+                count += 1
+    return count

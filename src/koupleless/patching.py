@@ -1,0 +1,68 @@
+"""Functions that replace parts of the standard library, or of the event loop, for everybody in the process.
+
+A biz must not call them: the base and other bizs run on what they replace, and what has been replaced half can hardly
+be put back. They are known by name, here, so that a call can be found in a project before anything runs, and refused
+where it is made before anything is patched.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from koupleless.errors import PatchRefused
+
+_GREEN: Final = "it replaces sockets, threads and locks of the standard library"
+_LOOP: Final = "it replaces the tasks and the event loop of asyncio"
+
+FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "gevent.monkey": ("patch_*",),
+    "eventlet": ("monkey_patch",),
+    "eventlet.patcher": ("monkey_patch",),
+    "curio.monkey": ("patch_*",),
+    "nest_asyncio": ("apply",),
+    "nest_asyncio2": ("apply",),
+    "truststore": ("inject_into_ssl", "extract_from_ssl"),
+    "truststore._api": ("inject_into_ssl", "extract_from_ssl"),
+    "psycogreen.gevent": ("patch_psycopg",),
+    "psycogreen.eventlet": ("patch_psycopg",),
+    "grpc.experimental.gevent": ("init_gevent",),
+}
+"""Module -> its functions; one that ends in ``*`` is every function whose name begins so."""
+
+_EFFECTS: Final = {
+    "grpc": "it decides how gRPC waits",
+    "nest_asyncio": _LOOP,
+    "nest_asyncio2": _LOOP,
+    "psycogreen": "it decides how psycopg2 waits",
+    "truststore": "it replaces ssl.SSLContext",
+}
+"""By top-level package, where it is not `_GREEN`."""
+_INSTEAD: Final = {
+    "nest_asyncio": "await instead of running a loop within a running one",
+    "nest_asyncio2": "await instead of running a loop within a running one",
+    "truststore": "hand a truststore.SSLContext to your clients",
+}
+_OWN_BASE: Final = (
+    "if the module cannot do without, give it a base of its own whose application makes the call before anything else"
+)
+
+
+def is_one(module: str, name: str) -> bool:
+    """Whether a function of a module is one of them."""
+    return any(
+        name.startswith(known[:-1]) if known.endswith("*") else name == known for known in FUNCTIONS.get(module, ())
+    )
+
+
+def explain(module: str) -> str:
+    """Why the functions of a module are refused, and what to do: the rest of a sentence about a call."""
+    top = module.partition(".")[0]
+    remedies = ["remove the call", *filter(None, [_INSTEAD.get(top)]), f"or {_OWN_BASE}"]
+    return (
+        f"{_EFFECTS.get(top, _GREEN)} for the whole process, the base and other modules included; {', '.join(remedies)}"
+    )
+
+
+def refusal(biz: str, module: str, name: str) -> PatchRefused:
+    """The error for a call by a biz."""
+    return PatchRefused(biz, f"{module}.{name}()", explain(module))

@@ -1,0 +1,67 @@
+"""The three contexts of ``decimal`` that programs change in place: a copy of each for each biz.
+
+C code makes the context of a thread from the process's ``DefaultContext``. A biz that has looked at its own while it
+was imported works with that one, until it asks for its context or sets one; then it has a copy, as each thread has alone.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import current
+from koupleless.contextual import assign_by_context
+from koupleless.variables import Variables
+from koupleless.view.own import own_of
+from koupleless.view.patch import replace
+
+if TYPE_CHECKING:
+    import contextlib
+
+_NAMES: Final = ("DefaultContext", "BasicContext", "ExtendedContext")
+
+
+def put_in(undo: contextlib.ExitStack, decimal: Any) -> None:
+    """Let the three variables answer by context, and ``getcontext`` and ``setcontext`` copy them."""
+    of_process: dict[str, Any] = {name: vars(decimal)[name] for name in _NAMES}
+    get, set_ = decimal.getcontext, decimal.setcontext
+
+    def here() -> dict[str, Any] | None:
+        own = own_of("decimal")
+        if own is not None and not own:
+            own.update((name, template.copy()) for name, template in of_process.items())
+            if _is_starting() and not any(variable.name == _VARIABLE for variable in contextvars.copy_context()):
+                set_(own["DefaultContext"])
+        return own
+
+    @functools.wraps(set_)
+    def setcontext(context: Any, /) -> None:
+        own = own_of("decimal")
+        if own and any(context is template for template in own.values()):
+            context = context.copy()
+            context.clear_flags()
+        set_(context)
+
+    @functools.wraps(get)
+    def getcontext() -> Any:
+        own = None if current() is None else own_of("decimal")
+        if own and get() is own.get("DefaultContext"):
+            setcontext(get())
+        return get()
+
+    replace(undo, decimal, "getcontext", getcontext)
+    replace(undo, decimal, "setcontext", setcontext)
+    for name in _NAMES:
+        assign_by_context(undo, decimal, name, here)
+
+
+def _is_starting() -> bool:
+    """Whether what is set here is set in the life's own context, and not in one of whoever calls the biz."""
+    scope = current()
+    variables = None if scope is None else scope.find_facet(Variables)
+    return variables is None or not variables.is_settled
+
+
+_VARIABLE: Final = "decimal_context"
+"""The name of the context variable that ``decimal`` keeps its context in."""

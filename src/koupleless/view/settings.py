@@ -1,0 +1,209 @@
+"""Settings of the standard library that exist once per process: whose they are, as two tables.
+
+Functions that change one are ignored for a biz, with a warning that names it, or refused where it must not go on as if
+they had worked. Variables that a biz assigns to are its own, for whoever reads them as attributes of their module as
+for the functions that read them as globals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import os
+import reprlib
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import as_base
+from koupleless.contextual import assign_by_context
+from koupleless.view.classes import own_attributes
+from koupleless.view.guest import guest, ignored, refused
+from koupleless.view.own import own_of, put_in_late, with_own_globals
+from koupleless.view.patch import replace
+
+if TYPE_CHECKING:
+    import contextlib
+    import types
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A function that changes something for the whole process."""
+
+    where: str
+    """The modules that have it; it is replaced when the first of them is there."""
+    name: str
+    what: str
+    """What it changes, in words."""
+    is_so: Callable[..., bool] = lambda *_args, **_kwargs: False
+    """Given the arguments, whether nothing would change: they ask for what is set, or only what is."""
+    answer: Callable[..., Any] = lambda *_args, **_kwargs: None
+    """What a biz is answered; given the original function and the arguments."""
+    is_refused: bool = False
+    """Whether a biz must not go on as if it had worked."""
+
+
+def _none_given(*args: Any) -> bool:
+    return not any(args)
+
+
+def _asked(original: Callable[..., Any], *_args: Any, **_kwargs: Any) -> Any:
+    """The answer of functions that say what is set if they are given nothing."""
+    return original()
+
+
+def _is_other_process(pid: int, *_args: Any) -> bool:
+    return pid not in {0, os.getpid()}
+
+
+def _limits_are(resource: int, limits: Any) -> bool:
+    return tuple(limits) == sys.modules["resource"].getrlimit(resource)  # type: ignore[no-any-return]
+
+
+def _is_time_zone_of_process() -> bool:
+    mine = os.environ.get("TZ")
+    with as_base():
+        return mine == os.environ.get("TZ")
+
+
+def _is_outside_loops(*_args: Any, **_kwargs: Any) -> bool:
+    """On a thread without a running loop, where it is the biz's own affair."""
+    return asyncio._get_running_loop() is None  # noqa: SLF001 - the public one raises
+
+
+def _stops_nothing(which: int, seconds: float) -> bool:
+    return not seconds and not any(sys.modules["signal"].getitimer(which))
+
+
+_COLLECTOR: Final = "the garbage collector"
+_TRACED: Final = "what threads are traced with"
+_PRIORITY: Final = "the priority"
+_CATALOGUES: Final = "the message catalogue of C code"
+
+_SETTINGS: Final = (
+    _Setting("gc", "disable", _COLLECTOR, lambda: not gc.isenabled()),
+    _Setting("gc", "enable", _COLLECTOR, gc.isenabled),
+    _Setting("gc", "freeze", _COLLECTOR),
+    _Setting("gc", "unfreeze", _COLLECTOR, lambda: not gc.get_freeze_count()),
+    _Setting("gc", "set_threshold", _COLLECTOR, lambda *given: given == gc.get_threshold()[: len(given)]),
+    _Setting("gc", "set_debug", _COLLECTOR, lambda flags: flags == gc.get_debug()),
+    _Setting("sys", "setswitchinterval", "the switch interval", lambda seconds: seconds == sys.getswitchinterval()),
+    _Setting("sys", "setdlopenflags", "how libraries are loaded", lambda flags: flags == sys.getdlopenflags()),
+    _Setting(
+        "sys",
+        "set_int_max_str_digits",
+        "the limit for the digits of numbers",
+        lambda maxdigits: maxdigits == sys.get_int_max_str_digits(),
+    ),
+    _Setting("sys", "set_coroutine_origin_tracking_depth", "what an event loop tracks", _is_outside_loops),
+    _Setting("sys", "activate_stack_trampoline", "how the process is profiled"),
+    _Setting("sys", "deactivate_stack_trampoline", "how the process is profiled"),
+    _Setting("threading", "stack_size", "the stack of new threads", _none_given, _asked),
+    _Setting("threading", "settrace_all_threads", _TRACED),
+    _Setting("threading", "setprofile_all_threads", _TRACED),
+    _Setting("csv _csv", "field_size_limit", "the limit for fields", lambda *limit: not limit, _asked),
+    _Setting("faulthandler", "disable", "what is told of a crash"),
+    _Setting("time", "tzset", "the time zone", _is_time_zone_of_process),
+    _Setting("zoneinfo zoneinfo._tzpath", "reset_tzpath", "the search path for time zones"),
+    _Setting("locale _locale", "textdomain", _CATALOGUES, _none_given, lambda original, _: original(None)),
+    _Setting(
+        "locale _locale",
+        "bindtextdomain",
+        _CATALOGUES,
+        lambda _, to=None: to is None,
+        lambda original, domain, _: original(domain, None),
+    ),
+    _Setting("multiprocessing.spawn", "set_executable", "the interpreter for child processes"),
+    _Setting("multiprocessing.forkserver", "set_forkserver_preload", "the fork server"),
+    _Setting("signal", "alarm", "an alarm", lambda seconds: _stops_nothing(0, seconds), lambda *_: 0),
+    _Setting("signal", "setitimer", "a timer", lambda which, to, *_: _stops_nothing(which, to), lambda *_: (0.0, 0.0)),
+    _Setting("signal", "siginterrupt", "what a signal does"),
+    _Setting("resource", "setrlimit", "a limit for resources", _limits_are),
+    _Setting("os", "nice", _PRIORITY, lambda by: not by, lambda original, _: original(0)),
+    _Setting("os", "setpriority", _PRIORITY, lambda which, who, _: which == os.PRIO_PROCESS and _is_other_process(who)),
+    _Setting("os", "sched_setaffinity", "which processors are used", _is_other_process),
+    _Setting("os", "setuid", "the user", lambda to: to == os.getuid() == os.geteuid(), is_refused=True),
+    _Setting("os", "setgid", "the group", lambda to: to == os.getgid() == os.getegid(), is_refused=True),
+    _Setting("os", "seteuid", "the user", lambda to: to == os.geteuid(), is_refused=True),
+    _Setting("os", "setegid", "the group", lambda to: to == os.getegid(), is_refused=True),
+    *(
+        _Setting("os", name, "the user and the group", is_refused=True)
+        for name in ("setreuid", "setregid", "setresuid", "setresgid", "setgroups", "initgroups")
+    ),
+    *(_Setting("os", name, "the session", is_refused=True) for name in ("setsid", "setpgrp")),
+    _Setting("os", "chroot", "the root directory", is_refused=True),
+)
+
+_VARIABLES: Final = {
+    "ssl": ("_create_default_https_context", "_create_stdlib_context"),
+    "http.client": ("_MAXHEADERS", "_MAXLINE"),
+    "logging": ("raiseExceptions",),
+    "socket": ("socket",),
+}
+"""Variables of modules that are each biz's own."""
+_READERS: Final = {
+    "http.client": (
+        "_read_headers",
+        "HTTPResponse._read_status",
+        "HTTPResponse._read_next_chunk_size",
+        "HTTPResponse._read_and_discard_trailer",
+        "HTTPConnection._tunnel",
+    ),
+    "logging": ("Handler.handleError",),
+    "socket": ("create_connection", "create_server", "fromfd", "socketpair"),
+}
+"""The functions of these modules that read them as globals."""
+
+_ATTRIBUTES: Final = {
+    "http.client": {"HTTPConnection": ("debuglevel",), "HTTPSConnection": ("debuglevel",)},
+    "tarfile": {"TarFile": ("extraction_filter",)},
+}
+"""Attributes of classes of modules that are each biz's own."""
+
+
+def put_in(undo: contextlib.ExitStack) -> None:
+    """Guard the functions, and let variables and attributes answer by context."""
+    for setting in _SETTINGS:
+        put_in_late(undo, setting.where.partition(" ")[0], functools.partial(_guard, setting))
+    for name in _VARIABLES:
+        put_in_late(undo, name, _own_variables)
+    for name in _ATTRIBUTES:
+        put_in_late(undo, name, _own_attributes)
+
+
+def _guard(setting: _Setting, undo: contextlib.ExitStack, module: types.ModuleType) -> None:
+    original = vars(module).get(setting.name)
+    if original is None:  # on another system, or in another version of Python
+        return
+
+    @functools.wraps(original)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if guest() is None or setting.is_so(*args, **kwargs):
+            return original(*args, **kwargs)
+        given = ", ".join([*map(reprlib.repr, args), *(f"{name}={reprlib.repr(arg)}" for name, arg in kwargs.items())])
+        call = f"{module.__name__}.{setting.name}({given})"
+        if setting.is_refused:
+            raise refused(call, setting.what)
+        ignored(call, setting.what)
+        return setting.answer(original, *args, **kwargs)
+
+    for name in setting.where.split():
+        replace(undo, sys.modules[name], setting.name, guarded)
+
+
+def _own_variables(undo: contextlib.ExitStack, module: types.ModuleType) -> None:
+    name = module.__name__
+    variables = _VARIABLES[name]
+    for variable in variables:
+        assign_by_context(undo, module, variable, functools.partial(own_of, name))
+    for path in _READERS.get(name, ()):
+        outer, _, function = path.rpartition(".")
+        with_own_globals(undo, module, vars(module)[outer] if outer else module, function, *variables)
+
+
+def _own_attributes(undo: contextlib.ExitStack, module: types.ModuleType) -> None:
+    for kind, attributes in _ATTRIBUTES[module.__name__].items():
+        own_attributes(undo, module, kind, *attributes)

@@ -1,0 +1,66 @@
+"""Being told when the base has imported a module."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from koupleless.late import when_imported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "koupleless_late.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "koupleless_late"
+    sys.modules.pop("koupleless_late", None)
+
+
+def test_all_who_wait_are_told_once_by_one_finder(module: str) -> None:
+    before, told = list(sys.meta_path), list[Any]()
+    ends = [
+        when_imported(module, lambda found: told.append(("one", found.value))),
+        when_imported(module, lambda found: told.append(("two", found.value))),
+    ]
+    assert len(sys.meta_path) == len(before) + 1
+    loaded: Any = importlib.import_module(module)
+    assert told == [("one", 1), ("two", 1)]
+    assert "exec_module" not in vars(loaded.__loader__)
+    when_imported(module, lambda found: told.append(("three", found.value)))()
+    assert told[-1] == ("three", 1)
+    for end in ends:
+        end()
+    assert sys.meta_path == before
+
+
+def test_one_that_gave_up_is_not_told(module: str) -> None:
+    before, told = list(sys.meta_path), list[Any]()
+    give_up = when_imported(module, told.append)
+    stay = when_imported(module, lambda found: told.append(found.value))
+    give_up()
+    importlib.import_module(module)
+    assert told == [1]
+    give_up()
+    stay()
+    assert sys.meta_path == before
+
+
+def test_an_import_that_fails_keeps_them_waiting(module: str, tmp_path: Path) -> None:
+    told: list[Any] = []
+    (tmp_path / "koupleless_late.py").write_text("1 / 0\n")
+    give_up = when_imported(module, told.append)
+    with pytest.raises(ZeroDivisionError):
+        importlib.import_module(module)
+    assert not told
+    (tmp_path / "koupleless_late.py").write_text("value = 'longer than before'\n")
+    importlib.invalidate_caches()
+    importlib.import_module(module)
+    assert len(told) == 1
+    give_up()

@@ -1,0 +1,151 @@
+"""Settings of the standard library that exist once per process: ignored with a warning, or refused."""
+
+import csv
+import faulthandler
+import gc
+import locale
+import multiprocessing.forkserver
+import multiprocessing.spawn
+import os
+import signal
+import sys
+import threading
+import time
+import zoneinfo
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from koupleless.context import Scope, entered
+from koupleless.view.process import ProcessWideWarning
+
+resource = pytest.importorskip("resource")
+
+MakeBiz = Callable[..., Scope]
+
+pytestmark = pytest.mark.usefixtures("with_guards", "with_environ", "with_stdlib")
+
+IGNORED: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    "gc.disable()": (lambda: gc.disable(), gc.isenabled),  # noqa: PLW0108 - the present function, here and below
+    "gc.freeze()": (lambda: gc.freeze(), gc.get_freeze_count),  # noqa: PLW0108
+    "gc.set_threshold(7)": (lambda: gc.set_threshold(7), gc.get_threshold),
+    "gc.set_debug(32)": (lambda: gc.set_debug(gc.DEBUG_SAVEALL), gc.get_debug),
+    "sys.setswitchinterval(0.5)": (lambda: sys.setswitchinterval(0.5), sys.getswitchinterval),
+    "sys.setdlopenflags(257)": (lambda: sys.setdlopenflags(257), sys.getdlopenflags),
+    "sys.set_int_max_str_digits(0)": (lambda: sys.set_int_max_str_digits(0), sys.get_int_max_str_digits),
+    "sys.set_int_max_str_digits(maxdigits=0)": (
+        lambda: sys.set_int_max_str_digits(maxdigits=0),
+        sys.get_int_max_str_digits,
+    ),
+    "threading.stack_size(262144)": (lambda: threading.stack_size(262144), threading.stack_size),
+    "csv.field_size_limit(1)": (lambda: csv.field_size_limit(1), csv.field_size_limit),
+    "faulthandler.disable()": (lambda: faulthandler.disable(), faulthandler.is_enabled),  # noqa: PLW0108
+    "zoneinfo.reset_tzpath(['/'])": (lambda: zoneinfo.reset_tzpath(["/"]), lambda: zoneinfo.TZPATH),
+    "locale.textdomain('own')": (lambda: locale.textdomain("own"), lambda: locale.textdomain(None)),
+    "locale.bindtextdomain('own', '/')": (
+        lambda: locale.bindtextdomain("own", "/"),
+        lambda: locale.bindtextdomain("own", None),
+    ),
+    "multiprocessing.spawn.set_executable('own')": (
+        lambda: multiprocessing.set_executable("own"),
+        multiprocessing.spawn.get_executable,
+    ),
+    "multiprocessing.forkserver.set_forkserver_preload(['own'])": (
+        lambda: multiprocessing.set_forkserver_preload(["own"]),
+        lambda: list(multiprocessing.forkserver._forkserver._preload_modules),  # type: ignore[attr-defined]
+    ),
+    "signal.alarm(9999)": (lambda: signal.alarm(9999), lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 5000),
+    "signal.setitimer(1, 9999)": (lambda: signal.setitimer(1, 9999), lambda: signal.getitimer(signal.ITIMER_VIRTUAL)),
+    "resource.setrlimit": (
+        lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+        lambda: resource.getrlimit(resource.RLIMIT_CORE),
+    ),
+    "os.nice(1)": (lambda: os.nice(1), lambda: os.nice(0)),
+    "os.setpriority(0, 0, 5)": (
+        lambda: os.setpriority(os.PRIO_PROCESS, 0, 5),
+        lambda: os.getpriority(os.PRIO_PROCESS, 0),
+    ),
+}
+
+
+@pytest.mark.parametrize("call", IGNORED)
+def test_a_change_is_ignored_with_a_warning_that_names_the_biz_and_the_line(make_biz: MakeBiz, call: str) -> None:
+    change, see = IGNORED[call]
+    before = see()
+    with entered(make_biz()), pytest.warns(ProcessWideWarning) as told:
+        change()
+    assert f"biz hello:1.0 called {call.partition('(')[0]}" in str(told[0].message)
+    if "resource" not in call:
+        assert f" {call};" in str(told[0].message)
+    assert len(told) == 1
+    if "multiprocessing" not in call:  # whose package calls it
+        assert told[0].filename == __file__
+    assert see() == before
+
+
+def test_asking_for_what_is_set_needs_no_warning(make_biz: MakeBiz) -> None:
+    with entered(make_biz()):
+        gc.enable()
+        gc.set_threshold(*gc.get_threshold())
+        sys.setswitchinterval(sys.getswitchinterval())
+        sys.set_int_max_str_digits(sys.get_int_max_str_digits())
+        resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
+        assert csv.field_size_limit() == 131072
+        assert threading.stack_size() == 0
+        assert os.nice(0) == os.nice(0)
+        assert signal.setitimer(signal.ITIMER_VIRTUAL, 0) == (0.0, 0.0)
+        os.setuid(os.getuid())
+        time.tzset()
+
+
+def test_the_time_zone_of_a_biz_that_differs_is_ignored(make_biz: MakeBiz) -> None:
+    before = time.tzname
+    with entered(make_biz()):
+        os.environ["TZ"] = "Asia/Tokyo"
+        with pytest.warns(ProcessWideWarning, match=r"time\.tzset\(\); the time zone"):
+            time.tzset()
+    assert time.tzname == before
+
+
+def test_the_identity_of_the_process_is_refused(make_biz: MakeBiz) -> None:
+    for call in (lambda: os.setuid(12345), lambda: os.setgid(12345), lambda: os.chroot("/"), lambda: os.setpgrp()):  # noqa: PLW0108
+        with entered(make_biz()), pytest.raises(PermissionError, match=r"biz hello:1\.0 called os\..*was refused"):
+            call()
+    assert os.getuid() != 12345
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="these functions came with 3.12")
+def test_all_threads_are_traced_for_nobody(make_biz: MakeBiz) -> None:
+    with entered(make_biz()), pytest.warns(ProcessWideWarning, match="settrace_all_threads"):
+        threading.settrace_all_threads(print)  # type: ignore[attr-defined]
+    assert threading.gettrace() is not print
+
+
+def test_the_base_changes_what_it_likes() -> None:
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(0.25)
+        assert sys.getswitchinterval() == 0.25
+    finally:
+        sys.setswitchinterval(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_process_that_a_biz_forks_is_its_own(make_biz: MakeBiz) -> None:
+    def work() -> Any:
+        gc.disable()
+        os.setsid()
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        return not gc.isenabled() and os.getsid(0) == os.getpid() and signal.getsignal(signal.SIGUSR1)
+
+    with entered(make_biz()):
+        child = os.fork()
+        if not child:
+            try:
+                os._exit(0 if work() else 1)
+            finally:
+                os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert gc.isenabled()

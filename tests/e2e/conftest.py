@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from tests.conftest import free_port
 from koupleless.artifact.build import Options, build_project
 from koupleless.artifact.store import Store
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
+from koupleless.cli.commands import main
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Deadlines, Surroundings
 from koupleless.container.prepare import Preparation
@@ -97,6 +99,23 @@ class BaseProcess(Process):
         assert done.returncode == status, f"{command}: {done.stdout}{done.stderr}\n{self.log.read_text()}"
         return done.stdout
 
+    def say(self, command: str, *arguments: object, fails: bool = False) -> str:
+        """Run ``arkctl`` in this process, which takes a tenth of the time; returns output and messages together."""
+        said = io.StringIO()
+        full = [command, *map(str, arguments), *([] if command == "build" else ["--port", str(self.arklet_port)])]
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            done = main(full)
+        assert (done != 0) is fails, f"{command}: {said.getvalue()}\n{self.log.read_text()}"
+        return said.getvalue()
+
+    def deploy(self, source: Path, *options: str) -> str:
+        """Deploy a project, a file or an artefact; returns the words of ``arkctl``."""
+        return self.say("deploy", source, *options)
+
+    def undeploy(self, name: str) -> str:
+        """Undeploy a module; returns the words of ``arkctl``, which are the purge report in one line."""
+        return self.say("undeploy", name)
+
     def get(self, path: str, **options: Any) -> httpx.Response:
         # Everything is on loopback: to load certificates would take longer than the request.
         return httpx.get(self.url + path, timeout=30, verify=False, **options)
@@ -109,8 +128,8 @@ class BaseProcess(Process):
         return reply.get("data")
 
     def clear(self) -> None:
-        """Uninstall everything."""
-        for biz in self.ask("queryAllBiz"):
+        """Uninstall every module that is still there, however it leaves."""
+        for biz in self.ask("queryAllBiz") or ():
             self.ask("uninstallBiz", bizName=biz["bizName"], bizVersion=biz["bizVersion"])
 
 

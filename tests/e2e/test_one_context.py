@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import websockets
-from tests.e2e.conftest import BaseProcess, free_port
+from tests.conftest import free_port
+from tests.e2e.conftest import BaseProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,7 +1,8 @@
 """The three contexts of ``decimal`` that programs change in place: a copy of each for each biz.
 
 C code makes the context of a thread from the process's ``DefaultContext``. A biz that has looked at its own while it
-was imported works with that one, until it asks for its context or sets one; then it has a copy, as each thread has alone.
+was imported works with that one, until it asks for its context or sets one; then it has a copy, as each thread has
+alone.
 """
 
 from __future__ import annotations

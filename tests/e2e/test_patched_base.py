@@ -31,7 +31,12 @@ async def wait():
     return "original"
 
 
+LEVEL = 1
+
+
 class Thing:
+    limit = 1
+
     def greet(self):
         return "original"
 
@@ -99,6 +104,11 @@ def patch():
     thing.greet = lambda: "patched"
 
 
+@app.get("/data")
+def data():
+    return [thing.LEVEL, thing.Thing.limit]
+
+
 @app.get("/types")
 def types():
     return [type(vars(thing.Thing).get(name)).__name__ for name in ("greet", "made", "told", "name", "__str__")] + [
@@ -161,16 +171,18 @@ def test_the_patches_of_a_module_that_does_not_start_are_taken_back(
         base.clear()
 
 
-def test_a_data_attribute_that_a_module_sets_is_told_and_put_back(base_with_thing: BaseProcess, tmp_path: Path) -> None:
-    """Setting plain data on a class of the base is named at install, and is gone when the module leaves."""
+def test_plain_data_that_a_module_sets_is_its_own_or_told_and_put_back(
+    base_with_thing: BaseProcess, tmp_path: Path
+) -> None:
+    """The base either goes on with its own value, or the change is named at install; the old value comes back."""
     base = base_with_thing
-    text = ASKING + "\nthing.Thing.limit = 5\nthing.ASK = {**thing.ASK, 'limit': lambda: thing.Thing.limit}\n"
+    text = ASKING + "\nthing.LEVEL = 5\nthing.Thing.limit = 5\n"
     try:
         said = base.deploy(write(tmp_path, "setting", text)) + base.log.read_text()
-        assert "setting" in said
-        assert "Thing.limit" in said, said
+        assert base.get("/setting/data").json() == [5, 5]
+        for name, value in zip(("thing.LEVEL", "Thing.limit"), base.get("/data").json(), strict=True):
+            assert value == 1 or any(name in line and "setting" in line for line in said.splitlines()), name
         base.undeploy("setting")
-        assert base.get("/ask", params={"kind": "limit"}).status_code == 500
-        assert base.get("/ask", params={"kind": "function"}).json() == "original"
+        assert base.get("/data").json() == [1, 1]
     finally:
         base.clear()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.e2e.conftest import BaseProcess
 
@@ -37,10 +39,18 @@ def parallel():
 
 
 @pytest.fixture
-def base(serve: Callable[..., BaseProcess], tmp_path: Path) -> BaseProcess:
-    """A base with pools of its own, which a test may end."""
+def base(serve: Callable[..., BaseProcess], tmp_path: Path) -> Iterator[BaseProcess]:
+    """A base with pools of its own, which a test may end; no worker outlives it, even if it had to be killed."""
     (tmp_path / "pools.py").write_text(BASE)
-    return serve("pools:app", cwd=tmp_path)
+    base = serve("pools:app", cwd=tmp_path)
+    yield base
+    workers = psutil.Process(base.popen.pid).children(recursive=True) if base.popen.poll() is None else []
+    try:
+        base.end()
+    finally:
+        for worker in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
 
 
 @pytest.mark.parametrize("first", ["module", "base"])

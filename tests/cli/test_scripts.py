@@ -14,7 +14,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ["scripts/demo", "scripts/libraries", "scripts/test", "scripts/check", "scripts/coverage", "scripts/build", ".ci/run"]
+SCRIPTS = [
+    "scripts/demo",
+    "scripts/libraries",
+    "scripts/test",
+    "scripts/check",
+    "scripts/coverage",
+    "scripts/build",
+    ".ci/run",
+]
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS, "scripts/environment.sh"])

@@ -72,5 +72,5 @@ def test_what_crosses_and_what_proves_nothing_is_told(tmp_path: Path) -> None:
     assert rows["nothing"]["Base uses it"] == "proves nothing"
     findings = json.loads(found.read_text())["together"]["findings"]["warm"]
     assert {"kind": "module → base", "where": "install one, base", "detail": "one instead of base"} in findings
-    assert "not as alone: nothing" in done.stdout
-    assert "not as alone: together" in done.stdout
+    assert done.stdout.endswith("together is not kept apart\n")
+    assert "nothing proves nothing\n" in done.stdout

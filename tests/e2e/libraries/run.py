@@ -61,8 +61,10 @@ class Case:
     """Requirements; by default its name."""
     imports: tuple[str, ...] = ()
     """Python modules by which it is told whether a module has the base's; by default its name."""
+    crosses: str = ""
+    """Why it cannot be kept apart, in words for its users."""
     keeps: str = ""
-    """What stays of a module that used it and why, also alone."""
+    """What stays of a module that used it, and why."""
 
 
 def read_cases(tables: Path) -> list[Case]:
@@ -432,7 +434,7 @@ def row_of(case: Case, outcome: Outcome) -> dict[str, str]:
     for column, scenario in (("Base uses it", "warm"), ("Base has it", "cold")):
         kinds = sorted({finding.kind for finding in outcome.findings.get(scenario, ())})
         cells[column] = "proves nothing" if outcome.mistakes else "; ".join(kinds) or "apart"
-    cells["Leaves"] = ("keeps: " + case.keeps if case.keeps else "something") if outcome.left else "clean"
+    cells["Leaves"] = "keeps something" if outcome.left else "clean"
     for column, hold in zip(COLUMNS[-3:], HOLDS, strict=True):
         cells[column] = "{:.0f} ms, {:.2f} MB".format(*outcome.costs[hold]) if hold in outcome.costs else ""
     return cells
@@ -448,6 +450,12 @@ def write_document(path: Path, cases: Sequence[Case], outcomes: Mapping[str, Out
     lines = [HEAD, line_of(COLUMNS), line_of(["---"] * len(COLUMNS))]
     lines += [line_of([row[column] for column in COLUMNS]) for row in there]
     lines += ["", f"{len(there)} libraries, {apart} of them apart in both, {clean} with nothing left behind.", ""]
+    for heading, reasons in (
+        ("Those that are not kept apart", {case.name: case.crosses for case in cases if case.crosses}),
+        ("Those that keep a module", {case.name: case.keeps for case in cases if case.keeps}),
+    ):
+        if reasons:
+            lines += [f"## {heading}", "", *(f"- **{name}**: {reason}." for name, reason in reasons.items()), ""]
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -491,11 +499,26 @@ def main() -> int:
     if options.json:
         facts = {name: vars(outcome) for name, outcome in outcomes.items()}
         options.json.write_text(json.dumps(facts, default=vars, indent=1))
-    crossing = [case for case in cases if outcomes[case.name].kinds or outcomes[case.name].mistakes]
-    leaving = [case for case in cases if outcomes[case.name].left and not case.keeps]
-    for case in dict.fromkeys([*crossing, *leaving]):
-        print(f"not as alone: {case.name}")
-    return 1 if crossing or leaving else 0
+    unexpected = surprises(cases, outcomes)
+    for surprise in unexpected:
+        print(surprise)
+    return 1 if unexpected else 0
+
+
+def surprises(cases: Sequence[Case], outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Everything that is not as the tables say."""
+    found = []
+    for case in cases:
+        outcome = outcomes[case.name]
+        if outcome.mistakes:
+            found.append(f"{case.name} proves nothing")
+        elif outcome.kinds and not case.crosses:
+            found.append(f"{case.name} is not kept apart")
+        elif case.crosses and not outcome.kinds:
+            found.append(f"{case.name} is kept apart, although it is listed as one that is not")
+        if outcome.left and not case.keeps:
+            found.append(f"{case.name} leaves something behind")
+    return found
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import pytest
 from koupleless.biz import BizId
 from koupleless.context import Scope, entered
 from koupleless.ownership.changes import Changes, SharedStateWarning, Watch
+from koupleless.ownership.dispatch import Patched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -388,6 +389,37 @@ def test_what_was_not_there_is_there_for_who_put_it_there(lib: Any, make: Callab
     assert not hasattr(lib, "flag")
     assert not hasattr(lib.Thing, "flag")
     assert not hasattr(lib.Thing(), "flag")
+
+
+def test_special_methods_that_were_not_there(lib: Any, make: Callable[..., Biz]) -> None:
+    first = make("first", "__bool__")
+    with pytest.warns(SharedStateWarning, match="`lib.Other.__bool__` of the shared lib, which every module sees"):
+        first.run("lib.Other.__getattr__ = lambda self, name: name\nlib.Other.__bool__ = lambda self: False")
+    assert first.sees("lib.Other().anything") == "anything"
+    with pytest.raises(AttributeError, match="'Other' object has no attribute 'anything'"):
+        _ = lib.Other().anything
+    assert not lib.Other()  # it would have been an error for others, had it been dispatched
+    first.leave()
+    assert lib.Other()
+
+
+def test_what_cannot_be_kept_apart_does_not_keep_the_rest_from_it(
+    lib: Any, make: Callable[..., Biz], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = make("first")
+    change = Patched.change
+
+    def fail(place: Patched, scope: Scope, value: object) -> None:
+        if place.name == "function":
+            raise RuntimeError("no")
+        change(place, scope, value)
+
+    monkeypatch.setattr(Patched, "change", fail)
+    original = lib.function
+    first.run("lib.function = lib.Thing.method = lambda *args: 'first'")
+    assert "a change of lib.function could not be kept apart" in caplog.text
+    assert lib.Thing().method() == ["base", 1]
+    lib.function = original
 
 
 def test_a_class_in_the_place_of_another_one(lib: Any, make: Callable[..., Biz]) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import logging
 import threading
 import types
 import warnings
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from koupleless.context import Scope
+
+
+_log: Final = logging.getLogger("koupleless")
 
 
 class SharedStateWarning(RuntimeWarning):
@@ -216,7 +220,10 @@ class Changes:
         assert baseline is not None
         differences, growths = baseline.compare()
         for difference in differences:
-            self._judge(watch, difference)
+            try:
+                self._judge(watch, difference)
+            except Exception:  # noqa: BLE001 - it looks at objects of anybody's making, and the other changes are to be kept apart
+                _log.exception("a change of %s could not be kept apart", difference.path)
         for growth in growths:
             self._judge_growth(watch, growth)
         holders = [*(one.holder for one in differences), *(one.holder for one in growths)]
@@ -356,7 +363,7 @@ def _kind_of(found: Difference, *, is_module: bool) -> type[Place]:
     before, after = found.before, found.after
     if is_module:
         return Patched if is_behaviour(after) and is_behaviour(before) else Place
-    if is_dunder(found.name):
+    if is_dunder(found.name) and found.name != "__getattr__":
         # One that has an effect by being there (``__len__``: a thing may be false) cannot be there for one alone.
         known = inherited(found.holder, found.name) if before is ABSENT else before
         return Patched if is_behaviour(after) and is_behaviour(known) else Place

@@ -175,11 +175,12 @@ class _missing:  # noqa: N801 - called as the function that is not there
     """Says what a call says of an attribute that is not there."""
 
     def __init__(self, holder: type, name: str) -> None:
-        self._words = f"{holder.__name__!r} object has no attribute {name!r}"
+        self._holder = holder.__name__
         self._name = name
 
-    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
-        raise AttributeError(self._words, name=self._name)
+    def __call__(self, *args: Any, **_kwargs: Any) -> Any:
+        name = args[-1] if self._name == "__getattr__" and args else self._name
+        raise AttributeError(f"{self._holder!r} object has no attribute {name!r}", name=name)
 
 
 def _described(thing: Any) -> str:

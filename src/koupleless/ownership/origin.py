@@ -108,14 +108,15 @@ def is_done_by(module: Any, holder: Any, name: str) -> bool:
 
 
 def _sets(code: types.CodeType, name: str, *, is_module: bool) -> bool:
-    before = None
+    target: Any = None
     for instruction in dis.get_instructions(code):
         if instruction.argval == name:
             if is_module and instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
                 return True
-            if instruction.opname == "STORE_ATTR" and (before is None or before.argval != "self"):
+            if instruction.opname == "STORE_ATTR" and target != "self":
                 return True
-        before = instruction
+        # From 3.13 on, one instruction may load two variables.
+        target = instruction.argval[-1] if type(instruction.argval) is tuple else instruction.argval
     return False
 
 

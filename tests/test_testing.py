@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import subprocess
 import sys
 import textwrap
@@ -162,3 +163,42 @@ def test_it_needs_nothing_but_the_package(tmp_path):
         [sys.executable, "-P", "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.stdout, done.returncode) == ("gone\n", 0), done.stderr
+
+
+@pytest.fixture
+def distribution(tmp_path, monkeypatch):
+    """An installed distribution of one pure-Python module that keeps what it is given."""
+    place = tmp_path / "site"
+    info = place / "pure_keeper-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pure-keeper\nVersion: 1.0\n")
+    (info / "RECORD").write_text("pure_keeper.py,,\n")
+    (place / "pure_keeper.py").write_text("kept = []\n")
+    monkeypatch.syspath_prepend(str(place))
+    yield "pure-keeper"
+    sys.modules.pop("pure_keeper", None)
+
+
+USING = "import pure_keeper\n\ndef thing(): ...\n\npure_keeper.kept.append(thing)\n"
+
+
+def test_a_library_is_a_copy_unless_the_test_says_that_it_is_shared(distribution):
+    assert_unloads(USING)
+    assert "pure_keeper" not in sys.modules
+    with pytest.raises(AssertionError, match=r"held by global pure_keeper\.kept in the base"):
+        assert_unloads(USING, shared=["Pure_Keeper"])
+    sys.modules["pure_keeper"].kept.clear()
+
+
+def test_a_library_is_a_copy_where_the_test_says_so(distribution):
+    with loaded("import starlette\ndef same(other): return starlette is other\n", own=["starlette"]) as module:
+        assert module.call("same", importlib.import_module("starlette")) is False
+    with loaded("import starlette\ndef same(other): return starlette is other\n") as module:
+        assert module.call("same", importlib.import_module("starlette")) is True
+
+
+def test_what_cannot_be_held_so_is_refused():
+    with pytest.raises(ValueError, match="the base does not have absent-library"):
+        assert_unloads("", own=["absent-library"])
+    with pytest.raises(ValueError, match="was not tested as a copy"):
+        assert_unloads("", own=["pydantic-core"])

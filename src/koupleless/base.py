@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import signal
 import socket
@@ -24,7 +25,7 @@ from koupleless.artifact.store import Store
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Deadlines, Surroundings
-from koupleless.container.prepare import Preparation
+from koupleless.container.prepare import Preparation, words
 from koupleless.container.stage import Stage
 from koupleless.container.terms import Rules
 from koupleless.errors import BaseStartFailed, KouplelessError
@@ -157,7 +158,9 @@ class Base:
 
     def _start(self) -> None:
         """On a thread, because modules need the loop: what is installed from the start, then the ops API."""
-        decide(base_index(), self._speakers)  # remembered; the first module need not wait for it
+        decide(
+            base_index(), dataclasses.replace(self._speakers, words=words())
+        )  # remembered; the first module need not wait for it
         if self._owns_process:
             freeze_base()
         try:

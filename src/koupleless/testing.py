@@ -27,9 +27,11 @@ from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.failure import own_traceback
 from koupleless.container.life import Deadlines, Surroundings
-from koupleless.container.prepare import Preparation
+from koupleless.container.prepare import Preparation, words
 from koupleless.container.stage import Stage
 from koupleless.context import life_context
+from koupleless.isolation.distributions import base_index
+from koupleless.isolation.holding import Speakers, Wishes, conflicts
 from koupleless.isolation.namespace import Namespace
 from koupleless.ownership.purge import PurgeReport
 from koupleless.router.asgi import Front
@@ -146,7 +148,13 @@ async def _exchange(front: Front, scope: MutableMapping[str, Any], body: bytes) 
 
 @contextlib.contextmanager
 def loaded(
-    source: str | Path, *, name: str = "sample", entry: str | None = None, requirements: Sequence[str] = ()
+    source: str | Path,
+    *,
+    name: str = "sample",
+    entry: str | None = None,
+    requirements: Sequence[str] = (),
+    own: Sequence[str] = (),
+    shared: Sequence[str] = (),
 ) -> Iterator[Loaded]:
     """Install a module for the length of a ``with``; at its end uninstall it, and fail unless it is gone.
 
@@ -155,10 +163,13 @@ def loaded(
     the file itself, and what the project says.
     ``requirements`` are what it needs besides, as PEP 508 texts: what this environment satisfies is shared with the
     base, the rest is fetched by pip and packed.
+    ``own`` and ``shared`` name distributions that the module is to hold as own copies, or to share with the base, as
+    far as its project does not say it. A pure-Python library that nobody speaks of is an own copy: to prove that a
+    module which shares it can leave, say ``shared=["mylib"]``.
 
-    Raises ``AssertionError`` with the purge report in words, ``StartFailed`` if the module does not start, and the
-    children of ``ArtifactError`` for a source that cannot be built. An exception of the body passes through; then
-    nothing is asserted, because its traceback may well hold the module.
+    Raises ``AssertionError`` with the purge report in words, ``StartFailed`` if the module does not start, the children
+    of ``ArtifactError`` for a source that cannot be built, and ``ValueError`` for what cannot be held so. An exception
+    of the body passes through; then nothing is asserted, because its traceback may well hold the module.
     """
     with contextlib.ExitStack() as closing:
         directory = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="koupleless-test-")))
@@ -166,7 +177,7 @@ def loaded(
             source, directory, name, Options(out=directory, entry=entry, requirements=tuple(requirements))
         )
         stage, front = Stage(), Front()
-        container = _container(directory, stage, front)
+        container = _container(directory, stage, front, _wishes(own, shared))
         closing.callback(container.close)
         prepared = container.prepare(str(artefact))
         module = prepared.manifest.entry.partition(":")[0]
@@ -188,12 +199,14 @@ def assert_unloads(
     name: str = "sample",
     entry: str | None = None,
     requirements: Sequence[str] = (),
+    own: Sequence[str] = (),
+    shared: Sequence[str] = (),
 ) -> None:
     """Install a module, let ``drive`` use it, uninstall it, and fail unless nothing of it is left.
 
     The arguments, and what is raised, are those of `loaded`.
     """
-    with loaded(source, name=name, entry=entry, requirements=requirements) as module:
+    with loaded(source, name=name, entry=entry, requirements=requirements, own=own, shared=shared) as module:
         if drive is not None:
             drive(module)
 
@@ -208,7 +221,14 @@ def _artefact(source: str | Path, directory: Path, name: str, options: Options) 
     return source
 
 
-def _container(directory: Path, stage: Stage, front: Front) -> Container:
+def _wishes(own: Sequence[str], shared: Sequence[str]) -> Wishes:
+    wishes = Wishes.of(own, shared)
+    if found := conflicts(base_index(), Speakers(module=wishes, words=words())):
+        raise ValueError("; ".join(found))
+    return wishes
+
+
+def _container(directory: Path, stage: Stage, front: Front, wishes: Wishes) -> Container:
     record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
     return Container(
         base=BizInfo(_BASE, BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
@@ -218,6 +238,7 @@ def _container(directory: Path, stage: Stage, front: Front) -> Container:
             stage=stage,
             services=Registry(),
             deadlines=Deadlines(start_s=_START_S, drain_s=_LEAVE_S, stop_s=_LEAVE_S),
+            wishes=wishes,
         ),
     )
 

@@ -8,8 +8,11 @@ import threading
 
 import pytest
 
-from koupleless.artifact.build import Options, build_file
+from koupleless.artifact.build import Options, build_file, build_project
 from koupleless.biz import BizId
+from koupleless.container.prepare import words
+from koupleless.errors import ManifestInvalid
+from koupleless.isolation.known import Share
 from koupleless.ownership import releasers
 
 BIZ = BizId.parse("user:1.0.0")
@@ -49,6 +52,12 @@ def release(leaving):
 """
 
 
+def forget():
+    """As in a process that has not looked for releasers yet."""
+    for known in (releasers._find, releasers.words_of_libraries, words):
+        known.cache_clear()
+
+
 @pytest.fixture
 def environment(tmp_path, monkeypatch):
     """``environment(version, **modules)`` puts a distribution ``shelf`` with a releaser into the environment."""
@@ -56,19 +65,21 @@ def environment(tmp_path, monkeypatch):
     place.mkdir()
     monkeypatch.syspath_prepend(str(place))
     before = set(sys.modules)
-    releasers._find.cache_clear()
+    forget()
 
-    def install(version="2.1", *, points="shelf = shelf_releaser", **modules):
+    def install(version="2.1", *, points="shelf = shelf_releaser", is_recorded=False, **modules):
         info = place / f"shelf-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: shelf\nVersion: {version}\n")
+        if is_recorded:
+            (info / "RECORD").write_text("shelf.py,,\n")
         (info / "entry_points.txt").write_text(f"[koupleless.releasers]\n{points}\n")
         for name, source in {"shelf": LIBRARY, "shelf_releaser": RELEASER, **modules}.items():
             (place / f"{name}.py").write_text(source)
         importlib.invalidate_caches()
 
     yield install
-    releasers._find.cache_clear()
+    forget()
     for name in set(sys.modules) - before:
         if name.startswith("shelf"):
             del sys.modules[name]
@@ -108,10 +119,8 @@ def test_a_releaser_is_told_who_leaves_and_what_it_released_is_in_the_report(env
     assert sys.modules["shelf"].callbacks == [print]
 
 
-def test_a_releaser_is_loaded_once_and_not_before_a_biz_leaves(environment, leave, world):
+def test_a_releaser_is_loaded_once(environment, leave):
     environment()
-    world.install("plain-1.0")
-    assert "shelf_releaser" not in sys.modules
 
     leave()
     first = sys.modules["shelf_releaser"]
@@ -142,7 +151,9 @@ def test_a_releaser_for_a_library_that_is_not_there_is_left_alone(environment, l
     ("source", "says"),
     [
         ("raise OSError('no shelf')", "cannot be used: OSError: no shelf"),
-        ("distribution = 'shelf'", "cannot be used: AttributeError"),
+        ("distribution = 'shelf'", "cannot be used: AttributeError: it has neither release nor share"),
+        ("distribution = 'shelf'\nshare = 'often'", "ValueError: its share is 'often', and may be one of 'always'"),
+        ("share = 'always'", "cannot be used: AttributeError"),
         ("distribution = 'shelf'\nrelease = 3", "its release is int, which cannot be called"),
         ("distribution = 'shelf'\nversions = 'two'\ndef release(leaving): ...", "cannot be used: InvalidSpecifier"),
         ("distribution = 'shelf'\ndef release(leaving): raise SystemExit(3)", "SystemExit: 3"),
@@ -206,3 +217,52 @@ def test_metadata_that_cannot_be_read_is_told_and_stops_nothing(leave, monkeypat
     report = leave("x = 1")
 
     assert report.failures == ("releasers cannot be listed: OSError: the disk is gone",)
+
+
+SHARING = """
+distribution = "Shelf"
+versions = ">=2,<4"
+share = {share!r}
+"""
+
+
+@pytest.mark.parametrize("share", ["always", "copy"])
+def test_a_library_says_how_it_is_held(environment, leave, share):
+    environment(shelf_releaser=SHARING.format(share=share), is_recorded=True)
+    report = leave()
+
+    assert report.clean is (share == "copy"), report.summary()  # what it keeps of the module is its own, or all's
+    assert words()("shelf") is Share(share)
+
+
+def test_what_a_library_says_comes_before_what_was_tested(environment):
+    environment(shelf_releaser="distribution = 'fastapi'\nshare = 'copy'\n")
+    assert [words()("fastapi"), words()("starlette"), words()("unknown")] == [Share.COPY, Share.ALWAYS, None]
+
+
+@pytest.mark.parametrize("version", ["1.9", "4.0"])
+def test_it_speaks_for_its_versions(environment, version):
+    environment(version, shelf_releaser=SHARING.format(share="always"))
+    assert words()("shelf") is None
+
+
+def test_a_library_that_can_never_be_shared_is_not(environment, world, tmp_path):
+    environment(shelf_releaser=SHARING.format(share="never"))
+    project = tmp_path / "asking"
+    project.mkdir()
+    (project / "asking.py").write_text("import shelf\n")
+    (project / "pyproject.toml").write_text(
+        "[project]\nname = 'asking'\nversion = '1.0'\n[tool.koupleless.module]\nentry = 'asking'\nshared = ['shelf']\n"
+    )
+    artefact = build_project(project, Options(out=tmp_path / "out")).path
+    with pytest.raises(ManifestInvalid, match="shelf says that it can never be shared"):
+        world.container.prepare(str(artefact))
+
+
+def test_one_that_cannot_be_used_is_told_and_ignored(environment, caplog):
+    environment(shelf_releaser="raise OSError('no shelf')")
+    assert [words()("shelf"), words()("fastapi")] == [None, Share.ALWAYS]
+    assert "releaser shelf cannot be used: OSError: no shelf" in caplog.text
+    words.cache_clear()
+    words()
+    assert caplog.text.count("cannot be used") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from koupleless.container.prepare import words
 from koupleless.isolation.distributions import base_index
 from koupleless.isolation.holding import Holding, Speakers, Wishes, decide
 from koupleless.wire.replies import Library
@@ -19,7 +20,9 @@ def libraries_of(built: Built) -> list[Library]:
     """
     manifest, report = built.manifest, built.report
     speakers = Speakers(
-        module=Wishes.of(manifest.own, manifest.shared), brought=frozenset(each.name for each in report.packed)
+        module=Wishes.of(manifest.own, manifest.shared),
+        brought=frozenset(each.name for each in report.packed),
+        words=words(),
     )
     holdings = decide(base_index(), speakers)
     libraries = []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.container.entry import load_entry, refuse_application
 from koupleless.container.failure import in_words, own_traceback
+from koupleless.container.prepare import words
 from koupleless.container.stage import DeadlineMissed
 from koupleless.context import Scope, entered, life_context
 from koupleless.errors import ContainerClosed, StartFailed, StartTimeout
@@ -162,7 +163,10 @@ class Life:
             requirements=manifest.requirements,
         )
         speakers = Speakers(
-            module=Wishes.of(manifest.own, manifest.shared), base=around.wishes, application=around.application
+            module=Wishes.of(manifest.own, manifest.shared),
+            base=around.wishes,
+            application=around.application,
+            words=words(),
         )
         paths = [str(path) for path in self._prepared.unpacked.class_path]
         self._namespace = Namespace(scope, paths, policy, speakers)

@@ -5,6 +5,7 @@ What comes out may be dropped at any moment: this is the half of an install that
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Self
 
 from koupleless.artifact.fetch import fetch
@@ -15,14 +16,22 @@ from koupleless.errors import IdentityMismatch, ManifestInvalid
 from koupleless.isolation.distributions import base_index, index_of
 from koupleless.isolation.extensions import shelf
 from koupleless.isolation.holding import Speakers, Wishes, conflicts
+from koupleless.isolation.known import SHARE, Share
+from koupleless.ownership.releasers import words_of_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from koupleless.artifact.manifest import Manifest
     from koupleless.artifact.store import Store, Unpacked
     from koupleless.biz import BizId, Library
+
+
+@functools.cache
+def words() -> Callable[[str], Share | None]:
+    """What speaks for libraries: the library itself, where it says something, else the table of what was tested."""
+    return {**SHARE, **{name: Share(word) for name, word in words_of_libraries().items()}}.get
 
 
 class Prepared:
@@ -112,7 +121,8 @@ class Preparation:
             self._check_base(prepared)
             own = index_of([str(path) for path in unpacked.class_path])
             manifest, base = prepared.manifest, base_index()
-            speakers = Speakers(module=Wishes.of(manifest.own, manifest.shared), brought=frozenset(own.versions))
+            wishes, brought = Wishes.of(manifest.own, manifest.shared), frozenset(own.versions)
+            speakers = Speakers(module=wishes, brought=brought, words=words())
             if found := (*shelf.conflicts(own, base), *conflicts(base, speakers)):
                 raise ManifestInvalid(url, found)
         return prepared

@@ -1,14 +1,16 @@
-"""What libraries themselves know about being cleaned: releasers, told of every biz that leaves.
+"""What libraries themselves know about being shared and cleaned: releasers, told of every biz that leaves.
 
 A releaser is an entry point of the group ``koupleless.releasers`` in the environment of the base. It names an object,
-most simply a module, with three attributes: ``distribution``, the library it is for; ``versions``, a version specifier
-(none, or an empty one, is any); and ``release``, called with a `Leaving`. No import of ours is needed to write one.
+most simply a module, with these attributes: ``distribution``, the library it is for; ``versions``, a version specifier
+(none, or an empty one, is any); and one or both of ``release``, called with a `Leaving`, and ``share``, a word on how
+bizs are to hold the library. No import of ours is needed to write one.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -18,12 +20,16 @@ from koupleless.context import as_base
 from koupleless.ownership.ledger import bounded, in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from importlib.metadata import EntryPoint
 
     from koupleless.ownership.caches import Survey
 
 GROUP: Final = "koupleless.releasers"
+
+_WORDS: Final = ("always", "copy", "never")
+
+_log: Final = logging.getLogger("koupleless")
 
 _FLOOR_S: Final = 0.1
 """What a releaser is given in any case, however long those before it took."""
@@ -54,42 +60,55 @@ class Leaving:
 
 @dataclass(slots=True, eq=False)
 class _Releaser:
-    """One entry point. It is loaded when the first biz leaves, and not again."""
+    """One entry point. It is loaded when the first biz comes, and not again."""
 
     point: EntryPoint
     kind: str
     """By what name its work is counted, and what failed is told."""
     is_loaded: bool = False
+    library: str = ""
+    """The normalised name of what it is for; empty if that is not there in such a version."""
     release: Callable[[Leaving], object] | None = None
-    """``None`` as well if the library is not there in such a version."""
+    share: str | None = None
     problem: str = ""
+
+    def load(self) -> None:
+        """Find out what it says. What it raises is its problem, and told by everybody who needs it."""
+        if self.is_loaded:
+            return
+        try:
+            self._read(self.point.load())
+        except BaseException as error:  # noqa: BLE001 - code of a library
+            self.problem = f"cannot be used: {in_words(error)}"
+        self.is_loaded = True
+
+    def _read(self, found: Any) -> None:
+        # A base without releasers need not wait for these.
+        from packaging.specifiers import SpecifierSet  # noqa: PLC0415
+        from packaging.utils import canonicalize_name  # noqa: PLC0415
+
+        release, share = getattr(found, "release", None), getattr(found, "share", None)
+        if release is None and share is None:
+            raise AttributeError("it has neither release nor share")
+        if release is not None and not callable(release):
+            raise TypeError(f"its release is {type(release).__qualname__}, which cannot be called")
+        if share is not None and share not in _WORDS:
+            raise ValueError(f"its share is {share!r}, and may be one of {', '.join(map(repr, _WORDS))}")
+        versions = SpecifierSet(getattr(found, "versions", None) or "")
+        try:
+            version = importlib.metadata.version(found.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return
+        if versions.contains(version, prereleases=True):
+            self.library = canonicalize_name(found.distribution)
+            self.release, self.share = release, share
 
     def run(self, leaving: Leaving) -> object:
         """What the releaser returns. Raises what it raises, and ``RuntimeError`` for one that cannot be loaded."""
-        if not self.is_loaded:
-            try:
-                self.release = _fitting(self.point.load())
-            except BaseException as error:  # noqa: BLE001 - code of a library; it is told at every leaving
-                self.problem = f"cannot be used: {in_words(error)}"
-            self.is_loaded = True
+        self.load()
         if self.problem:
             raise RuntimeError(self.problem)
         return None if self.release is None else self.release(leaving)
-
-
-def _fitting(found: Any) -> Callable[[Leaving], object] | None:
-    """The releaser's function, if its library is there in a version that it is for."""
-    from packaging.specifiers import SpecifierSet  # noqa: PLC0415 - a base without releasers need not wait for it
-
-    release: Callable[[Leaving], object] = found.release
-    if not callable(release):
-        raise TypeError(f"its release is {type(release).__qualname__}, which cannot be called")
-    versions = SpecifierSet(getattr(found, "versions", None) or "")
-    try:
-        version = importlib.metadata.version(found.distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return release if versions.contains(version, prereleases=True) else None
 
 
 _lock = threading.Lock()
@@ -99,6 +118,26 @@ _lock = threading.Lock()
 def _find() -> tuple[_Releaser, ...]:
     points = importlib.metadata.entry_points(group=GROUP)
     return tuple(_Releaser(point, f"releaser {point.name}") for point in sorted(points, key=lambda point: point.name))
+
+
+@functools.cache
+def words_of_libraries() -> Mapping[str, str]:
+    """How libraries say that they are to be held: normalised name -> ``"always"``, ``"copy"`` or ``"never"``.
+
+    Loads the releasers of the environment, once in a process. One that cannot be used is told in the log. Never raises.
+    """
+    words: dict[str, str] = {}
+    try:
+        with as_base(), _lock:
+            for releaser in _find():
+                releaser.load()
+                if releaser.problem:
+                    _log.warning("%s %s", releaser.kind, releaser.problem)
+                elif releaser.library and releaser.share is not None:
+                    words[releaser.library] = releaser.share
+    except Exception as error:  # noqa: BLE001 - metadata of any distribution
+        _log.warning("releasers cannot be listed: %s", in_words(error))
+    return words
 
 
 def call_releasers(survey: Survey, *, deadline_s: float) -> tuple[dict[str, int], tuple[str, ...]]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters import protobuf
-from koupleless.ownership.ledger import Patches
+from koupleless.adapters import flask, jinja2, numpy, pandas, pillow, protobuf, pyyaml
+from koupleless.ownership.ledger import Patches, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
-_ADAPTERS: Final[tuple[ModuleType, ...]] = (protobuf,)
+_ADAPTERS: Final[tuple[ModuleType, ...]] = (flask, jinja2, numpy, pandas, pillow, protobuf, pyyaml)
+
+_log: Final = logging.getLogger("koupleless")
 
 _lock: Final = threading.Lock()
 _patches: Final = Patches()
@@ -32,11 +35,23 @@ def install_adapters() -> None:
                 for adapter in _ADAPTERS:
                     followed: Mapping[str, Callable[[contextlib.ExitStack, Any], None]] = adapter.FOLLOWED
                     for name, follow in followed.items():
-                        _patches.when_imported(name, functools.partial(follow, _undo))
+                        _patches.when_imported(name, functools.partial(_put_in, adapter.DISTRIBUTION, follow))
             except BaseException:
                 _users = 0
                 _take_out()
                 raise
+
+
+def _put_in(distribution: str, follow: Callable[[contextlib.ExitStack, Any], None], module: Any) -> None:
+    """Put in what follows one module. A version that the adapter does not know is left as it is, and told."""
+    undo = contextlib.ExitStack()  # adapters may keep it for what they put in later
+    try:
+        follow(undo, module)
+    except Exception as error:  # noqa: BLE001 - any version of a library, whose import is not to fail for it
+        undo.close()
+        _log.warning("%s: modules share what %s keeps: %s", distribution, module.__name__, in_words(error))
+    else:
+        _undo.callback(undo.close)
 
 
 def remove_adapters() -> None:

@@ -25,13 +25,13 @@ class Share(enum.Enum):
 
 
 _ALWAYS: Final = """
-a2wsgi aiohttp annotated-doc annotated-types anyio attrs certifi charset-normalizer click cryptography exceptiongroup
-fastapi grpcio h11 h2 httpcore httptools httpx idna itsdangerous jinja2 markupsafe msgspec multidict opentelemetry-api
-opentelemetry-sdk orjson packaging prometheus-client protobuf psutil pydantic pydantic-core pymysql python-multipart
-requests rich sniffio sqlalchemy starlette tomli typing-extensions typing-inspection urllib3 uvicorn uvloop watchfiles
-websockets werkzeug wsproto
+a2wsgi aiohttp annotated-doc annotated-types anyio attrs blinker certifi charset-normalizer click cryptography
+exceptiongroup fastapi flask grpcio h11 h2 httpcore httptools httpx idna itsdangerous jinja2 markupsafe msgspec
+multidict numpy opentelemetry-api opentelemetry-sdk orjson packaging pandas pillow prometheus-client protobuf psutil
+pydantic pydantic-core pymysql python-multipart pyyaml requests rich sniffio sqlalchemy starlette tomli
+typing-extensions typing-inspection urllib3 uvicorn uvloop watchfiles websockets werkzeug wsproto
 """
-_COPY: Final = "asgiref blinker celery django flask loguru sentry-sdk structlog"
+_COPY: Final = "asgiref celery django loguru sentry-sdk structlog"
 
 SHARE: Final[dict[str, Share]] = {
     **dict.fromkeys(_ALWAYS.split(), Share.ALWAYS),

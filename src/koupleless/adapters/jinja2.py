@@ -1,0 +1,37 @@
+"""Jinja: each biz has the default filters, tests, globals and policies, and the environments of bare templates.
+
+A biz starts with those of the base. An environment copies them when it is made, so one of the base keeps its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.adapters.own import own_cache, own_containers, own_variables
+
+if TYPE_CHECKING:
+    import contextlib
+
+DISTRIBUTION: Final = "jinja2"
+
+
+def _follow_defaults(undo: contextlib.ExitStack, module: Any) -> None:
+    """``jinja2.defaults``, under whose names ``filters`` and ``tests`` have theirs too."""
+    own_containers(undo, module, "DEFAULT_FILTERS", "DEFAULT_TESTS", "DEFAULT_NAMESPACE", "DEFAULT_POLICIES")
+
+
+def _follow_environment(undo: contextlib.ExitStack, module: Any) -> None:
+    """``jinja2.environment``: what ``Template("...")`` makes its environment with."""
+    own_cache(undo, module, "get_spontaneous_environment")
+
+
+def _follow_sandbox(undo: contextlib.ExitStack, module: Any) -> None:
+    """``jinja2.sandbox``."""
+    own_variables(undo, module, "MAX_RANGE")
+
+
+FOLLOWED: Final = {
+    "jinja2.environment": _follow_environment,
+    "jinja2.defaults": _follow_defaults,
+    "jinja2.sandbox": _follow_sandbox,
+}

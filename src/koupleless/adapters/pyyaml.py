@@ -1,0 +1,103 @@
+"""PyYAML: each biz has constructors, representers and resolvers of its own for the loaders and dumpers of all.
+
+The tables hang on classes, and a class gets one of its own, copied from what it inherits, when somebody adds to it.
+A biz that adds to a class gets the table, and the base's class goes on inheriting. Methods that a biz puts on these
+classes are not this adapter's.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.adapters.own import Own, own_containers, replace
+from koupleless.context import current
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable, Iterator
+
+DISTRIBUTION: Final = "pyyaml"
+
+_TABLES: Final = {
+    "add_constructor": "yaml_constructors",
+    "add_multi_constructor": "yaml_multi_constructors",
+    "add_representer": "yaml_representers",
+    "add_multi_representer": "yaml_multi_representers",
+    "add_implicit_resolver": "yaml_implicit_resolvers",
+    "add_path_resolver": "yaml_path_resolvers",
+}
+
+
+class _Inherited:
+    """Stands in a class for a table: who has added to it has one, others see what the class inherits."""
+
+    def __init__(self, kind: type, name: str) -> None:
+        self._kind = weakref.ref(kind)
+        self._name = name
+        self._own = Own(self._copy)
+        self.of_base: dict[Any, Any] | None = None
+
+    def begin(self) -> None:
+        """Make the table of whoever is running."""
+        if current() is not None:
+            self._own.get()
+        elif self.of_base is None:
+            self.of_base = self._copy()
+
+    def _copy(self) -> dict[Any, Any]:
+        table = self.__get__(None, self._kind())
+        return {key: list(value) if isinstance(value, list) else value for key, value in table.items()}
+
+    def __get__(self, instance: Any, kind: type | None = None) -> dict[Any, Any]:
+        table = self._own.peek()
+        if table is None:
+            table = self.of_base
+        return getattr(super(self._kind(), kind), self._name) if table is None else table
+
+
+def _follow(undo: contextlib.ExitStack, module: Any) -> None:
+    """``yaml``, which imports the rest of itself."""
+    placed: weakref.WeakSet[type] = weakref.WeakSet()
+    undo.callback(_take_out, placed)
+    for root in (module.constructor.BaseConstructor, module.representer.BaseRepresenter, module.resolver.BaseResolver):
+        for kind in _descendants(root):
+            own_containers(undo, kind, *_TABLES.values())
+        for adder, name in _TABLES.items():
+            if adder in vars(root):
+                replace(undo, root, adder, classmethod(_adder(vars(root)[adder].__func__, name, placed)))
+
+
+def _descendants(root: Any) -> Iterator[Any]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _descendants(kind)
+
+
+def _adder(original: Callable[..., Any], name: str, placed: weakref.WeakSet[type]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def add(cls: type, *args: Any, **kwargs: Any) -> Any:
+        if current() is not None and name not in vars(cls):
+            setattr(cls, name, _Inherited(cls, name))
+            placed.add(cls)
+        there = vars(cls).get(name)
+        if type(there) is _Inherited:
+            there.begin()
+        return original(cls, *args, **kwargs)
+
+    return add
+
+
+def _take_out(placed: weakref.WeakSet[type]) -> None:
+    kind: Any
+    for kind in list(placed):
+        for name, there in list(vars(kind).items()):
+            if type(there) is _Inherited:
+                if there.of_base is None:
+                    delattr(kind, name)
+                else:
+                    setattr(kind, name, there.of_base)
+
+
+FOLLOWED: Final = {"yaml": _follow}

@@ -1,0 +1,268 @@
+"""Values of a biz in the place of those of the process: containers, variables, attributes, objects, caches."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import copy
+import functools
+import json
+import pickle
+import sys
+import textwrap
+import types
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from koupleless.adapters import door
+from koupleless.adapters.own import (
+    Own,
+    OwnAttribute,
+    own_cache,
+    own_containers,
+    own_object,
+    own_variables,
+)
+from koupleless.biz import BizId
+from koupleless.context import Scope, entered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LIBRARY = """
+import functools
+
+TABLE = {"a": 1, "deep": {"x": 1}, "list": [1]}
+ITEMS = [1, 2]
+LIMIT = 1
+
+def read_table():
+    return dict(TABLE), [*ITEMS]
+
+def limit():
+    return LIMIT
+
+def set_limit(value):
+    global LIMIT
+    LIMIT = value
+
+async def later():
+    return LIMIT
+
+class User:
+    kept = {}
+    @property
+    def limit(self):
+        return LIMIT
+    @classmethod
+    def of_class(cls):
+        return LIMIT
+    @staticmethod
+    def of_nobody():
+        return LIMIT
+    def of_self(self, more=0, *, factor=1):
+        return (LIMIT + more) * factor
+
+@functools.lru_cache(maxsize=2)
+def made(name):
+    return [name]
+"""
+
+
+@pytest.fixture
+def library() -> Iterator[Any]:
+    module = types.ModuleType("owned")
+    sys.modules["owned"] = module
+    exec(textwrap.dedent(LIBRARY), vars(module))
+    sys.modules["owned.other"] = other = types.ModuleType("owned.other")
+    vars(other).update(ALIAS=module.TABLE, limit=module.limit)
+    yield module
+    del sys.modules["owned"], sys.modules["owned.other"]
+
+
+@pytest.fixture
+def undo() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as made:
+        yield made
+
+
+def run(scope: Scope, function: Callable[..., Any], *args: Any) -> Any:
+    with entered(scope):
+        return function(*args)
+
+
+def two() -> tuple[Scope, Scope]:
+    return Scope(BizId.of("one", "1")), Scope(BizId.of("two", "1"))
+
+
+def test_a_container_is_each_biz_s_own_from_its_first_change_on(library, undo):
+    original, other = library.TABLE, sys.modules["owned.other"]
+    own_containers(undo, library, "TABLE", "ITEMS", "ABSENT")
+    one, second = two()
+    with entered(one):
+        library.TABLE["b"] = 2
+        library.TABLE["deep"]["y"] = 2
+        library.TABLE["list"].append(2)
+        library.ITEMS.extend([3])
+        library.ITEMS += [4]
+        assert library.read_table() == ({"a": 1, "deep": {"x": 1, "y": 2}, "list": [1, 2], "b": 2}, [1, 2, 3, 4])
+        assert other.ALIAS is library.TABLE
+        assert json.loads(json.dumps(library.TABLE)) == library.TABLE
+        assert {**library.TABLE}.keys() == set(library.TABLE) == {"a", "b", "deep", "list"}
+        assert type(copy.copy(library.TABLE)) is type(pickle.loads(pickle.dumps(library.TABLE))) is dict
+        assert [*library.ITEMS, len(library.ITEMS)] == [1, 2, 3, 4, 4]
+        assert copy.copy(library.ITEMS) == pickle.loads(pickle.dumps(library.ITEMS)) == [1, 2, 3, 4]
+    as_made = ({"a": 1, "deep": {"x": 1}, "list": [1]}, [1, 2])
+    assert run(second, library.read_table) == library.read_table() == as_made
+    undo.close()
+    assert library.TABLE is other.ALIAS is original
+    assert library.read_table() == as_made
+    assert [type(library.TABLE["deep"]), type(library.ITEMS)] == [dict, list]
+
+
+def test_what_the_base_changes_reaches_a_biz_but_where_that_has_changed_it(library, undo):
+    own_containers(undo, library, "TABLE", "ITEMS")
+    one, _ = two()
+    with entered(one):
+        library.TABLE.update(a="mine", own="mine")
+        library.ITEMS.append("mine")
+    library.TABLE.update(a="base", late="base")
+    library.TABLE.pop("list")
+    library.ITEMS.append("base")
+    with entered(one):
+        assert library.TABLE == {"a": "mine", "own": "mine", "late": "base", "deep": {"x": 1}}
+        assert library.ITEMS == [1, 2, "mine", "base"]
+    undo.close()
+    assert [library.TABLE, library.ITEMS] == [{"a": "base", "late": "base", "deep": {"x": 1}}, [1, 2, "base"]]
+
+
+def test_a_container_of_a_class_and_of_an_object(library, undo):
+    thing = library.User()
+    thing.bag = {}
+    own_containers(undo, library.User, "kept")
+    own_containers(undo, thing, "bag")
+    one, _ = two()
+    with entered(one):
+        library.User.kept["a"] = thing.bag["a"] = 1
+        assert [library.User.kept, thing.bag] == [{"a": 1}, {"a": 1}]
+    assert [library.User.kept, thing.bag] == [{}, {}]
+    undo.close()
+    assert type(library.User.kept) is type(thing.bag) is dict
+
+
+def test_a_variable_is_each_biz_s_own_for_all_code_that_reads_it(library, undo):
+    own_variables(undo, library, "LIMIT", "ABSENT")
+    one, second = two()
+
+    def seen() -> list[int]:
+        user = library.User()
+        read = [library.LIMIT, library.limit(), sys.modules["owned.other"].limit()]
+        with contextlib.suppress(StopIteration):
+            library.later().send(None)
+        return [*read, user.limit, user.of_class(), user.of_nobody(), user.of_self(1, factor=2) // 2 - 1]
+
+    with entered(one):
+        library.LIMIT = 5
+        assert seen() == [5] * 7
+    with entered(second):
+        assert seen() == [1] * 7
+        library.set_limit(7)
+        assert seen() == [7] * 7
+    library.set_limit(2)
+    assert [seen(), run(one, seen), run(second, seen)] == [[2] * 7, [5] * 7, [7] * 7]
+    with entered(one):
+        library.LIMIT = 2  # what it found
+        assert seen() == [2] * 7
+    undo.close()
+    assert [library.limit(), type(library), library.limit.__name__] == [2, types.ModuleType, "limit"]
+    assert not hasattr(library.limit, "__wrapped__")
+
+
+def test_results_are_kept_for_each_biz(library, undo):
+    own_cache(undo, library, "made")
+    one, second = two()
+    of_base = library.made("x")
+    of_one = run(one, library.made, "x")
+    assert of_one == of_base == run(second, library.made, "x")
+    assert [run(one, library.made, "x") is of_one, library.made("x") is of_base, of_one is of_base] == [1, 1, 0]
+    assert [library.made.cache_info().hits, run(second, library.made.cache_info).hits] == [1, 0]
+    run(one, library.made.cache_clear)
+    assert [library.made("x") is of_base, run(one, library.made, "x") is of_one] == [True, False]
+    assert library.made.cache_parameters()["maxsize"] == 2
+    undo.close()
+    assert type(library.made) is functools._lru_cache_wrapper
+
+
+def test_an_attribute_of_a_class_is_there_for_whom_it_was_put(library, undo):
+    attribute = OwnAttribute(library.User, "extra")
+    attribute.put_in(undo)
+    one, second = two()
+    with entered(one):
+        attribute.put(lambda self: self.limit)
+        assert [library.User().extra(), hasattr(library.User, "extra")] == [1, True]
+    assert not hasattr(library.User, "extra")
+    with entered(second), pytest.raises(AttributeError, match="'User' has no attribute 'extra'"):
+        library.User().extra  # noqa: B018
+    undo.close()
+    assert "extra" not in vars(library.User)
+
+
+def test_an_object_is_another_one_for_each_biz(undo):
+    class Registry(collections.OrderedDict[str, int]):
+        total = 0
+
+        def add(self, name: str) -> None:
+            self[name] = len(self)
+            self.total += 1
+
+        def __call__(self) -> list[str]:
+            return [*self]
+
+    registry = Registry(base=0)
+    bound = registry.add
+    own_object(undo, registry, Registry)
+    one, second = two()
+    for scope, name in ((one, "one"), (second, "two")):
+        with entered(scope):
+            bound(name)
+            assert [registry(), len(registry), name in registry, registry.total] == [[name], 1, True, 1]
+            assert [bool(registry), next(iter(registry.items()))] == [True, (name, 0)]
+            del registry.total
+            assert registry.total == 0
+    assert [registry(), registry.total, isinstance(registry, Registry)] == [["base"], 0, True]
+    assert run(one, registry) == ["one"]
+    undo.close()
+    assert type(registry) is Registry
+
+
+def test_a_biz_that_has_left_has_nothing(undo):
+    own: Own[list[int]] = Own(list)
+    one, second = two()
+    with entered(one):
+        mine = own.get()
+        assert own.get() is own.peek() is mine == []
+    with entered(second):
+        assert own.peek() is None
+        own.put([2])
+        assert own.get() == [2]
+    assert [own.get(), own.peek(), sorted(own.of_everybody())] == [None, None, [[], [2]]]
+    one.close()
+    with entered(one):
+        own.put([1])
+        assert [own.get(), own.peek()] == [None, None]
+
+
+def test_a_version_that_an_adapter_does_not_know_is_left_alone_and_told(monkeypatch, caplog, library):
+    def follow(undo: contextlib.ExitStack, module: Any) -> None:
+        own_containers(undo, module, "TABLE")
+        module.absent  # noqa: B018
+
+    adapter = types.SimpleNamespace(DISTRIBUTION="owned", FOLLOWED={"owned": follow})
+    monkeypatch.setattr(door, "_ADAPTERS", (adapter,))
+    door.install_adapters()
+    try:
+        assert "owned: modules share what owned keeps: AttributeError" in caplog.text
+        assert type(library.TABLE) is dict
+    finally:
+        door.remove_adapters()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dis
 import functools
 import sys
@@ -282,9 +283,9 @@ def _swap(undo: contextlib.ExitStack, holder: Any, name: str, new: object, old: 
 # --- results ---------------------------------------------------------------------------------------------------------
 
 
-def own_cache(undo: contextlib.ExitStack, module: types.ModuleType, name: str) -> None:
-    """Let a function that ``functools.lru_cache`` keeps the results of keep those of each biz apart."""
-    original: Any = vars(module)[name]
+def own_cache(undo: contextlib.ExitStack, holder: Any, name: str) -> None:
+    """Let a function, or method, that ``functools.lru_cache`` keeps the results of keep those of each biz apart."""
+    original: Any = vars(holder)[name]
     limits = original.cache_parameters()
     own = Own(lambda: functools.lru_cache(**limits)(original.__wrapped__))
 
@@ -298,7 +299,7 @@ def own_cache(undo: contextlib.ExitStack, module: types.ModuleType, name: str) -
     for method in ("cache_clear", "cache_info"):
         setattr(cached, method, _call_of(of_whom, method))
     cached.cache_parameters = original.cache_parameters  # type: ignore[attr-defined]
-    replace_function(undo, module, name, cached)
+    (replace_function if isinstance(holder, types.ModuleType) else replace)(undo, holder, name, cached)
 
 
 def _call_of(of_whom: Callable[[], Any], method: str) -> Callable[[], Any]:
@@ -391,8 +392,8 @@ def own_object(undo: contextlib.ExitStack, thing: Any, make: Callable[[], Any]) 
         "__delattr__": lambda self, name: kind.__delattr__(of_whom(self), name),
     }
     for above in kind.__mro__[:-1]:
-        for name, member in vars(above).items():
-            if name.startswith("__") and name.endswith("__") and name not in _KEPT and callable(member):
+        for name in vars(above):
+            if name.startswith("__") and name.endswith("__") and name not in _KEPT and callable(getattr(kind, name)):
                 members.setdefault(name, _forwarded(getattr(kind, name), of_whom))
     object.__setattr__(thing, "__class__", type(kind)(kind.__name__, (kind,), members))
     undo.callback(object.__setattr__, thing, "__class__", kind)
@@ -404,6 +405,19 @@ def _forwarded(method: Any, of_whom: Callable[[Any], Any]) -> Callable[..., Any]
         return (method if who is self else getattr(type(who), method.__name__))(who, *args, **kwargs)
 
     return _named(forwarded, method)
+
+
+def own_dict(undo: contextlib.ExitStack, thing: Any) -> None:
+    """The same for an instance of a class that is derived from ``dict``: a biz's starts as a copy of the base's."""
+
+    def make() -> Any:
+        kind: Any = type(thing).__mro__[1]  # its own, which the one made for it here is derived from
+        made = kind.__new__(kind)
+        dict.update(made, dict(dict.items(thing)))
+        vars(made).update((name, copy.copy(value)) for name, value in object.__getattribute__(thing, "__dict__").items())
+        return made
+
+    own_object(undo, thing, make)
 
 
 # --- variables -------------------------------------------------------------------------------------------------------
@@ -441,15 +455,20 @@ def own_variables(undo: contextlib.ExitStack, module: types.ModuleType, *names: 
     for name in names:
         if name in under:
             assign_by_context(undo, module, name, assigned.get)
-    for holder, label, function in list(_functions(module)):
-        if not {*names}.isdisjoint(function.__code__.co_names):
-            original = vars(holder)[label]
-            stored = {one.argval for one in dis.get_instructions(function) if one.opname == "STORE_GLOBAL"}
-            made: Any = _by_variables(function, assigned, is_writer=not stored.isdisjoint(names))
-            if holder is module:
-                replace_function(undo, module, label, made)
-            else:
-                replace(undo, holder, label, type(original)(made) if type(original) in _WRAPPERS else made)
+    concerned = [each for each in _functions(module) if not {*names}.isdisjoint(each[2].__code__.co_names)]
+    # One that reads a variable may call another that assigns it, and is to see what that has done.
+    is_assigned = any(not _stored(function).isdisjoint(names) for _, _, function in concerned)
+    for holder, label, function in concerned:
+        made: Any = _by_variables(function, assigned.get if is_assigned else assigned.peek, is_assigned=is_assigned)
+        if holder is module:
+            replace_function(undo, module, label, made)
+        else:
+            kind: Any = type(vars(holder)[label])
+            replace(undo, holder, label, kind(made) if kind in _WRAPPERS else made)
+
+
+def _stored(function: types.FunctionType) -> set[str]:
+    return {one.argval for one in dis.get_instructions(function) if one.opname == "STORE_GLOBAL"}
 
 
 _WRAPPERS: Final = (classmethod, staticmethod, property)
@@ -467,11 +486,13 @@ def _functions(module: types.ModuleType) -> Iterator[tuple[Any, str, types.Funct
                     yield member, part, function
 
 
-def _by_variables(function: types.FunctionType, assigned: Own[_Overlay], *, is_writer: bool) -> Callable[..., Any]:
+def _by_variables(
+    function: types.FunctionType, of_whom: Callable[[], _Overlay | None], *, is_assigned: bool
+) -> Callable[..., Any]:
     @functools.wraps(function)
     def by_variables(*args: Any, **kwargs: Any) -> Any:
-        own = assigned.get() if is_writer else assigned.peek()
-        if own is None or (len(own) == 1 and not is_writer):
+        own = of_whom()
+        if own is None or (len(own) == 1 and not is_assigned):
             return function(*args, **kwargs)
         return own.bind(function)(*args, **kwargs)
 

@@ -27,7 +27,7 @@ class Share(enum.Enum):
 _ALWAYS: Final = """
 a2wsgi aiohttp annotated-doc annotated-types anyio attrs blinker certifi charset-normalizer click cryptography
 exceptiongroup fastapi flask grpcio h11 h2 httpcore httptools httpx idna itsdangerous jinja2 markupsafe msgspec
-multidict numpy opentelemetry-api opentelemetry-sdk orjson packaging pandas pillow prometheus-client protobuf psutil
+matplotlib multidict numpy opentelemetry-api opentelemetry-sdk orjson packaging pandas pillow prometheus-client protobuf psutil
 pydantic pydantic-core pymysql python-multipart pyyaml requests rich sniffio sqlalchemy starlette tomli
 typing-extensions typing-inspection urllib3 uvicorn uvloop watchfiles websockets werkzeug wsproto
 """

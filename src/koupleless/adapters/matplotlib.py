@@ -1,0 +1,80 @@
+"""matplotlib: each biz has parameters and a backend of its own, and figures that ``pyplot`` knows.
+
+A biz starts with the ``rcParams`` that the base has when it first asks, and registers colours and their maps, units,
+fonts, styles, scales, projections and writers for itself. ``rcParamsDefault`` and ``rcParamsOrig``, which are not meant
+to be changed, are one for all.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.adapters.own import OwnAttribute, own_cache, own_containers, own_dict, own_object, own_variables
+
+if TYPE_CHECKING:
+    import contextlib
+
+DISTRIBUTION: Final = "matplotlib"
+
+
+def _follow_parameters(undo: contextlib.ExitStack, module: Any) -> None:
+    """``matplotlib``."""
+    kind: Any = module.RcParams
+    of_base = module.rcParams
+
+    def __getitem__(self: Any, key: str) -> Any:  # noqa: N807 - a method
+        if key == "backend" and self._get_backend_or_none() is None:
+            from matplotlib import pyplot  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415 - as there
+
+            pyplot.switch_backend(self._get(key))  # as the original does for the one it knows by name
+        return kind.__getitem__(self, key)
+
+    def make() -> Any:
+        made = type(kind.__name__, (kind,), {"__getitem__": __getitem__, "__module__": kind.__module__})()
+        dict.update(made, dict(dict.items(of_base)))
+        return made
+
+    own_object(undo, of_base, make)
+
+
+def _follow_pyplot(undo: contextlib.ExitStack, module: Any) -> None:
+    """``matplotlib.pyplot``."""
+    own_variables(undo, module, "_backend_mod")
+
+
+def _follow_figures(undo: contextlib.ExitStack, module: Any) -> None:
+    """``matplotlib._pylab_helpers``."""
+    OwnAttribute(module.Gcf, "figs", OrderedDict).put_in(undo)
+
+
+def _follow_colours(undo: contextlib.ExitStack, module: Any) -> None:
+    """``matplotlib.colors``."""
+    own_dict(undo, module._colors_full_map)  # noqa: SLF001
+    own_containers(undo, module._color_sequences, "_color_sequences")  # noqa: SLF001
+
+
+def _follow_fonts(undo: contextlib.ExitStack, module: Any) -> None:
+    """``matplotlib.font_manager``."""
+    own_containers(undo, module.fontManager, "ttflist", "afmlist")
+    own_cache(undo, module.FontManager, "_findfont_cached")
+
+
+FOLLOWED: Final = {
+    "matplotlib": _follow_parameters,
+    "matplotlib.pyplot": _follow_pyplot,
+    "matplotlib._pylab_helpers": _follow_figures,
+    "matplotlib.colors": _follow_colours,
+    "matplotlib.font_manager": _follow_fonts,
+    "matplotlib.cm": lambda undo, module: own_containers(undo, module._colormaps, "_cmaps"),  # noqa: SLF001
+    "matplotlib.units": lambda undo, module: own_dict(undo, module.registry),
+    "matplotlib.dates": lambda undo, module: own_variables(undo, module, "_epoch"),
+    "matplotlib.style": lambda undo, module: own_containers(undo, module, "library", "available"),
+    "matplotlib.style.core": lambda undo, module: own_containers(undo, module, "library", "available"),
+    "matplotlib.scale": lambda undo, module: own_containers(undo, module, "_scale_mapping"),
+    "matplotlib.hatch": lambda undo, module: own_containers(undo, module, "_hatch_types"),
+    "matplotlib.projections": (
+        lambda undo, module: own_containers(undo, module.projection_registry, "_all_projection_types")
+    ),
+    "matplotlib.animation": lambda undo, module: own_containers(undo, module.writers, "_registered"),
+}

@@ -7,6 +7,7 @@ to be changed, are one for all.
 
 from __future__ import annotations
 
+import importlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,8 +26,7 @@ def _follow_parameters(undo: contextlib.ExitStack, module: Any) -> None:
 
     def __getitem__(self: Any, key: str) -> Any:  # noqa: N807 - a method
         if key == "backend" and self._get_backend_or_none() is None:
-            from matplotlib import pyplot  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415 - as there
-
+            pyplot = importlib.import_module("matplotlib.pyplot")
             pyplot.switch_backend(self._get(key))  # as the original does for the one it knows by name
         return kind.__getitem__(self, key)
 

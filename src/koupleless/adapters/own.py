@@ -414,7 +414,9 @@ def own_dict(undo: contextlib.ExitStack, thing: Any) -> None:
         kind: Any = type(thing).__mro__[1]  # its own, which the one made for it here is derived from
         made = kind.__new__(kind)
         dict.update(made, dict(dict.items(thing)))
-        vars(made).update((name, copy.copy(value)) for name, value in object.__getattribute__(thing, "__dict__").items())
+        vars(made).update(
+            (name, copy.copy(value)) for name, value in object.__getattribute__(thing, "__dict__").items()
+        )
         return made
 
     own_object(undo, thing, make)

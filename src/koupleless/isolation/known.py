@@ -26,9 +26,9 @@ class Share(enum.Enum):
 
 _ALWAYS: Final = """
 a2wsgi aiohttp annotated-doc annotated-types anyio attrs blinker certifi charset-normalizer click cryptography
-exceptiongroup fastapi flask grpcio h11 h2 httpcore httptools httpx idna itsdangerous jinja2 markupsafe msgspec
-matplotlib multidict numpy opentelemetry-api opentelemetry-sdk orjson packaging pandas pillow prometheus-client protobuf psutil
-pydantic pydantic-core pymysql python-multipart pyyaml requests rich sniffio sqlalchemy starlette tomli
+exceptiongroup fastapi flask grpcio h11 h2 httpcore httptools httpx idna itsdangerous jinja2 markupsafe matplotlib
+msgspec multidict numpy opentelemetry-api opentelemetry-sdk orjson packaging pandas pillow prometheus-client protobuf
+psutil pydantic pydantic-core pymysql python-multipart pyyaml requests rich sniffio sqlalchemy starlette tomli
 typing-extensions typing-inspection urllib3 uvicorn uvloop watchfiles websockets werkzeug wsproto
 """
 _COPY: Final = "asgiref celery django loguru sentry-sdk structlog"

@@ -178,9 +178,13 @@ class Baseline:
                     self._take_classes(table.module, table.values)
 
     def _take_classes(self, module: str, values: Iterable[Any]) -> None:
+        """Take in classes of the package a module is of: some packages give a class a public module as its home."""
+        top = module.partition(".")[0]
         for value in values:
-            if issubclass(type(value), type) and _is_defined_in(value, module) and id(value) not in self._tables:
-                self._tables[id(value)] = _Table(module, value, _CLASS_TABLE(value))
+            if issubclass(type(value), type) and id(value) not in self._tables:
+                home = _MODULE(value)
+                if type(home) is str and home.partition(".")[0] == top and not _FLAGS(value) & _IMMUTABLE:
+                    self._tables[id(value)] = _Table(home, value, _CLASS_TABLE(value))
 
     def __len__(self) -> int:
         return sum(len(table.keys) for table in self._tables.values())
@@ -194,10 +198,6 @@ def is_dunder(name: object) -> bool:
 _CLASS_TABLE: Final = type.__dict__["__dict__"].__get__
 _FLAGS: Final = type.__dict__["__flags__"].__get__
 _MODULE: Final = type.__dict__["__module__"].__get__
-
-
-def _is_defined_in(kind: Any, name: str) -> bool:
-    return bool(_MODULE(kind) == name and not _FLAGS(kind) & _IMMUTABLE)
 
 
 def _is_left_out(name: str) -> bool:

@@ -21,8 +21,6 @@ FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "curio.monkey": ("patch_*",),
     "nest_asyncio": ("apply",),
     "nest_asyncio2": ("apply",),
-    "truststore": ("inject_into_ssl", "extract_from_ssl"),
-    "truststore._api": ("inject_into_ssl", "extract_from_ssl"),
     "psycogreen.gevent": ("patch_psycopg",),
     "psycogreen.eventlet": ("patch_psycopg",),
     "grpc.experimental.gevent": ("init_gevent",),
@@ -34,13 +32,11 @@ _EFFECTS: Final = {
     "nest_asyncio": _LOOP,
     "nest_asyncio2": _LOOP,
     "psycogreen": "it decides how psycopg2 waits",
-    "truststore": "it replaces ssl.SSLContext",
 }
 """By top-level package, where it is not `_GREEN`."""
 _INSTEAD: Final = {
     "nest_asyncio": "await instead of running a loop within a running one",
     "nest_asyncio2": "await instead of running a loop within a running one",
-    "truststore": "hand a truststore.SSLContext to your clients",
 }
 _OWN_BASE: Final = (
     "if the module cannot do without, give it a base of its own whose application makes the call before anything else"

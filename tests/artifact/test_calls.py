@@ -21,7 +21,7 @@ REFUSED = {
     "the function": "from gevent.monkey import patch_all as p\np()\n",
     "kept": "import eventlet\ndone = eventlet.monkey_patch()\n",
     "imported in a try": "try:\n    import nest_asyncio\nexcept ImportError:\n    raise\nnest_asyncio.apply()\n",
-    "in a with": "import truststore\nfrom x import lock\nwith lock:\n    truststore.inject_into_ssl()\n",
+    "in a with": "import eventlet\nfrom x import lock\nwith lock:\n    eventlet.monkey_patch()\n",
 }
 
 PASSED = {

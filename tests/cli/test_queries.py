@@ -270,7 +270,10 @@ def test_undeploy_removes_and_says_what_is_left(arkctl: Arkctl, arklet: FakeArkl
     [
         ({}, "no code of it is left"),
         ({"compared": True}, "nothing left behind"),
-        ({"compared": True, "changed": ["lib.LIMIT"]}, "left behind: still changed for every module: lib.LIMIT"),
+        (
+            {"compared": True, "changed": ["lib.LIMIT"]},
+            "no code of it is left; still changed for every module: lib.LIMIT",
+        ),
     ],
 )
 def test_undeploy_claims_no_more_than_was_looked_at(

@@ -30,7 +30,6 @@ CALLS = {
     "eventlet.monkey_patch": "import eventlet\ndef main():\n    eventlet.monkey_patch()\n",
     "eventlet.patcher.monkey_patch": "from eventlet.patcher import monkey_patch\ndef main():\n    monkey_patch()\n",
     "nest_asyncio.apply": "import nest_asyncio\ndef main():\n    nest_asyncio.apply()\n",
-    "truststore.inject_into_ssl": "import truststore\ndef main():\n    truststore.inject_into_ssl()\n",
 }
 COMPILED = "gevent"
 """What a base shares, whoever brings it along."""

@@ -10,6 +10,7 @@ import pytest
 
 from koupleless.artifact.build import Options, build_file, build_project
 from koupleless.biz import BizId
+from koupleless.container import prepare
 from koupleless.container.prepare import words
 from koupleless.errors import ManifestInvalid
 from koupleless.isolation.known import Share
@@ -54,7 +55,7 @@ def release(leaving):
 
 def forget():
     """As in a process that has not looked for releasers yet."""
-    for known in (releasers._find, releasers.words_of_libraries, words):
+    for known in (releasers._find, prepare._words):
         known.cache_clear()
 
 
@@ -263,6 +264,5 @@ def test_one_that_cannot_be_used_is_told_and_ignored(environment, caplog):
     environment(shelf_releaser="raise OSError('no shelf')")
     assert [words()("shelf"), words()("fastapi")] == [None, Share.ALWAYS]
     assert "releaser shelf cannot be used: OSError: no shelf" in caplog.text
-    words.cache_clear()
     words()
     assert caplog.text.count("cannot be used") == 1

@@ -72,6 +72,14 @@ def test_an_own_copy_draws_along_what_requires_it(index):
     assert found["theme"].reason == "it requires plugin, of which the module has an own copy"
 
 
+def test_a_family_is_whole_also_where_the_base_wants_half_of_it_shared(index):
+    there = index({"web": [], "plugin": ["web"]})
+    assert held(there, base=Wishes.of(shared=["web", "plugin"])) == {"web": SHARED, "plugin": SHARED}
+    assert held(there, base=Wishes.of(shared=["web", "plugin"]), module=Wishes.of(own=["web"])) == {
+        "web": COPY, "plugin": COPY,
+    }  # fmt: skip
+
+
 def test_an_own_version_draws_along_what_requires_it_also_where_the_base_does_not_have_it(index):
     there = index({"plugin": ["web"]})
     words = {"plugin": Share.ALWAYS}

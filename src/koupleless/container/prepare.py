@@ -17,7 +17,7 @@ from koupleless.isolation.distributions import base_index, index_of
 from koupleless.isolation.extensions import shelf
 from koupleless.isolation.holding import Speakers, Wishes, conflicts
 from koupleless.isolation.known import SHARE, Share
-from koupleless.ownership.releasers import words_of_libraries
+from koupleless.ownership.releasers import forget_releasers, words_of_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,11 +26,17 @@ if TYPE_CHECKING:
     from koupleless.artifact.manifest import Manifest
     from koupleless.artifact.store import Store, Unpacked
     from koupleless.biz import BizId, Library
+    from koupleless.isolation.distributions import Index
 
 
-@functools.cache
 def words() -> Callable[[str], Share | None]:
-    """What speaks for libraries: the library itself, where it says something, else the table of what was tested."""
+    """What speaks for libraries: the library itself, where it says something, else the table of tested ones."""
+    return _words(base_index())
+
+
+@functools.lru_cache(maxsize=2)
+def _words(index: Index) -> Callable[[str], Share | None]:  # noqa: ARG001 - a new one when the installed have changed
+    forget_releasers()
     return {**SHARE, **{name: Share(word) for name, word in words_of_libraries().items()}}.get
 
 

@@ -124,7 +124,7 @@ def _drawn(index: Index, speakers: Speakers, held: Mapping[str, Held], name: str
         user
         for user in index.users(name)
         if held[user].holding is Holding.SHARED
-        and user not in speakers.module.shared | speakers.base.shared | speakers.application
+        and user not in speakers.module.shared | speakers.application
         and (user not in index.compiled or user in COPYABLE)
     }
 

@@ -120,11 +120,15 @@ def _find() -> tuple[_Releaser, ...]:
     return tuple(_Releaser(point, f"releaser {point.name}") for point in sorted(points, key=lambda point: point.name))
 
 
-@functools.cache
+def forget_releasers() -> None:
+    """Look for releasers again when they are needed next: libraries were installed or removed."""
+    _find.cache_clear()
+
+
 def words_of_libraries() -> Mapping[str, str]:
     """How libraries say that they are to be held: normalised name -> ``"always"``, ``"copy"`` or ``"never"``.
 
-    Loads the releasers of the environment, once in a process. One that cannot be used is told in the log. Never raises.
+    Loads the releasers of the environment. One that cannot be used is told in the log. Never raises.
     """
     words: dict[str, str] = {}
     try:

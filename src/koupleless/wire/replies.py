@@ -225,8 +225,10 @@ class PurgeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     @property
     def left(self) -> str:
         """What it left behind, in words for people, and no more than is known."""
-        if not self.clean or self.changed:
+        if not self.clean:
             return f"left behind: {self.summary}"
+        if self.changed:
+            return f"no code of it is left; {self.summary}"
         return "nothing left behind" if self.compared else "no code of it is left"
 
 

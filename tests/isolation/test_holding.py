@@ -80,6 +80,21 @@ def test_a_family_is_whole_also_where_the_base_wants_half_of_it_shared(index):
     }  # fmt: skip
 
 
+def test_what_the_base_wants_shared_is_drawn_along_by_an_import_that_no_metadata_tell(index, write):
+    root = write(
+        {
+            "web.py": "",
+            "web-1.dist-info/METADATA": "Name: web\nVersion: 1\n",
+            "web-1.dist-info/RECORD": "web.py,,\n",
+            "half.py": "def late():\n    from web import thing\n",
+            "half-1.dist-info/METADATA": "Name: half\nVersion: 1\n",
+            "half-1.dist-info/RECORD": "half.py,,\n",
+        }
+    )
+    wishes = {"base": Wishes.of(shared=["web", "half"]), "module": Wishes.of(own=["web"])}
+    assert held(Index([str(root)]), **wishes) == {"web": COPY, "half": COPY}
+
+
 def test_an_own_version_draws_along_what_requires_it_also_where_the_base_does_not_have_it(index):
     there = index({"plugin": ["web"]})
     words = {"plugin": Share.ALWAYS}

@@ -12,6 +12,7 @@ import sys
 import threading
 import types
 import weakref
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -169,10 +170,12 @@ class Biz:
 @pytest.fixture
 def lib() -> Iterator[Any]:
     library: Any = types.ModuleType("lib")
+    library.__spec__ = ModuleSpec("lib", None)
     sys.modules["lib"] = library
     exec(compile(LIBRARY, "lib.py", "exec"), vars(library))
     before = dict(vars(library)), {kind: dict(vars(kind)) for kind in (library.Thing, library.Above, library.Other)}
     yield library
+    library.__spec__ = before[0]["__spec__"]
     # Whatever a test did, everything is as it was once all bizs have left.
     assert type(library) is types.ModuleType
     assert dict(vars(library)) == before[0]
@@ -389,6 +392,16 @@ def test_what_was_not_there_is_there_for_who_put_it_there(lib: Any, make: Callab
     assert not hasattr(lib, "flag")
     assert not hasattr(lib.Thing, "flag")
     assert not hasattr(lib.Thing(), "flag")
+
+
+def test_what_is_put_into_a_module_that_the_base_made_by_hand_is_the_bases(lib: Any, make: Callable[..., Biz]) -> None:
+    lib.__spec__ = None
+    first = make("first", "result")
+    assert first.run("lib.result = [1]") == ()
+    assert lib.result == [1]
+    assert first.leave().undone == {}
+    assert lib.result == [1]
+    del lib.result
 
 
 def test_special_methods_that_were_not_there(lib: Any, make: Callable[..., Biz]) -> None:

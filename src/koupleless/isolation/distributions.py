@@ -59,6 +59,7 @@ class Index:
         """The distributions with compiled modules."""
         self._closures: dict[str, frozenset[str]] = {}
         self._needs: dict[str, frozenset[str]] = {}
+        self._imports: dict[str, frozenset[str]] = {}
         self._contents: dict[tuple[str, bool], str] = {}
         for distribution in MetadataPathFinder.find_distributions(DistributionFinder.Context(path=list(paths))):
             name, version = _identity_of(distribution)
@@ -151,6 +152,21 @@ class Index:
         """The distributions here that require one directly, as `needs` says."""
         return self._users.get(name, frozenset())
 
+    def imports(self, name: str) -> frozenset[str]:
+        """The distributions here whose modules the source files of one import, anywhere in them."""
+        known = self._imports.get(name)
+        if known is None:
+            tops: set[str] = set()
+            for line in self._records[name]:
+                file = line.partition(",")[0].strip('"')
+                with contextlib.suppress(OSError):
+                    if file.endswith(".py") and _module_part(file):
+                        text = Path(self.place(name), file).read_text("utf-8", "replace")
+                        tops.update(found.partition(".")[0] for found in _IMPORTS.findall(text))
+            owners = {owner for top in tops for owner in self._tops.get(top, ())}
+            known = self._imports[name] = frozenset(owners - {name})
+        return known
+
     def concerns(self, name: str) -> bool:
         """Whether the distribution, here or not, is here or required by one that is."""
         return name in self.versions or name in self._users
@@ -217,6 +233,7 @@ def _requirements(distribution: Distribution) -> list[Requirement]:
     return requirements
 
 
+_IMPORTS: Final = re.compile(r"^[ \t]*(?:from|import)[ \t]+(\w[\w.]*)", re.MULTILINE)
 _REQUIRES: Final = re.compile(
     r"^Requires-Dist:\s*([A-Za-z0-9][\w.-]*)([^;\n]*)(?:;(.*))?$", re.MULTILINE | re.IGNORECASE
 )

@@ -90,7 +90,7 @@ class Speakers:
 
 _OF_APPLICATION: Final = Held(Holding.SHARED, "it is the application of the base")
 _SAID: Final[dict[Share | None, Held]] = {
-    Share.ALWAYS: Held(Holding.SHARED, "tested with several modules that use it differently"),
+    Share.ALWAYS: Held(Holding.SHARED, "the library keeps modules apart that use it differently"),
     Share.COPY: Held(Holding.COPY, "it keeps state that modules must not share"),
     Share.NEVER: Held(Holding.COPY, "it says that it can never be shared"),
 }
@@ -112,17 +112,19 @@ def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
         held[name] = Held(Holding.COPY, "pure Python that nobody has said may be shared")
     apart = [name for name, one in held.items() if one.holding is not Holding.SHARED]
     apart += speakers.brought - held.keys()
-    for name, by in _reached(apart, lambda name: _drawn(index, speakers, held, name)):
+    # Of tested libraries the metadata tell all that matters; of others, also what their files import.
+    untested = speakers.base.shared & held.keys()
+    for name, by in _reached(apart, lambda name: _drawn(index, speakers, held, name, untested)):
         of = "an own version" if by in speakers.brought else "an own copy"
         held[name] = Held(Holding.COPY, f"it requires {by}, of which the module has {of}")
     return held
 
 
-def _drawn(index: Index, speakers: Speakers, held: Mapping[str, Held], name: str) -> set[str]:
-    """The shared distributions that require ``name`` and can be copied."""
+def _drawn(index: Index, speakers: Speakers, held: Mapping[str, Held], name: str, untested: Iterable[str]) -> set[str]:
+    """The shared distributions that require ``name``, or are seen to import it, and can be copied."""
     return {
         user
-        for user in index.users(name)
+        for user in index.users(name).union(other for other in untested if name in index.imports(other))
         if held[user].holding is Holding.SHARED
         and user not in speakers.module.shared | speakers.application
         and (user not in index.compiled or user in COPYABLE)

@@ -247,6 +247,8 @@ class Changes:
         if owner is None:
             return
         is_module = not issubclass(type(found.holder), type)
+        if is_module and _is_handed_over(found):
+            return
         if is_module and _is_assigned(found) and self._assign(owner, found):
             return
         kind = _kind_of(found, is_module=is_module)
@@ -354,6 +356,11 @@ def _assigned_here(module: int) -> dict[str, Any] | None:
     return None if watch is None else watch.assigned.setdefault(module, {})
 
 
+def _is_handed_over(found: Difference) -> bool:
+    """Whether something was put into a module that the base has made by hand, as a place for such things."""
+    return found.before is ABSENT and table_of(found.holder).get("__spec__") is None
+
+
 def _is_assigned(found: Difference) -> bool:
     """Whether a variable of a module is to be another one for the biz: a class, a module, what was not there."""
     return found.before is ABSENT or issubclass(type(found.after), type | types.ModuleType)
@@ -399,5 +406,3 @@ def _told(owner: Watch, module: str, did: str, then: str) -> str:
 
 changes: Final = Changes()
 """Those of this process."""
-
-__all__ = ["Changes", "Left", "SharedStateWarning", "Storing", "Watch", "changes", "table_of"]

@@ -149,7 +149,7 @@ def test_a_change_that_stays_is_named_and_the_report_does_not_say_that_nothing_i
     (tmp_path / "listing_library.py").write_text("NAMES = []\n")
     monkeypatch.syspath_prepend(tmp_path)
     source = "import listing_library\nlisting_library.NAMES.append('mine')\ndef app(): pass\n"
-    with pytest.warns(SharedStateWarning, match="added 1 to `listing_library.NAMES`"):
+    with pytest.warns(SharedStateWarning, match=r"changed `listing_library.NAMES` \(1 more\)"):
         (told,) = install("adder", source).warnings
     assert 'own = ["listing_library"]' in told
     report = world.container.uninstall(BizId.parse("adder:1.0"))

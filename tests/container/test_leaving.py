@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 
+from koupleless.artifact.build import Options, build_file
 from koupleless.biz import BizId
 
 
@@ -88,3 +89,24 @@ def test_the_import_system_is_python_s_own_again_while_no_module_is_there(world)
         world.container.uninstall(BizId.parse("plain:1.0"))
         assert all(now is then for now, then in zip(import_system(), before, strict=True))
     assert seen["sys"] is sys, "code that keeps the view finds the base's modules in it"
+
+
+def test_thread_locals_of_the_import_are_found_on_the_loop(world, tmp_path):
+    """Alone, one thread imports the module and runs the loop."""
+    text = (
+        "import threading\n"
+        "from starlette.applications import Starlette\n"
+        "from starlette.responses import PlainTextResponse\n"
+        "from starlette.routing import Route\n"
+        "LOCAL = threading.local()\n"
+        "LOCAL.value = 'at import'\n"
+        "async def show(request):\n    return PlainTextResponse(LOCAL.value)\n"
+        "app = Starlette(routes=[Route('/', show)])\n"
+    )
+    path = tmp_path / "localised.py"
+    path.write_text(text)
+    built = build_file(path, Options(out=tmp_path / "out"))
+    world.container.install(world.container.prepare(str(built.path)))
+    assert world.get("/localised/").text == "at import"
+    report = world.container.uninstall(built.manifest.id)
+    assert report.clean, report.summary()

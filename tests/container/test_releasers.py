@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import threading
@@ -210,6 +211,7 @@ def test_what_is_no_count_is_not_counted(environment, leave, result):
 
 
 def test_metadata_that_cannot_be_read_is_told_and_stops_nothing(leave, monkeypatch):
+    @functools.cache
     def broken():
         raise OSError("the disk is gone")
 

@@ -180,7 +180,7 @@ def project(
 
 def row(said: str, library: str) -> str:
     """The line of a table that is about a distribution."""
-    rows = [line for line in said.splitlines() if re.search(rf"(?<![\w-]){library}(?![\w-])", line)]
+    rows = [line for line in said.splitlines() if re.match(rf"\s*{library}(?![\w-])", line)]
     held = [line for line in rows if re.search(r"\b(shared|own copy|own version)\b", line)]
     assert len(held) == 1, f"one line for {library}: {held}\n{said}"
     return held[0]

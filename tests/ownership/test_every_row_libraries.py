@@ -290,7 +290,7 @@ def test_blinker_receivers_on_a_signal_of_the_base(trial: Trial) -> None:
     trial(
         """
         import blinker
-        signal = blinker.signal("row-of-the-base")
+        signal = shared.signal
         signal.connect(reach)
         signal.connect(lambda sender: shared.heard.append(K.__name__), weak=False)
         signal.connect(K(), sender="someone", weak=False)
@@ -299,6 +299,7 @@ def test_blinker_receivers_on_a_signal_of_the_base(trial: Trial) -> None:
         signal.send("x")
         """,
         heard=heard,
+        signal=signal,
     )
     assert sorted(map(str, heard)) == ["K", "x"]
     heard.clear()

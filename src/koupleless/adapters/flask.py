@@ -1,7 +1,7 @@
 """Flask and blinker: each biz has signals of its own in the place of those that Flask sends.
 
-Signals that the base defines go on reaching receivers of bizs. ``blinker.signal("name")`` is the base's if it has one
-of that name, otherwise each biz's own.
+``blinker.signal("name")`` is each biz's own, too. Signals that the base's code hands over as objects go on reaching the
+receivers of bizs.
 """
 
 from __future__ import annotations
@@ -28,12 +28,7 @@ def _follow_names(undo: contextlib.ExitStack, module: Any) -> None:
     """``blinker.base``; before 1.8 the namespace is called otherwise, and stays one for all."""
     namespace = vars(module).get("default_namespace")
     if namespace is not None:
-        kind: Any = type(namespace)
-        members = {
-            "__contains__": lambda self, name: dict.__contains__(self, name) or dict.__contains__(namespace, name),
-            "__missing__": lambda _, name: dict.__getitem__(namespace, name),  # asked by dict.__getitem__
-        }
-        own_object(undo, namespace, type(kind.__name__, (kind,), members))
+        own_object(undo, namespace, type(namespace))
 
 
 FOLLOWED: Final = {"flask.signals": _follow_signals, "blinker.base": _follow_names}

@@ -11,7 +11,7 @@ import functools
 import inspect
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.container.entry import load_entry, refuse_application
 from koupleless.container.failure import in_words, own_traceback
@@ -39,6 +39,7 @@ from koupleless.view.own import Own
 from koupleless.view.warning import Warnings
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextvars import Context
     from pathlib import Path
@@ -182,7 +183,12 @@ class Life:
 
     def _import(self, entry: str) -> Face:
         assert self._namespace is not None
-        return self.scope.variables.context.run(load_entry, self._namespace, entry, biz=self.biz)
+        face = self.scope.variables.context.run(load_entry, self._namespace, entry, biz=self.biz)
+        # Alone, the thread of the import is that of the loop, where its thread locals are found again.
+        values = self._namespace.thread_values()
+        if values:
+            self._around.stage.call(functools.partial(_enter_values, values), timeout_s=_GRACE_S)
+        return face
 
     def _start_application(self, face: Face, entry: str, deadline: float) -> None:
         if face.start is not None:
@@ -338,6 +344,13 @@ class Life:
             step()
         except BaseException as error:  # noqa: BLE001 - a biz may raise SystemExit here; it goes into the report
             self._failures.append(f"{what}: {in_words(error)}")
+
+
+async def _enter_values(values: list[tuple[threading.local, dict[str, Any]]]) -> None:
+    """Give the thread of the loop the thread locals of another one, where it has none of its own."""
+    for local, table in values:
+        here = vars(local)
+        here.update({name: value for name, value in table.items() if name not in here})
 
 
 def _left(deadline: float) -> float:

@@ -170,18 +170,18 @@ class BizFinder:
         return self._holdings[1]
 
     def libraries(self) -> tuple[Library, ...]:
-        """The libraries that the biz has imported so far and how it holds them, sorted by name."""
-        found = {}
+        """The libraries that the biz requires or has imported so far and how it holds them, sorted by name."""
+        found: dict[str, Library] = {}
         own, base, holdings = self._own_index(), distributions.base_index(), self.holdings()
         for name in list(self.linker.table):
             for owner in own.owners(name):
                 if own.place(owner) != self.paths[0]:  # that is the module itself
                     found[owner] = Library(owner, own.versions[owner], Holding.OWN.value, _BROUGHT)
-        for name in [*self.linker.table, *self._taken]:
-            for owner in base.owners(name):
-                held = holdings.get(owner)
-                if held is not None and owner not in found and owner != SELF:
-                    found[owner] = Library(owner, base.versions[owner], held.holding.value, held.reason)
+        imported = {owner for name in [*self.linker.table, *self._taken] for owner in base.owners(name)}
+        for owner in imported.union(self._policy.required) - found.keys() - {SELF}:
+            held = holdings.get(owner)
+            if held is not None:
+                found[owner] = Library(owner, base.versions[owner], held.holding.value, held.reason)
         return tuple(found[name] for name in sorted(found))
 
     def library_of(self, kind: type) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+import threading
 import weakref
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -82,6 +83,17 @@ class Namespace:
     def libraries(self) -> tuple[Library, ...]:
         """The libraries that the biz has imported so far and how it holds them."""
         return self._finder.libraries()
+
+    def thread_values(self) -> list[tuple[threading.local, dict[str, Any]]]:
+        """The ``threading.local`` objects among the globals of the biz's modules, with their values on this thread."""
+        found = {}
+        for module in self._linker.table.copy().values():
+            table = getattr(module, "__dict__", {})
+            if table.get("__builtins__") is self.builtins:
+                for value in list(table.values()):
+                    if issubclass(type(value), threading.local) and (values := vars(value)):
+                        found[id(value)] = value, values.copy()
+        return list(found.values())
 
     def library_of(self, kind: type) -> str | None:
         """The distribution that a class belongs to, if the biz has it for itself: an own copy, or an own version."""

@@ -112,6 +112,11 @@ class Policy:
         return Verdict(Side.EXPORT, provider=self.exports[max(matching, key=_exactness)])
 
     @property
+    def required(self) -> frozenset[str]:
+        """The normalised names of the distributions that the biz requires here."""
+        return frozenset(_specifiers(self.requirements))
+
+    @property
     def asks_provenance(self) -> bool:
         """Whether `of_base` looks at where a module of the base comes from."""
         return bool(self.declared or self.requirements)

@@ -310,7 +310,7 @@ class Changes:
             return
         count = found.after - found.before
         owner.grown.append(_Grown(found.path, found.container, found.after if count > 0 else 0))
-        did = f"added {count} to `{found.path}`" if count > 0 else f"took {-count} from `{found.path}`"
+        did = f"changed `{found.path}` ({f'{count} more' if count > 0 else f'{-count} fewer'})"
         then = "which every module sees. It stays when it leaves, unless it takes it back."
         owner.told[found.path] = _told(owner, found.module, did, then)
 

@@ -271,7 +271,11 @@ def test_a_name_where_names_belong_is_refused(base: BaseProcess, tmp_path: Path,
 def test_every_table_says_how_each_distribution_is_held_and_why(base: BaseProcess, tmp_path: Path) -> None:
     """Build, deploy and show name the distributions of a module with the way they are held and the reason."""
     root = project(
-        tmp_path, "tabled", settings='shared = ["tally-reports", "tally"]', needs=["tally", "said-copy", "said-always"]
+        tmp_path,
+        "tabled",
+        settings='shared = ["tally-reports", "tally"]',
+        text="import said_always\nimport said_copy\n" + MODULE.format(library="tally", name="tabled"),
+        needs=["tally", "said-copy", "said-always"],
     )
     tables = [
         base.say("build", root, "--out", tmp_path / "dist"),

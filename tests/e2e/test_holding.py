@@ -242,9 +242,9 @@ def test_a_library_says_itself_how_it_is_held(base: BaseProcess, tmp_path: Path)
 
 def test_a_family_is_never_held_by_halves(base_that_shares: BaseProcess, tmp_path: Path) -> None:
     """Who holds a library as an own copy gets own copies of those that import it, though they are shared."""
-    text = MODULE.format(library="tally", name="family") + (
-        "\n\n@app.get('/report')\ndef report():\n    import tally_reports\n\n"
-        "    return [tally_reports.report(), tally_reports.tally is tally]\n"
+    text = "import tally_reports\n" + MODULE.format(library="tally", name="family")
+    text += (
+        "\n\n@app.get('/report')\ndef report():\n    return [tally_reports.report(), tally_reports.tally is tally]\n"
     )
     root = project(tmp_path, "family", settings='own = ["tally"]', text=text, needs=["tally", "tally-reports"])
     base = base_that_shares

@@ -100,12 +100,14 @@ def unharmed(base: BaseProcess) -> Iterator[None]:
 
 
 @pytest.fixture
-def kept(place: Path) -> Iterator[None]:
+def files(place: Path) -> Callable[[], list[str]]:
+    """What there is, above all in the store."""
+    return lambda: sorted(str(path) for path in place.rglob("*"))
+
+
+@pytest.fixture
+def kept(files: Callable[[], list[str]]) -> Iterator[None]:
     """Nothing is left in the store, and nothing fell out of it."""
-
-    def files() -> list[str]:
-        return sorted(str(path) for path in place.rglob("*"))
-
     before = files()
     yield
     assert files() == before
@@ -379,12 +381,19 @@ def test_all_mistakes_of_a_project_are_reported_at_once(base: BaseProcess, tmp_p
     expect(done.stderr, "priority", "isolation|moon", "web-context-path")
 
 
-@pytest.mark.usefixtures("kept")
-def test_another_identity_than_the_one_asked_for_is_refused(base: BaseProcess, tmp_path: Path) -> None:
-    reply = install(base, built(tmp_path, "victim").as_uri(), "somebody")
+def test_another_identity_than_the_one_asked_for_is_refused(
+    base: BaseProcess, tmp_path: Path, files: Callable[[], list[str]]
+) -> None:
+    """What was verified stays in the store, as that of a module that left does, and nothing is added each time."""
+    artefact = built(tmp_path, "victim")
+    kept = []
+    for _ in range(2):
+        reply = install(base, artefact.as_uri(), "somebody")
+        assert reply["code"] == "FAILED"
+        expect(said(reply), "victim:1.0.0", "somebody:1.0.0")
+        kept.append(files())
 
-    assert reply["code"] == "FAILED"
-    expect(said(reply), "victim:1.0.0", "somebody:1.0.0")
+    assert kept[0] == kept[1]
 
 
 @pytest.mark.usefixtures("kept")
@@ -961,7 +970,8 @@ def test_a_url_that_leads_nowhere_is_named(base: BaseProcess, url: str, words: l
 def test_a_download_without_end_is_cut(base: BaseProcess, web: Web) -> None:
     peak = memory_peak(base)
 
-    expect(said(install(base, f"{web.url}/endless/x", "victim")), r"large|limit|more than|bytes|\bM[i]?B\b")
+    # By its size, or on a busy machine by the time it takes.
+    expect(said(install(base, f"{web.url}/endless/x", "victim")), r"more than the \d+ bytes|within \d+ s")
 
     assert memory_peak(base) - peak < 128 * MEBIBYTE
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.conftest import until
 
 from koupleless.artifact.build import Options, build_project
 
@@ -245,22 +247,22 @@ def process(serve: Callable[..., BaseProcess], sources: Path) -> BaseProcess:
     return serve("shop:app", cwd=sources)
 
 
-@pytest.fixture(scope="module")
-def user(sources: Path) -> Path:
-    """The artefact of the user's module."""
-    return build_project(sources / "user", Options(out=sources)).path
-
-
 @pytest.fixture
-def shop(process: BaseProcess, user: Path) -> BaseProcess:
+def shop(process: BaseProcess) -> BaseProcess:
     """With nothing but the user's module."""
     process.clear()
-    process.ask("installBiz", bizUrl=str(user))
+    deploy(process, "user")
     return process
 
 
-def deploy(shop: BaseProcess, folder: str, *options: str) -> None:
-    shop.arkctl("deploy", str(shop.cwd / folder), *options)
+@functools.cache
+def built(project: Path) -> Path:
+    return build_project(project, Options(out=project.parent / "dist")).path
+
+
+def deploy(shop: BaseProcess, folder: str, strategy: str = "replace") -> None:
+    """As `arkctl deploy` does, which others test, without a process and a build each time."""
+    shop.ask("installBiz", bizUrl=str(built(shop.cwd / folder)), installStrategy=strategy)
 
 
 def test_a_module_uses_what_another_one_offers_as_if_it_were_its_own(shop: BaseProcess) -> None:
@@ -302,7 +304,7 @@ def test_a_reference_may_be_taken_before_there_is_an_owner(shop: BaseProcess) ->
 
 def test_a_reference_follows_a_switch_there_and_back(shop: BaseProcess) -> None:
     deploy(shop, "owner-1.0")
-    deploy(shop, "owner-2.0", "--strategy", "install-only")
+    deploy(shop, "owner-2.0", "installOnly")
     assert shop.get("/user/version").json() == {"version": "1.0"}, "the second version comes up deactivated"
     for version, price in (("2.0", 200), ("1.0", 100), ("2.0", 200)):
         shop.arkctl("switch", f"owner:{version}")
@@ -377,7 +379,7 @@ def test_a_call_in_flight_is_finished_by_the_version_that_began_it(shop: BasePro
     call = threading.Thread(target=lambda: replies.append(shop.get("/user/slowly").json()))
     call.start()
     assert shop.get("/user/started").json() == {"started": True}
-    deploy(shop, "owner-2.0", "--strategy", "install-only")
+    deploy(shop, "owner-2.0", "installOnly")
     shop.arkctl("switch", "owner:2.0")
     assert shop.get("/user/version").json() == {"version": "2.0"}
     shop.get("/user/go-on")
@@ -395,12 +397,16 @@ def test_no_call_is_lost_or_half_new_while_the_owner_is_replaced(shop: BaseProce
             reply = shop.get("/user/version")
             answers.append((reply.status_code, reply.json().get("version")))
 
+    def has_answered(version: str, since: int) -> bool:
+        return (200, version) in answers[since:]
+
     threads = [threading.Thread(target=load) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
-        for folder in ["owner-2.0", "owner-1.0"] * 3:
-            deploy(shop, folder)
+        for version in ["2.0", "1.0"] * 3:
+            deploy(shop, f"owner-{version}")
+            until(functools.partial(has_answered, version, len(answers)))
     finally:
         stop.set()
         for thread in threads:

@@ -8,14 +8,24 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters import flask, jinja2, matplotlib, numpy, pandas, pillow, protobuf, pyyaml
+from koupleless.adapters import flask, jinja2, matplotlib, numpy, pandas, pillow, protobuf, pyyaml, sqlalchemy
 from koupleless.ownership.ledger import Patches, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
-_ADAPTERS: Final[tuple[ModuleType, ...]] = (flask, jinja2, matplotlib, numpy, pandas, pillow, protobuf, pyyaml)
+_ADAPTERS: Final[tuple[ModuleType, ...]] = (
+    flask,
+    jinja2,
+    matplotlib,
+    numpy,
+    pandas,
+    pillow,
+    protobuf,
+    pyyaml,
+    sqlalchemy,
+)
 
 _log: Final = logging.getLogger("koupleless")
 

@@ -315,7 +315,7 @@ def _call_of(of_whom: Callable[[], Any], method: str) -> Callable[[], Any]:
 class OwnAttribute:
     """Stands in a class for an attribute that each biz may have for itself: what ``make`` makes for it, or was `put`.
 
-    Where that is ``None``, and for the base, it is what stood there, if anything did.
+    Where that is ``None``, and for the base, it is what stood there, or what the class inherits.
     """
 
     def __init__(self, holder: type, name: str, make: Callable[[], Any] = lambda: None) -> None:
@@ -323,7 +323,7 @@ class OwnAttribute:
         self._name = name
         self.of_base = vars(holder).get(name, _MISSING)
         self._own: Own[Any] = Own(make)
-        self.put = self._own.put
+        self.put, self.peek = self._own.put, self._own.peek
 
     def put_in(self, undo: contextlib.ExitStack) -> None:
         """Take the place, and leave the way back with ``undo``."""
@@ -342,9 +342,9 @@ class OwnAttribute:
         value = self._own.get()
         if value is None:
             value = self.of_base
-        if value is _MISSING:
-            name = type(instance).__name__ if kind is None else kind.__name__
-            raise AttributeError(f"{name!r} has no attribute {self._name!r}")
+        if value is _MISSING:  # what is above, as if nothing stood here
+            above: Any = super(self._holder, kind if instance is None else instance)
+            return getattr(above, self._name)
         get = getattr(type(value), "__get__", None)
         return value if get is None else get(value, instance, kind)
 

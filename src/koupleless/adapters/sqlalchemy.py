@@ -1,0 +1,162 @@
+"""SQLAlchemy: what a biz puts on classes of the library works for it alone.
+
+Listeners of a biz on `Engine`, `Session`, `Pool`, `Mapper`, `Table` and the like are called while it is running, those
+of the base for everybody. ``@compiles`` for a construct of the library, dialects, plugins and reflected types that are
+registered are each biz's own, and ``configure_mappers`` and ``clear_mappers`` are about the registries that the caller
+has made. ``close_all_sessions`` closes those of all. What a biz does with an engine or a model of the base is seen by
+all who use that.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.adapters.own import OwnAttribute, own_containers, replace, replace_function
+from koupleless.context import current
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable
+
+    from koupleless.context import Scope
+
+DISTRIBUTION: Final = "sqlalchemy"
+
+_UNCHANGED: Final[dict[str, Callable[..., Any]]] = {
+    "before_execute": lambda *args, **_: args[1:4],
+    "before_cursor_execute": lambda *args, **_: args[2:4],
+}
+"""What listeners return who leave things as they are, where that is not ``None``."""
+
+
+def _follow_events(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sqlalchemy.event.registry``."""
+    original = module._EventKey.listen  # noqa: SLF001
+
+    @functools.wraps(original)
+    def listen(self: Any, *args: Any, named: bool = False, **kwargs: Any) -> None:
+        scope = current()
+        if scope is None or not _is_of_library(self.target):
+            original(self, *args, named=named, **kwargs)
+            return
+        # How the listener wants to be called is read from its signature, which the one around it does not have.
+        events = getattr(self.dispatch_target.dispatch, self.identifier)
+        adjusted = events._adjust_fn_spec(self._listen_fn, named)  # noqa: SLF001
+        original(self.with_wrapper(_while_running(scope, self.identifier, adjusted)), *args, **kwargs)
+
+    replace(undo, module._EventKey, "listen", listen)  # noqa: SLF001
+
+
+def _is_of_library(target: object) -> bool:
+    """Whether one may listen to something of the library itself: a class, or a function that stands for one."""
+    return hasattr(target, "__qualname__") and getattr(target, "__module__", "").partition(".")[0] == "sqlalchemy"
+
+
+def _while_running(scope: Scope, event: str, listener: Callable[..., Any]) -> Callable[..., Any]:
+    unchanged = _UNCHANGED.get(event)
+
+    def heard(*args: Any, **kwargs: Any) -> Any:
+        if current() is scope:
+            return listener(*args, **kwargs)
+        return None if unchanged is None else unchanged(*args, **kwargs)
+
+    return heard
+
+
+def _follow_compilers(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sqlalchemy.ext.compiler``."""
+    original = module.compiles
+    names = ("_compiler_dispatcher", "_compiler_dispatch")
+
+    def compiles(class_: Any, *specs: str) -> Callable[[Any], Any]:
+        if current() is None or not _is_of_library(class_):
+            return original(class_, *specs)  # type: ignore[no-any-return]
+
+        def decorate(function: Any) -> Any:
+            for name in names:
+                if type(vars(class_).get(name)) is not OwnAttribute:
+                    OwnAttribute(class_, name).put_in(undo)
+            places = vars(class_)
+            dispatcher = places[names[0]].peek()
+            if dispatcher is None:
+                # As the original does for a class that it finds nothing on, with what the base has registered.
+                stand_in = type(class_.__name__, (), {"_compiler_dispatch": class_._compiler_dispatch})  # noqa: SLF001
+                original(stand_in, *specs)(function)
+                dispatcher = vars(stand_in)[names[0]]
+                of_base = places[names[0]].of_base
+                dispatcher.specs = {**dispatcher.specs, **getattr(of_base, "specs", {})}
+                places[names[0]].put(dispatcher)
+                places[names[1]].put(_Dispatch(dispatcher))
+            for spec in specs or ("default",):
+                dispatcher.specs[spec] = function
+            return function
+
+        return decorate
+
+    replace_function(undo, module, "compiles", functools.wraps(original)(compiles))
+
+
+class _Dispatch:
+    """The method of a class by which a dispatcher is called."""
+
+    def __init__(self, dispatcher: Callable[..., Any]) -> None:
+        self._dispatcher = dispatcher
+
+    def __get__(self, instance: Any, kind: type | None = None) -> Callable[..., Any]:
+        return self._dispatcher if instance is None else functools.partial(self._dispatcher, instance)
+
+
+def _follow_registries(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sqlalchemy.orm.decl_api``: whose registries are whose."""
+    mapper: Any = importlib.import_module("sqlalchemy.orm.mapper")
+    owners: weakref.WeakKeyDictionary[Any, weakref.ref[Scope]] = weakref.WeakKeyDictionary()
+    init, known = module.registry.__init__, mapper._all_registries  # noqa: SLF001
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        init(self, *args, **kwargs)
+        scope = current()
+        if scope is not None:
+            owners[self] = weakref.ref(scope)
+
+    @functools.wraps(known)
+    def _all_registries() -> set[Any]:
+        scope, nobody = current(), weakref.ref(_Nobody)
+        return {registry for registry in known() if owners.get(registry, nobody)() is (scope or _Nobody)}
+
+    replace(undo, module.registry, "__init__", __init__)
+    replace_function(undo, mapper, "_all_registries", _all_registries)
+
+
+class _Nobody:
+    """Whose the registries of the base are."""
+
+
+def _follow_dialects(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sqlalchemy.dialects``."""
+    own_containers(undo, module.registry, "impls")
+    own_containers(undo, module.plugins, "impls")
+
+
+def _follow_types(undo: contextlib.ExitStack, module: Any) -> None:
+    """The base module of a dialect, whose class has the same dictionary."""
+    original = module.ischema_names
+    own_containers(undo, module, "ischema_names", package="sqlalchemy")
+    for kind in [member for member in vars(module).values() if isinstance(member, type)]:
+        if vars(kind).get("ischema_names") is original:
+            replace(undo, kind, "ischema_names", module.ischema_names)
+
+
+FOLLOWED: Final = {
+    "sqlalchemy.event.registry": _follow_events,
+    "sqlalchemy.ext.compiler": _follow_compilers,
+    "sqlalchemy.orm.decl_api": _follow_registries,
+    "sqlalchemy.dialects": _follow_dialects,
+    **{
+        f"sqlalchemy.dialects.{name}.base": _follow_types
+        for name in ("postgresql", "mysql", "sqlite", "oracle", "mssql")
+    },
+}

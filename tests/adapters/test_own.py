@@ -16,14 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from koupleless.adapters import door
-from koupleless.adapters.own import (
-    Own,
-    OwnAttribute,
-    own_cache,
-    own_containers,
-    own_object,
-    own_variables,
-)
+from koupleless.adapters.containers import own_containers
+from koupleless.adapters.own import Own, OwnAttribute, own_cache, own_object
+from koupleless.adapters.variables import own_variables
 from koupleless.biz import BizId
 from koupleless.context import Scope, entered
 
@@ -35,13 +30,21 @@ import functools
 
 TABLE = {"a": 1, "deep": {"x": 1}, "list": [1]}
 ITEMS = [1, 2]
+NAMES = {"a", "b"}
 LIMIT = 1
+CLIENT = "of the base"
 
 def read_table():
     return dict(TABLE), [*ITEMS]
 
 def limit():
     return LIMIT
+
+def client():
+    global CLIENT
+    if CLIENT is None:
+        CLIENT = [LIMIT]
+    return CLIENT
 
 def set_limit(value):
     global LIMIT
@@ -55,6 +58,9 @@ class User:
     @property
     def limit(self):
         return LIMIT
+    @limit.setter
+    def limit(self, value):
+        self.set = LIMIT + value
     @classmethod
     def of_class(cls):
         return LIMIT
@@ -157,6 +163,8 @@ def test_a_variable_is_each_biz_s_own_for_all_code_that_reads_it(library, undo):
 
     def seen() -> list[int]:
         user = library.User()
+        user.limit = 0
+        assert user.set == user.limit
         read = [library.LIMIT, library.limit(), sys.modules["owned.other"].limit()]
         with contextlib.suppress(StopIteration):
             library.later().send(None)
@@ -177,6 +185,54 @@ def test_a_variable_is_each_biz_s_own_for_all_code_that_reads_it(library, undo):
     undo.close()
     assert [library.limit(), type(library), library.limit.__name__] == [2, types.ModuleType, "limit"]
     assert not hasattr(library.limit, "__wrapped__")
+
+
+def test_a_variable_that_the_library_makes_is_made_for_each_biz(library, undo):
+    own_variables(undo, library, "CLIENT", start={"CLIENT": None})
+    one, second = two()
+    made = run(one, library.client)
+    assert made == [1] == run(second, library.client)
+    assert [run(one, library.client) is made, run(second, library.client) is made] == [True, False]
+    assert [run(one, lambda: library.CLIENT) is made, library.CLIENT, library.client()] == [True, *["of the base"] * 2]
+
+
+def test_a_set_is_each_biz_s_own(library, undo):
+    original = library.NAMES
+    own_containers(undo, library, "NAMES")
+    one, second = two()
+    with entered(one):
+        library.NAMES.add("c")
+        library.NAMES |= {"d"}
+        library.NAMES.discard("a")
+        assert library.NAMES == {"b", "c", "d"} == copy.copy(library.NAMES) | set()
+        assert ["c" in library.NAMES, len(library.NAMES), max({"x"} | library.NAMES)] == [True, 3, "x"]
+        assert type(pickle.loads(pickle.dumps(library.NAMES))) is set
+    library.NAMES.add("late")
+    assert run(one, lambda: sorted(library.NAMES)) == ["b", "c", "d", "late"]
+    assert run(second, lambda: sorted(library.NAMES)) == sorted(library.NAMES) == ["a", "b", "late"]
+    undo.close()
+    assert library.NAMES is original == {"a", "b", "late"}
+
+
+def test_an_object_without_a_dictionary_and_a_module_that_has_put_another_in_its_place(library, undo, monkeypatch):
+    class Slotted:
+        __slots__ = ("bag",)
+        bag: list[int]
+
+    thing, other = Slotted(), types.ModuleType("owned")
+    thing.bag = []
+    vars(other).update(vars(library))
+    monkeypatch.setitem(sys.modules, "owned", other)
+    own_containers(undo, thing, "bag")
+    own_containers(undo, other, "ITEMS")
+    one, _ = two()
+    with entered(one):
+        thing.bag.append(1)
+        other.ITEMS.append(3)
+        assert [thing.bag, other.read_table()[1]] == [[1], [1, 2, 3]]
+    assert [thing.bag, other.read_table()[1]] == [[], [1, 2]]
+    undo.close()
+    assert type(thing.bag) is type(library.ITEMS) is list
 
 
 def test_results_are_kept_for_each_biz(library, undo):
@@ -258,11 +314,11 @@ def test_a_version_that_an_adapter_does_not_know_is_left_alone_and_told(monkeypa
         own_containers(undo, module, "TABLE")
         module.absent  # noqa: B018
 
-    adapter = types.SimpleNamespace(DISTRIBUTION="owned", FOLLOWED={"owned": follow})
+    adapter = types.SimpleNamespace(DISTRIBUTIONS=("owned",), FOLLOWED={"owned": follow})
     monkeypatch.setattr(door, "_ADAPTERS", (adapter,))
     door.install_adapters()
     try:
-        assert "owned: modules share what owned keeps: AttributeError" in caplog.text
+        assert "all modules share what owned keeps: AttributeError" in caplog.text
         assert type(library.TABLE) is dict
     finally:
         door.remove_adapters()

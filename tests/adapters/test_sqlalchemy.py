@@ -130,9 +130,9 @@ def test_what_is_put_on_classes_is_each_module_s_own(fleet: Fleet) -> None:
     assert [one.call("used"), two.call("used")] == [("one", HEARD), ("two", HEARD)]
     assert [select(engine), connects] == ["who", ["base"] * 3]
     for name, module in (("one", one), ("two", two)):
-        now, table = module.call("compiled")
+        now, created = module.call("compiled")
         assert f"'{name} now'" in now
-        assert f"id INTEGER_{name}" in table
+        assert f"id INTEGER_{name}" in created
     assert (str(sa.schema.CreateTable(table)), str(sa.select(sa.func.now()))) == before
     assert [one.call("dialect"), two.call("dialect")] == ["SQLiteDialect_pysqlite", "_SQLiteDialect_pysqlite_numeric"]
     assert [one.call("reflected"), two.call("reflected")] == [True, True]

@@ -8,7 +8,18 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters import flask, jinja2, matplotlib, numpy, pandas, pillow, protobuf, pyyaml, sqlalchemy
+from koupleless.adapters import (
+    flask,
+    jinja2,
+    matplotlib,
+    numpy,
+    pandas,
+    plain,
+    protobuf,
+    psycopg,
+    pyyaml,
+    sqlalchemy,
+)
 from koupleless.ownership.ledger import Patches, in_words
 
 if TYPE_CHECKING:
@@ -16,15 +27,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _ADAPTERS: Final[tuple[ModuleType, ...]] = (
-    flask,
-    jinja2,
-    matplotlib,
-    numpy,
-    pandas,
-    pillow,
-    protobuf,
-    pyyaml,
-    sqlalchemy,
+    *(flask, jinja2, matplotlib, numpy, pandas, plain, protobuf, psycopg, pyyaml, sqlalchemy),
 )
 
 _log: Final = logging.getLogger("koupleless")
@@ -45,21 +48,21 @@ def install_adapters() -> None:
                 for adapter in _ADAPTERS:
                     followed: Mapping[str, Callable[[contextlib.ExitStack, Any], None]] = adapter.FOLLOWED
                     for name, follow in followed.items():
-                        _patches.when_imported(name, functools.partial(_put_in, adapter.DISTRIBUTION, follow))
+                        _patches.when_imported(name, functools.partial(_put_in, follow))
             except BaseException:
                 _users = 0
                 _take_out()
                 raise
 
 
-def _put_in(distribution: str, follow: Callable[[contextlib.ExitStack, Any], None], module: Any) -> None:
+def _put_in(follow: Callable[[contextlib.ExitStack, Any], None], module: Any) -> None:
     """Put in what follows one module. A version that the adapter does not know is left as it is, and told."""
     undo = contextlib.ExitStack()  # adapters may keep it for what they put in later
     try:
         follow(undo, module)
     except Exception as error:  # noqa: BLE001 - any version of a library, whose import is not to fail for it
         undo.close()
-        _log.warning("%s: modules share what %s keeps: %s", distribution, module.__name__, in_words(error))
+        _log.warning("all modules share what %s keeps: %s", module.__name__, in_words(error))
     else:
         _undo.callback(undo.close)
 

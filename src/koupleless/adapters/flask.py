@@ -13,7 +13,7 @@ from koupleless.adapters.own import own_object
 if TYPE_CHECKING:
     import contextlib
 
-DISTRIBUTION: Final = "flask"
+DISTRIBUTIONS: Final = ("flask", "blinker")
 
 
 def _follow_signals(undo: contextlib.ExitStack, module: Any) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import own_cache, own_containers, own_variables
+from koupleless.adapters.containers import own_containers
+from koupleless.adapters.own import own_cache
+from koupleless.adapters.variables import own_variables
 
 if TYPE_CHECKING:
     import contextlib
 
-DISTRIBUTION: Final = "jinja2"
+DISTRIBUTIONS: Final = ("jinja2",)
 
 
 def _follow_defaults(undo: contextlib.ExitStack, module: Any) -> None:

@@ -11,12 +11,14 @@ import importlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import OwnAttribute, own_cache, own_containers, own_dict, own_object, own_variables
+from koupleless.adapters.containers import own_containers
+from koupleless.adapters.own import OwnAttribute, own_cache, own_dict, own_object
+from koupleless.adapters.variables import own_variables
 
 if TYPE_CHECKING:
     import contextlib
 
-DISTRIBUTION: Final = "matplotlib"
+DISTRIBUTIONS: Final = ("matplotlib",)
 
 
 def _follow_parameters(undo: contextlib.ExitStack, module: Any) -> None:

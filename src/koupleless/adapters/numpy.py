@@ -10,14 +10,15 @@ import functools
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import Own, own_containers, replace
+from koupleless.adapters.containers import own_containers
+from koupleless.adapters.own import Own, replace
 from koupleless.contextual import assign_by_context
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
-DISTRIBUTION: Final = "numpy"
+DISTRIBUTIONS: Final = ("numpy",)
 
 
 def _follow_random(undo: contextlib.ExitStack, module: Any) -> None:

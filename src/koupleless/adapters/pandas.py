@@ -11,7 +11,9 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import OwnAttribute, own_containers, own_variables, replace_function
+from koupleless.adapters.containers import own_containers
+from koupleless.adapters.own import OwnAttribute, replace_function
+from koupleless.adapters.variables import own_variables
 from koupleless.context import current
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-DISTRIBUTION: Final = "pandas"
+DISTRIBUTIONS: Final = ("pandas",)
 
 
 def _follow(undo: contextlib.ExitStack, _module: ModuleType) -> None:

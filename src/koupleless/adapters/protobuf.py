@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
-DISTRIBUTION: Final = "protobuf"
+DISTRIBUTIONS: Final = ("protobuf",)
 
 
 def _follow_pools(undo: contextlib.ExitStack, module: Any) -> None:

@@ -11,14 +11,15 @@ import functools
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import Own, own_containers, replace
+from koupleless.adapters.containers import own_containers
+from koupleless.adapters.own import Own, replace
 from koupleless.context import current
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Iterator
 
-DISTRIBUTION: Final = "pyyaml"
+DISTRIBUTIONS: Final = ("pyyaml",)
 
 _TABLES: Final = {
     "add_constructor": "yaml_constructors",

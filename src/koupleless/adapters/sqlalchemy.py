@@ -14,7 +14,8 @@ import importlib
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import OwnAttribute, own_containers, replace, replace_function
+from koupleless.adapters.containers import own_containers
+from koupleless.adapters.own import OwnAttribute, replace, replace_function
 from koupleless.context import current
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from koupleless.context import Scope
 
-DISTRIBUTION: Final = "sqlalchemy"
+DISTRIBUTIONS: Final = ("sqlalchemy",)
 
 _UNCHANGED: Final[dict[str, Callable[..., Any]]] = {
     "before_execute": lambda *args, **_: args[1:4],

@@ -25,13 +25,14 @@ class Share(enum.Enum):
 
 
 _ALWAYS: Final = """
-a2wsgi aiohttp annotated-doc annotated-types anyio attrs blinker certifi charset-normalizer click cryptography
-exceptiongroup fastapi flask grpcio h11 h2 httpcore httptools httpx idna itsdangerous jinja2 markupsafe matplotlib
-msgspec multidict numpy opentelemetry-api opentelemetry-sdk orjson packaging pandas pillow prometheus-client protobuf
-psutil pydantic pydantic-core pymysql python-multipart pyyaml requests rich sniffio sqlalchemy starlette tomli
-typing-extensions typing-inspection urllib3 uvicorn uvloop watchfiles websockets werkzeug wsproto
+a2wsgi aiohttp annotated-doc annotated-types anyio attrs blinker botocore certifi charset-normalizer click
+cryptography exceptiongroup fastapi flask grpcio h11 h2 httpcore httptools httpx idna itsdangerous jinja2 markupsafe
+matplotlib msgspec multidict numpy opentelemetry-api opentelemetry-sdk orjson packaging pandas pillow
+prometheus-client protobuf psutil psycopg pydantic pydantic-core pygments pymysql python-multipart pyyaml requests
+rich sniffio sqlalchemy starlette tomli typing-extensions typing-inspection urllib3 uvicorn uvloop watchfiles
+websockets werkzeug wsproto
 """
-_COPY: Final = "asgiref celery django loguru sentry-sdk structlog"
+_COPY: Final = "asgiref boto3 celery django loguru pyparsing sentry-sdk structlog"
 
 SHARE: Final[dict[str, Share]] = {
     **dict.fromkeys(_ALWAYS.split(), Share.ALWAYS),

@@ -1,0 +1,216 @@
+"""Dictionaries, lists and sets that each biz has a copy of as soon as it changes them."""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.adapters.own import MISSING, Own, holders_of, named, swap, there_is
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable
+
+
+class OwnDict(dict[Any, Any]):
+    """A dictionary that a biz has a copy of as soon as it changes it. The storage is the base's.
+
+    What the base puts in later, as a library does that imports parts of itself when they are needed, reaches every biz
+    that has not changed the same key. Dictionaries, lists and sets among the values are treated likewise, at any depth.
+    C code that reads past the methods sees those of the base.
+    """
+
+    __slots__ = ("_own",)
+
+    def __init__(self, of_base: dict[Any, Any]) -> None:
+        super().__init__((key, _deep(value)) for key, value in of_base.items())
+        self._own: Own[dict[Any, Any]] = Own(lambda: dict(dict.items(self)))
+
+    def restore(self, original: dict[Any, Any]) -> dict[Any, Any]:
+        """Bring ``original`` to the present state of the base, and hand it back."""
+        before = dict(original)
+        original.clear()
+        original.update((key, _plain(value, before.get(key))) for key, value in dict.items(self))
+        return original
+
+    def _of_base(self) -> dict[Any, Any]:
+        return dict(dict.items(self))
+
+    def _tell(self, before: dict[Any, Any]) -> None:
+        """Bring a change of the base to those who have a copy."""
+        after = self._of_base()
+        for own in self._own.of_everybody():
+            for key, value in after.items():
+                if value is not before.get(key, MISSING) and own.get(key, MISSING) is before.get(key, MISSING):
+                    own[key] = value
+            for key in before.keys() - after.keys():
+                if own.get(key, MISSING) is before[key]:
+                    own.pop(key, None)
+
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        return dict, (dict(self.items()),)
+
+    def __copy__(self) -> dict[Any, Any]:
+        return dict(self.items())
+
+
+class OwnList(list[Any]):
+    """A list that a biz has a copy of as soon as it changes it, otherwise as `OwnDict`."""
+
+    __slots__ = ("_own",)
+
+    def __init__(self, of_base: list[Any]) -> None:
+        super().__init__(of_base)
+        self._own: Own[list[Any]] = Own(self._of_base)
+
+    def restore(self, original: list[Any]) -> list[Any]:
+        """Bring ``original`` to the present state of the base, and hand it back."""
+        original[:] = self._of_base()
+        return original
+
+    def _of_base(self) -> list[Any]:
+        return list(list.__iter__(self))
+
+    def _tell(self, before: list[Any]) -> None:
+        """Bring what the base has put in to those who have a copy."""
+        known = {id(item) for item in before}
+        more = [item for item in self._of_base() if id(item) not in known]
+        for own in self._own.of_everybody():
+            own.extend(more)
+
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        return list, (list(self),)
+
+    def __copy__(self) -> list[Any]:
+        return list(self)
+
+
+class OwnSet(set[Any]):
+    """A set that a biz has a copy of as soon as it changes it, otherwise as `OwnDict`.
+
+    ``set(it)`` reads past the methods.
+    """
+
+    __slots__ = ("_own",)
+
+    def __init__(self, of_base: set[Any]) -> None:
+        super().__init__(of_base)
+        self._own: Own[set[Any]] = Own(self._of_base)
+
+    def restore(self, original: set[Any]) -> set[Any]:
+        """Bring ``original`` to the present state of the base, and hand it back."""
+        original.clear()
+        original.update(self._of_base())
+        return original
+
+    def _of_base(self) -> set[Any]:
+        return set(set.__iter__(self))
+
+    def _tell(self, before: set[Any]) -> None:
+        """Bring a change of the base to those who have a copy."""
+        after = self._of_base()
+        for own in self._own.of_everybody():
+            own.update(after - before)
+            own.difference_update(before - after)
+
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        return set, (list(self),)
+
+    def __copy__(self) -> set[Any]:
+        return set(iter(self))
+
+
+_KINDS: Final[dict[type, Any]] = {dict: OwnDict, list: OwnList, set: OwnSet}
+
+
+def _deep(value: object) -> object:
+    kind = _KINDS.get(type(value))
+    return value if kind is None else kind(value)
+
+
+def _plain(value: Any, original: Any) -> object:
+    if type(value) is OwnDict:
+        return value.restore(original if type(original) is dict else {})
+    if type(value) is OwnList:
+        return value.restore(original if type(original) is list else [])
+    if type(value) is OwnSet:
+        return value.restore(original if type(original) is set else set())
+    return value
+
+
+def _reader(plain: Any) -> Callable[..., Any]:
+    def method(self: Any, /, *args: Any) -> Any:
+        own = self._own.peek()
+        return plain(self if own is None else own, *args)
+
+    return named(method, plain)
+
+
+def _writer(plain: Any) -> Callable[..., Any]:
+    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        own = self._own.get()
+        if own is not None:
+            result = plain(own, *args, **kwargs)
+            return self if result is own else result
+        before = self._of_base()
+        try:
+            return plain(self, *args, **kwargs)
+        finally:
+            self._tell(before)
+
+    return named(method, plain)
+
+
+_METHODS: Final = (
+    (
+        OwnDict,
+        """
+        __contains__ __eq__ __getitem__ __iter__ __len__ __ne__ __or__ __repr__ __reversed__ copy get items keys values
+        """,
+        "__delitem__ __ior__ __setitem__ clear pop popitem setdefault update",
+    ),
+    (
+        OwnList,
+        """
+        __add__ __contains__ __eq__ __ge__ __getitem__ __gt__ __iter__ __le__ __len__ __lt__ __mul__ __ne__ __repr__
+        __reversed__ __rmul__ copy count index
+        """,
+        "__delitem__ __iadd__ __imul__ __setitem__ append clear extend insert pop remove reverse sort",
+    ),
+    (
+        OwnSet,
+        """
+        __and__ __contains__ __eq__ __ge__ __gt__ __iter__ __le__ __len__ __lt__ __ne__ __or__ __rand__ __repr__ __ror__
+        __rsub__ __rxor__ __sub__ __xor__ copy difference intersection isdisjoint issubset issuperset
+        symmetric_difference union
+        """,
+        """
+        __iand__ __ior__ __isub__ __ixor__ add clear difference_update discard intersection_update pop remove
+        symmetric_difference_update update
+        """,
+    ),
+)
+for _kind, _readers, _writers in _METHODS:
+    for _name in _readers.split():
+        setattr(_kind, _name, _reader(getattr(_kind.__base__, _name)))
+    for _name in _writers.split():
+        setattr(_kind, _name, _writer(getattr(_kind.__base__, _name)))
+
+
+def own_containers(undo: contextlib.ExitStack, holder: Any, *names: str, package: str = "") -> None:
+    """Give each biz its own dictionaries, lists and sets of a module, a class or an object, as far as there are such.
+
+    Where a module is the holder, also under other names in modules of the ``package``, by default the module's.
+    """
+    for name in names:
+        original = there_is(holder, name)
+        kind = _KINDS.get(type(original))
+        if kind is None:
+            continue
+        made = kind(original)
+        places = [(holder, name)]
+        if isinstance(holder, types.ModuleType):
+            places = list(holders_of(original, package or holder.__name__.partition(".")[0]))
+        for place, label in places:
+            swap(undo, place, label, made, functools.partial(made.restore, original))

@@ -139,3 +139,22 @@ def test_what_a_biz_holds_is_told_with_the_reason(base, biz, write):
         ("based-state", "1.0", "own copy"),
         ("mine", "2.0", "own version"),
     ]
+
+
+def test_a_second_execution_that_the_base_entered_under_another_name_is_out_of_sight(base, biz):
+    """As those that eventlet makes of dnspython: a biz with a copy of its own finds none, and makes its own."""
+    base({**STATE, "based_twice.py": "", "based_plain.py": ""})
+    for name in ("", ".deep"):
+        sys.modules[f"based_again_state{name}"] = importlib.import_module(f"based_state{name}")
+        del sys.modules[f"based_state{name}"]
+    sys.modules["based_alias"] = plain = importlib.import_module("based_plain")
+    namespace = biz(APP)
+    with entered(namespace.scope):
+        for name in ("based_again_state", "based_again_state.deep"):
+            assert name not in sys.modules
+            assert sys.modules.get(name) is None
+            assert name not in list(sys.modules)
+        assert sys.modules["based_alias"] is plain
+        of_biz = sys.modules["based_again_state"] = namespace.import_module("based_state")
+        assert sys.modules["based_again_state"] is of_biz
+    assert sys.modules["based_again_state"] is REAL["based_again_state"] is not of_biz

@@ -39,6 +39,17 @@ def is_initialising(module: object) -> bool:
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
+def name_of(module: object) -> str | None:
+    """What a module says it is called, read without running its code; ``None`` if it does not say."""
+    if not issubclass(type(module), ModuleType):
+        return None
+    name = _VARIABLES(module).get("__name__")
+    return name if type(name) is str else None
+
+
+_VARIABLES: Final[Any] = vars(ModuleType)["__dict__"].__get__
+
+
 views: Final[list[dict[str, ModuleType]]] = []
 """What stands at ``sys.modules`` while there are bizs. Its methods answer by context, but C code that takes it for an
 ordinary dictionary (msgspec does, for a class whose annotations are texts) reads what is stored in it: the modules of

@@ -19,6 +19,7 @@ from koupleless.isolation.interpreter import (
     REAL,
     all_of_base,
     find_of_base,
+    name_of,
     of_base,
     set_of_base,
     store,
@@ -195,17 +196,32 @@ class ModulesView(dict[str, "ModuleType"]):
 def _seen(linker: Linker, name: str) -> ModuleType:
     found = linker.find(name)
     if found is ABSENT:
-        if linker.hides(name):
-            raise KeyError(name)
         found = of_base(name)
+        if _is_hidden(linker, name, found):
+            raise KeyError(name)
     return found  # type: ignore[return-value]  # `cast` is a call
+
+
+def _is_hidden(linker: Linker, name: str, module: object) -> bool:
+    """Whether a module of the base is out of a biz's sight by its name, or by the one that it has itself.
+
+    Code that executes a library once more, with other modules in the place of some, enters what came of it under a name
+    of its own making; a biz that has the library for itself is to do that again.
+    """
+    if linker.hides(name):
+        return True
+    own = name_of(module)
+    if own is None or own == name:
+        return False
+    top = name.partition(".")[0]
+    return name_of(find_of_base(top)) != top and linker.hides(own)
 
 
 def _shown(linker: Linker | None) -> dict[str, ModuleType]:
     """The table of the base itself, or a snapshot of what a biz sees."""
     if linker is None:
         return all_of_base()
-    shown = {name: module for name, module in all_of_base().copy().items() if not linker.hides(name)}
+    shown = {name: module for name, module in all_of_base().copy().items() if not _is_hidden(linker, name, module)}
     for name in linker.names():
         found = linker.find(name)
         if found is not ABSENT:  # removed by another thread meanwhile

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 
 import prometheus_client
@@ -98,18 +100,22 @@ def test_free_memory_really_goes_back() -> None:
 
 @pytest.fixture
 def heavy(tmp_path, monkeypatch):
-    """A library that the base has installed, which modules share, and which somebody always holds."""
+    """``heavy(source)`` is a library that the base has installed, and that modules share."""
     place = tmp_path / "site"
-    place.mkdir()
-    for name, text in wheel(
-        "remaining-heavy", "2.0", {"remaining_heavy.py": "import sys\nsys.heavy = vars()\n"}
-    ).items():
-        (place / name).parent.mkdir(exist_ok=True)
-        (place / name).write_text(text)
-    monkeypatch.syspath_prepend(str(place))
-    yield
+
+    def write(source):
+        place.mkdir()
+        for name, text in wheel("remaining-heavy", "2.0", {"remaining_heavy.py": source}).items():
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_text(text)
+        monkeypatch.syspath_prepend(str(place))
+
+    yield write
     sys.modules.pop("remaining_heavy", None)
     vars(sys).pop("heavy", None)
+
+
+HELD = "import sys\nsys.heavy = vars()\n"
 
 
 def using(directory, name):
@@ -129,6 +135,7 @@ def test_the_last_user_s_report_names_what_stays_and_so_does_the_base(world, hea
         text = prometheus_client.generate_latest().decode()
         return [line for line in text.splitlines() if line.startswith("koupleless_resident_bytes{")]
 
+    heavy(HELD)
     for name in ("first", "second"):
         world.container.install(world.container.prepare(using(tmp_path, name)))
     first, second = (info.id for info in world.container.bizs())
@@ -145,3 +152,30 @@ def test_the_last_user_s_report_names_what_stays_and_so_does_the_base(world, hea
     assert [one.name for one in world.container.uninstall(world.container.bizs()[0].id).stays] == ["remaining-heavy"]
     world.container.close()
     assert sizes() == []
+
+
+def test_a_library_that_nobody_holds_goes_with_its_last_user_and_comes_again(world, heavy, tmp_path):
+    heavy("class Thing:\n    def me(self):\n        return Thing\nthings = [Thing()]\n")
+    for name in ("first", "second"):
+        world.container.install(world.container.prepare(using(tmp_path, name)))
+    kind = weakref.ref(sys.modules["remaining_heavy"].Thing)
+    first, second = (info.id for info in world.container.bizs())
+    assert world.container.uninstall(first).stays == ()
+    assert kind() is not None
+    report = world.container.uninstall(second)
+    assert report.clean, report.summary()
+    assert report.stays == ()
+    assert kind() is None
+    assert "remaining_heavy" not in sys.modules
+    assert not any(one.name == "remaining-heavy" for one in world.container.residents())
+    world.container.install(world.container.prepare(using(tmp_path, "third")))
+    assert sys.modules["remaining_heavy"].things[0].me().__name__ == "Thing"
+    assert any(one.name == "remaining-heavy" for one in world.container.residents())
+
+
+def test_a_library_of_which_the_base_has_imported_something_itself_stays(world, heavy, tmp_path):
+    heavy("value = 1\n")
+    vars(importlib.import_module("remaining_heavy"))["value"] = 2  # which nobody else remembers
+    world.container.install(world.container.prepare(using(tmp_path, "first")))
+    world.container.uninstall(world.container.bizs()[0].id)
+    assert sys.modules["remaining_heavy"].value == 2

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord, advance
 from koupleless.container.events import EventKind, EventLog
 from koupleless.container.life import Life, Surroundings
-from koupleless.container.memory import page_out, returned_if_much
 from koupleless.container.process import ProcessHooks, resident_bytes
 from koupleless.container.remains import Remains
+from koupleless.container.settling import Settling
 from koupleless.container.terms import Installed, Rules, Strategy
 from koupleless.errors import (
     BizBusy,
@@ -265,15 +265,13 @@ class Container:
             raise
 
     def _leave(self, life: Life) -> PurgeReport:
-        idle = {resident.name for resident in self.residents() if resident.is_idle} if arrivals else set()
-        with returned_if_much():
+        settling = Settling()
+        with settling.around():
             report = life.leave()
         if life.remains is not None:
             self._remains.add(report, life.remains)
         self._remains.check()
-        stays = [one for one in self.residents() if one.is_idle and one.name not in idle] if arrivals else []
-        page_out(arrivals.directories(stays))
-        return replace(report, stays=tuple(stays))
+        return replace(report, stays=settling.stays)
 
     def _break(self, entry: _Entry, error: BaseException, report: PurgeReport) -> None:
         trace = error.traceback if isinstance(error, StartFailed) else ""

@@ -37,17 +37,27 @@ class _Arrival:
     """What is known of the modules of one top-level package."""
 
     size_bytes: int = 0
-    modules: set[str] = field(default_factory=set)
+    modules: dict[str, Callable[[], ModuleType | None]] = field(default_factory=dict)
+    """By name, weakly: one that the base removes and imports again is not the one that came."""
+
+    def add(self, name: str, module: ModuleType) -> None:
+        """Write down a module that was loaded."""
+        with contextlib.suppress(TypeError):  # something that code put in the place of a module, and cannot be watched
+            self.modules[name] = weakref.ref(module)
+
+    def present(self, table: Mapping[str, ModuleType]) -> set[str]:
+        """The names under which what came is still there."""
+        return {name for name, module in self.modules.copy().items() if name in table and table[name] is module()}
 
 
 class _Loading(threading.local):
-    """What this thread is loading on behalf of a biz, from the outermost import inwards."""
+    """What this thread is loading on behalf of a biz, from the outermost import inwards; empty if it is not."""
 
-    tops: list[str]
+    stack: list[tuple[str, _Arrival]]
     seen_bytes: int
 
     def __init__(self) -> None:
-        self.tops = []
+        self.stack = []
         self.seen_bytes = 0
 
 
@@ -73,28 +83,28 @@ class Arrivals:
     @contextlib.contextmanager
     def written_down(self) -> Iterator[None]:
         """Write down what comes while the body imports modules of the base on behalf of a biz."""
-        tops = self._loading.tops
-        if tops:  # somebody further out does
+        stack = self._loading.stack
+        if stack:  # somebody further out does
             yield
             return
-        tops.append("")
+        stack.append(("", _Arrival()))
         try:
             yield
         finally:
-            tops.pop()
+            stack.pop()
 
     def measured(self, original: Callable[[str, object], ModuleType]) -> Callable[[str, object], ModuleType]:
         """``_find_and_load``, which writes down what comes, and each library's part of it, while somebody wants it."""
         loading = self._loading
 
         def _find_and_load(name: str, import_: object) -> ModuleType:
-            tops = loading.tops
-            if not tops:
+            if not loading.stack:
                 return original(name, import_)
-            if tops[-1] != name.partition(".")[0]:
+            top, arrival = loading.stack[-1]
+            if top != name.partition(".")[0]:
                 return self._measured(name, lambda: original(name, import_))
             module = original(name, import_)
-            self._by_top[tops[-1]].modules.add(name)
+            arrival.add(name, module)
             return module
 
         return _find_and_load
@@ -105,16 +115,16 @@ class Arrivals:
         with self._lock:
             arrival = self._by_top.setdefault(top, _Arrival())
         now = resident_bytes()
-        if loading.tops[-1]:
-            self._by_top[loading.tops[-1]].size_bytes += now - loading.seen_bytes
+        _, outer = loading.stack[-1]
+        outer.size_bytes += now - loading.seen_bytes
         loading.seen_bytes = now
-        loading.tops.append(top)
+        loading.stack.append((top, arrival))
         try:
             module = load()
-            arrival.modules.add(name)
+            arrival.add(name, module)
             return module
         finally:
-            loading.tops.pop()
+            loading.stack.pop()
             now = resident_bytes()
             arrival.size_bytes += now - loading.seen_bytes
             loading.seen_bytes = now
@@ -125,7 +135,7 @@ class Arrivals:
             for name in names:
                 arrival = self._by_top.get(name.partition(".")[0])
                 if arrival is not None:
-                    arrival.modules.discard(name)
+                    arrival.modules.pop(name, None)
             self._by_top = {top: arrival for top, arrival in self._by_top.items() if arrival.modules}
 
     # --- what there is ---------------------------------------------------------------------------------------------
@@ -141,10 +151,9 @@ class Arrivals:
         users, possible_users = self._users(index)
         found: dict[str, tuple[int, int]] = {}
         with self._lock:
-            arrivals = {top: (arrival.size_bytes, set(arrival.modules)) for top, arrival in self._by_top.items()}
-        for top, (size, names) in arrivals.items():
+            arrivals = {top: (one.size_bytes, len(one.present(loaded))) for top, one in self._by_top.items()}
+        for top, (size, present) in arrivals.items():
             owners = index.owners(top)
-            present = sum(name in loaded for name in names)
             if present:
                 owner = STDLIB if top in sys.stdlib_module_names else owners[0] if owners else top
                 known = found.get(owner, (0, 0))
@@ -161,6 +170,24 @@ class Arrivals:
             for name, (size, modules) in found.items()
         ]
         return tuple(sorted(residents, key=lambda resident: (-resident.size_bytes, resident.name)))
+
+    def modules_of(self, residents: Iterable[Resident]) -> dict[str, list[str]]:
+        """Library -> its loaded Python modules, of those libraries that came as a whole for bizs and are not compiled.
+
+        Of a library of which the base has imported anything by itself nothing is known: it is left out. Names under
+        which a library shows modules of another one, as ``requests.packages`` does, are among its names.
+        """
+        index = distributions.base_index()
+        wanted = {one.name for one in residents if one.name in index.versions} - index.compiled
+        found: dict[str, list[str]] = {name: [] for name in wanted}
+        table = all_of_base().copy()
+        with self._lock:
+            arrived = {name for arrival in self._by_top.values() for name in arrival.present(table)}
+        for name in table:
+            for owner in wanted.intersection(index.owners(name)):
+                found[owner].append(name)
+        own = {name for name, module in table.items() if getattr(module, "__name__", None) == name}
+        return {owner: names for owner, names in found.items() if names and arrived.issuperset(own.intersection(names))}
 
     @staticmethod
     def directories(residents: Iterable[Resident]) -> frozenset[str]:

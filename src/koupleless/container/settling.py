@@ -1,0 +1,72 @@
+"""What becomes of shared libraries when the last biz that used them has left: they go, or are named with their size."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from koupleless.container.memory import page_out, returned_if_much
+from koupleless.context import as_base
+from koupleless.isolation.departure import taken_out
+from koupleless.isolation.resident import arrivals
+from koupleless.ownership.idle import Idle
+from koupleless.ownership.ledger import in_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from koupleless.biz import Resident
+
+_log: Final = logging.getLogger("koupleless")
+_one_at_a_time = threading.Lock()
+
+
+class Settling:
+    """What a leaving biz was the last to use. Made before it leaves; `stays` is known afterwards."""
+
+    def __init__(self) -> None:
+        self._idle_before = {one.name for one in _idle()}
+        self.stays: tuple[Resident, ...] = ()
+
+    @contextlib.contextmanager
+    def around(self) -> Iterator[None]:
+        """Settle what the body, in which the biz leaves, leaves without a user; give much free memory back."""
+        with returned_if_much():
+            yield
+            if any(one.name not in self._idle_before for one in _idle()):
+                with as_base(), _one_at_a_time:
+                    _let_go()
+        self.stays = tuple(one for one in _idle() if one.name not in self._idle_before)
+        page_out(arrivals.directories(self.stays))
+
+
+def _idle() -> list[Resident]:
+    return [one for one in arrivals.listing() if one.is_idle] if arrivals else []
+
+
+def _let_go() -> None:
+    """Remove the pure-Python libraries that nobody uses and nobody holds."""
+    libraries = arrivals.modules_of(_idle())
+    try:
+        with taken_out(name for names in libraries.values() for name in names) as modules:
+            present = {library: [name for name in names if name in modules] for library, names in libraries.items()}
+            own = {
+                library: {name: modules[name] for name in names if modules[name].__name__ == name}
+                for library, names in present.items()
+            }
+            idle = Idle(own, kept=Counter(map(id, modules.values())))
+            del own
+            free = idle.find_free()
+            gone = [name for library in free for name in present[library]]
+            for name in gone:
+                del modules[name]
+            left = idle.free(free)
+    except Exception as error:  # noqa: BLE001 - it looks at objects of anybody's making; what stays is listed
+        _log.warning("libraries that nobody uses could not be removed: %s", in_words(error))
+        return
+    arrivals.forget(gone)
+    if left:
+        _log.warning("%d Python modules of %s were removed and live on", left, ", ".join(sorted(free)))

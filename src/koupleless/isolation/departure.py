@@ -1,0 +1,44 @@
+"""Take modules of the base out of the interpreter's table, for good or to see whether anybody misses them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+from koupleless.isolation.interpreter import bootstrap, find_of_base, set_of_base, store, take_of_base, unstore
+from koupleless.isolation.linker import base_changed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
+
+
+@contextlib.contextmanager
+def taken_out(names: Iterable[str]) -> Iterator[dict[str, ModuleType]]:
+    """Take modules out of the table while the body looks at them; what it leaves in the dictionary is put back.
+
+    Whoever imports one of their top-level packages meanwhile waits for the end, and then finds it, or loads it anew.
+    Whatever the body removed from the dictionary has left, and with it what the process remembers of its files.
+    """
+    names = list(names)
+    with contextlib.ExitStack() as locks:
+        for top in sorted({name.partition(".")[0] for name in names}):
+            locks.enter_context(bootstrap._ModuleLockManager(top))  # noqa: SLF001 - as every import of it does
+        modules: dict[str, ModuleType] = {}
+        try:
+            for name in names:
+                if find_of_base(name) is not None:
+                    modules[name] = take_of_base(name)
+                    unstore(name)
+            directories = {name: list(getattr(module, "__path__", ())) for name, module in modules.items()}
+            yield modules
+        finally:
+            for name, module in modules.items():
+                set_of_base(name, module)
+                store(name, module)
+        for name in names:
+            if name not in modules:
+                base_changed(name)
+                for directory in directories.get(name, ()):
+                    sys.path_importer_cache.pop(directory, None)

@@ -1,0 +1,172 @@
+"""Shared libraries that nobody uses any more: whether anything outside still refers to them, and how they are freed.
+
+A library that was loaded for bizs is the process's when the last of them has left. It may go if nothing but itself
+refers to it, which is asked of reference counts: of all that its modules reach, each object must be referred to from
+among these as often as its count says. Whatever cannot be accounted for (C code, a callback registered with the
+interpreter, a global of the base) counts as somebody who holds it, so the answer errs on the side of staying.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import types
+import typing
+import weakref
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.biz import BizId
+from koupleless.context import Scope, as_base
+from koupleless.ownership.caches import Survey, is_a, purge_caches, purge_typing
+from koupleless.ownership.collect import collect_these, reach
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+_ITSELF: Final = BizId.of("idle-libraries", "1")
+
+
+class Idle:
+    """Modules of libraries that were taken out of the interpreter's table, by library, and who holds them.
+
+    Made, asked and dropped by one thread, while no other can import them. It holds all that they reach, so nothing is
+    freed before `free` is called.
+    """
+
+    def __init__(self, libraries: Mapping[str, Mapping[str, types.ModuleType]], *, kept: Mapping[int, int]) -> None:
+        """``kept`` is how many references to each module, by its address, are those of the caller."""
+        self._kept = kept
+        self._libraries = {library: dict(modules) for library, modules in libraries.items()}
+        self._home = {name: library for library, modules in libraries.items() for name in modules}
+
+    def find_free(self) -> frozenset[str]:
+        """The libraries that nothing outside of them holds; those that hold each other are free together."""
+        free = set(self._libraries)
+        while free:
+            held = self._held(free)
+            if not held:
+                break
+            free -= held
+        return frozenset(free)
+
+    def free(self, libraries: Collection[str]) -> int:
+        """Let go of some libraries and collect them; returns how many of their modules live on all the same."""
+        modules = {name: module for library in libraries for name, module in self._libraries.pop(library).items()}
+        survey = Survey(Scope(_ITSELF), modules)
+        _Overloads(modules)
+        _end(_finalizers(survey))
+        doomed = list(reach(survey).values())
+        modules.clear()
+        self._home.clear()
+        collect_these(doomed)
+        return len(survey.alive())
+
+    def _held(self, libraries: Collection[str]) -> set[str]:
+        """Those of some libraries that something outside of all of them holds."""
+        modules = {name: module for library in libraries for name, module in self._libraries[library].items()}
+        survey = Survey(Scope(_ITSELF), modules)
+        overloads = _Overloads(modules)
+        try:
+            purge_typing()
+            purge_caches(survey)
+            asked = {id(module): self._kept.get(id(module), 0) + _OURS for module in modules.values()}
+            held = _held_modules(survey, _finalizers(survey), asked)
+        finally:
+            overloads.put_back()
+        return {self._home[name] for name in held if name in self._home}
+
+
+def _held_modules(survey: Survey, finalizers: Iterable[Any], asked: Mapping[int, int]) -> set[str]:
+    """The names of the modules that are reached from something that others hold.
+
+    ``asked`` is how many references to each module are those of whoever asks.
+    """
+    reached = reach(survey)
+    cores = {id(thing): name for name, thing in survey.survivors() if id(thing) in reached}
+    uses: Counter[int] = Counter()
+    holders: dict[int, list[int]] = {}
+    for key, thing in reached.items():
+        for part in gc.get_referents(thing):
+            if id(part) in reached:
+                uses[id(part)] += 1
+                holders.setdefault(id(part), []).append(key)
+    for info in finalizers:  # which wait for something of the library itself
+        uses.update(id(part) for part in (info.func, info.args, info.kwargs) if id(part) in reached)
+    thing = part = info = None
+    # From the modules outwards: what leads to them.
+    leads = dict(cores)
+    order = list(cores)
+    for key in order:
+        for holder in holders.get(key, ()):
+            if holder not in leads:
+                leads[holder] = leads[key]
+                order.append(holder)
+    # Besides what was counted, the dictionary and the argument refer to each.
+    entries = [key for key in order if sys.getrefcount(reached[key]) - 2 - asked.get(key, 0) > uses[key]]
+    return _all_led_to(entries, reached, cores)
+
+
+_OURS: Final = 2
+"""The dictionaries of this room that refer to a module while it is looked at."""
+
+
+def _all_led_to(entries: list[int], reached: Mapping[int, Any], cores: Mapping[int, str]) -> set[str]:
+    """The modules that are reached from ``entries``."""
+    todo, seen = list(entries), set(entries)
+    found = set()
+    while todo:
+        key = todo.pop()
+        if key in cores:
+            found.add(cores[key])
+        for part in gc.get_referents(reached[key]):
+            if id(part) in reached and id(part) not in seen:
+                seen.add(id(part))
+                todo.append(id(part))
+    return found
+
+
+class _Overloads:
+    """What ``typing.get_overloads`` knows of some modules, moved from its registry into them, where it belongs to them.
+
+    Whoever executes the modules again enters it again.
+    """
+
+    def __init__(self, modules: Mapping[str, types.ModuleType]) -> None:
+        registry: dict[str, Any] = getattr(typing, "_overload_registry", {})
+        self._modules = modules
+        self._names = [name for name in list(registry) if name in modules]
+        for name in self._names:
+            vars(modules[name])[_OVERLOADS] = registry.pop(name)
+
+    def put_back(self) -> None:
+        """Move it back."""
+        registry: dict[str, Any] = getattr(typing, "_overload_registry", {})
+        for name in self._names:
+            registry[name] = vars(self._modules[name]).pop(_OVERLOADS)
+
+
+_OVERLOADS: Final = "__koupleless_overloads__"
+
+
+def _finalizers(survey: Survey) -> list[Any]:
+    """The records of ``weakref.finalize`` whose object and function are both the library's."""
+    registry: dict[Any, Any] = getattr(weakref.finalize, "_registry", {})
+    return [
+        info
+        for info in list(registry.values())
+        if (thing := info.weakref()) is not None and _is_of(survey, thing) and survey.reaches(info.func)
+    ]
+
+
+def _is_of(survey: Survey, thing: Any) -> bool:
+    return survey.owns(thing) or (is_a(thing, types.FunctionType) and survey.reaches(thing))
+
+
+def _end(records: Collection[Any]) -> None:
+    """Run finalisers now, as they would when their objects die, which is about to happen."""
+    registry: dict[Any, Any] = getattr(weakref.finalize, "_registry", {})
+    for finalizer, known in list(registry.items()):
+        if any(known is record for record in records):
+            with as_base():
+                finalizer()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from koupleless.late import when_imported
+from koupleless.late import await_again, when_imported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,3 +64,21 @@ def test_an_import_that_fails_keeps_them_waiting(module: str, tmp_path: Path) ->
     importlib.import_module(module)
     assert len(told) == 1
     give_up()
+
+
+def test_all_are_told_again_of_one_that_had_left(module: str) -> None:
+    before, told = list(sys.meta_path), list[Any]()
+    ends = [when_imported(module, lambda found: told.append(("waited", found)))]
+    first = importlib.import_module(module)
+    ends.append(when_imported(module, lambda found: told.append(("late", found))))
+    give_up = when_imported(module, lambda found: told.append(("gave up", found)))
+    give_up()
+    del sys.modules[module]
+    await_again([module, "koupleless_late_nobody_waits_for"])
+    await_again([module])
+    again = importlib.import_module(module)
+    assert again is not first
+    assert told == [("waited", first), ("late", first), ("gave up", first), ("waited", again), ("late", again)]
+    for end in ends:
+        end()
+    assert sys.meta_path == before

@@ -13,7 +13,7 @@ from koupleless.context import as_base
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from importlib.machinery import ModuleSpec
 
 
@@ -25,15 +25,18 @@ def when_imported(name: str, call: Callable[[Any], object]) -> Callable[[], None
     """
     with as_base():
         module = sys.modules.get(name)
-    if module is not None:
+    if module is None:
+        _await(name, [call])
+    else:
         call(module)
-        return lambda: None
-    _finder.awaited.setdefault(name, []).append(call)
-    with as_base():
-        if _finder not in sys.meta_path:
-            sys.meta_path.insert(0, _finder)
+    _wanted.setdefault(name, []).append(call)
 
     def cancel() -> None:
+        wanted = _wanted.get(name, [])
+        if call in wanted:
+            wanted.remove(call)
+        if not wanted:
+            _wanted.pop(name, None)
         waiting = _finder.awaited.get(name, [])
         if call in waiting:
             waiting.remove(call)
@@ -44,6 +47,24 @@ def when_imported(name: str, call: Callable[[Any], object]) -> Callable[[], None
                 sys.meta_path.remove(_finder)
 
     return cancel
+
+
+def await_again(names: Iterable[str]) -> None:
+    """Modules that were imported have left the base: tell whoever waited for one when it is imported again."""
+    for name in names:
+        if name in _wanted and name not in _finder.awaited:
+            _await(name, _wanted[name])
+
+
+def _await(name: str, calls: Sequence[Callable[[Any], object]]) -> None:
+    _finder.awaited.setdefault(name, []).extend(calls)
+    with as_base():
+        if _finder not in sys.meta_path:
+            sys.meta_path.insert(0, _finder)
+
+
+_wanted: Final[dict[str, list[Callable[[Any], object]]]] = {}
+"""Who wants to be told of which module, whether it is there or not."""
 
 
 class _Finder:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import codecs
 import functools
 import gc
 import sys
 import textwrap
 import types
 import typing
+import warnings
 import weakref
 from collections import Counter
 from typing import Any
@@ -148,9 +148,38 @@ def test_what_is_registered_with_the_interpreter_holds_a_library(library: Any) -
     assert asked(registered=modules).find_free() == frozenset()
     atexit.unregister(modules["registered"].convert)
     assert asked(registered=modules).find_free() == {"registered"}
-    codecs.register_error("koupleless.test", modules["registered"].convert)
-    assert asked(registered=modules).find_free() == frozenset()
-    codecs.register_error("koupleless.test", codecs.strict_errors)
+
+
+def test_what_it_registered_for_itself_does_not_hold_a_library_and_is_taken_back(library: Any) -> None:
+    ran: list[str] = []
+    modules = library(
+        "registering",
+        """
+        import atexit, codecs, warnings
+
+        class OwnWarning(UserWarning): pass
+
+        def at_exit(): told.append("exit")
+        def on_error(error): return ("?", error.end)
+
+        atexit.register(at_exit)
+        codecs.register_error("koupleless.test", on_error)
+        warnings.simplefilter("ignore", OwnWarning)
+        """,
+        told=ran,
+    )
+    reference = weakref.ref(modules["registering"].at_exit)
+    filters = len(warnings.filters)
+    idle = asked(registering=modules)
+    assert idle.find_free() == {"registering"}
+    assert "ä".encode("ascii", "koupleless.test") == b"?"
+    modules.clear()
+    assert idle.free(["registering"]) == 0
+    assert len(warnings.filters) == filters - 1
+    assert reference() is None
+    assert ran == ["exit"]
+    with pytest.raises(LookupError, match=r"unknown error handler name 'koupleless\.test'"):
+        "ä".encode("ascii", "koupleless.test")
 
 
 def test_libraries_that_hold_each_other_go_together_and_stay_together(library: Any) -> None:

@@ -12,6 +12,7 @@ from koupleless.container.memory import page_out, returned_if_much
 from koupleless.context import as_base
 from koupleless.isolation.departure import taken_out
 from koupleless.isolation.resident import arrivals
+from koupleless.late import await_again
 from koupleless.ownership.idle import Idle
 from koupleless.ownership.ledger import in_words
 
@@ -63,6 +64,7 @@ def _let_go() -> None:
             gone = [name for library in free for name in present[library]]
             for name in gone:
                 del modules[name]
+            await_again(gone)
             left = idle.free(free)
     except Exception as error:  # noqa: BLE001 - it looks at objects of anybody's making; what stays is listed
         _log.warning("libraries that nobody uses could not be removed: %s", in_words(error))

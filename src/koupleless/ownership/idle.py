@@ -8,21 +8,22 @@ interpreter, a global of the base) counts as somebody who holds it, so the answe
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
-import types
-import typing
-import weakref
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from koupleless.biz import BizId
-from koupleless.context import Scope, as_base
-from koupleless.ownership.caches import Survey, is_a, purge_caches, purge_typing
+from koupleless.context import Scope
+from koupleless.ownership.caches import Survey, purge_caches, purge_typing
 from koupleless.ownership.collect import collect_these, reach
+from koupleless.ownership.registered import Overloads, registrations
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    import types
+    from collections.abc import Collection, Mapping
+    from typing import Any
 
 _ITSELF: Final = BizId.of("idle-libraries", "1")
 
@@ -54,8 +55,8 @@ class Idle:
         """Let go of some libraries and collect them; returns how many of their modules live on all the same."""
         modules = {name: module for library in libraries for name, module in self._libraries.pop(library).items()}
         survey = Survey(Scope(_ITSELF), modules)
-        _Overloads(modules)
-        _end(_finalizers(survey))
+        Overloads(modules)
+        _take_back(survey)
         doomed = list(reach(survey).values())
         modules.clear()
         self._home.clear()
@@ -66,18 +67,34 @@ class Idle:
         """Those of some libraries that something outside of all of them holds."""
         modules = {name: module for library in libraries for name, module in self._libraries[library].items()}
         survey = Survey(Scope(_ITSELF), modules)
-        overloads = _Overloads(modules)
+        overloads = Overloads(modules)
         try:
             purge_typing()
             purge_caches(survey)
             asked = {id(module): self._kept.get(id(module), 0) + _OURS for module in modules.values()}
-            held = _held_modules(survey, _finalizers(survey), asked)
+            held = _held_modules(survey, asked)
         finally:
             overloads.put_back()
         return {self._home[name] for name in held if name in self._home}
 
 
-def _held_modules(survey: Survey, finalizers: Iterable[Any], asked: Mapping[int, int]) -> set[str]:
+def _registered(survey: Survey, reached: Mapping[int, Any]) -> list[int]:
+    """What registries of the interpreter hold of ``reached`` for the libraries themselves, once for each reference."""
+    things = [registration.thing for registration in registrations(survey)]
+    held = [id(thing) for thing in things if id(thing) in reached]
+    for thing in things:
+        if id(thing) not in reached:
+            held += [id(part) for part in gc.get_referents(thing) if id(part) in reached]
+    return held
+
+
+def _take_back(survey: Survey) -> None:
+    for registration in registrations(survey):
+        with contextlib.suppress(Exception):  # code of a library, which goes whatever it raises
+            registration.take_back()
+
+
+def _held_modules(survey: Survey, asked: Mapping[int, int]) -> set[str]:
     """The names of the modules that are reached from something that others hold.
 
     ``asked`` is how many references to each module are those of whoever asks.
@@ -91,9 +108,8 @@ def _held_modules(survey: Survey, finalizers: Iterable[Any], asked: Mapping[int,
             if id(part) in reached:
                 uses[id(part)] += 1
                 holders.setdefault(id(part), []).append(key)
-    for info in finalizers:  # which wait for something of the library itself
-        uses.update(id(part) for part in (info.func, info.args, info.kwargs) if id(part) in reached)
-    thing = part = info = None
+    uses.update(_registered(survey, reached))
+    thing = part = None
     # From the modules outwards: what leads to them.
     leads = dict(cores)
     order = list(cores)
@@ -124,49 +140,3 @@ def _all_led_to(entries: list[int], reached: Mapping[int, Any], cores: Mapping[i
                 seen.add(id(part))
                 todo.append(id(part))
     return found
-
-
-class _Overloads:
-    """What ``typing.get_overloads`` knows of some modules, moved from its registry into them, where it belongs to them.
-
-    Whoever executes the modules again enters it again.
-    """
-
-    def __init__(self, modules: Mapping[str, types.ModuleType]) -> None:
-        registry: dict[str, Any] = getattr(typing, "_overload_registry", {})
-        self._modules = modules
-        self._names = [name for name in list(registry) if name in modules]
-        for name in self._names:
-            vars(modules[name])[_OVERLOADS] = registry.pop(name)
-
-    def put_back(self) -> None:
-        """Move it back."""
-        registry: dict[str, Any] = getattr(typing, "_overload_registry", {})
-        for name in self._names:
-            registry[name] = vars(self._modules[name]).pop(_OVERLOADS)
-
-
-_OVERLOADS: Final = "__koupleless_overloads__"
-
-
-def _finalizers(survey: Survey) -> list[Any]:
-    """The records of ``weakref.finalize`` whose object and function are both the library's."""
-    registry: dict[Any, Any] = getattr(weakref.finalize, "_registry", {})
-    return [
-        info
-        for info in list(registry.values())
-        if (thing := info.weakref()) is not None and _is_of(survey, thing) and survey.reaches(info.func)
-    ]
-
-
-def _is_of(survey: Survey, thing: Any) -> bool:
-    return survey.owns(thing) or (is_a(thing, types.FunctionType) and survey.reaches(thing))
-
-
-def _end(records: Collection[Any]) -> None:
-    """Run finalisers now, as they would when their objects die, which is about to happen."""
-    registry: dict[Any, Any] = getattr(weakref.finalize, "_registry", {})
-    for finalizer, known in list(registry.items()):
-        if any(known is record for record in records):
-            with as_base():
-                finalizer()

@@ -23,6 +23,7 @@ from koupleless.context import call_as, current
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner
 from koupleless.ownership.once import is_of_process
+from koupleless.ownership.registered import note_error, note_exit
 
 if TYPE_CHECKING:
     import types
@@ -78,6 +79,8 @@ def _atexit_register(original: Callable[..., Any]) -> Any:
         scope = current()
         ledger = None if scope is None or is_of_process(sys._getframe(1)) else scope.find_facet(Ledger)  # noqa: SLF001
         if scope is None or ledger is None or not callable(func):
+            if not args and not kwargs:
+                note_exit(func)
             return original(func, *args, **kwargs)  # type: ignore[no-any-return]
         held = _ExitFunction(scope, func, args, kwargs)
         original(held)
@@ -151,6 +154,7 @@ def _codecs_register_error(original: Callable[[str, Any], None]) -> Any:
     def register_error(errors: str, handler: Callable[[UnicodeError], tuple[str | bytes, int]], /) -> None:
         ledger = owner()
         if ledger is None or not callable(handler):
+            note_error(errors)
             return original(errors, handler)
         try:
             before = codecs.lookup_error(errors)

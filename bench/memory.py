@@ -3,7 +3,8 @@
 ``python bench/memory.py [ROUNDS]`` (2). A base without anything of its own gets one application, is asked, and loses it
 again, a few times over; each application has a base of its own. The applications: a dashboard of Dash over a frame of
 pandas, a Django project with its admin and a REST interface, and a FastAPI service with SQLAlchemy and boto3. Needs the
-dependency groups ``dev`` and ``bench``. Memory is the resident set as the base leaves it, and after it was trimmed from inside.
+dependency groups ``dev`` and ``bench``. Memory is the resident set as the base leaves it, and after it was trimmed from
+inside.
 """
 
 from __future__ import annotations

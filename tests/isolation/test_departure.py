@@ -14,7 +14,8 @@ from koupleless.isolation.interpreter import REAL
 
 from .test_distributions import wheel
 
-LIBRARY = wheel("based-lib", "1", {"based_lib/__init__.py": "count = []\n", "based_lib/part.py": "import based_lib\n"})
+LIBRARY = wheel("based-lib", "1", {"based_lib/__init__.py": "count = []\n", "based_lib/part.py": "import based_lib\n",
+                               "based_lib/plain/deep.py": ""})  # fmt: skip
 SHARED = Speakers(base=Wishes.of(shared=["based-lib"]))
 
 
@@ -25,6 +26,10 @@ def test_what_is_left_in_the_dictionary_is_put_back(base):
         assert set(modules) == {"based_lib", "based_lib.part"}
         assert "based_lib" not in REAL
     assert importlib.import_module("based_lib") is module
+    deep = importlib.import_module("based_lib.plain.deep")
+    with taken_out(["based_lib", "based_lib.plain", "based_lib.plain.deep"]) as modules:
+        assert modules["based_lib.plain.deep"] is deep
+    assert importlib.import_module("based_lib.plain.deep") is deep
     with pytest.raises(RuntimeError, match="no"), taken_out(["based_lib"]):
         raise RuntimeError("no")
     assert REAL["based_lib"] is module

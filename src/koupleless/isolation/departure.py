@@ -25,13 +25,14 @@ def taken_out(names: Iterable[str]) -> Iterator[dict[str, ModuleType]]:
     with contextlib.ExitStack() as locks:
         for top in sorted({name.partition(".")[0] for name in names}):
             locks.enter_context(bootstrap._ModuleLockManager(top))  # noqa: SLF001 - as every import of it does
+        # Before, since the path of a namespace package is looked up at its parent.
+        directories = {name: list(getattr(find_of_base(name), "__path__", ())) for name in names}
         modules: dict[str, ModuleType] = {}
         try:
             for name in names:
                 if find_of_base(name) is not None:
                     modules[name] = take_of_base(name)
                     unstore(name)
-            directories = {name: list(getattr(module, "__path__", ())) for name, module in modules.items()}
             yield modules
         finally:
             for name, module in modules.items():
@@ -40,5 +41,5 @@ def taken_out(names: Iterable[str]) -> Iterator[dict[str, ModuleType]]:
         for name in names:
             if name not in modules:
                 base_changed(name)
-                for directory in directories.get(name, ()):
+                for directory in directories[name]:
                     sys.path_importer_cache.pop(directory, None)

@@ -184,10 +184,15 @@ class Arrivals:
         with self._lock:
             arrived = {name for arrival in self._by_top.values() for name in arrival.present(table)}
         for name in table:
-            for owner in wanted.intersection(index.owners(name)):
-                found[owner].append(name)
+            owners = index.owners(name)
+            if len(owners) == 1 and owners[0] in wanted:
+                found[owners[0]].append(name)
+            else:  # files of several: none of them is removed
+                for owner in wanted.intersection(owners):
+                    wanted.discard(owner)
         own = {name for name, module in table.items() if getattr(module, "__name__", None) == name}
-        return {owner: names for owner, names in found.items() if names and arrived.issuperset(own.intersection(names))}
+        whole = {owner for owner in wanted if found[owner] and arrived.issuperset(own.intersection(found[owner]))}
+        return {owner: found[owner] for owner in whole}
 
     @staticmethod
     def directories(residents: Iterable[Resident]) -> frozenset[str]:

@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 from koupleless.isolation.known import COPYABLE, SHARE, Share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from koupleless.isolation.distributions import Index
 
@@ -54,8 +54,10 @@ class Wishes:
     shared: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, own: Iterable[str] = (), shared: Iterable[str] = ()) -> Wishes:
+    def of(cls, own: Sequence[str] = (), shared: Sequence[str] = ()) -> Wishes:
         """From names as people write them."""
+        if not own and not shared:
+            return NOTHING  # one for all of the many that wish for nothing
         return cls(frozenset(map(canonicalize_name, own)), frozenset(map(canonicalize_name, shared)))
 
 

@@ -56,6 +56,9 @@ class TestTable:
             priority = 3
             isolation = "process"
             declared-libraries = ["Flask"]
+            own = ["Dash", "loguru"]
+            shared = ["redis"]
+            bring = ["Stripe"]
             deny-imports = ["numpy.*"]
             requirements = ["flask>=3"]
         """)
@@ -63,6 +66,7 @@ class TestTable:
         assert (str(project.id), project.web_context_path, project.priority) == ("other:main", "/", 3)
         assert (project.isolation, project.requirements) == (Isolation.PROCESS, ("flask>=3",))
         assert (project.declared_libraries, project.is_declared_mode) == (("flask",), True)
+        assert (project.own, project.shared, project.bring) == (("dash", "loguru"), ("redis",), ("stripe",))
         assert project.deny_imports == ("numpy.*",)
 
     def test_the_caller_wins_over_both(self, tmp_path: Path) -> None:

@@ -193,6 +193,13 @@ class TestGather:
         assert "werkzeug" not in packed, "the base's satisfies >=2"
         assert len(self.calls(fake_pip)) == 3, "with the base's versions, without them, and installing"
 
+    def test_one_library_travels_without_the_rest_whoever_needs_it(self, fake_pip: Path, tmp_path: Path) -> None:
+        report = gather("p", ["flask"], tmp_path / "into", facts=WEB, always=frozenset({"flask"}), python=str(fake_pip))
+        assert [(one.name, one.reason) for one in report.packed] == [("flask", "it is asked for")]
+        assert {decision.name for decision in report.left_out} >= {"werkzeug"}
+        unneeded = gather("p", [], tmp_path / "more", facts=WEB, always=frozenset({"dep"}), python=str(fake_pip))
+        assert [one.name for one in unneeded.packed] == ["dep"]
+
     def test_standalone_packs_everything(self, fake_pip: Path, tmp_path: Path) -> None:
         packed = self.packed(fake_pip, tmp_path / "into", "free", facts=None)
         assert set(packed) == {"free", "flask", "werkzeug", "dep", "only-x"}

@@ -17,8 +17,8 @@ import pytest
 from koupleless.biz import BizId
 from koupleless.context import Scope, current, entered
 from koupleless.errors import BizGone
-from koupleless.isolation.interpreter import REAL
-from koupleless.isolation.linker import Linker, when_loaded
+from koupleless.isolation.interpreter import REAL, when_loaded
+from koupleless.isolation.linker import Linker
 from koupleless.isolation.namespace import Namespace
 
 if typing.TYPE_CHECKING:

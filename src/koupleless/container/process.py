@@ -12,8 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from koupleless.adapters.door import install_adapters, remove_adapters
-from koupleless.isolation.interpreter import loaded
-from koupleless.isolation.linker import when_loaded
+from koupleless.isolation.interpreter import loaded, when_loaded
 from koupleless.isolation.resident import resident_bytes
 from koupleless.ownership.changes import changes
 from koupleless.ownership.eventloop import adopt_loop

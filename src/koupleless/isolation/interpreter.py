@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from types import TracebackType
 
+    from koupleless.context import Scope
+
 bootstrap: Final[Any] = importlib._bootstrap  # noqa: SLF001
 """``importlib._bootstrap``, where the interpreter looks its functions up by name each time."""
 
@@ -32,6 +34,19 @@ _HERE: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # n
 
 loaded: Final[list[Callable[[str, ModuleType], object]]] = []
 """Called with each module that the base has loaded while there are bizs, before anybody gets it."""
+
+
+awaited: Final[dict[str, list[Callable[[Scope, ModuleType], object]]]] = {}
+"""Who is to be told of modules that bizs have executed, by name."""
+
+
+def when_loaded(name: str, tell: Callable[[Scope, ModuleType], object]) -> Callable[[], None]:
+    """Call ``tell(scope, module)`` for each biz, right after it has executed a module of that name as its own.
+
+    What ``tell`` raises makes the import fail. Returns a function that ends this.
+    """
+    awaited.setdefault(name, []).append(tell)
+    return lambda: awaited[name].remove(tell)
 
 
 def is_initialising(module: object) -> bool:

@@ -32,6 +32,7 @@ from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.interpreter import (
     REAL,
     all_of_base,
+    awaited,
     bootstrap,
     clean,
     find_of_base,
@@ -326,7 +327,7 @@ class Linker:
             if spec.loader is not None:
                 with stored(name, module):
                     self._execute(spec.loader, module)
-                for tell in tuple(_awaited.get(name, ())):
+                for tell in tuple(awaited.get(name, ())):
                     tell(self.scope, module)
             elif spec.submodule_search_locations is None:
                 raise ImportError("missing loader", name=name)  # noqa: TRY301 - undone as any failure
@@ -495,19 +496,8 @@ _linkers: weakref.WeakSet[Linker] = weakref.WeakSet()
 _by_builtins: weakref.WeakValueDictionary[int, Linker] = weakref.WeakValueDictionary()
 _borrowed: set[str] = set()
 """Names of the base whose answers some linker remembers."""
-_awaited: Final[dict[str, list[Callable[[Scope, ModuleType], object]]]] = {}
-"""Who is to be told of modules that bizs have executed, by name."""
 _PERSONAL: Final = frozenset({"builtins", "importlib", "__main__", "__mp_main__"})
 """Names every owner has a module of its own for; modules below them are the process's."""
-
-
-def when_loaded(name: str, tell: Callable[[Scope, ModuleType], object]) -> Callable[[], None]:
-    """Call ``tell(scope, module)`` for each biz, right after it has executed a module of that name as its own.
-
-    What ``tell`` raises makes the import fail. Returns a function that ends this.
-    """
-    _awaited.setdefault(name, []).append(tell)
-    return lambda: _awaited[name].remove(tell)
 
 
 def linker_of(scope: Scope | None) -> Linker | None:

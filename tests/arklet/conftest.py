@@ -207,7 +207,9 @@ class FakeContainer:
             with self._lock:
                 del self._bizs[biz]
         held = (Held("demo.app", ("functools.lru_cache of shared.cache",), 4096),)
-        return PurgeReport(biz, False, held, {"thread": 1}, ("a hook raised",), 1.5, ("lib.LIMIT",), is_compared=True)
+        failures, changed = ("a hook raised",), ("lib.LIMIT",)
+        stays = (Resident("numpy", "2.3.5", 31_000_000, 89),)
+        return PurgeReport(biz, False, held, {"thread": 1}, failures, 1.5, changed, is_compared=True, stays=stays)
 
     def _entry(self, biz: BizId) -> tuple[BizInfo, Artefact]:
         try:

@@ -522,7 +522,7 @@ def status(session: Session, *, watch: float | None) -> None:
 @click.argument("identity", metavar="[NAME[:VERSION]]", required=False)
 @_opens_session
 def show(session: Session, identity: str | None) -> None:
-    """Show all that a base says of one module, and what outlived it; without a name, of itself."""
+    """Show all that a base says of a module, or of itself."""
     from koupleless.cli.render import base_details, biz_details, bizs_json, json_text, zombies_table
 
     if identity is None:

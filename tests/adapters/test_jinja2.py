@@ -73,12 +73,25 @@ def test_defaults_are_each_module_s_own(fleet: Fleet) -> None:
     assert DEFAULTS.DEFAULT_POLICIES["json.dumps_kwargs"] == {"sort_keys": True}
 
 
-def test_what_the_base_has_added_modules_start_with(fleet: Fleet) -> None:
+def test_settings_of_the_base_are_what_modules_start_with_and_its_code_is_not(fleet: Fleet) -> None:
+    plain = """
+    import jinja2
+    def names(): return "based" in jinja2.Environment().filters, "upper" in jinja2.Environment().filters
+    def trimmed(): return jinja2.Environment().policies["truncate.leeway"]
+    """
     DEFAULTS.DEFAULT_FILTERS["based"] = lambda text: text + " of the base"
+    DEFAULTS.DEFAULT_POLICIES["truncate.leeway"] = 7
     try:
         one = fleet.start("one", MODULE.format(name="one", indent=1))
-        assert one.call("render", "{{ 'x'|based }} {{ 'x'|shout }}") == "x of the base x one"
-        assert one.call("in_environment", "{{ 'x'|based }}") == "x of the base"
+        two = fleet.start("two", plain)
+        assert [one.call("render", "{{ 'x'|shout }}"), two.call("names"), two.call("trimmed")] == [
+            "x one",
+            (False, True),
+            7,
+        ]
+        assert jinja2.Environment().from_string("{{ 'x'|based }}").render() == "x of the base"
     finally:
         fleet.stop_all()
         del DEFAULTS.DEFAULT_FILTERS["based"]
+        DEFAULTS.DEFAULT_POLICIES["truncate.leeway"] = 5
+    assert "based" not in DEFAULTS.DEFAULT_FILTERS

@@ -322,3 +322,28 @@ def test_a_version_that_an_adapter_does_not_know_is_left_alone_and_told(monkeypa
         assert type(library.TABLE) is dict
     finally:
         door.remove_adapters()
+
+
+def test_code_of_the_base_alone_is_not_what_a_biz_starts_with(library, undo):
+    def of_tests() -> None: ...
+
+    library.TABLE.update(mine=of_tests, wrapped=functools.partial(of_tests), stdlib=json.dumps, ours=pytest.raises)
+    library.ITEMS.append((1, of_tests))
+    library.NAMES.add(of_tests)
+    own_containers(undo, library, "TABLE", "ITEMS", "NAMES")
+    one, second = two()
+    with entered(one):
+        assert library.TABLE.keys() == {"a", "deep", "list", "stdlib"}
+        assert [[1, 2], {"a", "b"}] == [library.ITEMS, library.NAMES]
+        library.TABLE["mine"] = "own"
+    library.TABLE.update(later=of_tests, late=json.loads)
+    assert run(one, lambda: sorted(library.TABLE)) == ["a", "deep", "late", "list", "mine", "stdlib"]
+    assert run(second, lambda: sorted(library.TABLE)) == ["a", "deep", "late", "list", "stdlib"]
+    assert [library.TABLE["mine"], len(library.ITEMS), of_tests in library.NAMES] == [of_tests, 3, True]
+    for key in ("mine", "wrapped", "later"):
+        del library.TABLE[key]
+    assert library.TABLE.hides_some  # pytest, of which each biz would have a copy
+    del library.TABLE["ours"]
+    assert not library.TABLE.hides_some
+    undo.close()
+    assert type(library.TABLE) is dict

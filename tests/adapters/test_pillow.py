@@ -102,3 +102,23 @@ def test_the_limit_of_the_base_is_what_modules_start_with(fleet: Fleet, monkeypa
     source = MODULE.replace("Image.MAX_IMAGE_PIXELS = {limit}", "").format(name="one", truncated=False)
     assert fleet.start("one", source).call("sizes", png(50, 50)) == "too large"
     fleet.stop_all()
+
+
+def test_formats_of_the_application_of_the_base_are_its_own(fleet: Fleet) -> None:
+    Image.register_save("BASED", lambda image, file, name: file.write(b"base"))
+    Image.register_extension("BASED", ".based")
+    Image.register_mime("BASED", "image/based")
+    source = """
+    import io
+    from PIL import Image
+    def see():
+        Image.init()
+        known = ("BASED" in Image.SAVE, ".based" in Image.EXTENSION, "BASED" in Image.MIME)
+        stream = io.BytesIO()
+        Image.new("L", (1, 1)).save(stream, "PNG")
+        return known, ".png" in Image.EXTENSION, len(stream.getvalue()) > 20
+    """
+    assert fleet.start("one", source).call("see") == ((False, False, False), True, True)
+    fleet.stop_all()
+    assert [Image.EXTENSION.pop(".based"), Image.MIME.pop("BASED")] == ["BASED", "image/based"]
+    del Image.SAVE["BASED"]

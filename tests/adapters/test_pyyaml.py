@@ -74,7 +74,7 @@ def test_tags_are_each_module_s_own(fleet: Fleet) -> None:
     assert fails("!name x")
 
 
-def test_what_the_base_adds_is_there_for_modules_before_and_after_they_came(fleet: Fleet) -> None:
+def test_what_the_application_of_the_base_adds_is_its_own(fleet: Fleet) -> None:
     before = dict(yaml.SafeLoader.yaml_constructors)
     own = "yaml_constructors" in vars(yaml.SafeLoader)
     yaml.SafeLoader.add_constructor("!base", lambda loader, node: "base " + node.value)
@@ -82,8 +82,12 @@ def test_what_the_base_adds_is_there_for_modules_before_and_after_they_came(flee
         one = fleet.start("one", MODULE.format(name="one"))
         yaml.SafeLoader.add_constructor("!later", lambda loader, node: "later " + node.value)
         two = fleet.start("two", MODULE.format(name="two"))
-        assert [module.call("load", "!base x") for module in (one, two)] == ["base x", "base x"]
-        assert [two.call("load", "!later x"), yaml.safe_load("!later x")] == ["later x", "later x"]
+        for module in (one, two):
+            for tag in ("!base", "!later"):
+                with pytest.raises(yaml.constructor.ConstructorError, match=f"constructor for the tag '{tag}'"):
+                    module.call("load", f"{tag} x")
+        assert [yaml.safe_load("!base x"), yaml.safe_load("!later x")] == ["base x", "later x"]
+        assert [one.call("load", "!name x"), two.call("load", "!name x")] == ["one x", "two x"]
         fleet.stop("one", "two")
         assert [yaml.safe_load("!base x"), fails("!name x")] == ["base x", True]
         assert type(vars(yaml.SafeLoader)["yaml_constructors"]) is dict

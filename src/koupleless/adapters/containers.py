@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import types
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from koupleless.adapters.origin import is_of_base_alone
 from koupleless.adapters.own import MISSING, Own, holders_of, named, swap, there_is
 
 if TYPE_CHECKING:
@@ -13,19 +14,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+Hides: TypeAlias = "Callable[[Any, Any], bool]"
+"""Whether an entry of the base, a key and a value, or twice an item, is to be the base's alone."""
+
+
+def is_hidden(key: Any, value: Any) -> bool:
+    """Whether either is code that only the base has."""
+    return is_of_base_alone(key) or is_of_base_alone(value)
+
+
 class OwnDict(dict[Any, Any]):
     """A dictionary that a biz has a copy of as soon as it changes it. The storage is the base's.
 
-    What the base puts in later, as a library does that imports parts of itself when they are needed, reaches every biz
-    that has not changed the same key. Dictionaries, lists and sets among the values are treated likewise, at any depth.
-    C code that reads past the methods sees those of the base.
+    A biz starts with what is in there, except what ``hides(key, value)`` says is the base's alone, by default code of
+    its own. What the base puts in later, as a library does that imports parts of itself when they are needed, reaches
+    every biz that has not changed the same key. Dictionaries, lists and sets among the values are treated likewise, at
+    any depth. C code that reads past the methods sees those of the base.
     """
 
-    __slots__ = ("_own",)
+    __slots__ = ("_hides", "_own", "hides_some")
 
-    def __init__(self, of_base: dict[Any, Any]) -> None:
+    def __init__(self, of_base: dict[Any, Any], hides: Hides) -> None:
         super().__init__((key, _deep(value)) for key, value in of_base.items())
-        self._own: Own[dict[Any, Any]] = Own(lambda: dict(dict.items(self)))
+        self._hides = hides
+        self._own: Own[dict[Any, Any]] = Own(self._of_all)
+        self.hides_some = len(self._of_all()) < dict.__len__(self)
 
     def restore(self, original: dict[Any, Any]) -> dict[Any, Any]:
         """Bring ``original`` to the present state of the base, and hand it back."""
@@ -37,14 +50,18 @@ class OwnDict(dict[Any, Any]):
     def _of_base(self) -> dict[Any, Any]:
         return dict(dict.items(self))
 
+    def _of_all(self) -> dict[Any, Any]:
+        return {key: value for key, value in dict.items(self) if not self._hides(key, value)}
+
     def _tell(self, before: dict[Any, Any]) -> None:
         """Bring a change of the base to those who have a copy."""
-        after = self._of_base()
+        after = self._of_all()
+        self.hides_some = len(after) < dict.__len__(self)
         for own in self._own.of_everybody():
             for key, value in after.items():
                 if value is not before.get(key, MISSING) and own.get(key, MISSING) is before.get(key, MISSING):
                     own[key] = value
-            for key in before.keys() - after.keys():
+            for key in before.keys() - self._of_base().keys():
                 if own.get(key, MISSING) is before[key]:
                     own.pop(key, None)
 
@@ -58,11 +75,13 @@ class OwnDict(dict[Any, Any]):
 class OwnList(list[Any]):
     """A list that a biz has a copy of as soon as it changes it, otherwise as `OwnDict`."""
 
-    __slots__ = ("_own",)
+    __slots__ = ("_hides", "_own", "hides_some")
 
-    def __init__(self, of_base: list[Any]) -> None:
+    def __init__(self, of_base: list[Any], hides: Hides) -> None:
         super().__init__(of_base)
-        self._own: Own[list[Any]] = Own(self._of_base)
+        self._hides = hides
+        self._own: Own[list[Any]] = Own(self._of_all)
+        self.hides_some = len(self._of_all()) < list.__len__(self)
 
     def restore(self, original: list[Any]) -> list[Any]:
         """Bring ``original`` to the present state of the base, and hand it back."""
@@ -72,10 +91,15 @@ class OwnList(list[Any]):
     def _of_base(self) -> list[Any]:
         return list(list.__iter__(self))
 
+    def _of_all(self) -> list[Any]:
+        return [item for item in list.__iter__(self) if not self._hides(item, item)]
+
     def _tell(self, before: list[Any]) -> None:
         """Bring what the base has put in to those who have a copy."""
         known = {id(item) for item in before}
-        more = [item for item in self._of_base() if id(item) not in known]
+        after = self._of_all()
+        self.hides_some = len(after) < list.__len__(self)
+        more = [item for item in after if id(item) not in known]
         for own in self._own.of_everybody():
             own.extend(more)
 
@@ -92,11 +116,13 @@ class OwnSet(set[Any]):
     ``set(it)`` reads past the methods.
     """
 
-    __slots__ = ("_own",)
+    __slots__ = ("_hides", "_own", "hides_some")
 
-    def __init__(self, of_base: set[Any]) -> None:
+    def __init__(self, of_base: set[Any], hides: Hides) -> None:
         super().__init__(of_base)
-        self._own: Own[set[Any]] = Own(self._of_base)
+        self._hides = hides
+        self._own: Own[set[Any]] = Own(self._of_all)
+        self.hides_some = len(self._of_all()) < set.__len__(self)
 
     def restore(self, original: set[Any]) -> set[Any]:
         """Bring ``original`` to the present state of the base, and hand it back."""
@@ -107,12 +133,16 @@ class OwnSet(set[Any]):
     def _of_base(self) -> set[Any]:
         return set(set.__iter__(self))
 
+    def _of_all(self) -> set[Any]:
+        return {item for item in set.__iter__(self) if not self._hides(item, item)}
+
     def _tell(self, before: set[Any]) -> None:
         """Bring a change of the base to those who have a copy."""
-        after = self._of_base()
+        after = self._of_all()
+        self.hides_some = len(after) < set.__len__(self)
         for own in self._own.of_everybody():
             own.update(after - before)
-            own.difference_update(before - after)
+            own.difference_update(before - self._of_base())
 
     def __reduce_ex__(self, protocol: Any, /) -> Any:
         return set, (list(self),)
@@ -126,7 +156,7 @@ _KINDS: Final[dict[type, Any]] = {dict: OwnDict, list: OwnList, set: OwnSet}
 
 def _deep(value: object) -> object:
     kind = _KINDS.get(type(value))
-    return value if kind is None else kind(value)
+    return value if kind is None else kind(value, is_hidden)
 
 
 def _plain(value: Any, original: Any) -> object:
@@ -141,7 +171,7 @@ def _plain(value: Any, original: Any) -> object:
 
 def _reader(plain: Any) -> Callable[..., Any]:
     def method(self: Any, /, *args: Any) -> Any:
-        own = self._own.peek()
+        own = self._own.get() if self.hides_some else self._own.peek()
         return plain(self if own is None else own, *args)
 
     return named(method, plain)
@@ -198,7 +228,9 @@ for _kind, _readers, _writers in _METHODS:
         setattr(_kind, _name, _writer(getattr(_kind.__base__, _name)))
 
 
-def own_containers(undo: contextlib.ExitStack, holder: Any, *names: str, package: str = "") -> None:
+def own_containers(
+    undo: contextlib.ExitStack, holder: Any, *names: str, package: str = "", hides: Hides = is_hidden
+) -> None:
     """Give each biz its own dictionaries, lists and sets of a module, a class or an object, as far as there are such.
 
     Where a module is the holder, also under other names in modules of the ``package``, by default the module's.
@@ -208,7 +240,7 @@ def own_containers(undo: contextlib.ExitStack, holder: Any, *names: str, package
         kind = _KINDS.get(type(original))
         if kind is None:
             continue
-        made = kind(original)
+        made = kind(original, hides)
         places = [(holder, name)]
         if isinstance(holder, types.ModuleType):
             places = list(holders_of(original, package or holder.__name__.partition(".")[0]))

@@ -1,7 +1,7 @@
 """Flask and blinker: each biz has signals of its own in the place of those that Flask sends.
 
-``blinker.signal("name")`` is each biz's own, too. Signals that the base's code hands over as objects go on reaching the
-receivers of bizs.
+``blinker.signal("name")`` is each biz's own, too. Signals that the base's own code makes and hands out reach receivers
+of bizs as any object does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Libraries of which a module changes nothing but variables and containers: data, and no code for each.
 
 A biz assigns these variables, and changes these dictionaries, lists and sets, for itself and for what the library does
-for it; it starts with the base's. Class attributes that a module assigns are not this adapter's. What else they keep
-stays one for all: caches of what does not depend on who asks, and in lxml, which is not among these, everything.
+for it; it starts with the base's, but for what is code of the base alone. Class attributes that a module assigns are
+not this adapter's. What else they keep stays one for all: caches of what does not depend on who asks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import importlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from koupleless.adapters.containers import own_containers
+from koupleless.adapters.containers import is_hidden, own_containers
 from koupleless.adapters.variables import own_variables
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ _LIBRARIES: Final[dict[str, dict[str, _Kept]]] = {
     "pillow": {
         "PIL.EpsImagePlugin": _Kept(variables="gs_binary"),
         "PIL.GifImagePlugin": _Kept(variables="LOADING_STRATEGY"),
-        "PIL.Image": _Kept(
-            "ID OPEN MIME SAVE SAVE_ALL EXTENSION DECODERS ENCODERS", "MAX_IMAGE_PIXELS WARN_POSSIBLE_FORMATS"
-        ),
+        "PIL.Image": _Kept("OPEN SAVE SAVE_ALL DECODERS ENCODERS", "MAX_IMAGE_PIXELS WARN_POSSIBLE_FORMATS"),
         "PIL.ImageColor": _Kept("colormap"),
         "PIL.ImageFile": _Kept(variables="LOAD_TRUNCATED_IMAGES MAXBLOCK SAFEBLOCK"),
         "PIL.ImageFont": _Kept(variables="MAX_STRING_LENGTH"),
@@ -139,6 +137,18 @@ def _follow(name: str, kept: _Kept, undo: contextlib.ExitStack, _module: Any) ->
     own_variables(undo, module, *kept.variables.split(), *fresh, start=fresh)
 
 
+def _follow_formats(undo: contextlib.ExitStack, module: Any) -> None:
+    """``PIL.Image``, of which other registries name the formats that are in these."""
+    registries = [module.OPEN, module.SAVE, module.SAVE_ALL]
+
+    def is_of_base_format(key: Any, value: Any) -> bool:
+        return any(is_hidden(kind, dict.get(registry, kind)) for registry in registries for kind in (key, value))
+
+    own_containers(undo, module, "ID", "MIME", "EXTENSION", hides=is_of_base_format)
+    _follow("PIL.Image", _LIBRARIES["pillow"]["PIL.Image"], undo, module)
+
+
 FOLLOWED: Final[dict[str, Callable[[contextlib.ExitStack, Any], None]]] = {
-    name: functools.partial(_follow, name, kept) for modules in _LIBRARIES.values() for name, kept in modules.items()
+    **{name: functools.partial(_follow, name, kept) for each in _LIBRARIES.values() for name, kept in each.items()},
+    "PIL.Image": _follow_formats,
 }

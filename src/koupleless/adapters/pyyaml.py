@@ -11,7 +11,7 @@ import functools
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.containers import own_containers
+from koupleless.adapters.containers import OwnDict, is_hidden, own_containers
 from koupleless.adapters.own import Own, replace
 from koupleless.context import current
 
@@ -38,14 +38,14 @@ class _Inherited:
         self._kind = weakref.ref(kind)
         self._name = name
         self._own = Own(self._copy)
-        self.of_base: dict[Any, Any] | None = None
+        self.of_base: OwnDict | None = None
 
     def begin(self) -> None:
         """Make the table of whoever is running."""
         if current() is not None:
             self._own.get()
         elif self.of_base is None:
-            self.of_base = self._copy()
+            self.of_base = OwnDict(self._copy(), is_hidden)
 
     def _copy(self) -> dict[Any, Any]:
         table = self.__get__(None, self._kind())
@@ -67,7 +67,7 @@ def _follow(undo: contextlib.ExitStack, module: Any) -> None:
             own_containers(undo, kind, *_TABLES.values())
         for adder, name in _TABLES.items():
             if adder in vars(root):
-                replace(undo, root, adder, classmethod(_adder(vars(root)[adder].__func__, name, placed)))
+                replace(undo, root, adder, classmethod(_adder(undo, vars(root)[adder].__func__, name, placed)))
 
 
 def _descendants(root: Any) -> Iterator[Any]:
@@ -76,16 +76,20 @@ def _descendants(root: Any) -> Iterator[Any]:
         yield from _descendants(kind)
 
 
-def _adder(original: Callable[..., Any], name: str, placed: weakref.WeakSet[type]) -> Callable[..., Any]:
+def _adder(
+    undo: contextlib.ExitStack, original: Callable[..., Any], name: str, placed: weakref.WeakSet[type]
+) -> Callable[..., Any]:
     @functools.wraps(original)
-    def add(cls: type, *args: Any, **kwargs: Any) -> Any:
+    def add(cls: type, *args: Any, **kwargs: Any) -> None:
         if current() is not None and name not in vars(cls):
             setattr(cls, name, _Inherited(cls, name))
             placed.add(cls)
         there = vars(cls).get(name)
         if type(there) is _Inherited:
             there.begin()
-        return original(cls, *args, **kwargs)
+        original(cls, *args, **kwargs)
+        if current() is None:
+            own_containers(undo, cls, name)  # where the original has made one
 
     return add
 
@@ -98,7 +102,7 @@ def _take_out(placed: weakref.WeakSet[type]) -> None:
                 if there.of_base is None:
                     delattr(kind, name)
                 else:
-                    setattr(kind, name, there.of_base)
+                    setattr(kind, name, there.of_base.restore({}))
 
 
 FOLLOWED: Final = {"yaml": _follow}

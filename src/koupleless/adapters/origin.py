@@ -1,0 +1,48 @@
+"""Whose code it is that stands in a registry: of something that modules share, or of the base alone."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.isolation.distributions import base_index
+from koupleless.isolation.holding import Holding, Speakers, decide
+
+if TYPE_CHECKING:
+    from koupleless.isolation.distributions import Index
+
+_OURS: Final = "koupleless."
+"""What stands for something of a library: containers that look at what is in them themselves."""
+_PLAIN: Final = frozenset({bool, bytes, complex, float, int, str, type(None), dict})
+
+
+def is_of_base_alone(thing: Any) -> bool:
+    """Whether ``thing`` is code of the base that no biz has: a function, a class or an instance, or a tuple with one.
+
+    That is code of the base's application, and of libraries of which each biz has a copy: a biz that uses one registers
+    again what it registers. Plain data belongs to nobody.
+    """
+    kind = type(thing)
+    if kind in _PLAIN or kind.__module__.startswith(_OURS):
+        return False
+    if kind in (tuple, list, set, frozenset):
+        return any(map(is_of_base_alone, thing))
+    if isinstance(thing, functools.partial):
+        return is_of_base_alone(thing.func)
+    if isinstance(thing, classmethod | staticmethod | types.MethodType):
+        return is_of_base_alone(thing.__func__)
+    name = getattr(thing if hasattr(thing, "__qualname__") else kind, "__module__", None)
+    return type(name) is str and _belongs_to_base_alone(base_index(), name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _belongs_to_base_alone(index: Index, name: str) -> bool:
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        return False
+    owners = index.owners(name)
+    if not owners:
+        return getattr(sys.modules.get(name), "__file__", None) is not None
+    holdings = decide(index, Speakers())
+    return not any(owner in holdings and holdings[owner].holding is Holding.SHARED for owner in owners)

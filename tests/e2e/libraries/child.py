@@ -88,6 +88,8 @@ class World:
         self.steps: list[dict[str, Any]] = []
         self.leaving: list[dict[str, Any]] = []
         self.identities: dict[str, dict[str, int]] = {}
+        self.libraries: dict[str, tuple[str, str]] = {}
+        """Normalised name of a distribution -> how the last biz holds it, and why."""
 
     def serve(self, work: Callable[[World], dict[str, Any]]) -> dict[str, Any]:
         """Run the loop of the server here, and the work on a thread, until that ends. Returns what the work returns."""
@@ -144,6 +146,7 @@ class World:
 
         installed = self.container.install(self.container.prepare(artefact), strategy=Strategy.REPLACE)
         self.modules[biz] = value
+        self.libraries = {each.name: (each.held, each.reason) for each in installed.info.libraries}
         for report in installed.replaced:
             self._left(report)
 
@@ -244,7 +247,8 @@ def together(world: World) -> dict[str, Any]:
     world.step("end", "base", (lambda: None) if world.is_warm else world.warm)
     with contextlib.suppress(Exception):
         world.container.close()
-    return {"steps": world.steps, "leaving": world.leaving, "held": held, "identities": identities}
+    told = {"libraries": world.libraries, "held": held, "identities": identities}
+    return {"steps": world.steps, "leaving": world.leaving, **told}
 
 
 def cost(world: World) -> dict[str, Any]:
@@ -258,10 +262,10 @@ def cost(world: World) -> dict[str, Any]:
 
 def measure(world: World, artefact: str) -> Sequence[float] | str:
     """Milliseconds from the install to the first answer, and growth of the resident memory in bytes."""
-    prepared = world.container.prepare(artefact)
-    gc.collect()
-    before, begin = resident_bytes(), time.perf_counter()
     try:
+        prepared = world.container.prepare(artefact)
+        gc.collect()
+        before, begin = resident_bytes(), time.perf_counter()
         info = world.container.install(prepared).info
         told = world.ask(info.id.name)
     except Exception as error:  # noqa: BLE001 - however it fails, it is the answer

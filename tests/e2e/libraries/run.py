@@ -177,6 +177,8 @@ class Outcome:
     left: list[str] = field(default_factory=list)
     """What uninstalls left."""
     held: str = ""
+    """How a module is said to hold it."""
+    why: str = ""
     costs: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Way to hold the library -> milliseconds and MB of one more module."""
 
@@ -188,8 +190,9 @@ class Outcome:
 class Trial:
     """One case in its own directory."""
 
-    def __init__(self, case: Case, environment: Environment, directory: Path) -> None:
+    def __init__(self, case: Case, environment: Environment, directory: Path, *, with_costs: bool) -> None:
         self.case = case
+        self._with_costs = with_costs
         self._environment = environment
         self._directory = directory
         self._closure = environment.closure([*case.needs, *RUNTIME])
@@ -217,7 +220,12 @@ class Trial:
             outcome.left += [
                 f"{each['biz']}: {each['summary']}" for each in told.get("leaving", ()) if not each["clean"]
             ]
-            outcome.held = outcome.held or in_words(told.get("held", {}))
+            if scenario == "warm":
+                outcome.held, outcome.why = told.get("libraries", {}).get(own, ("", ""))
+                if (is_shared := in_words(told.get("held", {}))) not in {"", outcome.held}:
+                    outcome.mistakes.append(f"it is said to be held as {outcome.held!r}, and is {is_shared!r}")
+        if not self._with_costs:
+            return outcome
         holds = [hold for hold in HOLDS if can_hold(hold) and not (hold == "anew" and outcome.is_compiled)]
         told = self._child("cost", costs={hold: self._more(hold) for hold in holds})
         outcome.costs = dict(costs(told))
@@ -365,7 +373,9 @@ def costs(told: Mapping[str, Any]) -> Iterator[tuple[str, tuple[float, float]]]:
 # --- all of it -----------------------------------------------------------------------------------------------------
 
 
-def run_all(cases: Sequence[Case], environment: Environment, scratch: Path, jobs: int) -> dict[str, Outcome]:
+def run_all(
+    cases: Sequence[Case], environment: Environment, scratch: Path, *, jobs: int, with_costs: bool
+) -> dict[str, Outcome]:
     """Name of a case -> what became of it."""
     runtime = scratch / "runtime"
     runtime.mkdir(parents=True, exist_ok=True)
@@ -373,7 +383,7 @@ def run_all(cases: Sequence[Case], environment: Environment, scratch: Path, jobs
     runtime.joinpath("koupleless").symlink_to(Path(koupleless.__file__).parent)
 
     def run(case: Case) -> Outcome:
-        outcome = Trial(case, environment, scratch / case.name).run()
+        outcome = Trial(case, environment, scratch / case.name, with_costs=with_costs).run()
         show(case, outcome)
         return outcome
 
@@ -435,20 +445,23 @@ def row_of(case: Case, outcome: Outcome) -> dict[str, str]:
         kinds = sorted({finding.kind for finding in outcome.findings.get(scenario, ())})
         cells[column] = "proves nothing" if outcome.mistakes else "; ".join(kinds) or "apart"
     cells["Leaves"] = "keeps something" if outcome.left else "clean"
-    for column, hold in zip(COLUMNS[-3:], HOLDS, strict=True):
-        cells[column] = "{:.0f} ms, {:.2f} MB".format(*outcome.costs[hold]) if hold in outcome.costs else ""
+    if outcome.costs:
+        figures = (outcome.costs.get(hold) for hold in HOLDS)
+        told = ("{:.0f} ms, {:.2f} MB".format(*figure) if figure else "" for figure in figures)
+        cells |= zip(COLUMNS[-3:], told, strict=True)
     return cells
 
 
 def write_document(path: Path, cases: Sequence[Case], outcomes: Mapping[str, Outcome]) -> None:
     """Write the table; rows of cases that were not run now stay as they are."""
     before = earlier_rows(path.read_text(encoding="utf-8")) if path.exists() else {}
-    rows = [row_of(case, outcomes[case.name]) if case.name in outcomes else before.get(case.name) for case in cases]
-    there = [row for row in rows if row is not None]
+    now = {case.name: row_of(case, outcomes[case.name]) for case in cases if case.name in outcomes}
+    rows = {case.name: before.get(case.name, {}) | now.get(case.name, {}) for case in cases}
+    there = [row for row in rows.values() if row]
     apart = sum(row["Base uses it"] == row["Base has it"] == "apart" for row in there)
     clean = sum(row["Leaves"] == "clean" for row in there)
     lines = [HEAD, line_of(COLUMNS), line_of(["---"] * len(COLUMNS))]
-    lines += [line_of([row[column] for column in COLUMNS]) for row in there]
+    lines += [line_of([row.get(column, "") for column in COLUMNS]) for row in there]
     lines += ["", f"{len(there)} libraries, {apart} of them apart in both, {clean} with nothing left behind.", ""]
     for heading, reasons in (
         ("Those that are not kept apart", {case.name: case.crosses for case in cases if case.crosses}),
@@ -481,6 +494,7 @@ def main() -> int:
         "--tables", type=Path, default=HERE, help="a directory of tables; by default the one of this file"
     )
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--without-costs", action="store_true", help="leave the figures of an earlier run as they are")
     parser.add_argument("--write", type=Path, help="the document to write what was found into")
     parser.add_argument("--json", type=Path, help="a file for all findings and figures")
     options = parser.parse_args()
@@ -493,7 +507,9 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory(prefix="koupleless-libraries-", dir=options.environment) as temporary:
         scratch = (options.scratch or Path(temporary)).absolute()
-        outcomes = run_all(cases, Environment(packages), scratch, options.jobs)
+        outcomes = run_all(
+            cases, Environment(packages), scratch, jobs=options.jobs, with_costs=not options.without_costs
+        )
     if options.write:
         write_document(options.write, known, outcomes)
     if options.json:

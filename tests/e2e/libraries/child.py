@@ -107,7 +107,8 @@ class World:
         try:
             action()
         except Exception as error:  # noqa: BLE001 - however it fails, it is the answer
-            record["failed"], record["trace"] = last_line(error), traceback.format_exc()
+            record["failed"] = last_line(error)
+            record["trace"] = traceback.format_exc() + getattr(error, "traceback", "")
         for biz, value in self.modules.items():
             record["saw"][value] = self.ask(biz)
         if self.is_warm:
@@ -277,6 +278,15 @@ def measure(world: World, artefact: str) -> Sequence[float] | str:
     return elapsed_ms, resident_bytes() - before
 
 
+def copy_all(names: Sequence[str]) -> None:
+    """Let each biz have its own copy of some distributions, whatever is known of them."""
+    from koupleless.isolation import holding, known
+
+    for name in names:
+        known.SHARE[name] = known.Share.COPY
+    vars(holding)["COPYABLE"] = known.COPYABLE.union(names)
+
+
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
@@ -285,6 +295,8 @@ def main() -> None:
     faulthandler.enable()
     settings = json.loads(Path(sys.argv[1]).read_text())
     sys.path[:0] = settings["path"]
+    if settings["scenario"] != "alone":
+        copy_all(settings["copied"])
     scenario = settings["scenario"]
     try:
         if scenario == "alone":

@@ -187,12 +187,23 @@ class Outcome:
         return {finding.kind for findings in self.findings.values() for finding in findings}
 
 
+@dataclass(frozen=True)
+class Terms:
+    """How to run the cases."""
+
+    costs: bool
+    """Measure what one module more costs."""
+    copied: bool
+    """Give each biz its own copy, whatever is known of the library."""
+
+
 class Trial:
     """One case in its own directory."""
 
-    def __init__(self, case: Case, environment: Environment, directory: Path, *, with_costs: bool) -> None:
+    def __init__(self, case: Case, environment: Environment, directory: Path, *, terms: Terms) -> None:
         self.case = case
-        self._with_costs = with_costs
+        self._terms = terms
+        self._own = canonicalize_name(Requirement(case.needs[0]).name)
         self._environment = environment
         self._directory = directory
         self._closure = environment.closure([*case.needs, *RUNTIME])
@@ -204,8 +215,7 @@ class Trial:
 
     def run(self) -> Outcome:
         """Every scenario."""
-        own = canonicalize_name(Requirement(self.case.needs[0]).name)
-        outcome = Outcome(self._environment.version(self.case.needs[0]), self._environment.is_compiled(own))
+        outcome = Outcome(self._environment.version(self._own), self._environment.is_compiled(self._own))
         right = {value: self._child("alone", value=value) for value in VALUES}
         outcome.mistakes = [f"{value} alone: {told['failed']}" for value, told in right.items() if "failed" in told]
         if not outcome.mistakes:
@@ -221,10 +231,10 @@ class Trial:
                 f"{each['biz']}: {each['summary']}" for each in told.get("leaving", ()) if not each["clean"]
             ]
             if scenario == "warm":
-                outcome.held, outcome.why = told.get("libraries", {}).get(own, ("", ""))
+                outcome.held, outcome.why = told.get("libraries", {}).get(self._own, ("", ""))
                 if (is_shared := in_words(told.get("held", {}))) not in {"", outcome.held}:
                     outcome.mistakes.append(f"it is said to be held as {outcome.held!r}, and is {is_shared!r}")
-        if not self._with_costs:
+        if not self._terms.costs:
             return outcome
         holds = [hold for hold in HOLDS if can_hold(hold) and not (hold == "anew" and outcome.is_compiled)]
         told = self._child("cost", costs={hold: self._more(hold) for hold in holds})
@@ -252,8 +262,7 @@ class Trial:
             self._environment.link(pure, into / "lib")
             packed = self._environment.pins(pure)
         elif hold and can_hold(hold):
-            own = canonicalize_name(Requirement(self.case.needs[0]).name)
-            chosen = {hold: (own,)} if hold in MANIFEST else {}
+            chosen = {hold: (self._own,)} if hold in MANIFEST else {}
         name = name or {"three": "one"}.get(value, value)
         manifest = Manifest(
             id=BizId.of(name, "2" if value == "three" else "1"),
@@ -278,6 +287,7 @@ class Trial:
             "path": [str(each) for each in path],
             "store": str(self._directory / "store"),
             "imports": self.case.imports,
+            "copied": [self._own] if self._terms.copied else [],
         }
         settings.write_text(json.dumps(facts))
         command = [sys.executable, "-I", "-S", str(HERE / "child.py"), str(settings), str(answer)]
@@ -374,7 +384,7 @@ def costs(told: Mapping[str, Any]) -> Iterator[tuple[str, tuple[float, float]]]:
 
 
 def run_all(
-    cases: Sequence[Case], environment: Environment, scratch: Path, *, jobs: int, with_costs: bool
+    cases: Sequence[Case], environment: Environment, scratch: Path, *, jobs: int, terms: Terms
 ) -> dict[str, Outcome]:
     """Name of a case -> what became of it."""
     runtime = scratch / "runtime"
@@ -383,7 +393,7 @@ def run_all(
     runtime.joinpath("koupleless").symlink_to(Path(koupleless.__file__).parent)
 
     def run(case: Case) -> Outcome:
-        outcome = Trial(case, environment, scratch / case.name, with_costs=with_costs).run()
+        outcome = Trial(case, environment, scratch / case.name, terms=terms).run()
         show(case, outcome)
         return outcome
 
@@ -494,6 +504,7 @@ def main() -> int:
         "--tables", type=Path, default=HERE, help="a directory of tables; by default the one of this file"
     )
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--copied", action="store_true", help="try own copies of them, whatever is known of them")
     parser.add_argument("--without-costs", action="store_true", help="leave the figures of an earlier run as they are")
     parser.add_argument("--write", type=Path, help="the document to write what was found into")
     parser.add_argument("--json", type=Path, help="a file for all findings and figures")
@@ -508,7 +519,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="koupleless-libraries-", dir=options.environment) as temporary:
         scratch = (options.scratch or Path(temporary)).absolute()
         outcomes = run_all(
-            cases, Environment(packages), scratch, jobs=options.jobs, with_costs=not options.without_costs
+            cases,
+            Environment(packages),
+            scratch,
+            jobs=options.jobs,
+            terms=Terms(costs=not options.without_costs, copied=options.copied),
         )
     if options.write:
         write_document(options.write, known, outcomes)

@@ -183,6 +183,22 @@ def assign_by_context(
 
     Raises ``TypeError`` if somebody else has given the module a class.
     """
+    _put_in(undo, module, _Variable(name, here, default))
+
+
+def call_by_context(undo: contextlib.ExitStack, module: types.ModuleType, name: str, here: Here) -> None:
+    """The same for a hook, which functions of the module and the interpreter call as they find it.
+
+    What stands in the module's dictionary is a function that calls the hook of whoever runs.
+    """
+    hook = _Hook(name, here, _variables(module)[name])
+    _put_in(undo, module, hook)
+    undo.callback(hook.take_out, module)
+    _variables(module)[name] = hook.standing
+
+
+def _put_in(undo: contextlib.ExitStack, module: types.ModuleType, variable: _Variable) -> None:
+    name = variable.name
     with _one_at_a_time:
         kind: Any = type(module)
         if kind is types.ModuleType:
@@ -190,9 +206,8 @@ def assign_by_context(
             module.__class__ = kind
         elif type(kind) is not _ModuleKind:
             raise TypeError(f"module {module.__name__!r} is an instance of {kind} already")
-        variable = _Variable(name, here, default)
         setattr(kind, name, property(variable.get, variable.assign, variable.delete))
-        kind.assigned[name] = here
+        kind.assigned[name] = variable.here
 
     def restore() -> None:
         with _one_at_a_time:
@@ -208,37 +223,98 @@ class _Variable:
     """One variable of such a module, as three functions of the module."""
 
     def __init__(self, name: str, here: Here, default: object) -> None:
-        self._name = name
-        self._here = here
+        self.name = name
+        self.here = here
         self._default = default
 
     def get(self, module: types.ModuleType) -> Any:
-        own = self._here()
+        own = self.here()
         if own is not None:
-            if self._name in own:
-                return own[self._name]
+            if self.name in own:
+                return own[self.name]
             if self._default is not None:
                 return self._default
         try:
-            return _variables(module)[self._name]
+            return _variables(module)[self.name]
         except KeyError:
             raise self._missing(module) from None
 
     def assign(self, module: types.ModuleType, value: Any) -> None:
-        own = self._here()
+        own = self.here()
         if own is None:
-            _variables(module)[self._name] = value
-        elif value is (_variables(module).get(self._name) if self._default is None else self._default):
-            own.pop(self._name, None)
+            _variables(module)[self.name] = value
+        elif value is (_variables(module).get(self.name) if self._default is None else self._default):
+            own.pop(self.name, None)
         else:
-            own[self._name] = value
+            own[self.name] = value
 
     def delete(self, module: types.ModuleType) -> None:
-        own = self._here()
+        own = self.here()
         if own is not None:
-            own.pop(self._name, None)
-        elif _variables(module).pop(self._name, module) is module:
+            own.pop(self.name, None)
+        elif _variables(module).pop(self.name, module) is module:
             raise self._missing(module)
 
     def _missing(self, module: types.ModuleType) -> AttributeError:
-        return AttributeError(f"module {module.__name__!r} has no attribute {self._name!r}")
+        return AttributeError(f"module {module.__name__!r} has no attribute {self.name!r}")
+
+
+class _Hook(_Variable):
+    """One that is called from where it stands. The process's own is kept here."""
+
+    def __init__(self, name: str, here: Here, of_process: Any) -> None:
+        super().__init__(name, here, None)
+        self._found = self._of_process = of_process
+
+        def standing(*args: Any, **kwargs: Any) -> Any:
+            try:
+                hook = self._meant()
+            except TypeError:  # the interpreter is ending, and has taken functions away
+                hook = self._of_process
+            return hook(*args, **kwargs)
+
+        standing.__name__ = standing.__qualname__ = name
+        self.standing = standing
+
+    def get(self, module: types.ModuleType) -> Any:
+        hook = self._meant()
+        if hook is _DELETED:
+            raise self._missing(module)
+        return hook
+
+    def _meant(self) -> Any:
+        own = self.here()
+        return self._of_process if own is None else own.get(self.name, self._of_process)
+
+    def assign(self, module: types.ModuleType, value: Any) -> None:  # noqa: ARG002 - the setter of a property
+        own = self.here()
+        if value is self.standing:  # from the dictionary, as ``mock`` takes it, to be put back
+            value = self._found if own is None else self._of_process
+        if own is None:
+            self._of_process = value
+        elif value is self._of_process:
+            own.pop(self.name, None)
+        else:
+            own[self.name] = value
+
+    def delete(self, module: types.ModuleType) -> None:
+        own = self.here()
+        if own is not None:
+            own.pop(self.name, None)
+        elif self._of_process is _DELETED:
+            raise self._missing(module)
+        else:
+            self._of_process = _DELETED  # which is called in vain, and said to be so, as what is not there
+
+    def take_out(self, module: types.ModuleType) -> None:
+        """Let the process's own stand there again."""
+        variables = _variables(module)
+        if variables.get(self.name) is not self.standing:
+            return
+        if self._of_process is _DELETED:
+            del variables[self.name]
+        else:
+            variables[self.name] = self._of_process
+
+
+_DELETED: Final = object()

@@ -13,7 +13,7 @@ import threading
 import types
 import weakref
 from importlib.machinery import ModuleSpec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
 import pytest
@@ -503,6 +503,50 @@ def test_what_the_library_does_by_itself_is_not_the_bizs(lib: Any, make: Callabl
     assert lib.counter == 1
     lib.counter = 0
     del lib.elsewhere
+
+
+FILLING: Final = """
+class Lazy:
+    def __init__(self, name):
+        self.name = name
+
+    def __get__(self, instance, kind):
+        setattr(instance, self.name, [self.name])
+        delattr(type(instance), self.name)
+        return vars(instance)[self.name]
+
+
+class Names:
+    first = Lazy("first")
+    second = Lazy("second")
+
+
+class Events:
+    pass
+
+
+def register(kind):
+    kind.events = Events()
+"""
+
+
+def test_what_a_library_does_to_its_classes_at_their_first_use_stays(make: Callable[..., Biz], lib: Any) -> None:
+    """A descriptor that resolves itself, as those of six, and an object that is hung on a class, as by SQLAlchemy."""
+    exec(FILLING, vars(lib))
+    biz = make("one", "first", "second", "events", "size")
+    try:
+        told = biz.run("lib.Names().first\nlib.register(lib.Thing)\nlib.Thing.size = 4")
+        assert [one for one in told if "size" not in one] == []
+        events = lib.Thing.events
+        biz.leave()
+        assert lib.Thing.events is events
+        assert "first" not in vars(lib.Names)
+        assert "second" in vars(lib.Names)
+        assert lib.Thing.size == 3, "which the biz itself has set"
+    finally:
+        del lib.Thing.events
+        for name in ("Lazy", "Names", "Events", "register"):
+            vars(lib).pop(name, None)
 
 
 def test_a_container_that_has_grown_is_told_and_named_as_long_as_it_has(lib: Any, make: Callable[..., Biz]) -> None:

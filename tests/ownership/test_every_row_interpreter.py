@@ -332,6 +332,47 @@ def test_weakref_finalize_of_its_own_object(trial: Trial) -> None:
     assert called == ["K"]
 
 
+def test_weakref_finalize_with_what_leads_to_its_own_object(trial: Trial) -> None:
+    """As a pool of urllib3: a finaliser that never runs by itself, since what it was given leads to its object."""
+
+    class Pool:
+        def __init__(self) -> None:
+            self.idle: list[Any] = []
+            weakref.finalize(self, list.clear, self.idle)
+
+    of_base = Pool()
+    of_base.idle.append(of_base)
+    report = trial(
+        """
+        pool = shared.pool()
+        connection = shared.connection()
+        connection.kept = K(), pool
+        pool.idle.append(connection)
+        """,
+        pool=Pool,
+        connection=Kind,
+    )
+    assert report.undone["finalizer"] == 1
+    assert of_base.idle == [of_base]
+    of_base.idle.clear()
+
+
+def test_a_class_whose_name_leads_to_it(trial: Trial) -> None:
+    """As those of proxies of Celery; the collector is not shown what a class is called."""
+    trial(
+        """
+        class Name(str):
+            pass
+
+
+        for attribute in ("__name__", "__qualname__"):
+            name = Name("K")
+            name.kind = K
+            setattr(K, attribute, name)
+        """
+    )
+
+
 def test_multiprocessing_finalisers(trial: Trial) -> None:
     kind = Kind()
     mine = multiprocessing.util.Finalize(kind, print, exitpriority=None)

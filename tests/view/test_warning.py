@@ -260,6 +260,23 @@ def test_nothing_of_a_closed_biz_is_kept_and_its_late_code_changes_nothing(make_
     assert list(warnings.filters) == before
 
 
+def test_filters_of_a_block_that_has_ended_are_not_kept(make_biz: MakeBiz) -> None:
+    """The interpreter holds the list that it has looked at last, in a block perhaps."""
+    biz = make_biz()
+    category = type("Own", (UserWarning,), {})
+    with entered(biz), warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        warn("ignored", category)
+    gone = weakref.ref(category)
+    biz.facet(Warnings).close()
+    biz.close()
+    del category
+    gc.collect()
+    assert gone() is None
+    with pytest.raises(UserWarning, match="hello"):
+        warn()
+
+
 def test_the_last_removal_restores_the_module_exactly() -> None:
     remove_warnings()
     before = dict(vars(warnings))

@@ -18,6 +18,7 @@ from koupleless.adapters import (
     protobuf,
     psycopg,
     pyyaml,
+    sentry_sdk,
     sqlalchemy,
 )
 from koupleless.ownership.ledger import Patches, in_words
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _ADAPTERS: Final[tuple[ModuleType, ...]] = (
-    *(flask, jinja2, matplotlib, numpy, pandas, plain, protobuf, psycopg, pyyaml, sqlalchemy),
+    *(flask, jinja2, matplotlib, numpy, pandas, plain, protobuf, psycopg, pyyaml, sentry_sdk, sqlalchemy),
 )
 
 _log: Final = logging.getLogger("koupleless")

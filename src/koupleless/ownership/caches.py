@@ -101,6 +101,8 @@ class Survey:
         self.undone: Mapping[str, int] = {} if ledger is None else ledger.undone
         self.before: Mapping[object, Any] = {} if ledger is None else ledger.before
         """What stood in hooks of the process when the biz came."""
+        self.finalizers: set[int] = set() if ledger is None else set(ledger.finalizers)
+        """Those of ``weakref.finalize`` that were made while the biz was running, by their place in that order."""
         self.files: set[str] = set()
         """The source files of the modules."""
         self._marks: dict[int, tuple[str, weakref.ref[_Mark]]] = {}

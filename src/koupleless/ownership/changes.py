@@ -26,7 +26,7 @@ from koupleless.contextual import assign_by_context
 from koupleless.ownership.baseline import Baseline, Difference, Growth, is_dunder, is_of_standard_library
 from koupleless.ownership.dispatch import Patched, Place, Shown, put, table_of
 from koupleless.ownership.forwarding import ABSENT, inherited
-from koupleless.ownership.origin import home_of, is_behaviour, is_done_by, makers_of
+from koupleless.ownership.origin import home_of, is_behaviour, is_done_by, is_done_by_library, makers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -285,7 +285,7 @@ class Changes:
                     return owner
         if watch is None or (is_dunder(found.name) and not is_behaviour(after)):
             return None
-        if issubclass(type(after), types.ModuleType):
+        if issubclass(type(after), types.ModuleType) or is_done_by_library(self._modules(), found):
             return None
         if is_behaviour(after) and found.before is not ABSENT:
             is_foreign = home_of(after).partition(".")[0] != found.module.partition(".")[0]

@@ -45,6 +45,7 @@ def install(patches: Patches) -> None:
     if hasattr(os, "register_at_fork"):
         patches.replace(os, "register_at_fork", _register_at_fork)
     patches.replace(sys, "addaudithook", _addaudithook)
+    patches.replace(weakref.finalize, "__init__", _finalize_init)
     patches.when_opened(_remember_hooks)
 
 
@@ -337,15 +338,39 @@ def _traces(trace: types.TracebackType | None) -> Iterable[types.TracebackType]:
         trace = trace.tb_next
 
 
+def _finalize_init(original: Callable[..., None]) -> Any:
+    @functools.wraps(original)
+    def __init__(self: Any, obj: Any, func: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, obj, func, *args, **kwargs)
+        ledger = owner()
+        info = None if ledger is None else _finalizers().get(self)
+        if ledger is None or info is None:
+            return
+        made = ledger.finalizers
+        made.add(info.index)
+        if len(made) >= _MANY and len(made).bit_count() == 1:
+            made.intersection_update({one.index for one in list(_finalizers().values())})
+
+    return __init__
+
+
+_MANY: Final = 1_024
+
+
+def _finalizers() -> dict[Any, Any]:
+    return getattr(weakref.finalize, "_registry", {})
+
+
 def sweep_finalizers(survey: Survey) -> dict[str, int]:
     """End the ``weakref.finalize`` finalisers and after-fork functions of the biz that wait for an object of the base.
 
-    Those of the biz's own objects have run by now. As at interpreter exit, the ones that are to run there are run.
+    Those of the biz's own objects have run by now, but for one that waits for an object and has what leads to it among
+    its arguments, as a pool of urllib3 a connection. As at interpreter exit, the ones that are to run there are run.
     """
     count = 0
-    registry: dict[Any, Any] = getattr(weakref.finalize, "_registry", {})
-    for finalizer, info in list(registry.items()):
-        if any(survey.reaches(part) for part in (info.func, *(info.args or ()), *(info.kwargs or {}).values())):
+    for finalizer, info in list(_finalizers().items()):
+        reaches = survey.reaches_deeply if info.index in survey.finalizers else survey.reaches
+        if any(reaches(part) for part in (info.func, *(info.args or ()), *(info.kwargs or {}).values())):
             run_at_exit = finalizer.atexit
             detached = finalizer.detach()
             if detached is None:

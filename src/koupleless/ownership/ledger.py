@@ -102,11 +102,13 @@ class Ledger:
     by one thread at a time, never by that of the event loop.
     """
 
-    __slots__ = ("__weakref__", "_counts", "_ends", "_entries", "_undone", "before", "notes", "scope")
+    __slots__ = ("__weakref__", "_counts", "_ends", "_entries", "_undone", "before", "finalizers", "notes", "scope")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.notes: dict[object, Any] = {}
+        self.finalizers: set[int] = set()
+        """Those of ``weakref.finalize`` that were made while the biz was running, by their place in that order."""
         """What recorders keep for this biz, each under a key of its own; emptied by `undo_all`."""
         self.before: dict[object, Any] = {}
         """What stood in hooks of the process when the biz came."""

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.ownership.caches import attributes, builtins_of, is_a, is_findable
 from koupleless.ownership.dispatch import table_of
+from koupleless.ownership.forwarding import ABSENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from koupleless.ownership.baseline import Difference
 
 _OURS: Final = "koupleless."
 _NODES: Final = 200
@@ -107,6 +110,34 @@ def is_done_by(module: Any, holder: Any, name: str) -> bool:
     return any(name in code.co_names and _sets(code, name, is_module=is_module) for code in _codes(module))
 
 
+def is_done_by_library(modules: dict[str, Any], found: Difference) -> bool:
+    """Whether a library did to one of its classes what it does when something is first used.
+
+    It puts an object of a class of its own there, and some code of it sets attributes of that name; or a descriptor of
+    its own has resolved itself, whose code sets and deletes attributes by names that it was given.
+    """
+    if not issubclass(type(found.holder), type):
+        return False
+    top = found.module.partition(".")[0]
+    if found.after is not ABSENT and _is_object_of(top, found.after):
+        names = [name for name in list(modules) if name.partition(".")[0] == top]
+        if any(is_done_by(modules.get(name), found.holder, found.name) for name in names):
+            return True
+    before = found.before
+    if before is ABSENT or not (_is_object_of(top, before) and hasattr(type(before), "__get__")):
+        return False
+    return any(not _RESOLVING.isdisjoint(code.co_names) for code in _codes(modules.get(home_of(before))))
+
+
+_RESOLVING: Final = frozenset({"setattr", "delattr"})
+
+
+def _is_object_of(top: str, thing: Any) -> bool:
+    """Whether a thing is an instance of a class of a package, and neither a function nor a class."""
+    is_plain = type(thing) in _PLAIN or is_a(thing, types.FunctionType) or is_a(thing, type)
+    return not is_plain and home_of(thing).partition(".")[0] == top
+
+
 def _sets(code: types.CodeType, name: str, *, is_module: bool) -> bool:
     target: Any = None
     for instruction in dis.get_instructions(code):
@@ -121,6 +152,8 @@ def _sets(code: types.CodeType, name: str, *, is_module: bool) -> bool:
 
 
 def _codes(module: Any) -> Iterator[types.CodeType]:
+    if not is_a(module, types.ModuleType):
+        return
     name = table_of(module).get("__name__")
     todo: list[Any] = []
     for value in list(table_of(module).values()):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
-from koupleless.contextual import assign_by_context
+from koupleless.contextual import assign_by_context, call_by_context
 from koupleless.view.classes import own_attributes
 from koupleless.view.guest import guest, ignored, refused
 from koupleless.view.own import own_of, put_in_late, with_own_globals
@@ -157,6 +157,12 @@ _READERS: Final = {
 }
 """The functions of these modules that read them as globals."""
 
+_HOOKS: Final = {
+    "sys": ("excepthook", "unraisablehook", "displayhook"),
+    "threading": ("excepthook",),
+}
+"""Hooks in modules, which are each biz's own: called for what happens while it runs."""
+
 _ATTRIBUTES: Final = {
     "http.client": {"HTTPConnection": ("debuglevel",), "HTTPSConnection": ("debuglevel",)},
     "tarfile": {"TarFile": ("extraction_filter",)},
@@ -170,6 +176,8 @@ def put_in(undo: contextlib.ExitStack) -> None:
         put_in_late(undo, setting.where.partition(" ")[0], functools.partial(_guard, setting))
     for name in _VARIABLES:
         put_in_late(undo, name, _own_variables)
+    for name in _HOOKS:
+        put_in_late(undo, name, _own_hooks)
     for name in _ATTRIBUTES:
         put_in_late(undo, name, _own_attributes)
 
@@ -202,6 +210,11 @@ def _own_variables(undo: contextlib.ExitStack, module: types.ModuleType) -> None
     for path in _READERS.get(name, ()):
         outer, _, function = path.rpartition(".")
         with_own_globals(undo, module, vars(module)[outer] if outer else module, function, *variables)
+
+
+def _own_hooks(undo: contextlib.ExitStack, module: types.ModuleType) -> None:
+    for hook in _HOOKS[module.__name__]:
+        call_by_context(undo, module, hook, functools.partial(own_of, module.__name__))
 
 
 def _own_attributes(undo: contextlib.ExitStack, module: types.ModuleType) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, current
@@ -40,10 +41,20 @@ class Warnings:
         return self.own["filters"]  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Empty them: the interpreter holds the lists that it looked at last."""
+        """Empty them, and have the interpreter look at other filters: it holds the list that it looked at last."""
         for name in _COPIES:
             self.own.pop(name, []).clear()
         self.own.clear()
+        token = _is_closing.set(True)
+        try:
+            _WARN("nothing", Warning, "", 0)
+        finally:
+            _is_closing.reset(token)
+
+
+_WARN: Final = warnings.warn_explicit
+_is_closing: Final = ContextVar("koupleless_closing_warnings", default=False)
+_NO_BIZ: Final[dict[str, Any]] = {"filters": [("ignore", None, Warning, None, 0)], "onceregistry": {}}
 
 
 class _Own(dict[str, Any]):
@@ -70,6 +81,8 @@ def _here() -> Warnings | None:
 
 
 def _assigned() -> dict[str, Any] | None:
+    if _is_closing.get():
+        return _NO_BIZ
     here = _here()
     return None if here is None else here.own
 

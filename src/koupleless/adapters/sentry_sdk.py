@@ -1,0 +1,102 @@
+"""Sentry: a client of the base says nothing of bizs that have Sentry themselves, and its threads are the base's.
+
+What the base's client has put into shared libraries and into Python runs for bizs too, and asks for the client each
+time. While a biz runs that has imported a copy of its own, the base's is not found; nor does the base's report what a
+request of that biz has raised when the server writes it to its log. Errors of a biz without Sentry are the base's.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.adapters.own import replace
+from koupleless.context import as_base, current
+from koupleless.isolation.linker import ABSENT, linker_of, owner_of
+from koupleless.router.gate import Gate
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from koupleless.isolation.linker import Linker
+
+DISTRIBUTIONS: Final = ("sentry-sdk",)
+
+_THREADS: Final = {
+    "sentry_sdk.worker": "BackgroundWorker.start",
+    "sentry_sdk.sessions": "SessionFlusher._ensure_running",
+    "sentry_sdk.monitor": "Monitor._ensure_running",
+    "sentry_sdk._batcher": "Batcher._ensure_thread",
+}
+"""The methods that start a thread of the client when it is first needed; a version may lack some."""
+
+
+def _follow_scope(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sentry_sdk.scope``."""
+    original: Callable[[Any], Any] = vars(module.Scope)["get_client"].__func__
+    nobody = sys.modules["sentry_sdk.client"].NonRecordingClient
+
+    @functools.wraps(original)
+    def get_client(cls: Any) -> Any:
+        scope = current()
+        return original(cls) if scope is None or not _has_own(linker_of(scope)) else nobody()
+
+    replace(undo, module.Scope, "get_client", classmethod(get_client))
+
+
+def _follow_client(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sentry_sdk.client``."""
+    kind = module._Client  # noqa: SLF001 - ``Client`` may be asked for, and not be changed
+    original = vars(kind)["capture_event"]
+
+    @functools.wraps(original)
+    def capture_event(self: Any, event: Any, hint: Any = None, scope: Any = None) -> Any:
+        return None if _is_reported(hint or {}) else original(self, event, hint, scope)
+
+    replace(undo, kind, "capture_event", capture_event)
+
+
+def _has_own(linker: Linker | None) -> bool:
+    return linker is not None and linker.find("sentry_sdk") is not ABSENT
+
+
+def _is_reported(hint: Mapping[str, Any]) -> bool:
+    """Whether an error has come out of a request of a biz that has Sentry itself."""
+    info = hint.get("exc_info")
+    trace: TracebackType | None = info[2] if type(info) is tuple else getattr(info, "__traceback__", None)
+    is_of_request = False
+    while trace is not None:
+        frame = trace.tb_frame
+        is_of_request = is_of_request or frame.f_code is _SERVE
+        if is_of_request and _has_own(owner_of(frame.f_builtins)):
+            return True
+        trace = trace.tb_next
+    return False
+
+
+_SERVE: Final = Gate.serve.__code__
+
+
+def _follow_thread(path: str, undo: contextlib.ExitStack, module: Any) -> None:
+    kind_name, _, name = path.partition(".")
+    kind = getattr(module, kind_name, None)
+    if kind is None or name not in vars(kind):
+        return
+    original = vars(kind)[name]
+
+    @functools.wraps(original)
+    def start(*args: Any, **kwargs: Any) -> Any:
+        with as_base():
+            return original(*args, **kwargs)
+
+    replace(undo, kind, name, start)
+
+
+FOLLOWED: Final = {
+    "sentry_sdk.scope": _follow_scope,
+    "sentry_sdk.client": _follow_client,
+    **{name: functools.partial(_follow_thread, path) for name, path in _THREADS.items()},
+}

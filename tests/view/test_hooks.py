@@ -1,0 +1,159 @@
+"""Hooks of the interpreter and of threads: each biz has its own, for what happens while it runs."""
+
+import sys
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from unittest import mock
+
+import pytest
+
+from koupleless.context import Scope, entered
+from koupleless.view.process import install_guards, remove_guards
+
+MakeBiz = Callable[..., Scope]
+
+pytestmark = pytest.mark.usefixtures("with_guards")
+
+HOOKS = [(sys, "excepthook"), (sys, "unraisablehook"), (sys, "displayhook"), (threading, "excepthook")]
+each_hook = pytest.mark.parametrize(("module", "name"), HOOKS, ids=[f"{m.__name__}.{n}" for m, n in HOOKS])
+
+
+class Failing(threading.Thread):
+    """A thread that raises an error as a biz."""
+
+    def __init__(self, biz: Scope | None, error: type[Exception]) -> None:
+        super().__init__()
+        self._biz = entered(biz)
+        self._error = error
+
+    def run(self) -> None:
+        self._biz.__enter__()  # until the thread ends: its hook is called after `run`
+        raise self._error
+
+
+@each_hook
+def test_a_biz_finds_the_hook_of_the_base_or_its_own(make_biz: MakeBiz, module: ModuleType, name: str) -> None:
+    one, two = make_biz("one"), make_biz("two")
+    of_base = getattr(module, name)
+    for biz in (one, two):
+        with entered(biz):
+            assert getattr(module, name) is of_base
+
+            def own(*_: object) -> None:
+                pass
+
+            setattr(module, name, own)
+            assert getattr(module, name) is own
+        assert getattr(module, name) is of_base
+    with entered(one):
+        setattr(module, name, of_base)
+        assert getattr(module, name) is of_base
+    with entered(two):
+        assert getattr(module, name) is own
+        delattr(module, name)
+        assert getattr(module, name) is of_base
+
+
+@each_hook
+def test_what_the_interpreter_finds_there_calls_the_one_of_who_runs(
+    make_biz: MakeBiz, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(module, name, lambda *_: called.append("base"))
+    biz = make_biz()
+    standing = vars(module)[name]
+    with entered(biz):
+        before = getattr(module, name)
+        setattr(module, name, lambda *args: (called.append("biz"), before(*args)))
+        standing(1)
+    assert called == ["biz", "base"]
+    standing(1)
+    assert called == ["biz", "base", "base"]
+    biz.close()
+    with entered(biz):
+        standing(1)
+        setattr(module, name, lambda *_: called.append("late"))
+        standing(1)
+    assert called == ["biz", *["base"] * 4]
+
+
+def test_an_error_on_a_thread_is_told_to_the_hook_of_its_biz(
+    make_biz: MakeBiz, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(("base", args.exc_type.__name__)))
+
+    def fail(biz: Scope | None, error: type[Exception]) -> None:
+        thread = Failing(biz, error)
+        thread.start()
+        thread.join()
+
+    one, two = make_biz("one"), make_biz("two")
+    with entered(one):
+        threading.excepthook = lambda args: told.append(("one", args.exc_type.__name__))
+    fail(one, KeyError)
+    fail(two, IndexError)
+    fail(None, ValueError)
+    assert told == [("one", "KeyError"), ("base", "IndexError"), ("base", "ValueError")]
+
+
+def test_an_error_of_a_hook_is_told_to_the_hook_for_all_errors(make_biz: MakeBiz) -> None:
+    told: list[str] = []
+    biz = make_biz()
+
+    def fail(_: object) -> None:
+        raise LookupError
+
+    with entered(biz):
+        threading.excepthook = fail
+        sys.excepthook = lambda kind, *_: told.append(kind.__name__)
+    thread = Failing(biz, KeyError)
+    thread.start()
+    thread.join()
+    assert told == ["LookupError"]
+
+
+class Undone:
+    def __del__(self) -> None:
+        raise KeyError
+
+
+def test_an_error_that_nobody_can_catch_is_told_to_the_hook_of_who_runs(make_biz: MakeBiz) -> None:
+    told: list[str] = []
+    biz = make_biz()
+    with mock.patch.object(sys, "unraisablehook", lambda args: told.append(f"base {args.exc_type.__name__}")):
+        with entered(biz):
+            sys.unraisablehook = lambda args: told.append(f"biz {args.exc_type.__name__}")
+            Undone()
+        Undone()
+    assert told == ["biz KeyError", "base KeyError"]
+
+
+@each_hook
+def test_a_mock_puts_back_what_was_there(make_biz: MakeBiz, module: ModuleType, name: str) -> None:
+    biz = make_biz()
+    before = getattr(module, name)
+    for scope in (biz, None):
+        with entered(scope):
+            with mock.patch.object(module, name) as mocked:
+                assert getattr(module, name) is mocked
+                vars(module)[name](1)
+                mocked.assert_called_once_with(1)
+            assert getattr(module, name) is before
+    assert getattr(module, name) is before
+
+
+@each_hook
+def test_what_the_base_sets_meanwhile_stays(
+    make_biz: MakeBiz, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    of_base, before = (lambda *_: None), getattr(module, name)
+    monkeypatch.setattr(module, name, of_base)
+    remove_guards()
+    try:
+        assert vars(module)[name] is of_base
+        monkeypatch.undo()
+        assert vars(module)[name] is before
+    finally:
+        install_guards()

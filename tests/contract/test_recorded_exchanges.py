@@ -36,11 +36,12 @@ EVERYWHERE: Final = {
     "declaredMode": "our stand-ins declare no libraries, so they may take any from the base",
     "messages with Java classes and exceptions": "clear error texts instead",
     "purgeReport in the data of an uninstall": "leaving is a result to check; original clients ignore it",
+    "residents in the data of health": "libraries that modules brought into the base; original clients ignore it",
     "libraries in the data of an install": "how each library is held; original clients ignore it",
     "pluginListInfo is empty": "a Python base has no ark plugins; what it shares are libraries",
     "throwable": "the same shape, with Python's frames",
 }
-OURS_ALONE: Final = {"libraries", "purgeReport"}
+OURS_ALONE: Final = {"libraries", "purgeReport", "residents"}
 NAMES_JAVA: Final = {"mainClass", "bizUrl", "bizTempWorkDir", "classPath", "threadName", "declaredMode"}
 JAVA: Final = re.compile(r"\bjava\.|com\.alipay|Exception|zip END header|no protocol|Cannot invoke")
 

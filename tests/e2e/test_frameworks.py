@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # An application need not close its databases; that they are collected, and say so from 3.13 on, is what we are after.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"),
+    # Django sets the process's time zone; the module is told that it was not.
+    pytest.mark.filterwarnings("ignore:.*time.tzset:koupleless.view.process.ProcessWideWarning"),
+]
 
 BIZS = Path(__file__).parent.parent / "bizs"
 

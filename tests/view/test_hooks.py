@@ -65,7 +65,12 @@ def test_what_the_interpreter_finds_there_calls_the_one_of_who_runs(
     standing = vars(module)[name]
     with entered(biz):
         before = getattr(module, name)
-        setattr(module, name, lambda *args: (called.append("biz"), before(*args)))
+
+        def chained(*args: object) -> None:
+            called.append("biz")
+            before(*args)
+
+        setattr(module, name, chained)
         standing(1)
     assert called == ["biz", "base"]
     standing(1)

@@ -1,16 +1,17 @@
 """SQLAlchemy: what a biz puts on classes of the library works for it alone.
 
-Listeners of a biz on `Engine`, `Session`, `Pool`, `Mapper`, `Table` and the like are called while it is running, those
-of the base for everybody. ``@compiles`` for a construct of the library, dialects, plugins and reflected types that are
-registered are each biz's own, and ``configure_mappers`` and ``clear_mappers`` are about the registries that the caller
-has made. ``close_all_sessions`` closes those of all. What a biz does with an engine or a model of the base is seen by
-all who use that.
+Listeners on `Engine`, `Session`, `Pool`, `Mapper`, `Table` and the like are called while the biz is running that has
+put them there, those of the base while no biz is. ``@compiles`` for a construct of the library, dialects, plugins and
+reflected types that are registered are each biz's own, and ``configure_mappers`` and ``clear_mappers`` are about the
+registries that the caller has made. ``close_all_sessions`` closes those of all. What a biz does with an engine or a
+model of the base is seen by all who use that.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,7 +41,7 @@ def _follow_events(undo: contextlib.ExitStack, module: Any) -> None:
     @functools.wraps(original)
     def listen(self: Any, *args: Any, named: bool = False, **kwargs: Any) -> None:
         scope = current()
-        if scope is None or not _is_of_library(self.target):
+        if not _is_of_library(self.target) or _is_internal(self._listen_fn):
             original(self, *args, named=named, **kwargs)
             return
         # How the listener wants to be called is read from its signature, which the one around it does not have.
@@ -48,7 +49,56 @@ def _follow_events(undo: contextlib.ExitStack, module: Any) -> None:
         adjusted = events._adjust_fn_spec(self._listen_fn, named)  # noqa: SLF001
         original(self.with_wrapper(_while_running(scope, self.identifier, adjusted)), *args, **kwargs)
 
+    _leave_to_base(undo, module)
     replace(undo, module._EventKey, "listen", listen)  # noqa: SLF001
+
+
+def _leave_to_base(undo: contextlib.ExitStack, registry: Any) -> None:
+    """Have the listeners that the base has put on classes of the library be called for the base alone."""
+    for reference, keys in list(registry._collection_to_key.items()):  # noqa: SLF001
+        collection = reference()
+        levels = getattr(collection, "_clslevel", None)
+        if levels is None:
+            continue
+        for known, key in list(keys.items()):
+            listener = known()
+            if listener is not None and not _is_internal(listener):
+                places = [heard for kind, heard in list(levels.items()) if _is_of_library(kind) and listener in heard]
+                of_base = _while_running(None, collection.name, listener)
+                swap = functools.partial(_swap, registry, reference, key, places)
+                if places:
+                    swap(listener, of_base)
+                    undo.callback(swap, of_base, listener)
+
+
+def _swap(  # noqa: PLR0917 - a partial of it is made in one place
+    registry: Any, reference: Any, key: Any, places: list[Any], old: Callable[..., Any], new: Callable[..., Any]
+) -> None:
+    for heard in places:
+        for index, listener in enumerate(heard):
+            if listener is old:
+                heard[index] = new
+    if reference in registry._key_to_collection.get(key, ()):  # noqa: SLF001 - it was not removed meanwhile
+        registry._key_to_collection[key][reference] = weakref.ref(new)  # noqa: SLF001
+        registry._collection_to_key[reference].pop(weakref.ref(old), None)  # noqa: SLF001
+        registry._collection_to_key[reference][weakref.ref(new)] = key  # noqa: SLF001
+
+
+def _is_internal(listener: Any) -> bool:
+    """Whether a listener is the library's own, and not a wrapper of its around somebody else's."""
+    for _ in range(_WRAPPED):
+        if getattr(listener, "__module__", "").partition(".")[0] != "sqlalchemy":
+            return False
+        cells = inspect.getclosurevars(listener).nonlocals.values() if inspect.isfunction(listener) else ()
+        inner = [content for content in cells if callable(content) and not isinstance(content, type)]
+        if not inner:
+            return True
+        listener = inner[0]
+    return True
+
+
+_WRAPPED: Final = 4
+"""Wrappers one around the other that are looked through."""
 
 
 def _is_of_library(target: object) -> bool:
@@ -56,7 +106,7 @@ def _is_of_library(target: object) -> bool:
     return hasattr(target, "__qualname__") and getattr(target, "__module__", "").partition(".")[0] == "sqlalchemy"
 
 
-def _while_running(scope: Scope, event: str, listener: Callable[..., Any]) -> Callable[..., Any]:
+def _while_running(scope: Scope | None, event: str, listener: Callable[..., Any]) -> Callable[..., Any]:
     unchanged = _UNCHANGED.get(event)
 
     def heard(*args: Any, **kwargs: Any) -> Any:

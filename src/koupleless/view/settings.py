@@ -8,11 +8,14 @@ for the functions that read them as globals.
 from __future__ import annotations
 
 import asyncio
+import datetime
 import functools
 import gc
 import os
 import reprlib
 import sys
+import time
+import zoneinfo
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -64,9 +67,17 @@ def _limits_are(resource: int, limits: Any) -> bool:
 
 
 def _is_time_zone_of_process() -> bool:
+    """Whether the biz's time zone is that of the process by its name, or by its offsets in winter and summer."""
     mine = os.environ.get("TZ")
     with as_base():
-        return mine == os.environ.get("TZ")
+        if mine == os.environ.get("TZ"):
+            return True
+    try:
+        zone = zoneinfo.ZoneInfo(mine or "UTC")
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        return False
+    months = [datetime.datetime(2026, month, 1, tzinfo=zone) for month in (1, 7)]
+    return all(time.localtime(moment.timestamp()).tm_gmtoff == moment.utcoffset().total_seconds() for moment in months)  # type: ignore[union-attr]
 
 
 def _is_outside_loops(*_args: Any, **_kwargs: Any) -> bool:

@@ -8,7 +8,7 @@ for the functions that read them as globals.
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import functools
 import gc
 import os
@@ -76,7 +76,7 @@ def _is_time_zone_of_process() -> bool:
         zone = zoneinfo.ZoneInfo(mine or "UTC")
     except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
         return False
-    months = [datetime.datetime(2026, month, 1, tzinfo=zone) for month in (1, 7)]
+    months = [dt.datetime(2026, month, 1, tzinfo=zone) for month in (1, 7)]
     return all(time.localtime(moment.timestamp()).tm_gmtoff == moment.utcoffset().total_seconds() for moment in months)  # type: ignore[union-attr]
 
 

@@ -95,24 +95,27 @@ class TestUnpacking:
     def test_small_modules_take_milliseconds(
         self, store: Store, make_zip: MakeZip, make_files: MakeFiles, tmp_path: Path
     ) -> None:
-        """Besides what the disk takes for as many plain files and directories, which differs a lot between disks."""
+        """Of the processor's time, so that others who use it do not count.
+
+        Besides what as many plain files and directories take, which differs a lot between file systems.
+        """
         fresh, known, plain = [], [], []
         for number in range(10):
             path = make_zip(make_files({"more": b"%d" % number}), f"{number}.zip")
-            begin = time.perf_counter()
+            begin = time.thread_time()
             store.unpack(source_for(path))
-            unpacked = time.perf_counter()
+            unpacked = time.thread_time()
             store.unpack(source_for(path))
-            found = time.perf_counter()
+            found = time.thread_time()
             for directory in range(7):
                 (tmp_path / f"plain-{number}-{directory}").mkdir()
                 (tmp_path / f"plain-{number}-{directory}" / "a").write_bytes(b"x")
                 (tmp_path / f"plain-{number}-{directory}" / "b").write_bytes(b"x")
-            plain.append(time.perf_counter() - found)
+            plain.append(time.thread_time() - found)
             fresh.append(unpacked - begin)
             known.append(found - unpacked)
-        assert min(fresh) < 0.005 + min(plain)
-        assert min(known) < 0.001
+        assert min(fresh) < 0.01 + min(plain)
+        assert min(known) < 0.002
 
     def test_a_damaged_entry_is_made_again(self, store: Store, make_zip: MakeZip, make_files: MakeFiles) -> None:
         source = ZipSource(make_zip(make_files()))

@@ -38,6 +38,7 @@ EVERYWHERE: Final = {
     "purgeReport in the data of an uninstall": "leaving is a result to check; original clients ignore it",
     "residents in the data of health": "libraries that modules brought into the base; original clients ignore it",
     "libraries in the data of an install": "how each library is held; original clients ignore it",
+    "residents in the data of health": "libraries that stay, in whatever process this is; there may be none",
     "pluginListInfo is empty": "a Python base has no ark plugins; what it shares are libraries",
     "throwable": "the same shape, with Python's frames",
 }

@@ -57,3 +57,31 @@ def test_the_global_generator_is_each_module_s_own(fleet: Fleet) -> None:
     RANDOM.seed(7)
     assert [float(RANDOM.random()) for _ in range(3)] == alone(7)
     assert RANDOM.rand.__self__ is RANDOM.mtrand._rand
+
+
+SETTINGS = """
+import numpy as np
+
+np.set_printoptions(precision={number})
+np.seterr(divide="{handling}")
+
+def see():
+    shown = str(np.array([1 / 3]))
+    try:
+        np.ones(1) / 0
+    except FloatingPointError:
+        return shown, "raised"
+    return shown, "ignored"
+"""
+
+
+def test_printing_and_the_handling_of_errors_are_each_module_s_own(fleet: Fleet) -> None:
+    with np.printoptions(precision=5), np.errstate(divide="ignore"):
+        one = fleet.start("one", SETTINGS.format(number=2, handling="raise"))
+        two = fleet.start("two", SETTINGS.format(number=3, handling="ignore"))
+        assert [one.call("see"), two.call("see")] == [("[0.33]", "raised"), ("[0.333]", "ignored")]
+        assert str(np.array([1 / 3])) == "[0.33333]"
+        assert np.ones(1) / 0 == np.inf
+        again = fleet.start("one", SETTINGS.format(number=4, handling="ignore"))
+        assert [again.call("see"), two.call("see")] == [("[0.3333]", "ignored"), ("[0.333]", "ignored")]
+        fleet.stop_all()

@@ -292,6 +292,7 @@ def test_every_library_with_an_adapter_is_shared() -> None:
     assert {name: SHARE.get(name) for name in names} == expected
 
 
+@pytest.mark.filterwarnings("ignore")  # what parents of these modules say when they are imported
 def test_adapters_name_modules_that_there_are() -> None:
     for name in [name for adapter in door._ADAPTERS for name in adapter.FOLLOWED]:
         top = name.partition(".")[0]

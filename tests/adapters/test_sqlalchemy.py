@@ -11,6 +11,8 @@ import sqlalchemy.ext.compiler
 from sqlalchemy import orm
 from sqlalchemy.dialects import registry as dialects
 
+from koupleless.testing import loaded
+
 if TYPE_CHECKING:
     from tests.adapters.conftest import Fleet
 
@@ -100,6 +102,11 @@ def removed():
     sa.event.remove(Engine, "connect", connected)
     return used()[1]
 """
+MODULE += """
+def asked(engine):
+    with engine.connect() as connection:
+        return connection.scalar(sa.text("select 'who'"))
+"""
 HEARD = ["begin", "connect", "connection_proxy"]
 
 
@@ -129,6 +136,9 @@ def test_what_is_put_on_classes_is_each_module_s_own(fleet: Fleet) -> None:
     two = fleet.start("two", MODULE.format(name="two", dialect="_SQLiteDialect_pysqlite_numeric"))
     assert [one.call("used"), two.call("used")] == [("one", HEARD), ("two", HEARD)]
     assert [select(engine), connects] == ["who", ["base"]]
+    shared = sa.create_engine("sqlite://", poolclass=sa.pool.NullPool)
+    assert one.call("asked", shared) == "one"
+    assert connects == ["base", "base"], "an engine of the base is set up by the base, whoever uses it"
     for name, module in (("one", one), ("two", two)):
         now, created = module.call("compiled")
         assert f"'{name} now'" in now
@@ -162,6 +172,8 @@ def test_compilers_of_the_base_are_what_modules_start_with(fleet: Fleet) -> None
     source = """
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
+@compiles(sa.sql.functions.current_user)
+def user(*_, **__): return "own user"
 def shown(): return str(sa.select(sa.func.current_date()))
 @compiles(sa.sql.functions.current_date, "sqlite")
 def date(*_, **__): return "own"
@@ -171,5 +183,34 @@ def own(): return str(sa.select(sa.func.current_date()).compile(dialect=sa.creat
     assert ["base date" in one.call("shown"), "own" in one.call("own")] == [True, True]
     sqlite = sa.create_engine("sqlite://").dialect
     assert "base date" in str(sa.select(sa.func.current_date()).compile(dialect=sqlite))
+
+    @sa.ext.compiler.compiles(sa.sql.functions.current_user)
+    def user(*_: object, **__: object) -> str:
+        return "base user"
+
+    assert "base user" in str(sa.select(sa.func.current_user()))
     fleet.stop_all()
-    sa.ext.compiler.deregister(sa.sql.functions.current_date)
+    assert "base user" in str(sa.select(sa.func.current_user()))
+    for function in (sa.sql.functions.current_date, sa.sql.functions.current_user):
+        sa.ext.compiler.deregister(function)
+
+
+def test_models_of_another_module_of_the_same_name_stay_mapped(fleet: Fleet) -> None:
+    source = """
+import sqlalchemy as sa
+import sqlalchemy.orm as orm
+def models():
+    class Base(orm.DeclarativeBase):
+        pass
+    class Item(Base):
+        __tablename__ = "item"
+        id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+        name: orm.Mapped[str]
+    return Item
+Item = models()
+def see(): return Item(id=1, name="x").name
+"""
+    one = fleet.start("one", source)
+    with loaded(source, name="one") as two:
+        assert two.call("see") == "x"
+    assert one.call("see") == "x"

@@ -36,7 +36,6 @@ EVERYWHERE: Final = {
     "declaredMode": "our stand-ins declare no libraries, so they may take any from the base",
     "messages with Java classes and exceptions": "clear error texts instead",
     "purgeReport in the data of an uninstall": "leaving is a result to check; original clients ignore it",
-    "residents in the data of health": "libraries that modules brought into the base; original clients ignore it",
     "libraries in the data of an install": "how each library is held; original clients ignore it",
     "residents in the data of health": "libraries that stay, in whatever process this is; there may be none",
     "pluginListInfo is empty": "a Python base has no ark plugins; what it shares are libraries",

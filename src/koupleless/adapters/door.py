@@ -19,6 +19,7 @@ from koupleless.adapters import (
     psycopg,
     pyyaml,
     sentry_sdk,
+    sklearn,
     sqlalchemy,
 )
 from koupleless.ownership.ledger import Patches, in_words
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _ADAPTERS: Final[tuple[ModuleType, ...]] = (
-    *(flask, jinja2, matplotlib, numpy, pandas, plain, protobuf, psycopg, pyyaml, sentry_sdk, sqlalchemy),
+    *(flask, jinja2, matplotlib, numpy, pandas, plain, protobuf, psycopg, pyyaml, sentry_sdk, sklearn, sqlalchemy),
 )
 
 _log: Final = logging.getLogger("koupleless")

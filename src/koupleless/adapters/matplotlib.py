@@ -56,6 +56,13 @@ def _follow_colours(undo: contextlib.ExitStack, module: Any) -> None:
     own_containers(undo, module._color_sequences, "_color_sequences")  # noqa: SLF001
 
 
+def _follow_colour_maps(undo: contextlib.ExitStack, module: Any) -> None:
+    """``matplotlib.cm``: a biz starts with the maps that come with the library, if that tells which these are."""
+    registry = module._colormaps  # noqa: SLF001
+    builtin = getattr(registry, "_builtin_cmaps", None)
+    own_containers(undo, registry, "_cmaps", hides=lambda name, _: builtin is not None and name not in builtin)
+
+
 def _follow_fonts(undo: contextlib.ExitStack, module: Any) -> None:
     """``matplotlib.font_manager``."""
     own_containers(undo, module.fontManager, "ttflist", "afmlist")
@@ -68,7 +75,7 @@ FOLLOWED: Final = {
     "matplotlib._pylab_helpers": _follow_figures,
     "matplotlib.colors": _follow_colours,
     "matplotlib.font_manager": _follow_fonts,
-    "matplotlib.cm": lambda undo, module: own_containers(undo, module._colormaps, "_cmaps"),  # noqa: SLF001
+    "matplotlib.cm": _follow_colour_maps,
     "matplotlib.units": lambda undo, module: own_dict(undo, module.registry),
     "matplotlib.dates": lambda undo, module: own_variables(undo, module, "_epoch"),
     "matplotlib.style": lambda undo, module: own_containers(undo, module, "library", "available"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.isolation.distributions import base_index
 from koupleless.isolation.holding import Holding, Speakers, decide
+from koupleless.isolation.interpreter import find_of_base
 
 if TYPE_CHECKING:
     from koupleless.isolation.distributions import Index
@@ -43,6 +44,6 @@ def _belongs_to_base_alone(index: Index, name: str) -> bool:
         return False
     owners = index.owners(name)
     if not owners:
-        return getattr(sys.modules.get(name), "__file__", None) is not None
+        return getattr(find_of_base(name), "__file__", None) is not None
     holdings = decide(index, Speakers())
     return not any(owner in holdings and holdings[owner].holding is Holding.SHARED for owner in owners)

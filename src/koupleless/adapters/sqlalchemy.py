@@ -1,23 +1,23 @@
 """SQLAlchemy: what a biz puts on classes of the library works for it alone.
 
 Listeners on `Engine`, `Session`, `Pool`, `Mapper`, `Table` and the like are called while the biz is running that has
-put them there, those of the base while no biz is. ``@compiles`` for a construct of the library, dialects, plugins and
-reflected types that are registered are each biz's own, and ``configure_mappers`` and ``clear_mappers`` are about the
-registries that the caller has made. ``close_all_sessions`` closes those of all. What a biz does with an engine or a
-model of the base is seen by all who use that.
+put them there. Those of the base are called while no biz is, and for its own engines whoever uses them. ``@compiles``
+for a construct of the library, dialects, plugins and reflected types that are registered are each biz's own, and
+``configure_mappers`` and ``clear_mappers`` are about the registries that the caller has made. ``close_all_sessions``
+closes those of all. What a biz does with an engine or a model of the base is seen by all who use that.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.containers import own_containers
-from koupleless.adapters.own import OwnAttribute, replace, replace_function
+from koupleless.adapters.own import MISSING, OwnAttribute, replace, replace_function
 from koupleless.context import current
+from koupleless.ownership.libraries import maker_of
 
 if TYPE_CHECKING:
     import contextlib
@@ -47,7 +47,8 @@ def _follow_events(undo: contextlib.ExitStack, module: Any) -> None:
         # How the listener wants to be called is read from its signature, which the one around it does not have.
         events = getattr(self.dispatch_target.dispatch, self.identifier)
         adjusted = events._adjust_fn_spec(self._listen_fn, named)  # noqa: SLF001
-        original(self.with_wrapper(_while_running(scope, self.identifier, adjusted)), *args, **kwargs)
+        is_for = _is_for_base if scope is None else _running(scope)
+        original(self.with_wrapper(_heard(self.identifier, adjusted, is_for)), *args, **kwargs)
 
     _leave_to_base(undo, module)
     replace(undo, module._EventKey, "listen", listen)  # noqa: SLF001
@@ -64,7 +65,7 @@ def _leave_to_base(undo: contextlib.ExitStack, registry: Any) -> None:
             listener = known()
             if listener is not None and not _is_internal(listener):
                 places = [heard for kind, heard in list(levels.items()) if _is_of_library(kind) and listener in heard]
-                of_base = _while_running(None, collection.name, listener)
+                of_base = _heard(collection.name, listener, _is_for_base)
                 swap = functools.partial(_swap, registry, reference, key, places)
                 if places:
                     swap(listener, of_base)
@@ -106,15 +107,48 @@ def _is_of_library(target: object) -> bool:
     return hasattr(target, "__qualname__") and getattr(target, "__module__", "").partition(".")[0] == "sqlalchemy"
 
 
-def _while_running(scope: Scope | None, event: str, listener: Callable[..., Any]) -> Callable[..., Any]:
+def _heard(event: str, listener: Callable[..., Any], is_for: Callable[..., bool]) -> Callable[..., Any]:
+    """A listener that is called for those that it is for."""
     unchanged = _UNCHANGED.get(event)
 
     def heard(*args: Any, **kwargs: Any) -> Any:
-        if current() is scope:
+        if is_for(*args):
             return listener(*args, **kwargs)
         return None if unchanged is None else unchanged(*args, **kwargs)
 
     return heard
+
+
+def _running(scope: Scope) -> Callable[..., bool]:
+    return lambda *_: current() is scope
+
+
+_makers: Final[weakref.WeakKeyDictionary[Any, weakref.ref[Scope]]] = weakref.WeakKeyDictionary()
+"""Engine or pool -> the biz that has made it; those of the base are not here."""
+
+
+def _is_for_base(*args: Any) -> bool:
+    """Whether an event is about an engine or a pool of the base; if it is about neither, whether no biz is running."""
+    for arg in args[:2]:
+        thing = getattr(arg, "engine", None) or getattr(arg, "_ConnectionRecord__pool", None)
+        if thing is not None:
+            return thing not in _makers
+    return current() is None
+
+
+def _follow_makers(name: str, undo: contextlib.ExitStack, module: Any) -> None:
+    """The module of a class, of which it is noted who makes which instance."""
+    kind = getattr(module, name)
+    original = kind.__init__
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        scope = current()
+        if scope is not None:
+            _makers[self] = weakref.ref(scope)
+        original(self, *args, **kwargs)
+
+    replace(undo, kind, "__init__", __init__)
 
 
 def _follow_compilers(undo: contextlib.ExitStack, module: Any) -> None:
@@ -123,29 +157,37 @@ def _follow_compilers(undo: contextlib.ExitStack, module: Any) -> None:
     names = ("_compiler_dispatcher", "_compiler_dispatch")
 
     def compiles(class_: Any, *specs: str) -> Callable[[Any], Any]:
-        if current() is None or not _is_of_library(class_):
-            return original(class_, *specs)  # type: ignore[no-any-return]
-
         def decorate(function: Any) -> Any:
-            for name in names:
-                if type(vars(class_).get(name)) is not OwnAttribute:
-                    OwnAttribute(class_, name).put_in(undo)
-            places = vars(class_)
-            dispatcher = places[names[0]].peek()
-            if dispatcher is None:
-                # As the original does for a class that it finds nothing on, with what the base has registered.
-                stand_in = type(class_.__name__, (), {"_compiler_dispatch": class_._compiler_dispatch})  # noqa: SLF001
-                original(stand_in, *specs)(function)
-                dispatcher = vars(stand_in)[names[0]]
-                of_base = places[names[0]].of_base
-                dispatcher.specs = {**dispatcher.specs, **getattr(of_base, "specs", {})}
-                places[names[0]].put(dispatcher)
-                places[names[1]].put(_Dispatch(dispatcher))
-            for spec in specs or ("default",):
-                dispatcher.specs[spec] = function
+            if _is_of_library(class_):
+                for name in names:
+                    if type(vars(class_).get(name)) is not OwnAttribute:
+                        OwnAttribute(class_, name).put_in(undo)
+                _enter(vars(class_)[names[0]], vars(class_)[names[1]], class_, specs, function)
+            else:
+                original(class_, *specs)(function)
             return function
 
         return decorate
+
+    def _enter(dispatcher: OwnAttribute, dispatch: OwnAttribute, class_: Any, specs: Any, function: Any) -> None:
+        """Do as the original does for a class, to one that stands in for it, with what whoever runs has so far."""
+        mine = (
+            dispatcher.peek()
+            if current() is not None
+            else None
+            if dispatcher.of_base is MISSING
+            else dispatcher.of_base
+        )
+        stand_in: Any = type(class_.__name__, (), {"_compiler_dispatch": class_._compiler_dispatch})  # noqa: SLF001
+        if mine is not None and mine is not MISSING:
+            stand_in._compiler_dispatcher = mine  # noqa: SLF001
+        original(stand_in, *specs)(function)
+        mine = stand_in._compiler_dispatcher  # noqa: SLF001
+        if current() is None:
+            dispatcher.of_base, dispatch.of_base = mine, _Dispatch(mine)
+        else:
+            dispatcher.put(mine)
+            dispatch.put(_Dispatch(mine))
 
     replace_function(undo, module, "compiles", functools.wraps(original)(compiles))
 
@@ -160,30 +202,16 @@ class _Dispatch:
         return self._dispatcher if instance is None else functools.partial(self._dispatcher, instance)
 
 
-def _follow_registries(undo: contextlib.ExitStack, module: Any) -> None:
-    """``sqlalchemy.orm.decl_api``: whose registries are whose."""
-    mapper: Any = importlib.import_module("sqlalchemy.orm.mapper")
-    owners: weakref.WeakKeyDictionary[Any, weakref.ref[Scope]] = weakref.WeakKeyDictionary()
-    init, known = module.registry.__init__, mapper._all_registries  # noqa: SLF001
+def _follow_mappers(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sqlalchemy.orm.mapper``."""
+    original = module._all_registries  # noqa: SLF001
 
-    @functools.wraps(init)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        init(self, *args, **kwargs)
-        scope = current()
-        if scope is not None:
-            owners[self] = weakref.ref(scope)
-
-    @functools.wraps(known)
+    @functools.wraps(original)
     def _all_registries() -> set[Any]:
-        scope, nobody = current(), weakref.ref(_Nobody)
-        return {registry for registry in known() if owners.get(registry, nobody)() is (scope or _Nobody)}
+        scope = current()
+        return {registry for registry in original() if maker_of(registry) is scope}
 
-    replace(undo, module.registry, "__init__", __init__)
-    replace_function(undo, mapper, "_all_registries", _all_registries)
-
-
-class _Nobody:
-    """Whose the registries of the base are."""
+    replace_function(undo, module, "_all_registries", _all_registries)
 
 
 def _follow_dialects(undo: contextlib.ExitStack, module: Any) -> None:
@@ -203,8 +231,10 @@ def _follow_types(undo: contextlib.ExitStack, module: Any) -> None:
 
 FOLLOWED: Final = {
     "sqlalchemy.event.registry": _follow_events,
+    "sqlalchemy.engine.base": functools.partial(_follow_makers, "Engine"),
+    "sqlalchemy.pool.base": functools.partial(_follow_makers, "Pool"),
     "sqlalchemy.ext.compiler": _follow_compilers,
-    "sqlalchemy.orm.decl_api": _follow_registries,
+    "sqlalchemy.orm.mapper": _follow_mappers,
     "sqlalchemy.dialects": _follow_dialects,
     **{
         f"sqlalchemy.dialects.{name}.base": _follow_types

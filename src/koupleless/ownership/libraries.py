@@ -15,6 +15,7 @@ import typing
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from koupleless.context import current
 from koupleless.ownership import caches, eventloop, interpreter, once, processes, stdlib, telemetry, threads
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, in_words, owner
@@ -22,6 +23,7 @@ from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, in_wor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from koupleless.context import Scope
     from koupleless.ownership.caches import Survey
     from koupleless.ownership.ledger import Entry, Ledger
 
@@ -274,6 +276,31 @@ def _connection_init(original: Callable[..., None]) -> Any:
     return __init__
 
 
+# Registries of mappers -> the lives of bizs that made them. Those of the base are not in there.
+_registries: Final[weakref.WeakKeyDictionary[Any, weakref.ref[Scope]]] = weakref.WeakKeyDictionary()
+
+
+def _follow_registries(patches: Patches, module: Any) -> None:
+    patches.replace(module.registry, "__init__", _registry_init)
+
+
+def _registry_init(original: Callable[..., None]) -> Any:
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **kwargs)
+        scope = current()
+        if scope is not None:
+            _registries[self] = weakref.ref(scope)
+
+    return __init__
+
+
+def maker_of(registry: Any) -> Scope | None:
+    """The life of the biz that made a registry of SQLAlchemy's mappers; ``None`` for the base."""
+    made_by = _registries.get(registry)
+    return None if made_by is None else made_by()
+
+
 def _sweep_listeners(survey: Survey) -> int:
     # What listens on a class stands in a dictionary with weak keys, also when the class is the biz's own; the listener
     # refers to the module, and the module to the class, so the entry keeps itself.
@@ -302,7 +329,9 @@ def _sweep_mappers(survey: Survey) -> int:
     registries = list(getattr(sys.modules.get("sqlalchemy.orm.mapper"), "_mapper_registries", ()))
     managers = [manager for registry in registries for manager in list(registry._managers)]  # noqa: SLF001
     mappers = [manager.mapper for manager in managers if attributes(manager).get("mapper") is not None]
-    doomed = {mapper for mapper in mappers if survey.owns_class(mapper.class_)}
+    # A model may look like one of several bizs, where nothing in it tells; then it belongs to who made its registry.
+    kept = {mapper for mapper in mappers if (scope := maker_of(mapper.registry)) is not None and not scope.is_closed}
+    doomed = {mapper for mapper in mappers if survey.owns_class(mapper.class_)} - kept
     if not doomed:
         return 0
     for mapper in mappers:
@@ -487,5 +516,6 @@ _LIBRARIES: Final[dict[str, Callable[[Patches, Any], None]]] = {
     "blinker.base": functools.partial(_follow_signals, _BLINKER),
     "django.dispatch.dispatcher": functools.partial(_follow_signals, _DJANGO),
     "sqlalchemy.engine.base": _follow_engines,
+    "sqlalchemy.orm.decl_api": _follow_registries,
 }
 """What is replaced, once it is imported."""

@@ -295,7 +295,7 @@ def main() -> None:
     faulthandler.enable()
     settings = json.loads(Path(sys.argv[1]).read_text())
     sys.path[:0] = settings["path"]
-    if settings["scenario"] != "alone":
+    if settings["scenario"] != "alone" and settings["copied"]:
         copy_all(settings["copied"])
     scenario = settings["scenario"]
     try:

@@ -102,11 +102,6 @@ def removed():
     sa.event.remove(Engine, "connect", connected)
     return used()[1]
 """
-MODULE += """
-def asked(engine):
-    with engine.connect() as connection:
-        return connection.scalar(sa.text("select 'who'"))
-"""
 HEARD = ["begin", "connect", "connection_proxy"]
 
 
@@ -136,9 +131,6 @@ def test_what_is_put_on_classes_is_each_module_s_own(fleet: Fleet) -> None:
     two = fleet.start("two", MODULE.format(name="two", dialect="_SQLiteDialect_pysqlite_numeric"))
     assert [one.call("used"), two.call("used")] == [("one", HEARD), ("two", HEARD)]
     assert [select(engine), connects] == ["who", ["base"]]
-    shared = sa.create_engine("sqlite://", poolclass=sa.pool.NullPool)
-    assert one.call("asked", shared) == "one"
-    assert connects == ["base", "base"], "an engine of the base is set up by the base, whoever uses it"
     for name, module in (("one", one), ("two", two)):
         now, created = module.call("compiled")
         assert f"'{name} now'" in now
@@ -193,6 +185,50 @@ def own(): return str(sa.select(sa.func.current_date()).compile(dialect=sa.creat
     assert "base user" in str(sa.select(sa.func.current_user()))
     for function in (sa.sql.functions.current_date, sa.sql.functions.current_user):
         sa.ext.compiler.deregister(function)
+
+
+def test_listeners_of_the_base_serve_what_no_module_has_made(fleet: Fleet, monkeypatch) -> None:
+    heard: list[str] = []
+
+    def early(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> Any:
+        heard.append("early")
+        return statement.replace("who", "base"), parameters
+
+    def late(session: Any, *_: Any) -> None:
+        heard.append("late")
+
+    engine = sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool, connect_args={"check_same_thread": False})
+    monkeypatch.setattr(sa, "engine_of_base", engine, raising=False)
+    sa.event.listen(sa.Engine, "before_cursor_execute", early, retval=True)
+    source = """
+import sqlalchemy as sa
+import sqlalchemy.orm as orm
+own = sa.create_engine(
+    "sqlite://", echo=False, poolclass=sa.pool.StaticPool, connect_args={"check_same_thread": False}, pool_recycle=9
+)
+def see(which):
+    with orm.Session(own if which == "own" else sa.engine_of_base) as session:
+        return session.scalar(sa.text("select 'who'"))
+"""
+    one = fleet.start("one", source)
+    sa.event.listen(orm.Session, "after_begin", late)
+    assert [one.call("see", "own"), heard] == ["who", []]
+    assert [one.call("see", "base"), heard] == ["base", ["early"]]
+    with orm.Session(engine) as session:
+        assert session.scalar(sa.text("select 'who'")) == "base"
+    assert heard == ["early", "late", "early"]
+    sa.event.remove(orm.Session, "after_begin", late)
+    sa.event.remove(sa.Engine, "before_cursor_execute", early)
+    heard.clear()
+    assert [select(engine), heard] == ["who", []]
+    sa.event.listen(sa.Engine, "before_cursor_execute", early, retval=True)
+    fleet.stop_all()
+    assert [select(engine), heard] == ["base", ["early"]]
+    sa.event.remove(sa.Engine, "before_cursor_execute", early)
+    assert [select(engine), heard] == ["who", ["early"]]
+    engine.dispose()
+    sa.create_engine("sqlite://", echo=False).dispose()
+    orm.Session(engine).close()
 
 
 def test_models_of_another_module_of_the_same_name_stay_mapped(fleet: Fleet) -> None:

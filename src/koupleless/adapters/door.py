@@ -21,6 +21,7 @@ from koupleless.adapters import (
     sentry_sdk,
     sklearn,
     sqlalchemy,
+    sqlalchemy_events,
 )
 from koupleless.ownership.ledger import Patches, in_words
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _ADAPTERS: Final[tuple[ModuleType, ...]] = (
-    *(flask, jinja2, matplotlib, numpy, pandas, plain, protobuf, psycopg, pyyaml, sentry_sdk, sklearn, sqlalchemy),
+    *(flask, jinja2, matplotlib, numpy, pandas, plain, protobuf, psycopg, pyyaml, sentry_sdk, sklearn),
+    *(sqlalchemy, sqlalchemy_events),
 )
 
 _log: Final = logging.getLogger("koupleless")

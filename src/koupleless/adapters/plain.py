@@ -109,6 +109,10 @@ _LIBRARIES: Final[dict[str, dict[str, _Kept]]] = {
         "rich._spinners": _Kept("SPINNERS"),
         "rich.default_styles": _Kept("DEFAULT_STYLES"),
     },
+    "simplejson": {
+        "simplejson": _Kept(variables="_default_decoder _default_encoder"),
+        "simplejson.encoder": _Kept("ESCAPE_DCT"),
+    },
     "starlette": {"starlette.convertors": _Kept("CONVERTOR_TYPES")},
     "urllib3": {
         "urllib3.connection": _Kept("port_by_scheme"),

@@ -1,0 +1,180 @@
+"""SQLAlchemy's listeners on its own classes: those of a biz hear that biz, those of the base what no biz has made.
+
+So a listener of the base's application goes on serving an engine of the base, whoever uses that.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.adapters.origin import is_of_base_alone
+from koupleless.adapters.own import replace, replace_function
+from koupleless.context import current
+from koupleless.ownership.libraries import maker_of
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable, Iterator
+
+    from koupleless.context import Scope
+
+DISTRIBUTIONS: Final = ("sqlalchemy",)
+
+_UNCHANGED: Final[dict[str, Callable[..., Any]]] = {
+    "before_execute": lambda *args, **_: args[1:4],
+    "before_cursor_execute": lambda *args, **_: args[2:4],
+}
+"""What listeners return who leave things as they are, where that is not ``None``."""
+
+
+def _follow_events(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sqlalchemy.event.registry``."""
+    original = module._EventKey.listen  # noqa: SLF001
+
+    @functools.wraps(original)
+    def listen(self: Any, *args: Any, named: bool = False, **kwargs: Any) -> None:
+        scope = current()
+        if not is_of_library(self.target) or (scope is None and not is_of_base_alone(self.fn)):
+            original(self, *args, named=named, **kwargs)
+            return
+        # How the listener wants to be called is read from its signature, which the one around it does not have.
+        events = getattr(self.dispatch_target.dispatch, self.identifier)
+        adjusted = events._adjust_fn_spec(self._listen_fn, named)  # noqa: SLF001
+        made = (
+            _of_base(self.identifier, adjusted) if scope is None else _while_running(scope, self.identifier, adjusted)
+        )
+        original(self.with_wrapper(made), *args, **kwargs)
+
+    replace(undo, module._EventKey, "listen", listen)  # noqa: SLF001
+    for collection, event, listener, put in list(_of_classes(module)):
+        made = _of_base(event, listener)
+        put(made)
+        undo.callback(_put_back, module, weakref.ref(collection), made, listener)
+
+
+def _of_classes(module: Any) -> Iterator[tuple[Any, str, Any, Callable[[Any], None]]]:
+    """What the base's application listens to on classes so far: with what puts another listener in its place."""
+    for reference, listeners in list(module._collection_to_key.items()):  # noqa: SLF001
+        collection = reference()
+        if getattr(collection, "_clslevel", None) is None:
+            continue
+        for known in list(listeners):
+            listener = known()
+            if listener is not None and _is_around_the_bases(listener):
+                yield (
+                    collection,
+                    collection.name,
+                    listener,
+                    functools.partial(_exchange, module, collection, listener),
+                )
+
+
+def _is_around_the_bases(listener: Any) -> bool:
+    """Whether a listener is code of the base alone, or what the library has put around such."""
+    if is_of_base_alone(listener):
+        return True
+    inner = [cell.cell_contents for cell in getattr(listener, "__closure__", None) or ()]
+    return any(isinstance(each, types.FunctionType) and is_of_base_alone(each) for each in inner)
+
+
+def _exchange(module: Any, collection: Any, old: Any, new: Any) -> None:
+    """Put a listener in the place of another, for all classes, and in the books by which it is removed."""
+    for kind, known in list(collection._clslevel.items()):  # noqa: SLF001
+        if is_of_library(kind):
+            for index, one in enumerate(known):
+                if one is old:
+                    known[index] = new
+    keys = module._collection_to_key[collection.ref]  # noqa: SLF001
+    key = keys.pop(weakref.ref(old), None)
+    if key is not None:
+        keys[weakref.ref(new)] = key
+        module._key_to_collection[key][collection.ref] = weakref.ref(new)  # noqa: SLF001
+
+
+def _put_back(module: Any, reference: Any, new: Any, old: Any) -> None:
+    collection = reference()
+    if collection is not None and weakref.ref(new) in module._collection_to_key.get(collection.ref, {}):  # noqa: SLF001
+        _exchange(module, collection, new, old)
+
+
+_made: Final[weakref.WeakKeyDictionary[Any, weakref.ref[Scope]]] = weakref.WeakKeyDictionary()
+"""Engines, their dialects, which their pools know, and sessions -> the bizs that made them."""
+
+
+def _of_base(event: str, listener: Callable[..., Any]) -> Callable[..., Any]:
+    """A listener of the base's application, who is not told of what a biz has made."""
+    unchanged = _UNCHANGED.get(event)
+
+    def heard(*args: Any, **kwargs: Any) -> Any:
+        if current() is not None and any(map(_is_made_by_biz, (*args, *kwargs.values()))):
+            return None if unchanged is None else unchanged(*args, **kwargs)
+        return listener(*args, **kwargs)
+
+    return heard
+
+
+def _is_made_by_biz(thing: Any) -> bool:
+    pool = getattr(thing, "_ConnectionRecord__pool", thing)
+    for one in (thing, getattr(thing, "engine", None), getattr(pool, "_dialect", None)):
+        try:
+            if one is not None and one in _made:
+                return True
+        except TypeError:
+            continue  # what cannot be referred to weakly is none of these
+    registry = getattr(thing, "registry", None)
+    return registry is not None and hasattr(registry, "mappers") and maker_of(registry) is not None
+
+
+def _follow_engines(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sqlalchemy.engine.create``; the constructors are left alone, because their parameters are looked up."""
+    original = module.create_engine
+
+    @functools.wraps(original)
+    def create_engine(*args: Any, **kwargs: Any) -> Any:
+        engine = original(*args, **kwargs)
+        scope = current()
+        if scope is not None:
+            _made[engine] = _made[engine.dialect] = weakref.ref(scope)
+        return engine
+
+    replace_function(undo, module, "create_engine", create_engine)
+
+
+def _follow_sessions(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sqlalchemy.orm.session``."""
+    original = module.Session.__init__
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        scope = current()
+        if scope is not None:
+            _made[self] = weakref.ref(scope)
+        original(self, *args, **kwargs)
+
+    replace(undo, module.Session, "__init__", __init__)
+
+
+def is_of_library(target: object) -> bool:
+    """Whether something is of the library itself: a class, or a function that stands for one."""
+    return hasattr(target, "__qualname__") and getattr(target, "__module__", "").partition(".")[0] == "sqlalchemy"
+
+
+def _while_running(scope: Scope, event: str, listener: Callable[..., Any]) -> Callable[..., Any]:
+    unchanged = _UNCHANGED.get(event)
+
+    def heard(*args: Any, **kwargs: Any) -> Any:
+        if current() is scope:
+            return listener(*args, **kwargs)
+        return None if unchanged is None else unchanged(*args, **kwargs)
+
+    return heard
+
+
+FOLLOWED: Final = {
+    "sqlalchemy.engine.create": _follow_engines,
+    "sqlalchemy.event.registry": _follow_events,
+    "sqlalchemy.orm.session": _follow_sessions,
+}

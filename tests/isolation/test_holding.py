@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.machinery import EXTENSION_SUFFIXES
+from types import ModuleType
 
 import pytest
 
@@ -62,6 +64,14 @@ def test_what_compiled_code_requires_is_shared_with_it(index):
     assert held(index({"fast+": ["half"], "half": []})) == {"fast": SHARED, "half": SHARED}
 
 
+def test_a_wish_to_share_counts_for_what_is_required_whatever_that_says_of_itself(index):
+    there = index({"web": ["core"], "core": ["deep"], "deep": []})
+    words = {"core": Share.COPY}
+    assert held(there, words=words, base=Wishes.of(shared=["web"])) == {"web": SHARED, "core": SHARED, "deep": SHARED}
+    wishes = {"base": Wishes.of(shared=["web"], own=["core"])}
+    assert held(there, words=words, **wishes) == {"web": COPY, "core": COPY, "deep": COPY}
+
+
 def test_an_own_copy_draws_along_what_requires_it(index):
     there = index({"web": [], "plugin": ["web"], "theme": ["plugin"], "other": []})
     words = dict.fromkeys(("web", "plugin", "theme", "other"), Share.ALWAYS)
@@ -80,18 +90,20 @@ def test_a_family_is_whole_also_where_the_base_wants_half_of_it_shared(index):
     }  # fmt: skip
 
 
-def test_what_the_base_wants_shared_is_drawn_along_by_an_import_that_no_metadata_tell(index, write):
+def test_what_the_base_wants_shared_is_drawn_along_by_an_import_that_no_metadata_tell(write, monkeypatch):
     root = write(
         {
             "web.py": "",
             "web-1.dist-info/METADATA": "Name: web\nVersion: 1\n",
             "web-1.dist-info/RECORD": "web.py,,\n",
-            "half.py": "def late():\n    from web import thing\n",
+            "half.py": "from web import thing\n",
             "half-1.dist-info/METADATA": "Name: half\nVersion: 1\n",
             "half-1.dist-info/RECORD": "half.py,,\n",
         }
     )
     wishes = {"base": Wishes.of(shared=["web", "half"]), "module": Wishes.of(own=["web"])}
+    assert held(Index([str(root)]), **wishes) == {"web": COPY, "half": SHARED}, "the base has not loaded it"
+    monkeypatch.setitem(sys.modules, "half", ModuleType("half"))
     assert held(Index([str(root)]), **wishes) == {"web": COPY, "half": COPY}
 
 

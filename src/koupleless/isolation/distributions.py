@@ -153,14 +153,14 @@ class Index:
         return self._users.get(name, frozenset())
 
     def imports(self, name: str) -> frozenset[str]:
-        """The distributions here whose modules the source files of one import, anywhere in them."""
+        """The distributions here that modules of one import at their top, as far as the base has loaded these."""
         known = self._imports.get(name)
         if known is None:
             tops: set[str] = set()
             for line in self._records[name]:
                 file = line.partition(",")[0].strip('"')
                 with contextlib.suppress(OSError):
-                    if file.endswith(".py") and _module_part(file):
+                    if file.endswith(".py") and _module_part(file) and find_of_base(_module_name(file)) is not None:
                         text = Path(self.place(name), file).read_text("utf-8", "replace")
                         tops.update(found.partition(".")[0] for found in _IMPORTS.findall(text))
             owners = {owner for top in tops for owner in self._tops.get(top, ())}
@@ -233,7 +233,7 @@ def _requirements(distribution: Distribution) -> list[Requirement]:
     return requirements
 
 
-_IMPORTS: Final = re.compile(r"^[ \t]*(?:from|import)[ \t]+(\w[\w.]*)", re.MULTILINE)
+_IMPORTS: Final = re.compile(r"^(?:from|import)[ \t]+(\w[\w.]*)", re.MULTILINE)
 _REQUIRES: Final = re.compile(
     r"^Requires-Dist:\s*([A-Za-z0-9][\w.-]*)([^;\n]*)(?:;(.*))?$", re.MULTILINE | re.IGNORECASE
 )
@@ -292,6 +292,11 @@ def _module_part(file: str) -> str:
         return ""
     # What compilers write beside a package (mypyc's is named by a digest) is imported by C code, as no identifier.
     return stem if stem.isidentifier() or head.endswith(tuple(EXTENSION_SUFFIXES)) else ""
+
+
+def _module_name(file: str) -> str:
+    """The name of the module that a source file of a RECORD is."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def _editable_directory(distribution: Distribution) -> str:

@@ -77,6 +77,11 @@ class Speakers:
     brought: frozenset[str] = frozenset()
     """Distributions that the module brings along."""
 
+    @property
+    def asked(self) -> frozenset[str]:
+        """The distributions that the module or the base has a wish for, or that the module brings along."""
+        return self.brought.union(self.module.own, self.module.shared, self.base.own, self.base.shared)
+
     def word(self, name: str) -> Held | None:
         """The first word that is spoken of a distribution of the base; ``None`` if nobody speaks."""
         if name in self.brought:
@@ -105,6 +110,11 @@ def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
     The mapping is remembered and not to be changed.
     """
     held = {name: word for name in index.versions if (word := speakers.word(name)) is not None}
+    # A wish counts for what is required, too, whatever that says of itself.
+    wishes = speakers.module.shared | speakers.base.shared
+    wished = [name for name, one in held.items() if one.holding is Holding.SHARED and name in wishes]
+    for name, by in _reached(wished, lambda name: index.needs(name) - speakers.asked):
+        held[name] = Held(Holding.SHARED, f"{by} requires it, which is to be shared")
     for name in index.compiled - held.keys():
         held[name] = Held(Holding.SHARED, "it is compiled, and not tested as a copy")
     shared = [name for name, one in held.items() if one.holding is Holding.SHARED and name not in speakers.application]
@@ -114,7 +124,7 @@ def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
         held[name] = Held(Holding.COPY, "pure Python that nobody has said may be shared")
     apart = [name for name, one in held.items() if one.holding is not Holding.SHARED]
     apart += speakers.brought - held.keys()
-    # Of tested libraries the metadata tell all that matters; of others, also what their files import.
+    # Of tested libraries the metadata tell all that matters; of others, also what their modules have imported.
     untested = speakers.base.shared & held.keys()
     for name, by in _reached(apart, lambda name: _drawn(index, speakers, held, name, untested)):
         of = "an own version" if by in speakers.brought else "an own copy"

@@ -116,6 +116,25 @@ def test_a_copy_hides_the_base_s_from_sys_modules_and_is_found_by_every_way_in(b
         assert importlib.import_module("based_state") is own
 
 
+def test_a_spec_found_before_the_import_equals_the_module_s_and_one_found_after(base, biz, write):
+    text = """
+        import importlib.util, sys
+        def specs():
+            before = importlib.util.find_spec("based_state")
+            import based_state
+            of_module = sys.modules.pop("based_state").__spec__
+            return before, of_module, importlib.util.find_spec("based_state")
+    """
+    base(STATE)
+    for lib in ((), (write({"based_state/__init__.py": ""}),)):
+        namespace = biz({"app.py": text}, *lib)
+        app = namespace.import_module("app")
+        with entered(namespace.scope):
+            before, of_module, after = app.specs()
+        assert before is not of_module is not after
+        assert before == of_module == after
+
+
 def test_declared_mode_refuses_a_copy_as_it_refuses_the_base_s(base, biz):
     base(STATE)
     with pytest.raises(ModuleRefused, match="No module named 'based_state'"):

@@ -30,6 +30,8 @@ class SharedCodeLoader(SourceFileLoader):
     the code object alive, and a module keeps its loader.
     """
 
+    __slots__ = ("_code",)  # not among the variables, by which loaders are compared: it comes late
+
     def __init__(self, fullname: str, path: str, *, by_text: bool = False) -> None:
         super().__init__(fullname, path)
         self._by_text = by_text

@@ -66,11 +66,11 @@ def test_what_the_interpreter_finds_there_calls_the_one_of_who_runs(
     with entered(biz):
         before = getattr(module, name)
 
-        def chained(*args: object) -> None:
+        def own(*args: object) -> None:
             called.append("biz")
             before(*args)
 
-        setattr(module, name, chained)
+        setattr(module, name, own)
         standing(1)
     assert called == ["biz", "base"]
     standing(1)

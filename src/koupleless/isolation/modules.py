@@ -2,9 +2,9 @@
 
 While a biz runs, its own modules lie over those of the base, its own search path before the base's, and its import
 hooks are its alone; with no biz running they are what they were before. What it assigns to ``sys.path``,
-``sys.meta_path``, ``sys.argv`` or ``sys.tracebacklimit`` is its alone, too. The interpreter keeps its own table
-(``interpreter.REAL``), which C code reads directly and which holds a module of a biz only while compiled code of that
-biz needs it there.
+``sys.meta_path``, ``sys.argv``, ``sys.tracebacklimit`` or hooks such as ``sys.excepthook`` is its alone, too. The
+interpreter keeps its own table (``interpreter.REAL``), which C code reads directly and which holds a module of a biz
+only while compiled code of that biz needs it there.
 """
 # ruff: noqa: D102 - the methods are those of dict and list
 
@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast, overload
 
 from koupleless.context import as_base, current
-from koupleless.contextual import ContextList, assign_by_context
+from koupleless.contextual import ContextList, assign_by_context, call_by_context
 from koupleless.isolation.interpreter import (
     REAL,
     all_of_base,
@@ -287,6 +287,8 @@ def place_views(undo: contextlib.ExitStack) -> None:
         if name != "modules":
             is_by_context = isinstance(view, ContextList)
             assign_by_context(undo, sys, name, _assigned, default=view if is_by_context else None)
+    for name in ("excepthook", "unraisablehook", "displayhook"):
+        call_by_context(undo, sys, name, _assigned)
 
 
 def _put_back(name: str, view: object, original: object) -> None:

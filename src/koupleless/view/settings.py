@@ -168,11 +168,8 @@ _READERS: Final = {
 }
 """The functions of these modules that read them as globals."""
 
-_HOOKS: Final = {
-    "sys": ("excepthook", "unraisablehook", "displayhook"),
-    "threading": ("excepthook",),
-}
-"""Hooks in modules, which are each biz's own: called for what happens while it runs."""
+_HOOKS: Final = {"threading": ("excepthook",)}
+"""Hooks in modules, which are each biz's own: called for what happens while it runs. Those of ``sys`` are elsewhere."""
 
 _ATTRIBUTES: Final = {
     "http.client": {"HTTPConnection": ("debuglevel",), "HTTPSConnection": ("debuglevel",)},

@@ -2,18 +2,46 @@
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from unittest import mock
 
 import pytest
 
+from koupleless.biz import BizId
 from koupleless.context import Scope, entered
+from koupleless.isolation.namespace import Namespace
+from koupleless.view.own import Own
 from koupleless.view.process import install_guards, remove_guards
 
 MakeBiz = Callable[..., Scope]
 
-pytestmark = pytest.mark.usefixtures("with_guards")
+
+@pytest.fixture
+def make_biz() -> Iterator[MakeBiz]:
+    """``make_biz(name)`` is the scope of a biz without files; closing it is what happens when it leaves."""
+    scopes: list[Scope] = []
+
+    def make(name: str = "hello") -> Scope:
+        scope = Scope(BizId.of(name, "1.0"))
+        scope.attach(Own())
+        Namespace(scope, [])
+        scopes.append(scope)
+        return scope
+
+    install_guards()
+    yield make
+    for scope in scopes:
+        leave(scope)
+    remove_guards()
+
+
+def leave(scope: Scope) -> None:
+    namespace = scope.find_facet(Namespace)
+    if namespace is not None:
+        namespace.drop()
+    scope.close()
+
 
 HOOKS = [(sys, "excepthook"), (sys, "unraisablehook"), (sys, "displayhook"), (threading, "excepthook")]
 each_hook = pytest.mark.parametrize(("module", "name"), HOOKS, ids=[f"{m.__name__}.{n}" for m, n in HOOKS])
@@ -75,7 +103,7 @@ def test_what_the_interpreter_finds_there_calls_the_one_of_who_runs(
     assert called == ["biz", "base"]
     standing(1)
     assert called == ["biz", "base", "base"]
-    biz.close()
+    leave(biz)
     with entered(biz):
         standing(1)
         setattr(module, name, lambda *_: called.append("late"))
@@ -153,8 +181,11 @@ def test_a_mock_puts_back_what_was_there(make_biz: MakeBiz, module: ModuleType, 
 def test_what_the_base_sets_meanwhile_stays(
     make_biz: MakeBiz, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
 ) -> None:
+    biz = make_biz()
     of_base, before = (lambda *_: None), getattr(module, name)
     monkeypatch.setattr(module, name, of_base)
+    assert vars(module)[name] is not of_base
+    leave(biz)
     remove_guards()
     try:
         assert vars(module)[name] is of_base

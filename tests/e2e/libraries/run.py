@@ -427,10 +427,11 @@ configuration alone, and in the end the base what it saw before. Each row was ru
 uses the library ("base uses it") and with one that merely has it installed and first uses it when all have left
 ("base has it"). "Apart" is all of that; otherwise the cell says from whom something reached whom.
 
-"Held" is by the identity of the library's Python modules. "One more" is a further module of equal content in a base
-that uses the library, from its install to its first answer, held in each way that there is: shared with the base; as
-an own copy; and brought along, the Python files of all that it needs read anew from the artefact (what is compiled
-stays the base's).
+"Held" is as a base says it, checked by the identity of the library's Python modules. "One more" is a further module of
+equal content in a base that uses the library, in processor time and memory from its install to its first answer, which
+does what the trial looks at; held in each way that there is: shared with the base; as an own copy; and brought along,
+the Python files of all that it needs read anew from the artefact (what is compiled stays the base's). A cell is empty
+where a second module cannot be held so.
 """
 COLUMNS: Final = (
     "Library",

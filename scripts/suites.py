@@ -39,6 +39,8 @@ class Named:
     """One table of the file."""
 
     source: str
+    repository: str = ""
+    """Where a tag named as the version has the tests, if the source distribution has not all of them."""
     requirements: tuple[str, ...] = ()
     program: str = PYTEST
     arguments: tuple[str, ...] = ()
@@ -54,6 +56,11 @@ def read() -> dict[str, Named]:
     }
 
 
+def version_of(suite: Named) -> str:
+    """The one version that its source pins."""
+    return str(Requirement(suite.source).specifier).removeprefix("==")
+
+
 def fetch(source: str, into: Path) -> Path:
     """The tree of a source distribution."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", into]
@@ -64,10 +71,21 @@ def fetch(source: str, into: Path) -> Path:
     return into / archive.name.removesuffix(".tar.gz")
 
 
+def clone(repository: str, tag: str, into: Path) -> Path:
+    """The tree of a tag; ``url.<base>.insteadOf`` of git's configuration has it come from elsewhere."""
+    tree = into / Path(repository).name
+    quiet = ("-c", "advice.detachedHead=false", "clone", "--quiet", "--depth", "1", "--branch")
+    subprocess.run(["git", *quiet, tag, repository, tree], check=True)  # noqa: S603, S607 - the user's own git
+    return tree
+
+
 def run(suite: Named) -> Comparison:
     """Both runs of one suite."""
     with tempfile.TemporaryDirectory(prefix="suite-") as directory:
-        tree = fetch(suite.source, Path(directory))
+        if suite.repository:
+            tree = clone(suite.repository, version_of(suite), Path(directory))
+        else:
+            tree = fetch(suite.source, Path(directory))
         quiet = ("-q",) if suite.program == PYTEST else ()
         wanted = Suite(
             tree=tree, requirements=suite.requirements, program=suite.program, arguments=(*suite.arguments, *quiet)
@@ -103,7 +121,7 @@ def main(arguments: list[str]) -> int:
             print(f"{name}: not for this Python")
             continue
         begin = time.monotonic()
-        version = str(requirement.specifier).removeprefix("==")
+        version = version_of(suite)
         try:
             found = run(suite)
         except (KouplelessError, subprocess.CalledProcessError) as error:

@@ -41,7 +41,7 @@ def test_everything_that_is_installed_for_development_has_one_exact_version() ->
     assert {canonicalize_name(Requirement(text).name) for text in wanted} <= {
         canonicalize_name(pin.name) for pin in pins
     }
-    assert "http" not in re.sub(r"^(httpx|httpcore|httptools|httpbin)==.*$", "", text, flags=re.MULTILINE)
+    assert "http" not in re.sub(r"^(aiohttp|httpx|httpcore|httptools|httpbin)==.*$", "", text, flags=re.MULTILINE)
 
 
 def run_environment(commands: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -14,15 +14,17 @@ RUN = Path(__file__).parent / "libraries" / "run.py"
 
 TOGETHER = """
 [together]
-state = "an attribute of the standard library, which is the process's for everybody"
+state = "a file, of which there is one for each process"
 needs = ["packaging"]
 imports = ["packaging"]
 use = '''
-import stringprep
+import os
+from pathlib import Path
+FILE = Path(f"said-{os.getpid()}")
 def configure(value, number):
-    stringprep.said = value
+    FILE.write_text(value)
 def observe():
-    return stringprep.said
+    return FILE.read_text()
 '''
 
 [nothing]

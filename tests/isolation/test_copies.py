@@ -135,6 +135,20 @@ def test_a_spec_found_before_the_import_equals_the_module_s_and_one_found_after(
         assert before == of_module == after
 
 
+def test_a_copy_finds_the_plug_ins_that_its_own_distribution_names(base, biz):
+    points = "[based.plugins]\nown = based_plugged\n"
+    base(
+        {
+            **wheel("based-plugged", "1", {"based_plugged.py": ""}, entry=points),
+            **wheel("based-other", "1", {"based_other.py": ""}, entry="[based.plugins]\nother = based_other\n"),
+        }
+    )
+    text = "import based_plugged\nfrom importlib import metadata\n"
+    text += "names = [point.name for point in metadata.entry_points(group='based.plugins')]\n"
+    app = biz({"app.py": text}).import_module("app")
+    assert app.names == ["own"]
+
+
 def test_declared_mode_refuses_a_copy_as_it_refuses_the_base_s(base, biz):
     base(STATE)
     with pytest.raises(ModuleRefused, match="No module named 'based_state'"):

@@ -401,12 +401,16 @@ def _base_spec(name: str) -> ModuleSpec | None:
 
 
 def distributions_for(
-    context: DistributionFinder.Context, *, own_path: Sequence[str], declared: frozenset[str]
+    context: DistributionFinder.Context,
+    *,
+    own_path: Sequence[str],
+    declared: frozenset[str],
+    copied: frozenset[str] = frozenset(),
 ) -> Iterator[Distribution]:
     """What ``importlib.metadata`` finds for a biz.
 
     A path that the caller names is searched as it is. A name means the biz's copy, else the base's. An enumeration is
-    the biz's distributions, and those of the base that the biz declares and does not bring itself.
+    the biz's distributions, and those of the base that the biz declares, or has ``copied``, and does not bring itself.
     """
     asked: dict[str, Any] = vars(context)
     name = asked.get("name")
@@ -419,11 +423,12 @@ def distributions_for(
         if not declared or canonicalize_name(name) in declared or canonicalize_name(name) == SELF:
             yield from _of_base(context)
         return
-    if declared:
+    wanted = declared | copied
+    if wanted:
         seen = {_identity_of(distribution)[0] for distribution in own}
         for distribution in _of_base(context):
             other = _identity_of(distribution)[0]
-            if other in declared and other not in seen:
+            if other in wanted and other not in seen:
                 seen.add(other)
                 yield distribution
 

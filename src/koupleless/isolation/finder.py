@@ -432,7 +432,16 @@ class BizFinder:
 
     def find_distributions(self, context: DistributionFinder.Context) -> Iterator[Distribution]:
         """What ``importlib.metadata`` finds for the biz."""
-        return distributions.distributions_for(context, own_path=self._own_path(), declared=self._policy.declared)
+        copied = frozenset() if "name" in vars(context) else self._imported_copies()
+        return distributions.distributions_for(
+            context, own_path=self._own_path(), declared=self._policy.declared, copied=copied
+        )
+
+    def _imported_copies(self) -> frozenset[str]:
+        """The distributions of which the biz has imported an own copy: libraries that look for their own plug-ins."""
+        base, holdings = distributions.base_index(), self.holdings()
+        owners = {owner for name in list(self.linker.table) for owner in base.owners(name)}
+        return frozenset(name for name in owners if name in holdings and holdings[name].holding is Holding.COPY)
 
     def invalidate_caches(self) -> None:
         """Look at directories again, and ask the base again for what was its."""

@@ -16,6 +16,9 @@ from koupleless.testing import loaded
 if TYPE_CHECKING:
     from tests.adapters.conftest import Fleet
 
+# From 3.13 on, sqlite3 warns of connections that pools have left to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+
 MODULE = """
 import sqlalchemy as sa
 import sqlalchemy.dialects.sqlite.base

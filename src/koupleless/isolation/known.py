@@ -32,7 +32,7 @@ prometheus-client protobuf psycopg pydantic pydantic-core pygments python-multip
 scikit-learn simplejson sniffio sqlalchemy starlette tomli typing-extensions typing-inspection urllib3 uvloop
 watchfiles websockets werkzeug wsproto
 """
-_COPY: Final = "asgiref boto3 celery django loguru pendulum pyparsing regex sentry-sdk structlog tornado"
+_COPY: Final = "asgiref boto3 celery django loguru pendulum psutil pyparsing regex sentry-sdk structlog tornado"
 
 SHARE: Final[dict[str, Share]] = {
     **dict.fromkeys(_ALWAYS.split(), Share.ALWAYS),
@@ -47,5 +47,5 @@ PORTIONS: Final[dict[str, re.Pattern[str]]] = {
 }
 """Of shared distributions, the modules that each biz executes anew; the packages around them among these."""
 
-COPYABLE: Final[frozenset[str]] = frozenset({"pendulum", "regex", "sqlalchemy", "tornado"})
+COPYABLE: Final[frozenset[str]] = frozenset({"pendulum", "psutil", "regex", "sqlalchemy", "tornado"})
 """Distributions with compiled files of which a second copy of the Python half was tested."""

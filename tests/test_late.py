@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from koupleless.late import await_again, when_imported
+from koupleless.late import parted, when_imported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,12 +73,40 @@ def test_all_are_told_again_of_one_that_had_left(module: str) -> None:
     ends.append(when_imported(module, lambda found: told.append(("late", found))))
     give_up = when_imported(module, lambda found: told.append(("gave up", found)))
     give_up()
-    del sys.modules[module]
-    await_again([module, "koupleless_late_nobody_waits_for"])
-    await_again([module])
+    for _ in range(2):
+        with parted([module, "koupleless_late_nobody_waits_for"]) as was_in:
+            sys.modules.pop(module, None)
+        assert not was_in
     again = importlib.import_module(module)
     assert again is not first
     assert told == [("waited", first), ("late", first), ("gave up", first), ("waited", again), ("late", again)]
     for end in ends:
         end()
+    assert sys.meta_path == before
+
+
+def test_what_was_put_in_is_taken_back_before_the_module_leaves_and_put_in_again_if_it_stays(module: str) -> None:
+    before, book = list(sys.meta_path), list[str]()
+
+    def telling(name: str) -> Any:
+        def put_in(found: Any) -> Any:
+            book.append(f"{name} in {found.value}")
+            return lambda: book.append(f"{name} out")
+
+        return put_in
+
+    ends = [when_imported(module, telling("one")), when_imported(module, telling("two"))]
+    importlib.import_module(module)
+    with parted([module]) as was_in:
+        assert was_in
+        assert book == ["one in 1", "two in 1", "two out", "one out"]
+    assert book[4:] == ["one in 1", "two in 1"]
+    with parted([module]):
+        del sys.modules[module]
+        assert book[6:] == ["two out", "one out"]
+    ends.pop()()
+    assert book[8:] == []  # nothing is in there to be taken out
+    importlib.import_module(module)
+    ends.pop()()
+    assert book[8:] == ["one in 1", "one out"]
     assert sys.meta_path == before

@@ -6,6 +6,7 @@ that each asked the finders after them would ask each other without end.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,35 +14,34 @@ from koupleless.context import as_base
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
 
 
-def when_imported(name: str, call: Callable[[Any], object]) -> Callable[[], None]:
+def when_imported(name: str, call: Callable[[Any], Callable[[], object] | None]) -> Callable[[], None]:
     """Call ``call(module)`` now if the base has the module of that name, else once it has been imported.
 
-    Returns a function that ends the waiting, to be called in any case: the last one takes the finder out. Not before,
-    since a thread that goes through the finders meanwhile would miss one. Thread-safe.
+    The function that ``call`` may return takes back what it has put into the module; it is called before the module
+    leaves (`parted`). Returns a function that takes back too, and ends the waiting, to be called in any case: the last
+    one takes the finder out. Not before, since a thread that goes through the finders meanwhile would miss one.
+    Thread-safe.
     """
+    wish = _Wish(call)
+    _wishes.setdefault(name, []).append(wish)
     with as_base():
         module = sys.modules.get(name)
     if module is None:
-        _await(name, [call])
+        _await(name, [wish])
     else:
-        call(module)
-    _wanted.setdefault(name, []).append(call)
+        wish.fulfil(module)
 
     def cancel() -> None:
-        wanted = _wanted.get(name, [])
-        if call in wanted:
-            wanted.remove(call)
-        if not wanted:
-            _wanted.pop(name, None)
-        waiting = _finder.awaited.get(name, [])
-        if call in waiting:
-            waiting.remove(call)
-        if not waiting:
-            _finder.awaited.pop(name, None)
+        for wishes in (_wishes, _finder.awaited):
+            if wish in wishes.get(name, ()):
+                wishes[name].remove(wish)
+            if not wishes.get(name):
+                wishes.pop(name, None)
+        wish.take_back()
         with as_base():
             if not _finder.awaited and _finder in sys.meta_path:
                 sys.meta_path.remove(_finder)
@@ -49,21 +49,58 @@ def when_imported(name: str, call: Callable[[Any], object]) -> Callable[[], None
     return cancel
 
 
-def await_again(names: Iterable[str]) -> None:
-    """Modules that were imported have left the base: tell whoever waited for one when it is imported again."""
-    for name in names:
-        if name in _wanted and name not in _finder.awaited:
-            _await(name, _wanted[name])
+@contextlib.contextmanager
+def parted(names: Iterable[str]) -> Iterator[bool]:
+    """Take back what was put into modules of the base while the body decides which of them leave.
+
+    The body is told whether there was anything. Whoever waited for one is told of it again: of those that the base has
+    at the end right then, of the others as soon as they are imported anew.
+    """
+    names = [name for name in names if name in _wishes]
+    was_in = False
+    for name in reversed(names):
+        for wish in reversed(_wishes[name]):
+            was_in |= wish.take_back()
+    try:
+        yield was_in
+    finally:
+        for name in names:
+            with as_base():
+                module = sys.modules.get(name)
+            wishes = tuple(_wishes.get(name, ()))
+            if module is None:
+                _await(name, wishes)
+            else:
+                for wish in wishes:
+                    wish.fulfil(module)
 
 
-def _await(name: str, calls: Sequence[Callable[[Any], object]]) -> None:
-    _finder.awaited.setdefault(name, []).extend(calls)
+class _Wish:
+    """To be told of one module, by whoever asked for that."""
+
+    def __init__(self, call: Callable[[Any], Callable[[], object] | None]) -> None:
+        self._call = call
+        self._undo: Callable[[], object] | None = None
+
+    def fulfil(self, module: types.ModuleType) -> None:
+        self._undo = self._call(module)
+
+    def take_back(self) -> bool:
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            undo()
+        return undo is not None
+
+
+def _await(name: str, wishes: Iterable[_Wish]) -> None:
+    awaited = _finder.awaited.setdefault(name, [])
+    awaited += (wish for wish in wishes if wish not in awaited)
     with as_base():
-        if _finder not in sys.meta_path:
+        if awaited and _finder not in sys.meta_path:
             sys.meta_path.insert(0, _finder)
 
 
-_wanted: Final[dict[str, list[Callable[[Any], object]]]] = {}
+_wishes: Final[dict[str, list[_Wish]]] = {}
 """Who wants to be told of which module, whether it is there or not."""
 
 
@@ -71,7 +108,7 @@ class _Finder:
     """Finds nothing itself; lets the loader of an awaited module tell when it has executed it."""
 
     def __init__(self) -> None:
-        self.awaited: dict[str, list[Callable[[Any], object]]] = {}
+        self.awaited: dict[str, list[_Wish]] = {}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
@@ -96,8 +133,8 @@ class _Finder:
             execute(module)
             if module.__name__ == name:
                 table.pop("exec_module", None)
-                for call in self.awaited.pop(name, []):
-                    call(module)
+                for wish in self.awaited.pop(name, []):
+                    wish.fulfil(module)
 
         # On the instance that was made for this one module, so that its ``__loader__`` stays what it is.
         table["exec_module"] = exec_module

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import subprocess
 import sys
 import textwrap
+import types
 import weakref
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,12 @@ import prometheus_client
 import pytest
 from tests.isolation.test_distributions import wheel
 
+from koupleless.adapters import door
+from koupleless.adapters.containers import own_containers
+from koupleless.adapters.variables import own_variables
 from koupleless.artifact.build import Options, build_project
 from koupleless.container import memory
+from koupleless.ownership import libraries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -178,6 +184,54 @@ def test_a_library_that_nobody_holds_goes_with_its_last_user_and_comes_again(wor
     world.container.install(world.container.prepare(using(tmp_path, "third")))
     assert sys.modules["remaining_heavy"].things[0].me().__name__ == "Thing"
     assert any(one.name == "remaining-heavy" for one in world.container.residents())
+
+
+FOLLOWED = """
+limit = 1
+kinds = {}
+
+class Thing:
+    def register(self, kind):
+        kinds[kind] = self
+
+def read():
+    return limit, sorted(kinds)
+"""
+
+
+def test_a_library_that_an_adapter_and_a_recorder_follow_goes_and_is_followed_again(
+    make_world, heavy, tmp_path, monkeypatch
+):
+    """The functions that follow it refer to it; they leave before it is asked who does."""
+
+    def follow(undo, module):
+        own_variables(undo, module, "limit")
+        own_containers(undo, module, "kinds")
+
+    def record(patches, module):
+        patches.replace(module.Thing, "register", functools.partialmethod)
+
+    heavy(FOLLOWED)
+    monkeypatch.setattr(door, "_ADAPTERS", (types.SimpleNamespace(FOLLOWED={"remaining_heavy": follow}),))
+    monkeypatch.setitem(libraries._LIBRARIES, "remaining_heavy", record)
+    world = make_world()
+    kinds = []
+    for name in ("first", "second"):
+        world.container.install(world.container.prepare(using(tmp_path, name)))
+        library = sys.modules["remaining_heavy"]
+        assert type(vars(library.Thing)["register"]) is functools.partialmethod
+        assert type(library.kinds) is not dict
+        kinds.append(weakref.ref(library.Thing))
+        del library
+        report = world.container.uninstall(world.container.bizs()[0].id)
+        assert report.clean, report.summary()
+        assert report.stays == ()
+        assert kinds[-1]() is None
+    held = importlib.import_module("remaining_heavy")
+    world.container.install(world.container.prepare(using(tmp_path, "third")))
+    world.container.uninstall(world.container.bizs()[0].id)
+    assert sys.modules["remaining_heavy"] is held
+    assert type(held.kinds) is not dict  # still followed, as before the question
 
 
 def test_a_library_of_which_the_base_has_imported_something_itself_stays(world, heavy, tmp_path):

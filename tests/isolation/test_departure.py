@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from koupleless.isolation.departure import taken_out
+from koupleless.isolation.departure import taken_out, unimportable
 from koupleless.isolation.holding import Speakers, Wishes
 from koupleless.isolation.interpreter import REAL
 
@@ -63,7 +63,7 @@ def test_whoever_imports_it_meanwhile_waits_and_gets_one_or_the_other(base, leav
         found.append(importlib.import_module("based_lib"))
 
     thread = threading.Thread(target=ask)
-    with taken_out(["based_lib"]) as modules:
+    with unimportable(["based_lib"]), taken_out(["based_lib"]) as modules:
         thread.start()
         begins.wait(10)
         thread.join(0.2)

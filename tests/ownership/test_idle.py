@@ -155,7 +155,7 @@ def test_what_it_registered_for_itself_does_not_hold_a_library_and_is_taken_back
     modules = library(
         "registering",
         """
-        import atexit, codecs, warnings
+        import atexit, codecs, sys, warnings
 
         class OwnWarning(UserWarning): pass
 
@@ -165,6 +165,8 @@ def test_what_it_registered_for_itself_does_not_hold_a_library_and_is_taken_back
         atexit.register(at_exit)
         codecs.register_error("koupleless.test", on_error)
         warnings.simplefilter("ignore", OwnWarning)
+        def show(value): told.append(value)
+        sys.displayhook = show
         """,
         told=ran,
     )
@@ -176,10 +178,43 @@ def test_what_it_registered_for_itself_does_not_hold_a_library_and_is_taken_back
     modules.clear()
     assert idle.free(["registering"]) == 0
     assert len(warnings.filters) == filters - 1
+    assert sys.displayhook is sys.__displayhook__
     assert reference() is None
     assert ran == ["exit"]
     with pytest.raises(LookupError, match=r"unknown error handler name 'koupleless\.test'"):
         "ä".encode("ascii", "koupleless.test")
+
+
+def test_its_own_finder_and_the_modules_that_this_makes_do_not_hold_it(library: Any) -> None:
+    modules = library(
+        "finding",
+        """
+        import sys, types
+
+        class Made(types.ModuleType):
+            pass
+
+        class Finder:
+            known = {"finding.made": Made("finding.made")}
+
+            def find_spec(self, name, path=None, target=None):
+                return None
+
+        sys.meta_path.append(Finder())
+        """,
+    )
+    before = [finder for finder in sys.meta_path if type(finder).__name__ != "Finder"]
+    reference = weakref.ref(modules["finding"].Made)
+    kept = modules["finding"].Finder.known["finding.made"]
+    assert asked(finding=modules).find_free() == frozenset()
+    del kept
+    idle = asked(finding=modules)
+    assert idle.find_free() == {"finding"}
+    assert len(sys.meta_path) == len(before) + 1
+    modules.clear()
+    assert idle.free(["finding"]) == 0
+    assert sys.meta_path == before
+    assert reference() is None
 
 
 def test_libraries_that_hold_each_other_go_together_and_stay_together(library: Any) -> None:

@@ -244,13 +244,13 @@ def test_a_module_that_is_imported_later_is_followed_from_its_first_import_on(
     before = list(sys.meta_path)
     patches = Patches()
 
-    def follow(module: Any) -> None:
-        patches.replace(module, "register", lambda original: lambda thing: ("followed", original(thing)))
+    def follow(own: Patches, module: Any) -> None:
+        own.replace(module, "register", lambda original: lambda thing: ("followed", original(thing)))
 
     patches.when_imported("row_late", follow)
     patches.when_imported("row_never", follow)
     here: list[str] = []
-    patches.when_imported("importlib", lambda module: here.append(module.__name__))
+    patches.when_imported("importlib", lambda _, module: here.append(module.__name__))
     try:
         late = importlib.import_module("row_late")
         assert late.register(1) == ("followed", 1)

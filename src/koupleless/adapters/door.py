@@ -23,11 +23,14 @@ from koupleless.adapters import (
     sqlalchemy,
     sqlalchemy_events,
 )
-from koupleless.ownership.ledger import Patches, in_words
+from koupleless.late import when_imported
+from koupleless.ownership.ledger import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
+
+    _Follow = Callable[[contextlib.ExitStack, Any], None]
 
 _ADAPTERS: Final[tuple[ModuleType, ...]] = (
     *(flask, jinja2, matplotlib, numpy, pandas, plain, protobuf, psycopg, pyyaml, sentry_sdk, sklearn),
@@ -37,7 +40,6 @@ _ADAPTERS: Final[tuple[ModuleType, ...]] = (
 _log: Final = logging.getLogger("koupleless")
 
 _lock: Final = threading.Lock()
-_patches: Final = Patches()
 _undo: Final = contextlib.ExitStack()
 _users = 0
 
@@ -50,25 +52,28 @@ def install_adapters() -> None:
         if _users == 1:
             try:
                 for adapter in _ADAPTERS:
-                    followed: Mapping[str, Callable[[contextlib.ExitStack, Any], None]] = adapter.FOLLOWED
+                    followed: Mapping[str, _Follow] = adapter.FOLLOWED
                     for name, follow in followed.items():
-                        _patches.when_imported(name, functools.partial(_put_in, follow))
+                        _undo.callback(when_imported(name, functools.partial(_put_in, follow)))
             except BaseException:
                 _users = 0
-                _take_out()
+                _undo.close()
                 raise
 
 
-def _put_in(follow: Callable[[contextlib.ExitStack, Any], None], module: Any) -> None:
-    """Put in what follows one module. A version that the adapter does not know is left as it is, and told."""
+def _put_in(follow: _Follow, module: Any) -> Callable[[], None] | None:
+    """Put in what follows one module, and return what takes it out.
+
+    A version that the adapter does not know is left as it is, and told.
+    """
     undo = contextlib.ExitStack()  # adapters may keep it for what they put in later
     try:
         follow(undo, module)
     except Exception as error:  # noqa: BLE001 - any version of a library, whose import is not to fail for it
         undo.close()
         _log.warning("all modules share what %s keeps: %s", module.__name__, in_words(error))
-    else:
-        _undo.callback(undo.close)
+        return None
+    return undo.close
 
 
 def remove_adapters() -> None:
@@ -79,9 +84,4 @@ def remove_adapters() -> None:
             raise RuntimeError("no adapters are installed")
         _users -= 1
         if _users == 0:
-            _take_out()
-
-
-def _take_out() -> None:
-    _patches.restore()
-    _undo.close()
+            _undo.close()

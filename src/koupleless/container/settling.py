@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.container.memory import page_out, returned_if_much
 from koupleless.context import as_base
-from koupleless.isolation.departure import taken_out
+from koupleless.isolation.departure import taken_out, unimportable
 from koupleless.isolation.resident import arrivals
-from koupleless.late import await_again
+from koupleless.late import parted
+from koupleless.ownership.collect import LAST_RESORT_S, collect_all
 from koupleless.ownership.idle import Idle
 from koupleless.ownership.ledger import in_words
 
@@ -51,8 +52,11 @@ def _idle() -> list[Resident]:
 def _let_go() -> None:
     """Remove the pure-Python libraries that nobody uses and nobody holds."""
     libraries = arrivals.modules_of(_idle())
+    of_all = [name for names in libraries.values() for name in names]
     try:
-        with taken_out(name for names in libraries.values() for name in names) as modules:
+        with unimportable(of_all), parted(of_all) as was_followed, taken_out(of_all) as modules:
+            if was_followed:  # by classes and functions that refer to the library, and to each other
+                collect_all(pause_s=LAST_RESORT_S)
             present = {library: [name for name in names if name in modules] for library, names in libraries.items()}
             own = {
                 library: {name: modules[name] for name in names if modules[name].__name__ == name}
@@ -64,7 +68,6 @@ def _let_go() -> None:
             gone = [name for library in free for name in present[library]]
             for name in gone:
                 del modules[name]
-            await_again(gone)
             left = idle.free(free)
     except Exception as error:  # noqa: BLE001 - it looks at objects of anybody's making; what stays is listed
         _log.warning("libraries that nobody uses could not be removed: %s", in_words(error))

@@ -10,36 +10,41 @@ from koupleless.isolation.interpreter import bootstrap, find_of_base, set_of_bas
 from koupleless.isolation.linker import base_changed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from types import ModuleType
 
 
 @contextlib.contextmanager
-def taken_out(names: Iterable[str]) -> Iterator[dict[str, ModuleType]]:
-    """Take modules out of the table while the body looks at them; what it leaves in the dictionary is put back.
-
-    Whoever imports one of their top-level packages meanwhile waits for the end, and then finds it, or loads it anew.
-    Whatever the body removed from the dictionary has left, and with it what the process remembers of its files.
-    """
-    names = list(names)
+def unimportable(names: Iterable[str]) -> Iterator[None]:
+    """Let whoever imports one of the top-level packages of these modules wait for the end of the body."""
     with contextlib.ExitStack() as locks:
         for top in sorted({name.partition(".")[0] for name in names}):
             locks.enter_context(bootstrap._ModuleLockManager(top))  # noqa: SLF001 - as every import of it does
-        # Before, since the path of a namespace package is looked up at its parent.
-        directories = {name: list(getattr(find_of_base(name), "__path__", ())) for name in names}
-        modules: dict[str, ModuleType] = {}
-        try:
-            for name in names:
-                if find_of_base(name) is not None:
-                    modules[name] = take_of_base(name)
-                    unstore(name)
-            yield modules
-        finally:
-            for name, module in modules.items():
-                set_of_base(name, module)
-                store(name, module)
+        yield
+
+
+@contextlib.contextmanager
+def taken_out(names: Collection[str]) -> Iterator[dict[str, ModuleType]]:
+    """Take modules out of the table while the body looks at them; what it leaves in the dictionary is put back.
+
+    Whatever the body removed from the dictionary has left, and with it what the process remembers of its files: who
+    imports it next loads it anew. Called while they are `unimportable`.
+    """
+    # Before, since the path of a namespace package is looked up at its parent.
+    directories = {name: list(getattr(find_of_base(name), "__path__", ())) for name in names}
+    modules: dict[str, ModuleType] = {}
+    try:
         for name in names:
-            if name not in modules:
-                base_changed(name)
-                for directory in directories[name]:
-                    sys.path_importer_cache.pop(directory, None)
+            if find_of_base(name) is not None:
+                modules[name] = take_of_base(name)
+                unstore(name)
+        yield modules
+    finally:
+        for name, module in modules.items():
+            set_of_base(name, module)
+            store(name, module)
+    for name in names:
+        if name not in modules:
+            base_changed(name)
+            for directory in directories[name]:
+                sys.path_importer_cache.pop(directory, None)

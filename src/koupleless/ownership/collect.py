@@ -250,7 +250,8 @@ class _Reach:
         if issubclass(kind, type):
             return self._survey.owns_class(thing) or not is_findable(thing)
         if issubclass(kind, types.ModuleType):
-            return self._survey.owns(thing)
+            # A library that makes modules of a class of its own (six) need not have them in the interpreter's table.
+            return self._survey.owns(thing) or (kind is not types.ModuleType and self._survey.owns_class(kind))
         if kind is dict:
             if id(thing) in self._tables:
                 return False

@@ -295,12 +295,19 @@ class Patches:
         setattr(holder, name, after)
         self._applied.append((holder, name, before, after))
 
-    def when_imported(self, name: str, install: Callable[[Any], None]) -> None:
-        """Call ``install(module)`` now if the base has that module, else as soon as it is imported.
+    def when_imported(self, name: str, install: Callable[[Patches, Any], object]) -> None:
+        """Call ``install(patches, module)`` now if the base has that module, else as soon as it is imported.
 
-        So no library is imported on a recorder's behalf, and one that comes late is not missed.
+        So no library is imported on a recorder's behalf, and one that comes late is not missed. ``patches`` are those
+        of the module: they are restored when it leaves the base, and with these here.
         """
-        self._awaited.append(when_imported(name, install))
+        own = Patches()
+
+        def put_in(module: Any) -> Callable[[], None]:
+            install(own, module)
+            return own.restore
+
+        self._awaited.append(when_imported(name, put_in))
 
     def when_opened(self, opened: Callable[[Ledger], object]) -> None:
         """Call ``opened(ledger)`` for each biz that comes, before its code runs."""

@@ -71,7 +71,7 @@ def install(patches: Patches) -> None:
     patches.replace(logging.Filterer, "removeFilter", _remover)
     patches.replace(logging, "_addHandlerRef", _handler_made)
     for name, follow in _LIBRARIES.items():
-        patches.when_imported(name, functools.partial(follow, patches))
+        patches.when_imported(name, follow)
 
 
 # --- logging --------------------------------------------------------------------------------------------------------

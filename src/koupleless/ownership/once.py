@@ -50,14 +50,14 @@ _LOKY: Final = ("loky", "joblib.externals.loky")
 def install(patches: Patches) -> None:
     """Replace the functions, in the modules the base has or will have."""
     for name, paths in _MADE_ONCE.items():
-        patches.when_imported(name, functools.partial(_follow, patches, paths))
+        patches.when_imported(name, functools.partial(_follow, paths))
     patches.replace(threading, "_register_atexit", _register_atexit)
     for name in _LOKY:
-        patches.when_imported(f"{name}.reusable_executor", functools.partial(_follow_loky, patches))
-        patches.when_imported(f"{name}.backend.resource_tracker", functools.partial(_follow_tracker, patches))
+        patches.when_imported(f"{name}.reusable_executor", _follow_loky)
+        patches.when_imported(f"{name}.backend.resource_tracker", _follow_tracker)
 
 
-def _follow(patches: Patches, paths: tuple[str, ...], module: Any) -> None:
+def _follow(paths: tuple[str, ...], patches: Patches, module: Any) -> None:
     for path in paths:
         head, _, tail = path.rpartition(".")
         holder = getattr(module, head, None) if head else module
@@ -66,7 +66,7 @@ def _follow(patches: Patches, paths: tuple[str, ...], module: Any) -> None:
 
 
 def _follow_tracker(patches: Patches, module: Any) -> None:
-    _follow(patches, _MADE_ONCE["multiprocessing.resource_tracker"], module)
+    _follow(_MADE_ONCE["multiprocessing.resource_tracker"], patches, module)
 
 
 def _as_base(original: Callable[..., Any]) -> Any:

@@ -30,11 +30,11 @@ _Wrapped = Any
 
 def install(patches: Patches) -> None:
     """Replace the functions, in the modules the base has or will have."""
-    patches.when_imported("multiprocessing.process", functools.partial(_follow_processes, patches))
-    patches.when_imported("multiprocessing.util", functools.partial(_follow_finalizers, patches))
-    patches.when_imported("multiprocessing.context", functools.partial(_follow_contexts, patches))
-    patches.when_imported("multiprocessing.synchronize", functools.partial(_follow_semaphores, patches))
-    patches.when_imported("multiprocessing", functools.partial(_follow_package, patches))
+    patches.when_imported("multiprocessing.process", _follow_processes)
+    patches.when_imported("multiprocessing.util", _follow_finalizers)
+    patches.when_imported("multiprocessing.context", _follow_contexts)
+    patches.when_imported("multiprocessing.synchronize", _follow_semaphores)
+    patches.when_imported("multiprocessing", _follow_package)
 
 
 # --- child processes -------------------------------------------------------------------------------------------------

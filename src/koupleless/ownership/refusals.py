@@ -44,9 +44,9 @@ def remove_refusals() -> None:
             _patches.restore()
 
 
-def _refuse(module: types.ModuleType) -> None:
+def _refuse(patches: Patches, module: types.ModuleType) -> None:
     for name in _names(module):
-        _patches.replace(module, name, functools.partial(_refusing, module.__name__, name, None))
+        patches.replace(module, name, functools.partial(_refusing, module.__name__, name, None))
 
 
 def refuse_in(scope: Scope, module: types.ModuleType) -> None:

@@ -1,8 +1,8 @@
 """Registrations of shared libraries that concern nothing but themselves, and how they are taken back.
 
 A library that nobody uses any more is still known to the interpreter: by exit functions, finalisers of its own objects,
-filters for warnings of its own, error handlers of codecs. None of these is a reason for it to stay. When it goes they
-are taken back, and a library that is loaded again registers them again.
+filters for warnings of its own, error handlers of codecs, finders of its own, hooks of ``sys``. None of these is a
+reason for it to stay. When it goes they are taken back, and a library that is loaded again registers them again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import codecs
 import functools
+import sys
 import types
 import typing
 import warnings
@@ -53,7 +54,14 @@ def note_error(name: str) -> None:
 def registrations(survey: Survey) -> list[Registration]:
     """What the interpreter's registries hold for the libraries of a survey alone."""
     with as_base():
-        return [*_exit_functions(survey), *_error_handlers(survey), *_filters(survey), *_finalizers(survey)]
+        return [
+            *_exit_functions(survey),
+            *_error_handlers(survey),
+            *_filters(survey),
+            *_finalizers(survey),
+            *_finders(survey),
+            *_hooks(survey),
+        ]
 
 
 def _exit_functions(survey: Survey) -> Iterator[Registration]:
@@ -96,6 +104,26 @@ def _remove_filter(item: Any) -> None:
     if item in filters:
         filters.remove(item)
     getattr(warnings, "_filters_mutated", lambda: None)()
+
+
+def _finders(survey: Survey) -> Iterator[Registration]:
+    """What a library put where imports are looked up: objects of its own classes, for names of its own."""
+    for hooks in (sys.meta_path, sys.path_hooks):
+        for finder in hooks:
+            if not is_a(finder, type) and survey.owns_class(type(finder)):
+                yield Registration(finder, functools.partial(_remove, hooks, finder))
+
+
+def _hooks(survey: Survey) -> Iterator[Registration]:
+    """Functions that the interpreter calls; its own comes back, since nobody knows which was there before."""
+    for name in ("displayhook", "excepthook", "unraisablehook"):
+        hook = getattr(sys, name)
+        if survey.reaches(hook):
+            yield Registration(hook, functools.partial(setattr, sys, name, getattr(sys, f"__{name}__")))
+
+
+def _remove(hooks: list[Any], finder: Any) -> None:
+    hooks[:] = [hook for hook in hooks if hook is not finder]
 
 
 def _finalizers(survey: Survey) -> Iterator[Registration]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def install(patches: Patches) -> None:
     """Replace the functions that register."""
     for name in ("unittest.mock", "mock.mock"):
-        patches.when_imported(name, functools.partial(_follow_mock, patches))
+        patches.when_imported(name, _follow_mock)
     patches.replace(sys, "set_asyncgen_hooks", _set_asyncgen_hooks)
     patches.replace(tracemalloc, "start", _start_tracing)
     patches.replace(tracemalloc, "stop", _stop_tracing)

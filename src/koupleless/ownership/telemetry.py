@@ -28,9 +28,9 @@ _log: Final = logging.getLogger("koupleless")
 
 def install(patches: Patches) -> None:
     """Replace the functions that register, of the libraries the base has or will have."""
-    patches.when_imported("prometheus_client.registry", functools.partial(_follow_metrics, patches))
+    patches.when_imported("prometheus_client.registry", _follow_metrics)
     for name, signal in _PROVIDERS:
-        patches.when_imported(name, functools.partial(_follow_provider, signal, patches))
+        patches.when_imported(name, functools.partial(_follow_provider, signal))
 
 
 # --- Prometheus: a registry for each biz, merged where the base is scraped --------------------------------------------

@@ -167,7 +167,7 @@ def own_list(undo: contextlib.ExitStack, module: types.ModuleType, name: str) ->
     replace(undo, module, name, OwnList(getattr(module, name), module.__name__, name))
 
 
-def put_in_late(undo: contextlib.ExitStack, name: str, put_in: Callable[[contextlib.ExitStack, Any], object]) -> None:
+def put_in_late(undo: contextlib.ExitStack, name: str, put_in: Callable[[contextlib.ExitStack, Any], None]) -> None:
     """Call ``put_in(undo, module)`` once the process has the module, as long as ``undo`` has not been closed."""
     undo.callback(when_imported(name, functools.partial(put_in, undo)))
 

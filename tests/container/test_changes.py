@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import linecache
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -156,6 +158,80 @@ def test_a_change_that_stays_is_named_and_the_report_does_not_say_that_nothing_i
     assert (report.clean, report.changed) == (True, ("listing_library.NAMES",))
     assert report.summary() == "still changed for every module: listing_library.NAMES"
     del sys.modules["listing_library"]
+
+
+GENERATING_LIBRARY = """
+import linecache
+
+def make(name):
+    source = f"def made():\\n    return {name!r}\\n"
+    file = f"<generated for {name}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(True), file)
+    table = {}
+    exec(compile(source, file, "exec"), table)
+    return table["made"]
+"""
+GENERATED = """
+import collections, dataclasses
+import attr, generating_library, jinja2
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+class Store:
+    cache = {}
+
+Store.cache["a"] = 1
+Named = collections.namedtuple("Named", "a b")
+
+@attr.define
+class Point:
+    x: int = 0
+
+@dataclasses.dataclass
+class Data:
+    y: int = 0
+
+early = generating_library.make("NAME, early")
+template = jinja2.Environment().from_string("{{ x }}")
+
+def page(request):
+    @attr.define
+    class Late:
+        x: int = 0
+    late = generating_library.make("NAME, late")
+    return PlainTextResponse(template.render(x=f"{early()} {late()} {Late().x} {Named(1, 2).a} {Data().y}"))
+
+app = Starlette(routes=[Route("/", page)])
+"""
+
+
+def test_lines_of_what_shared_libraries_generate_are_no_change_and_leave_with_their_modules(
+    world: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "generating_library.py").write_text(GENERATING_LIBRARY)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("attr")
+
+    def generated() -> list[str]:
+        return [name for name in linecache.cache if name.startswith("<") and name not in before]
+
+    before = set(linecache.cache)
+    for name in ("one", "two"):
+        assert install(name, GENERATED.replace("NAME", name)).warnings == ()
+    for name in ("one", "two") * 2:
+        assert world.get(f"/{name}/").text == f"{name}, early {name}, late 0 1 0"
+    first, second = world.container.bizs()
+    assert world.container.uninstall(first.id).summary() == "clean"
+    left = "two" if first.id.name == "one" else "one"
+    assert {name for name in generated() if "early" in name or "late" in name} == {
+        f"<generated for {left}, early>",
+        f"<generated for {left}, late>",
+    }
+    report = world.container.uninstall(second.id)
+    assert (report.summary(), report.changed) == ("clean", ())
+    assert generated() == []
+    del sys.modules["generating_library"]
 
 
 def test_a_hundred_new_versions_leave_no_trace(world: Any, install: Any) -> None:

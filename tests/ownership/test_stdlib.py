@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import optparse
 import pprint
 import sys
 import threading
@@ -187,3 +188,54 @@ def test_tables_by_class_lose_the_entries_of_the_biz(biz: Any) -> None:
     assert report.clean, report.summary()
     assert report.undone["table by class"] == 5
     assert sizes == (len(copy._deepcopy_dispatch), len(pprint.PrettyPrinter._dispatch))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import ctypes\nclass S(ctypes.Structure):\n    def reach(self): return K\nctypes.POINTER(S)",
+        "import ctypes\nclass S(ctypes.Structure):\n    def reach(self): return K\nctypes.CFUNCTYPE(ctypes.c_int, S)",
+        "import email.contentmanager as m\nm.raw_data_manager.add_get_handler('x/tiny', reach)",
+        "import email.contentmanager as m\nm.raw_data_manager.add_set_handler(K, reach)",
+        "import email.policy\nemail.policy.default.header_factory.map_to_type('x-tiny', K)",
+        "import encodings\nencodings._cache['tiny'] = (reach, None, None, None)",
+        "import http.server\nhttp.server.SimpleHTTPRequestHandler.extensions_map['.tiny'] = K",
+        "import optparse\noptparse.Option.TYPE_CHECKER['tiny'] = reach",
+        "import optparse\noptparse.Option.CHECK_METHODS.append(reach)",
+        "import unittest\nunittest.addModuleCleanup(reach)",
+        "import xml.dom\nxml.dom.registerDOMImplementation('tiny', reach)",
+        "import xmlrpc.client\nxmlrpc.client.Marshaller.dispatch[K] = reach",
+        "import xmlrpc.client\nxmlrpc.client.Unmarshaller.dispatch['tiny'] = reach",
+    ],
+)
+def test_registries_of_the_standard_library_that_nobody_has_named(biz: Any, source: str) -> None:
+    biz.run(source)
+    report = biz.leave()
+    assert report.clean, report.summary()
+
+
+def test_entries_of_others_in_them_stay(make_biz: MakeBiz) -> None:
+    checks = optparse.Option.TYPE_CHECKER
+    before = dict(checks)
+    bizs = [make_biz("one"), make_biz("two")]
+    for biz in bizs:
+        biz.run("import optparse\noptparse.Option.TYPE_CHECKER[NAME] = reach", NAME=biz.scope.biz.name)
+    try:
+        assert bizs[0].leave().undone == {"registry": 1}
+        assert list(checks) == [*before, "two"]
+    finally:
+        bizs[1].leave()
+    assert checks == before
+
+
+def test_what_stands_for_something_that_runs_is_not_struck_out(biz: Any) -> None:
+    go = threading.Event()
+    source = "import threading\nclass Own(threading.Thread):\n    def run(self):\n        go.wait(10)\n"
+    thread = biz.run(source, go=go).Own(daemon=True)
+    thread.start()  # as the base, which therefore has it
+    report = biz.leave()
+    assert not report.clean
+    assert thread in threading.enumerate()
+    go.set()
+    thread.join(10)
+    assert not thread.is_alive()

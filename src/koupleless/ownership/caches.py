@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from koupleless.context import Scope
-    from koupleless.ownership.ledger import Patches
+    from koupleless.ownership.ledger import Entered, Patches
 
 _MARK: Final = "__koupleless_mark__"
 _NODES: Final = 2000
@@ -103,6 +103,8 @@ class Survey:
         """What stood in hooks of the process when the biz came."""
         self.finalizers: set[int] = set() if ledger is None else set(ledger.finalizers)
         """Those of ``weakref.finalize`` that were made while the biz was running, by their place in that order."""
+        self.entered: Entered = {} if ledger is None else ledger.entered
+        """What it entered into caches of the standard library; taken out, and forgotten, by the first purge."""
         self.files: set[str] = set()
         """The source files of the modules."""
         self._marks: dict[int, tuple[str, weakref.ref[_Mark]]] = {}

@@ -20,6 +20,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import call_as, current
+from koupleless.ownership import remembered
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner
 from koupleless.ownership.once import is_of_process
@@ -302,6 +303,7 @@ def sweep(survey: Survey) -> dict[str, int]:
             counts["copyreg"] += 1
     counts["stored exception"] = _forget_exceptions(survey)
     counts["shown warning"] = _forget_warnings(survey)
+    remembered.forget(survey.entered)
     for file in survey.files:
         linecache.cache.pop(file, None)
     return counts

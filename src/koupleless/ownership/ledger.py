@@ -14,7 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from koupleless.context import as_base, current
 from koupleless.late import when_imported
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
     from koupleless.biz import BizId
     from koupleless.context import Scope
+
+
+Entered: TypeAlias = "dict[Any, dict[Any, Any]]"
+"""Cache, which is known by identity -> what was entered there."""
 
 
 class Order(enum.IntEnum):
@@ -102,14 +106,18 @@ class Ledger:
     by one thread at a time, never by that of the event loop.
     """
 
-    __slots__ = ("__weakref__", "_counts", "_ends", "_entries", "_undone", "before", "finalizers", "notes", "scope")
+    __slots__ = (
+        "__weakref__", "_counts", "_ends", "_entries", "_undone", "before", "entered", "finalizers", "notes", "scope",
+    )  # fmt: skip
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.notes: dict[object, Any] = {}
+        """What recorders keep for this biz, each under a key of its own; emptied by `undo_all`."""
         self.finalizers: set[int] = set()
         """Those of ``weakref.finalize`` that were made while the biz was running, by their place in that order."""
-        """What recorders keep for this biz, each under a key of its own; emptied by `undo_all`."""
+        self.entered: Entered = {}
+        """What it entered into caches of the standard library, until it is purged (``remembered``)."""
         self.before: dict[object, Any] = {}
         """What stood in hooks of the process when the biz came."""
         self._entries: dict[Entry, None] = {}
@@ -284,6 +292,7 @@ class Patches:
         self._applied: list[tuple[object, str, object, object]] = []
         self._awaited: list[Callable[[], None]] = []
         self._called: list[tuple[list[Callable[[Ledger], object]], Callable[[Ledger], object]]] = []
+        self._restored: list[Callable[[], object]] = []
 
     def replace(self, holder: object, name: str, make: Callable[[Any], Any]) -> None:
         """Put ``make(original)`` in the place of an attribute of a module, class or instance, if there is one."""
@@ -319,6 +328,10 @@ class Patches:
         _leavers.append(leaving)
         self._called.append((_leavers, leaving))
 
+    def when_restored(self, restored: Callable[[], object]) -> None:
+        """Call ``restored()`` once, when everything was put back."""
+        self._restored.append(restored)
+
     def restore(self) -> None:
         """Put back, last first, everything that is still ours."""
         while self._awaited:
@@ -336,6 +349,8 @@ class Patches:
             else:
                 setattr(holder, name, before)
         self._applied = kept[::-1]
+        while self._restored:
+            self._restored.pop()()
 
 
 # --- registries in which each biz has its own entry -------------------------------------------------------------------

@@ -16,7 +16,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.context import current
-from koupleless.ownership import caches, eventloop, interpreter, once, processes, stdlib, telemetry, threads
+from koupleless.ownership import caches, eventloop, interpreter, once, processes, remembered, stdlib, telemetry, threads
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, in_words, owner
 
@@ -507,6 +507,7 @@ _RECORDERS: Final = (
     eventloop.install,
     interpreter.install,
     stdlib.install,
+    remembered.install,
     caches.install,
     install,
     telemetry.install,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
-from koupleless.ownership import interpreter, libraries
+from koupleless.ownership import interpreter, libraries, stdlib
 from koupleless.ownership.caches import (
     LRU_CACHE,
     Survey,
@@ -192,7 +192,9 @@ def _sweep_and_collect(survey: Survey, counts: dict[str, int]) -> bool:
     if collect(survey):
         return True
     survey.refresh()
-    _add(counts, interpreter.sweep_finalizers(survey))  # looks through all that the base has: the longest of these
+    # These look through all that the base has, and take the longest.
+    _add(counts, interpreter.sweep_finalizers(survey))
+    _add(counts, {"registry": stdlib.sweep_registries(survey)})
     # Garbage of others that refers to the biz, an exception of its last request say, is usually young.
     return collect(survey) or (collect_young() and collect(survey)) or (collect_all() and survey.is_gone())
 

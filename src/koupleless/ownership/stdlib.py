@@ -9,14 +9,16 @@ import asyncio
 import functools
 import sys
 import tracemalloc
+import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current, entered
+from koupleless.ownership.caches import attributes, is_a
 from koupleless.ownership.ledger import NOTHING, owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from koupleless.context import Scope
     from koupleless.ownership.caches import Survey
@@ -238,6 +240,8 @@ _TRACING: Final = "tracemalloc"
 _TABLES: Final = (
     ("copy", "_copy_dispatch"),
     ("copy", "_deepcopy_dispatch"),
+    ("ctypes", "_pointer_type_cache"),
+    ("ctypes", "_c_functype_cache"),
     ("pickle", "_Pickler.dispatch"),
     ("pprint", "PrettyPrinter._dispatch"),
     ("multiprocessing.reduction", "ForkingPickler._extra_reducers"),
@@ -258,3 +262,77 @@ def sweep_tables(survey: Survey) -> int:
                 table.pop(key, None)
                 count += 1
     return count
+
+
+# --- any other registry -----------------------------------------------------------------------------------------------
+
+_CONTAINERS: Final = frozenset({dict, list, set})
+_PLAIN: Final = frozenset({str, int, bytes, float, bool, type(None), types.BuiltinFunctionType})
+_BOOKS_OF_WHAT_RUNS: Final = frozenset(
+    {
+        "_threading_local", "asyncio", "builtins", "concurrent", "importlib", "logging", "multiprocessing",
+        "subprocess", "sys", "threading", "weakref",
+    }
+)  # fmt: skip
+"""Modules of which an entry stands for a thread, a task, a process, a finaliser: these end, and are not struck out."""
+
+
+def sweep_registries(survey: Survey) -> int:
+    """Take out what is made of the biz's code of every container of the standard library; returns how many entries.
+
+    Those of its modules and classes, and of the objects that these have. For a biz that something still holds: it looks
+    through all that Python has loaded of its own.
+    """
+    count = 0
+    for name, module in list(sys.modules.items()):
+        top = name.partition(".")[0]
+        if top in sys.stdlib_module_names and top not in _BOOKS_OF_WHAT_RUNS:
+            for container in _containers_of(module):
+                count += _strike_out(container, survey)
+    return count
+
+
+def _containers_of(module: Any) -> Iterator[Any]:
+    if not is_a(module, types.ModuleType):
+        return
+    todo = _members(attributes(module))
+    name = getattr(module, "__name__", None)
+    seen: set[int] = set()
+    while todo:
+        value = todo.pop()
+        kind = type(value)
+        if kind in _CONTAINERS:
+            yield value
+        elif id(value) not in seen and kind not in _PLAIN:
+            seen.add(id(value))
+            if is_a(value, type):
+                table = type.__dict__["__dict__"].__get__(value)
+                todo += _members(table) if table.get("__module__") == name else ()
+            elif kind.__module__.partition(".")[0] in sys.stdlib_module_names and kind.__module__ != "builtins":
+                todo += [part for part in _members(attributes(value)) if type(part) in _CONTAINERS]
+
+
+def _members(table: Mapping[str, Any] | None) -> list[Any]:
+    members = {} if table is None else table.copy()  # type: ignore[attr-defined] # of a class it has that, too
+    return [value for name, value in members.items() if type(name) is str and not name.startswith("__")]
+
+
+def _strike_out(container: Any, survey: Survey) -> int:
+    count = 0
+    if type(container) is dict:
+        if container.get("sys") is sys:  # what somebody knows the table of modules by
+            return 0
+        for key, value in list(container.items()):
+            if any(type(part) not in _PLAIN and survey.reaches(part) for part in (key, value)):
+                container.pop(key, None)
+                count += 1
+        return count
+    found = [item for item in list(container) if type(item) not in _PLAIN and survey.reaches(item)]
+    if type(container) is set:
+        container.difference_update(found)
+    else:
+        for item in found:
+            at = next((at for at, one in enumerate(container) if one is item), None)
+            if at is not None:
+                del container[at]
+    return len(found)

@@ -160,6 +160,21 @@ def test_a_change_that_stays_is_named_and_the_report_does_not_say_that_nothing_i
     del sys.modules["listing_library"]
 
 
+@pytest.mark.filterwarnings("ignore::koupleless.ownership.changes.SharedStateWarning")
+def test_a_cache_of_pythons_own_is_not_taken_for_one_of_a_library_that_has_its_name(
+    world: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "caching_library.py").write_text("class Client:\n    _cache = {}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "import re\nfrom caching_library import Client\nClient._cache['a'] = 1\ndef app(): pass\n"
+    compiling = "re.purge()\n" + "".join(f"re.compile('caching {number}')\n" for number in range(9))
+    told = install("caching", source + compiling).warnings
+    assert [words.split("`")[1] for words in told] == ["caching_library.Client._cache"]
+    report = world.container.uninstall(BizId.parse("caching:1.0"))
+    assert report.changed == ("caching_library.Client._cache",)
+    del sys.modules["caching_library"]
+
+
 GENERATING_LIBRARY = """
 import linecache
 

@@ -32,7 +32,7 @@ OWN = {
 
 @pytest.mark.parametrize("source", OWN.values(), ids=list(OWN))
 def test_what_is_the_codes_own_is_none_of_it(source: str) -> None:
-    assert stores_of(compiled(source)) == (frozenset(), frozenset(), False)
+    assert stores_of(compiled(source)) == (frozenset(), frozenset(), False, frozenset())
     assert not may_store(compiled(source))
 
 
@@ -67,7 +67,7 @@ def test_names_beyond_one_byte_are_found() -> None:
     many = "import lib\n" + "\n".join(f"v{number} = lib.a{number}" for number in range(400))
     found = stores_of(compiled(f"{many}\nlib.late = 1\nlib.deep.later = 2\nlib.LIST.append(1)\nself = lib\n"))
     assert found.attributes == {"late", "later"}
-    assert found.containers == {"LIST"}
+    assert found.containers == {("lib", "LIST")}
 
 
 CONTAINERS = {
@@ -83,7 +83,51 @@ CONTAINERS = {
 
 @pytest.mark.parametrize(("source", "names"), CONTAINERS.values(), ids=list(CONTAINERS))
 def test_containers_of_others_are_found_by_name(source: str, names: set[str]) -> None:
-    assert stores_of(compiled(source)).containers == names
+    assert {name for _, name in stores_of(compiled(source)).containers} == names
+
+
+HELD = {
+    "of a module": "import linecache\nlinecache.cache['a'] = 1",
+    "in a function": "import linecache\ndef f(name):\n    linecache.cache[name] = 1",
+    "of a module under another name": "import linecache as lines\ndef f():\n    lines.cache.pop('a')",
+    "imported inside": "def f():\n    import linecache\n    linecache.cache['a'] = 1",
+    "imported inside under another name": "def f():\n    import linecache as lines\n    lines.cache['a'] = 1",
+    "imported by its name": "from linecache import cache\ncache['a'] = 1",
+    "imported under another name": "from linecache import cache as known\nknown['a'] = 1",
+    "with everything": "from linecache import *\ncache['a'] = 1",
+    "found in sys.modules": "import sys\nm = sys.modules['linecache']\nm.cache['a'] = 1",
+    "imported by a call": "from importlib import import_module as get\nm = get('linecache')\nm.cache['a'] = 1",
+    "below a package": "import pkg.linecache\npkg.linecache.cache['a'] = 1",
+    "of a package": "from pkg import linecache\nlinecache.cache['a'] = 1",
+    "where the import may fail": "try:\n    import linecache\nexcept ImportError:\n    linecache = None\n"
+    "def f():\n    linecache.cache['a'] = 1",
+}
+NOT_HELD = {
+    "of something else": "import linecache, lib\nlib.cache['a'] = 1",
+    "of an imported class": "import linecache\nfrom lib import Client\nClient.cache['a'] = 1",
+    "of a module of the code's own": "import linecache\nfrom . import lines\nlines.cache['a'] = 1",
+    "of what an attribute holds": "import linecache\ndef f(request):\n    request.app.cache['a'] = 1",
+    "of nothing that is mentioned": "def f(client):\n    client.cache['a'] = 1",
+    "of another name": "import linecache\nlinecache.lines['a'] = 1",
+    "imported under that name": "from lib import table as cache\nimport linecache\ncache['a'] = 1",
+}
+
+
+def held(source: str) -> bool:
+    stored = Stored()
+    stored.note(compiled(source))
+    assert not stored.has_container("cache", frozenset({"other"}))
+    return stored.has_container("cache", frozenset({"linecache"}))
+
+
+@pytest.mark.parametrize("source", HELD.values(), ids=list(HELD))
+def test_a_container_of_a_certain_module(source: str) -> None:
+    assert held(source)
+
+
+@pytest.mark.parametrize("source", NOT_HELD.values(), ids=list(NOT_HELD))
+def test_a_container_of_that_name_of_something_else(source: str) -> None:
+    assert not held(source)
 
 
 def test_where_the_name_does_not_show_the_texts_that_may_be_one_are_taken() -> None:

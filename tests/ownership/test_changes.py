@@ -135,8 +135,8 @@ class Storing:
     def has_attribute(self, name: str) -> bool:
         return name in self.names
 
-    def has_container(self, name: str) -> bool:
-        return name in self.names
+    def has_container(self, name: str, holders: frozenset[str] = frozenset()) -> bool:
+        return any(f"{holder}.{name}" in self.names for holder in holders) if holders else name in self.names
 
 
 class Biz:
@@ -144,7 +144,8 @@ class Biz:
         self.scope = Scope(BizId.of(name, "1.0"))
         self.table = {**vars(builtins)}
         self.globals: dict[str, Any] = {"__builtins__": self.table, "__name__": f"app_{name}", "lib": library}
-        self.watch = changes.watch(self.scope, lambda: {"lib": library}, builtins=self.table, storing=Storing(*stores))
+        modules = {library.__name__: library}
+        self.watch = changes.watch(self.scope, lambda: modules, builtins=self.table, storing=Storing(*stores))
         self.watch.begin()
 
     def run(self, source: str) -> tuple[str, ...]:
@@ -560,6 +561,17 @@ def test_a_container_that_has_grown_is_told_and_named_as_long_as_it_has(lib: Any
     lib.Thing.known.clear()
     assert left.remaining() == ("lib.NAMES",)
     lib.NAMES.clear()
+
+
+@pytest.mark.parametrize(("stores", "told"), [("optparse.known", ["optparse.known"]), ("known", []), ("lib.known", [])])
+@pytest.mark.filterwarnings("ignore::koupleless.ownership.changes.SharedStateWarning")
+def test_a_container_of_pythons_own_is_whose_code_adds_to_it_there(stores: str, told: list[str]) -> None:
+    module: Any = types.ModuleType("optparse")
+    module.known = {}
+    biz = Biz(Changes(), module, "first", stores)
+    module.known["key"] = "value"
+    assert [words.split("`")[1] for words in biz.watch.check()] == told
+    assert biz.leave().remaining() == tuple(told)
 
 
 def test_a_change_is_found_whosever_moment_it_is(lib: Any, make: Callable[..., Biz]) -> None:

@@ -21,11 +21,14 @@ class Stores(NamedTuple):
 
     attributes: frozenset[str]
     """Names it may set, or delete, on modules, classes and objects that it did not make."""
-    containers: frozenset[str]
-    """Names of containers that it may add to or take from."""
+    containers: frozenset[tuple[str, str]]
+    """Containers that it may add to or take from: the name of the module or class that has it, as far as the code shows
+    that, else nothing; and its own."""
     is_opaque: bool
     """It can also do so in ways that do not show the name (``setattr``, ``mock.patch``); of these, `attributes` has
     the texts among its constants that may be one."""
+    mentioned: frozenset[str] = frozenset()
+    """All names and texts that may be one in code that has containers."""
 
     def __bool__(self) -> bool:
         return self.is_opaque or bool(self.attributes or self.containers)
@@ -34,17 +37,48 @@ class Stores(NamedTuple):
 def stores_of(code: CodeType) -> Stores:
     """What a code object, and all that is nested in it, may store into things it does not own."""
     attributes: set[str] = set()
-    containers: set[str] = set()
+    containers: set[tuple[str, str]] = set()
     is_opaque = False
     whole = _Globals(code)
-    for part in _parts(code):
+    parts = list(_parts(code))
+    for part in parts:
         if not _OPAQUE.isdisjoint(part.co_names):
             is_opaque = True
             attributes.update(_texts(part.co_consts))
         reader = _Reader(part, whole)
         attributes.update(reader.attributes())
         containers.update(reader.containers())
-    return Stores(frozenset(attributes), frozenset(containers), is_opaque)
+    if not containers:
+        return Stores(frozenset(attributes), frozenset(), is_opaque)
+    return Stores(frozenset(attributes), _by_real_names(containers, parts, whole), is_opaque, _mentioned(parts))
+
+
+def _by_real_names(
+    containers: set[tuple[str, str]], parts: list[CodeType], whole: _Globals
+) -> frozenset[tuple[str, str]]:
+    """The same with the names that things have where they were imported from, instead of those they were given here."""
+    imported: dict[str, set[str]] = {}
+    for part in parts:
+        for given, real in _Reader(part, whole).imported():
+            imported.setdefault(given, set()).add(real)
+    found: set[tuple[str, str]] = set()
+    for holder, name in containers:
+        if holder.startswith(_VARIABLE):
+            variable = holder.removeprefix(_VARIABLE)
+            found.update((real, name) for real in imported.get(variable, ("",)))
+        elif holder:
+            found.add((holder, name))
+        else:
+            found.update(("", real) for real in imported.get(name, (name,)))
+    return frozenset(found)
+
+
+def _mentioned(parts: list[CodeType]) -> frozenset[str]:
+    found: set[str] = set()
+    for part in parts:
+        found.update(name.rpartition(".")[2] for name in part.co_names)
+        found.update(_texts(part.co_consts))
+    return frozenset(found)
 
 
 def may_store(code: CodeType) -> bool:
@@ -115,9 +149,18 @@ class Stored:
         """Whether it may set an attribute of that name."""
         return self._is_blind or any(name in stores.attributes for stores in self._read())
 
-    def has_container(self, name: str) -> bool:
-        """Whether it may change a container of that name."""
-        return any(name in stores.containers for stores in self._read())
+    def has_container(self, name: str, holders: frozenset[str] = frozenset()) -> bool:
+        """Whether it may change a container of that name, if ``holders`` are given one that has one of these names.
+
+        Where the code does not show in what a container is, code that mentions one of them may.
+        """
+        for stores in self._read():
+            for holder, known in stores.containers:
+                if known == name:
+                    shown = {holder} if holder else stores.mentioned
+                    if not holders or not holders.isdisjoint(shown):
+                        return True
+        return False
 
     def _read(self) -> list[Stores]:
         while self._unread:
@@ -165,6 +208,12 @@ _MADE: Final = _CALLS | {
 _HAS_LOAD_METHOD: Final = sys.version_info < (3, 12)
 _SHIFTED_ATTR: Final = int(not _HAS_LOAD_METHOD)
 """From 3.12 on the lowest bit of what LOAD_ATTR names says whether a method is wanted, as in LOAD_GLOBAL."""
+_NAMED: Final = {_LOAD_ATTR: _SHIFTED_ATTR, _LOAD_GLOBAL: 1, _LOAD_NAME: 0}
+"""What loads something by a name, and by how many bits the name's number is shifted."""
+_IMPORT_NAME, _IMPORT_FROM = opmap["IMPORT_NAME"], opmap["IMPORT_FROM"]
+_STORE_GLOBAL, _STORE_DEREF = opmap["STORE_GLOBAL"], opmap["STORE_DEREF"]
+_VARIABLE: Final = "="
+"""Marks the name of a variable, which says nothing of what it holds."""
 
 
 class _Globals:
@@ -211,8 +260,11 @@ class _Reader:
                     yield name
                 at = self.ops.find(op, at + 1)
 
-    def containers(self) -> Iterator[str]:
-        """Names of what items are set in, and of what methods are called on that change containers."""
+    def containers(self) -> Iterator[tuple[str, str]]:
+        """What items are set in, and what methods are called on that change containers: holder and name.
+
+        A holder that is a variable here is marked as such.
+        """
         at = self.ops.find(_STORE_SUBSCR)
         while at >= 0:
             # value, container, key: the key is one instruction, or the name of the container is not known here.
@@ -232,13 +284,36 @@ class _Reader:
                     yield from self._container_at(self._before(at))
                 place = self.whole.find(call, place + 1)
 
-    def _container_at(self, at: int) -> Iterator[str]:
+    def _container_at(self, at: int) -> Iterator[tuple[str, str]]:
         op = self.ops[at] if at >= 0 else -1
-        if op in (_LOAD_ATTR, _LOAD_GLOBAL, _LOAD_NAME) and not self._is_own(at, ""):
-            shift = {_LOAD_ATTR: _SHIFTED_ATTR, _LOAD_GLOBAL: 1, _LOAD_NAME: 0}[op]
-            name = self.names[self._arg(at) >> shift]
+        if op in _NAMED and not self._is_own(at, ""):
+            name = self._named_at(at)
             if name != "__annotations__":  # which module and class bodies fill
-                yield name
+                yield self._holder_at(self._before(at)) if op == _LOAD_ATTR else "", name
+
+    def _named_at(self, at: int) -> str:
+        return self.names[self._arg(at) >> _NAMED[self.ops[at]]]
+
+    def _holder_at(self, at: int) -> str:
+        op = self.ops[at] if at >= 0 else -1
+        if op == _LOAD_ATTR:
+            return self._named_at(at)
+        if op in _NAMED:
+            return _VARIABLE + self._named_at(at)
+        return _VARIABLE + self._variables()[self._arg(at)] if op in _FAST or op == _LOAD_DEREF else _VARIABLE
+
+    def imported(self) -> Iterator[tuple[str, str]]:
+        """The variables that are set by imports, and the last part of the name of what they are then."""
+        for op in (_IMPORT_NAME, _IMPORT_FROM):
+            at = self.ops.find(op)
+            while at >= 0:
+                real = self.names[self._arg(at)].rpartition(".")[2]
+                store = self._after(at)
+                if self.ops[store] in (_STORE_NAME, _STORE_GLOBAL):
+                    yield self.names[self._arg(store)], real
+                elif self.ops[store] in (_STORE_FAST, _STORE_DEREF):
+                    yield self._variables()[self._arg(store)], real
+                at = self.ops.find(op, at + 1)
 
     def _is_own(self, at: int, name: str) -> bool:
         """Whether the object that the instruction at a place leaves on the stack is the code's own.
@@ -307,6 +382,13 @@ class _Reader:
         at -= 1
         while at >= 0 and (ops[at] in (_CACHE, _NOP, _EXTENDED)):
             at -= 1
+        return at
+
+    def _after(self, at: int) -> int:
+        """The place of the instruction after."""
+        at += 1
+        while self.ops[at] in (_CACHE, _NOP, _EXTENDED):
+            at += 1
         return at
 
     def _arg(self, at: int) -> int:

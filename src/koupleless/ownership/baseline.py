@@ -58,6 +58,11 @@ class Growth(NamedTuple):
         """``package.module.Class.name``."""
         return dotted(self.module, self.holder, self.name)
 
+    @property
+    def holders(self) -> frozenset[str]:
+        """The names by which code gets at what has it: those of the module and, if it is a class's, of that."""
+        return frozenset(part.rpartition(".")[2] for part in (self.module, self.path.rpartition(".")[0]))
+
 
 def dotted(module: str, holder: Any, name: str) -> str:
     """The name of an attribute as code would write it."""

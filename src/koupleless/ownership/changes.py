@@ -47,8 +47,8 @@ class Storing(Protocol):
     def has_attribute(self, name: str) -> bool:
         """Whether it may set, or delete, an attribute of that name."""
 
-    def has_container(self, name: str) -> bool:
-        """Whether it may add to a container of that name."""
+    def has_container(self, name: str, holders: frozenset[str] = frozenset()) -> bool:
+        """Whether it may add to a container of that name; if ``holders`` are given, of something of these names."""
 
 
 class Anything:
@@ -58,7 +58,7 @@ class Anything:
         """See `Storing`."""
         return True
 
-    def has_container(self, name: str) -> bool:  # noqa: ARG002
+    def has_container(self, name: str, holders: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
         """See `Storing`."""
         return True
 
@@ -298,14 +298,16 @@ class Changes:
     def _judge_growth(self, watch: Watch | None, found: Growth) -> None:
         added = _added(found)
         owner = None
-        if not is_of_standard_library(found.module):
+        # Python's own modules add to their caches whoever runs, and these have the names that all caches have.
+        is_pythons = is_of_standard_library(found.module)
+        if not is_pythons:
             for builtins in (builtins for thing in added for builtins in makers_of(thing)):
                 owner = next((one for one in self._watches.values() if one.builtins is builtins), None)
                 if owner is not None:
                     break
-        is_named = watch is not None and type(watch.storing) is not Anything and watch.storing.has_container(found.name)
-        if owner is None and is_named:
-            owner = watch
+        if owner is None and watch is not None and type(watch.storing) is not Anything:
+            holders = found.holders if is_pythons else frozenset[str]()
+            owner = watch if watch.storing.has_container(found.name, holders) else None
         if owner is None:
             return
         count = found.after - found.before

@@ -123,6 +123,17 @@ class Thing(Above):
 
     def __len__(self):
         return 7
+
+    class Inner:
+        size = 3
+        known = {}
+
+        def method(self, x=1):
+            return ["base", x]
+
+        class Innermost:
+            def method(self, x=1):
+                return ["base", x]
 """
 
 
@@ -174,7 +185,9 @@ def lib() -> Iterator[Any]:
     library.__spec__ = ModuleSpec("lib", None)
     sys.modules["lib"] = library
     exec(compile(LIBRARY, "lib.py", "exec"), vars(library))
-    before = dict(vars(library)), {kind: dict(vars(kind)) for kind in (library.Thing, library.Above, library.Other)}
+    inner = library.Thing.Inner
+    kinds = (library.Thing, library.Above, library.Other, inner, inner.Innermost)
+    before = dict(vars(library)), {kind: dict(vars(kind)) for kind in kinds}
     yield library
     library.__spec__ = before[0]["__spec__"]
     # Whatever a test did, everything is as it was once all bizs have left.
@@ -204,6 +217,16 @@ def make(lib: Any) -> Iterator[Callable[..., Biz]]:
 
 
 WRAPS = {
+    "method of a class in a class": (
+        "o = lib.Thing.Inner.method\nlib.Thing.Inner.method = lambda self, x=1: ['NAME', *o(self, x)]",
+        "lib.Thing.Inner().method(2)",
+        ["base", 2],
+    ),
+    "method of a class further in": (
+        "K = lib.Thing.Inner.Innermost\no = K.method\nK.method = lambda self, x=1: ['NAME', *o(self, x)]",
+        "lib.Thing.Inner.Innermost().method(2)",
+        ["base", 2],
+    ),
     "function": ("o = lib.function\nlib.function = lambda x=1: ['NAME', *o(x)]", "lib.function(2)", ["base", 2]),
     "function, called by the library": (
         "o = lib.function\nlib.function = lambda x=1: ['NAME', *o(x)]",
@@ -548,6 +571,39 @@ def test_what_a_library_does_to_its_classes_at_their_first_use_stays(make: Calla
         del lib.Thing.events
         for name in ("Lazy", "Names", "Events", "register"):
             vars(lib).pop(name, None)
+
+
+def test_data_and_containers_of_a_class_in_a_class(lib: Any, make: Callable[..., Biz]) -> None:
+    first, second = make("first", "size", "known"), make("second")
+    with pytest.warns(SharedStateWarning):
+        told = first.run("lib.Thing.Inner.size = 5\nlib.Thing.Inner.known['mine'] = 1")
+    assert [words.split("`")[1] for words in told] == ["lib.Thing.Inner.size", "lib.Thing.Inner.known"]
+    assert [biz.sees("lib.Thing.Inner.size") for biz in (first, second)] == [5, 3]
+    assert first.leave().remaining() == ("lib.Thing.Inner.known",)
+    lib.Thing.Inner.known.clear()
+
+
+def test_what_is_put_into_a_class_that_a_biz_puts_into_another_is_its_own(lib: Any, make: Callable[..., Biz]) -> None:
+    first = make("first", "Late", "size")
+    first.run("class Late:\n    size = 1\nLate.__module__ = 'lib'\nlib.Thing.Late = Late")
+    first.run("lib.Thing.Late.size = 2")
+    kept = weakref.ref(first.globals["Late"])
+    first.leave()
+    gc.collect()
+    assert kept() is None
+    assert not hasattr(lib.Thing, "Late")
+
+
+def test_what_a_library_does_in_a_class_in_a_class_is_its_own(lib: Any, make: Callable[..., Biz]) -> None:
+    source = "class Outer:\n    class Lazy:\n        made = None\n        def make(self): Outer.Lazy.made = 5\n"
+    exec(compile(source, "lib.py", "exec"), vars(lib))
+    try:
+        first = make("first", "made")
+        assert first.run("lib.Outer.Lazy().make()") == ()
+        first.leave()
+        assert lib.Outer.Lazy.made == 5
+    finally:
+        del lib.Outer
 
 
 def test_a_container_that_has_grown_is_told_and_named_as_long_as_it_has(lib: Any, make: Callable[..., Biz]) -> None:

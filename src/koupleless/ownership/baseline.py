@@ -179,17 +179,22 @@ class Baseline:
             table = self._tables.get(id(holder))
             if table is not None:
                 table.take()
-                if holder is self._modules.get(table.module):
-                    self._take_classes(table.module, table.values)
+                self._take_classes(table.module, table.values)
 
     def _take_classes(self, module: str, values: Iterable[Any]) -> None:
-        """Take in classes of the package a module is of: some packages give a class a public module as its home."""
+        """Take in classes of the package a module is of, and those in them.
+
+        Some packages give a class a public module as its home.
+        """
         top = module.partition(".")[0]
-        for value in values:
-            if issubclass(type(value), type) and id(value) not in self._tables:
-                home = _MODULE(value)
-                if type(home) is str and home.partition(".")[0] == top and not _FLAGS(value) & _IMMUTABLE:
-                    self._tables[id(value)] = _Table(home, value, _CLASS_TABLE(value))
+        todo = _classes_among(values)
+        while todo:
+            kind = todo.pop()
+            if id(kind) not in self._tables:
+                home = _MODULE(kind)
+                if type(home) is str and home.partition(".")[0] == top and not _FLAGS(kind) & _IMMUTABLE:
+                    self._tables[id(kind)] = table = _Table(home, kind, _CLASS_TABLE(kind))
+                    todo += _classes_among(table.values)
 
     def __len__(self) -> int:
         return sum(len(table.keys) for table in self._tables.values())
@@ -203,6 +208,10 @@ def is_dunder(name: object) -> bool:
 _CLASS_TABLE: Final = type.__dict__["__dict__"].__get__
 _FLAGS: Final = type.__dict__["__flags__"].__get__
 _MODULE: Final = type.__dict__["__module__"].__get__
+
+
+def _classes_among(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if issubclass(type(value), type)]
 
 
 def _is_left_out(name: str) -> bool:

@@ -155,12 +155,12 @@ def _codes(module: Any) -> Iterator[types.CodeType]:
     if not is_a(module, types.ModuleType):
         return
     name = table_of(module).get("__name__")
-    todo: list[Any] = []
-    for value in list(table_of(module).values()):
-        if is_a(value, type) and type.__dict__["__module__"].__get__(value) == name:
-            todo += table_of(value).values()
-        else:
-            todo.append(value)
+    todo: list[Any] = list(table_of(module).values())
+    seen: set[int] = set()
+    for thing in todo:  # grows
+        if is_a(thing, type) and type.__dict__["__module__"].__get__(thing) == name and id(thing) not in seen:
+            seen.add(id(thing))
+            todo += table_of(thing).values()
     for thing in todo:
         while type(thing) in (classmethod, staticmethod):
             thing = thing.__func__  # noqa: PLW2901

@@ -124,11 +124,17 @@ def test_writing_as_the_base(namespace):
     assert "made" not in REAL
 
 
-def test_a_biz_cannot_evict_what_the_base_has(namespace):
+def test_what_a_biz_evicts_is_out_of_its_own_sight_only(namespace, biz):
+    other = biz({})
     with entered(namespace.scope):
         assert sys.modules.pop("json") is json
-        del sys.modules["json"]
-        assert sys.modules["json"] is json
+        with pytest.raises(KeyError):
+            del sys.modules["json"]
+        assert "json" not in sys.modules
+        assert "json" not in list(sys.modules)
+        with entered(other.scope):
+            assert sys.modules["json"] is json
+        sys.modules["json"] = json
         with mock.patch.dict(sys.modules, {"json": None, "made_up": ModuleType("made_up")}):
             assert dict[str, object](sys.modules)["json"] is None
             with pytest.raises(ModuleNotFoundError, match="halted"):

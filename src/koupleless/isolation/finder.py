@@ -25,7 +25,7 @@ from koupleless.isolation.imports import importlib_for
 from koupleless.isolation.interpreter import bootstrap, find_of_base, is_initialising
 from koupleless.isolation.known import PORTIONS
 from koupleless.isolation.modules import base_path
-from koupleless.isolation.policy import NEVER_DELEGATED, SELF, Policy, Side
+from koupleless.isolation.policy import NEVER_DELEGATED, SELF, Policy, Side, is_of_process, is_one
 from koupleless.isolation.resident import arrivals
 
 if TYPE_CHECKING:
@@ -98,9 +98,10 @@ class BizFinder:
         """Work for a linker from now on: it gets what its code finds without importing it."""
         self.linker = linker
         arrivals.follow(linker, self._taken)
-        linker.table["importlib"] = importlib_for(linker)
-        linker.table["__main__"] = main = ModuleType("__main__", "The program; what it starts with is elsewhere.")
+        main = ModuleType("__main__", "The program; what it starts with is elsewhere.")
         linker.adopt(main)
+        linker.personal.update(importlib=importlib_for(linker), __main__=main)
+        linker.table.update(linker.personal)
         linker.meta_path.append(self)
         linker.search_path += [*self.paths, *(entry for entry in base_path() if entry not in self.paths)]
 
@@ -141,6 +142,25 @@ class BizFinder:
         if parent is None:
             self._of_base.add(name)
         return module
+
+    def anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
+        """See `linker.Locator`."""
+        self._check(name)
+        spec = None if is_one(name) else self._find_anew(name, parent)
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            return spec
+        # Compiled code is initialised once, and what holds the process together is there once.
+        return self.foreign(name) or self._take_from_base(name)
+
+    def _find_anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
+        if parent is not None:
+            return self._find_in_files(name, [str(entry) for entry in parent.__path__])
+        own = () if is_of_process(name) else self._own_path()
+        spec = self._find_in_files(name, (*own, *base_path()))
+        if spec is None:
+            with as_base():  # the base may have finders that know more than its search path tells
+                spec = bootstrap._find_spec(name, None)  # noqa: SLF001 - past ``sys.modules``
+        return spec
 
     def owns(self, top: str) -> bool:
         """See `linker.Locator`."""

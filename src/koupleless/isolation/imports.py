@@ -122,7 +122,7 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
             return module
         if globals is not None and (fromlist is None or (fromlist and type(fromlist) is tuple)):
             if name == "builtins":
-                return linker.table["builtins"]
+                return linker.load("builtins")
             if _is_of_base(globals):
                 if _is_loaded(name, globals, fromlist, level):
                     return original(name, globals, locals, fromlist, level)

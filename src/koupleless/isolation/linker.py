@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 from koupleless.context import call_library, crossed, current
 from koupleless.errors import BizGone
+from koupleless.isolation.children import Children
 from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.interpreter import (
     REAL,
@@ -69,6 +70,12 @@ class Locator(Protocol):
     def owns(self, top: str) -> bool:
         """Whether a top-level package that is not imported yet would be the owner's."""
 
+    def anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
+        """The spec of somebody else's module, for the owner to execute; the module where there can be one only.
+
+        Raises ``ModuleNotFoundError`` if there is none.
+        """
+
     def is_copied(self, name: str) -> bool:
         """Whether a module of the base that the owner has not imported yet is to be an own copy."""
 
@@ -88,6 +95,11 @@ class Linker:
         self.scope = scope
         self.table: dict[str, ModuleType] = {}
         """What the owner has imported that is not the base's. ``None`` as a value blocks the name."""
+        self.removed: set[str] = set()
+        """Names of others' modules that the owner's code took out of ``sys.modules``, or put another one over.
+
+        They do not show through any more, and are executed anew when they are imported.
+        """
         self.lenders: list[Linker] = []
         """Owners of shared modules this one uses; their tables show through."""
         self.claims: set[str] = set()
@@ -96,6 +108,8 @@ class Linker:
         self.search_path: list[str] = []
         self.assigned: dict[str, Any] = {}
         """What the owner's code assigned to variables of ``sys``, by name."""
+        self.children = Children(_children_asked)
+        """What the owner has below packages of others."""
         self.stores = Stored()
         """What the owner's code may change of things that are not its own."""
         self.is_gone = False
@@ -115,6 +129,8 @@ class Linker:
         self.import_: Import = _make_import(self, self._plain, self._flat, self._packages, self._relative)
         self.builtins["__import__"] = self.import_
         self.table["builtins"] = own
+        self.personal: dict[str, ModuleType] = {"builtins": own}
+        """Modules that every owner has of its own from the beginning, for when its code has emptied the table."""
         _linkers.add(self)
         _by_builtins[id(self.builtins)] = self
 
@@ -123,14 +139,25 @@ class Linker:
     def find(self, name: str) -> ModuleType | None:
         """What the table, or one that shows through, holds under the name; ``ABSENT`` if nothing does."""
         found = self.table.get(name, ABSENT)
-        if found is not ABSENT:
-            return found
-        if self.lenders and name not in _PERSONAL:
+        if found is ABSENT and self.lenders and name not in self.removed:
+            return self._lent(name)
+        return found
+
+    def _lent(self, name: str) -> ModuleType | None:
+        if name not in _PERSONAL:
             for lender in self._all_lenders():
                 found = lender.table.get(name, ABSENT)
                 if found is not ABSENT:
                     return found
         return ABSENT
+
+    def _of_others(self, name: str) -> ModuleType | None:
+        """What shows through under a name, or would if the owner's code had not removed it; ``ABSENT`` if nothing."""
+        found = self._lent(name)
+        if found is not ABSENT:
+            return found
+        of_base = None if self._is_covered(name) else find_of_base(name)
+        return ABSENT if of_base is None else of_base
 
     def _all_lenders(self) -> list[Linker]:
         """Whose modules show through here: the lenders, and theirs."""
@@ -141,9 +168,9 @@ class Linker:
 
     def names(self) -> list[str]:
         """Every name `find` answers."""
-        names = dict.fromkeys(self.table)
+        names = dict.fromkeys(self.table.copy())
         for lender in self._all_lenders():
-            names.update(dict.fromkeys(name for name in lender.table.copy() if name not in _PERSONAL))
+            names.update(dict.fromkeys(lender.table.copy().keys() - _PERSONAL - self.removed))
         return list(names)
 
     def is_lent(self, name: str, module: object) -> bool:
@@ -155,10 +182,15 @@ class Linker:
         return any(known is module for lender in self._all_lenders() for known in lender.table.copy().values())
 
     def hides(self, name: object) -> bool:
-        """Whether a name of the base is out of sight, because its top-level package is the owner's."""
+        """Whether a name of the base is out of sight: it was removed, or its top-level package is the owner's."""
         if not isinstance(name, str):  # any object may be looked up in a dictionary
             return False
+        return name in self.removed or self._is_covered(name)
+
+    def _is_covered(self, name: str) -> bool:
         top, dot, _ = name.partition(".")
+        if top in self.removed:
+            return False  # one module of others was replaced, and not all that is below
         if top in _PERSONAL:
             return name == "__mp_main__"
         package = self.find(top)
@@ -180,33 +212,41 @@ class Linker:
 
     # --- changes by code that writes to sys.modules --------------------------------------------------------------
 
-    def put(self, name: str, module: ModuleType) -> None:
-        """Enter a module by hand, as ``sys.modules[name] = module`` in the owner's context."""
-        known = find_of_base(name)
-        if known is not None and known is module and name not in self.table:
-            return
-        replaced = self.table.get(name, module) is not module
-        self.table[name] = module
-        if replaced or module is None:
-            self.forget()
+    def put(self, name: str, module: ModuleType | None) -> None:
+        """Enter a module by hand, as ``sys.modules[name] = module`` in the owner's context.
+
+        The module of somebody else, put where it was, shows through again.
+        """
+        known = self._of_others(name)
+        if module is not None and module is known and (name not in self.table or name in self.removed):
+            self.table.pop(name, None)
+            self.removed.discard(name)
+        else:
+            self.table[name] = module  # type: ignore[assignment]  # ``None`` blocks the name
+            if known is not ABSENT:
+                self.removed.add(name)
+        self.forget()
 
     def take(self, name: str) -> ModuleType:
-        """Remove a name by hand and hand back its module; a module of the base, or one that is lent, stays where it is.
+        """Remove a name by hand and hand back its module; that of somebody else is out of sight from now on.
 
         Raises ``KeyError`` if the name means nothing.
         """
-        module = self.table.pop(name, ABSENT)
+        known = ABSENT if name in self.removed else self._of_others(name)
+        module = self.table.pop(name, cast("ModuleType", known))
         if module is ABSENT:
-            for lender in self._all_lenders():
-                if name in lender.table and name not in _PERSONAL:
-                    return lender.table[name]
-            of_base = None if self.hides(name) else find_of_base(name)
-            if of_base is None:
-                raise KeyError(name)
-            return of_base
-        if name not in self._loading:
-            self.forget()
+            raise KeyError(name)
+        if known is not ABSENT:
+            self.removed.add(name)
+        self.forget()
         return module
+
+    def clear(self) -> None:
+        """Remove every name by hand."""
+        others = {*all_of_base(), *self.names()}
+        self.removed.update(name for name in others if self._of_others(name) is not ABSENT)
+        self.table.clear()
+        self.forget()
 
     def forget(self) -> None:
         """Forget the answers of finished imports; the next ones look at the tables again."""
@@ -233,6 +273,8 @@ class Linker:
         self.is_gone = True
         self._locator = None
         self.table.clear()
+        self.personal.clear()
+        self.children.clear()
         self.lenders.clear()
         self.meta_path.clear()
         self.search_path.clear()
@@ -258,7 +300,11 @@ class Linker:
         locator = self._locator
         if locator is None:
             raise BizGone(str(self.scope.biz), name=name)
-        found = locator.foreign(name)
+        if name in self.personal:
+            self.table[name] = self.personal[name]
+            return self.personal[name]
+        is_anew = bool(self.removed) and self._is_anew(name)
+        found = None if is_anew else locator.foreign(name)
         if found is not None:
             return found
         if is_initialising_compiled() and name in REAL and name.partition(".")[0] in self.own_tops():
@@ -271,21 +317,34 @@ class Linker:
         lock.acquire()
         try:
             if name not in self.table:
-                return self._find_and_load_locked(name, parent, child)
+                return self._find_and_load_locked(name, parent, child, is_anew=is_anew)
         finally:
             lock.release()
         return self.load(name)
 
-    def _find_and_load_locked(self, name: str, parent: ModuleType | None, child: str) -> ModuleType:
+    def _is_anew(self, name: str) -> bool:
+        """Whether a module of somebody else is to be executed for the owner: it was removed, or its package was."""
+        if name in self.removed:
+            return True
+        package = name.rpartition(".")[0]
+        return package in self.removed and package in self.table and self._of_others(name) is ABSENT
+
+    def _find_and_load_locked(
+        self, name: str, parent: ModuleType | None, child: str, *, is_anew: bool = False
+    ) -> ModuleType:
         parent_name = name.rpartition(".")[0]
         if parent is not None and not hasattr(parent, "__path__"):
             raise ModuleNotFoundError(f"No module named {name!r}; {parent_name!r} is not a package", name=name)
         if self._locator is None:
             raise BizGone(str(self.scope.biz), name=name)
-        found = self._locator.locate(name, parent)
+        found = self._locator.anew(name, parent) if is_anew else self._locator.locate(name, parent)
         if isinstance(found, ModuleSpec):
             return self._load_spec(found, parent, child)
-        if parent is not None and self.table.get(parent_name) is parent and not hasattr(parent, child):
+        if is_anew:
+            self.removed.discard(name)
+            if parent is not None:
+                self._bind_child(parent, child, found)
+        elif parent is not None and self.table.get(parent_name) is parent and not hasattr(parent, child):
             setattr(parent, child, found)  # a portion of a namespace package that is somebody else's
         return found
 
@@ -304,11 +363,25 @@ class Linker:
             module = self._run(module, spec, parent, child)
         if parent is not None:
             try:
-                setattr(parent, child, module)
+                self._bind_child(parent, child, module)
             except AttributeError:
                 message = f"Cannot set an attribute on {parent.__name__!r} for child module {child!r}"
                 warnings.warn(message, ImportWarning, stacklevel=2)
         return module
+
+    def _bind_child(self, parent: ModuleType, child: str, module: ModuleType) -> None:
+        """Let the owner find a module as an attribute of its package."""
+        if self._has(parent):
+            setattr(parent, child, module)
+        elif getattr(parent, "__dict__", {}).get(child) is module:
+            self.children.hide(parent, child)
+        else:
+            self.children.show(parent, child, module)
+
+    def _has(self, module: ModuleType) -> bool:
+        """Whether a module that the owner uses is its own."""
+        name = getattr(module, "__name__", "")
+        return find_of_base(name) is not module and not self.is_lent(name, module)
 
     def _run(self, module: ModuleType, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
         """Run the code of a new module and hand back what stands under its name afterwards."""
@@ -319,7 +392,7 @@ class Linker:
         self.table[name] = module
         # In an import cycle C code looks for a child on its parent, then in the interpreter's table, which never has
         # it; so the child is bound before its code runs. Whatever the package itself calls so comes first until then.
-        is_bound_early = parent is not None and child not in getattr(parent, "__dict__", {})
+        is_bound_early = parent is not None and child not in getattr(parent, "__dict__", {}) and self._has(parent)
         if is_bound_early:
             setattr(parent, child, module)
         tracked.append(child)
@@ -419,7 +492,7 @@ class Linker:
             return self.load(absolute[: len(absolute) - cut_off]) if cut_off else module
         top_name = name.partition(".")[0]
         top = self.load(top_name)
-        self._bind(name)
+        self._bind(name, module)
         if self._is_settled(absolute, module) and self._is_settled(top_name, top):
             self._plain[name] = top
         return top
@@ -457,18 +530,18 @@ class Linker:
             elif not hasattr(module, item):
                 self._import_child(module, item)
 
-    def _bind(self, name: str) -> None:
+    def _bind(self, name: str, module: ModuleType | None) -> None:
         """Make sure that what ``import a.b.c as d`` imported is found on its parents, some of which may be new.
 
         The statement looks for the rest in the interpreter's table, which never has it.
         """
         parent_name, _, child = name.rpartition(".")
         while parent_name:
-            parent, module = self.table.get(parent_name), self.table.get(name)
+            parent = self.table.get(parent_name)
             known = getattr(parent, "__dict__", {})
             if parent is not None and module is not None and child not in known and "__getattr__" not in known:
-                setattr(parent, child, module)
-            name = parent_name
+                self._bind_child(parent, child, module)
+            name, module = parent_name, parent
             parent_name, _, child = name.rpartition(".")
 
     def _import_child(self, module: ModuleType, item: str) -> None:
@@ -476,7 +549,7 @@ class Linker:
         try:
             child = self.load(name)
             if not hasattr(module, item):  # its package failed, and is loaded again: C looks into the real table next
-                setattr(module, item, child)
+                self._bind_child(module, item, child)
         except ModuleNotFoundError as error:
             if error.name != name or self.table.get(name, ABSENT) is None:
                 raise
@@ -516,6 +589,12 @@ def asking() -> Linker | None:
     if scope is not None:
         return scope.find_facet(Linker)
     return owner_of(sys._getframe(2).f_builtins)  # noqa: SLF001
+
+
+def _children_asked(known: Mapping[str, Any]) -> Children | None:
+    scope = current()
+    linker = owner_of(known) if scope is None else scope.find_facet(Linker)
+    return None if linker is None else linker.children
 
 
 def owner_of(known: object) -> Linker | None:

@@ -45,8 +45,8 @@ class ModulesView(dict[str, "ModuleType"]):
     """What stands at ``sys.modules`` while there are bizs.
 
     A ``dict`` for code that checks; every operation goes to the running biz's table over the interpreter's, or straight
-    to the interpreter's. Deleting a module of the base as a biz leaves it where it is. What ``keys``, ``values`` and
-    ``items`` return as a biz are snapshots.
+    to the interpreter's. A module of the base that a biz deletes is out of its sight, and of nobody else's. What
+    ``keys``, ``values`` and ``items`` return as a biz are snapshots.
     """
 
     __slots__ = ()
@@ -104,12 +104,11 @@ class ModulesView(dict[str, "ModuleType"]):
 
     def popitem(self) -> tuple[str, ModuleType]:
         linker = asking()
-        table = REAL if linker is None else linker.table
-        name, module = table.popitem()
-        if linker is None:
-            base_changed(name)
-        else:
-            linker.forget()
+        if linker is not None:
+            name = next(reversed(_shown(linker)))
+            return name, linker.take(name)
+        name, module = REAL.popitem()
+        base_changed(name)
         return name, module
 
     def setdefault(self, name: str, default: ModuleType | None = None, /) -> ModuleType:
@@ -133,8 +132,7 @@ class ModulesView(dict[str, "ModuleType"]):
         if linker is None:
             REAL.clear()
         else:
-            linker.table.clear()
-            linker.forget()
+            linker.clear()
 
     def copy(self) -> dict[str, ModuleType]:
         return _shown(asking()).copy()

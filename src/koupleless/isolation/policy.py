@@ -29,6 +29,25 @@ NEVER_DELEGATED: Final = frozenset({"__main__", "__mp_main__"})
 """Names that mean the running program: each biz has its own ``__main__``, and nobody gets the base's."""
 
 
+_ONE: Final = frozenset(
+    {SELF, "asyncio", "codecs", "concurrent", "copyreg", "encodings", "importlib", "io", "logging", "multiprocessing"}
+    | {"os", "signal", "site", "socket", "ssl", "subprocess", "sys", "threading", "unittest", "warnings", "weakref"}
+)
+
+
+def is_of_process(name: str) -> bool:
+    """Whether a name is the process's for everyone."""
+    return name.partition(".")[0] in PROCESS_NAMES
+
+
+def is_one(name: str) -> bool:
+    """Whether a module is there once in a process: a biz that removes it from ``sys.modules`` gets the same again.
+
+    The interpreter and its threads go by such modules, or bizs are kept apart in them.
+    """
+    return name.partition(".")[0] in _ONE
+
+
 class Provider(Protocol):
     """Yields the module of an exported name."""
 
@@ -102,7 +121,7 @@ class Policy:
 
     def before_own(self, name: str) -> Verdict | None:
         """The decision on a name that does not depend on what the biz brought; ``None`` where there is none."""
-        if name.partition(".")[0] in PROCESS_NAMES:
+        if is_of_process(name):
             return _OF_PROCESS
         if not self.exports or any(covers(pattern, name) for pattern in self.deny):
             return None

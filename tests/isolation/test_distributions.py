@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import sys
+import sysconfig
 import zipfile
 from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -198,6 +199,38 @@ def test_declared_mode(biz, base):
     free = biz(files)
     free.import_module("app").other()
     free.import_module("app").own()
+
+
+def test_the_standard_library_is_there_in_declared_mode_under_every_name(biz, write, monkeypatch):
+    careless = write(wheel("careless", "1", {"careless.py": "", "test/__init__.py": "", "test/test_careless.py": ""}))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(careless)])
+    namespace = biz(
+        {
+            "app.py": """
+                import importlib.util, sysconfig, encodings.punycode
+                import __hello__, __phello__.spam, idlelib
+                import test.support
+                from test.support import import_helper
+                def config():
+                    sysconfig._CONFIG_VARS_INITIALIZED = False
+                    return sysconfig.get_config_var("prefix")
+                def load(name):
+                    return importlib.import_module(name), importlib.util.find_spec(name)
+                """
+        },
+        policy=Policy(declared=frozenset({"x"})),
+    )
+    app = namespace.import_module("app")
+    build_time = sysconfig._get_sysconfigdata_name()  # type: ignore[attr-defined]
+    with entered(namespace.scope):
+        assert app.config() == sysconfig.get_config_var("prefix")
+        for name in (build_time, "_testcapi", "__phello__"):
+            module, spec = app.load(name)
+            assert module is REAL[name]
+            assert spec is not None
+    assert app.test is REAL["test"]
+    own = biz({"test/__init__.py": "mine = True", "app.py": "import test"}, policy=Policy(declared=frozenset({"x"})))
+    assert own.import_module("app").test.mine
 
 
 def test_what_the_biz_brings_needs_no_declaration(biz, base):

@@ -13,7 +13,10 @@ import pytest
 
 from koupleless.context import current, entered
 from koupleless.errors import BizGone, ModuleRefused
+from koupleless.isolation.holding import Speakers
 from koupleless.isolation.interpreter import REAL
+from koupleless.isolation.known import Share
+from koupleless.isolation.policy import Policy
 
 
 def test_modules_keep_their_plain_names(biz):
@@ -546,3 +549,38 @@ def test_a_child_that_is_loaded_is_found_below_a_package_that_was_imported_again
         }
     )
     namespace.import_module("user")
+
+
+@pytest.mark.parametrize("speakers", [Speakers(), Speakers(words={"based-reg": Share.ALWAYS}.get)])
+def test_a_directory_that_is_no_package_hides_none_of_the_base(biz, base, speakers):
+    files = {"based_reg/__init__.py": "value = 1", "based_reg/sub.py": "value = 2"}
+    record = "".join(f"{name},,\n" for name in files)
+    base(
+        {
+            **files,
+            "based_reg-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: based-reg\nVersion: 1\n",
+            "based_reg-1.dist-info/RECORD": record,
+        }
+    )
+    namespace = biz(
+        {
+            "based_reg/versions.txt": "",
+            "based_reg/mine.py": "",
+            "app.py": """
+                import importlib.util
+                spec = importlib.util.find_spec("based_reg")
+                import based_reg
+                from based_reg import sub, value
+                import based_reg.sub as same
+                """,
+        },
+        speakers=speakers,
+    )
+    app = namespace.import_module("app")
+    assert app.value == 1
+    assert app.sub is app.same
+    assert app.spec.origin == app.based_reg.__file__
+    with pytest.raises(ModuleNotFoundError):
+        namespace.import_module("based_reg.mine")
+    refusing = biz({"based_reg/mine.py": ""}, policy=Policy(declared=frozenset({"x"})), speakers=speakers)
+    assert refusing.import_module("based_reg.mine").__name__ == "based_reg.mine"

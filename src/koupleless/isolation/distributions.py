@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import sysconfig
 import threading
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder
@@ -27,7 +28,7 @@ from packaging.utils import canonicalize_name
 from koupleless.context import as_base
 from koupleless.isolation.interpreter import find_of_base
 from koupleless.isolation.modules import base_path
-from koupleless.isolation.policy import SELF, Provenance
+from koupleless.isolation.policy import PROCESS_NAMES, SELF, Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -369,6 +370,8 @@ def provenance(name: str) -> Provenance | None:
     """Where a module of the base comes from; ``None`` if the base does not have it."""
     index = base_index()
     owners = index.owners(name)
+    if is_stdlib(name):
+        return Provenance(is_stdlib=True)
     if owners:
         return Provenance(owners=tuple((owner, index.versions[owner]) for owner in owners))
     spec = _base_spec(name)
@@ -383,6 +386,33 @@ def provenance(name: str) -> Provenance | None:
         return Provenance(owners=((SELF, ""),), location=place)
     directory = place if os.path.isdir(place) else os.path.dirname(place)  # noqa: PTH112, PTH120 - as in the spec
     return Provenance(location=place, in_directory=os.path.isdir(directory))  # noqa: PTH112
+
+
+def is_stdlib(name: str) -> bool:
+    """Whether the base has the name from the standard library, whatever careless distributions have put beside it.
+
+    Not all of its names can be known beforehand: some are made when Python is built, and its tests are not listed.
+    """
+    top = name.partition(".")[0]
+    spec = None if top in PROCESS_NAMES else _base_spec(top)
+    if spec is None:
+        return top in PROCESS_NAMES - {SELF}
+    if spec.origin in {"built-in", "frozen"}:
+        return True
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    return any(place.startswith(_STDLIB) and not place.startswith(_INSTALLED) for place in places)
+
+
+def _directories(*names: str) -> tuple[str, ...]:
+    return tuple(os.path.join(sysconfig.get_path(name), "") for name in names)  # noqa: PTH118 - for startswith
+
+
+_STDLIB: Final = _directories("stdlib", "platstdlib")
+_INSTALLED: Final = tuple(
+    os.path.join(directory, kind, "")  # noqa: PTH118
+    for directory in _STDLIB
+    for kind in ("site-packages", "dist-packages")
+)
 
 
 def _base_spec(name: str) -> ModuleSpec | None:

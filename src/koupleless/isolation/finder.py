@@ -128,7 +128,7 @@ class BizFinder:
             return self._take_from_base(name) if lender is None else lender.load(name)
         path, is_open = (None, True) if parent is None else self._own_portions(parent_name, parent)
         spec = self._find_own(name, path)
-        if spec is not None:
+        if spec is not None and not (spec.loader is None and is_open and self._has_whole_of_base(name)):
             return self._shared(name, spec) or self._compiled_once(spec)
         if not is_open:
             raise self._refusal(name, f"{self._owner} owns {parent_name!r}, and its files hold no such module")
@@ -172,7 +172,9 @@ class BizFinder:
         if top not in known:
             spec = None
             if self._policy.before_own(top) is None:
-                spec = self._find_in_files(top, self._own_path()) or self._find_copy(top)
+                spec = self._find_in_files(top, self._own_path())
+                if spec is None or spec.loader is None:
+                    spec = self._find_copy(top)
             known[top] = spec is not None and spec.loader is not None  # what has none is one portion of several
         return known[top]
 
@@ -224,7 +226,7 @@ class BizFinder:
             holdings = self.holdings()
             owners = distributions.base_index().owners(name)
             known = any(_is_copied(name, owner, holdings.get(owner)) for owner in owners)
-            self._copied[name] = known
+            self._copied[name] = known = known and not distributions.is_stdlib(name)
         return known
 
     def _is_whole_copy(self, name: str) -> bool:
@@ -251,6 +253,15 @@ class BizFinder:
         if not isinstance(found, ModuleSpec):
             self.linker.table[spec.name] = found
         return found
+
+    def _has_whole_of_base(self, name: str) -> bool:
+        """Whether the base has a module, or a package of one piece, that a mere directory of the biz must not hide."""
+        spec = self._find_in_files(name, self._portions_of_base(name.rpartition(".")[0]))
+        try:
+            self._check(name)
+        except ModuleRefused:
+            return False
+        return spec is not None and spec.loader is not None
 
     # --- what is shared, for it is compiled ----------------------------------------------------------------------
 
@@ -426,7 +437,8 @@ class BizFinder:
             return getattr(lender.table.get(name), "__spec__", None) or self._find_in_files(name, path or ())
         if not parent_name:
             spec = self._find_in_files(name, self._own_path())
-            return spec if spec is not None or name in NEVER_DELEGATED else self._spec_of_base(name)
+            is_whole = spec is not None and (spec.loader is not None or not self._has_whole_of_base(name))
+            return spec if is_whole or name in NEVER_DELEGATED else self._spec_of_base(name)
         parent = self.linker.table.get(parent_name)
         if parent is None or not hasattr(parent, "__path__"):
             return self._spec_of_base(name)

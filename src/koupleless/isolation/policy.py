@@ -91,6 +91,8 @@ class Provenance:
     """Where it lies; empty if it is nowhere."""
     in_directory: bool = True
     """Whether it lies in a plain directory, as opposed to an archive or nowhere at all."""
+    is_stdlib: bool = False
+    """Whether it is the standard library's, under a name that is not among the listed ones."""
 
 
 def covers(pattern: str, name: str) -> bool:
@@ -147,7 +149,7 @@ class Policy:
 
     def _undeclared(self, name: str, provenance: Provenance) -> str:
         top = name.partition(".")[0]
-        if not self.declared or canonicalize_name(top) in self.declared:
+        if not self.declared or provenance.is_stdlib or canonicalize_name(top) in self.declared:
             return ""
         if provenance.owners:
             if any(owner == SELF or owner in self.declared for owner, _ in provenance.owners):

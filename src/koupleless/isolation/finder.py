@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.biz import Library
 from koupleless.context import as_base, entered
 from koupleless.errors import BizGone, ModuleRefused
+from koupleless.frames import of_importlib
 from koupleless.isolation import distributions
 from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.extensions import load_once, shelf
@@ -107,6 +108,7 @@ class BizFinder:
 
     # --- as the linker asks --------------------------------------------------------------------------------------
 
+    @of_importlib
     def foreign(self, name: str) -> ModuleType | None:
         """See `linker.Locator`."""
         verdict = self._policy.before_own(name)
@@ -120,6 +122,7 @@ class BizFinder:
                 return lender.load(name)
         return None
 
+    @of_importlib
     def locate(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
         """See `linker.Locator`."""
         parent_name = name.rpartition(".")[0]
@@ -143,6 +146,7 @@ class BizFinder:
             self._of_base.add(name)
         return module
 
+    @of_importlib
     def anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
         """See `linker.Locator`."""
         self._check(name)
@@ -152,6 +156,7 @@ class BizFinder:
         # Compiled code is initialised once, and what holds the process together is there once.
         return self.foreign(name) or self._take_from_base(name)
 
+    @of_importlib
     def _find_anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
         if parent is not None:
             return self._find_in_files(name, [str(entry) for entry in parent.__path__])
@@ -248,6 +253,7 @@ class BizFinder:
         spec = self._find_in_files(name, self._portions_of_base(name.rpartition(".")[0]))
         return [] if spec is None else spec.submodule_search_locations or []
 
+    @of_importlib
     def _compiled_once(self, spec: ModuleSpec) -> ModuleSpec | ModuleType:
         found = load_once(spec, self.linker)
         if not isinstance(found, ModuleSpec):
@@ -265,6 +271,7 @@ class BizFinder:
 
     # --- what is shared, for it is compiled ----------------------------------------------------------------------
 
+    @of_importlib
     def _shared(self, name: str, spec: ModuleSpec) -> ModuleType | None:
         """The module of a unit, or the base's, if the files found belong to a distribution that is to be shared."""
         index = self._own_index()
@@ -275,6 +282,7 @@ class BizFinder:
             return None
         return self._share(name, owners[0], index)
 
+    @of_importlib
     def _share(self, name: str, distribution: str, index: Index) -> ModuleType | None:
         base = distributions.base_index()
         if all(index.has_same(member, base) for member in index.closure(distribution)):
@@ -310,6 +318,7 @@ class BizFinder:
 
     # --- the biz's files -----------------------------------------------------------------------------------------
 
+    @of_importlib
     def _find_own(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         spec: ModuleSpec | None
         for hook in list(self.linker.hooks_in_use()):
@@ -384,12 +393,14 @@ class BizFinder:
 
     # --- the base's ----------------------------------------------------------------------------------------------
 
+    @of_importlib
     def _take_from_base(self, name: str) -> ModuleType:
         """A module of the base, if the policy allows it and the base has it."""
         self._check(name)
         self._taken.add(name)
         return self._import_as_base(name)
 
+    @of_importlib
     def _import_as_base(self, name: str) -> ModuleType:
         module = find_of_base(name)
         if module is not None and not is_initialising(module):
@@ -424,6 +435,7 @@ class BizFinder:
 
     # --- as a finder on sys.meta_path ----------------------------------------------------------------------------
 
+    @of_importlib
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
         """What ``importlib.util.find_spec``, ``importlib.reload`` and ``pkgutil`` get to know for the biz."""
         if self.linker.is_gone:
@@ -446,6 +458,7 @@ class BizFinder:
         spec = self._find_in_files(name, own)
         return self._spec_of_base(name) if spec is None and is_open else spec
 
+    @of_importlib
     def _spec_of_base(self, name: str) -> ModuleSpec | None:
         try:
             self._check(name)
@@ -453,6 +466,7 @@ class BizFinder:
             return None
         return self._find_copy(name) or self._base_spec(name)
 
+    @of_importlib
     def _base_spec(self, name: str) -> ModuleSpec | None:
         try:
             if name.partition(".")[0] != SELF:
@@ -502,6 +516,7 @@ class UnitFinder(BizFinder):
     def _make_index(self) -> Index:
         return self._unit.index
 
+    @of_importlib
     def _shared(self, name: str, spec: ModuleSpec) -> ModuleType | None:
         unit = self._unit
         owners = unit.index.owners(name)

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import importlib
 import sys
 import threading
 from importlib.machinery import ExtensionFileLoader
-from types import ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from koupleless.context import current, entered
+from koupleless.frames import of_importlib, standing_for
 from koupleless.isolation.interpreter import (
     REAL,
     apart,
@@ -97,6 +99,7 @@ class _Hooks:
         self._undo.close()
 
 
+@of_importlib
 def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
     """``builtins.__import__``: where import statements of the base go, and calls by its Python and C code."""
 
@@ -169,6 +172,7 @@ def _is_loaded(name: str, namespace: Mapping[str, Any], fromlist: Sequence[str] 
     return True
 
 
+@of_importlib
 def _make_load_hook(original: Callable[[str, object], ModuleType]) -> Callable[[str, object], ModuleType]:
     """``_find_and_load``: where ``import_module`` goes, and C code that imports what the real table does not have."""
     original = arrivals.measured(original)
@@ -233,15 +237,17 @@ def importlib_for(linker: Linker) -> ModuleType:
     """
     facade = ModuleType("importlib", importlib.__doc__)
 
-    def import_module(name: str, package: str | None = None) -> ModuleType:
-        """Import a module of this biz; a leading dot makes the name relative to ``package``."""
+    @of_importlib
+    def _gcd_import(name: str, package: str | None = None, level: int = 0) -> ModuleType:
         try:
-            absolute = _absolute(name, package)
+            bootstrap._sanity_check(name, package, level)  # noqa: SLF001
+            absolute = bootstrap._resolve_name(name, package, level) if level else name  # noqa: SLF001
             return (linker.asked_by(absolute) if linker.claims else linker).load(absolute)
         except BaseException as error:
             clean(error)
             raise
 
+    @standing_for(importlib.reload)
     def reload(module: ModuleType) -> ModuleType:
         """Run the code of a module again; a module of the base is reloaded as the base's."""
         spec = getattr(module, "__spec__", None)
@@ -256,7 +262,7 @@ def importlib_for(linker: Linker) -> ModuleType:
         return sorted({*vars(importlib), *vars(facade)})
 
     own: dict[str, object] = {
-        "import_module": import_module,
+        "import_module": _with_import(_gcd_import),
         "reload": reload,
         "invalidate_caches": linker.invalidate_caches,
         "__import__": linker.import_,
@@ -268,15 +274,14 @@ def importlib_for(linker: Linker) -> ModuleType:
     return facade
 
 
-def _absolute(name: str, package: str | None) -> str:
-    """The absolute name of what ``import_module`` was asked for."""
-    relative = name.lstrip(".")
-    level = len(name) - len(relative)
-    if level and not package:
-        raise TypeError(f"the 'package' argument is required to perform a relative import for {name!r}")
-    bootstrap._sanity_check(relative, package, level)  # noqa: SLF001
-    return cast("str", bootstrap._resolve_name(relative, package, level)) if level else name  # noqa: SLF001
+def _with_import(gcd_import: Callable[..., ModuleType]) -> FunctionType:
+    """``importlib.import_module`` itself, the very code, but for the function that it leaves the import to."""
+    where = {**vars(importlib), "_bootstrap": SimpleNamespace(_gcd_import=gcd_import)}
+    made = FunctionType(_IMPORT_MODULE.__code__, where, None, _IMPORT_MODULE.__defaults__)
+    return cast("FunctionType", functools.update_wrapper(made, _IMPORT_MODULE, updated=()))
 
+
+_IMPORT_MODULE: Final[Any] = importlib.import_module
 
 _lock: Final = threading.Lock()
 _users = 0

@@ -364,12 +364,17 @@ def clean(error: BaseException) -> None:
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    if last is not None and (isinstance(error, ImportError) or not _filename(last).startswith(_HERE)):
+    if last is not None and (isinstance(error, ImportError) or not _is_ours(last)):
         error.__traceback__ = trimmed(error.__traceback__)
 
 
 def _is_machinery(trace: TracebackType) -> bool:
     return _filename(trace).startswith(("<frozen importlib", _HERE))
+
+
+def _is_ours(trace: TracebackType) -> bool:
+    name = trace.tb_frame.f_globals.get("__name__")  # not the file name: see `frames`
+    return isinstance(name, str) and name.startswith(f"{__package__}.")
 
 
 def _filename(trace: TracebackType) -> str:

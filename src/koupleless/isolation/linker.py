@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 from koupleless.context import call_library, crossed, current
 from koupleless.errors import BizGone
+from koupleless.frames import of_importlib
 from koupleless.isolation.children import Children
 from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.interpreter import (
@@ -285,6 +286,7 @@ class Linker:
 
     # --- find and load -------------------------------------------------------------------------------------------
 
+    @of_importlib
     def load(self, name: str) -> ModuleType:
         """The module of an absolute name, imported if need be. Raises what an import statement raises."""
         module: ModuleType | None = self.table.get(name, ABSENT)
@@ -296,6 +298,7 @@ class Linker:
             self._wait_for(name)
         return module
 
+    @of_importlib
     def _find_and_load(self, name: str) -> ModuleType:
         locator = self._locator
         if locator is None:
@@ -329,6 +332,7 @@ class Linker:
         package = name.rpartition(".")[0]
         return package in self.removed and package in self.table and self._of_others(name) is ABSENT
 
+    @of_importlib
     def _find_and_load_locked(
         self, name: str, parent: ModuleType | None, child: str, *, is_anew: bool = False
     ) -> ModuleType:
@@ -348,6 +352,7 @@ class Linker:
             setattr(parent, child, found)  # a portion of a namespace package that is somebody else's
         return found
 
+    @of_importlib
     def _load_spec(self, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
         if current() is not self.scope:
             if self._is_shared:  # what its import sets in context variables is there for all who use it
@@ -383,6 +388,7 @@ class Linker:
         name = getattr(module, "__name__", "")
         return find_of_base(name) is not module and not self.is_lent(name, module)
 
+    @of_importlib
     def _run(self, module: ModuleType, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
         """Run the code of a new module and hand back what stands under its name afterwards."""
         name = spec.name
@@ -418,6 +424,7 @@ class Linker:
         self.table[name] = module = self.table.pop(name)  # its code may have put something else in its place
         return module
 
+    @of_importlib
     def _execute(self, loader: Any, module: ModuleType) -> None:
         """Run a module's code, and look at it before."""
         if type(loader) not in _PLAIN_LOADERS:
@@ -459,6 +466,7 @@ class Linker:
 
     # --- statements ----------------------------------------------------------------------------------------------
 
+    @of_importlib
     def run_import(
         self, name: str, namespace: Mapping[str, Any] | None, fromlist: Iterable[str] | None, level: int
     ) -> ModuleType:
@@ -519,6 +527,7 @@ class Linker:
             return True
         return self.is_lent(name, module)
 
+    @of_importlib
     def _import_children(self, module: ModuleType, fromlist: Iterable[str], *, is_all: bool = False) -> None:
         for item in fromlist:
             if not isinstance(item, str):
@@ -544,6 +553,7 @@ class Linker:
             name, module = parent_name, parent
             parent_name, _, child = name.rpartition(".")
 
+    @of_importlib
     def _import_child(self, module: ModuleType, item: str) -> None:
         name = f"{module.__name__}.{item}"
         try:
@@ -610,6 +620,7 @@ def base_changed(name: str) -> None:
             linker.forget()
 
 
+@of_importlib
 def _make_import(  # noqa: C901 - as below
     linker: Linker,
     plain: dict[str, ModuleType],

@@ -1,0 +1,196 @@
+"""Code that walks frames while modules are imported: it sees files of the biz and of importlib, none of ours."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from koupleless.context import entered
+from koupleless.isolation import linker
+
+AGED = {
+    "aged/__init__.py": """
+        import warnings
+
+        def __getattr__(name):
+            if name == "old":
+                warnings.warn("old is old", DeprecationWarning, stacklevel=2)
+                return 1
+            raise AttributeError(name)
+    """,
+    "aged/early.py": "import warnings; warnings.warn('at import', DeprecationWarning, stacklevel=2)",
+    "aged/parent/__init__.py": "import warnings; warnings.warn('a parent', DeprecationWarning, stacklevel=2)",
+    "aged/parent/child.py": "",
+    "aged/relative.py": "from . import early",
+    "aged/fine.py": "",
+    "flat.py": "import warnings; warnings.warn('at import', DeprecationWarning, stacklevel=2)",
+}
+STATEMENTS = (
+    "from aged import old",
+    "import aged; aged.old",
+    "import aged.early",
+    "from aged import early",
+    "from aged.early import warnings",
+    "import aged.parent.child",
+    "from aged.parent import child",
+    "import aged.relative",
+    "import flat",
+    "__import__('flat')",
+    "import importlib; importlib.import_module('flat')",
+    "import importlib; importlib.import_module('.early', 'aged')",
+    "import importlib, aged.fine; importlib.reload(aged.fine)",
+)
+
+FRAMES = """
+import sys
+
+def files():
+    frame, found = sys._getframe(1), []
+    while frame is not None:
+        found.append(frame.f_code.co_filename)
+        if frame.f_code.co_name == "outermost":
+            return found
+        frame = frame.f_back
+"""
+
+
+def of_function(text: str) -> str:
+    return f"def outermost():\n    {text}\n"
+
+
+def places(seen: list[warnings.WarningMessage]) -> list[tuple[str, int]]:
+    return [(Path(each.filename).name, each.lineno) for each in seen]
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_a_warning_at_import_names_the_line_of_the_statement(biz, base, statement):
+    """The same line as without a base, for whichever way the module is imported."""
+    base(AGED)
+    alone: dict[str, Any] = {}
+    exec(compile(of_function(statement), "web.py", "exec"), alone)
+    with warnings.catch_warnings(record=True) as expected:
+        warnings.simplefilter("always")
+        alone["outermost"]()
+    for name in [name for name in sys.modules if name.partition(".")[0] in {"aged", "flat"}]:
+        del sys.modules[name]
+    inside = biz({**AGED, "web.py": of_function(statement)}).import_module("web")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        inside.outermost()
+    assert places(seen) == places(expected)
+    assert expected or "fine" in statement
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import watched",
+        "from package import watched",
+        "import package.inner.watched",
+        "__import__('watched')",
+        "import importlib; importlib.import_module('package.watched')",
+        "import watched; import importlib; importlib.reload(watched)",
+        "from package import lazy as watched",
+    ],
+)
+def test_between_a_module_and_who_imports_it_stands_importlib(biz, statement):
+    watched = "from frames import files\nseen = files()"
+    namespace = biz(
+        {
+            "frames.py": FRAMES,
+            "watched.py": watched,
+            "package/__init__.py": """
+                def __getattr__(name):
+                    from frames import files
+                    if name != "lazy":
+                        raise AttributeError(name)
+                    import types
+                    return types.SimpleNamespace(seen=files())
+            """,
+            "package/watched.py": watched,
+            "package/inner/__init__.py": "",
+            "package/inner/watched.py": watched,
+            "web.py": f"""
+                def outermost():
+                    {statement}
+                    import sys
+                    found = [module for name, module in sys.modules.items() if name.endswith("watched")]
+                    return (found or [watched])[-1].seen
+            """,
+        }
+    )
+    seen = namespace.import_module("web").outermost()
+    between = [name for name in seen if Path(name).name not in {"watched.py", "web.py", "__init__.py"}]
+    assert [name for name in between if not name.startswith("<frozen importlib._bootstrap")] == []
+    assert Path(seen[-1]).name == "web.py"
+
+
+def test_a_module_of_the_base_that_a_biz_imports_warns_of_the_biz(biz, base):
+    base({"based_old.py": "import warnings; warnings.warn('old', DeprecationWarning, stacklevel=2)"})
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        biz({"web.py": "\n\nimport based_old"}).import_module("web")
+    assert places(seen) == [("web.py", 3)]
+
+
+def test_a_base_s_own_statement_is_blamed_while_a_biz_runs(biz, base):
+    """A function of the base that imports late, called by a biz."""
+    base(
+        {
+            "based_late.py": "def load():\n    import based_old",
+            "based_old.py": "import warnings; warnings.warn('old', DeprecationWarning, stacklevel=2)",
+        }
+    )
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        biz({"web.py": "import based_late\nbased_late.load()"}).import_module("web")
+    assert places(seen) == [("based_late.py", 2)]
+
+
+def test_stacks_can_be_inspected_at_import(biz):
+    """The lines of what stands in between are those of no file, as those of importlib."""
+    namespace = biz(
+        {
+            "watched.py": """
+                import inspect, traceback
+                stack = [(info.filename, info.code_context) for info in inspect.stack()]
+                text = "".join(traceback.format_stack())
+            """,
+            "web.py": "import watched",
+        }
+    )
+    namespace.import_module("web")
+    watched = namespace.table["watched"]
+    inner = watched.stack[: [Path(name).name for name, _ in watched.stack].index("web.py") + 1]
+    assert [name for name, _ in inner if Path(name).name not in {"watched.py", "web.py"}]
+    assert "linker" not in watched.text.partition("web.py")[2]
+    assert inner[-1][1] == ["import watched\n"]
+
+
+def test_a_failure_of_a_nested_import_shows_the_biz_s_files_alone(biz):
+    namespace = biz(
+        {
+            "one.py": "import two",
+            "two.py": "from package import three",
+            "package/__init__.py": "",
+            "package/three.py": "import importlib; importlib.import_module('four')",
+            "four.py": "1 / 0",
+        }
+    )
+    with pytest.raises(ZeroDivisionError) as raised, entered(namespace.scope):
+        namespace.import_module("one")
+    files = [Path(str(entry.path)).name for entry in raised.traceback[1:]]
+    assert files == ["one.py", "two.py", "three.py", "__init__.py", "four.py"]
+
+
+def test_what_fails_in_the_machinery_itself_is_shown(biz, monkeypatch):
+    """A fault of ours is not cut out of its own traceback."""
+    namespace = biz({"web.py": "import other", "other.py": ""})
+    monkeypatch.setattr(linker, "_PLAIN_LOADERS", None)
+    with pytest.raises(TypeError) as raised:
+        namespace.import_module("web")
+    assert raised.traceback[-1].name == "_execute"

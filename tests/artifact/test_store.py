@@ -204,7 +204,7 @@ class TestFailure:
         assert entries(store) == work(store) == []
 
     def test_a_bomb_leaves_nothing(self, store: Store, make_zip: MakeZip, make_files: MakeFiles) -> None:
-        path = make_zip(make_files({"bomb": bytes(30 << 20)}))
+        path = make_zip(make_files({"bomb": bytes(40 << 20)}))
         with pytest.raises(ArchiveRefused, match="a bomb"):
             store.unpack(ZipSource(path))
         with pytest.raises(ArchiveRefused, match="more than"):

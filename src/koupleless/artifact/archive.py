@@ -35,13 +35,13 @@ _ZIP64_TAIL: Final = 76
 class Limits:
     """How much an artefact may ask of a disk. Frozen; shared by whoever reads artefacts."""
 
-    max_bytes: int = 1 << 30
-    """Unpacked, all files together."""
+    max_bytes: int = 4 << 30
+    """Unpacked, all files together; the largest wheels unpack to a third of it."""
     max_files: int = 200_000
     max_ratio: int = 200
-    """Unpacked to packed size of one file."""
-    ratio_from_bytes: int = 1 << 20
-    """Files up to this size may have any ratio: a small file of zeros is no bomb."""
+    """Unpacked to packed size, of the archive as a whole: one file of it may be all padding, as in many a wheel."""
+    ratio_from_bytes: int = 32 << 20
+    """What unpacks to this much at most may have any ratio: it does no harm."""
     max_manifest_bytes: int = 64 << 20
 
 
@@ -153,9 +153,18 @@ class Archive:
             self.refuse(f"it holds {min(both)!r} both as a file and as a directory")
         if packed > self.mark.size:
             self.refuse("its entries overlap")
-        if unpacked > self._limits.max_bytes:
-            self.refuse(f"it unpacks to more than {self._limits.max_bytes} bytes")
+        self._check_total(unpacked, entries)
         return entries
+
+    def _check_total(self, unpacked: int, entries: Mapping[str, zipfile.ZipInfo]) -> None:
+        limits = self._limits
+        if unpacked > limits.max_bytes:
+            self.refuse(f"it unpacks to more than {limits.max_bytes} bytes")
+        if unpacked > max(limits.ratio_from_bytes, limits.max_ratio * self.mark.size):
+            largest = max(entries.values(), key=lambda info: info.file_size)
+            self.refuse(
+                f"it unpacks to more than {limits.max_ratio} times its size, most of it {largest.filename!r}: a bomb"
+            )
 
     def _checked_name(self, info: zipfile.ZipInfo) -> str:
         # ``filename`` was mended by zipfile already; what was written is what shows the intention.
@@ -188,19 +197,14 @@ class Archive:
         """The content of an entry in pieces, counted against the limits over all calls together."""
         for piece in self._inflate(name):
             self._total += len(piece)
-            if self._total > self._limits.max_bytes:
-                self.refuse(f"it unpacks to more than {self._limits.max_bytes} bytes")
+            self._check_total(self._total, self.entries)
             yield piece
 
     def _inflate(self, name: str) -> Iterator[bytes]:
-        info = self.entries[name]
-        limits, size = self._limits, 0
-        allowed = max(limits.ratio_from_bytes, info.compress_size * limits.max_ratio)
+        info, size = self.entries[name], 0
         with self._damage_refused(), self._zip.open(info) as file:
             while piece := file.read(CHUNK):
                 size += len(piece)
-                if size > allowed:
-                    self.refuse(f"entry {name!r} unpacks to more than {limits.max_ratio} times its size: a bomb")
                 yield piece
         if size != info.file_size:
             self.refuse(f"it is damaged or not complete ({name!r} ends early)")

@@ -1,13 +1,17 @@
 """Fetches the suites that suites.toml names, runs each alone and inside a module, and prints what differs.
 
-``python suites.py [--write FILE] [NAME...]``; the exit status is 1 if a test differs that is not known to.
+``python suites.py [--write FILE] [NAME...]``; the exit status is 1 if a test differs that is not known to. Each row is
+written when its suite has ended, also by several of these at the same time. Archives and what was installed stay in the
+user's cache, so that a suite runs again at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import tomllib
@@ -18,16 +22,18 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 
 from koupleless.errors import KouplelessError
+from koupleless.suite.furnish import cache
 from koupleless.suite.run import PYTEST, Comparison, Suite, compare_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 HEADING = """# Suites of others, alone and inside a module
 
 The tests that well-known libraries bring, run by `scripts/suites`, which made this page: once plainly, and once inside
 a module of a base that has its own copy of whatever it shares with the suite. `scripts/suites.toml` says which part of
-each suite runs. A test that fails in both runs fails for a reason of its own.
+each suite runs; the project itself is the wheel of the package index. A test that fails in both runs fails for a reason
+of its own.
 
 """
 PYTHON = ".".join(map(str, sys.version_info[:2]))
@@ -44,6 +50,8 @@ class Named:
     requirements: tuple[str, ...] = ()
     program: str = PYTEST
     arguments: tuple[str, ...] = ()
+    limit_s: int = 900
+    """How long each of the two runs may take."""
     differ: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -62,13 +70,21 @@ def version_of(suite: Named) -> str:
 
 
 def fetch(source: str, into: Path) -> Path:
-    """The tree of a source distribution."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", into]
-    subprocess.run([*command, source], check=True)  # noqa: S603 - the interpreter's own pip
-    archive = next(into.glob("*.tar.gz"))
-    with tarfile.open(archive) as opened:
-        opened.extractall(into, filter="data")
-    return into / archive.name.removesuffix(".tar.gz")
+    """The tree of a source distribution, whose archive is downloaded once."""
+    pin = source.partition(";")[0].strip()
+    kept = cache() / "sources" / pin
+    if not kept.is_dir():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=kept.parent) as scratch:
+            made = Path(scratch, "made")
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+            subprocess.run([*command, "--dest", made, pin], check=True)  # noqa: S603 - the interpreter's own pip
+            with contextlib.suppress(OSError):  # somebody else was faster
+                made.rename(kept)
+    (archive,) = kept.iterdir()
+    shutil.unpack_archive(archive, into, filter="data")
+    (tree,) = into.iterdir()
+    return tree
 
 
 def clone(repository: str, tag: str, into: Path) -> Path:
@@ -88,9 +104,22 @@ def run(suite: Named) -> Comparison:
             tree = fetch(suite.source, Path(directory))
         quiet = ("-q",) if suite.program == PYTEST else ()
         wanted = Suite(
-            tree=tree, requirements=suite.requirements, program=suite.program, arguments=(*suite.arguments, *quiet)
+            tree=tree,
+            requirements=(suite.source, *suite.requirements),
+            program=suite.program,
+            arguments=(*suite.arguments, *quiet),
+            limit_s=suite.limit_s,
         )
         return compare_runs(wanted, say=lambda line: print(line, file=sys.stderr, flush=True))
+
+
+@contextlib.contextmanager
+def held(page: Path) -> Iterator[None]:
+    """Nobody else writes the page meanwhile."""
+    page.touch()
+    with page.open() as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)  # released when the file is closed
+        yield
 
 
 def kept(page: Path, *, without: set[str]) -> list[tuple[str, ...]]:
@@ -104,6 +133,12 @@ def table(rows: list[tuple[str, ...]]) -> str:
     """Rows as a Markdown table, sorted."""
     head = ("suite", "version", "Python", "alone", "inside a module", "tests that differ")
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ("---",) * len(head), *sorted(rows)]) + "\n"
+
+
+def write(page: Path, row: tuple[str, ...]) -> None:
+    """Put a row into a page, in the place of the one that the suite had."""
+    with held(page):
+        page.write_text(HEADING + table([*kept(page, without={row[0]}), row]), encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
@@ -120,30 +155,31 @@ def main(arguments: list[str]) -> int:
         if requirement.marker is not None and not requirement.marker.evaluate():
             print(f"{name}: not for this Python")
             continue
-        begin = time.monotonic()
-        version = version_of(suite)
-        try:
-            found = run(suite)
-        except (KouplelessError, subprocess.CalledProcessError) as error:
-            rows.append((requirement.name, version, PYTHON, "-", "-", f"did not run: {error}"))
-            is_failed = True
-            continue
-        new = [each for each in found.differences if each.test not in suite.differ]
-        is_failed = is_failed or bool(new)
-        for difference in new:
-            print(difference.as_text())
-        known = "; ".join(f"`{each.test}` {suite.differ[each.test]}" for each in found.differences if each not in new)
-        verdict = f"{len(new)} differ" if new else known or "none"
-        rows.append((requirement.name, version, PYTHON, found.alone.as_text(), found.inside.as_text(), verdict))
-        print(
-            f"{name}: {len(new)} of {len(found.alone.tests)} tests differ ({time.monotonic() - begin:.0f} s)",
-            flush=True,
-        )
-    text = table(rows)
-    print(text)
-    if target is not None:
-        target.write_text(HEADING + table(kept(target, without={row[0] for row in rows}) + rows), encoding="utf-8")
+        row, found_new = row_of(name, suite)
+        rows.append(row)
+        is_failed = is_failed or found_new
+        if target is not None:
+            write(target, row)
+    print(table(rows))
     return 1 if is_failed else 0
+
+
+def row_of(name: str, suite: Named) -> tuple[tuple[str, ...], bool]:
+    """Run a suite: its row, and whether there is something that is not known."""
+    begin = time.monotonic()
+    project, version = Requirement(suite.source).name, version_of(suite)
+    try:
+        found = run(suite)
+    except (KouplelessError, subprocess.CalledProcessError) as error:
+        print(f"{name}: did not run: {error} ({time.monotonic() - begin:.0f} s)", flush=True)
+        return (project, version, PYTHON, "-", "-", f"did not run: {error}"), True
+    new = [each for each in found.differences if each.test not in suite.differ]
+    for difference in new:
+        print(difference.as_text())
+    print(f"{name}: {len(new)} of {len(found.alone.tests)} tests differ ({time.monotonic() - begin:.0f} s)", flush=True)
+    known = "; ".join(f"`{each.test}` {suite.differ[each.test]}" for each in found.differences if each not in new)
+    verdict = f"{len(new)} differ" if new else known or "none"
+    return (project, version, PYTHON, found.alone.as_text(), found.inside.as_text(), verdict), bool(new)
 
 
 if __name__ == "__main__":

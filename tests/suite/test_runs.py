@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil  # type: ignore[import-untyped]
 import pytest
-from tests.conftest import unmeasured
+from tests.conftest import unmeasured, until
 
 from koupleless.suite.outcomes import NoReport, Outcome, Outcomes
+from koupleless.suite.run import RunTooLong, Suite, compare_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,3 +156,36 @@ def test_what_unittest_prints_is_read(run: Run, tree: Path) -> None:
 def test_a_run_without_a_report_says_so(tmp_path: Path) -> None:
     with pytest.raises(NoReport, match="without a report"):
         Outcomes.read(tmp_path / "missing.xml")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("pyproject.toml", '[project]\nname = "ItsDangerous"\nversion = "2.2.0"\n'),
+        ("setup.cfg", "[metadata]\nname = itsdangerous\n"),
+        ("PKG-INFO", "Metadata-Version: 2.1\nName: Itsdangerous\n"),
+    ],
+)
+def test_a_requirement_that_names_the_tree_replaces_building_it(run: Run, tree: Path, file: str, text: str) -> None:
+    (tree / "pyproject.toml").write_text('[build-system]\nrequires = []\nbuild-backend = "missing"\n')
+    with (tree / file).open("a") as opened:
+        opened.write(text)
+    (tree / "test_it.py").write_text(
+        "import itsdangerous\ndef test_it():\n    assert 'tree' not in itsdangerous.__file__.split('/')\n"
+    )
+    compared = run(tree, "--requirement", "itsdangerous==2.2.0", "--compare", "--", "-q")
+    assert compared.returncode == 0, compared.stdout + compared.stderr
+    assert compared.stdout.endswith("alone: 1 passed\ninside: 1 passed\n0 of 1 tests differ\n")
+
+
+def test_a_run_that_takes_too_long_is_ended_with_its_children(tree: Path) -> None:
+    (tree / "program.py").write_text(
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+        "pathlib.Path('child').write_text(str(child.pid))\n"
+        "time.sleep(300)\n"
+    )
+    with pytest.raises(RunTooLong, match="longer than 5 s"):
+        compare_runs(Suite(tree=tree, program="program.py", limit_s=5), say=lambda _: None)
+    child = int((tree / "child").read_text())
+    until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)

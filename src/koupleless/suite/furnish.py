@@ -1,12 +1,15 @@
 """What a source tree needs to run its tests: the tree and its requirements, installed apart from the base.
 
 Two directories below the user's cache, each made at most once for what it is made from: the requirements, and over
-them the tree itself as ``pip`` installs it. A tree that is no installable project is used where it lies.
+them the tree itself as ``pip`` installs it. A tree that is no installable project is used where it lies, and one whose
+own distribution is among the requirements is that distribution, as the package index has it: nothing is built.
 """
 
 from __future__ import annotations
 
+import configparser
 import contextlib
+import email
 import hashlib
 import os
 import sys
@@ -56,6 +59,10 @@ def furnish(tree: Path, requirements: Sequence[str], *, program: str | None = No
         dependencies = project.get("project", {}).get("dependencies", ())
         wanted += [text for text in dependencies if not asks_for(text, RUNTIME)]  # every biz is given this very package
         return Furnished(tree, (*_in_place(tree), _installed(pip, wanted, near=tree)))
+    published = [text for text in requirements if asks_for(text, _distribution(tree, project))]
+    if published:
+        libraries = _installed(pip, wanted, near=tree)
+        return Furnished(tree, (_installed(pip, published, near=tree, alone=True), libraries))
     if not _is_installable(tree, project):
         return Furnished(tree, (*_in_place(tree), _installed(pip, wanted, near=tree)))
     with_tree = [*wanted, str(tree)]
@@ -78,6 +85,21 @@ def _is_installable(tree: Path, project: Mapping[str, Any]) -> bool:
     return (
         "project" in project or "build-system" in project or any((tree / name).is_file() for name in _PROJECT_FILES[1:])
     )
+
+
+def _distribution(tree: Path, project: Mapping[str, Any]) -> str:
+    """The normalised name of the tree's own distribution; empty for a tree that does not tell."""
+    settings = configparser.ConfigParser(interpolation=None)
+    with contextlib.suppress(configparser.Error):
+        settings.read_string("\n".join(_texts(tree, ["setup.cfg"])))
+    metadata = email.message_from_string("\n".join(_texts(tree, ["PKG-INFO"])))
+    told = (
+        metadata.get("Name"),
+        project.get("project", {}).get("name"),
+        project.get("tool", {}).get("poetry", {}).get("name"),
+        settings.get("metadata", "name", fallback=None),
+    )
+    return canonicalize_name(next(filter(None, told), ""))
 
 
 def asks_for(requirement: str, name: str) -> bool:
@@ -120,7 +142,7 @@ def _installed(
     """The directory that holds these requirements, installed now unless it was before."""
     marks = [sys.version, sys.executable, str(alone), *(key or requirements)]
     digest = hashlib.sha256("\0".join(marks).encode()).hexdigest()[:16]
-    place = _cache() / f"{near.name}-{digest}"
+    place = cache() / f"{near.name}-{digest}"
     if place.is_dir() or not requirements:
         return str(place)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -133,5 +155,6 @@ def _installed(
     return str(place)
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """The directory that keeps what suites need, from one run to the next."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "koupleless", "suites")

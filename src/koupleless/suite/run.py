@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import threading
 import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import psutil  # type: ignore[import-untyped]
+
 import koupleless
+from koupleless.errors import KouplelessError
 from koupleless.suite.furnish import asks_for, furnish
 from koupleless.suite.inside import Order
 from koupleless.suite.outcomes import Outcomes
@@ -26,6 +31,10 @@ if TYPE_CHECKING:
 PYTEST: Final = "pytest"
 
 
+class RunTooLong(KouplelessError):
+    """A run was ended because it took longer than its suite allows."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
     """What to run: the tests of ``tree``, by ``program``, a module or a script below the tree."""
@@ -34,6 +43,8 @@ class Suite:
     requirements: tuple[str, ...] = ()
     program: str = PYTEST
     arguments: tuple[str, ...] = ()
+    limit_s: float | None = None
+    """How long one run may take before it is ended, with its child processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +59,7 @@ class Comparison:
 def run_inside(suite: Suite) -> int:
     """Run the suite as a biz, its output going where ours goes; returns the program's exit status.
 
-    Raises ``ArtifactError``, ``BuildFailed`` before anything runs.
+    Raises ``ArtifactError``, ``BuildFailed`` before anything runs, and ``RunTooLong``.
     """
     return _inside(suite, _furnished(suite), ())
 
@@ -57,7 +68,7 @@ def compare_runs(suite: Suite, *, say: Callable[[str], object]) -> Comparison:
     """Run the suite alone, then as a biz, and tell what became of each test; ``say`` gets a line before each run.
 
     The tests are read from pytest's report, and from what any other program prints as ``unittest`` does with ``-v``.
-    Raises as `run_inside` does, and ``NoReport``.
+    Raises as `run_inside` does, ``NoReport``, and ``RunTooLong``.
     """
     furnished = _furnished(suite)
     outcomes = []
@@ -85,7 +96,7 @@ def _furnished(suite: Suite) -> Furnished:
 def _inside(suite: Suite, furnished: Furnished, more: Sequence[str], printed: list[str] | None = None) -> int:
     order = Order(_biz_name(furnished.tree), furnished.paths, tuple(sorted(_tops(furnished.paths))))
     command = [sys.executable, "-P", "-m", "koupleless.suite.inside", order.as_text(), suite.program]
-    return _run([*command, *suite.arguments, *more], furnished, {}, printed)
+    return _run([*command, *suite.arguments, *more], furnished, {}, printed, suite.limit_s)
 
 
 def _alone(suite: Suite, furnished: Furnished, more: Sequence[str], printed: list[str] | None = None) -> int:
@@ -96,21 +107,31 @@ def _alone(suite: Suite, furnished: Furnished, more: Sequence[str], printed: lis
         Path(directory, "own", "koupleless").symlink_to(Path(koupleless.__path__[0]))
         python = str(Path(directory, "bin", "python"))
         path = os.pathsep.join([*furnished.paths, str(Path(directory, "own"))])
-        return _run([python, *program, *suite.arguments, *more], furnished, {"PYTHONPATH": path}, printed)
+        command = [python, *program, *suite.arguments, *more]
+        return _run(command, furnished, {"PYTHONPATH": path}, printed, suite.limit_s)
 
 
-def _run(command: Sequence[str], furnished: Furnished, envs: dict[str, str], printed: list[str] | None = None) -> int:
+def _run(
+    command: Sequence[str],
+    furnished: Furnished,
+    envs: dict[str, str],
+    printed: list[str] | None,
+    limit_s: float | None,
+) -> int:
     """Run to the end; what it prints goes where our output goes, and to ``printed`` if that is given."""
     collects = printed is not None
-    with subprocess.Popen(  # noqa: S603 - the user's own tests
-        command,
-        cwd=furnished.tree,
-        env={**os.environ, **envs},
-        stdout=subprocess.PIPE if collects else None,
-        stderr=subprocess.STDOUT if collects else None,
-        text=True,
-        errors="replace",
-    ) as process:
+    with (
+        subprocess.Popen(  # noqa: S603 - the user's own tests
+            command,
+            cwd=furnished.tree,
+            env={**os.environ, **envs},
+            stdout=subprocess.PIPE if collects else None,
+            stderr=subprocess.STDOUT if collects else None,
+            text=True,
+            errors="replace",
+        ) as process,
+        _ended_after(limit_s, process),
+    ):
         while True:
             try:
                 for line in process.stdout or ():
@@ -121,6 +142,33 @@ def _run(command: Sequence[str], furnished: Furnished, envs: dict[str, str], pri
             except KeyboardInterrupt:  # the program was interrupted as well, and says what it has
                 continue
             return status if status >= 0 else 128 - status
+
+
+@contextlib.contextmanager
+def _ended_after(limit_s: float | None, process: subprocess.Popen[str]) -> Iterator[None]:
+    """End the process and those below it once it has run for so long, and raise ``RunTooLong``."""
+    if limit_s is None:
+        yield
+        return
+    is_over = threading.Event()
+
+    def end() -> None:
+        is_over.set()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            leader = psutil.Process(process.pid)
+            for each in [leader, *leader.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
+
+    timer = threading.Timer(limit_s, end)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+    if is_over.is_set():
+        raise RunTooLong(f"the run took longer than {limit_s:g} s and was ended")
 
 
 def _biz_name(tree: Path) -> str:

@@ -173,17 +173,24 @@ def _reduced(module: Any, _protocol: SupportsIndex, /) -> Any:
 
 
 def assign_by_context(
-    undo: contextlib.ExitStack, module: types.ModuleType, name: str, here: Here, *, default: object = None
+    undo: contextlib.ExitStack,
+    module: types.ModuleType,
+    name: str,
+    here: Here,
+    *,
+    default: object = None,
+    computed: Callable[[], object | None] | None = None,
 ) -> None:
     """Let whoever runs assign to ``module.name`` for himself, and leave the way back with ``undo``.
 
     For the process, and for what he has not assigned, the variable is the module's own; to him rather ``default``, if
-    that is given. Assigning that one again, as code does that puts back what it found, ends it. Functions of the module
-    itself read their globals, which are the process's.
+    that is given, or what ``computed`` returns whenever it is read, unless that is ``None``. Assigning that one again,
+    as code does that puts back what it found, ends it. Functions of the module itself read their globals, which are
+    the process's.
 
     Raises ``TypeError`` if somebody else has given the module a class.
     """
-    _put_in(undo, module, _Variable(name, here, default))
+    _put_in(undo, module, _Variable(name, here, default) if computed is None else _Computed(name, here, computed))
 
 
 def call_by_context(undo: contextlib.ExitStack, module: types.ModuleType, name: str, here: Here) -> None:
@@ -257,6 +264,27 @@ class _Variable:
 
     def _missing(self, module: types.ModuleType) -> AttributeError:
         return AttributeError(f"module {module.__name__!r} has no attribute {self.name!r}")
+
+
+class _Computed(_Variable):
+    """One that is made for whoever runs when he reads it."""
+
+    def __init__(self, name: str, here: Here, compute: Callable[[], object | None]) -> None:
+        super().__init__(name, here, None)
+        self._compute = compute
+
+    def get(self, module: types.ModuleType) -> Any:
+        own = self.here()
+        if own is not None and self.name not in own and (value := self._compute()) is not None:
+            return value
+        return super().get(module)
+
+    def assign(self, module: types.ModuleType, value: Any) -> None:
+        own = self.here()
+        if own is not None and self.name in own and value == self._compute():
+            del own[self.name]
+        else:
+            super().assign(module, value)
 
 
 class _Hook(_Variable):

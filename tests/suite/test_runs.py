@@ -95,6 +95,27 @@ def test_an_executor_that_nobody_shuts_down_does_not_keep_the_run_from_ending(ru
     assert "done late" in inside.stdout
 
 
+def test_a_child_finds_the_tree_and_what_it_requires_and_nothing_else_of_ours(run: Run, tree: Path) -> None:
+    (tree / "beside.py").write_text("name = 'beside'\n")
+    test = (
+        "import subprocess, sys, pytest\n"
+        "def child(*options):\n"
+        "    return subprocess.check_output([sys.executable, *options], text=True, stderr=subprocess.STDOUT)\n"
+        "def test_own():\n"
+        "    assert child('-c', 'import beside, pytest, koupleless; print(beside.name)') == 'beside\\n'\n"
+        "@pytest.mark.parametrize('name', ['uvicorn', 'fastapi'])\n"
+        "def test_other(name):\n"
+        "    assert child('-c', f'import importlib.util as u; print(u.find_spec({name!r}))') == 'None\\n'\n"
+        "def test_suite():\n"
+        "    assert '2 passed' in child('-m', 'pytest', '-q', '-k', 'test_other', __file__)\n"
+        "def test_exit():\n"
+        "    assert child('-I', '-c', 'import sys; print(sys.prefix != sys.base_prefix)') == 'True\\n'\n"
+    )
+    (tree / "test_children.py").write_text(test)
+    compared = run(tree, "--compare", "--", "-q", "-p", "no:cacheprovider")
+    assert compared.stdout.endswith("alone: 5 passed\ninside: 5 passed\n0 of 5 tests differ\n"), compared.stdout
+
+
 def test_output_and_status_are_those_of_pytest(run: Run, tree: Path) -> None:
     (tree / "test_bad.py").write_text("def test_bad():\n    assert 1 == 2\n")
     inside = run(tree, "--", "-q")

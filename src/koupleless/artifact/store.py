@@ -64,6 +64,13 @@ class Unpacked:
         """Where its modules are imported from: its own code first, then its private dependencies."""
         self._store: Store | None = store
 
+    @property
+    def scratch(self) -> Path:
+        """See `Store.scratch`. Raises ``ArtifactError`` after `release`."""
+        if self._store is None:
+            raise ArtifactError(f"{self.manifest.id} was given back to its store")
+        return self._store.scratch
+
     def release(self) -> None:
         """Let the store remove it, once it is asked to and nobody else uses it. Idempotent."""
         store, self._store = self._store, None

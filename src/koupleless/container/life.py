@@ -23,6 +23,7 @@ from koupleless.isolation.holding import NOTHING, Speakers, Wishes
 from koupleless.isolation.interpreter import all_of_base
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
+from koupleless.isolation.venv import VirtualEnvironment
 from koupleless.ownership.changes import NOTHING_CHANGED, Watch, changes
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
@@ -32,6 +33,7 @@ from koupleless.router.gateway import FORWARDS, read_rules
 from koupleless.router.lifespan import Lifespan
 from koupleless.service.crossing import PrivateLibraries
 from koupleless.variables import Ground, await_in
+from koupleless.view.children import Interpreter
 from koupleless.view.config import Configuration
 from koupleless.view.environ import Environment
 from koupleless.view.logs import LogSpace
@@ -171,6 +173,10 @@ class Life:
         )
         paths = [str(path) for path in self._prepared.unpacked.class_path]
         self._namespace = Namespace(scope, paths, policy, speakers)
+        prefix = self._prepared.unpacked.scratch / f"{self.biz.name}-{scope.generation}"
+        venv = VirtualEnvironment(prefix, paths, policy)
+        scope.attach(venv)
+        scope.attach(Interpreter(str(venv.prefix), str(venv.executable), venv.make))
         scope.attach(PrivateLibraries(self._namespace.library_of))
         stores = self._namespace.stores
         watch = changes.watch(scope, all_of_base, builtins=self._namespace.builtins, storing=stores)
@@ -306,6 +312,9 @@ class Life:
             closing.callback(scope.close)
             if namespace is not None:
                 closing.callback(namespace.drop)
+            venv = scope.find_facet(VirtualEnvironment)
+            if venv is not None:
+                closing.callback(venv.remove)
             shown = scope.find_facet(Warnings)
             if shown is not None:
                 closing.callback(shown.close)

@@ -15,6 +15,7 @@ import os
 import re
 import sysconfig
 import threading
+from collections import Counter
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder
 from pathlib import Path
@@ -31,7 +32,7 @@ from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import PROCESS_NAMES, SELF, Provenance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
 
 _SUFFIXES: Final = (".py", ".pyc", ".so", ".pyd")
@@ -124,6 +125,32 @@ class Index:
             if not head.endswith((".dist-info", ".egg-info")) and self._tops.get(head, [name]) == [name]
         )
 
+    def parts(self, name: str) -> frozenset[str]:
+        """What a distribution has installed, as relative paths: directories that are its alone, else single files."""
+        found = set()
+        for line in self._records[name]:
+            file = line.partition(",")[0].strip('"')
+            head = file.partition("/")[0]
+            if head != "__pycache__":
+                found.add(head if self._heads[head] == 1 else file)
+        return frozenset(found)
+
+    @functools.cached_property
+    def _heads(self) -> Counter[str]:
+        """By how many distributions a directory, or a file beside them, was written to."""
+        heads: Counter[str] = Counter()
+        for lines in self._records.values():
+            heads.update({line.partition(",")[0].strip('"').partition("/")[0] for line in lines})
+        return heads
+
+    def console_scripts(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """The commands of some distributions: the name, and the function as ``module:function``."""
+        for name in sorted(names):
+            text = self._distributions[name].read_text("entry_points.txt")
+            if text and "console_scripts" in text:
+                for entry in self._distributions[name].entry_points.select(group="console_scripts"):
+                    yield entry.name, entry.value.partition("[")[0].strip()
+
     @functools.cached_property
     def shared(self) -> frozenset[str]:
         """The distributions with compiled modules, and all they require that is here as well."""
@@ -140,6 +167,16 @@ class Index:
                 ahead += further
             known = self._closures[name] = frozenset(found)
         return known
+
+    def family(self, name: str) -> frozenset[str]:
+        """A distribution, what it can use if that is here (its extras), and all that these require."""
+        ahead = [name, *(other for other in self._wanted(name) if other in self.versions)]
+        found = set(ahead)
+        while ahead:
+            further = self.needs(ahead.pop()) - found
+            found |= further
+            ahead += further
+        return frozenset(found)
 
     def needs(self, name: str) -> frozenset[str]:
         """The distributions here that one requires directly, its extras left out."""
@@ -413,6 +450,16 @@ _INSTALLED: Final = tuple(
     for directory in _STDLIB
     for kind in ("site-packages", "dist-packages")
 )
+
+
+def files_of_base(name: str) -> tuple[Path, ...]:
+    """The files and directories of a top-level module of the base; none if it has none on the disk."""
+    spec = _base_spec(name)
+    if spec is None:
+        return ()
+    if spec.submodule_search_locations is not None:
+        return tuple(map(Path, spec.submodule_search_locations))
+    return (Path(spec.origin),) if spec.has_location and spec.origin else ()
 
 
 def _base_spec(name: str) -> ModuleSpec | None:

@@ -18,6 +18,7 @@ import sys
 import threading
 import traceback
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.biz import BizId
@@ -25,8 +26,10 @@ from koupleless.context import Scope, call_as
 from koupleless.isolation.interpreter import trimmed
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import SELF, Policy
+from koupleless.isolation.venv import VirtualEnvironment
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.libraries import install_recorders, remove_recorders
+from koupleless.view.children import Interpreter
 from koupleless.view.environ import Environment, install_environ, remove_environ
 from koupleless.view.logs import LogSpace, install_logs, remove_logs
 from koupleless.view.own import Own
@@ -58,6 +61,8 @@ class Order:
     """Where its modules are: those of the tree first, and last those that it requires."""
     warm: tuple[str, ...] = ()
     """Modules that the base has imported before; what it lacks is left out."""
+    scratch: str = ""
+    """A directory that somebody else removes afterwards."""
 
     def as_text(self) -> str:
         """For the command line."""
@@ -67,7 +72,7 @@ class Order:
     def parse(cls, text: str) -> Order:
         """The opposite of `as_text`."""
         read = json.loads(text)
-        return cls(read["name"], tuple(read["paths"]), tuple(read["warm"]))
+        return cls(read["name"], tuple(read["paths"]), tuple(read["warm"]), read["scratch"])
 
 
 def run(order: Order, program: str, arguments: Sequence[str]) -> int:
@@ -89,6 +94,9 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
         policy = Policy(declared=frozenset({SELF}), private=order.paths[:-1])
         namespace = Namespace(scope, order.paths, policy)
         closing.callback(namespace.drop)
+        # Alone, its interpreter has nothing installed, either; what children are to find is in their environment.
+        venv = VirtualEnvironment(Path(order.scratch, "venv"), (), policy)
+        scope.attach(Interpreter(str(venv.prefix), str(venv.executable), venv.make))
         # In a copy, so that the program's threads do not inherit what it sets, as they do not alone.
         status = call_as(scope, _run, program)
         _wait_for_threads()

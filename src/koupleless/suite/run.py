@@ -94,9 +94,11 @@ def _furnished(suite: Suite) -> Furnished:
 
 
 def _inside(suite: Suite, furnished: Furnished, more: Sequence[str], printed: list[str] | None = None) -> int:
-    order = Order(_biz_name(furnished.tree), furnished.paths, tuple(sorted(_tops(furnished.paths))))
-    command = [sys.executable, "-P", "-m", "koupleless.suite.inside", order.as_text(), suite.program]
-    return _run([*command, *suite.arguments, *more], furnished, {}, printed, suite.limit_s)
+    name, warm = _biz_name(furnished.tree), tuple(sorted(_tops(furnished.paths)))
+    with tempfile.TemporaryDirectory(prefix="koupleless-suite-") as directory:
+        order = Order(name, furnished.paths, warm, directory)
+        command = [sys.executable, "-P", "-m", "koupleless.suite.inside", order.as_text(), suite.program]
+        return _run([*command, *suite.arguments, *more], furnished, {}, printed, suite.limit_s)
 
 
 def _alone(suite: Suite, furnished: Furnished, more: Sequence[str], printed: list[str] | None = None) -> int:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import Scope, current
 from koupleless.contextual import ContextList
 from koupleless.errors import KouplelessError
+from koupleless.view import children
+from koupleless.view.children import DERIVED, interpreter
 from koupleless.view.patch import Shared, replace, specialise
 
 if TYPE_CHECKING:
@@ -62,7 +64,9 @@ class Environment:
             value = self._changes[key]
         except KeyError:
             value = process.get(self._prefix + key)
-            return process[key] if value is None else value
+            if value is not None:
+                return value
+            return _derived(key, process[key]) if key in DERIVED else process[key]
         if value is None:
             raise KeyError(key)
         return value
@@ -84,6 +88,7 @@ class Environment:
     def merged(self, process: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         """Everything this biz sees, as a dictionary of its own."""
         everything = dict(process)
+        everything |= {key: _derived(key, everything[key]) for key in DERIVED if key in everything}
         everything |= self._stripped(everything)
         for key, value in dict(self._changes).items():
             if value is None:
@@ -97,6 +102,11 @@ class Environment:
         return {
             key[start:]: value for key, value in variables.items() if key.startswith(self._prefix) and len(key) > start
         }
+
+
+def _derived(key: bytes, value: bytes) -> bytes:
+    here = interpreter()
+    return value if here is None else os.fsencode(here.variable(os.fsdecode(key), os.fsdecode(value)))
 
 
 def _here() -> Environment | None:
@@ -172,7 +182,10 @@ class ContextEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - t
 
 def _inherited() -> dict[str, str] | None:
     """What a child process of the running biz inherits; ``None`` where it is simply the process's."""
-    return None if _here() is None else os.environ.copy()
+    if _here() is None:
+        return None
+    children.before_a_child()
+    return os.environ.copy()
 
 
 def _putenv(original: Callable[..., None]) -> Callable[..., None]:
@@ -281,6 +294,7 @@ def _put_in(undo: contextlib.ExitStack) -> None:
         replace(undo, asyncio.subprocess, name, creator)
         replace(undo, asyncio, name, creator)
     replace(undo, sys, "argv", _context_argv())
+    children.put_in(undo)
 
 
 _views = Shared(_put_in)

@@ -1,0 +1,168 @@
+"""What a biz starts its child processes with: ``sys.executable``, its place on ``PATH``, and its environment.
+
+The interpreter that a biz finds at ``sys.executable`` is one of its own, in a virtual environment where its modules are
+found. Somebody else makes that; it is told here when it is needed, which is not before the biz asks for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import as_base, current
+from koupleless.contextual import assign_by_context
+from koupleless.view.own import own_of, put_in_late
+from koupleless.view.patch import replace
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
+
+
+class Interpreter:
+    """The interpreter that a biz starts its children with: a facet of its scope.
+
+    ``make`` makes the virtual environment at ``prefix``, with the interpreter ``executable`` in it and the scripts of
+    the biz's libraries beside; it is called when somebody may need it, from any thread, and may raise ``OSError``: the
+    biz is then given what the process has, with a warning in its log.
+    """
+
+    def __init__(self, prefix: str, executable: str, make: Callable[[], None]) -> None:
+        self.executable = executable
+        self.scripts = os.path.dirname(executable)  # noqa: PTH120 - a text, as in PATH
+        self._prefix = prefix
+        self._make = make
+        self._has_failed = False
+
+    def is_there(self) -> bool:
+        """Have it made; whether that worked."""
+        if not self._has_failed:
+            try:
+                with as_base():
+                    self._make()
+            except OSError as error:
+                self._has_failed = True
+                _log.warning("child processes of biz %s find what the base finds only: %s", _name(), error)
+        return not self._has_failed
+
+    def variable(self, name: str, value: str) -> str:
+        """A variable of the process's environment, as it is for the biz: in the place of the base's, its own."""
+        if self._has_failed:
+            return value
+        if name == "VIRTUAL_ENV":
+            return self._prefix if value == sys.prefix else value
+        entries, of_base = value.split(os.pathsep), _scripts_of_base()
+        if of_base not in entries:
+            return value
+        place = entries.index(of_base)
+        return os.pathsep.join([*entries[:place], self.scripts, *entries[place:]])
+
+
+@functools.cache
+def _scripts_of_base() -> str:
+    with as_base():
+        return importlib.import_module("sysconfig").get_path("scripts")  # type: ignore[no-any-return]  # takes a while
+
+
+DERIVED: Final = frozenset({b"PATH", b"VIRTUAL_ENV"})
+"""The variables that are not quite the process's for a biz."""
+
+
+def _name() -> str:
+    scope = current()
+    return "?" if scope is None else str(scope.biz)
+
+
+def interpreter() -> Interpreter | None:
+    """The running biz's; ``None`` for the process."""
+    scope = current()
+    return None if scope is None else scope.find_facet(Interpreter)
+
+
+def before_a_child() -> None:
+    """Have what the running biz's child may look for on ``PATH``, if that leads there."""
+    here = interpreter()
+    if here is not None and here.scripts in os.environ.get("PATH", "").split(os.pathsep):
+        here.is_there()
+
+
+def _executable() -> str | None:
+    here = interpreter()
+    return here.executable if here is not None and here.is_there() else None
+
+
+def _with_environment(original: Callable[..., Any], given: Callable[..., Any]) -> Callable[..., Any]:
+    """For ``os.execv``, which takes the environment of the process: that of the biz, by ``given``."""
+
+    @functools.wraps(original)
+    def execute(path: Any, argv: Any, /) -> Any:
+        return original(path, argv) if current() is None else given(path, argv, os.environ)
+
+    return execute
+
+
+def _prepared(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if current() is not None:
+            before_a_child()
+        return original(*args, **kwargs)
+
+    return function
+
+
+def put_in(undo: contextlib.ExitStack) -> None:
+    """Let all that answers by context."""
+    assign_by_context(undo, sys, "executable", functools.partial(own_of, "sys"), computed=_executable)
+    replace(undo, os, "execv", _with_environment(os.execv, os.execve))
+    replace(undo, shutil, "which", _prepared(shutil.which))
+    for name in ("execve", "posix_spawn", "posix_spawnp"):
+        if hasattr(os, name):
+            replace(undo, os, name, _prepared(getattr(os, name)))
+    put_in_late(undo, "multiprocessing.spawn", _put_into_spawn)
+    put_in_late(undo, "sysconfig", _put_into_sysconfig)
+
+
+def _put_into_spawn(undo: contextlib.ExitStack, spawn: Any) -> None:
+    original = spawn.get_executable
+
+    @functools.wraps(original)
+    def get_executable() -> Any:
+        mine, of_process = _executable(), original()
+        if mine is None or of_process is None:
+            return of_process
+        return os.fsencode(mine) if isinstance(of_process, bytes) else mine
+
+    replace(undo, spawn, "get_executable", get_executable)
+
+
+def _put_into_sysconfig(undo: contextlib.ExitStack, sysconfig: Any) -> None:
+    for name in ("get_path", "get_paths"):
+        replace(undo, sysconfig, name, _paths(getattr(sysconfig, name)))
+
+
+_SCRIPTS: Final = "scripts"
+
+
+def _paths(original: Callable[..., Any]) -> Callable[..., Any]:
+    """For ``sysconfig``: the directory of scripts that is asked for without a scheme, or a place, is the biz's own."""
+
+    @functools.wraps(original)
+    def paths(*args: Any, **kwargs: Any) -> Any:
+        found = original(*args, **kwargs)
+        here = interpreter()
+        if here is None or len(args) > (original.__name__ == "get_path") or {"scheme", "vars"} & kwargs.keys():
+            return found
+        if isinstance(found, dict):
+            return {**found, _SCRIPTS: here.scripts} if here.is_there() else found
+        name = kwargs.get("name", args[0] if args else None)
+        return here.scripts if name == _SCRIPTS and here.is_there() else found
+
+    return paths

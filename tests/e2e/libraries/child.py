@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from koupleless.container.container import Container
     from koupleless.container.stage import Stage
     from koupleless.ownership.purge import PurgeReport
-    from koupleless.router.asgi import Front
 
 TIMEOUT_S: Final = 60.0
 NUMBERS: Final = {"base": 11, "one": 22, "two": 33, "three": 44}
@@ -82,7 +81,9 @@ class World:
         self.is_warm = is_warm
         if is_warm:
             self.application.configure()
-        self.container, self._front, self._stage = make_container(Path(settings["store"]))
+        self._host = importlib.import_module("inside").Host(Path(settings["store"]), start_s=TIMEOUT_S, end_s=10.0)
+        self.container: Container = self._host.container
+        self._stage: Stage = self._host.stage
         self.modules: dict[str, str] = {}
         """Name of a biz -> the value that it has to see."""
         self.steps: list[dict[str, Any]] = []
@@ -117,9 +118,7 @@ class World:
     def ask(self, biz: str) -> dict[str, Any]:
         """The answer of one module."""
         try:
-            told: dict[str, Any] = json.loads(
-                self._stage.call(lambda: get(self._front, f"/{biz}/"), timeout_s=TIMEOUT_S)
-            )
+            told: dict[str, Any] = json.loads(self._host.ask(f"/{biz}/", timeout_s=TIMEOUT_S))
         except Exception as error:  # noqa: BLE001 - however it fails, it is the answer
             return {"error": last_line(error), "trace": traceback.format_exc()}
         self.identities[biz] = told.pop("modules", {})
@@ -163,59 +162,6 @@ class World:
     def held(self, biz: str) -> dict[str, bool]:
         """Name of a Python module of the library -> whether the biz has the one of the process."""
         return {name: id(sys.modules.get(name)) == identity for name, identity in self.identities[biz].items()}
-
-
-def make_container(store: Path) -> tuple[Container, Front, Stage]:
-    """An empty container, what it serves requests with, and the place of its loop."""
-    from koupleless.artifact.store import Store
-    from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
-    from koupleless.container.container import EMBED_MAIN, Container
-    from koupleless.container.life import Deadlines, Surroundings
-    from koupleless.container.prepare import Preparation
-    from koupleless.container.stage import Stage
-    from koupleless.router.asgi import Front
-    from koupleless.service.registry import Registry
-
-    stage, front = Stage(), Front()
-    record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
-    container = Container(
-        base=BizInfo(BizId.of("base", "1"), BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
-        front=front,
-        preparation=Preparation(Store(store)),
-        around=Surroundings(
-            stage=stage, services=Registry(), deadlines=Deadlines(start_s=TIMEOUT_S, drain_s=10.0, stop_s=10.0)
-        ),
-    )
-    return container, front, stage
-
-
-async def get(front: Front, path: str) -> bytes:
-    """The body of the answer to a request."""
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(b"host", b"base")],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
-    }
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await front(scope, receive, send)
-    assert sent[0]["status"] == 200, sent
-    return b"".join(message.get("body", b"") for message in sent[1:])
 
 
 # --- scenarios -----------------------------------------------------------------------------------------------------

@@ -389,8 +389,9 @@ def run_all(
     """Name of a case -> what became of it."""
     runtime = scratch / "runtime"
     runtime.mkdir(parents=True, exist_ok=True)
-    runtime.joinpath("koupleless").unlink(missing_ok=True)
-    runtime.joinpath("koupleless").symlink_to(Path(koupleless.__file__).parent)
+    for name, target in (("koupleless", Path(koupleless.__file__).parent), ("inside.py", HERE.parent / "inside.py")):
+        runtime.joinpath(name).unlink(missing_ok=True)
+        runtime.joinpath(name).symlink_to(target)
 
     def run(case: Case) -> Outcome:
         outcome = Trial(case, environment, scratch / case.name, terms=terms).run()

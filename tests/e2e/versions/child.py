@@ -13,15 +13,12 @@ import importlib
 import itertools
 import json
 import sys
-import time
 import traceback
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from koupleless.container.container import Container
     from koupleless.container.stage import Stage
 
@@ -64,7 +61,9 @@ class World:
         self.settings = settings
         self.steps: list[str] = []
         self.kept: list[str] = []
-        self._container, self._ask, self._stage = _container(Path(settings["store"]))
+        self._host = importlib.import_module("inside").Host(Path(settings["store"]), start_s=TIMEOUT_S, end_s=30.0)
+        self._container: Container = self._host.container
+        self._stage: Stage = self._host.stage
         self._installed: dict[str, str] = {}
 
     def install(self, biz: str) -> None:
@@ -85,7 +84,9 @@ class World:
 
     def use(self, biz: str) -> None:
         self.steps.append(f"use {biz}")
-        self._check(json.loads(self._ask(f"/{biz}/")), self._installed[biz], is_base=biz == "shared")
+        self._check(
+            json.loads(self._host.ask(f"/{biz}/", timeout_s=TIMEOUT_S)), self._installed[biz], is_base=biz == "shared"
+        )
 
     def use_base(self) -> None:
         """Use what the base itself has, as its own code."""
@@ -116,60 +117,6 @@ class World:
     def close(self) -> None:
         self.steps.append("close")
         self._container.close()
-
-
-def _container(store: Path) -> tuple[Container, Callable[[str], bytes], Stage]:
-    """An empty container, how to ask what it serves, and where that runs."""
-    from koupleless.artifact.store import Store
-    from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
-    from koupleless.container.container import EMBED_MAIN, Container
-    from koupleless.container.life import Deadlines, Surroundings
-    from koupleless.container.prepare import Preparation
-    from koupleless.container.stage import Stage
-    from koupleless.container.terms import Rules
-    from koupleless.router.asgi import Front
-    from koupleless.service.registry import Registry
-
-    stage, front = Stage(), Front()
-    record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
-    container = Container(
-        base=BizInfo(BizId.of("base", "1"), BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
-        front=front,
-        preparation=Preparation(Store(store)),
-        around=Surroundings(
-            stage=stage, services=Registry(), deadlines=Deadlines(start_s=TIMEOUT_S, drain_s=30.0, stop_s=30.0)
-        ),
-        rules=Rules(),
-    )
-
-    async def get(path: str) -> bytes:
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0"},
-            "http_version": "1.1",
-            "method": "GET",
-            "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "headers": [(b"host", b"base")],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 80),
-        }
-        sent: list[Any] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await front(scope, receive, send)
-        assert sent[0]["status"] == 200, sent
-        return b"".join(message.get("body", b"") for message in sent[1:])
-
-    return container, lambda path: stage.call(lambda: get(path), timeout_s=TIMEOUT_S), stage
 
 
 # --- scenarios -----------------------------------------------------------------------------------------------------

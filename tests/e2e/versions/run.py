@@ -138,6 +138,7 @@ def link_runtime(into: Path) -> None:
     if into.joinpath("koupleless").exists():
         return
     into.joinpath("koupleless").symlink_to(Path(koupleless.__file__).parent)
+    into.joinpath("inside.py").symlink_to(HERE.parent / "inside.py")
     for name in ("a2wsgi", "packaging"):
         for file in importlib.metadata.files(name) or ():
             if len(file.parts) > 1 and ".." not in file.parts and not into.joinpath(file.parts[0]).exists():

@@ -1,9 +1,9 @@
 """What a call costs of something shared that bizs have patched, beside the same call before anybody did.
 
 ``python bench/patched_call.py``: a method, a function of a module and a property, called by the base, by the biz that
-patched it and by another one. The biz's own version is the same code as the original, so that what is left is the cost
-of the dispatch. Everything is timed in turns, plain and patched, in one process; the figure is the median of the
-differences, in processor time of the thread.
+patched it and by another one; and a function that reads a variable of the module, which a biz has assigned. The biz's
+own version is the same code as the original, so that what is left is the cost of the dispatch. Everything is timed in
+turns, plain and patched, in one process; the figure is the median of the differences, in processor time of the thread.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ BUDGET_NS: Final = 150
 BIZS: Final = 100
 
 SHARED: Final = """
+LIMIT = 1
+
+def reader(x):
+    return LIMIT
+
 def function(x):
     return x
 
@@ -52,12 +57,14 @@ def method(self, x):
 def prop(self):
     return 1
 
+shared.LIMIT = 2
 shared.function = function
 shared.Thing.method = method
 shared.Thing.prop = property(prop)
 """
 CALLED: Final = {
     "a function": "shared.function(1)",
+    "one that reads a variable": "shared.reader(1)",
     "a method": "thing.method(1)",
     "a method by keyword": "thing.method(x=1)",
     "a property": "thing.prop",

@@ -193,6 +193,12 @@ def assign_by_context(
     _put_in(undo, module, _Variable(name, here, default) if computed is None else _Computed(name, here, computed))
 
 
+def assigned_of(module: types.ModuleType) -> frozenset[str]:
+    """The variables of a module that whoever runs may assign for himself."""
+    kind: Any = type(module)
+    return frozenset(kind.assigned) if type(kind) is _ModuleKind else frozenset()
+
+
 def call_by_context(undo: contextlib.ExitStack, module: types.ModuleType, name: str, here: Here) -> None:
     """The same for a hook, which functions of the module and the interpreter call as they find it.
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import types
 import weakref
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
@@ -34,6 +34,20 @@ TABLE = {}
 NAMES = []
 hook = None
 counter = 0
+
+
+def limit():
+    return LIMIT
+
+
+made = None
+
+
+def pool():
+    global made
+    if made is None:
+        made = [LIMIT]
+    return made
 
 
 def function(x=1):
@@ -212,7 +226,7 @@ def make(lib: Any) -> Iterator[Callable[..., Biz]]:
     for biz in made:
         biz.leave()
     assert changes._places == {}
-    assert changes._by_context == {}
+    assert changes._assigned == {}
     assert changes._baseline is None
 
 
@@ -470,7 +484,12 @@ def test_a_class_in_the_place_of_another_one(lib: Any, make: Callable[..., Biz])
         ["first", "other"],
         ["second", "other"],
     ]
-    assert first.sees("lib.other().method()") == ["other"]  # functions of the module read its own variable
+    calls = "lib.other().method()"  # functions of the module read it, too
+    assert [eval(calls, {"lib": lib}), first.sees(calls), second.sees(calls)] == [
+        ["other"],
+        ["first", "other"],
+        ["second", "other"],
+    ]
     assert first.leave().undone == {"patch": 1}
     assert second.sees(seen) == ["second", "other"]
 
@@ -489,10 +508,43 @@ def test_a_data_attribute_of_a_class_is_shown_to_its_owner_and_told(lib: Any, ma
     assert vars(lib.Thing)["size"] == 3
 
 
+def test_a_variable_of_a_module_is_another_one_for_who_has_set_it(lib: Any, make: Callable[..., Biz]) -> None:
+    first, second, third = make("first", "LIMIT", "hook"), make("second", "LIMIT"), make("third")
+    code = lib.limit.__code__
+    seen = "(lib.LIMIT, lib.limit(), lib.hook and lib.hook())"
+    assert first.run("lib.LIMIT = 6\nlib.hook = lambda: 'first'") == ()
+    second.do("lib.LIMIT = 7")  # from now on nobody else sees it, not even until the next comparison
+    assert [eval(seen, {"lib": lib}), *(biz.sees(seen) for biz in (first, second, third))] == [
+        (5, 5, None),
+        (6, 6, "first"),
+        (7, 7, None),
+        (5, 5, None),
+    ]
+    assert second.run("") == ()
+    assert [first.leave().undone, second.leave().undone] == [
+        {"shared attribute": 1, "patch": 1},
+        {"shared attribute": 1},
+    ]
+    assert third.sees(seen) == (5, 5, None)
+    assert lib.limit.__code__ is code
+
+
+def test_what_functions_make_of_a_variable_is_the_bizs_own(lib: Any, make: Callable[..., Biz]) -> None:
+    first, second = make("first", "LIMIT"), make("second")
+    first.run("lib.LIMIT = 6")
+    assert first.sees("(lib.pool(), lib.made)") == ([6], [6])
+    assert lib.made is None
+    assert [second.sees("(lib.pool(), lib.made)"), (lib.pool(), lib.made)] == [([5], [5])] * 2
+    assert first.sees("lib.pool() is lib.made == [6]")
+    assert first.leave().undone == {"shared attribute": 2}
+    lib.made = None
+
+
 @pytest.mark.filterwarnings("ignore::koupleless.ownership.changes.SharedStateWarning")
-def test_a_variable_of_a_module_is_put_back_when_the_last_one_who_set_it_leaves(
+def test_a_variable_of_a_compiled_module_is_put_back_when_the_last_one_who_set_it_leaves(
     lib: Any, make: Callable[..., Biz]
 ) -> None:
+    lib.__spec__ = ModuleSpec("lib", ExtensionFileLoader("lib", "lib.so"))
     first, second, third = (make(name, "LIMIT") for name in ("first", "second", "third"))
     (told,) = first.run("lib.LIMIT = 6")
     assert "`lib.LIMIT` of the shared lib, which every module sees" in told

@@ -500,7 +500,7 @@ def test_monkey_patches_of_what_is_shared(trial: Trial, row_base: Any, source: s
     [
         ("Patched.method = reach", "patch"),
         ("Patched.method = lambda self: Patched.method", "patch"),
-        ("row_base.hook = reach", "shared attribute"),
+        ("row_base.hook = reach", "patch"),
     ],
 )
 def test_a_monkey_patch_that_refers_to_no_original(trial: Trial, row_base: Any, source: str, kind: str) -> None:

@@ -2,9 +2,9 @@
 
 Three moments: the modules are looked at before the first code runs that may change anything (`Watch.begin`), compared
 after a start and after the first request (`Watch.check`), and again when the biz leaves (`Watch.leave`). A changed
-function, method or property becomes a dispatcher (`dispatch`), as does a data attribute of a class; a class put in the
-place of another one a variable by context. A variable of a module, which its functions read, is told, and put back at
-leaving; what was added to a container is told.
+function, method or property becomes a dispatcher (`dispatch`), as does a data attribute of a class; any other variable
+of a module one by context, also for the functions that read it (`assigned`). A variable of a compiled module, whose
+code reads it past us, is told, and put back at leaving; what was added to a container is told.
 
 Whose a change is: the biz whose code it is made of, whenever it is found. What does not tell (a mock, a number) is the
 biz's at whose moment it is found, if code of that biz may have stored it, and the module does not do so itself.
@@ -21,8 +21,8 @@ import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from koupleless.context import as_base, current, entered
-from koupleless.contextual import assign_by_context
+from koupleless.context import as_base, entered
+from koupleless.ownership.assigned import Assigned, is_of_python
 from koupleless.ownership.baseline import Baseline, Difference, Growth, is_dunder, is_of_standard_library
 from koupleless.ownership.dispatch import Patched, Place, Shown, put, table_of
 from koupleless.ownership.forwarding import ABSENT, inherited
@@ -84,8 +84,6 @@ class Watch:
         """Whether anything was looked at: there is code that may change something."""
         self.is_starting = True
         """Until the first comparison: what nobody else accounts for is this biz's then."""
-        self.assigned: dict[int, dict[str, Any]] = {}
-        """What the biz has put in the place of variables by context, by the address of the module."""
         self.told: dict[str, str] = {}
         """What it changed for everybody, by path, in words."""
         self.grown: list[_Grown] = []
@@ -144,7 +142,7 @@ class Changes:
         self._modules: Callable[[], dict[str, Any]] = dict
         self._watches: dict[Scope, Watch] = {}
         self._places: dict[tuple[int, str], list[Place]] = {}
-        self._by_context: dict[tuple[int, str], tuple[types.ModuleType, contextlib.ExitStack]] = {}
+        self._assigned: dict[int, Assigned] = {}
 
     def watch(
         self,
@@ -197,9 +195,10 @@ class Changes:
                         undone[place.kind] += 1
                         self._renew([place.holder])
                 self._tidy(key)
-            undone["patch"] += sum(map(len, watch.assigned.values()))
-            watch.assigned.clear()
             del self._watches[watch.scope]
+            for assigned in self._assigned.values():
+                values = assigned.leave(watch.scope).values()
+                undone.update(Patched.kind if _is_code(value) else Place.kind for value in values)
             watch.builtins, watch.storing = None, Anything()
             self._end_unused()
             if not self._watches:
@@ -328,34 +327,25 @@ class Changes:
     def _assign(self, owner: Watch, found: Difference) -> bool:
         """Let a variable of a module be another one for this biz; ``False`` if the module cannot have that."""
         module = found.holder
-        key = id(module), found.name
-        if key not in self._by_context:
-            undo = contextlib.ExitStack()
-            try:
-                assign_by_context(undo, module, found.name, lambda: _assigned_here(key[0]))
-            except TypeError:
-                return False
-            self._by_context[key] = module, undo
+        assigned = self._assigned.get(id(module)) or Assigned(module, self._watches.__contains__)
+        try:
+            assigned.add(found.name)
+        except TypeError:
+            return False
+        self._assigned[id(module)] = assigned
+        assigned.put(owner.scope, found.name, found.after)
         put(module, found.name, found.before)
-        owner.assigned.setdefault(id(module), {})[found.name] = found.after
         return True
 
     def _end_unused(self) -> None:
-        for key, (_, undo) in list(self._by_context.items()):
-            module, name = key
-            if not any(name in watch.assigned.get(module, ()) for watch in self._watches.values()):
-                del self._by_context[key]
-                undo.close()
+        for key, assigned in list(self._assigned.items()):
+            if not assigned.is_used:
+                del self._assigned[key]
+                assigned.close()
 
 
 _PLAIN_METACLASSES: Final = frozenset({type, abc.ABCMeta})
 """Of classes that leave it to Python what an attribute means."""
-
-
-def _assigned_here(module: int) -> dict[str, Any] | None:
-    scope = current()
-    watch = None if scope is None else scope.find_facet(Watch)
-    return None if watch is None else watch.assigned.setdefault(module, {})
 
 
 def _is_handed_over(found: Difference) -> bool:
@@ -364,8 +354,14 @@ def _is_handed_over(found: Difference) -> bool:
 
 
 def _is_assigned(found: Difference) -> bool:
-    """Whether a variable of a module is to be another one for the biz: a class, a module, what was not there."""
-    return found.before is ABSENT or issubclass(type(found.after), type | types.ModuleType)
+    """Whether a variable of a module is to be another one for the biz: not a function, which is dispatched."""
+    if found.before is ABSENT or (_is_code(found.after) and not is_behaviour(found.after)):
+        return True
+    return _kind_of(found, is_module=True) is Place and found.after is not ABSENT and is_of_python(found.holder)
+
+
+def _is_code(thing: Any) -> bool:
+    return is_behaviour(thing) or issubclass(type(thing), type | types.ModuleType)
 
 
 def _kind_of(found: Difference, *, is_module: bool) -> type[Place]:

@@ -184,19 +184,18 @@ def with_own_globals(
     them, the function runs as it is.
     """
     original: Any = vars(holder)[name]
+    code = original.__code__  # which may ask, later, for variables that bizs assign (`koupleless.readers`)
 
     @functools.wraps(original)
     def function(*args: Any, **kwargs: Any) -> Any:
         own = own_of(module.__name__)
         mine = own and {variable: own[variable] for variable in variables if variable in own}
-        return (_rebound(original, {**vars(module), **mine}) if mine else original)(*args, **kwargs)
+        return (_rebound(original, code, {**vars(module), **mine}) if mine else original)(*args, **kwargs)
 
     replace(undo, holder, name, function)
 
 
-def _rebound(function: Any, variables: dict[str, Any]) -> Any:
-    made = types.FunctionType(
-        function.__code__, variables, function.__name__, function.__defaults__, function.__closure__
-    )
+def _rebound(function: Any, code: types.CodeType, variables: dict[str, Any]) -> Any:
+    made = types.FunctionType(code, variables, function.__name__, function.__defaults__, function.__closure__)
     made.__kwdefaults__ = function.__kwdefaults__
     return made

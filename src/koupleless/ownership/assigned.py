@@ -1,0 +1,88 @@
+"""Variables of shared modules that bizs have assigned, each for itself."""
+
+from __future__ import annotations
+
+import contextlib
+from importlib.machinery import BuiltinImporter, ExtensionFileLoader
+from typing import TYPE_CHECKING, Any
+
+from koupleless.context import current
+from koupleless.contextual import assign_by_context, assigned_of
+from koupleless.ownership.dispatch import table_of
+from koupleless.readers import Layer, Readers
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable
+
+    from koupleless.context import Scope
+
+
+class Assigned:
+    """The variables of one module that bizs have assigned: seen by code that runs as the biz, whoever's it is.
+
+    ``is_watched`` says of a biz whether it will `leave`. Lifetime: from the first variable to `close`. Guarded by the
+    lock of `changes`; read by any thread.
+    """
+
+    def __init__(self, module: types.ModuleType, is_watched: Callable[[Scope], bool]) -> None:
+        self._module = module
+        self._is_watched = is_watched
+        self._names: set[str] = set()
+        self._layers: dict[Scope | None, Layer] = {}
+        self._undo = contextlib.ExitStack()
+        self._readers = Readers(module, self._of_whoever_runs)
+        self._undo.callback(self._readers.close)
+
+    def add(self, name: str) -> None:
+        """Let bizs assign a variable. Raises ``TypeError`` if somebody else has given the module a class."""
+        if name in self._names:
+            return
+        others = assigned_of(self._module) - self._names
+        self._assign(name)
+        for further in self._readers.follow(self._names, but=others) - self._names:
+            self._assign(further)
+
+    def put(self, scope: Scope, name: str, value: object) -> None:
+        """Make ``value`` the one of a biz."""
+        self._of(scope)[name] = value
+
+    def leave(self, scope: Scope) -> dict[str, Any]:
+        """Forget what a biz has assigned; returns it."""
+        layer = self._layers.pop(scope, None)
+        if layer is None:
+            return {}
+        assigned = layer.assigned()
+        layer.drop()
+        return assigned
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a biz has a variable of its own."""
+        return any(layer.count for layer in self._layers.values())
+
+    def close(self) -> None:
+        """Let there be one variable for all again."""
+        self._undo.close()
+
+    def _assign(self, name: str) -> None:
+        assign_by_context(self._undo, self._module, name, self._here)
+        self._names.add(name)
+
+    def _here(self) -> Layer | None:
+        scope = current()
+        return None if scope is None or not self._is_watched(scope) else self._of(scope)
+
+    def _of(self, scope: Scope) -> Layer:
+        layer = self._layers.get(scope)
+        return self._layers.setdefault(scope, self._readers.make_layer()) if layer is None else layer
+
+    def _of_whoever_runs(self) -> Layer | None:
+        layer = self._layers.get(current())
+        return layer if layer is not None and len(layer) > layer.plain else None
+
+
+def is_of_python(module: Any) -> bool:
+    """Whether the functions of a module are Python code, whose globals may be others; C code reads the variables."""
+    loader = getattr(table_of(module).get("__spec__"), "loader", None)
+    return not isinstance(loader, ExtensionFileLoader) and loader is not BuiltinImporter

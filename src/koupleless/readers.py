@@ -1,0 +1,326 @@
+"""Functions of a module that read its variables as whoever runs has assigned them.
+
+A function reads the globals that it was made with, and those of a module are one dictionary for everybody. So the
+functions that read a variable get other code, with the same parameters: it asks who runs, and calls the code that was
+there: over the globals of the module, or over a layer of them. The function itself stays the object that it was, for
+whoever has taken hold of it by another name, in a decorator or in a class.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import keyword
+import types
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from koupleless.context import current
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+
+class Layer(dict[str, Any]):
+    """The variables of a module as one biz has assigned them, over those of the process.
+
+    A dictionary of what was assigned, and of the names that the interpreter looks up in the storage itself
+    (``__builtins__``, ``__name__``). Asked for anything else, it answers with the variable of the module as it is then.
+    """
+
+    __slots__ = ("bound", "plain")
+
+    def __init__(self, variables: Mapping[str, Any]) -> None:
+        super().__init__((name, value) for name, value in variables.items() if name.startswith("__"))
+        self.plain = len(self)
+        """How many names are there that nobody has assigned."""
+        self.bound: dict[types.FunctionType, types.FunctionType] = {}
+
+    @property
+    def count(self) -> int:
+        """How many variables were assigned."""
+        return len(self) - self.plain
+
+    def assigned(self) -> dict[str, Any]:
+        """A copy of what was assigned."""
+        return {name: value for name, value in self.copy().items() if not name.startswith("__")}
+
+    def bind(self, function: types.FunctionType) -> types.FunctionType:
+        """A function of the same code that reads, and assigns, these variables."""
+        bound = self.bound.get(function)
+        if bound is None:
+            bound = self.bound[function] = _function_over(self, function)
+        return bound
+
+    def drop(self) -> None:
+        """Forget what was assigned: functions that live on read the variables of the module."""
+        for name in self.assigned():
+            self.pop(name, None)
+        self.bound.clear()
+
+
+class Readers:
+    """The functions of one module that read some of its variables.
+
+    ``layer`` returns the layer of the biz that runs; ``None`` for one that has assigned nothing. Lifetime:
+    from the first `follow` to `close`. Used by one thread at a time; the functions may be called by any, meanwhile too.
+    """
+
+    def __init__(self, module: types.ModuleType, layer: Callable[[], Layer | None]) -> None:
+        self._variables: dict[str, Any] = _MODULE_TABLE(module)
+        self._name: str = self._variables["__name__"]
+        self._layer = layer
+        self._followed: dict[types.FunctionType, tuple[types.CodeType, types.CodeType]] = {}
+        """Function -> its code, and the code that asks."""
+        self.assign = False
+        """Whether one of the functions assigns a variable."""
+        # What is not in a layer is looked up without running Python code.
+        self._kind: type[Layer] = type("Layer", (Layer,), {"__slots__": (), "__missing__": self._variables.__getitem__})
+
+    def make_layer(self) -> Layer:
+        """A layer in which nothing was assigned yet."""
+        return self._kind(self._variables)
+
+    def follow(self, names: Iterable[str], *, but: frozenset[str] = frozenset()) -> frozenset[str]:
+        """Let the functions that read one of ``names`` ask who runs.
+
+        Returns these and further names: a function assigns, by ``global``, what it has made of a biz's variable, so
+        this is the biz's, too. Functions that assign one of ``but``, take all variables by ``globals()``, or are
+        followed already by others, stay as they are.
+        """
+        functions = _functions(self._name, self._variables)
+        codes = {function: code for function in functions if not _asks(code := self._code(function))}
+        named = {function: _names(code) for function, code in codes.items()}
+        uses: dict[types.FunctionType, _Use] = {}
+        concerned: list[types.FunctionType] = []
+        wanted, known = frozenset(names), frozenset[str]()
+        while wanted != known:
+            known = wanted
+            for function, code in codes.items():
+                if function not in uses and not known.isdisjoint(named[function]):
+                    uses[function] = _use(code)
+            concerned = [function for function, use in uses.items() if use.concerns(known) and not use.stored & but]
+            wanted = known.union(*(uses[function].stored for function in concerned))
+        for function in concerned:
+            self._follow(function)
+            self.assign |= bool(uses[function].stored)
+        return known
+
+    def close(self) -> None:
+        """Give the functions their code back. Idempotent."""
+        for function, (code, asking) in self._followed.items():
+            if function.__code__ is asking:
+                function.__code__ = code
+        self._followed.clear()
+
+    def _code(self, function: types.FunctionType) -> types.CodeType:
+        known = self._followed.get(function)
+        return function.__code__ if known is None or known[1] is not function.__code__ else known[0]
+
+    def _follow(self, function: types.FunctionType) -> None:
+        code = self._code(function)
+        if code is not function.__code__:
+            return
+        plain, layer = _function_over(self._variables, function), self._layer
+
+        def chosen() -> types.FunctionType:
+            own = layer()
+            if own is None:
+                return plain
+            return own.bound.get(plain) or own.bind(plain)
+
+        asking = _code_that_asks(code, plain, chosen)
+        if asking is not None:
+            self._followed[function] = code, asking
+            function.__code__ = asking
+
+
+_MODULE_TABLE: Final[Any] = vars(types.ModuleType)["__dict__"].__get__
+
+
+def _function_over(variables: dict[str, Any], function: types.FunctionType) -> types.FunctionType:
+    made = types.FunctionType(
+        function.__code__, variables, function.__name__, function.__defaults__, function.__closure__
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__qualname__ = function.__qualname__
+    return made
+
+
+# --- which functions read and assign which variables -----------------------------------------------------------------
+
+
+class _Use(NamedTuple):
+    """The globals that a function, and the functions inside, read and assign."""
+
+    read: frozenset[str]
+    stored: frozenset[str]
+
+    def concerns(self, names: frozenset[str]) -> bool:
+        """Whether it uses one of ``names``, and not all there are."""
+        return not names.isdisjoint(self.read | self.stored) and "globals" not in self.read
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """All names in a function: also those of attributes."""
+    return set(code.co_names).union(*(_names(each) for each in code.co_consts if type(each) is types.CodeType))
+
+
+def _use(code: types.CodeType) -> _Use:
+    read, stored = set(), set()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            read.add(instruction.argval)
+        elif instruction.opname in ("STORE_GLOBAL", "DELETE_GLOBAL"):
+            stored.add(instruction.argval)
+    within = [_use(constant) for constant in code.co_consts if type(constant) is types.CodeType]
+    return _Use(
+        read=frozenset(read.union(*(use.read for use in within))),
+        stored=frozenset(stored.union(*(use.stored for use in within))),
+    )
+
+
+def _functions(module: str, variables: dict[str, Any]) -> Iterator[types.FunctionType]:
+    """The functions of a module: of its table, of its classes, and those that such things wrap. Runs no code of it."""
+    todo = [*variables.copy().values()]
+    seen = {id(thing) for thing in todo}
+    for thing in todo:  # grows
+        if type(thing) is types.FunctionType and thing.__globals__ is variables:
+            yield thing
+        for part in _parts(module, thing):
+            if part is not None and id(part) not in seen:
+                seen.add(id(part))
+                todo.append(part)
+
+
+def _parts(module: str, thing: Any) -> list[Any]:
+    kind = type(thing)
+    if kind is types.FunctionType:
+        cells = [cell.cell_contents for cell in thing.__closure__ or () if not _is_empty(cell)]
+        return [thing.__dict__.get("__wrapped__"), *(part for part in cells if type(part) is types.FunctionType)]
+    if issubclass(kind, type):
+        return list(_CLASS_TABLE(thing).values()) if _HOME(thing) == module else []
+    return [getattr(thing, name) for name in _INSIDE.get(kind, ())]
+
+
+_INSIDE: Final[dict[type, tuple[str, ...]]] = {
+    classmethod: ("__func__",),
+    staticmethod: ("__func__",),
+    property: ("fget", "fset", "fdel"),
+    functools.partial: ("func",),
+    functools.partialmethod: ("func",),
+    functools.cached_property: ("func",),
+    type(functools.lru_cache(lambda: None)): ("__wrapped__",),
+}
+"""The attributes of objects around functions by which these are reached."""
+_HOME: Final = type.__dict__["__module__"].__get__
+_CLASS_TABLE: Final = type.__dict__["__dict__"].__get__
+
+
+def _is_empty(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is cell
+    except ValueError:
+        return True
+
+
+# --- code that asks ---------------------------------------------------------------------------------------------------
+
+_RUNNING: Final = "koupleless_running"
+_PLAIN: Final = "koupleless_plain"
+_CHOSEN: Final = "koupleless_chosen"
+_CALLED: Final = f"({_PLAIN} if {_RUNNING}() is None else {_CHOSEN}())"
+_SAME_FLAGS: Final = inspect.CO_ITERABLE_COROUTINE
+_FUNCTION: Final = "    return {call}"
+_GENERATOR: Final = "    return (yield from {call})"
+_COROUTINE: Final = "    return await {call}"
+_ASYNC_GENERATOR: Final = """
+    inner = {call}
+    try:
+        value = await inner.__anext__()
+        while True:
+            try:
+                sent = yield value
+            except GeneratorExit:
+                await inner.aclose()
+                raise
+            except BaseException as error:
+                value = await inner.athrow(error)
+            else:
+                value = await inner.asend(sent)
+    except StopAsyncIteration:
+        return
+"""
+
+
+def _code_that_asks(
+    code: types.CodeType, plain: types.FunctionType, chosen: Callable[[], types.FunctionType]
+) -> types.CodeType | None:
+    """Code with the parameters of ``code`` that calls ``plain`` for the base, and for a biz what ``chosen`` returns.
+
+    ``None`` if the parameters cannot be written.
+    """
+    arguments = code.co_varnames[: _count(code)]
+    if not all(name.isidentifier() and not keyword.iskeyword(name) for name in arguments):
+        return None
+    flags = code.co_flags
+    begin, body = "def", _FUNCTION
+    if flags & inspect.CO_GENERATOR:
+        body = _GENERATOR
+    elif flags & inspect.CO_COROUTINE:
+        begin, body = "async def", _COROUTINE
+    elif flags & inspect.CO_ASYNC_GENERATOR:
+        begin, body = "async def", _ASYNC_GENERATOR
+    parameters, call = _parameters(code)
+    constants = {_RUNNING: current, _PLAIN: plain, _CHOSEN: chosen}
+    text = "\n".join(
+        [
+            f"{begin} asking({parameters}):",
+            *(f"    {name} = {name!r}" for name in constants),  # in whose place the functions are put
+            body.format(call=f"{_CALLED}({call})"),
+        ]
+    )
+    outer = compile(text, code.co_filename, "exec", dont_inherit=True)
+    made = next(constant for constant in outer.co_consts if type(constant) is types.CodeType)
+    return made.replace(
+        co_consts=tuple(
+            constants.get(constant, constant) if type(constant) is str else constant for constant in made.co_consts
+        ),
+        co_flags=made.co_flags | (flags & _SAME_FLAGS),
+        co_freevars=code.co_freevars,  # which a function must have as many of as it has cells
+        co_name=code.co_name,
+        co_qualname=code.co_qualname,
+        co_firstlineno=code.co_firstlineno,
+    )
+
+
+def _asks(code: types.CodeType) -> bool:
+    return _CHOSEN in code.co_varnames
+
+
+def _count(code: types.CodeType) -> int:
+    stars = bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    return code.co_argcount + code.co_kwonlyargcount + stars
+
+
+def _parameters(code: types.CodeType) -> tuple[str, str]:
+    """The parameters of code without their defaults, which belong to the function, and how they are handed on."""
+    names = iter(code.co_varnames)
+    positional = [next(names) for _ in range(code.co_argcount)]
+    by_keyword = [next(names) for _ in range(code.co_kwonlyargcount)]
+    written, handed_on = positional.copy(), positional.copy()
+    if code.co_posonlyargcount:
+        written.insert(code.co_posonlyargcount, "/")
+    if code.co_flags & inspect.CO_VARARGS:
+        rest = f"*{next(names)}"
+        written.append(rest)
+        handed_on.append(rest)
+    elif by_keyword:
+        written.append("*")
+    written += by_keyword
+    handed_on += [f"{name}={name}" for name in by_keyword]
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        rest = f"**{next(names)}"
+        written.append(rest)
+        handed_on.append(rest)
+    return ", ".join(written), ", ".join(handed_on)

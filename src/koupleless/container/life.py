@@ -25,6 +25,7 @@ from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 from koupleless.isolation.venv import VirtualEnvironment
 from koupleless.ownership.changes import NOTHING_CHANGED, Watch, changes
+from koupleless.ownership.interpreter import values_by_thread
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
 from koupleless.ownership.releasers import call_releasers
@@ -356,10 +357,15 @@ class Life:
 
 
 async def _enter_values(values: list[tuple[threading.local, dict[str, Any]]]) -> None:
-    """Give the thread of the loop the thread locals of another one, where it has none of its own."""
+    """Give the thread of the loop the thread locals of another one, where it has none of its own.
+
+    What a class puts there when a thread first asks (``__init__``) is nothing that this one had.
+    """
     for local, table in values:
+        before = {id(known) for known in values_by_thread(local)}
         here = vars(local)
-        here.update({name: value for name, value in table.items() if name not in here})
+        is_new = id(here) not in before
+        here.update({name: value for name, value in table.items() if is_new or name not in here})
 
 
 def _left(deadline: float) -> float:

@@ -389,15 +389,21 @@ def sweep_finalizers(survey: Survey) -> dict[str, int]:
 
 
 def _sweep_locals(survey: Survey) -> int:
-    # The values of all threads, which only the collector is shown: a dictionary of one dictionary per thread.
     count = 0
-    for local in _locals():
-        for by_thread in [part for part in gc.get_referents(local) if type(part) is dict]:
-            for values in [part for part in list(by_thread.values()) if type(part) is dict]:
-                for name in [name for name, value in list(values.items()) if survey.reaches(value)]:
-                    values.pop(name, None)
-                    count += 1
+    for values in (values for local in _locals() for values in values_by_thread(local)):
+        for name in [name for name, value in list(values.items()) if survey.reaches(value)]:
+            values.pop(name, None)
+            count += 1
     return count
+
+
+def values_by_thread(local: threading.local) -> list[dict[str, Any]]:
+    """The values of a thread local, one dictionary for each thread that has some.
+
+    Only the collector is shown them all: a dictionary of these dictionaries.
+    """
+    tables = [part for part in gc.get_referents(local) if type(part) is dict]
+    return [values for by_thread in tables for values in list(by_thread.values()) if type(values) is dict]
 
 
 def _locals() -> list[Any]:

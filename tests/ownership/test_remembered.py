@@ -138,6 +138,73 @@ def test_what_another_one_had_entered_before_is_there_again(
     assert entries(before) == set()
 
 
+def test_what_the_base_had_entered_before_is_there_again(biz: TinyBiz, generator: Any, before: set[str]) -> None:
+    generator.enter("<same name>", "# base\n")
+    for text in ("# first\n", "# second\n"):
+        biz.run("generator.enter('<same name>', text)", generator=generator, text=text)
+    assert linecache.getline("<same name>", 1) == "# second\n"
+    biz.leave()
+    assert linecache.getline("<same name>", 1) == "# base\n"
+    del linecache.cache["<same name>"]
+    assert entries(before) == set()
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [
+        "del linecache.cache['<gone>']",
+        "linecache.cache.pop('<gone>')",
+        "linecache.cache.popitem()",
+        "linecache.clearcache()",
+    ],
+)
+@pytest.mark.parametrize("is_by_base", [True, False])
+def test_what_was_removed_is_kept_nowhere(biz: TinyBiz, generator: Any, remove: str, *, is_by_base: bool) -> None:
+    module = biz.run("generator.enter('<gone>', SOURCE)\nimport linecache\n", generator=generator, SOURCE=SOURCE)
+    known = list(biz.ledger.entered.values())
+    assert known == [{"<gone>": linecache.cache["<gone>"]}]
+    if is_by_base:
+        exec(remove, {"linecache": linecache})
+    else:
+        del module
+        biz.run(f"import linecache\n{remove}")
+    assert known == [{}]
+    generator.enter("<gone>", SOURCE)
+    biz.leave()
+    del linecache.cache["<gone>"]
+
+
+def test_many_threads_of_two_bizs_and_the_base_lose_nothing(
+    make_biz: MakeBiz, generator: Any, before: set[str]
+) -> None:
+    bizs = [make_biz(name) for name in ("one", "two")]
+    source = "def work(names):\n    for name in names:\n        generator.make(name, SOURCE)\n"
+    works = [biz.run(source, generator=generator, SOURCE=SOURCE).work for biz in bizs]
+
+    def run(number: int) -> None:
+        scope = None if number == 2 else bizs[number].scope
+        mine, shared = [f"<{number} {each}>" for each in range(300)], [f"<any {each}>" for each in range(300)]
+        with entered(scope):
+            if scope is None:
+                for name in mine:
+                    generator.make(name, SOURCE)
+            else:
+                works[number]([*mine, *shared])
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in (0, 1, 2) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    works.clear()
+    assert bizs[0].leave().clean
+    assert {name.split()[0] for name in entries(before)} == {"<1", "<2", "<any"}
+    assert bizs[1].leave().clean
+    assert entries(before) == {f"<2 {each}>" for each in range(300)}
+    for name in entries(before):
+        del linecache.cache[name]
+
+
 def test_what_inspect_remembers_of_the_places_of_modules(biz: TinyBiz, tmp_path: Path) -> None:
     file = tmp_path / "placed.py"
     file.write_text("def f(): pass\n")
@@ -194,6 +261,11 @@ def test_it_is_as_any_other_dictionary() -> None:
     cache = Cache({"a": 1})
     cache.update({"b": 2}, c=3)
     cache |= {"d": 4}
+    cache["f"] = cache["g"] = 6
+    del cache["f"]
+    with pytest.raises(KeyError):
+        del cache["f"]
+    assert (cache.pop("g"), cache.pop("g", 7)) == (6, 7)
     assert cache == {"a": 1, "b": 2, "c": 3, "d": 4}
     assert type(cache) is Cache
     assert (cache.setdefault("a"), cache.setdefault("e")) == (1, None)

@@ -29,7 +29,7 @@ _CACHES: Final = (
 
 def install(patches: Patches) -> None:
     """Put one that remembers in the place of each, once its module is there."""
-    patches.when_opened(_lives.add)
+    patches.when_opened(_opened)
     for module, name in _CACHES:
         patches.when_imported(module, functools.partial(_follow, name))
 
@@ -50,7 +50,11 @@ def _bring(cache: Cache, original: dict[Any, Any]) -> None:
     original.update(cache)
 
 
-_lives: Final[weakref.WeakSet[Ledger]] = weakref.WeakSet()
+_lives: Final[list[weakref.ref[Ledger]]] = []
+
+
+def _opened(ledger: Ledger) -> None:
+    _lives.append(weakref.ref(ledger, _lives.remove))
 
 
 class Cache(dict[Any, Any]):
@@ -59,24 +63,48 @@ class Cache(dict[Any, Any]):
     Lifetime: from the first container of the process to the last. Threads: as a dictionary.
     """
 
-    __slots__ = ()
+    __slots__ = ("replaced",)
 
     __hash__ = object.__hash__  # type: ignore[assignment] # the ledgers know it by identity
 
+    def __init__(self, of_base: dict[Any, Any]) -> None:
+        super().__init__(of_base)
+        self.replaced: dict[Any, Any] = {}
+        """What the base had entered where a biz has entered something else."""
+
+    def entered(self, key: Any) -> list[Any]:
+        """What the bizs that are there have entered for a key, each once."""
+        return [entries[key] for entries in self._of_bizs() if key in entries]
+
+    def _of_bizs(self) -> list[dict[Any, Any]]:
+        lives = [life for reference in tuple(_lives) if (life := reference()) is not None]
+        return [entries for life in lives if (entries := life.entered.get(self)) is not None]
+
+    def _disown(self, key: Any) -> None:
+        """What stands there is no biz's any more."""
+        self.replaced.pop(key, None)
+        for entries in self._of_bizs():
+            entries.pop(key, None)
+
     def __setitem__(self, key: Any, value: Any) -> None:
-        dict.__setitem__(self, key, value)
         ledger = owner()
-        if ledger is not None:
+        if ledger is None:
+            self._disown(key)
+        else:
+            there = dict.get(self, key, value)
+            if there is not value and not any(entered is there for entered in self.entered(key)):
+                self.replaced[key] = there
             ledger.entered.setdefault(self, {})[key] = value
+        dict.__setitem__(self, key, value)
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """As a dictionary's. What several ask for stays until the last of them leaves; for good if the base does."""
+        is_new = key not in self
         value = dict.setdefault(self, key, default)
         ledger = owner()
         if ledger is None:
-            for life in list(_lives):
-                life.entered.get(self, {}).pop(key, None)
-        elif value is default or any(entered is value for entered in _entered_by(self, key)):
+            self._disown(key)
+        elif is_new or any(entered is value for entered in self.entered(key)):
             ledger.entered.setdefault(self, {})[key] = value
         return value
 
@@ -89,27 +117,45 @@ class Cache(dict[Any, Any]):
         self.update(other)
         return self
 
+    def __delitem__(self, key: Any) -> None:
+        dict.__delitem__(self, key)
+        self._disown(key)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        """As a dictionary's."""
+        self._disown(key)
+        return dict.pop(self, key, *default)
+
+    def popitem(self) -> tuple[Any, Any]:
+        """As a dictionary's."""
+        item = dict.popitem(self)
+        self._disown(item[0])
+        return item
+
+    def clear(self) -> None:
+        """As a dictionary's."""
+        dict.clear(self)
+        self.replaced.clear()
+        for entries in self._of_bizs():
+            entries.clear()
+
     def __reduce_ex__(self, protocol: Any, /) -> Any:
         return dict, (dict(self),)
-
-
-def _entered_by(cache: Cache, key: Any) -> list[Any]:
-    """What the bizs that are there have entered for a key."""
-    return [entries[key] for life in list(_lives) if key in (entries := life.entered.get(cache, {}))]
 
 
 def forget(entered: Entered) -> None:
     """Take out what one biz has entered, where it still stands and nobody else asked for it; forget it. Idempotent.
 
-    Another one's that it replaced is there again.
+    What it replaced of another one, or of the base, is there again.
     """
     while entered:
         cache, entries = entered.popitem()
-        for key, value in entries.items():
-            if cache.get(key, cache) is not value:
+        for key, value in list(entries.items()):
+            others = cache.entered(key)
+            if cache.get(key, cache) is not value or any(other is value for other in others):
                 continue
-            others = _entered_by(cache, key)
-            if not others:
-                cache.pop(key, None)
-            elif all(other is not value for other in others):
-                dict.__setitem__(cache, key, others[-1])
+            before = others[-1] if others else cache.replaced.pop(key, cache)
+            if before is cache:
+                dict.pop(cache, key, None)
+            else:
+                dict.__setitem__(cache, key, before)

@@ -22,6 +22,7 @@ from koupleless.adapters import (
     sklearn,
     sqlalchemy,
     sqlalchemy_events,
+    zope,
 )
 from koupleless.late import when_imported
 from koupleless.ownership.ledger import in_words
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _ADAPTERS: Final[tuple[ModuleType, ...]] = (
     *(flask, jinja2, matplotlib, numpy, pandas, plain, protobuf, psycopg, pyyaml, sentry_sdk, sklearn),
-    *(sqlalchemy, sqlalchemy_events),
+    *(sqlalchemy, sqlalchemy_events, zope),
 )
 
 _log: Final = logging.getLogger("koupleless")

@@ -230,6 +230,25 @@ ROWS = {
             return 1
         """,
     ),
+    "dependency_injector.wiring": Row(
+        """
+        import sys
+        from dependency_injector import containers, providers, wiring
+        class Shop(containers.DeclarativeContainer):
+            number = providers.Object(VALUE)
+        @wiring.inject
+        def number(told=wiring.Provide["number"]):
+            return told
+        shop = Shop()
+        shop.wire(modules=[sys.modules[__name__]])
+        def number_of_shop():
+            return number()
+        """,
+        """
+        from dependency_injector import wiring
+        def see(): return globals().get("number_of_shop", lambda: len(wiring._patched_registry._callables))()
+        """,
+    ),
     "botocore": Row(
         """
         import botocore.auth, botocore.endpoint, botocore.handlers

@@ -53,6 +53,11 @@ _LIBRARIES: Final[dict[str, dict[str, _Kept]]] = {
         "botocore.serialize": _Kept("SERIALIZERS"),
     },
     "click": {"click.shell_completion": _Kept("_available_shells")},
+    "dependency-injector": {
+        "dependency_injector.wiring": _Kept(
+            of="_patched_registry._callables _patched_registry._attributes _loader.containers"
+        ),
+    },
     "fastapi": {
         "fastapi.encoders": _Kept("ENCODERS_BY_TYPE"),
         "fastapi.openapi.docs": _Kept("swagger_ui_default_parameters"),

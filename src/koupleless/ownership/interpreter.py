@@ -68,6 +68,9 @@ class _ExitFunction:
     def __call__(self) -> None:
         call_as(self.scope, self.function, *self.args, **self.kwargs)
 
+    def __repr__(self) -> str:
+        return repr(self.function)  # the interpreter says so of one that fails
+
     def undo(self, unregister: Callable[[Callable[..., object]], object], ledger: Ledger) -> None:
         unregister(self)
         bounded(self, name=f"atexit {ledger.biz}", timeout_s=ledger.remaining_s())

@@ -9,17 +9,17 @@ Settings of the process that a biz may not change beside others (the working dir
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import json
+import logging
 import os
 import runpy
 import sys
-import threading
-import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, call_as
@@ -28,27 +28,21 @@ from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import SELF, Policy
 from koupleless.isolation.venv import VirtualEnvironment
 from koupleless.ownership.ledger import Ledger
-from koupleless.ownership.libraries import install_recorders, remove_recorders
+from koupleless.ownership.libraries import install_recorders
 from koupleless.view.children import Interpreter
-from koupleless.view.environ import Environment, install_environ, remove_environ
-from koupleless.view.logs import LogSpace, install_logs, remove_logs
+from koupleless.view.environ import Environment, install_environ
+from koupleless.view.logs import LogSpace, install_logs
 from koupleless.view.own import Own
-from koupleless.view.stdlib import install_stdlib, remove_stdlib
-from koupleless.view.warning import Warnings, install_warnings, remove_warnings
+from koupleless.view.stdlib import install_stdlib
+from koupleless.view.warning import Warnings, install_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_STOP_S: Final = 30.0
-"""What the program's threads, tasks and exit functions are given."""
+_VIEWS: Final = (install_environ, install_logs, install_warnings, install_stdlib, install_recorders)
 
-_PAIRS: Final = (
-    (install_environ, remove_environ),
-    (install_logs, remove_logs),
-    (install_warnings, remove_warnings),
-    (install_stdlib, remove_stdlib),
-    (install_recorders, remove_recorders),
-)
+_program: Scope | None = None
+"""The biz, which is there until the process is gone: alone, nothing takes a program's modules away before that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,33 +70,32 @@ class Order:
 
 
 def run(order: Order, program: str, arguments: Sequence[str]) -> int:
-    """Run a module, or a script where ``program`` ends in ``.py``, as a biz; returns its exit status."""
+    """Run a module, or a script where ``program`` ends in ``.py``, as a biz; returns its exit status.
+
+    For the main thread, as the last thing that a process does: what the program leaves running ends with the
+    interpreter, which awaits threads and calls exit functions as it does alone. Raises ``KeyboardInterrupt`` if the
+    program does, after telling that.
+    """
+    global _program  # noqa: PLW0603 - see there
     _warm(order.warm)
-    scope = Scope(BizId.of(order.name, "0"))
-    with contextlib.ExitStack() as closing:
-        for put_in, take_out in _PAIRS:
-            put_in()
-            closing.callback(take_out)
-        ledger = Ledger(scope)
-        scope.attach(ledger)
-        scope.attach(Environment(scope, envs={"PYTHONPATH": _search_path(order.paths)}, args=arguments, name=program))
-        scope.attach(LogSpace(scope))
-        scope.attach(Warnings())
-        scope.attach(Own())
-        # Declared mode, with nothing declared: what the base has besides must not make a test pass that fails alone.
-        # The tree's own are not lent to a library among its requirements that requires them: they are what is tested.
-        policy = Policy(declared=frozenset({SELF}), private=order.paths[:-1])
-        namespace = Namespace(scope, order.paths, policy)
-        closing.callback(namespace.drop)
-        # Alone, its interpreter has nothing installed, either; what children are to find is in their environment.
-        venv = VirtualEnvironment(Path(order.scratch, "venv"), (), policy)
-        scope.attach(Interpreter(str(venv.prefix), str(venv.executable), venv.make))
-        # In a copy, so that the program's threads do not inherit what it sets, as they do not alone.
-        status = call_as(scope, _run, program)
-        _wait_for_threads()
-        for failure in ledger.undo_all(_STOP_S):
-            print(failure, file=sys.stderr)  # noqa: T201 - this is a program
-        return status
+    _program = scope = Scope(BizId.of(order.name, "0"))
+    for put_in in _VIEWS:
+        put_in()
+    scope.attach(Ledger(scope))
+    scope.attach(Environment(scope, envs={"PYTHONPATH": _search_path(order.paths)}, args=arguments, name=program))
+    scope.attach(LogSpace(scope))
+    scope.attach(Warnings())
+    scope.attach(Own())
+    # Declared mode, with nothing declared: what the base has besides must not make a test pass that fails alone.
+    # The tree's own are not lent to a library among its requirements that requires them: they are what is tested.
+    policy = Policy(declared=frozenset({SELF}), private=order.paths[:-1])
+    Namespace(scope, order.paths, policy)
+    # Alone, its interpreter has nothing installed, either; what children are to find is in their environment.
+    venv = VirtualEnvironment(Path(order.scratch, "venv"), (), policy)
+    scope.attach(Interpreter(str(venv.prefix), str(venv.executable), venv.make))
+    atexit.register(call_as, scope, logging.shutdown)
+    # In a copy, so that the program's threads do not inherit what it sets, as they do not alone.
+    return call_as(scope, _run, program)
 
 
 def _warm(names: Sequence[str]) -> None:
@@ -128,21 +121,22 @@ def _run(program: str) -> int:
             return error.code or 0
         print(error.code, file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt as error:
+        _tell(error)
+        raise
     except BaseException as error:  # noqa: BLE001 - the program ends with it, as any program does
-        traceback.print_exception(error.with_traceback(trimmed(error.__traceback__)))
+        _tell(error)
         return 1
     return 0
 
 
-def _wait_for_threads() -> None:
-    """As the interpreter does before it runs exit functions: workers of executors end first, their work done."""
-    executors: Any = sys.modules.get("concurrent.futures.thread")
-    if executors is not None:
-        executors._python_exit()  # noqa: SLF001 - what it calls itself
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+def _tell(error: BaseException) -> None:
+    sys.excepthook(type(error), error, trimmed(error.__traceback__))
 
 
 if __name__ == "__main__":
-    sys.exit(run(Order.parse(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+    try:
+        sys.exit(run(Order.parse(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+    except KeyboardInterrupt:
+        sys.excepthook = lambda *_: None  # it was told; the interpreter ends by the signal, for who started it to see
+        raise

@@ -90,6 +90,22 @@ def test_an_own_version_is_what_copies_of_the_base_s_libraries_get(base, biz, wr
     assert app.based_user.based_state.value == "private"
 
 
+def test_what_can_use_a_library_that_the_module_brings_is_a_copy_which_finds_it(base, biz, write):
+    text = "def check():\n    global based_mail\n    import based_mail\n    return based_mail.value\n"
+    extra = ('based-mail ; extra == "mail"',)
+    base(wheel("based-models", "1.0", {"based_models.py": text}, requires=extra))
+    shared = Speakers(base=Wishes.of(shared=["based-models"]))
+    plain = biz({"app.py": "import based_models"}, speakers=shared).import_module("app")
+    assert plain.based_models is importlib.import_module("based_models")
+    for value in ("first", "second"):
+        lib = write(wheel("based-mail", "1.0", {"based_mail.py": f"value = {value!r}\n"}))
+        app = biz({"app.py": "import based_models"}, lib, speakers=shared).import_module("app")
+        assert app.based_models.check() == value
+    with pytest.raises(ModuleNotFoundError):
+        plain.based_models.check()
+    assert not hasattr(plain.based_models, "based_mail")
+
+
 def test_portions_of_a_namespace_package_are_held_each_in_its_way(base, biz):
     base({**wheel("based-one", "1", {"based_ns/one.py": ""}), **wheel("based-two", "1", {"based_ns/two.py": ""})})
     speakers = Speakers(module=Wishes.of(shared=["based-two"]))

@@ -114,6 +114,23 @@ def test_an_own_version_draws_along_what_requires_it_also_where_the_base_does_no
     assert held(there, words=words, brought=frozenset({"web"})) == {"plugin": COPY}
 
 
+def test_what_the_module_brings_draws_along_what_names_it_in_an_extra(index):
+    there = index(
+        {
+            "models": ["mail>=2 ; extra == 'email'", "checker ; extra == 'test'"],
+            "web": ["models"],
+            "checked": ["mail ; python_version < '3' and extra == \"mail\""],
+            "other": [],
+        }
+    )
+    words = dict.fromkeys(("models", "web", "checked", "other"), Share.ALWAYS)
+    assert held(there, words=words, brought=frozenset({"checker"})) == dict.fromkeys(words, SHARED)
+    found = decide(there, Speakers(words=words.get, brought=frozenset({"mail"})))
+    assert {name: one.holding for name, one in found.items()} == {**dict.fromkeys(words, COPY), "other": SHARED}
+    assert found["models"].reason == "it can use mail, of which the module has an own version"
+    assert found["web"].reason == "it requires models, of which the module has an own copy"
+
+
 def test_compiled_code_is_not_drawn_along(index):
     there = index({"web": [], "fast+": ["web"]})
     assert held(there, module=Wishes.of(own=["web"])) == {"web": COPY, "fast": SHARED}

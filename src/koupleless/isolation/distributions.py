@@ -190,6 +190,10 @@ class Index:
         """The distributions here that require one directly, as `needs` says."""
         return self._users.get(name, frozenset())
 
+    def optional_users(self, name: str) -> frozenset[str]:
+        """The distributions here that can use one if it is there: they name it in an extra."""
+        return self._optional_users.get(name, frozenset())
+
     def imports(self, name: str) -> frozenset[str]:
         """The distributions here that modules of one import at their top, as far as the base has loaded these."""
         known = self._imports.get(name)
@@ -206,8 +210,8 @@ class Index:
         return known
 
     def concerns(self, name: str) -> bool:
-        """Whether the distribution, here or not, is here or required by one that is."""
-        return name in self.versions or name in self._users
+        """Whether the distribution, here or not, is here, or of use to one that is."""
+        return name in self.versions or name in self._users or name in self._optional_users
 
     @functools.cached_property
     def _users(self) -> dict[str, frozenset[str]]:
@@ -215,6 +219,16 @@ class Index:
         for name, distribution in self._distributions.items():
             for other in map(canonicalize_name, _required(distribution)):  # also what is not here: a biz may bring it
                 users.setdefault(other, set()).add(name)
+        return {name: frozenset(found) for name, found in users.items()}
+
+    @functools.cached_property
+    def _optional_users(self) -> dict[str, frozenset[str]]:
+        users: dict[str, set[str]] = {}
+        for name, distribution in self._distributions.items():
+            text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+            for other, _, marker in _REQUIRES.findall(text.partition("\n\n")[0]):
+                if any(map(_is_for_use, _EXTRA.findall(marker))):
+                    users.setdefault(canonicalize_name(other), set()).add(name)
         return {name: frozenset(found) for name, found in users.items()}
 
     def _wanted(self, name: str) -> set[str]:
@@ -275,6 +289,7 @@ _IMPORTS: Final = re.compile(r"^(?:from|import)[ \t]+(\w[\w.]*)", re.MULTILINE)
 _REQUIRES: Final = re.compile(
     r"^Requires-Dist:\s*([A-Za-z0-9][\w.-]*)([^;\n]*)(?:;(.*))?$", re.MULTILINE | re.IGNORECASE
 )
+_EXTRA: Final = re.compile(r"""\bextra\s*==\s*["']([^"']+)""")
 
 
 def _required(distribution: Distribution) -> Iterator[str]:

@@ -6,7 +6,9 @@ to another: without a word of anybody a pure-Python library is an own copy. A co
 may know one Python half only, unless it was tested as a copy.
 
 Two libraries of which one requires the other belong to one family, and a family is never held by halves: what a shared
-library requires is shared with it, and what requires an own copy, or an own version, is an own copy.
+library requires is shared with it, and what requires an own copy, or an own version, is an own copy. What can use a
+distribution that the biz brings along (it names it in an extra) is an own copy too: the base's would not find it, or
+would keep it for everybody.
 """
 
 from __future__ import annotations
@@ -128,15 +130,18 @@ def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
     untested = speakers.base.shared & held.keys()
     for name, by in _reached(apart, lambda name: _drawn(index, speakers, held, name, untested)):
         of = "an own version" if by in speakers.brought else "an own copy"
-        held[name] = Held(Holding.COPY, f"it requires {by}, of which the module has {of}")
+        verb = "requires" if name in index.users(by) or name not in index.optional_users(by) else "can use"
+        held[name] = Held(Holding.COPY, f"it {verb} {by}, of which the module has {of}")
     return held
 
 
 def _drawn(index: Index, speakers: Speakers, held: Mapping[str, Held], name: str, untested: Iterable[str]) -> set[str]:
-    """The shared distributions that require ``name``, or are seen to import it, and can be copied."""
+    """The shared distributions that need ``name``, or could use it where the module brings it, and can be copied."""
+    importers = (other for other in untested if name in index.imports(other))
+    optional = index.optional_users(name) if name in speakers.brought else ()
     return {
         user
-        for user in index.users(name).union(other for other in untested if name in index.imports(other))
+        for user in index.users(name).union(importers, optional)
         if held[user].holding is Holding.SHARED
         and user not in speakers.module.shared | speakers.application
         and (user not in index.compiled or user in COPYABLE)

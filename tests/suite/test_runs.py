@@ -210,3 +210,13 @@ def test_a_run_that_takes_too_long_is_ended_with_its_children(tree: Path) -> Non
         compare_runs(Suite(tree=tree, program="program.py", limit_s=5), say=lambda _: None)
     child = int((tree / "child").read_text())
     until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_child_that_ignores_the_environment_finds_the_libraries_of_a_run_alone(run: Run, tree: Path) -> None:
+    (tree / "test_child.py").write_text(
+        "import subprocess, sys\n"
+        "def test_child():\n"
+        "    subprocess.run([sys.executable, '-I', '-c', 'import pytest_cov'], check=True)\n"
+    )
+    compared = run(tree, "--compare", "--", "-q")
+    assert "\nalone: 1 passed\n" in compared.stdout, compared.stdout + compared.stderr

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import venv
@@ -107,10 +108,12 @@ def _alone(suite: Suite, furnished: Furnished, more: Sequence[str], printed: lis
         venv.create(directory, symlinks=True)  # an interpreter with nothing installed but this package
         Path(directory, "own").mkdir()
         Path(directory, "own", "koupleless").symlink_to(Path(koupleless.__path__[0]))
-        python = str(Path(directory, "bin", "python"))
-        path = os.pathsep.join([*furnished.paths, str(Path(directory, "own"))])
-        command = [python, *program, *suite.arguments, *more]
-        return _run(command, furnished, {"PYTHONPATH": path}, printed, suite.limit_s)
+        # Where child processes find it too that ignore, or are not given, the variables of the environment.
+        packages = sysconfig.get_path("purelib", "venv", {"base": directory, "platbase": directory})
+        lines = [*furnished.paths, str(Path(directory, "own")), ""]
+        Path(packages, "suite.pth").write_text("\n".join(lines), encoding="utf-8")
+        command = [str(Path(directory, "bin", "python")), *program, *suite.arguments, *more]
+        return _run(command, furnished, {}, printed, suite.limit_s)
 
 
 def _run(

@@ -1,32 +1,41 @@
 # Sourced by the other scripts: an interpreter, a virtual environment, and what has to be in it. Not a command.
 #
-#   PYTHON   the interpreter to use: a path, or python3.13, which is also looked for among those kept by pyenv;
-#            the environment is then .venv-<its version>, else .venv
+#   PYTHON   the interpreter to use: a path, or python3.13, which is also looked for among those kept by pyenv and those
+#            that scripts/pythons has made; the environment is then .venv-<its version>, else .venv
 #   VENV     the directory of the environment, if it should be another one
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
+# The versions that are supported, the newest first.
+VERSIONS=(3.15 3.14 3.13 3.12 3.11)
+PYTHONS="${KOUPLELESS_PYTHONS:-${XDG_CACHE_HOME:-$HOME/.cache}/koupleless/pythons}"
+
 # A file stays in one process, for what its tests share; tests/conftest.py says which file begins.
 HOW_TO_TEST=(-n auto --dist loadfile --no-loadscope-reorder --random-order --durations=10)
 
 say() { printf '%s\n' "$*" >&2; }
 
-# A name may be a shim that runs nothing, and an interpreter may lack what makes environments: ask it.
+# A name may be a shim that runs nothing, and an interpreter may lack what makes environments, or the lock: ask it.
 usable() {
-    "$1" -c 'import sys, ensurepip, venv; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 13) and sys.implementation.name == "cpython"))' \
-        >/dev/null 2>&1
+    "$1" - "${VERSIONS[@]}" >/dev/null 2>&1 <<'PYTHON'
+import ensurepip, sys, sysconfig, venv
+is_supported = "%d.%d" % sys.version_info[:2] in sys.argv[1:] and sys.implementation.name == "cpython"
+sys.exit(not is_supported or bool(sysconfig.get_config_var("Py_GIL_DISABLED")))
+PYTHON
 }
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
 
-# Every interpreter that could serve, for the versions given, the best first: those on PATH, then those kept by pyenv.
+# Every interpreter that could serve, for the versions given, the best first: those on PATH, then those kept by pyenv,
+# then those that scripts/pythons has made.
 candidates() {
     local version
     for version in "$@"; do
         echo "python$version"
         ls -d "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python 2>/dev/null | sort -rV || true
+        echo "$PYTHONS/$version/usr/bin/python$version"
     done
 }
 
@@ -45,7 +54,7 @@ find_python() {
 # The interpreter that a value of PYTHON means.
 interpreter_of() {
     case "$1" in
-        python3.1[123]) find_python "${1#python}" || echo "$1" ;;
+        python3.1[1-5]) find_python "${1#python}" || echo "$1" ;;
         *) echo "$1" ;;
     esac
 }
@@ -78,18 +87,18 @@ set_up() {
     local interpreter="${PYTHON:-}" venv="${VENV:-}" stamp state
     if [ -n "$interpreter" ]; then
         interpreter="$(interpreter_of "$interpreter")"
-        usable "$interpreter" || { say "PYTHON=$interpreter is no CPython 3.11, 3.12 or 3.13 with venv and pip"; exit 2; }
+        usable "$interpreter" || { say "PYTHON=$interpreter is no CPython 3.11 to 3.15 with venv and pip"; exit 2; }
         venv="${venv:-.venv-$(version_of "$interpreter")}"
     fi
     venv="${venv:-.venv}"
     PY="$PWD/$venv/bin/python"
     if ! usable "$PY"; then
         if [ -z "$interpreter" ]; then
-            interpreter="$(find_python 3.13 3.12 3.11 || { usable python3 && echo python3; } || true)"
+            interpreter="$(find_python "${VERSIONS[@]}" || { usable python3 && echo python3; } || true)"
         fi
         if [ -z "$interpreter" ]; then
-            say "no CPython 3.11, 3.12 or 3.13 with venv and pip was found; set PYTHON to one"
-            say "(Debian and Ubuntu keep them apart: apt install python3-venv)"
+            say "no CPython 3.11 to 3.15 with venv and pip was found; set PYTHON to one"
+            say "(Debian and Ubuntu keep them apart: apt install python3-venv; scripts/pythons makes the newest)"
             exit 2
         fi
         say "making $venv with $interpreter"

@@ -17,10 +17,12 @@ import random
 import shutil
 import socket
 import ssl
+import sys
 import tempfile
 import threading
 import urllib.parse
 import urllib.request
+import warnings
 import webbrowser
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
@@ -61,7 +63,11 @@ def on_thread(function: Callable[[], Any]) -> Any:
     return results[0]
 
 
-class Policy(type(asyncio.get_event_loop_policy())):  # type: ignore[misc]
+with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    DefaultPolicy: Any = type(asyncio.get_event_loop_policy())
+
+
+class Policy(DefaultPolicy):  # type: ignore[misc]
     """One that a biz chooses."""
 
 
@@ -351,6 +357,23 @@ def test_a_loop_that_a_biz_set_on_a_thread_is_not_the_next_ones(make_biz: MakeBi
         return [as_biz(one, set_loop), as_biz(one, has_loop), as_biz(two, has_loop), as_biz(None, has_loop)]
 
     assert on_thread(visits) == [True, True, False, False]
+
+
+def test_who_asks_for_a_policy_is_warned_where_it_asks(make_biz: MakeBiz) -> None:
+    biz = make_biz()
+
+    def told() -> list[tuple[str, str]]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            asyncio.get_event_loop_policy()
+            asyncio.set_event_loop_policy(None)
+        return [(str(warning.message), warning.filename) for warning in caught]
+
+    by_python = [
+        (f"'asyncio.{verb}_event_loop_policy' is deprecated and slated for removal in Python 3.16", __file__)
+        for verb in ("get", "set")
+    ]
+    assert told() == as_biz(biz, told) == (by_python if sys.version_info >= (3, 14) else [])
 
 
 def test_the_base_chooses_a_policy_while_a_biz_has_its_own(make_biz: MakeBiz) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
@@ -49,7 +50,25 @@ def put_in(undo: contextlib.ExitStack, events: Any) -> None:
         for names, make in ((_GETTERS, views.getter), (_SETTERS, views.setter), (_FOR_THE_THREAD, views.changer)):
             for name in names:
                 if name in vars(holder):
-                    replace(undo, holder, name, make(vars(holder)[name]))
+                    original = vars(events).get(f"_{name}")
+                    function = make(vars(holder)[name]) if original is None else _deprecated(name, make(original))
+                    replace(undo, holder, name, function)
+
+
+def _deprecated(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that warns as Python's own of that name does from 3.14 on, where there is another for asyncio itself.
+
+    Python's own would name the line that calls it, which is one of ours.
+    """
+
+    @functools.wraps(function)
+    def warning(*arguments: Any) -> Any:
+        message = f"'asyncio.{name}' is deprecated and slated for removal in Python 3.16"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return function(*arguments)
+
+    warning.__name__ = warning.__qualname__ = name
+    return warning
 
 
 class _Functions:

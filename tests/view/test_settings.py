@@ -67,6 +67,8 @@ IGNORED: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         lambda: os.getpriority(os.PRIO_PROCESS, 0),
     ),
 }
+if sys.version_info >= (3, 15):
+    IGNORED["sys.set_lazy_imports('all')"] = (lambda: sys.set_lazy_imports("all"), sys.get_lazy_imports)
 
 
 @pytest.mark.parametrize("call", IGNORED)
@@ -77,7 +79,7 @@ def test_a_change_is_ignored_with_a_warning_that_names_the_biz_and_the_line(make
         change()
     assert f"biz hello:1.0 called {call.partition('(')[0]}" in str(told[0].message)
     if "resource" not in call:
-        assert f" {call};" in str(told[0].message)
+        assert f" {call.removesuffix(')')}" in str(told[0].message)  # 3.15 adds an argument of its own to one
     assert len(told) == 1
     if "multiprocessing" not in call:  # whose package calls it
         assert told[0].filename == __file__

@@ -37,7 +37,8 @@ from koupleless.isolation.interpreter import (
     settle,
     withheld,
 )
-from koupleless.isolation.linker import Linker, linker_of, owner_of
+from koupleless.isolation.lazy import HAS_LAZY_IMPORTS, Filters, is_resolved_for_base, resolve_own
+from koupleless.isolation.linker import Linker, asking, linker_of, owner_of
 from koupleless.isolation.modules import place_views
 from koupleless.isolation.resident import arrivals
 
@@ -74,10 +75,17 @@ class _Hooks:
     """All hooks at once. Each keeps the function it replaced, so that it works on when another one is put on top."""
 
     def __init__(self) -> None:
+        if HAS_LAZY_IMPORTS:
+            resolve_own()
         with contextlib.ExitStack() as undo:
             self._replace(undo, builtins, "__import__", _make_statement_hook)
             self._replace(undo, bootstrap, "_find_and_load", _make_load_hook)
             self._replace(undo, bootstrap, "_init_module_attrs", _make_module_hook)
+            if HAS_LAZY_IMPORTS:
+                self._replace(undo, bootstrap, "_find_and_load_lazy_submodule", _make_submodule_hook)
+                filters = Filters(undo, asking)
+                self._replace(undo, sys, "set_lazy_imports_filter", filters.setter)
+                self._replace(undo, sys, "get_lazy_imports_filter", filters.getter)
             place_views(undo)
             undo.callback(put_together)
             begin_apart()
@@ -126,7 +134,7 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
         if globals is not None and (fromlist is None or (fromlist and type(fromlist) is tuple)):
             if name == "builtins":
                 return linker.load("builtins")
-            if _is_of_base(globals):
+            if _is_of_base(globals) or (HAS_LAZY_IMPORTS and is_resolved_for_base(_owner(globals), fromlist, level)):
                 if _is_loaded(name, globals, fromlist, level):
                     return original(name, globals, locals, fromlist, level)
                 with arrivals.written_down():
@@ -155,6 +163,10 @@ def _is_of_base(namespace: Mapping[str, Any]) -> bool:
     return module is not None and name != "__main__" and namespace.get("__spec__") is not None
 
 
+def _owner(namespace: Mapping[str, Any]) -> Linker | None:
+    return owner_of(namespace.get("__builtins__"))
+
+
 def _is_loaded(name: str, namespace: Mapping[str, Any], fromlist: Sequence[str] | None, level: int) -> bool:
     """Whether a statement of the base loads nothing, so that it does not matter who is running."""
     if level:
@@ -173,11 +185,11 @@ def _is_loaded(name: str, namespace: Mapping[str, Any], fromlist: Sequence[str] 
 
 
 @of_importlib
-def _make_load_hook(original: Callable[[str, object], ModuleType]) -> Callable[[str, object], ModuleType]:
+def _make_load_hook(original: Callable[..., Any]) -> Callable[..., Any]:
     """``_find_and_load``: where ``import_module`` goes, and C code that imports what the real table does not have."""
     original = arrivals.measured(original)
 
-    def _find_and_load(name: str, import_: object) -> ModuleType:
+    def _find_and_load(name: str, import_: object, **how: bool) -> Any:
         linker = linker_of(current())
         is_apart = bool(apart) and name.partition(".")[0] in apart
         if is_apart:
@@ -186,7 +198,10 @@ def _make_load_hook(original: Callable[[str, object], ModuleType]) -> Callable[[
             if name in withheld:
                 return of_base(name)
             scope = current() if is_apart else None
-            module = original(name, import_) if scope is None else scope.ground.call(original, name, import_)
+            load = original if scope is None else functools.partial(scope.ground.call, original)
+            module: Any = load(name, import_, **how)
+            if module is None:  # a submodule that there is not, asked of its package
+                return None
             for told in loaded:
                 told(name, module)
             if is_apart:
@@ -201,6 +216,20 @@ def _make_load_hook(original: Callable[[str, object], ModuleType]) -> Callable[[
         return module
 
     return _find_and_load
+
+
+def _make_submodule_hook(original: Callable[[str, object], ModuleType | None]) -> Callable[..., ModuleType | None]:
+    """``_find_and_load_lazy_submodule``: where a package goes for a submodule that some lazy import has named."""
+
+    def _find_and_load_lazy_submodule(name: str, import_: object) -> ModuleType | None:
+        scope = current()
+        linker = owner_of(sys._getframe(1).f_builtins) or linker_of(scope)  # noqa: SLF001
+        if linker is not None and name in linker.lazy.names:
+            return linker.load_submodule(name)
+        # Then it is a package of the base, whoever has asked it.
+        return original(name, import_) if scope is None else scope.ground.call(original, name, import_)
+
+    return _find_and_load_lazy_submodule
 
 
 def _asking_for_one_of_several(running: Linker | None) -> Linker | None:

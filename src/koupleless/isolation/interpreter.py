@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from importlib.machinery import ModuleSpec
     from types import TracebackType
 
     from koupleless.context import Scope
 
 bootstrap: Final[Any] = importlib._bootstrap  # noqa: SLF001
 """``importlib._bootstrap``, where the interpreter looks its functions up by name each time."""
+
+load_whole: Final[Callable[[ModuleSpec], ModuleType] | None] = getattr(bootstrap, "_load_backward_compatible", None)
+"""Loads by the ``load_module`` of a loader that has no ``exec_module``; ``None`` from 3.15 on, where there is none."""
 
 REAL: Final[dict[str, ModuleType]] = sys.modules
 """The interpreter's own table: modules of the base and of the standard library, never one of a biz."""

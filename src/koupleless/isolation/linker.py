@@ -42,8 +42,10 @@ from koupleless.isolation.interpreter import (
     is_initialising,
     is_initialising_compiled,
     lend,
+    load_whole,
     stored,
 )
+from koupleless.isolation.lazy import LazyImports
 from koupleless.isolation.stores import Stored
 
 if TYPE_CHECKING:
@@ -129,6 +131,8 @@ class Linker:
         self.builtins: dict[str, Any] = own.__dict__
         self.import_: Import = _make_import(self, self._plain, self._flat, self._packages, self._relative)
         self.builtins["__import__"] = self.import_
+        self.lazy = LazyImports(self.import_)
+        self.lazy.place(self.builtins)
         self.table["builtins"] = own
         self.personal: dict[str, ModuleType] = {"builtins": own}
         """Modules that every owner has of its own from the beginning, for when its code has emptied the table."""
@@ -280,6 +284,7 @@ class Linker:
         self.meta_path.clear()
         self.search_path.clear()
         self.assigned.clear()
+        self.lazy.drop()
         self.forget()
         _linkers.discard(self)
         _by_builtins.pop(id(self.builtins), None)
@@ -297,6 +302,16 @@ class Linker:
         if name in self._loading:
             self._wait_for(name)
         return module
+
+    @of_importlib
+    def load_submodule(self, name: str) -> ModuleType | None:
+        """The same; ``None`` if there is no module of that name."""
+        try:
+            return self.load(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+            return None
 
     @of_importlib
     def _find_and_load(self, name: str) -> ModuleType:
@@ -359,8 +374,8 @@ class Linker:
                 return call_library(self.scope, self._load_spec, spec, parent, child)
             with crossed(self.scope):
                 return self._load_spec(spec, parent, child)
-        if spec.loader is not None and not hasattr(spec.loader, "exec_module"):
-            module: ModuleType = bootstrap._load_backward_compatible(spec)  # noqa: SLF001
+        if load_whole is not None and spec.loader is not None and not hasattr(spec.loader, "exec_module"):
+            module = load_whole(spec)
         else:
             module = bootstrap.module_from_spec(spec)
             if not isinstance(spec.loader, ExtensionFileLoader):

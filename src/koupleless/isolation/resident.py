@@ -95,17 +95,17 @@ class Arrivals:
             stack.pop()
 
     @of_importlib
-    def measured(self, original: Callable[[str, object], ModuleType]) -> Callable[[str, object], ModuleType]:
+    def measured(self, original: Callable[..., ModuleType]) -> Callable[..., ModuleType]:
         """``_find_and_load``, which writes down what comes, and each library's part of it, while somebody wants it."""
         loading = self._loading
 
-        def _find_and_load(name: str, import_: object) -> ModuleType:
+        def _find_and_load(name: str, import_: object, **how: object) -> ModuleType:
             if not loading.stack:
-                return original(name, import_)
+                return original(name, import_, **how)
             top, arrival = loading.stack[-1]
             if top != name.partition(".")[0]:
-                return self._measured(name, lambda: original(name, import_))
-            module = original(name, import_)
+                return self._measured(name, lambda: original(name, import_, **how))
+            module = original(name, import_, **how)
             arrival.add(name, module)
             return module
 

@@ -38,7 +38,7 @@ LAST_RESORT_S: Final = 0.1
 others that refers to it, an exception of a request say, keeps it until then, and a report of that is of no use."""
 
 _COLLECTED_S: Final = 1.2e-7
-"""What a full collection takes for each object the collector knows (110 to 150 ns on 3.11 to 3.13)."""
+"""What a full collection takes for each object the collector knows (110 to 150 ns)."""
 
 _BLOCKS_EACH: Final = 2.5
 """Blocks of memory for each object the collector knows: 2.5 in a heap of small lists, 4 after importing FastAPI."""
@@ -167,7 +167,8 @@ def _collections() -> int:
 def _movers() -> tuple[Callable[[int], None], Callable[[int], None]] | None:
     if (
         sys.implementation.name != "cpython"
-        or sys.version_info >= (3, 14)
+        or sys.version_info >= (3, 16)
+        or gc.get_threshold()[2] == 0  # which is all that tells the collector that the first releases of 3.14 had
         or sysconfig.get_config_var("Py_GIL_DISABLED")
     ):
         return None

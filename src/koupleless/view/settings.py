@@ -89,6 +89,11 @@ def _stops_nothing(which: int, seconds: float) -> bool:
     return not seconds and not any(sys.modules["signal"].getitimer(which))
 
 
+def _lazy_mode() -> object:
+    get: Callable[[], str] = getattr(sys, "get_lazy_imports")  # noqa: B009 - 3.15 and newer
+    return get()
+
+
 _COLLECTOR: Final = "the garbage collector"
 _TRACED: Final = "what threads are traced with"
 _PRIORITY: Final = "the priority"
@@ -109,6 +114,7 @@ _SETTINGS: Final = (
         "the limit for the digits of numbers",
         lambda maxdigits: maxdigits == sys.get_int_max_str_digits(),
     ),
+    _Setting("sys", "set_lazy_imports", "which imports are lazy", lambda mode: mode == _lazy_mode()),
     _Setting("sys", "set_coroutine_origin_tracking_depth", "what an event loop tracks", _is_outside_loops),
     _Setting("sys", "activate_stack_trampoline", "how the process is profiled"),
     _Setting("sys", "deactivate_stack_trampoline", "how the process is profiled"),

@@ -1,0 +1,216 @@
+"""Lazy imports (PEP 810, CPython 3.15 and newer): each is resolved for whose code it stands in.
+
+A lazy import keeps the ``__builtins__`` of the code it stands in and is resolved by the ``__import__`` that is found
+there, whoever reads the name first, on whatever thread. So one in code of a biz leads to the biz's modules; and of one
+in code of the base the hook at ``builtins.__import__`` can tell that it is the base's (`is_resolved_for_base`).
+
+Three things of it are the process's, and are made the owner's here. ``import a.b`` is remembered by its name with all
+that leads to the code, for whoever asks any module ``a`` for ``b``: that would keep a biz alive and give its modules to
+others, so that no such name of a biz gets there. A filter is asked for all lazy imports. And what a filter refuses is
+imported past ``__import__``.
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import types
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.isolation.interpreter import REAL, bootstrap, clean
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable, Mapping, Sequence
+    from types import CodeType, FrameType
+
+_MAKE: Final[Callable[..., object] | None] = getattr(builtins, "__lazy_import__", None)
+"""What makes lazy imports. It works in the code of a module only, which it takes from the frame that calls it."""
+
+
+class LazyImports:
+    """Those of one owner of modules."""
+
+    __slots__ = ("_entered", "_import", "filter", "names")
+
+    def __init__(self, import_: Callable[..., ModuleType]) -> None:
+        """``import_`` is the owner's ``__import__``."""
+        self.filter: Any = None
+        """What the owner has given to ``sys.set_lazy_imports_filter``."""
+        self.names: set[str] = set()
+        """Submodules that may be asked of their package before they are imported."""
+        self._entered: set[str] = set()
+        self._import = import_
+
+    def place(self, own: dict[str, Any]) -> None:
+        """Put the owner's ``__lazy_import__`` among its builtins, where there is one."""
+        if _MAKE is not None:
+            own["__lazy_import__"] = self.import_
+
+    def import_(
+        self,
+        name: str,
+        globals: dict[str, Any] | None = None,  # noqa: A002 - the signature of the built-in function
+        locals: Mapping[str, Any] | None = None,  # noqa: A002
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> object:
+        """Make what a lazy import of the owner leaves under its name, or import it if the owner's filter says so."""
+        namespace = {} if globals is None else globals
+        package = bootstrap._calc___package__(namespace) if level else None  # noqa: SLF001
+        bootstrap._sanity_check(name, package, level)  # noqa: SLF001
+        absolute = bootstrap._resolve_name(name, package, level) if level else name  # noqa: SLF001
+        if self.filter is not None and not self.filter(namespace.get("__name__", ""), absolute, fromlist):
+            return self._import(name, globals, locals, fromlist, level)
+        frame = sys._getframe(1)  # noqa: SLF001
+        before = sys.lazy_modules.copy()  # type: ignore[attr-defined]
+        if fromlist or "." not in absolute:
+            self.names.update(f"{absolute}.{item}" for item in fromlist or ())
+            made = _made(frame, name, namespace, fromlist, level)
+        else:
+            made = self._make_dotted(frame, absolute, namespace)
+        self._entered |= sys.lazy_modules - before  # type: ignore[attr-defined]
+        return made
+
+    def _make_dotted(self, frame: FrameType, name: str, namespace: dict[str, Any]) -> object:
+        """That of ``lazy import a.b``, without the interpreter's knowing of the ``b``."""
+        importing = self._import
+
+        def __import__(  # noqa: A001, N807
+            asked: str,
+            globals: Mapping[str, Any] | None = None,  # noqa: A002
+            locals: Mapping[str, Any] | None = None,  # noqa: A002
+            fromlist: Sequence[str] | None = None,
+            level: int = 0,
+        ) -> ModuleType:
+            try:  # with names, it is resolved for ``import a.b as c``
+                return importing(asked if fromlist else name, globals, locals, fromlist, level)
+            except BaseException as error:
+                clean(error)
+                raise
+
+        about: dict[str, Any] = {"__name__": namespace.get("__name__"), "__builtins__": {"__import__": __import__}}
+        parent = name
+        while (parts := parent.rpartition("."))[0]:
+            self.names.add(parent)
+            parent, _, child = parts
+            _made(frame, parent, about, (child,), 0)  # which lets whoever has the package ask it for the submodule
+        return _made(frame, parent, about, None, 0)
+
+    def drop(self) -> None:
+        """Take what the owner alone has entered out of ``sys.lazy_modules``, and forget the rest. Idempotent."""
+        for name in self._entered:
+            sys.lazy_modules.discard(name)  # type: ignore[attr-defined]
+        self._entered.clear()
+        self.names.clear()
+        self.filter = None
+
+
+def _made(frame: FrameType, name: str, namespace: dict[str, Any], fromlist: Sequence[str] | None, level: int) -> object:
+    """A lazy import as the interpreter makes it, in the place where the frame is."""
+    code = _CALL.replace(co_filename=frame.f_code.co_filename, co_firstlineno=frame.f_lineno)
+    variables = {
+        "__builtins__": _NOTHING,
+        "make": _MAKE,
+        "name": name,
+        "namespace": namespace,
+        "fromlist": fromlist,
+        "level": level,
+    }
+    exec(code, variables)  # noqa: S102 - has to be the code of a module
+    return variables["made"]
+
+
+_CALL: Final[CodeType] = compile("made = make(name, namespace, None, fromlist, level)", "", "exec")
+_NOTHING: Final[dict[str, Any]] = {}
+"""The builtins of that code, by which it is known."""
+
+
+def is_resolved_for_base(owner: object, fromlist: object, level: int) -> bool:
+    """Whether a call of the base's ``__import__`` resolves a lazy import of the base that code of ``owner`` reads.
+
+    ``owner`` is whose the globals are that the call names. A statement of such code goes to the owner's ``__import__``,
+    never to the base's; only where a lazy import is read are the globals the reader's.
+    """
+    return owner is not None and level == 0 and (fromlist is None or (type(fromlist) is tuple and bool(fromlist)))
+
+
+class Filters:
+    """``sys.set_lazy_imports_filter`` and ``sys.get_lazy_imports_filter`` by context; made for one installation."""
+
+    def __init__(self, undo: contextlib.ExitStack, asking: Callable[[], Any]) -> None:
+        """``asking()`` is the linker that the caller of its caller works for; ``None`` for the base."""
+        self._asking = asking
+        self._set: Callable[[Any], None] = getattr(sys, "set_lazy_imports_filter")  # noqa: B009 - not in each Python
+        self._get: Callable[[], Any] = getattr(sys, "get_lazy_imports_filter")  # noqa: B009
+        self._of_base: Any = None
+        self._choose(self._get())
+        undo.callback(self._give_back)
+
+    def _choose(self, of_base: Any) -> None:
+        self._of_base = of_base
+        self._set(None if of_base is None else self._filter)
+
+    def _filter(self, importing: str, name: str, fromlist: Sequence[str] | None) -> bool:
+        if sys._getframe(1).f_builtins is _NOTHING:  # noqa: SLF001 - of an owner, whose own filter has been asked
+            return True
+        return bool(self._of_base(importing, name, fromlist))
+
+    def _give_back(self) -> None:
+        if self._get() == self._filter:
+            self._set(self._of_base)
+
+    def setter(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
+        """The function for code, of the base and of bizs."""
+
+        def set_lazy_imports_filter(filter: Any) -> None:  # noqa: A002 - the signature of the original
+            if filter is not None and not callable(filter):
+                original(filter)  # which says what is wrong
+            linker = self._asking()
+            if linker is None:
+                self._choose(filter)
+            else:
+                linker.lazy.filter = filter
+
+        return set_lazy_imports_filter
+
+    def getter(self, original: Callable[[], Any]) -> Callable[[], Any]:  # noqa: ARG002 - as the other
+        """The function for code, of the base and of bizs."""
+
+        def get_lazy_imports_filter() -> Any:
+            linker = self._asking()
+            return self._of_base if linker is None else linker.lazy.filter
+
+        return get_lazy_imports_filter
+
+
+HAS_LAZY_IMPORTS: Final = _MAKE is not None
+
+
+def resolve_own() -> None:
+    """Resolve the lazy imports of this package, which there are where everything is imported lazily.
+
+    Called before the hooks are put in: of what they call themselves nothing may have to be imported first. That goes
+    for the modules of the standard library that they use, too.
+    """
+    seen: set[int] = set()
+    while waiting := [module for module in REAL.copy().values() if _is_own(module) and id(module) not in seen]:
+        for module in waiting:
+            seen.add(id(module))
+            for used in _resolved(module):
+                if type(used) is ModuleType and not _is_own(used):
+                    _resolved(used)
+
+
+def _resolved(module: ModuleType) -> list[object]:
+    """The values of a module's variables, once each is there."""
+    return [getattr(module, name) if type(value) is _LAZY else value for name, value in list(vars(module).items())]
+
+
+def _is_own(module: ModuleType) -> bool:
+    return type(module) is ModuleType and module.__name__.partition(".")[0] == _PACKAGE
+
+
+_PACKAGE: Final = __name__.partition(".")[0]
+_LAZY: Final = getattr(types, "LazyImportType", None)

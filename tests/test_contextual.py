@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import pickle
 import types
 from typing import Any
@@ -121,7 +122,15 @@ def test_the_type_of_such_a_module_is_as_good_as_that_of_others() -> None:
         assert not isinstance(42, type(module))
         assert issubclass(derived, type(module))
         assert issubclass(type(module), types.ModuleType)
-        assert repr(type(module)) == "<class 'koupleless.contextual.module'>"
+        assert repr(type(module)) == "<class 'module'>"
+        other: Any = types.ModuleType("other")
+        assign_by_context(undo, other, "speed", dict)
+        kinds: list[Any] = [type(module), types.ModuleType, type(other), type]
+        assert [[one == another for another in kinds] for one in kinds[:3]] == [[True, True, True, False]] * 3
+        assert {types.ModuleType: 1}[type(module)] == {type(other): 1}[types.ModuleType] == 1
+        kind_of = functools.singledispatch(lambda _: "something else")
+        kind_of.register(types.ModuleType, lambda _: "module")
+        assert [kind_of(each) for each in (module, other, made, 5)] == ["module", "module", "module", "something else"]
 
 
 def test_a_module_with_a_class_of_somebody_else_is_not_touched() -> None:

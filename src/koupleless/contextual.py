@@ -7,8 +7,6 @@ meant now.
 
 from __future__ import annotations
 
-import copyreg
-import importlib
 import threading
 import types
 from collections.abc import Callable, MutableMapping
@@ -127,7 +125,8 @@ class _ModuleKind(type):
     """The class of the classes of such modules, which pass for ``types.ModuleType``.
 
     ``type(sys)`` is a common way to say that, in the import system first of all: modules are made with it, asked
-    whether they are instances of it, and classes derived from it.
+    whether they are instances of it, and classes derived from it. It equals that class, too, so that a table by class
+    (of a pickler, of ``functools.singledispatch``) has one entry for all modules. It is not the same object.
     """
 
     assigned: dict[str, Here]
@@ -140,7 +139,7 @@ class _ModuleKind(type):
     @classmethod
     def make(cls) -> Any:
         """A class for one module, which has the variables by context as properties."""
-        namespace = {"__dict__": property(_shown), "__reduce_ex__": _reduced}
+        namespace = {"__dict__": property(_shown), "__module__": types.ModuleType.__module__}
         made = super().__new__(cls, "module", (types.ModuleType,), namespace)
         made.assigned = {}
         return made
@@ -154,6 +153,12 @@ class _ModuleKind(type):
     def __subclasscheck__(cls, subclass: type) -> bool:
         return issubclass(subclass, types.ModuleType)
 
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is types.ModuleType or type(other) is _ModuleKind
+
+    def __hash__(cls) -> int:
+        return hash(types.ModuleType)
+
 
 def _shown(module: Any) -> dict[str, Any]:
     """The module's ``__dict__``: for whoever has assigned to a variable, a copy that says so, as ``mock`` expects."""
@@ -164,12 +169,6 @@ def _shown(module: Any) -> dict[str, Any]:
         if (assigned := here()) is not None and name in assigned
     }
     return {**variables, **own} if own else variables
-
-
-def _reduced(module: Any, _protocol: SupportsIndex, /) -> Any:
-    """What picklers that know modules by their exact type do with one."""
-    reduce = copyreg.dispatch_table.get(types.ModuleType)
-    return (importlib.import_module, (module.__name__,)) if reduce is None else reduce(module)
 
 
 def assign_by_context(

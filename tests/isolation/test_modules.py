@@ -6,12 +6,13 @@ import argparse
 import copy
 import copyreg
 import importlib
+import io
 import json
 import pickle
 import sys
 import traceback
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -318,12 +319,25 @@ def test_a_list_that_the_base_assigns_is_the_base_s(biz, monkeypatch):
 
 
 def test_modules_with_variables_by_context_are_pickled_as_others_are(namespace):
-    for dumps in (pickle.dumps, copy.copy):
-        seen = dumps(sys)
-        assert (pickle.loads(seen) if isinstance(seen, bytes) else seen) is sys
+    class ByClass(pickle._Pickler):
+        """As picklers do that know modules by their class."""
+
+        dispatch: ClassVar[dict[Any, Any]] = {
+            **pickle._Pickler.dispatch,
+            ModuleType: lambda self, module: self.save_reduce(importlib.import_module, (module.__name__,), obj=module),
+        }
+
+    assert namespace.scope is not None
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        for module in (sys, json):
+            with pytest.raises(TypeError, match="cannot pickle 'module' object"):
+                attempt(module)
+    written = io.BytesIO()
+    ByClass(written).dump([sys, json])
+    assert pickle.loads(written.getvalue()) == [sys, json]
     copyreg.pickle(ModuleType, lambda module: (str, (module.__name__,)))  # type: ignore[arg-type, return-value]
     try:
-        assert pickle.loads(pickle.dumps(sys)) == "sys"
+        assert pickle.loads(pickle.dumps([sys, json])) == ["sys", "json"]
     finally:
         del copyreg.dispatch_table[ModuleType]
 

@@ -1,6 +1,7 @@
 """Where the modules of one biz come from: its own files, an own copy of a library, or the base.
 
-`BizFinder` is the locator that a linker asks, and the finder that code of the biz sees on ``sys.meta_path``.
+`BizFinder` is the locator that a linker asks, and answers for the ``PathFinder`` that code of the biz sees on
+``sys.meta_path``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import pkgutil
 import sys
 from dataclasses import replace
-from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ from koupleless.isolation.holding import Held, Holding, Speakers, decide
 from koupleless.isolation.imports import importlib_for
 from koupleless.isolation.interpreter import bootstrap, find_of_base, is_initialising
 from koupleless.isolation.known import PORTIONS
+from koupleless.isolation.lent import lent_spec
 from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import NEVER_DELEGATED, SELF, Policy, Side, is_of_process, is_one
 from koupleless.isolation.resident import arrivals
@@ -63,7 +65,7 @@ def _is_copied(name: str, owner: str, held: Held | None) -> bool:
 
 
 class BizFinder:
-    """The locator of one biz, and the one finder its code sees on ``sys.meta_path``.
+    """The locator of one biz, and what its code finds by the ``PathFinder`` on ``sys.meta_path``.
 
     Lifetime and threads: those of the linker, which it is joined to right after both were made.
     """
@@ -78,7 +80,8 @@ class BizFinder:
         self._private = prefixes(policy.private)
         self._owner = f"biz {identity}"
         self._identity = identity
-        self._finders: dict[str, Any] = {}
+        with as_base():
+            self._base_hooks = tuple(sys.path_hooks)
         self._of_base: set[str] = set()
         """Top-level names that turned out to be the base's."""
         self._granted: set[str] = set()
@@ -103,7 +106,10 @@ class BizFinder:
         linker.adopt(main)
         linker.personal.update(importlib=importlib_for(linker), __main__=main)
         linker.table.update(linker.personal)
-        linker.meta_path.append(self)
+        self.on_path = _path_finder(self)
+        linker.plain_hooks += [BuiltinImporter, FrozenImporter, self.on_path]
+        linker.meta_path += linker.plain_hooks
+        linker.assigned.update(path_hooks=list(self._base_hooks), path_importer_cache={})
         linker.search_path += [*self.paths, *(entry for entry in base_path() if entry not in self.paths)]
 
     # --- as the linker asks --------------------------------------------------------------------------------------
@@ -123,14 +129,14 @@ class BizFinder:
         return None
 
     @of_importlib
-    def locate(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
+    def locate(self, name: str, parent: ModuleType | None, *, is_asked: bool = False) -> ModuleSpec | ModuleType:
         """See `linker.Locator`."""
         parent_name = name.rpartition(".")[0]
         if parent is not None and self.linker.table.get(parent_name) is not parent:
             lender = self._lender_of(name)  # for the parent, which was imported only now, for this very name
             return self._take_from_base(name) if lender is None else lender.load(name)
         path, is_open = (None, True) if parent is None else self._own_portions(parent_name, parent)
-        spec = self._find_own(name, path)
+        spec = self._find_own(name, path, is_asked=is_asked)
         if spec is not None and not (spec.loader is None and is_open and self._has_whole_of_base(name)):
             return self._shared(name, spec) or self._compiled_once(spec)
         if not is_open:
@@ -147,19 +153,37 @@ class BizFinder:
         return module
 
     @of_importlib
+    def hooked(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
+        """See `linker.Locator`."""
+        path = None if parent is None else parent.__path__
+        spec: ModuleSpec | None
+        for hook in list(self.linker.hooks_in_use()):
+            if hook is self.on_path:
+                break
+            if hook is BuiltinImporter or hook is FrozenImporter:
+                if hook.find_spec(name) is not None:
+                    break
+            elif hasattr(hook, "find_spec"):
+                with entered(self.linker.scope):
+                    spec = hook.find_spec(name, path, None)
+                if spec is not None:
+                    return spec
+        return None
+
+    @of_importlib
     def anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
         """See `linker.Locator`."""
         self._check(name)
-        spec = None if is_one(name) else self._find_anew(name, parent)
+        spec = None if is_one(name) else self._find_anew(name, None if parent is None else parent.__path__)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
             return spec
         # Compiled code is initialised once, and what holds the process together is there once.
         return self.foreign(name) or self._take_from_base(name)
 
     @of_importlib
-    def _find_anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
-        if parent is not None:
-            return self._find_in_files(name, [str(entry) for entry in parent.__path__])
+    def _find_anew(self, name: str, path: Iterable[str] | None) -> ModuleSpec | None:
+        if path is not None:
+            return self._find_in_files(name, map(str, path))
         own = () if is_of_process(name) else self._own_path()
         spec = self._find_in_files(name, (*own, *base_path()))
         if spec is None:
@@ -275,12 +299,15 @@ class BizFinder:
     def _shared(self, name: str, spec: ModuleSpec) -> ModuleType | None:
         """The module of a unit, or the base's, if the files found belong to a distribution that is to be shared."""
         index = self._own_index()
+        return self._share(name, index.owners(name)[0], index) if self._is_shared(name, spec) else None
+
+    def _is_shared(self, name: str, spec: ModuleSpec) -> bool:
+        """Whether the files found belong to a distribution that is to be shared."""
+        index = self._own_index()
         if not index.shared:
-            return None
+            return False
         owners = index.owners(name)
-        if len(owners) != 1 or owners[0] not in index.shared or not self._is_installed(spec):
-            return None
-        return self._share(name, owners[0], index)
+        return len(owners) == 1 and owners[0] in index.shared and self._is_installed(spec)
 
     @of_importlib
     def _share(self, name: str, distribution: str, index: Index) -> ModuleType | None:
@@ -319,12 +346,13 @@ class BizFinder:
     # --- the biz's files -----------------------------------------------------------------------------------------
 
     @of_importlib
-    def _find_own(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    def _find_own(self, name: str, path: Sequence[str] | None, *, is_asked: bool) -> ModuleSpec | None:
         spec: ModuleSpec | None
-        for hook in list(self.linker.hooks_in_use()):
-            if hook is self:
+        hooks = list(self.linker.hooks_in_use())
+        for hook in hooks[hooks.index(self.on_path) :] if is_asked and self.on_path in hooks else hooks:
+            if hook is self.on_path:
                 spec = self._find_in_files(name, self._own_path() if path is None else path)
-            elif hasattr(hook, "find_spec"):
+            elif hasattr(hook, "find_spec") and hook is not BuiltinImporter and hook is not FrozenImporter:
                 with entered(self.linker.scope):
                     spec = hook.find_spec(name, path, None)
             else:
@@ -374,22 +402,29 @@ class BizFinder:
         """Whether a file is the biz's program, of which no other has a copy: below its first directory alone."""
         return path.startswith(self._prefixes[:1]) and not path.startswith(self._prefixes[1:])
 
+    @property
+    def _finders(self) -> dict[str, Any]:
+        """What the biz finds at ``sys.path_importer_cache``."""
+        return self.linker.assigned.get("path_importer_cache", {})  # type: ignore[no-any-return]
+
     def _finder(self, entry: str) -> Any:
+        finders = self._finders
         try:
-            return self._finders[entry]
+            return finders[entry]
         except KeyError:
-            of_base = base_path()
-            if entry in of_base or entry.startswith(prefixes(of_base)):
-                # That of the base, which has listed the directory already.
-                return self._finders.setdefault(entry, pkgutil.get_importer(entry))
+            hooks, of_base = self.linker.assigned["path_hooks"], base_path()
+            if tuple(hooks) == self._base_hooks and (entry in of_base or entry.startswith(prefixes(of_base))):
+                with as_base():  # that of the base, which has listed the directory already
+                    return finders.setdefault(entry, pkgutil.get_importer(entry))
             finder = None
-            for hook in sys.path_hooks:
+            for hook in list(hooks):
                 try:
-                    finder = hook(entry or os.getcwd())  # noqa: PTH109 - as importlib
+                    with entered(self.linker.scope):
+                        finder = hook(entry or os.getcwd())  # noqa: PTH109 - as importlib
                     break
                 except ImportError:
                     continue
-            return self._finders.setdefault(entry, finder)
+            return finders.setdefault(entry, finder)
 
     # --- the base's ----------------------------------------------------------------------------------------------
 
@@ -440,23 +475,34 @@ class BizFinder:
         """What ``importlib.util.find_spec``, ``importlib.reload`` and ``pkgutil`` get to know for the biz."""
         if self.linker.is_gone:
             raise BizGone(self._identity, name=name)
+        if name in self.linker.removed and not is_one(name):
+            spec = self._find_anew(name, path)
+            if spec is not None and isinstance(spec.loader, SourceFileLoader):
+                return spec
         verdict = self._policy.before_own(name)
         if verdict is not None:
             return self._base_spec(name) if verdict.provider is None else verdict.provider(name).__spec__
         parent_name = name.rpartition(".")[0]
         lender = self._lender_of(name)
         if lender is not None:
-            return getattr(lender.table.get(name), "__spec__", None) or self._find_in_files(name, path or ())
+            spec = getattr(lender.table.get(name), "__spec__", None) or self._find_in_files(name, path or ())
+            return None if spec is None else lent_spec(spec, self.linker.lend)
         if not parent_name:
-            spec = self._find_in_files(name, self._own_path())
-            is_whole = spec is not None and (spec.loader is not None or not self._has_whole_of_base(name))
-            return spec if is_whole or name in NEVER_DELEGATED else self._spec_of_base(name)
+            return self._find_top(name)
         parent = self.linker.table.get(parent_name)
         if parent is None or not hasattr(parent, "__path__"):
             return self._spec_of_base(name)
         own, is_open = self._own_portions(parent_name, parent)
         spec = self._find_in_files(name, own)
         return self._spec_of_base(name) if spec is None and is_open else spec
+
+    @of_importlib
+    def _find_top(self, name: str) -> ModuleSpec | None:
+        spec = self._find_in_files(name, self._own_path())
+        if spec is not None and self._is_shared(name, spec):
+            return lent_spec(spec, self.linker.lend)
+        is_whole = spec is not None and (spec.loader is not None or not self._has_whole_of_base(name))
+        return spec if is_whole or name in NEVER_DELEGATED else self._spec_of_base(name)
 
     @of_importlib
     def _spec_of_base(self, name: str) -> ModuleSpec | None:
@@ -472,9 +518,10 @@ class BizFinder:
             if name.partition(".")[0] != SELF:
                 self._check(name)
             with as_base():
-                return importlib.util.find_spec(name)
+                spec = importlib.util.find_spec(name)
         except (ImportError, ValueError):
             return None
+        return None if spec is None else lent_spec(spec, self.linker.lend)
 
     def find_distributions(self, context: DistributionFinder.Context) -> Iterator[Distribution]:
         """What ``importlib.metadata`` finds for the biz."""
@@ -494,7 +541,8 @@ class BizFinder:
         for finder in list(self._finders.values()):
             if hasattr(finder, "invalidate_caches"):
                 finder.invalidate_caches()
-        self._finders = {entry: finder for entry, finder in self._finders.items() if finder is not None}
+        for entry in [entry for entry, finder in self._finders.items() if finder is None]:
+            del self._finders[entry]
         self._of_base.clear()
         self._copied.clear()
         self._granted.clear()
@@ -503,6 +551,24 @@ class BizFinder:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._identity}>"
+
+
+class _PathFinderKind(type):
+    """The class of what stands for ``PathFinder`` among the finders of an owner, and equals it."""
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is PathFinder
+
+    def __hash__(cls) -> int:
+        return hash(PathFinder)
+
+
+def _path_finder(finder: BizFinder) -> type:
+    """What the owner's code finds at ``sys.meta_path``: a class, as import hooks look for, that asks ``finder``."""
+    functions = ("find_spec", "find_distributions", "invalidate_caches")
+    variables: dict[str, Any] = {name: staticmethod(getattr(finder, name)) for name in functions}
+    about = {name: getattr(PathFinder, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return _PathFinderKind("PathFinder", (PathFinder,), variables | about)
 
 
 class UnitFinder(BizFinder):
@@ -516,13 +582,8 @@ class UnitFinder(BizFinder):
     def _make_index(self) -> Index:
         return self._unit.index
 
-    @of_importlib
-    def _shared(self, name: str, spec: ModuleSpec) -> ModuleType | None:
-        unit = self._unit
-        owners = unit.index.owners(name)
-        if not owners or unit.distribution in owners:
-            return None
-        return super()._shared(name, spec)
+    def _is_shared(self, name: str, spec: ModuleSpec) -> bool:
+        return self._unit.distribution not in self._unit.index.owners(name) and super()._is_shared(name, spec)
 
     def _find_in_files(self, name: str, path: Iterable[str]) -> ModuleSpec | None:
         spec = super()._find_in_files(name, path)

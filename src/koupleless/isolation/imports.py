@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import copy
 import functools
 import importlib
+import importlib.util
 import sys
 import threading
 from importlib.machinery import ExtensionFileLoader
@@ -86,6 +88,8 @@ class _Hooks:
                 filters = Filters(undo, asking)
                 self._replace(undo, sys, "set_lazy_imports_filter", filters.setter)
                 self._replace(undo, sys, "get_lazy_imports_filter", filters.getter)
+            self._replace(undo, importlib, "reload", _make_reload_hook)
+            self._replace(undo, importlib.util, "find_spec", _make_find_hook)
             place_views(undo)
             undo.callback(put_together)
             begin_apart()
@@ -250,13 +254,38 @@ def _make_module_hook(original: Callable[..., ModuleType]) -> Callable[..., Modu
 
     def _init_module_attrs(spec: ModuleSpec, module: ModuleType, *, override: bool = False) -> ModuleType:
         linker = linker_of(current())
-        if linker is not None and find_of_base(getattr(module, "__name__", "")) is module:
+        if linker is not None and not linker.has(module):
             return module  # a loader of the biz answered with it; what says where it came from must not be the biz's
         if linker is not None and not isinstance(spec.loader, ExtensionFileLoader):
             linker.adopt(module)
         return original(spec, module, override=override)
 
     return _init_module_attrs
+
+
+def _make_reload_hook(original: Callable[[ModuleType], ModuleType]) -> Callable[[ModuleType], ModuleType]:
+    """``importlib.reload``: a module that all share is not executed again for one of them."""
+
+    @standing_for(original)
+    def reload(module: ModuleType) -> ModuleType:
+        linker = linker_of(current())
+        return original(module) if linker is None or linker.has(module) else linker.reload(module)
+
+    return reload
+
+
+def _make_find_hook(original: Callable[..., ModuleSpec | None]) -> Callable[..., ModuleSpec | None]:
+    """``importlib.util.find_spec``: a biz may change what it gets."""
+
+    @standing_for(original)
+    def find_spec(name: str, package: str | None = None) -> ModuleSpec | None:
+        spec = original(name, package)
+        linker = linker_of(current())
+        if linker is None or spec is None or spec is not getattr(find_of_base(spec.name), "__spec__", None):
+            return spec
+        return copy.copy(spec)
+
+    return find_spec
 
 
 def importlib_for(linker: Linker) -> ModuleType:
@@ -278,10 +307,8 @@ def importlib_for(linker: Linker) -> ModuleType:
 
     @standing_for(importlib.reload)
     def reload(module: ModuleType) -> ModuleType:
-        """Run the code of a module again; a module of the base is reloaded as the base's."""
-        spec = getattr(module, "__spec__", None)
-        name = module.__name__ if spec is None else spec.name
-        with entered(linker.scope if linker.table.get(name) is module else None):
+        """Run the code of a module again; a module that all share is handed back as it is."""
+        with entered(linker.scope):
             return importlib.reload(module)
 
     def __getattr__(name: str) -> Any:  # noqa: N807

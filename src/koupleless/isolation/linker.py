@@ -23,6 +23,7 @@ from importlib.machinery import (
     SourceFileLoader,
     SourcelessFileLoader,
 )
+from importlib.util import LazyLoader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
@@ -46,10 +47,13 @@ from koupleless.isolation.interpreter import (
     stored,
 )
 from koupleless.isolation.lazy import LazyImports
+from koupleless.isolation.lent import AT_START
+from koupleless.isolation.policy import is_one
 from koupleless.isolation.stores import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from importlib.abc import Loader
 
     from koupleless.context import Scope
 
@@ -64,14 +68,17 @@ class Locator(Protocol):
     def foreign(self, name: str) -> ModuleType | None:
         """The module of a name that is known to be somebody else's; ``None`` if that is not known (yet)."""
 
-    def locate(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
+    def locate(self, name: str, parent: ModuleType | None, *, is_asked: bool = False) -> ModuleSpec | ModuleType:
         """A spec of the owner's to be loaded, or the module of somebody else.
 
-        Raises ``ModuleNotFoundError`` in words a user can act on.
+        ``is_asked`` says that `hooked` was asked before. Raises ``ModuleNotFoundError`` in words a user can act on.
         """
 
     def owns(self, top: str) -> bool:
         """Whether a top-level package that is not imported yet would be the owner's."""
+
+    def hooked(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
+        """What import hooks of the owner's code answer, those that come before its search path."""
 
     def anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
         """The spec of somebody else's module, for the owner to execute; the module where there can be one only.
@@ -98,6 +105,8 @@ class Linker:
         self.scope = scope
         self.table: dict[str, ModuleType] = {}
         """What the owner has imported that is not the base's. ``None`` as a value blocks the name."""
+        self.plain_hooks: list[Any] = []
+        """What stands at ``sys.meta_path`` as long as the owner's code adds no import hook."""
         self.removed: set[str] = set()
         """Names of others' modules that the owner's code took out of ``sys.modules``, or put another one over.
 
@@ -119,6 +128,12 @@ class Linker:
         self._is_shared = is_shared
         self._locator: Locator | None = locator
         self._loading: dict[str, int] = {}
+        self._met: set[str] = set()
+        """Names of others' modules that the owner has imported, and that its import hooks see no more."""
+        self._sought: dict[str, int] = {}
+        """Names that import hooks are being asked for, and on which thread, which sees no module of that name."""
+        self._lending: dict[str, int] = {}
+        """Names of others' modules that are being imported through a spec of an import hook, and on which thread."""
         self._guard = threading.Lock()
         self._locks: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
         # Answers of finished imports, by the text of the statement: what ``import x``, and ``from x import`` yield.
@@ -190,7 +205,8 @@ class Linker:
         """Whether a name of the base is out of sight: it was removed, or its top-level package is the owner's."""
         if not isinstance(name, str):  # any object may be looked up in a dictionary
             return False
-        return name in self.removed or self._is_covered(name)
+        is_sought = self._sought and self._sought.get(name) == threading.get_ident()
+        return bool(is_sought) or name in self.removed or self._is_covered(name)
 
     def _is_covered(self, name: str) -> bool:
         top, dot, _ = name.partition(".")
@@ -322,9 +338,12 @@ class Linker:
             self.table[name] = self.personal[name]
             return self.personal[name]
         is_anew = bool(self.removed) and self._is_anew(name)
-        found = None if is_anew else locator.foreign(name)
-        if found is not None:
-            return found
+        is_hooked = self._is_hooked(name)
+        if not is_anew and not is_hooked:
+            found = locator.foreign(name)
+            if found is not None:
+                self._met.add(name)
+                return found
         if is_initialising_compiled() and name in REAL and name.partition(".")[0] in self.own_tops():
             return REAL[name]  # entered there by the compiled code, which knows nothing of us
         # The parent comes first, and without the child's lock: its code may import the child while another thread
@@ -335,7 +354,12 @@ class Linker:
         lock.acquire()
         try:
             if name not in self.table:
-                return self._find_and_load_locked(name, parent, child, is_anew=is_anew)
+                found = self._load_hooked(name, parent, child) if is_hooked else None
+                if found is None and is_hooked and not is_anew:
+                    found = locator.foreign(name)
+                if found is not None:
+                    return found
+                return self._find_and_load_locked(name, parent, child, is_anew=is_anew, is_asked=is_hooked)
         finally:
             lock.release()
         return self.load(name)
@@ -347,16 +371,73 @@ class Linker:
         package = name.rpartition(".")[0]
         return package in self.removed and package in self.table and self._of_others(name) is ABSENT
 
+    def _is_hooked(self, name: str) -> bool:
+        """Whether import hooks of the owner's code are to be asked for a name, whoever has the module.
+
+        Alone an import hook sees each name that is not in ``sys.modules`` yet: not those that the interpreter has
+        imported before any code (`lent.AT_START`), not those that the program has imported before. Here the program is
+        the owner: what the base has loaded, and the owner has not imported by a statement or a call of its own, is new
+        to it, also where a shared module that it has imported uses it.
+        """
+        if self.hooks_in_use() == self.plain_hooks or name in self._met or name in AT_START:
+            return False
+        return self._sought.get(name) != threading.get_ident()  # a hook that imports what it is asked for
+
+    @of_importlib
+    def _load_hooked(self, name: str, parent: ModuleType | None, child: str) -> ModuleType | None:
+        """The module that an import hook of the owner's code answers with; ``None`` if none of them knows the name."""
+        here = threading.get_ident()
+        self._sought[name] = here
+        try:
+            spec = None if self._locator is None else self._locator.hooked(name, parent)
+        finally:
+            self._sought.pop(name, None)
+            self._met.add(name)
+        if spec is None:
+            return None
+        # What is lazy is no module yet, and would become one in the place of the one that all share.
+        if isinstance(spec.loader, LazyLoader):
+            return None if is_one(name) else self._load_spec(spec, parent, child)
+        self._lending[name] = here
+        try:
+            return self._load_spec(spec, parent, child)
+        finally:
+            del self._lending[name]
+
+    @of_importlib
+    def lend(self, name: str) -> ModuleType | None:
+        """The module of somebody else, if this thread is importing it through a spec of an import hook."""
+        locator = self._locator
+        if self._lending.get(name) != threading.get_ident() or name in self.removed or locator is None:
+            return None
+        parent = name.rpartition(".")[0]
+        found = locator.foreign(name) or locator.locate(name, self.load(parent) if parent else None, is_asked=True)
+        return None if isinstance(found, ModuleSpec) else found
+
+    @of_importlib
+    def reload(self, module: ModuleType) -> ModuleType:
+        """Have import hooks of the owner's code do with somebody else's module what they do when it is imported.
+
+        The module itself is everybody's, and not executed again. Raises ``ImportError`` if ``sys.modules`` lacks it.
+        """
+        name = module.__name__ if module.__spec__ is None else module.__spec__.name
+        if self._of_others(name) is not module or name in self.removed:
+            raise ImportError(f"module {name} not in sys.modules", name=name)
+        if self.hooks_in_use() != self.plain_hooks:
+            parent, _, child = name.rpartition(".")
+            self._load_hooked(name, self.load(parent) if parent else None, child)
+        return self.load(name)
+
     @of_importlib
     def _find_and_load_locked(
-        self, name: str, parent: ModuleType | None, child: str, *, is_anew: bool = False
+        self, name: str, parent: ModuleType | None, child: str, *, is_anew: bool, is_asked: bool
     ) -> ModuleType:
         parent_name = name.rpartition(".")[0]
         if parent is not None and not hasattr(parent, "__path__"):
             raise ModuleNotFoundError(f"No module named {name!r}; {parent_name!r} is not a package", name=name)
         if self._locator is None:
             raise BizGone(str(self.scope.biz), name=name)
-        found = self._locator.anew(name, parent) if is_anew else self._locator.locate(name, parent)
+        found = self._locator.anew(name, parent) if is_anew else self._locator.locate(name, parent, is_asked=is_asked)
         if isinstance(found, ModuleSpec):
             return self._load_spec(found, parent, child)
         if is_anew:
@@ -378,6 +459,13 @@ class Linker:
             module = load_whole(spec)
         else:
             module = bootstrap.module_from_spec(spec)
+            if spec.name in self._lending:
+                if not self.has(module):
+                    self.stores.suspect()
+                    cast("Loader", spec.loader).exec_module(module)
+                    return module
+                if is_one(spec.name) and (shared := self.lend(spec.name)) is not None:
+                    return shared
             if not isinstance(spec.loader, ExtensionFileLoader):
                 self.adopt(module)
             module = self._run(module, spec, parent, child)
@@ -391,15 +479,15 @@ class Linker:
 
     def _bind_child(self, parent: ModuleType, child: str, module: ModuleType) -> None:
         """Let the owner find a module as an attribute of its package."""
-        if self._has(parent):
+        if self.has(parent):
             setattr(parent, child, module)
         elif getattr(parent, "__dict__", {}).get(child) is module:
             self.children.hide(parent, child)
         else:
             self.children.show(parent, child, module)
 
-    def _has(self, module: ModuleType) -> bool:
-        """Whether a module that the owner uses is its own."""
+    def has(self, module: ModuleType) -> bool:
+        """Whether a module that the owner uses is its own, or nobody's."""
         name = getattr(module, "__name__", "")
         return find_of_base(name) is not module and not self.is_lent(name, module)
 
@@ -413,7 +501,7 @@ class Linker:
         self.table[name] = module
         # In an import cycle C code looks for a child on its parent, then in the interpreter's table, which never has
         # it; so the child is bound before its code runs. Whatever the package itself calls so comes first until then.
-        is_bound_early = parent is not None and child not in getattr(parent, "__dict__", {}) and self._has(parent)
+        is_bound_early = parent is not None and child not in getattr(parent, "__dict__", {}) and self.has(parent)
         if is_bound_early:
             setattr(parent, child, module)
         tracked.append(child)
@@ -442,7 +530,7 @@ class Linker:
     @of_importlib
     def _execute(self, loader: Any, module: ModuleType) -> None:
         """Run a module's code, and look at it before."""
-        if type(loader) not in _PLAIN_LOADERS:
+        if type(loader) not in _PLAIN_LOADERS or "exec_module" in vars(loader):
             if not isinstance(loader, ExtensionFileLoader | NamespaceLoader):
                 self.stores.suspect()
             loader.exec_module(module)

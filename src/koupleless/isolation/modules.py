@@ -285,6 +285,8 @@ def place_views(undo: contextlib.ExitStack) -> None:
         if name != "modules":
             is_by_context = isinstance(view, ContextList)
             assign_by_context(undo, sys, name, _assigned, default=view if is_by_context else None)
+    for name in ("path_hooks", "path_importer_cache"):  # each linker has its own from the beginning
+        assign_by_context(undo, sys, name, _assigned)
     for name in ("excepthook", "unraisablehook", "displayhook"):
         call_by_context(undo, sys, name, _assigned)
 

@@ -1,0 +1,324 @@
+"""Import hooks that a biz installs see the names that they would see alone, and change what that biz gets only."""
+
+from __future__ import annotations
+
+import colorsys
+import gc
+import importlib
+import importlib.machinery
+import importlib.util
+import json
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from koupleless.context import entered
+from koupleless.isolation.interpreter import REAL
+
+RECORDER = """
+    import sys
+    class Recorder:
+        def __init__(self): self.seen = []
+        def find_spec(self, name, path=None, target=None):
+            self.seen.append(name)
+    recorder = Recorder()
+    sys.meta_path.insert(0, recorder)
+"""
+
+POST_IMPORT = """
+    import importlib.util, sys
+    hooks, told, busy = {}, [], set()
+
+    class Chained:
+        def __init__(self, loader):
+            self.loader = loader
+        def create_module(self, spec):
+            return self.loader.create_module(spec)
+        def exec_module(self, module):
+            self.loader.exec_module(module)
+            hooks[module.__name__](module)
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name not in hooks or name in busy:
+                return None
+            busy.add(name)
+            try:
+                spec = importlib.util.find_spec(name)
+                spec.loader = Chained(spec.loader)
+                return spec
+            finally:
+                busy.discard(name)
+
+    sys.meta_path.insert(0, Finder())
+"""
+
+TRANSFORM = """
+    import sys
+    from importlib.machinery import SourceFileLoader
+    from inspect import isclass
+
+    class Loader(SourceFileLoader):
+        def source_to_code(self, data, path, *, _optimize=-1):
+            return compile(data + b"\\nTRANSFORMED = True\\n", path, "exec")
+        def get_code(self, name):
+            return self.source_to_code(self.get_data(self.path), self.path)
+
+    class Finder:
+        def __init__(self, names, original):
+            self.names, self.original = names, original
+        def find_spec(self, name, path=None, target=None):
+            if name in self.names:
+                spec = self.original.find_spec(name, path, target)
+                if spec is not None and isinstance(spec.loader, SourceFileLoader):
+                    spec.loader = Loader(spec.loader.name, spec.loader.path)
+                    return spec
+
+    def install(*names):
+        for finder in sys.meta_path:
+            if isclass(finder) and finder.__name__ == "PathFinder" and hasattr(finder, "find_spec"):
+                sys.meta_path.insert(0, Finder(names, finder))
+                return
+        raise RuntimeError("Cannot find a PathFinder in sys.meta_path")
+"""
+
+
+def test_hooks_see_names_of_the_standard_library_of_shared_libraries_and_of_the_biz(biz, base):
+    base({"based_seen/__init__.py": "", "based_seen/part.py": ""})
+    importlib.import_module("based_seen.part")
+    namespace = biz(
+        {
+            "own.py": "",
+            "app.py": RECORDER
+            + """
+    import json, colorsys, xml.etree.ElementTree, based_seen.part, own, sys as again, os.path
+    import json as twice, based_seen
+    """,
+        }
+    )
+    app = namespace.import_module("app")
+    assert app.recorder.seen == [
+        *("json", "colorsys", "xml", "xml.etree", "xml.etree.ElementTree", "based_seen", "based_seen.part", "own")
+    ]
+    assert app.json is json
+    assert REAL["based_seen.part"] is app.based_seen.part
+
+
+def test_hooks_do_not_see_what_was_imported_before_them(biz):
+    app = biz(
+        {"app.py": "import json, xml.etree" + RECORDER.replace("\n    ", "\n") + "import json, xml.etree, colorsys"}
+    )
+    assert app.import_module("app").recorder.seen == ["colorsys"]
+
+
+def test_what_a_hook_is_asked_for_is_not_in_sys_modules(biz):
+    namespace = biz(
+        {
+            "app.py": """
+                import sys
+                class Hook:
+                    def find_spec(self, name, path=None, target=None):
+                        import colorsys  # asked for itself: it is not asked again
+                        seen.append((name, name in sys.modules))
+                seen = []
+                sys.meta_path.insert(0, Hook())
+                import json
+                """
+        }
+    )
+    assert namespace.import_module("app").seen == [("colorsys", False), ("json", False)]
+
+
+@pytest.mark.parametrize("name", ["colorsys", "xml.etree.ElementTree", "html.parser", "logging.config", "based_post"])
+def test_a_post_import_hook_gets_the_module_that_all_share(biz, base, name):
+    base({"based_post.py": "value = 1"})
+    shared: Any = importlib.import_module(name)
+    spec, loader = shared.__spec__, shared.__spec__.loader
+    namespace = biz(
+        {
+            "app.py": POST_IMPORT
+            + """
+    import importlib
+    def load(name):
+        hooks[name] = told.append
+        first = importlib.import_module(name)
+        assert importlib.import_module(name) is first is sys.modules[name]
+        assert importlib.reload(first) is first
+        return first
+    """
+        }
+    )
+    app = namespace.import_module("app")
+    with entered(namespace.scope):
+        assert app.load(name) is shared
+    assert app.told == [shared, shared]
+    assert (shared.__spec__, shared.__spec__.loader, shared.__loader__) == (spec, loader, loader)
+    assert name not in namespace.table
+
+
+def test_a_hook_that_transforms_yields_a_module_for_the_biz_alone(biz, base):
+    base({"based_typed/__init__.py": "", "based_typed/part.py": "value = 1"})
+    shared = importlib.import_module("based_typed.part")
+    text = (
+        TRANSFORM
+        + """
+    install("colorsys", "own", "based_typed.part", "threading", "_heapq")
+    import colorsys, own, based_typed.part as part, threading, _heapq
+    from based_typed import part as same
+    """
+    )
+    first = biz({"own.py": "", "app.py": text})
+    second = biz({"own.py": "", "app.py": "import colorsys, own\nfrom based_typed import part"})
+    app, other = first.import_module("app"), second.import_module("app")
+    assert app.own.TRANSFORMED
+    assert app.colorsys.TRANSFORMED
+    assert app.colorsys.rgb_to_hls(0, 0, 0) == (0, 0, 0)
+    assert app.part.TRANSFORMED
+    assert app.same is app.part
+    assert app.threading is REAL["threading"]
+    assert app._heapq is REAL["_heapq"]
+    for module in (shared, colorsys, other.own, other.part, other.colorsys):
+        assert not hasattr(module, "TRANSFORMED")
+    assert other.colorsys is colorsys
+    assert other.part is shared
+
+
+def test_finders_of_a_biz_are_those_that_code_looks_for(biz):
+    real = list(sys.meta_path)
+    namespace = biz({"app.py": ""})
+    with entered(namespace.scope):
+        found: Any = sys.meta_path
+        builtin, frozen, on_path = found
+        assert (builtin, frozen) == (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter)
+        assert on_path == importlib.machinery.PathFinder
+        assert found.index(importlib.machinery.PathFinder) == 2
+        assert issubclass(on_path, importlib.machinery.PathFinder)
+        assert on_path.find_spec("app").origin == f"{namespace.paths[0]}/app.py"
+        spec: Any = importlib.machinery.PathFinder.find_spec("app")
+        assert spec.origin == f"{namespace.paths[0]}/app.py"
+        assert importlib.util.find_spec("html.parser") == importlib.import_module("html.parser").__spec__
+    assert list(sys.meta_path) == real
+
+
+def test_path_hooks_of_a_biz_see_its_files_and_nobody_else_s(biz):
+    hooks, cache = list(sys.path_hooks), dict(sys.path_importer_cache)
+    namespace = biz(
+        {
+            "own.py": "",
+            "app.py": TRANSFORM
+            + """
+    from importlib.machinery import FileFinder, SOURCE_SUFFIXES
+    sys.path_hooks.insert(0, FileFinder.path_hook((Loader, SOURCE_SUFFIXES)))
+    sys.path_importer_cache.clear()
+    import own, colorsys
+    """,
+        }
+    )
+    other = biz({"own.py": "", "app.py": "import own"})
+    app = namespace.import_module("app")
+    assert app.own.TRANSFORMED
+    assert app.colorsys is colorsys
+    assert sys.path_hooks == hooks
+    assert cache.items() <= sys.path_importer_cache.items()
+    assert not hasattr(other.import_module("app").own, "TRANSFORMED")
+
+
+def test_the_recipe_for_lazy_imports_leaves_the_shared_module_as_it_is(biz):
+    before = dict(vars(colorsys)), colorsys.__spec__, vars(colorsys.__spec__).copy()
+    namespace = biz(
+        {
+            "app.py": """
+                import importlib.util, sys
+                def lazy_import(name):
+                    spec = importlib.util.find_spec(name)
+                    spec.loader = loader = importlib.util.LazyLoader(spec.loader)
+                    module = importlib.util.module_from_spec(spec)
+                    sys.modules[name] = module
+                    loader.exec_module(module)
+                    return module
+                class Lazily:
+                    def find_spec(self, name, path=None, target=None):
+                        if name in ("html.entities", "threading"):
+                            spec = sys.meta_path[-1].find_spec(name, path)
+                            spec.loader = importlib.util.LazyLoader(spec.loader)
+                            return spec
+                def use():
+                    lazy = lazy_import("colorsys")
+                    import colorsys
+                    assert colorsys is lazy
+                    sys.meta_path.insert(0, Lazily())
+                    import html.entities as entities, threading
+                    return lazy.rgb_to_hls, entities, threading
+                """
+        }
+    )
+    entities = importlib.import_module("html.entities")
+    app = namespace.import_module("app")
+    with entered(namespace.scope):
+        function, lazy, threading = app.use()
+        assert lazy.html5["gt;"] == ">"
+    assert function is not colorsys.rgb_to_hls
+    assert function(0, 0, 0) == (0, 0, 0)
+    assert lazy is not entities
+    assert type(entities) is type(colorsys) is ModuleType
+    assert threading is REAL["threading"]
+    assert (dict(vars(colorsys)), colorsys.__spec__, vars(colorsys.__spec__)) == before
+
+
+def test_a_loader_whose_function_is_replaced_runs_the_replacement(biz):
+    namespace = biz(
+        {
+            "own.py": "value = 1",
+            "app.py": """
+                import importlib.util, sys
+                class Hook:
+                    def find_spec(self, name, path=None, target=None):
+                        if name not in ("own", "colorsys"):
+                            return None
+                        spec = sys.meta_path[-1].find_spec(name, path)
+                        execute = spec.loader.exec_module
+                        def exec_module(module):
+                            execute(module)
+                            told.append(module)
+                        spec.loader.exec_module = exec_module
+                        return spec
+                told = []
+                sys.meta_path.insert(0, Hook())
+                import own, colorsys
+                """,
+        }
+    )
+    app = namespace.import_module("app")
+    assert app.told == [app.own, app.colorsys]
+    assert app.colorsys is colorsys
+    assert "exec_module" not in vars(colorsys.__loader__)
+
+
+def test_a_hook_sees_what_is_executed_anew(biz):
+    namespace = biz({"app.py": RECORDER + "    del sys.modules['json']\n    import json\n    import json.decoder\n"})
+    app = namespace.import_module("app")
+    assert app.recorder.seen[0] == "json"
+    assert app.json is not json
+
+
+def test_a_shared_module_is_not_run_again_by_reload(biz):
+    vars(colorsys)["mark"] = 1
+    namespace = biz(
+        {
+            "app.py": """
+                import importlib, colorsys, sys, types
+                assert importlib.reload(colorsys) is colorsys and colorsys.mark == 1
+                for name in ("os", "sys", "threading"):
+                    assert importlib.reload(sys.modules[name]) is sys.modules[name]
+                try:
+                    importlib.reload(types.ModuleType("colorsys"))
+                except ImportError as error:
+                    message = str(error)
+                """
+        }
+    )
+    assert "not in sys.modules" in namespace.import_module("app").message
+    del vars(colorsys)["mark"]
+    gc.collect()

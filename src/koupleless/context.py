@@ -15,7 +15,7 @@ import itertools
 from contextvars import Context, ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from koupleless.frames import of_importlib
+from koupleless.frames import passed_over
 from koupleless.variables import Crossing, Ground, Variables, as_coroutine, has_decimal
 
 if TYPE_CHECKING:
@@ -201,13 +201,13 @@ def call_merged(scope: Scope | None, function: Callable[P, R], /, *args: P.args,
     return context.run(_begin, scope, functools.partial(function, *args, **kwargs))
 
 
-@of_importlib
+@passed_over
 def call_library(scope: Scope, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Call ``function`` as a library that several bizs use; what it sets in context variables is there for all."""
     return scope.ground.call(_begin_import, scope, functools.partial(function, *args, **kwargs))
 
 
-@of_importlib
+@passed_over
 def _begin_import(scope: Scope, function: Callable[[], R]) -> R:
     _current.set(scope)  # as `_begin`
     return function()

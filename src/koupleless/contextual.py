@@ -7,10 +7,13 @@ meant now.
 
 from __future__ import annotations
 
+import inspect
 import threading
 import types
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeAlias, TypeVar
+
+from koupleless.frames import passed_over
 
 if TYPE_CHECKING:
     import contextlib
@@ -85,7 +88,28 @@ class ContextList(list[T]):
         return list, (list(self._target()),)
 
 
-def _by_context(name: str) -> Callable[..., Any]:
+class _Method:
+    """A method of such a list. Called on one it is that of the list that is meant, with no frame of ours in between."""
+
+    __slots__ = ("_bind", "_call")
+
+    def __init__(self, name: str) -> None:
+        plain = getattr(list, name)
+        self._bind: Any = plain.__get__
+
+        def method(self: ContextList[Any], /, *args: Any, **kwargs: Any) -> Any:
+            return plain(self._target(), *args, **kwargs)
+
+        method.__name__ = method.__qualname__ = name
+        method.__doc__ = plain.__doc__
+        self._call = method
+
+    def __get__(self, instance: ContextList[Any] | None, kind: type) -> Any:
+        return self._call if instance is None else self._bind(instance._target())  # noqa: SLF001
+
+
+def _with_others(name: str) -> Callable[..., Any]:
+    """One that is given lists, in whose storage C code looks, past the methods."""
     plain = getattr(list, name)
 
     def method(self: ContextList[Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -98,11 +122,31 @@ def _by_context(name: str) -> Callable[..., Any]:
 
 
 _METHODS = """
-__add__ __contains__ __delitem__ __eq__ __ge__ __getitem__ __gt__ __iter__ __le__ __len__ __lt__ __mul__ __ne__ __repr__
-__reversed__ __rmul__ __setitem__ append clear copy count extend index insert pop remove reverse sort
+__contains__ __delitem__ __getitem__ __iter__ __len__ __mul__ __repr__ __reversed__ __rmul__ append clear copy count
+index insert pop remove reverse sort
 """
+_METHODS_WITH_OTHERS = "__add__ __eq__ __ge__ __gt__ __le__ __lt__ __ne__ __setitem__ extend"
 for _name in _METHODS.split():
-    setattr(ContextList, _name, _by_context(_name))
+    setattr(ContextList, _name, _Method(_name))
+for _name in _METHODS_WITH_OTHERS.split():
+    setattr(ContextList, _name, passed_over(_with_others(_name)))
+
+
+class ContextCallable:
+    """Called, it is whatever ``target`` returns at that moment that is called, with no frame of ours in between."""
+
+    __slots__ = ("_target",)
+
+    def __init__(self, target: Callable[[], Callable[..., Any]]) -> None:
+        self._target = target
+
+    @property
+    def __call__(self) -> Callable[..., Any]:  # noqa: D102 - the class says it
+        return self._target()
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self._target())
 
 
 # --- variables of modules --------------------------------------------------------------------------------------------

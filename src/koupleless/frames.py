@@ -3,7 +3,8 @@
 Alone there is a frame of importlib, of the logging module, or none at all, where inside a base there is one of ours.
 Code that looks for its caller (loggers for the place of a call, ``warnings.warn`` with a ``stacklevel``, test runners
 and printers of tracebacks) passes over frames by the file of their code. So each of ours that may be on the stack while
-other people's code runs has the file name that stands there alone.
+other people's code runs has a file name that is passed over: that of importlib, which ``warnings`` and ``logging``
+leave out when they count, or that of the very function in whose place it stands.
 """
 
 from __future__ import annotations
@@ -15,37 +16,48 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-_OF_IMPORTLIB: Final[CodeType] = importlib._bootstrap._call_with_frames_removed.__code__  # type: ignore[attr-defined]  # noqa: SLF001
+PASSED_OVER: Final[str] = importlib._bootstrap._call_with_frames_removed.__code__.co_filename  # type: ignore[attr-defined]  # noqa: SLF001
+"""The file name of importlib's own code."""
 
 
-def of_importlib(function: F) -> F:
-    """Give a function that runs while a module is imported the file name of importlib's code. A decorator.
+def passed_over(function: F) -> F:
+    """Let code that counts frames pass over a function, and those made in it: their file is importlib's. A decorator.
 
-    ``warnings`` skips such frames when it counts levels, tracebacks of failed imports are cut by it, and every printer
-    of stacks knows it. The lines stay those of the function, and so does its name.
+    For what stands where alone there is importlib, or nothing. The lines stay those of the function, and so does its
+    name; to tell such a frame from importlib's, look at its globals.
     """
-    _put_code(function, _in_file(_code_of(function), _OF_IMPORTLIB.co_filename))
+    _put_code(function, _in_file(_code_of(function), PASSED_OVER))
     return function
 
 
 def standing_for(original: Any) -> Callable[[F], F]:
-    """``functools.wraps``, for a function that takes the place of ``original`` and calls it: a decorator.
-
-    To code that walks frames it is the original's: its file, its name, and the line of its ``def``. Nothing of that is
-    done for an original without code in Python, which leaves no frame.
-    """
+    """``functools.wraps`` and `passed_over`, for a function that calls ``original``: a decorator."""
 
     def wrap(function: F) -> F:
-        code = getattr(original, "__code__", None)
-        if type(code) is CodeType:
-            _put_code(function, _at(_code_of(function), code))
-        functools.update_wrapper(function, original)
+        functools.update_wrapper(passed_over(function), original)
         return function
 
     return wrap
+
+
+def seen_as(original: Any) -> Callable[[F], F]:
+    """Let a function that does the work of ``original``, and does not call it, be taken for it: a decorator.
+
+    To code that walks frames it has the original's file and name, and is on the line of its ``def``. Nothing changes
+    where the original has no code in Python.
+    """
+
+    def disguise(function: F) -> F:
+        code = getattr(original, "__code__", None)
+        if type(code) is CodeType:
+            _put_code(function, _at(_code_of(function), code))
+        return function
+
+    return disguise
 
 
 def _code_of(function: Any) -> CodeType:
@@ -78,3 +90,25 @@ def _at(code: CodeType, place: CodeType) -> CodeType:
         co_firstlineno=place.co_firstlineno,
         co_linetable=lines,
     )
+
+
+def leave(error: BaseException) -> None:
+    """Take the frames of ours that an error came through last out of its traceback; a bare ``raise`` is to follow.
+
+    That adds no entry for the function that says it, so the traceback goes on as if nothing of ours had been there. An
+    error that shows no other frame keeps ours: it may be our own fault.
+    """
+    trace = error.__traceback__
+    while trace is not None and is_ours(trace.tb_frame):
+        trace = trace.tb_next
+    if trace is not None:
+        error.__traceback__ = trace
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Whether a frame is of a function of this package, whatever file it seems to be in."""
+    name = frame.f_globals.get("__name__")
+    return isinstance(name, str) and name.startswith(_PACKAGE)
+
+
+_PACKAGE: Final = f"{__package__}."

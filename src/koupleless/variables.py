@@ -41,7 +41,7 @@ import weakref
 from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from koupleless.frames import of_importlib
+from koupleless.frames import passed_over
 
 if TYPE_CHECKING:
     import decimal
@@ -92,7 +92,7 @@ class Ground:
         with _lock:
             self._put(_here())
 
-    @of_importlib
+    @passed_over
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call ``function`` in a copy of the ground: an import that is made as the base while a biz runs.
 

@@ -11,6 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from koupleless.context import as_base, current
+from koupleless.frames import standing_for
 
 if TYPE_CHECKING:
     import contextlib
@@ -165,7 +166,7 @@ def own_cache(undo: contextlib.ExitStack, holder: Any, name: str) -> None:
     def of_whom() -> Any:
         return own.get() or original
 
-    @functools.wraps(original.__wrapped__)
+    @standing_for(original.__wrapped__)
     def cached(*args: Any, **kwargs: Any) -> Any:
         return of_whom()(*args, **kwargs)
 

@@ -6,7 +6,6 @@ biz alone.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import warnings
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +14,7 @@ from koupleless.adapters.containers import own_containers
 from koupleless.adapters.own import OwnAttribute, replace_function
 from koupleless.adapters.variables import own_variables
 from koupleless.context import current
+from koupleless.frames import standing_for
 
 if TYPE_CHECKING:
     import contextlib
@@ -44,7 +44,7 @@ def _registering(undo: contextlib.ExitStack, module: Any) -> Callable[..., Any]:
     original = module._register_accessor  # noqa: SLF001
     make = vars(module).get("Accessor") or module.CachedAccessor
 
-    @functools.wraps(original)
+    @standing_for(original)
     def _register_accessor(name: str, cls: Any) -> Callable[[Any], Any]:
         def decorator(accessor: Any) -> Any:
             there = vars(cls).get(name)

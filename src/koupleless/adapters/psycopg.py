@@ -5,12 +5,12 @@ So are the functions by which all connections of a biz read and write JSON.
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.containers import own_containers
 from koupleless.adapters.own import OwnAttribute, own_object, replace_function
 from koupleless.context import current
+from koupleless.frames import standing_for
 
 if TYPE_CHECKING:
     import contextlib
@@ -41,7 +41,7 @@ def _follow_json(undo: contextlib.ExitStack, module: Any) -> None:
 
 
 def _setter(original: Callable[..., None], attribute: OwnAttribute) -> Callable[..., None]:
-    @functools.wraps(original)
+    @standing_for(original)
     def set_function(function: Any, context: Any = None) -> None:
         if context is not None:
             original(function, context)

@@ -7,13 +7,13 @@ classes are not this adapter's.
 
 from __future__ import annotations
 
-import functools
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.containers import OwnDict, is_hidden, own_containers
 from koupleless.adapters.own import Own, replace
 from koupleless.context import current
+from koupleless.frames import standing_for
 
 if TYPE_CHECKING:
     import contextlib
@@ -79,7 +79,7 @@ def _descendants(root: Any) -> Iterator[Any]:
 def _adder(
     undo: contextlib.ExitStack, original: Callable[..., Any], name: str, placed: weakref.WeakSet[type]
 ) -> Callable[..., Any]:
-    @functools.wraps(original)
+    @standing_for(original)
     def add(cls: type, *args: Any, **kwargs: Any) -> None:
         if current() is not None and name not in vars(cls):
             setattr(cls, name, _Inherited(cls, name))

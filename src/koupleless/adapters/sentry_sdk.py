@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.own import replace
 from koupleless.context import as_base, current
+from koupleless.frames import standing_for
 from koupleless.isolation.linker import ABSENT, linker_of, owner_of
 from koupleless.router.gate import Gate
 
@@ -39,7 +40,7 @@ def _follow_scope(undo: contextlib.ExitStack, module: Any) -> None:
     original: Callable[[Any], Any] = vars(module.Scope)["get_client"].__func__
     nobody = sys.modules["sentry_sdk.client"].NonRecordingClient
 
-    @functools.wraps(original)
+    @standing_for(original)
     def get_client(cls: Any) -> Any:
         scope = current()
         return original(cls) if scope is None or not _has_own(linker_of(scope)) else nobody()
@@ -52,7 +53,7 @@ def _follow_client(undo: contextlib.ExitStack, module: Any) -> None:
     kind = module._Client  # noqa: SLF001 - ``Client`` may be asked for, and not be changed
     original = vars(kind)["capture_event"]
 
-    @functools.wraps(original)
+    @standing_for(original)
     def capture_event(self: Any, event: Any, hint: Any = None, scope: Any = None) -> Any:
         return None if _is_reported(hint or {}) else original(self, event, hint, scope)
 
@@ -87,7 +88,7 @@ def _follow_thread(path: str, undo: contextlib.ExitStack, module: Any) -> None:
         return
     original = vars(kind)[name]
 
-    @functools.wraps(original)
+    @standing_for(original)
     def start(*args: Any, **kwargs: Any) -> Any:
         with as_base():
             return original(*args, **kwargs)

@@ -15,6 +15,7 @@ from koupleless.adapters.containers import own_containers
 from koupleless.adapters.own import MISSING, OwnAttribute, replace, replace_function
 from koupleless.adapters.sqlalchemy_events import is_of_library
 from koupleless.context import current
+from koupleless.frames import standing_for
 from koupleless.ownership.libraries import maker_of
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _follow_mappers(undo: contextlib.ExitStack, module: Any) -> None:
     """``sqlalchemy.orm.mapper``."""
     original = module._all_registries  # noqa: SLF001
 
-    @functools.wraps(original)
+    @standing_for(original)
     def _all_registries() -> set[Any]:
         scope = current()
         return {registry for registry in original() if maker_of(registry) is scope}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.adapters.origin import is_of_base_alone
 from koupleless.adapters.own import replace, replace_function
 from koupleless.context import current
+from koupleless.frames import standing_for
 from koupleless.ownership.libraries import maker_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _follow_events(undo: contextlib.ExitStack, module: Any) -> None:
     """``sqlalchemy.event.registry``."""
     original = module._EventKey.listen  # noqa: SLF001
 
-    @functools.wraps(original)
+    @standing_for(original)
     def listen(self: Any, *args: Any, named: bool = False, **kwargs: Any) -> None:
         scope = current()
         if not is_of_library(self.target) or (scope is None and not is_of_base_alone(self.fn)):
@@ -132,7 +133,7 @@ def _follow_engines(undo: contextlib.ExitStack, module: Any) -> None:
     """``sqlalchemy.engine.create``; the constructors are left alone, because their parameters are looked up."""
     original = module.create_engine
 
-    @functools.wraps(original)
+    @standing_for(original)
     def create_engine(*args: Any, **kwargs: Any) -> Any:
         engine = original(*args, **kwargs)
         scope = current()
@@ -147,7 +148,7 @@ def _follow_sessions(undo: contextlib.ExitStack, module: Any) -> None:
     """``sqlalchemy.orm.session``."""
     original = module.Session.__init__
 
-    @functools.wraps(original)
+    @standing_for(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         scope = current()
         if scope is not None:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from koupleless.biz import BizId
 from koupleless.context import Scope, current
 from koupleless.errors import ModuleRefused
-from koupleless.frames import of_importlib
+from koupleless.frames import passed_over
 from koupleless.isolation.interpreter import REAL, all_of_base, exposed, initialising, keep_apart, restorer
 from koupleless.isolation.linker import Linker, Locator
 
@@ -151,7 +151,7 @@ class KeptExtensionLoader(ExtensionFileLoader):
         self._is_first = is_first
         self._parts: dict[str, ModuleType] = {}
 
-    @of_importlib
+    @passed_over
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """See ``importlib.abc.Loader``."""
         assert self._linker is not None
@@ -163,7 +163,7 @@ class KeptExtensionLoader(ExtensionFileLoader):
         module.__file__ = self.path
         return module
 
-    @of_importlib
+    @passed_over
     def exec_module(self, module: ModuleType) -> None:
         """See ``importlib.abc.Loader``."""
         linker, self._linker = self._linker, None  # the module may outlive its owner, and its loader with it

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.biz import Library
 from koupleless.context import as_base, entered
 from koupleless.errors import BizGone, ModuleRefused
-from koupleless.frames import of_importlib
+from koupleless.frames import passed_over
 from koupleless.isolation import distributions
 from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.extensions import load_once, shelf
@@ -114,7 +114,7 @@ class BizFinder:
 
     # --- as the linker asks --------------------------------------------------------------------------------------
 
-    @of_importlib
+    @passed_over
     def foreign(self, name: str) -> ModuleType | None:
         """See `linker.Locator`."""
         verdict = self._policy.before_own(name)
@@ -128,7 +128,7 @@ class BizFinder:
                 return lender.load(name)
         return None
 
-    @of_importlib
+    @passed_over
     def locate(self, name: str, parent: ModuleType | None, *, is_asked: bool = False) -> ModuleSpec | ModuleType:
         """See `linker.Locator`."""
         parent_name = name.rpartition(".")[0]
@@ -152,7 +152,7 @@ class BizFinder:
             self._of_base.add(name)
         return module
 
-    @of_importlib
+    @passed_over
     def hooked(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
         """See `linker.Locator`."""
         path = None if parent is None else parent.__path__
@@ -170,7 +170,7 @@ class BizFinder:
                     return spec
         return None
 
-    @of_importlib
+    @passed_over
     def anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
         """See `linker.Locator`."""
         self._check(name)
@@ -180,7 +180,7 @@ class BizFinder:
         # Compiled code is initialised once, and what holds the process together is there once.
         return self.foreign(name) or self._take_from_base(name)
 
-    @of_importlib
+    @passed_over
     def _find_anew(self, name: str, path: Iterable[str] | None) -> ModuleSpec | None:
         if path is not None:
             return self._find_in_files(name, map(str, path))
@@ -277,7 +277,7 @@ class BizFinder:
         spec = self._find_in_files(name, self._portions_of_base(name.rpartition(".")[0]))
         return [] if spec is None else spec.submodule_search_locations or []
 
-    @of_importlib
+    @passed_over
     def _compiled_once(self, spec: ModuleSpec) -> ModuleSpec | ModuleType:
         found = load_once(spec, self.linker)
         if not isinstance(found, ModuleSpec):
@@ -295,7 +295,7 @@ class BizFinder:
 
     # --- what is shared, for it is compiled ----------------------------------------------------------------------
 
-    @of_importlib
+    @passed_over
     def _shared(self, name: str, spec: ModuleSpec) -> ModuleType | None:
         """The module of a unit, or the base's, if the files found belong to a distribution that is to be shared."""
         index = self._own_index()
@@ -309,7 +309,7 @@ class BizFinder:
         owners = index.owners(name)
         return len(owners) == 1 and owners[0] in index.shared and self._is_installed(spec)
 
-    @of_importlib
+    @passed_over
     def _share(self, name: str, distribution: str, index: Index) -> ModuleType | None:
         base = distributions.base_index()
         if all(index.has_same(member, base) for member in index.closure(distribution)):
@@ -345,7 +345,7 @@ class BizFinder:
 
     # --- the biz's files -----------------------------------------------------------------------------------------
 
-    @of_importlib
+    @passed_over
     def _find_own(self, name: str, path: Sequence[str] | None, *, is_asked: bool) -> ModuleSpec | None:
         spec: ModuleSpec | None
         hooks = list(self.linker.hooks_in_use())
@@ -428,14 +428,14 @@ class BizFinder:
 
     # --- the base's ----------------------------------------------------------------------------------------------
 
-    @of_importlib
+    @passed_over
     def _take_from_base(self, name: str) -> ModuleType:
         """A module of the base, if the policy allows it and the base has it."""
         self._check(name)
         self._taken.add(name)
         return self._import_as_base(name)
 
-    @of_importlib
+    @passed_over
     def _import_as_base(self, name: str) -> ModuleType:
         module = find_of_base(name)
         if module is not None and not is_initialising(module):
@@ -470,7 +470,7 @@ class BizFinder:
 
     # --- as a finder on sys.meta_path ----------------------------------------------------------------------------
 
-    @of_importlib
+    @passed_over
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
         """What ``importlib.util.find_spec``, ``importlib.reload`` and ``pkgutil`` get to know for the biz."""
         if self.linker.is_gone:
@@ -496,7 +496,7 @@ class BizFinder:
         spec = self._find_in_files(name, own)
         return self._spec_of_base(name) if spec is None and is_open else spec
 
-    @of_importlib
+    @passed_over
     def _find_top(self, name: str) -> ModuleSpec | None:
         spec = self._find_in_files(name, self._own_path())
         if spec is not None and self._is_shared(name, spec):
@@ -504,7 +504,7 @@ class BizFinder:
         is_whole = spec is not None and (spec.loader is not None or not self._has_whole_of_base(name))
         return spec if is_whole or name in NEVER_DELEGATED else self._spec_of_base(name)
 
-    @of_importlib
+    @passed_over
     def _spec_of_base(self, name: str) -> ModuleSpec | None:
         try:
             self._check(name)
@@ -512,7 +512,7 @@ class BizFinder:
             return None
         return self._find_copy(name) or self._base_spec(name)
 
-    @of_importlib
+    @passed_over
     def _base_spec(self, name: str) -> ModuleSpec | None:
         try:
             if name.partition(".")[0] != SELF:

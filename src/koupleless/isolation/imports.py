@@ -21,7 +21,7 @@ from types import FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from koupleless.context import current, entered
-from koupleless.frames import of_importlib, standing_for
+from koupleless.frames import passed_over, standing_for
 from koupleless.isolation.interpreter import (
     REAL,
     apart,
@@ -111,7 +111,7 @@ class _Hooks:
         self._undo.close()
 
 
-@of_importlib
+@passed_over
 def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
     """``builtins.__import__``: where import statements of the base go, and calls by its Python and C code."""
 
@@ -188,7 +188,7 @@ def _is_loaded(name: str, namespace: Mapping[str, Any], fromlist: Sequence[str] 
     return True
 
 
-@of_importlib
+@passed_over
 def _make_load_hook(original: Callable[..., Any]) -> Callable[..., Any]:
     """``_find_and_load``: where ``import_module`` goes, and C code that imports what the real table does not have."""
     original = arrivals.measured(original)
@@ -295,7 +295,7 @@ def importlib_for(linker: Linker) -> ModuleType:
     """
     facade = ModuleType("importlib", importlib.__doc__)
 
-    @of_importlib
+    @passed_over
     def _gcd_import(name: str, package: str | None = None, level: int = 0) -> ModuleType:
         try:
             bootstrap._sanity_check(name, package, level)  # noqa: SLF001

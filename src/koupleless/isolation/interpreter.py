@@ -16,6 +16,8 @@ import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from koupleless.frames import is_ours
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from importlib.machinery import ModuleSpec
@@ -368,17 +370,12 @@ def clean(error: BaseException) -> None:
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    if last is not None and (isinstance(error, ImportError) or not _is_ours(last)):
+    if last is not None and (isinstance(error, ImportError) or not is_ours(last.tb_frame)):
         error.__traceback__ = trimmed(error.__traceback__)
 
 
 def _is_machinery(trace: TracebackType) -> bool:
     return _filename(trace).startswith(("<frozen importlib", _HERE))
-
-
-def _is_ours(trace: TracebackType) -> bool:
-    name = trace.tb_frame.f_globals.get("__name__")  # not the file name: see `frames`
-    return isinstance(name, str) and name.startswith(f"{__package__}.")
 
 
 def _filename(trace: TracebackType) -> str:

@@ -11,7 +11,7 @@ import copy
 from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING, Final, Protocol
 
-from koupleless.frames import of_importlib
+from koupleless.frames import passed_over
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
@@ -40,7 +40,7 @@ class LentLoader(SourceFileLoader):
         self._lent = self._lend(spec.name)
         return self._lent
 
-    @of_importlib
+    @passed_over
     def exec_module(self, module: ModuleType) -> None:
         """See ``importlib.abc.Loader``: what is lent was executed before."""
         if module is not self._lent:

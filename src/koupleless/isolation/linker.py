@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 from koupleless.context import call_library, crossed, current
 from koupleless.errors import BizGone
-from koupleless.frames import of_importlib
+from koupleless.frames import passed_over
 from koupleless.isolation.children import Children
 from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.interpreter import (
@@ -307,7 +307,7 @@ class Linker:
 
     # --- find and load -------------------------------------------------------------------------------------------
 
-    @of_importlib
+    @passed_over
     def load(self, name: str) -> ModuleType:
         """The module of an absolute name, imported if need be. Raises what an import statement raises."""
         module: ModuleType | None = self.table.get(name, ABSENT)
@@ -319,7 +319,7 @@ class Linker:
             self._wait_for(name)
         return module
 
-    @of_importlib
+    @passed_over
     def load_submodule(self, name: str) -> ModuleType | None:
         """The same; ``None`` if there is no module of that name."""
         try:
@@ -329,7 +329,7 @@ class Linker:
                 raise
             return None
 
-    @of_importlib
+    @passed_over
     def _find_and_load(self, name: str) -> ModuleType:
         locator = self._locator
         if locator is None:
@@ -383,7 +383,7 @@ class Linker:
             return False
         return self._sought.get(name) != threading.get_ident()  # a hook that imports what it is asked for
 
-    @of_importlib
+    @passed_over
     def _load_hooked(self, name: str, parent: ModuleType | None, child: str) -> ModuleType | None:
         """The module that an import hook of the owner's code answers with; ``None`` if none of them knows the name."""
         here = threading.get_ident()
@@ -404,7 +404,7 @@ class Linker:
         finally:
             del self._lending[name]
 
-    @of_importlib
+    @passed_over
     def lend(self, name: str) -> ModuleType | None:
         """The module of somebody else, if this thread is importing it through a spec of an import hook."""
         locator = self._locator
@@ -414,7 +414,7 @@ class Linker:
         found = locator.foreign(name) or locator.locate(name, self.load(parent) if parent else None, is_asked=True)
         return None if isinstance(found, ModuleSpec) else found
 
-    @of_importlib
+    @passed_over
     def reload(self, module: ModuleType) -> ModuleType:
         """Have import hooks of the owner's code do with somebody else's module what they do when it is imported.
 
@@ -428,7 +428,7 @@ class Linker:
             self._load_hooked(name, self.load(parent) if parent else None, child)
         return self.load(name)
 
-    @of_importlib
+    @passed_over
     def _find_and_load_locked(
         self, name: str, parent: ModuleType | None, child: str, *, is_anew: bool, is_asked: bool
     ) -> ModuleType:
@@ -448,7 +448,7 @@ class Linker:
             setattr(parent, child, found)  # a portion of a namespace package that is somebody else's
         return found
 
-    @of_importlib
+    @passed_over
     def _load_spec(self, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
         if current() is not self.scope:
             if self._is_shared:  # what its import sets in context variables is there for all who use it
@@ -458,7 +458,7 @@ class Linker:
         if load_whole is not None and spec.loader is not None and not hasattr(spec.loader, "exec_module"):
             module = load_whole(spec)
         else:
-            module = bootstrap.module_from_spec(spec)
+            module = cast("ModuleType", bootstrap.module_from_spec(spec))
             if spec.name in self._lending:
                 if not self.has(module):
                     self.stores.suspect()
@@ -491,7 +491,7 @@ class Linker:
         name = getattr(module, "__name__", "")
         return find_of_base(name) is not module and not self.is_lent(name, module)
 
-    @of_importlib
+    @passed_over
     def _run(self, module: ModuleType, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
         """Run the code of a new module and hand back what stands under its name afterwards."""
         name = spec.name
@@ -527,7 +527,7 @@ class Linker:
         self.table[name] = module = self.table.pop(name)  # its code may have put something else in its place
         return module
 
-    @of_importlib
+    @passed_over
     def _execute(self, loader: Any, module: ModuleType) -> None:
         """Run a module's code, and look at it before."""
         if type(loader) not in _PLAIN_LOADERS or "exec_module" in vars(loader):
@@ -569,7 +569,7 @@ class Linker:
 
     # --- statements ----------------------------------------------------------------------------------------------
 
-    @of_importlib
+    @passed_over
     def run_import(
         self, name: str, namespace: Mapping[str, Any] | None, fromlist: Iterable[str] | None, level: int
     ) -> ModuleType:
@@ -630,7 +630,7 @@ class Linker:
             return True
         return self.is_lent(name, module)
 
-    @of_importlib
+    @passed_over
     def _import_children(self, module: ModuleType, fromlist: Iterable[str], *, is_all: bool = False) -> None:
         for item in fromlist:
             if not isinstance(item, str):
@@ -656,7 +656,7 @@ class Linker:
             name, module = parent_name, parent
             parent_name, _, child = name.rpartition(".")
 
-    @of_importlib
+    @passed_over
     def _import_child(self, module: ModuleType, item: str) -> None:
         name = f"{module.__name__}.{item}"
         try:
@@ -723,7 +723,7 @@ def base_changed(name: str) -> None:
             linker.forget()
 
 
-@of_importlib
+@passed_over
 def _make_import(  # noqa: C901 - as below
     linker: Linker,
     plain: dict[str, ModuleType],

@@ -53,7 +53,11 @@ class ModulesView(dict[str, "ModuleType"]):
 
     def __getitem__(self, name: str) -> ModuleType:
         linker = asking()
-        return of_base(name) if linker is None else _seen(linker, name)
+        try:
+            return of_base(name) if linker is None else _seen(linker, name)
+        except KeyError as error:
+            error.__traceback__ = None  # it comes out of the subscription, as from a dictionary
+            raise
 
     @overload
     def get(self, name: str, default: None = None, /) -> ModuleType | None: ...

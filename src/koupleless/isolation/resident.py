@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from koupleless.biz import Resident
-from koupleless.frames import of_importlib
+from koupleless.frames import passed_over
 from koupleless.isolation import distributions
 from koupleless.isolation.interpreter import all_of_base
 
@@ -94,7 +94,7 @@ class Arrivals:
         finally:
             stack.pop()
 
-    @of_importlib
+    @passed_over
     def measured(self, original: Callable[..., ModuleType]) -> Callable[..., ModuleType]:
         """``_find_and_load``, which writes down what comes, and each library's part of it, while somebody wants it."""
         loading = self._loading
@@ -111,7 +111,7 @@ class Arrivals:
 
         return _find_and_load
 
-    @of_importlib
+    @passed_over
     def _measured(self, name: str, load: Callable[[], ModuleType]) -> ModuleType:
         loading = self._loading
         top = name.partition(".")[0]

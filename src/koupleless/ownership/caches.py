@@ -22,6 +22,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
+from koupleless.frames import standing_for
 from koupleless.ownership.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -372,7 +373,7 @@ def install(patches: Patches) -> None:
 
 
 def _noting(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
+    @standing_for(original)
     def update_wrapper(wrapper: Any, *args: Any, **kwargs: Any) -> Any:
         # The last thing that both lru_cache and singledispatch do with what they made.
         _note(wrapper)

@@ -19,6 +19,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import Scope, as_base, current, scope_in
+from koupleless.frames import standing_for
 from koupleless.ownership.caches import is_findable
 from koupleless.ownership.ledger import Ledger, Order, Patches, Pending
 
@@ -145,7 +146,7 @@ class Adoption:
     # --- the replacements: each passes straight through for the base -----------------------------------------------
 
     def _create_task(self, original: Callable[..., asyncio.Task[Any]]) -> Any:
-        @functools.wraps(original)
+        @standing_for(original)
         def create_task(coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
             if current() is None or (footprint := self._footprint()) is None:
                 return original(coro, **kwargs)
@@ -158,7 +159,7 @@ class Adoption:
         return create_task
 
     def _timer(self, original: Callable[..., asyncio.TimerHandle]) -> Any:
-        @functools.wraps(original)
+        @standing_for(original)
         def schedule(
             moment: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
         ) -> asyncio.TimerHandle:
@@ -173,7 +174,7 @@ class Adoption:
         return schedule
 
     def _watch(self, remove: str, original: Callable[..., object]) -> Any:
-        @functools.wraps(original)
+        @standing_for(original)
         def watch(fd: Any, callback: Callable[..., object], *args: Any) -> object:
             result = original(fd, callback, *args)
             footprint = None if current() is None else self._footprint()
@@ -187,7 +188,7 @@ class Adoption:
         return watch
 
     def _unwatch(self, remove: str, original: Callable[..., object]) -> Any:
-        @functools.wraps(original)
+        @standing_for(original)
         def unwatch(fd: Any) -> object:
             self.watched.pop((remove, _number(fd)), None)
             return original(fd)
@@ -200,7 +201,7 @@ class Adoption:
             footprint.add_transport(made[0] if isinstance(made, tuple) else made)
             return made
 
-        @functools.wraps(original)
+        @standing_for(original)
         def create(*args: Any, **kwargs: Any) -> Awaitable[Any]:
             making = original(*args, **kwargs)
             footprint = None if current() is None else self._footprint()
@@ -211,7 +212,7 @@ class Adoption:
     def _run_in_executor(self, original: Callable[..., Any]) -> Any:
         ready: list[bool] = []
 
-        @functools.wraps(original)
+        @standing_for(original)
         def run_in_executor(executor: Any, func: Callable[..., object], *args: Any) -> Any:
             if executor is None and not ready and current() is not None:
                 # The loop makes its default executor at the first use: it is the base's, whoever comes first.
@@ -223,7 +224,7 @@ class Adoption:
         return run_in_executor
 
     def _set_exception_handler(self, original: Callable[[Any], None]) -> Any:
-        @functools.wraps(original)
+        @standing_for(original)
         def set_exception_handler(handler: Any) -> None:
             scope = current()
             ledger = None if scope is None else scope.find_facet(Ledger)
@@ -253,7 +254,7 @@ class Adoption:
 
 
 def _refused(name: str, original: Callable[..., Any]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def refused(*args: Any) -> Any:
         scope = current()
         if scope is None:

@@ -15,6 +15,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from koupleless.context import current
+from koupleless.frames import leave, passed_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -118,6 +119,7 @@ def _first(made: list[Any]) -> object:
     return made[0]
 
 
+@passed_over
 def _as_method(raw: Any) -> Any:
     if type(raw) in _METHODS:
         return raw
@@ -135,6 +137,7 @@ def _as_method(raw: Any) -> Any:
     return unbound
 
 
+@passed_over
 def _as_class_method(raw: Any) -> Any:
     if type(raw) is classmethod and type(raw.__func__) is types.FunctionType:
         return raw.__func__
@@ -160,6 +163,7 @@ def _bound_to(original: Any, holder: type, name: str, before: Any) -> Any:
     return _above(holder, name, before) if original is ABSENT else _as_method(original)
 
 
+@passed_over
 def _above(holder: type, name: str, before: Any) -> Any:
     """Calls what the class would have without the attribute: that of the class above it, whatever is there then."""
     if before is ABSENT:
@@ -191,6 +195,7 @@ def _described(thing: Any) -> str:
 # --- functions --------------------------------------------------------------------------------------------------------
 
 
+@passed_over
 def make_function(chosen: Chosen, piece: Piece) -> Any:
     """A function that calls what is chosen for the running biz, else the original, which it looks like."""
     find, running, original = chosen.get, current, piece.original
@@ -198,9 +203,13 @@ def make_function(chosen: Chosen, piece: Piece) -> Any:
     def dispatched(*args: Any, **kwargs: Any) -> Any:
         scope = running()
         function = original if scope is None else find(scope, original)
-        if kwargs:
-            return function(*args, **kwargs)
-        return function(*args)
+        try:
+            if kwargs:
+                return function(*args, **kwargs)
+            return function(*args)
+        except BaseException as error:
+            leave(error)
+            raise
 
     model = original if piece.model is None else piece.model
     made: Any = dispatched
@@ -218,6 +227,7 @@ def make_function(chosen: Chosen, piece: Piece) -> Any:
     return made
 
 
+@passed_over
 def _make_generator(call: Callable[..., Any]) -> Any:
     def dispatched(*args: Any, **kwargs: Any) -> Any:
         return (yield from call(*args, **kwargs))
@@ -225,6 +235,7 @@ def _make_generator(call: Callable[..., Any]) -> Any:
     return dispatched
 
 
+@passed_over
 def _make_async_generator(call: Callable[..., Any]) -> Any:
     async def dispatched(*args: Any, **kwargs: Any) -> Any:
         inner = call(*args, **kwargs)
@@ -248,11 +259,13 @@ def _make_async_generator(call: Callable[..., Any]) -> Any:
 
 if sys.version_info >= (3, 12):
 
+    @passed_over
     def _make_coroutine(call: Callable[..., Any]) -> Any:
         return inspect.markcoroutinefunction(call)
 
 else:
 
+    @passed_over
     def _make_coroutine(call: Callable[..., Any]) -> Any:
         async def dispatched(*args: Any, **kwargs: Any) -> Any:
             result = call(*args, **kwargs)
@@ -264,6 +277,7 @@ else:
 # --- properties -------------------------------------------------------------------------------------------------------
 
 
+@passed_over
 def _parts_of_property(name: str, original: Any) -> Parts:
     def getter(which: str) -> Callable[[Any], Any]:
         def extract(raw: Any) -> Any:
@@ -315,6 +329,7 @@ class Shown:
         found = self._find(current(), self._original)
         return inherited(self._holder, self._name) if found is ABSENT else found
 
+    @passed_over
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         found = self._meant()
         if found is ABSENT:
@@ -329,6 +344,7 @@ class ShownData(Shown):
 
     __slots__ = ()
 
+    @passed_over
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is not None and not hasattr(type(self._meant()), "__set__"):
             own = getattr(instance, "__dict__", {})
@@ -336,6 +352,7 @@ class ShownData(Shown):
                 return own[self._name]
         return super().__get__(instance, owner)
 
+    @passed_over
     def __set__(self, instance: Any, value: Any) -> None:
         found = self._meant()
         setter = getattr(type(found), "__set__", None)
@@ -344,6 +361,7 @@ class ShownData(Shown):
         else:
             setter(found, instance, value)
 
+    @passed_over
     def __delete__(self, instance: Any) -> None:
         found = self._meant()
         deleter = getattr(type(found), "__delete__", None)
@@ -370,9 +388,14 @@ class Forwarder:
         """Make one, as `Parts.make`."""
         return cls(chosen, piece.original)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call what is chosen."""
-        return _meant(self)(*args, **kwargs)
+    @property
+    def __call__(self) -> Any:
+        """What is chosen, which is called with no frame of ours in between."""
+        return _meant(self)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(_meant(self))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_meant(self), name)
@@ -383,6 +406,7 @@ class Forwarder:
     def __delattr__(self, name: str) -> None:
         delattr(_meant(self), name)
 
+    @passed_over
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         found = _meant(self)
         get = getattr(type(found), "__get__", None)

@@ -20,6 +20,8 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import call_as, current
+from koupleless.contextual import ContextCallable
+from koupleless.frames import passed_over, standing_for
 from koupleless.ownership import remembered
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner
@@ -79,7 +81,7 @@ class _ExitFunction:
 def _atexit_register(original: Callable[..., Any]) -> Any:
     unregister = atexit.unregister  # ours, by now or later; it knows what to do with what the base registered
 
-    @functools.wraps(original)
+    @standing_for(original)
     def register(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         scope = current()
         ledger = None if scope is None or is_of_process(sys._getframe(1)) else scope.find_facet(Ledger)  # noqa: SLF001
@@ -98,7 +100,7 @@ def _atexit_register(original: Callable[..., Any]) -> Any:
 
 
 def _atexit_unregister(original: Callable[[object], None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def unregister(func: object, /) -> None:
         ledger = owner()
         if ledger is None:
@@ -120,7 +122,7 @@ def _atexit_unregister(original: Callable[[object], None]) -> Any:
 def _codecs_register(original: Callable[[Any], None]) -> Any:
     unregister = codecs.unregister
 
-    @functools.wraps(original)
+    @standing_for(original)
     def register(search_function: Callable[[str], codecs.CodecInfo | None], /) -> None:
         original(search_function)
         ledger = owner()
@@ -132,7 +134,7 @@ def _codecs_register(original: Callable[[Any], None]) -> Any:
 
 
 def _codecs_unregister(original: Callable[[Any], None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def unregister(search_function: Callable[[str], codecs.CodecInfo | None], /) -> None:
         original(search_function)
         ledger = owner()
@@ -155,7 +157,7 @@ class _Box:
 
 
 def _codecs_register_error(original: Callable[[str, Any], None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def register_error(errors: str, handler: Callable[[UnicodeError], tuple[str | bytes, int]], /) -> None:
         ledger = owner()
         if ledger is None or not callable(handler):
@@ -167,11 +169,10 @@ def _codecs_register_error(original: Callable[[str, Any], None]) -> Any:
             before = None
         box = _Box(handler)
 
-        def trampoline(error: UnicodeError) -> tuple[str | bytes, int]:
-            if box.content is None:
-                raise LookupError(f"unknown error handler name {errors!r}")
-            return box.content(error)  # type: ignore[no-any-return]
+        def gone(_: UnicodeError) -> tuple[str | bytes, int]:
+            raise LookupError(f"unknown error handler name {errors!r}")
 
+        trampoline = ContextCallable(lambda: box.content or gone)
         original(errors, trampoline)
 
         def undo() -> None:
@@ -199,7 +200,7 @@ def _register_at_fork(original: Callable[..., None]) -> Any:
             if hook is not None:
                 hook()
 
-    @functools.wraps(original)
+    @standing_for(original)
     def register_at_fork(**hooks: Callable[[], object]) -> None:
         ledger = owner()
         if ledger is None or not all(callable(hook) for hook in hooks.values()):
@@ -219,13 +220,14 @@ def _register_at_fork(original: Callable[..., None]) -> Any:
     return register_at_fork
 
 
+@passed_over
 def _addaudithook(original: Callable[[Callable[[str, tuple[Any, ...]], Any]], None]) -> Any:
     def trampoline(event: str, args: tuple[Any, ...]) -> None:
         for box in tuple(_audit_boxes):
             if box.content is not None:
                 box.content(event, args)
 
-    @functools.wraps(original)
+    @standing_for(original)
     def addaudithook(hook: Callable[[str, tuple[Any, ...]], Any]) -> None:
         ledger = owner()
         if ledger is None:
@@ -344,7 +346,7 @@ def _traces(trace: types.TracebackType | None) -> Iterable[types.TracebackType]:
 
 
 def _finalize_init(original: Callable[..., None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def __init__(self: Any, obj: Any, func: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         original(self, obj, func, *args, **kwargs)
         ledger = owner()
@@ -464,7 +466,7 @@ def _install_own_entries(patches: Patches) -> None:
 
 
 def _copyreg_pickle(original: Callable[..., None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def pickle(ob_type: type, pickle_function: Any, constructor_ob: Any = None) -> None:
         if not callable(pickle_function):
             return original(ob_type, pickle_function, constructor_ob)  # which refuses it
@@ -486,7 +488,7 @@ def _register_adapter(sqlite3: Any, original: Callable[..., None]) -> Any:
         conform = getattr(value, "__conform__", None)
         return value if conform is None else conform(sqlite3.PrepareProtocol)
 
-    @functools.wraps(original)
+    @standing_for(original)
     def register_adapter(type: type, adapter: Callable[[Any], Any], /) -> None:  # noqa: A002 - as in sqlite3
         key = (type, sqlite3.PrepareProtocol)
         enter_own("sqlite3", sqlite3.adapters, key, adapter, functools.partial(original, type), none)
@@ -495,7 +497,7 @@ def _register_adapter(sqlite3: Any, original: Callable[..., None]) -> Any:
 
 
 def _register_converter(sqlite3: Any, original: Callable[..., None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def register_converter(typename: str, converter: Callable[[bytes], Any], /) -> None:
         key, put = typename.upper(), functools.partial(original, typename)
         enter_own("sqlite3", sqlite3.converters, key, converter, put, _as_stored)

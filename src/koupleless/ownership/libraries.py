@@ -16,6 +16,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.context import current
+from koupleless.frames import standing_for
 from koupleless.ownership import caches, eventloop, interpreter, once, processes, remembered, stdlib, telemetry, threads
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, in_words, owner
@@ -78,7 +79,7 @@ def install(patches: Patches) -> None:
 
 
 def _adder(kind: str, remove: str, original: Callable[[Any, Any], None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def add(self: Any, thing: Any) -> None:
         ledger = owner()
         # What is there already was put there by somebody else, or is recorded.
@@ -109,7 +110,7 @@ def _record(ledger: Ledger, kind: str, remove: str, target: Any, thing: Any) -> 
 
 
 def _remover(original: Callable[[Any, Any], None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def remove(self: Any, thing: Any) -> None:
         original(self, thing)
         ledger = owner()
@@ -122,7 +123,7 @@ def _remover(original: Callable[[Any, Any], None]) -> Any:
 
 
 def _handler_made(original: Callable[[logging.Handler], None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def _addHandlerRef(handler: logging.Handler) -> None:  # noqa: N802
         original(handler)
         ledger = owner()
@@ -221,7 +222,7 @@ def _follow_tables(patches: Patches, module: Any) -> None:
 
 
 def _add_table(original: Callable[..., None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def _add_table(self: Any, name: str, schema: str | None, table: Any) -> None:
         original(self, name, schema, table)
         ledger = owner()
@@ -243,7 +244,7 @@ def _remove_table(of: Callable[[], Any], which: Callable[[], Any]) -> Pending | 
 
 
 def _append_column(original: Callable[..., None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def append_column(self: Any, column: Any, **kwargs: Any) -> None:
         original(self, column, **kwargs)
         ledger = owner()
@@ -267,7 +268,7 @@ def _follow_engines(patches: Patches, module: Any) -> None:
 
 
 def _connection_init(original: Callable[..., None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         original(self, *args, **kwargs)
         if owner() is not None:
@@ -285,7 +286,7 @@ def _follow_registries(patches: Patches, module: Any) -> None:
 
 
 def _registry_init(original: Callable[..., None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         original(self, *args, **kwargs)
         scope = current()
@@ -408,7 +409,7 @@ def _follow_signals(kind: _Signals, patches: Patches, module: Any) -> None:
 
 
 def _connect(kind: _Signals, original: Callable[..., Any]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def connect(self: Any, receiver: Any, *args: Any, **kwargs: Any) -> Any:
         ledger = owner()
         if ledger is None:
@@ -428,7 +429,7 @@ def _connect(kind: _Signals, original: Callable[..., Any]) -> Any:
 
 
 def _disconnect(kind: _Signals, original: Callable[..., Any]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def disconnect(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
         ledger = owner()

@@ -20,6 +20,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, call_as, current
+from koupleless.frames import standing_for
 from koupleless.ownership.ledger import bounded, owner
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _follow_tracker(patches: Patches, module: Any) -> None:
 
 
 def _as_base(original: Callable[..., Any]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def make(*args: Any, **kwargs: Any) -> Any:
         if current() is None:
             return original(*args, **kwargs)
@@ -92,7 +93,7 @@ def is_of_process(frame: FrameType) -> bool:
 def _register_atexit(original: Callable[..., None]) -> Any:
     """``threading._register_atexit``: executors have it call what ends their threads, before those are awaited."""
 
-    @functools.wraps(original)
+    @standing_for(original)
     def register(func: Callable[..., object], /, *args: Any, **kwargs: Any) -> None:
         ledger = None if is_of_process(sys._getframe(1)) else owner()  # noqa: SLF001
         if ledger is None or not callable(func):
@@ -144,7 +145,7 @@ def _follow_loky(patches: Patches, module: Any) -> None:
 def _by_owner(module: Any, original: Callable[..., Any], *, is_classmethod: bool = False) -> Any:
     plain = getattr(original, "__func__", original) if is_classmethod else original
 
-    @functools.wraps(plain)
+    @standing_for(plain)
     def with_own(*args: Any, **kwargs: Any) -> Any:
         with _own_executor(module):
             return plain(*args, **kwargs)

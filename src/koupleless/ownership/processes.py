@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import call_as, entered
 from koupleless.contextual import ContextMapping
+from koupleless.frames import standing_for
 from koupleless.ownership.ledger import Ledger, Order, Pending, bounded, owner
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _follow_processes(patches: Patches, module: Any) -> None:
 
 
 def _process_start(original: Callable[[Any], None]) -> _Wrapped:
-    @functools.wraps(original)
+    @standing_for(original)
     def start(self: Any) -> None:
         original(self)
         ledger = owner()
@@ -97,7 +98,7 @@ def _follow_finalizers(patches: Patches, module: Any) -> None:
 
 
 def _finalize_init(original: Callable[..., None]) -> _Wrapped:
-    @functools.wraps(original)
+    @standing_for(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         original(self, *args, **kwargs)
         ledger = owner()
@@ -158,7 +159,7 @@ def _follow_contexts(patches: Patches, module: Any) -> None:
 
 
 def _choose(module: Any, original: Callable[..., Any]) -> _Wrapped:
-    @functools.wraps(original)
+    @standing_for(original)
     def choose(self: Any, *args: Any, **kwargs: Any) -> Any:
         ledger = owner()
         if ledger is not None and self is module._default_context:  # noqa: SLF001 - its bound methods are everywhere
@@ -180,7 +181,7 @@ def _follow_package(patches: Patches, package: Any) -> None:
 
 
 def _bound_late(default: Any, name: str, original: Callable[..., Any]) -> _Wrapped:
-    @functools.wraps(original)
+    @standing_for(original)
     def choose(*args: Any, **kwargs: Any) -> Any:
         return getattr(default, name)(*args, **kwargs)
 

@@ -12,6 +12,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current
+from koupleless.frames import standing_for
 from koupleless.ownership.ledger import Patches
 from koupleless.patching import FUNCTIONS, is_one, refusal
 
@@ -70,7 +71,7 @@ _MARK: Final = "_koupleless_refused"
 def _refusing(module: str, name: str, owner: Scope | None, original: Callable[..., Any]) -> Any:
     home = os.getpid()
 
-    @functools.wraps(original)
+    @standing_for(original)
     def refuse(*args: Any, **kwargs: Any) -> Any:
         scope = owner or current()
         if scope is None or os.getpid() != home:  # a child process is its own

@@ -14,6 +14,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current, entered
+from koupleless.frames import standing_for
 from koupleless.ownership.caches import attributes, is_a
 from koupleless.ownership.ledger import NOTHING, owner
 
@@ -49,7 +50,7 @@ def _follow_mock(patches: Patches, mock: Any) -> None:
 
 
 def _start(original: Callable[[Any], Any]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def start(self: Any) -> Any:
         result = original(self)
         ledger = owner()
@@ -64,7 +65,7 @@ def _start(original: Callable[[Any], Any]) -> Any:
 
 
 def _stop(original: Callable[[Any], Any]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def stop(self: Any) -> Any:
         _of_bizs.discard(self)
         ledger = owner()
@@ -77,7 +78,7 @@ def _stop(original: Callable[[Any], Any]) -> Any:
 
 
 def _stop_all(active: list[Any], original: Callable[[], None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def stopall() -> None:
         ledger = owner()
         mine = None if ledger is None else ledger.notes.get(_MOCKS, {})
@@ -177,7 +178,7 @@ class _Hook:
 def _set_asyncgen_hooks(original: Callable[..., None]) -> Any:
     """A loop sets its own hooks while it runs, and puts back those before; others stay on the thread for ever."""
 
-    @functools.wraps(original)
+    @standing_for(original)
     def set_asyncgen_hooks(*args: Any, **kwargs: Any) -> None:
         ledger = owner()
         given = dict(zip(("firstiter", "finalizer"), args, strict=False)) | kwargs
@@ -208,7 +209,7 @@ def _is_hook(hook: Any) -> bool:
 
 
 def _start_tracing(original: Callable[..., None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def start(nframe: int = 1) -> None:
         ledger = owner()
         if ledger is not None and not tracemalloc.is_tracing():
@@ -219,7 +220,7 @@ def _start_tracing(original: Callable[..., None]) -> Any:
 
 
 def _stop_tracing(original: Callable[[], None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def stop() -> None:
         ledger = owner()
         if ledger is not None:

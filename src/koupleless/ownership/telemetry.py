@@ -16,6 +16,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import call_as, call_merged
+from koupleless.frames import standing_for
 from koupleless.ownership.ledger import NOTHING, Pending, bounded, in_words, owner
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _follow_metrics(patches: Patches, module: Any) -> None:
 
 
 def _register_collector(module: Any, original: Callable[[Any, Any], None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def register(self: Any, collector: Any) -> None:
         ledger = owner()
         if ledger is None:
@@ -109,7 +110,7 @@ def _drop(ledger: Ledger) -> Pending:
 
 
 def _unregister_collector(module: Any, original: Callable[[Any, Any], None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def unregister(self: Any, collector: Any) -> None:
         ledger = owner()
         own = _registries.get(ledger) if ledger is not None and self is module.REGISTRY else None
@@ -119,7 +120,7 @@ def _unregister_collector(module: Any, original: Callable[[Any, Any], None]) -> 
 
 
 def _collect(module: Any, original: Callable[[Any], Iterable[Any]]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def collect(self: Any) -> Iterable[Any]:
         ledger = owner()
         if self is not module.REGISTRY:
@@ -160,7 +161,7 @@ def _labelled(sample: Any, biz: str) -> Any:
 
 
 def _restricted(module: Any, original: Callable[[Any, Iterable[str]], Any]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def restricted_registry(self: Any, names: Iterable[str]) -> Any:
         if self is not module.REGISTRY:
             return original(self, names)
@@ -192,7 +193,7 @@ def _follow_provider(signal: str, patches: Patches, module: Any) -> None:
 
 
 def _set_provider(signal: str, original: Callable[[Any], None]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def set_provider(provider: Any) -> None:
         ledger = owner()
         if ledger is None:
@@ -207,7 +208,7 @@ def _set_provider(signal: str, original: Callable[[Any], None]) -> Any:
 
 
 def _get_provider(signal: str, original: Callable[[], Any]) -> Any:
-    @functools.wraps(original)
+    @standing_for(original)
     def get_provider() -> Any:
         ledger = owner()
         own = None if ledger is None else ledger.notes.get(("opentelemetry", signal))

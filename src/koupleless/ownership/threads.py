@@ -18,6 +18,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, call_as, call_merged, current, entered, life_context
+from koupleless.frames import is_ours, leave, passed_over, standing_for
 from koupleless.ownership.ledger import NOTHING, Entry, Ledger, Order, Pending, owner
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def install(patches: Patches) -> None:
 
 
 def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
-    @functools.wraps(original)
+    @standing_for(original)
     def start(self: threading.Thread) -> None:
         scope = current()
         if scope is None:
@@ -218,14 +219,14 @@ def where(ident: int | None) -> str:
     places: list[str] = []
     while frame is not None and len(places) < 4:  # noqa: PLR2004 - enough to find the line, short enough to read
         code = frame.f_code
-        if code.co_filename not in (threading.__file__, __file__) or not places:
+        if not places or (code.co_filename != threading.__file__ and not is_ours(frame)):
             places.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_name}")
         frame = frame.f_back
     return "at " + ", called from ".join(places) if places else "outside Python code"
 
 
 def _start_new_thread(original: Callable[..., int]) -> _Wrapped:
-    @functools.wraps(original)
+    @standing_for(original)
     def start_new_thread(function: Callable[..., object], /, *args: Any) -> int:
         scope = current()
         ledger = None if scope is None else scope.find_facet(Ledger)
@@ -272,7 +273,7 @@ class _BareThread:
 
 
 def _pool_init(original: Callable[..., None]) -> _Wrapped:
-    @functools.wraps(original)
+    @standing_for(original)
     def __init__(self: pools.ThreadPoolExecutor, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         original(self, *args, **kwargs)
         scope = current()
@@ -318,7 +319,7 @@ def _join_all(threads: tuple[threading.Thread, ...], timeout_s: float) -> str | 
 
 
 def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> _Wrapped:
-    @functools.wraps(original)
+    @standing_for(original)
     def submit(
         self: pools.ThreadPoolExecutor, fn: Callable[..., object], /, *args: Any, **kwargs: Any
     ) -> concurrent.futures.Future[Any]:
@@ -365,17 +366,22 @@ class _Work:
         self.kwargs = kwargs
         self.thread: threading.Thread | None = None
 
+    @passed_over
     def __call__(self) -> object:
         self.thread = threading.current_thread()
         function, args, kwargs = self.function, self.args, self.kwargs
         self.drop()
         if function is None:
             return None
-        if self.is_guest:
-            # What it sets in context variables must not stay in a thread that is somebody else's.
-            return call_merged(self.scope, function, *args, **kwargs)
-        with entered(self.scope):
-            return function(*args, **kwargs)
+        try:
+            if self.is_guest:
+                # What it sets in context variables must not stay in a thread that is somebody else's.
+                return call_merged(self.scope, function, *args, **kwargs)
+            with entered(self.scope):
+                return function(*args, **kwargs)
+        except BaseException as error:
+            leave(error)
+            raise
 
     def drop(self) -> None:
         """Let go of everything: the queue of a busy executor keeps what was cancelled until its turn comes."""
@@ -413,7 +419,7 @@ def _set_tracer(what: str, original: Callable[[Any], None]) -> _Wrapped:
         return original  # a debugger has it already, and complains of every caller but ``threading``
     now: Callable[[], object] = getattr(sys, f"get{what}")
 
-    @functools.wraps(original)
+    @standing_for(original)
     def set_tracer(function: Any, /) -> None:
         # All there is to do is done first: what runs after the original is traced.
         ledger = owner()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from koupleless.context import Scope, crossed, current
 from koupleless.errors import ServiceError
+from koupleless.frames import passed_over
 from koupleless.service.crossing import explain, tell_result
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class ServiceReference:
     def __delattr__(self, name: str) -> None:
         _perform(self._koupleless_resolve, delattr, name)
 
+    @passed_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the service as its owner."""
         return _perform(self._koupleless_resolve, _call, args, kwargs)
@@ -174,6 +176,7 @@ class Method:
         self._label = label
         self.__name__ = name
 
+    @passed_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call whoever answers now, as its owner."""
         return _perform(self._resolve, _call_method, self.__name__, args, kwargs)
@@ -196,6 +199,7 @@ class AsyncMethod(Method):
     _is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
     _is_coroutine_mark = getattr(inspect, "_is_coroutine_mark", None)
 
+    @passed_over
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call whoever answers when the coroutine begins, as its owner."""
         return await _perform(self._resolve, _call_method, self.__name__, args, kwargs)
@@ -210,19 +214,23 @@ _PLAIN_RESULTS: Final = frozenset(
 """Classes that everybody has the same of."""
 
 
+@passed_over
 def _call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return target(*args, **kwargs)
 
 
+@passed_over
 def _call_method(target: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return getattr(target, name)(*args, **kwargs)
 
 
+@passed_over
 def _perform(resolve: Callable[[], Target], action: Callable[..., Any], *args: Any) -> Any:
     target, scope = resolve()
     return _stay(scope, _enter_and(scope, action, target, *args))
 
 
+@passed_over
 def _enter_and(scope: Scope | None, action: Callable[..., Any], *args: Any) -> Any:
     if current() is scope:
         return action(*args)
@@ -253,6 +261,7 @@ def _stay(scope: Scope | None, result: Any) -> Any:
     return result
 
 
+@passed_over
 async def _awaited(scope: Scope | None, coroutine: Coroutine[Any, Any, Any]) -> Any:
     try:
         result = await _drive(crossed(scope), coroutine)
@@ -269,6 +278,7 @@ def _drive(owner: crossed, awaitable: Any) -> Generator[Any, Any, Any]:
     return (yield from _steps(owner, awaitable.__await__()))
 
 
+@passed_over
 def _steps(owner: crossed, generator: Any) -> Generator[Any, Any, Any]:
     """Drive a generator so that each of its steps, and nothing of what happens in between, runs as its owner."""
     value: Any = None
@@ -290,6 +300,7 @@ def _steps(owner: crossed, generator: Any) -> Generator[Any, Any, Any]:
             error = thrown
 
 
+@passed_over
 async def _async_steps(owner: crossed, generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
     value: Any = None
     error: BaseException | None = None
@@ -309,6 +320,7 @@ async def _async_steps(owner: crossed, generator: AsyncGenerator[Any, Any]) -> A
             error = thrown
 
 
+@passed_over
 def _each(scope: Scope | None, iterator: Iterator[Any]) -> Iterator[Any]:
     while True:
         try:
@@ -318,6 +330,7 @@ def _each(scope: Scope | None, iterator: Iterator[Any]) -> Iterator[Any]:
         yield item
 
 
+@passed_over
 async def _each_async(scope: Scope | None, iterator: AsyncIterator[Any]) -> AsyncIterator[Any]:
     owner = crossed(scope)
     while True:

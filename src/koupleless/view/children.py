@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, current
 from koupleless.contextual import assign_by_context
+from koupleless.frames import standing_for
 from koupleless.view.own import own_of, put_in_late
 from koupleless.view.patch import replace
 
@@ -101,7 +102,7 @@ def _executable() -> str | None:
 def _with_environment(original: Callable[..., Any], given: Callable[..., Any]) -> Callable[..., Any]:
     """For ``os.execv``, which takes the environment of the process: that of the biz, by ``given``."""
 
-    @functools.wraps(original)
+    @standing_for(original)
     def execute(path: Any, argv: Any, /) -> Any:
         return original(path, argv) if current() is None else given(path, argv, os.environ)
 
@@ -109,7 +110,7 @@ def _with_environment(original: Callable[..., Any], given: Callable[..., Any]) -
 
 
 def _prepared(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
+    @standing_for(original)
     def function(*args: Any, **kwargs: Any) -> Any:
         if current() is not None:
             before_a_child()
@@ -133,7 +134,7 @@ def put_in(undo: contextlib.ExitStack) -> None:
 def _put_into_spawn(undo: contextlib.ExitStack, spawn: Any) -> None:
     original = spawn.get_executable
 
-    @functools.wraps(original)
+    @standing_for(original)
     def get_executable() -> Any:
         mine, of_process = _executable(), original()
         if mine is None or of_process is None:
@@ -154,7 +155,7 @@ _SCRIPTS: Final = "scripts"
 def _paths(original: Callable[..., Any]) -> Callable[..., Any]:
     """For ``sysconfig``: the directory of scripts that is asked for without a scheme, or a place, is the biz's own."""
 
-    @functools.wraps(original)
+    @standing_for(original)
     def paths(*args: Any, **kwargs: Any) -> Any:
         found = original(*args, **kwargs)
         here = interpreter()

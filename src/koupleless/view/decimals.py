@@ -8,11 +8,11 @@ alone.
 from __future__ import annotations
 
 import contextvars
-import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current
 from koupleless.contextual import assign_by_context
+from koupleless.frames import standing_for
 from koupleless.variables import Variables
 from koupleless.view.own import own_of
 from koupleless.view.patch import replace
@@ -36,7 +36,7 @@ def put_in(undo: contextlib.ExitStack, decimal: Any) -> None:
                 set_(own["DefaultContext"])
         return own
 
-    @functools.wraps(set_)
+    @standing_for(set_)
     def setcontext(context: Any, /) -> None:
         own = own_of("decimal")
         if own and any(context is template for template in own.values()):
@@ -44,7 +44,7 @@ def put_in(undo: contextlib.ExitStack, decimal: Any) -> None:
             context.clear_flags()
         set_(context)
 
-    @functools.wraps(get)
+    @standing_for(get)
     def getcontext() -> Any:
         own = None if current() is None else own_of("decimal")
         if own and get() is own.get("DefaultContext"):

@@ -6,10 +6,10 @@ hand on the dialect itself.
 
 from __future__ import annotations
 
-import functools
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from koupleless.frames import standing_for
 from koupleless.view.own import Overlay, own_of
 from koupleless.view.patch import replace
 
@@ -61,7 +61,7 @@ class _Registry:
         return self.get_dialect(dialect)
 
     def _resolving(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
+        @standing_for(original)
         def make(file: Any, /, dialect: Any = "excel", **options: Any) -> Any:
             return original(file, self._resolved(dialect), **options)
 

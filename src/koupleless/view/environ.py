@@ -11,7 +11,6 @@ import _posixsubprocess
 import asyncio
 import asyncio.subprocess
 import errno
-import functools
 import os
 import re
 import subprocess
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import Scope, current
 from koupleless.contextual import ContextList
 from koupleless.errors import KouplelessError
+from koupleless.frames import seen_as, standing_for
 from koupleless.view import children
 from koupleless.view.children import DERIVED, interpreter
 from koupleless.view.patch import Shared, replace, specialise
@@ -134,6 +134,7 @@ class ContextEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - t
 
     _data: dict[bytes, bytes]
 
+    @seen_as(os._Environ.__getitem__)  # noqa: SLF001 - as above
     def __getitem__(self, key: Any) -> Any:
         if current() is None:  # the base's way is the short one
             return _read_process(self, key)
@@ -145,6 +146,7 @@ class ContextEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - t
         except KeyError:
             raise KeyError(key) from None
 
+    @seen_as(os._Environ.__setitem__)  # noqa: SLF001 - as above
     def __setitem__(self, key: Any, value: Any) -> None:
         here = _here_to_write()
         if here is None:
@@ -152,6 +154,7 @@ class ContextEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - t
         else:
             here.write(self.encodekey(key), self.encodevalue(value))
 
+    @seen_as(os._Environ.__delitem__)  # noqa: SLF001 - as above
     def __delitem__(self, key: Any) -> None:
         here = _here_to_write()
         if here is None:
@@ -164,6 +167,7 @@ class ContextEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - t
             raise KeyError(key) from None
         here.delete(encoded)
 
+    @seen_as(os._Environ.__iter__)  # noqa: SLF001 - as above
     def __iter__(self) -> Iterator[Any]:
         for key in list(self._visible()):
             yield self.decodekey(key)
@@ -189,7 +193,7 @@ def _inherited() -> dict[str, str] | None:
 
 
 def _putenv(original: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(original)
+    @standing_for(original)
     def putenv(name: Any, value: Any, /) -> None:
         here = _here_to_write()
         if here is None:
@@ -201,7 +205,7 @@ def _putenv(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _unsetenv(original: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(original)
+    @standing_for(original)
     def unsetenv(name: Any, /) -> None:
         here = _here_to_write()
         if here is None:
@@ -213,7 +217,7 @@ def _unsetenv(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _popen(original: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(original)
+    @standing_for(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it takes the place of one
         inherited = _inherited()
         if inherited is None:
@@ -231,7 +235,7 @@ def _popen(original: Callable[..., None]) -> Callable[..., None]:
 def _fork_exec(original: Callable[..., int]) -> Callable[..., int]:
     """For what starts children below ``Popen``: ``multiprocessing`` when it spawns, and libraries made after it."""
 
-    @functools.wraps(original)
+    @standing_for(original)
     def fork_exec(args: Sequence[Any], /, *more: Any) -> int:
         *_, env = more[:_FORK_ENV_POSITION]
         if env is None and not _serves_everybody(args) and (inherited := _inherited()) is not None:
@@ -251,7 +255,7 @@ def _serves_everybody(args: Sequence[Any]) -> bool:
 def _subprocess(original: Callable[..., Any]) -> Callable[..., Any]:
     """For event loops that start children without ``Popen``, as uvloop does."""
 
-    @functools.wraps(original)
+    @standing_for(original)
     async def create(*args: Any, **kwargs: Any) -> Any:
         if kwargs.get("env") is None and (inherited := _inherited()) is not None:
             kwargs["env"] = inherited
@@ -261,7 +265,7 @@ def _subprocess(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _system(original: Callable[[Any], int]) -> Callable[[Any], int]:
-    @functools.wraps(original)
+    @standing_for(original)
     def system(command: Any) -> int:
         if _here() is None:
             return original(command)

@@ -8,6 +8,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from koupleless.context import current
+from koupleless.frames import passed_over
 
 if TYPE_CHECKING:
     from koupleless.context import Scope
@@ -17,6 +18,7 @@ class ProcessWideWarning(RuntimeWarning):
     """A biz tried to change something that belongs to the whole process; nothing was changed."""
 
 
+@passed_over
 def ignored(call: str, what: str) -> None:
     """Warn that the running biz made a call that was ignored; ``what`` it would have changed. For a replacement."""
     scope = current()

@@ -18,7 +18,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from koupleless.context import as_base, current
-from koupleless.contextual import ContextList, ContextMapping
+from koupleless.contextual import ContextCallable, ContextList, ContextMapping
+from koupleless.frames import passed_over, seen_as, standing_for
 from koupleless.view.logspace import BizManager, LogSpace, live_spaces, module_lock
 from koupleless.view.patch import Shared, replace, specialise
 
@@ -109,6 +110,7 @@ class ContextManager(logging.Manager):
     emittedNoHandlerWarning = _by_context("emittedNoHandlerWarning", _manager_of)  # noqa: N815
     _disable = _by_context("_disable", _manager_of)
 
+    @passed_over
     def getLogger(self, name: str) -> logging.Logger:  # noqa: N802 - the name is logging's
         """The logger of that name, of whoever is running."""
         space = _here()
@@ -132,7 +134,7 @@ class ContextManager(logging.Manager):
 
 
 def _is_enabled_for(original: Callable[[logging.Logger, int], bool]) -> Callable[[Any, int], bool]:
-    @functools.wraps(original)
+    @standing_for(original)
     def isEnabledFor(self: Any, level: int) -> bool:  # noqa: N802 - the name is logging's
         if current() is not None:
             return original(_answering(self), level)
@@ -148,19 +150,27 @@ def _is_enabled_for(original: Callable[[logging.Logger, int], bool]) -> Callable
 
 
 def _handle(original: Callable[[logging.Logger, logging.LogRecord], None]) -> Callable[..., None]:
+    is_plain = getattr(original, "__globals__", None) is logging.Logger.info.__globals__
+
+    @seen_as(original)
     @functools.wraps(original)
     def handle(self: logging.Logger, record: logging.LogRecord) -> None:
         scope = current()
         if scope is not None:
             self = _answering(self)
             record.biz = str(scope.biz)  # for filters; delivery names the owner of the logger
-        original(self, record)
+        if not is_plain:
+            original(self, record)
+        elif not self.disabled:  # the original's lines again: handlers count the frames to whoever logs
+            kept: bool | logging.LogRecord = self.filter(record)
+            if kept:
+                self.callHandlers(kept if isinstance(kept, logging.LogRecord) else record)
 
     return handle
 
 
 def _answered(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
+    @standing_for(original)
     def method(self: logging.Logger, *args: Any, **kwargs: Any) -> Any:
         logger = _answering(self)
         if logger is not self:
@@ -201,14 +211,17 @@ class _ModuleFunctions:
         ):
             replace(self._undo, logging, function.__name__, function)
 
+    @passed_over
     def setLoggerClass(self, klass: type[logging.Logger]) -> None:  # noqa: N802 - the name is logging's
         space = _here()
         (self._original_set_class if space is None else space.manager.setLoggerClass)(klass)
 
+    @passed_over
     def getLoggerClass(self) -> type[logging.Logger]:  # noqa: N802 - the name is logging's
         space = _here()
         return (space and space.manager.loggerClass) or self._original_class()
 
+    @passed_over
     def shutdown(self, handlerList: Any = None) -> None:  # noqa: N803 - the name is logging's
         space = _here()
         if handlerList is not None:
@@ -218,6 +231,7 @@ class _ModuleFunctions:
         else:
             self._original_shutdown()
 
+    @passed_over
     def addLevelName(self, level: int, levelName: str) -> None:  # noqa: N802, N803 - the names are logging's
         space = _here()
         if space is not None:
@@ -245,33 +259,34 @@ class _ModuleFunctions:
         replace(self._undo, logging, "_levelToName", ContextMapping(names))
         replace(self._undo, logging, "_nameToLevel", ContextMapping(levels))
 
+    @passed_over
     def setLogRecordFactory(self, factory: Callable[..., logging.LogRecord]) -> None:  # noqa: N802 - logging's name
         space = _here()
         if space is not None:
             with module_lock:
                 if self._base_factory is None:
                     self._base_factory = self._original_get_factory()
-                    replace(self._undo, logging, "_logRecordFactory", self._make_record)
+                    replace(self._undo, logging, "_logRecordFactory", ContextCallable(self.getLogRecordFactory))
             space.variables.record_factory = factory
         elif self._base_factory is not None:
             self._base_factory = factory
         else:
             self._original_set_factory(factory)
 
+    @passed_over
     def getLogRecordFactory(self) -> Callable[..., logging.LogRecord]:  # noqa: N802 - the name is logging's
         space = _here()
         factory = None if space is None else space.variables.record_factory
         return factory or self._base_factory or self._original_get_factory()
 
-    def _make_record(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
-        return self.getLogRecordFactory()(*args, **kwargs)
-
+    @passed_over
     def basicConfig(self, **kwargs: Any) -> None:  # noqa: N802 - the name is logging's
         # ``logging.info`` and its kin call it by themselves where there is no handler; a biz has the base's then.
         is_asked_for = sys._getframe(1).f_globals is not vars(logging)  # noqa: SLF001 - there is no other way to ask
         if is_asked_for or _here() is None:
             self._original_basic_config(**kwargs)
 
+    @passed_over
     def captureWarnings(self, capture: bool) -> None:  # noqa: N802 - the name is logging's
         space = _here()
         if space is None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, crossed
+from koupleless.frames import passed_over, seen_as
 
 if TYPE_CHECKING:
     import threading
@@ -75,6 +76,7 @@ class BizManager(logging.Manager):
         super().__init__(root)
         self.space = space
 
+    @passed_over
     def getLogger(self, name: str) -> logging.Logger:  # noqa: N802 - the name is logging's
         """The biz's logger of that name, made now if need be."""
         with module_lock:
@@ -180,6 +182,7 @@ class LogSpace:
         with as_base():
             return _base_logger(logger.name).getEffectiveLevel()
 
+    @seen_as(logging.Logger.callHandlers)
     def _deliver(self, logger: logging.Logger, record: logging.LogRecord) -> None:
         record.biz = self.identity
         is_handled = False

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current
 from koupleless.contextual import ContextList, ContextMapping
+from koupleless.frames import standing_for
 from koupleless.late import when_imported
 from koupleless.view.patch import replace
 
@@ -134,7 +135,7 @@ class OwnList(ContextList[Any]):
 def _changing(name: str) -> Callable[..., Any]:
     inherited = getattr(ContextList, name)
 
-    @functools.wraps(inherited)
+    @standing_for(inherited)
     def method(self: OwnList, /, *args: Any, **kwargs: Any) -> Any:
         self._claim()
         return inherited(self, *args, **kwargs)
@@ -186,7 +187,7 @@ def with_own_globals(
     original: Any = vars(holder)[name]
     code = original.__code__  # which may ask, later, for variables that bizs assign (`koupleless.readers`)
 
-    @functools.wraps(original)
+    @standing_for(original)
     def function(*args: Any, **kwargs: Any) -> Any:
         own = own_of(module.__name__)
         mine = own and {variable: own[variable] for variable in variables if variable in own}

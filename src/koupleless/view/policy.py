@@ -13,6 +13,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
+from koupleless.frames import standing_for
 from koupleless.view.own import own_of
 from koupleless.view.patch import replace
 
@@ -112,7 +113,7 @@ class _Functions:
         return policy
 
     def getter(self, original: Callable[[], Any]) -> Callable[[], Any]:
-        @functools.wraps(original)
+        @standing_for(original)
         def get_event_loop_policy() -> Any:
             own = own_of("asyncio")
             if own is not None:
@@ -123,7 +124,7 @@ class _Functions:
         return get_event_loop_policy
 
     def setter(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
-        @functools.wraps(original)
+        @standing_for(original)
         def set_event_loop_policy(policy: Any) -> None:
             own = own_of("asyncio")
             present = getattr(self._events, _VARIABLE)
@@ -144,7 +145,7 @@ class _Functions:
         return set_event_loop_policy
 
     def changer(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
-        @functools.wraps(original)
+        @standing_for(original)
         def change(value: Any) -> None:
             own = own_of("asyncio")
             if own is not None:

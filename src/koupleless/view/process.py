@@ -8,7 +8,6 @@ already is always allowed. Signals and exception hooks belong to ``ownership``, 
 from __future__ import annotations
 
 import errno
-import functools
 import locale
 import os
 import signal
@@ -18,6 +17,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from koupleless.frames import standing_for
 from koupleless.view import settings
 from koupleless.view.guest import ProcessWideWarning, begin, guest, ignored
 from koupleless.view.patch import Shared, replace
@@ -32,7 +32,7 @@ _STATUS: Final = Path("/proc/self/status")
 
 
 def _change_directory(original: Callable[[Any], None]) -> Callable[[Any], None]:
-    @functools.wraps(original)
+    @standing_for(original)
     def change(path: Any) -> None:
         scope = guest()
         if scope is None:
@@ -49,7 +49,7 @@ def _change_directory(original: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _set_locale(original: Callable[..., str]) -> Callable[..., str]:
-    @functools.wraps(original)
+    @standing_for(original)
     def setlocale(category: int, locale: Any = None) -> str:
         now = original(category, None)
         if guest() is None or locale is None:
@@ -77,7 +77,7 @@ def _is_locale(now: str, wanted: Any) -> bool:
 
 
 def _set_timeout(original: Callable[[float | None], None]) -> Callable[[float | None], None]:
-    @functools.wraps(original)
+    @standing_for(original)
     def setdefaulttimeout(timeout: float | None, /) -> None:
         if guest() is None:
             original(timeout)
@@ -88,7 +88,7 @@ def _set_timeout(original: Callable[[float | None], None]) -> Callable[[float | 
 
 
 def _set_umask(original: Callable[[int], int]) -> Callable[[int], int]:
-    @functools.wraps(original)
+    @standing_for(original)
     def umask(mask: int, /) -> int:
         if guest() is None:
             return original(mask)
@@ -112,7 +112,7 @@ def _present_umask() -> int:
 
 
 def _set_recursion_limit(original: Callable[[int], None]) -> Callable[[int], None]:
-    @functools.wraps(original)
+    @standing_for(original)
     def setrecursionlimit(limit: int, /) -> None:
         if guest() is None:
             original(limit)
@@ -123,7 +123,7 @@ def _set_recursion_limit(original: Callable[[int], None]) -> Callable[[int], Non
 
 
 def _set_signal(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    @functools.wraps(original)
+    @standing_for(original)
     def handle(signalnum: Any, handler: Any) -> Any:
         if guest() is None:
             return original(signalnum, handler)
@@ -136,7 +136,7 @@ def _set_signal(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
 
 
 def _set_wakeup_fd(original: Callable[..., int]) -> Callable[..., int]:
-    @functools.wraps(original)
+    @standing_for(original)
     def set_wakeup_fd(*args: Any, **kwargs: Any) -> int:
         if guest() is None:
             return original(*args, **kwargs)
@@ -148,7 +148,7 @@ def _set_wakeup_fd(original: Callable[..., int]) -> Callable[..., int]:
 
 def _set_tracer(what: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
     def make(original: Callable[[Any], None]) -> Callable[[Any], None]:
-        @functools.wraps(original)
+        @standing_for(original)
         def set_tracer(func: Any) -> None:
             if guest() is None:
                 original(func)

@@ -6,11 +6,11 @@ as soon as somebody else draws some. Nothing is changed before the first biz doe
 
 from __future__ import annotations
 
-import functools
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current
+from koupleless.frames import standing_for
 from koupleless.view.own import own_of
 from koupleless.view.patch import replace, specialise
 
@@ -52,7 +52,7 @@ class _Functions:
                     replace(self._undo, self._module, name, getattr(generator, name))
 
     def deciding(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
+        @standing_for(original)
         def decide(*args: Any, **kwargs: Any) -> Any:
             own = own_of(_NAME)
             if own is None:
@@ -71,7 +71,7 @@ def _namespace(kind: Any) -> dict[str, Any]:
     def by_context(name: str) -> Callable[..., Any]:
         inherited = getattr(kind, name)
 
-        @functools.wraps(inherited)
+        @standing_for(inherited)
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:
             own = None if current() is None else own_of(_NAME)
             mine = own and own.get(_KEY)

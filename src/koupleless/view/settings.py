@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
 from koupleless.contextual import assign_by_context, call_by_context
+from koupleless.frames import standing_for
 from koupleless.view.classes import own_attributes
 from koupleless.view.guest import guest, ignored, refused
 from koupleless.view.own import own_of, put_in_late, with_own_globals
@@ -201,7 +202,7 @@ def _guard(setting: _Setting, undo: contextlib.ExitStack, module: types.ModuleTy
     if original is None:  # on another system, or in another version of Python
         return
 
-    @functools.wraps(original)
+    @standing_for(original)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         if guest() is None or setting.is_so(*args, **kwargs):
             return original(*args, **kwargs)

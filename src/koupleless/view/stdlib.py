@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, current
 from koupleless.contextual import assign_by_context
+from koupleless.frames import standing_for
 from koupleless.view import decimals, dialects, mimes, policy, randoms
 from koupleless.view.own import Own, own_list, own_mapping, own_of, put_in_late
 from koupleless.view.patch import Shared, replace, specialise
@@ -99,7 +100,7 @@ class _Opener:
 def _put_into_request(undo: contextlib.ExitStack, request: Any) -> None:
     opener = _Opener(request)
 
-    @functools.wraps(request.install_opener)
+    @standing_for(request.install_opener)
     def install_opener(opener_wanted: Any) -> None:
         own = own_of("urllib.request")
         if own is None:
@@ -125,7 +126,7 @@ def _put_into_webbrowser(undo: contextlib.ExitStack, webbrowser: Any) -> None:
         if type(webbrowser._tryorder) is list:  # noqa: SLF001 - it has no public name
             own_list(undo, webbrowser, "_tryorder")
 
-    @functools.wraps(original)
+    @standing_for(original)
     def register_standard_browsers() -> None:
         with as_base():
             original()
@@ -139,7 +140,7 @@ def _put_into_tempfile(undo: contextlib.ExitStack, tempfile: Any) -> None:
     """What a biz assigns to ``tempfile.tempdir``, and what its own environment says, counts for it."""
     original = tempfile._gettempdir  # noqa: SLF001 - what all functions of the module call
 
-    @functools.wraps(original)
+    @standing_for(original)
     def _gettempdir() -> Any:
         own = own_of("tempfile")
         if own is None:
@@ -177,7 +178,7 @@ def _put_into_gettext(undo: contextlib.ExitStack, gettext: Any) -> None:
     original = gettext.NullTranslations.install
     choose = gettext.textdomain
 
-    @functools.wraps(original)
+    @standing_for(original)
     def install(self: Any, names: Any = None) -> None:
         if current() is None:
             original(self, names)
@@ -186,7 +187,7 @@ def _put_into_gettext(undo: contextlib.ExitStack, gettext: Any) -> None:
         table["_"] = self.gettext
         table.update((name, getattr(self, name)) for name in _BUILT_IN & set(names or ()))
 
-    @functools.wraps(choose)
+    @standing_for(choose)
     def textdomain(domain: str | None = None) -> str:
         own = own_of("gettext")
         if own is None:
@@ -196,7 +197,7 @@ def _put_into_gettext(undo: contextlib.ExitStack, gettext: Any) -> None:
         return own.get("domain") or choose()  # type: ignore[no-any-return]
 
     def translated(name: str, function: Callable[..., str]) -> Callable[..., str]:
-        @functools.wraps(function)
+        @standing_for(function)
         def translate(*args: Any) -> str:
             own = own_of("gettext")
             domain = own and own.get("domain")
@@ -224,7 +225,7 @@ def _put_into_multiprocessing(undo: contextlib.ExitStack, context: Any) -> None:
         own = own_of("multiprocessing.context")
         (self.__dict__ if own is None else own)[attribute] = value
 
-    @functools.wraps(kind.set_start_method)
+    @standing_for(kind.set_start_method)
     def set_start_method(self: Any, method: str | None, force: bool = False) -> None:
         own = own_of("multiprocessing.context")
         # What the base has chosen keeps no biz from choosing.

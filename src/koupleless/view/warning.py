@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, current
 from koupleless.contextual import assign_by_context
+from koupleless.frames import seen_as, standing_for
 from koupleless.view.patch import Shared, replace
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _assigned() -> dict[str, Any] | None:
 
 
 def _enter(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    @functools.wraps(original)
+    @standing_for(original)
     def __enter__(self: Any) -> Any:  # noqa: N807 - it takes the place of one
         here = _here()
         before = None if here is None else dict(here.own)
@@ -104,7 +105,7 @@ def _enter(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _exit(original: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(original)
+    @standing_for(original)
     def __exit__(self: Any, *error: Any) -> None:  # noqa: N807 - as above
         here, before = vars(self).pop(_BLOCK, (None, None))
         with as_base():
@@ -129,7 +130,7 @@ _BLOCKED: Final = ("filters", "showwarning", "_showwarnmsg_impl")
 
 
 def _add_filter(original: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(original)
+    @standing_for(original)
     def add_filter(*item: Any, append: bool) -> None:
         here = _here()
         if here is None:
@@ -147,7 +148,7 @@ def _add_filter(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _reset(original: Callable[[], None]) -> Callable[[], None]:
-    @functools.wraps(original)
+    @standing_for(original)
     def resetwarnings() -> None:
         here = _here()
         if here is None:
@@ -160,6 +161,7 @@ def _reset(original: Callable[[], None]) -> Callable[[], None]:
 
 
 def _show(original: Callable[[Any], None]) -> Callable[[Any], None]:
+    @seen_as(original)
     @functools.wraps(original)
     def showwarnmsg(message: warnings.WarningMessage) -> None:
         here = _here()
@@ -178,7 +180,7 @@ def _show(original: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _format(original: Callable[[Any], str]) -> Callable[[Any], str]:
-    @functools.wraps(original)
+    @standing_for(original)
     def formatwarnmsg(message: warnings.WarningMessage) -> str:
         here = _here()
         own = None if here is None else here.own.get("formatwarning")

@@ -19,6 +19,7 @@ from koupleless.errors import ModuleRefused
 from koupleless.isolation import distributions
 from koupleless.isolation.distributions import Index
 from koupleless.isolation.interpreter import REAL
+from koupleless.isolation.mentions import imported_for_sure
 from koupleless.isolation.policy import Policy
 
 
@@ -128,6 +129,47 @@ def test_what_a_distribution_can_use_belongs_to_it_but_not_what_its_authors_use(
     index = Index([str(root)])
     assert index.closure("lib") == {"lib", "greenlet"}
     assert index.shared == {"lib", "greenlet"}
+
+
+def test_what_extension_modules_are_seen_to_import_is_around_them(write):
+    """They keep it in static data: ``pyarrow`` does so with ``pandas``, which its metadata does not name."""
+    suffix = EXTENSION_SUFFIXES[0]
+    files = wheel("arrows", "1", {f"arrows/lib{suffix}": "", "arrows/shim.pxi": "cdef f():\n    import frames as x\n"})
+    files |= wheel("cnumbers", "1", {f"cnumbers/lib{suffix}": ""}, requires=("helper",)) | wheel("helper", "1", {})
+    files |= wheel("plain", "1", {"plain.py": ""})
+    frames = {f"frames/lib{suffix}": "", "frames/fast.pyx": "cimport cnumbers\n"}
+    index = Index([str(write(files | wheel("frames", "1", frames)))])
+    assert index.closure("arrows") == {"arrows"}
+    assert index.surroundings("arrows") == {"arrows", "frames", "cnumbers", "helper"}
+    assert index.surroundings("cnumbers") == {"cnumbers", "helper"}
+    other = Index([str(write(files | wheel("frames", "2", frames)))])
+    assert index.content("arrows") != other.content("arrows")
+    assert index.content("cnumbers") == other.content("cnumbers")
+
+
+def test_what_a_module_cannot_do_without():
+    text = '''"""A module.
+
+import this_is_text
+"""
+import a, b.c as d  # and more
+from . import sibling, other as another
+from .. import (
+    upper,  # with a word
+)
+from ...far.away import thing; import never_mind
+from whole import *
+try:
+    import optional
+except ImportError:
+    from fallback import optional
+def later():
+    import lazily
+'''
+    found = imported_for_sure(text, "one.two")
+    own = {"one.two", "one.two.sibling", "one.two.other", "one", "one.upper"}
+    assert found == {"a", "b.c", "whole"} | own
+    assert "far.away.thing" not in imported_for_sure("from ....far.away import thing", "one.two")
 
 
 def test_metadata_of_another_kind_is_read(write):

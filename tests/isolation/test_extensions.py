@@ -531,6 +531,175 @@ def test_a_copy_is_made_elsewhere_where_the_directory_is_read_only(compile_nativ
     assert not tried[1].exists()
 
 
+SEEKING = {
+    "fastlib/__init__.py": """
+        from fastlib import native
+        try:
+            import option
+        except ImportError:
+            option = None
+        def driver():
+            import driver
+            import driver.part as part
+            from driver import part as again
+            assert part is again is driver.part
+            return driver
+        def of_base_too():
+            import based_driver
+            return based_driver
+        def plugins():
+            from importlib.metadata import entry_points
+            return [found.load() for found in entry_points(group="fastlib.plugins")]
+        def tie():
+            from . import tied
+            return tied
+    """,
+    "fastlib/tied.py": """
+        from fastlib.between import (
+            driver,  # what the biz has
+            native,
+        )
+    """,
+    "fastlib/between.py": "import sys, driver\nfrom . import native",
+    "fastlib/plain.py": "try:\n    import driver\nexcept ImportError:\n    driver = None\n",
+}
+
+
+def dist(name, version, files):
+    """The files of a pure distribution."""
+    meta = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    info = f"{name}-{version}.dist-info"
+    return files | {f"{info}/METADATA": meta, f"{info}/RECORD": "".join(f"{file},,\n" for file in files)}
+
+
+def test_functions_of_a_shared_library_find_what_each_biz_has(compile_native, put, biz, base):
+    """By a statement, by a call, from C and by entry point; in a thread, too."""
+    base({"based_driver/__init__.py": "who = 'base'"})
+    compiled = compile_native(flavour="seeking")
+    apps = []
+    for who in ("first", "second", "none"):
+        root = put(compiled, SEEKING, at="fastlib/native", dist=("fastlib", "10.0"))
+        files = {
+            "driver/__init__.py": f"who = {who!r}",
+            "driver/part.py": "",
+            "based_driver/__init__.py": f"who = {who!r}",
+            "plug-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: plug\nVersion: 1\n",
+            "plug-1.dist-info/entry_points.txt": "[fastlib.plugins]\none = driver:who\n",
+        }
+        app = {"app.py": "import fastlib"} | (files if who != "none" else {})
+        apps.append((who, biz(app, root, identity=f"{who}:1")))
+    fastlib = [namespace.import_module("app").fastlib for _, namespace in apps]
+    assert fastlib[0] is fastlib[1] is fastlib[2]
+    seen = []
+
+    def use(who, namespace):
+        with entered(namespace.scope):
+            if who == "none":
+                for look in (fastlib[0].driver, lambda: fastlib[0].native.fetch("driver")):
+                    with pytest.raises(ModuleNotFoundError, match="driver"):
+                        look()
+                assert fastlib[0].of_base_too().who == "base"
+                assert fastlib[0].plugins() == []
+            else:
+                found = fastlib[0].driver(), fastlib[0].native.fetch("driver")
+                assert {module.who for module in found} == {who}
+                assert fastlib[0].of_base_too().who == who
+                assert fastlib[0].plugins() == [who]
+            seen.append(who)
+
+    for _ in range(2):
+        for who, namespace in apps:
+            use(who, namespace)
+            thread = threading.Thread(target=use, args=(who, namespace))
+            thread.start()
+            thread.join(20)
+    assert len(seen) == 12
+    dead = [reference for _, namespace in apps for reference in namespace.dead_references()]
+    for _, namespace in apps:
+        namespace.drop()
+        namespace.scope.close()
+    del app, namespace
+    apps.clear()
+    gc.collect()
+    assert [name for name, module in dead if module() is not None] == []
+
+
+def test_a_shared_library_that_finds_another_is_one_for_those_who_have_the_same(compile_native, put, biz, write):
+    """It keeps what it has found when it was executed; the other one is compiled, so it is shared as well."""
+    compiled = compile_native(flavour="finding")
+    apps = {}
+    for who, version in (("without", None), ("one", "1.0"), ("other", "2.0"), ("again", "1.0"), ("lacking", None)):
+        roots = [put(compiled, SEEKING, at="fastlib/native", dist=("fastlib", "11.0"))]
+        if version:
+            option = {"option/__init__.py": f"from option import native\nversion = {version!r}"}
+            roots.append(put(compile_native(flavour="option"), option, at="option/native", dist=("option", version)))
+        text = "import fastlib" if version is None else "import option, fastlib"
+        apps[who] = biz({"app.py": text}, *roots).import_module("app")
+    assert apps["without"].fastlib.option is None
+    assert apps["lacking"].fastlib is apps["without"].fastlib
+    for who in ("one", "other", "again"):
+        assert apps[who].fastlib.option is apps[who].option
+        assert apps[who].fastlib.native.count() == 1
+    assert apps["again"].fastlib is apps["one"].fastlib
+    assert len({id(apps[who].fastlib) for who in ("without", "one", "other")}) == 3
+
+
+def test_what_ties_a_shared_library_to_something_of_a_biz_is_executed_by_that_biz(compile_native, put, biz):
+    compiled = compile_native(flavour="tied")
+    files = {
+        "app.py": """
+            import fastlib.plain
+            import fastlib.tied as tied
+            from fastlib import between, tied as again, native
+            import importlib, sys
+            assert tied is again is fastlib.tied is sys.modules["fastlib.tied"]
+            assert tied.native is native
+            assert fastlib.plain.driver is None
+            def use():
+                assert importlib.import_module("fastlib.tied") is fastlib.tie() is tied is fastlib.tied
+                return tied.driver.who
+        """
+    }
+    namespaces = {}
+    for who in ("first", "none", "second"):
+        root = put(compiled, SEEKING, at="fastlib/native", dist=("fastlib", "12.0"))
+        driver = {"driver.py": f"who = {who!r}"} if who != "none" else {}
+        namespaces[who] = namespace = biz(files | driver, root, identity=f"{who}:1")
+        if who == "none":
+            with pytest.raises(ModuleNotFoundError, match="driver"):
+                namespace.import_module("app")
+        else:
+            namespace.import_module("app")
+    for who in ("first", "second", "first"):
+        with entered(namespaces[who].scope):
+            assert namespaces[who].import_module("app").use() == who
+        assert namespaces[who].table.keys() >= {"fastlib.tied", "fastlib.between"}
+        assert "fastlib.plain" not in namespaces[who].table
+    fastlib = namespaces["first"].import_module("fastlib")
+    assert fastlib is namespaces["none"].import_module("fastlib")
+    dead = namespaces["second"].dead_references()
+    namespaces["second"].drop()
+    namespaces["second"].scope.close()
+    del namespace, namespaces["second"]
+    gc.collect()
+    assert [name for name, module in dead if module() is not None] == []
+    with pytest.raises(AttributeError, match="module 'fastlib' has no attribute 'unknown'"):
+        fastlib.unknown  # noqa: B018 - what reading it raises
+
+
+def test_plug_ins_are_not_looked_for_while_a_shared_library_is_executed(compile_native, put, biz):
+    """What only one biz has would be everybody's."""
+    text = "from importlib import metadata\nfound = sorted(each.name for each in metadata.distributions())"
+    library = {"fastlib/__init__.py": text}
+    found = []
+    extras: list[dict[str, str]] = [{}, dist("plug", "1.0", {"plug.py": ""})]
+    for extra in extras:
+        root = put(compile_native(flavour="listing"), library, at="fastlib/native", dist=("fastlib", "13.0"))
+        found.append(biz({"app.py": "import fastlib"} | extra, root).import_module("app").fastlib)
+    assert found[0] is found[1]
+    assert found[0].found == ["fastlib"]
+
+
 LATE = {
     "fastlib/__init__.py": """
         from fastlib import native

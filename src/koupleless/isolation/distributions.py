@@ -28,6 +28,7 @@ from packaging.utils import canonicalize_name
 
 from koupleless.context import as_base
 from koupleless.isolation.interpreter import find_of_base
+from koupleless.isolation.mentions import imported_in_c
 from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import PROCESS_NAMES, SELF, Provenance
 
@@ -60,6 +61,7 @@ class Index:
         self.compiled: set[str] = set()
         """The distributions with compiled modules."""
         self._closures: dict[str, frozenset[str]] = {}
+        self._surroundings: dict[str, frozenset[str]] = {}
         self._needs: dict[str, frozenset[str]] = {}
         self._imports: dict[str, frozenset[str]] = {}
         self._contents: dict[tuple[str, bool], str] = {}
@@ -153,8 +155,32 @@ class Index:
 
     @functools.cached_property
     def shared(self) -> frozenset[str]:
-        """The distributions with compiled modules, and all they require that is here as well."""
-        return frozenset().union(*(self.closure(name) for name in self.compiled))
+        """The distributions with compiled modules, and all that belongs to their surroundings."""
+        return frozenset().union(*(self.surroundings(name) for name in self.compiled))
+
+    def surroundings(self, name: str) -> frozenset[str]:
+        """A distribution, what it requires, and the compiled ones that its extension modules are seen to import.
+
+        Compiled code keeps what it has imported in static data: for good, and once for all who use it.
+        """
+        known = self._surroundings.get(name)
+        if known is None:
+            found = set(ahead := list(self.closure(name)))
+            while ahead:
+                for other in self._imported_in_c(ahead.pop()) - found:
+                    ahead += self.closure(other) - found
+                    found |= self.closure(other)
+            known = self._surroundings[name] = frozenset(found)
+        return known
+
+    def _imported_in_c(self, name: str) -> frozenset[str]:
+        files = [line.partition(",")[0].strip('"') for line in self._records[name]]
+        tops: set[str] = set()
+        for file in files if name in self.compiled else ():
+            if file.endswith((".pyx", ".pxi")):
+                with contextlib.suppress(OSError):
+                    tops |= imported_in_c(Path(self.place(name), file).read_text("utf-8", "replace"))
+        return frozenset(owner for top in tops for owner in self._tops.get(top, ()) if owner in self.compiled)
 
     def closure(self, name: str) -> frozenset[str]:
         """A distribution and what it requires, directly or not, as far as it is here."""
@@ -250,11 +276,11 @@ class Index:
         return wanted
 
     def content(self, name: str, *, alone: bool = False) -> str:
-        """What tells one content of a distribution from another: digest of its files, and of those it requires."""
+        """What tells one content of a distribution from another: digest of its files, and of those around it."""
         known = self._contents.get((name, alone))
         if known is None:
             digest = hashlib.sha256()
-            for member in (name,) if alone else sorted(self.closure(name)):
+            for member in (name,) if alone else sorted(self.surroundings(name)):
                 digest.update(f"{member} {self.versions[member]}\n".encode())
                 for line in sorted(self._records[member]):
                     file, _, rest = line.partition(",")

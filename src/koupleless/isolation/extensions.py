@@ -33,6 +33,7 @@ from koupleless.errors import ModuleRefused
 from koupleless.frames import passed_over
 from koupleless.isolation.interpreter import REAL, all_of_base, exposed, initialising, keep_apart, restorer
 from koupleless.isolation.linker import Linker, Locator
+from koupleless.isolation.mentions import imported_for_sure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -248,7 +249,11 @@ class Finder(Locator, Protocol):
 
 
 class Unit:
-    """One content of one distribution, loaded for everybody who brings the same. For the life of the process."""
+    """One content of one distribution, loaded for everybody who brings the same. For the life of the process.
+
+    While its modules are executed no biz runs, and what it finds then it keeps for all its users: other units, and
+    modules of the base. What it looked for is written down, and a biz that has something else there gets another unit.
+    """
 
     def __init__(self, distribution: str, index: Index, make_finder: Callable[[Unit], Finder]) -> None:
         self.distribution = distribution
@@ -259,12 +264,46 @@ class Unit:
         self._finder = make_finder(self)
         self.linker = Linker(self.scope, self._finder, is_shared=True)
         self._finder.join(self.linker)
-        self.linker.claims.update(*(index.top_level(name) for name in index.closure(distribution)))
+        self.linker.claims.update(*(index.top_level(name) for name in index.surroundings(distribution)))
         self.scope.attach(self.linker)
+        self.core: set[str] = set()
+        """The modules that it cannot do without, as far as it is loaded: those that come with its packages."""
+        self._found: dict[str, str] = {}
+        """Other top-level names that its modules looked for when they were executed -> the content of what they are."""
+        self._imports: dict[str, frozenset[str]] = {}
+
+    def load(self, name: str) -> ModuleType:
+        """A module by which somebody begins to use the distribution: a package, or its portion of one."""
+        module = self.linker.load(name)
+        self.core.update(self.linker.table.copy())
+        return module
 
     def owns(self, name: str) -> bool:
-        """Whether a module belongs to the distribution, or to one it requires."""
-        return not self.index.closure(self.distribution).isdisjoint(self.index.owners(name))
+        """Whether a module belongs to the distribution, or to its surroundings."""
+        return not self.index.surroundings(self.distribution).isdisjoint(self.index.owners(name))
+
+    def finds(self, name: str) -> bool:
+        """Whether a module of the unit that is being executed finds a name among what bizs bring; to be remembered."""
+        if self.owns(name):
+            return True
+        top = name.partition(".")[0]
+        return bool(self._found.setdefault(top, _shared_content(self.index, top)))
+
+    def suits(self, index: Index) -> bool:
+        """Whether what the unit has found in other distributions is what is there, too."""
+        return all(_shared_content(index, top) == content for top, content in self._found.copy().items())
+
+    def imports(self, name: str) -> frozenset[str]:
+        """What a Python module of the distribution cannot do without; nothing if there is no such file."""
+        known = self._imports.get(name)
+        if known is None:
+            stem = os.path.join(self.index.place(self.distribution), *name.split("."))  # noqa: PTH118 - texts
+            known = frozenset()
+            for path, package in ((f"{stem}.py", name.rpartition(".")[0]), (f"{stem}/__init__.py", name)):
+                with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+                    known = imported_for_sure(file.read(), package)
+            self._imports[name] = known
+        return known
 
     def move(self, index: Index) -> None:
         """Take further files from another copy of the same content, once the first one is gone from disk."""
@@ -282,6 +321,11 @@ class Unit:
         return f"<Unit {self.scope.biz}>"
 
 
+def _shared_content(index: Index, top: str) -> str:
+    """What tells the contents of a top-level package apart that is to be shared; empty if there is none."""
+    return " ".join(index.content(name) for name in index.owners(top) if name in index.shared)
+
+
 ALONE: Final = {"lxml": "it keeps its parsers by thread, under a name that is the same for all its versions"}
 """Distributions of which a process can have one content only, and why: found by scripts/versions, and not to be mended.
 
@@ -294,7 +338,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._units: dict[tuple[str, str], Unit] = {}
+        self._units: dict[tuple[str, str], list[Unit]] = {}
 
     def conflicts(self, index: Index, base: Index) -> tuple[str, ...]:
         """Why what ``index`` has cannot be loaded into a process with that base, one sentence each. Thread-safe."""
@@ -308,7 +352,8 @@ class Shelf:
         return tuple(sorted(found))
 
     def _loaded_locked(self, name: str, index: Index) -> list[str]:
-        others = [unit for (of, content), unit in self._units.items() if of == name and content != index.content(name)]
+        content = index.content(name)
+        others = [unit for key, units in self._units.items() if key[0] == name and key[1] != content for unit in units]
         loaded = [unit.index.versions[name] for unit in others if len(unit.linker.table) > 1]
         why = "a module has loaded {}, which stays until this base is started again"
         return [_conflict(name, index.versions[name], why.format(other)) for other in loaded]
@@ -322,15 +367,16 @@ class Shelf:
         with self._lock:
             if distribution in ALONE and (conflicts := self._loaded_locked(distribution, index)):
                 raise ModuleRefused(conflicts[0], name=distribution, identity=f"{distribution}:{key[1][:12]}")
-            unit = self._units.get(key)
+            units = self._units.setdefault(key, [])
+            unit = next((unit for unit in units if unit.suits(index)), None)
             if unit is None:
-                unit = self._units[key] = Unit(distribution, index, make_finder)
+                units.append(unit := Unit(distribution, index, make_finder))
             else:
                 unit.move(index)
             return unit
 
     def __len__(self) -> int:
-        return len(self._units)
+        return sum(map(len, self._units.values()))
 
 
 def _conflict(name: str, version: str, other: str) -> str:

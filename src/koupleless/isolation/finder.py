@@ -15,8 +15,10 @@ from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, Pat
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from packaging.utils import canonicalize_name
+
 from koupleless.biz import Library
-from koupleless.context import as_base, entered
+from koupleless.context import as_base, current, entered
 from koupleless.errors import BizGone, ModuleRefused
 from koupleless.frames import passed_over
 from koupleless.isolation import distributions
@@ -27,6 +29,7 @@ from koupleless.isolation.imports import importlib_for
 from koupleless.isolation.interpreter import bootstrap, find_of_base, is_initialising
 from koupleless.isolation.known import PORTIONS
 from koupleless.isolation.lent import lent_spec
+from koupleless.isolation.linker import linker_of
 from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import NEVER_DELEGATED, SELF, Policy, Side, is_of_process, is_one
 from koupleless.isolation.resident import arrivals
@@ -89,8 +92,10 @@ class BizFinder:
         """Modules of the base that the biz has got, some of them at least once more than others."""
         self._owned: tuple[list[str], dict[str, bool]] = [], {}
         """Top-level names not imported yet -> whether they would be the biz's, as found on that search path."""
-        self._lent: dict[str, Linker] = {}
-        """Packages that a shared unit lends -> its linker."""
+        self._lent: dict[str, Unit] = {}
+        """Packages that shared units lend."""
+        self._parts: dict[str, bool] = {}
+        """Modules of distributions that units lend -> whether the biz executes them for itself."""
         self._index: Index | None = None
         self._look_in(paths)
 
@@ -124,8 +129,8 @@ class BizFinder:
             return self._take_from_base(name)
         if self._lent:
             lender = self._lender_of(name)
-            if lender is not None:
-                return lender.load(name)
+            if lender is not None and not self.is_own_part(name):
+                return lender.linker.load(name)
         return None
 
     @passed_over
@@ -134,7 +139,12 @@ class BizFinder:
         parent_name = name.rpartition(".")[0]
         if parent is not None and self.linker.table.get(parent_name) is not parent:
             lender = self._lender_of(name)  # for the parent, which was imported only now, for this very name
-            return self._take_from_base(name) if lender is None else lender.load(name)
+            if lender is None:
+                return self._take_from_base(name)
+            spec = self._find_own(name, parent.__path__, is_asked=is_asked) if self.is_own_part(name) else None
+            if spec is None:
+                return lender.linker.load(name)
+            return spec
         path, is_open = (None, True) if parent is None else self._own_portions(parent_name, parent)
         spec = self._find_own(name, path, is_asked=is_asked)
         if spec is not None and not (spec.loader is None and is_open and self._has_whole_of_base(name)):
@@ -311,16 +321,46 @@ class BizFinder:
 
     @passed_over
     def _share(self, name: str, distribution: str, index: Index) -> ModuleType | None:
+        if self._parts.get(name.rpartition(".")[0]):
+            return None  # below a package that the biz executes for itself
         base = distributions.base_index()
-        if all(index.has_same(member, base) for member in index.closure(distribution)):
+        if all(index.has_same(member, base) for member in index.surroundings(distribution)):
             if "." not in name:
                 self._of_base.add(name)
             return self._import_as_base(name)
         unit = shelf.borrow(distribution, index, UnitFinder)
         if unit.linker not in self.linker.lenders:
             self.linker.lenders.append(unit.linker)
-        self._lent[name] = unit.linker
-        return unit.linker.load(name)
+        self._lent[name] = unit
+        return unit.load(name)
+
+    def is_own_part(self, name: str) -> bool:
+        """Whether the biz executes a module of a shared library for itself: one that needs something of the biz's.
+
+        A unit lives on when its bizs have left, and serves others that have something else there. So what ties a
+        library to a framework or to the tools of its tests belongs to whoever has these; the library does without it.
+        """
+        known = self._parts.get(name)
+        if known is None:
+            lender = self._lender_of(name)
+            known = self._parts[name] = lender is not None and self._is_own_part(name, lender, {name})
+        return known
+
+    def _is_own_part(self, name: str, lender: Unit, seen: set[str]) -> bool:
+        if name in lender.core or name in self._lent:
+            return False
+        if self._parts.get(name.rpartition(".")[0]):
+            return True
+        for other in sorted(lender.imports(name)):
+            top = other.partition(".")[0]
+            if top not in lender.linker.claims:
+                if self._policy.before_own(top) is None and self.linker.hides(top):
+                    return True
+            elif other not in seen and self._lender_of(other) is lender:
+                seen.add(other)
+                if self._is_own_part(other, lender, seen):
+                    return True
+        return False
 
     def _own_index(self) -> Index:
         if self._index is None:
@@ -335,7 +375,7 @@ class BizFinder:
         place = str(spec.origin or next(iter(spec.submodule_search_locations or ()), ""))
         return place.startswith(self._prefixes) and not place.startswith(self._private)
 
-    def _lender_of(self, name: str) -> Linker | None:
+    def _lender_of(self, name: str) -> Unit | None:
         while name:
             lender = self._lent.get(name)
             if lender is not None:
@@ -485,7 +525,7 @@ class BizFinder:
         parent_name = name.rpartition(".")[0]
         lender = self._lender_of(name)
         if lender is not None:
-            spec = getattr(lender.table.get(name), "__spec__", None) or self._find_in_files(name, path or ())
+            spec = getattr(self.linker.find(name), "__spec__", None) or self._find_in_files(name, path or ())
             return None if spec is None else lent_spec(spec, self.linker.lend)
         if not parent_name:
             return self._find_top(name)
@@ -546,6 +586,7 @@ class BizFinder:
         self._of_base.clear()
         self._copied.clear()
         self._granted.clear()
+        self._parts = {name: True for name, is_own in self._parts.items() if is_own and name in self.linker.table}
         self._owned = [], {}
         self.linker.forget()
 
@@ -585,9 +626,33 @@ class UnitFinder(BizFinder):
     def _is_shared(self, name: str, spec: ModuleSpec) -> bool:
         return self._unit.distribution not in self._unit.index.owners(name) and super()._is_shared(name, spec)
 
+    def foreign(self, name: str) -> ModuleType | None:
+        """See `linker.Locator`. What is not the unit's own, and the biz it works for has, means that biz's."""
+        running = linker_of(current())
+        if running is not None and running is not self.linker and self._policy.before_own(name) is None:
+            if name.partition(".")[0] in self.linker.claims:
+                is_meant = self.linker in running.lenders and running.is_own_part(name)
+            else:
+                is_meant = running.hides(name)
+            if is_meant:
+                return running.load(name)
+        return super().foreign(name)
+
+    def is_own_part(self, name: str) -> bool:  # noqa: ARG002 - as of any locator
+        """See `linker.Locator`."""
+        return False
+
     def _find_in_files(self, name: str, path: Iterable[str]) -> ModuleSpec | None:
-        spec = super()._find_in_files(name, path)
-        return spec if spec is None or self._unit.owns(name) else None
+        unit = self._unit
+        is_found = unit.finds(name) if current() is unit.scope else unit.owns(name)
+        return super()._find_in_files(name, path) if is_found else None
+
+    def find_distributions(self, context: DistributionFinder.Context) -> Iterator[Distribution]:
+        """What ``importlib.metadata`` finds while modules of the unit are executed: not what one biz alone brings."""
+        for distribution in super().find_distributions(context):
+            tops = self._unit.index.top_level(canonicalize_name(distribution.metadata["Name"] or ""))
+            if not tops or any(self._unit.finds(top) for top in tops):
+                yield distribution
 
     def move(self, paths: Sequence[str]) -> None:
         """See `extensions.Finder`."""

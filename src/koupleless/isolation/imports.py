@@ -300,7 +300,7 @@ def importlib_for(linker: Linker) -> ModuleType:
         try:
             bootstrap._sanity_check(name, package, level)  # noqa: SLF001
             absolute = bootstrap._resolve_name(name, package, level) if level else name  # noqa: SLF001
-            return (linker.asked_by(absolute) if linker.claims else linker).load(absolute)
+            return linker.load(absolute)
         except BaseException as error:
             clean(error)
             raise

@@ -48,7 +48,7 @@ from koupleless.isolation.interpreter import (
 )
 from koupleless.isolation.lazy import LazyImports
 from koupleless.isolation.lent import AT_START
-from koupleless.isolation.policy import is_one
+from koupleless.isolation.policy import PROCESS_NAMES, is_one
 from koupleless.isolation.stores import Stored
 
 if TYPE_CHECKING:
@@ -88,6 +88,9 @@ class Locator(Protocol):
 
     def is_copied(self, name: str) -> bool:
         """Whether a module of the base that the owner has not imported yet is to be an own copy."""
+
+    def is_own_part(self, name: str) -> bool:
+        """Whether the owner executes a module of a library that it is lent for itself."""
 
     def invalidate_caches(self) -> None:
         """Forget what was found, so that files that appeared since are seen."""
@@ -221,6 +224,10 @@ class Linker:
         if not dot or getattr(package, "__file__", None) is not None:
             return True
         return self._locator is not None and self._locator.is_copied(name)
+
+    def is_own_part(self, name: str) -> bool:
+        """Whether a module of a shared library is one that the owner executes for itself."""
+        return self._locator is not None and self._locator.is_own_part(name)
 
     def own_tops(self) -> set[str]:
         """Top-level names that are the owner's, as far as that is known by now."""
@@ -582,10 +589,6 @@ class Linker:
         else:
             bootstrap._sanity_check(name, None, 0)  # noqa: SLF001
             absolute = name
-            if self.claims and fromlist is not None and (not fromlist or type(fromlist) is not tuple):
-                asking = self.asked_by(name)  # a call, not a statement
-                if asking is not self:
-                    return asking.run_import(name, namespace, fromlist, 0)
         module = self.load(absolute)
         if fromlist:
             is_package = hasattr(module, "__path__")
@@ -608,15 +611,6 @@ class Linker:
             self._plain[name] = top
         return top
 
-    def asked_by(self, name: str) -> Linker:
-        """Who is to import a name that code of this owner was given: the running biz, if the name is one of its own.
-
-        As libraries do for those who call them; a shared library does not see what its users bring.
-        """
-        running = linker_of(current())
-        is_other = running is not None and running is not self and name.partition(".")[0] not in self.claims
-        return running if running is not None and is_other and running.hides(name) else self
-
     def _is_settled(self, name: str, module: ModuleType) -> bool:
         """Whether a later import of the same name may be answered from memory; remembers who has to hear of changes."""
         if self.is_gone or name in self._loading:
@@ -625,6 +619,8 @@ class Linker:
             return True
         if is_initialising(module):
             return False
+        if self._is_shared and (top := name.partition(".")[0]) not in self.claims and top not in PROCESS_NAMES:
+            return False  # each of its users may have something else there
         if find_of_base(name) is module:
             _borrowed.add(name)
             return True

@@ -39,6 +39,8 @@ SUFFIX = EXTENSION_SUFFIXES[0]
 SOURCE = """
 #include <Python.h>
 static int times = 0;
+static PyObject *held = NULL;
+static PyObject *bound(PyObject *self, PyObject *none) { return Py_NewRef(held ? held : Py_None); }
 static PyObject *count(PyObject *self, PyObject *none) { return PyLong_FromLong(times); }
 static PyObject *fetch(PyObject *self, PyObject *name) {
     PyObject *from = Py_BuildValue("(s)", "value");
@@ -46,31 +48,38 @@ static PyObject *fetch(PyObject *self, PyObject *name) {
     Py_DECREF(from);
     return module;
 }
-static PyMethodDef methods[] = {{"count", count, METH_NOARGS, ""}, {"fetch", fetch, METH_O, ""}, {NULL}};
+static PyMethodDef methods[] = {{"count", count, METH_NOARGS, ""}, {"fetch", fetch, METH_O, ""},
+    {"bound", bound, METH_NOARGS, ""}, {NULL}};
 static int run(PyObject *module) {
     const char *sibling = SIBLING;
     if (++times > 1) { PyErr_SetString(PyExc_ImportError, "cannot load module more than once"); return -1; }
     if (PyModule_AddStringConstant(module, "flavour", FLAVOUR)) return -1;
-    if (*sibling) {
-        int through_import = *sibling == '!';
-        PyObject *name = PyUnicode_FromString(sibling + through_import);
-        PyObject *other = through_import ? PyImport_Import(name) : fetch(NULL, name);
-        Py_DECREF(name);
-        if (!other || PyObject_SetAttrString(module, "sibling", other)) return -1;
-        Py_DECREF(other);
-        PyObject *found = PyDict_GetItemString(PyImport_GetModuleDict(), sibling);  /* where what mypyc makes looks */
-        PyModule_AddIntConstant(module, "is_in_table", found == other);
-    }
     PyObject *all = PyImport_GetModuleDict(), *own = PyObject_GetAttrString(module, "__name__");
-    if (!PyDict_GetItem(all, own)) PyDict_SetItem(all, own, module);  /* what Cython does */
     PyObject *full = PyUnicode_FromFormat("%U.inner", own), *inner = PyImport_AddModuleObject(full);  /* pybind11 */
-    Py_DECREF(full); Py_DECREF(own);
+    Py_DECREF(full);
     if (!inner || PyObject_HasAttrString(inner, "flavour")) {
         PyErr_SetString(PyExc_ImportError, "an object with that name is already defined");
         return -1;
     }
     if (PyModule_AddStringConstant(inner, "flavour", FLAVOUR)) return -1;
-    return PyObject_SetAttrString(module, "inner", inner);
+    if (PyObject_SetAttrString(module, "inner", inner)) return -1;
+    PyObject *file = MULTI ? PyObject_GetAttrString(module, "__file__") : NULL;
+    if (file && PyObject_SetAttrString(inner, "__file__", file)) return -1;
+    Py_XDECREF(file);
+    if (*sibling) {
+        int through_import = *sibling == '!', is_hidden = *sibling == '?';
+        PyObject *name = PyUnicode_FromString(sibling + (through_import || is_hidden));
+        PyObject *other = through_import || is_hidden ? PyImport_Import(name) : fetch(NULL, name);
+        Py_DECREF(name);
+        if (!other || (!is_hidden && PyObject_SetAttrString(module, "sibling", other))) return -1;
+        if (is_hidden) held = Py_NewRef(other);  /* as import_array() does: static data alone tell whose it is */
+        Py_DECREF(other);
+        PyObject *found = PyDict_GetItemString(PyImport_GetModuleDict(), sibling);  /* where what mypyc makes looks */
+        PyModule_AddIntConstant(module, "is_in_table", found == other);
+    }
+    if (!PyDict_GetItem(all, own)) PyDict_SetItem(all, own, module);  /* what Cython does */
+    Py_DECREF(own);
+    return 0;
 }
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, run}, {0, NULL}};
 static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "native", "", MULTI ? 0 : -1, methods, MULTI ? slots : NULL};
@@ -221,6 +230,61 @@ def test_an_import_by_the_base_means_the_bases_module_while_another_is_in_the_ta
         assert REAL["based_pair.part"] is of_base
     finally:
         remove_hooks()
+
+
+def test_parts_of_a_compiled_module_are_not_taken_for_those_of_another_that_it_imports(compile_native, put, biz):
+    """As of boost_histogram, which imports numpy after it has made its submodules: both lie in one directory."""
+    user = {"user/__init__.py": "from user import native"}
+    root = put(compile_native(flavour="making parts", sibling="?used"), user, at="user/native")
+    library = dist("used", "30", {f"used/native{SUFFIX}": "", "used/__init__.py": "from used import native"})
+    library |= dist("user", "30", {f"user/native{SUFFIX}": "", "user/__init__.py": ""})
+    for name, text in library.items():
+        if name.endswith(("METADATA", "RECORD", "used/__init__.py")):
+            root.joinpath(name).parent.mkdir(exist_ok=True)
+            root.joinpath(name).write_text(text + "Requires-Dist: used\n" * name.endswith("user-30.dist-info/METADATA"))
+    shutil.copy(compile_native(flavour="used for parts"), root / f"used/native{SUFFIX}")
+    app = biz({"app.py": "import user.native.inner, user, used"}, root).import_module("app")
+    assert app.user.native.bound() is app.used
+    assert (app.user.native.inner.flavour, app.used.native.inner.flavour) == ("making parts", "used for parts")
+
+
+@pytest.mark.parametrize("has_base", [False, True])
+def test_one_file_is_bound_anew_to_each_version_of_what_it_uses(compile_native, put, biz, has_base):
+    """As scipy is to numpy: what its compiled code has got from one version is no good for another."""
+    using = compile_native(flavour=f"using{has_base}", sibling="?used")
+
+    def of_version(version):
+        library = {"used/__init__.py": f"from used import native\nversion = {version!r}"}
+        used = put(compile_native(flavour="used"), library, at="used/native", dist=("used", version))
+        user = {"user/__init__.py": "import used\nfrom user import native"}
+        return used, put(using, user, at="user/native", dist=("user", "1.0"), requires=["used"])
+
+    own = put(using, {"app/__init__.py": "", "app/main.py": "import used\nfrom app import native"}, at="app/native")
+    for_base = [str(path) for path in of_version("0")]
+    sys.path[:0] = for_base if has_base else []
+    try:
+        if has_base:
+            assert importlib.import_module("user").native.bound() is importlib.import_module("used")
+        found: dict[str, Any] = {}
+        owned: dict[str, Any] = {}
+        for version in ("1", "2", "1"):
+            directories = of_version(version)
+            app = biz({"app.py": "import used, user"}, *directories).import_module("app")
+            assert (app.used.version, app.user.native.bound(), app.user.native.count()) == (version, app.used, 1)
+            assert app.user.native is found.setdefault(version, app.user.native)
+            main = biz({}, own, directories[0]).import_module("app.main")
+            assert (main.native.bound(), main.native.count()) == (main.used, 1)
+            assert main.native is owned.setdefault(version, main.native)
+        assert found["1"] is not found["2"]
+        assert owned["1"] is not owned["2"]
+        if has_base:
+            assert importlib.import_module("user").native.bound() is importlib.import_module("used")
+    finally:
+        for path in for_base if has_base else ():
+            sys.path.remove(path)
+            sys.path_importer_cache.pop(path, None)
+        for name in [name for name in sys.modules if name.partition(".")[0] in {"used", "user"}]:
+            del sys.modules[name]
 
 
 def test_different_contents_live_side_by_side(compile_native, put, biz):

@@ -45,12 +45,12 @@ if TYPE_CHECKING:
 
 
 class _Kept:
-    """What was initialised for bizs, by content. For the life of the process."""
+    """What was initialised for bizs, by content and by what it is bound to. For the life of the process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.modules: dict[str, ModuleType] = {}
-        """Modules that know nothing of the Python code around them, and can be handed to anybody."""
+        """Modules that know nothing of the Python code around them, and can be handed to anybody who has the same."""
         self.started: set[str] = set()
         """Contents that were initialised from the file itself."""
         self.parts: dict[str, dict[str, ModuleType]] = {}
@@ -72,9 +72,10 @@ class _Kept:
         """The module that the base has loaded from a file of the same content."""
         size = os.stat(path).st_size  # noqa: PTH116
         for module in list(all_of_base().values()):
-            other = getattr(module, "__file__", None)
-            if not isinstance(other, str) or not other.endswith(_SUFFIXES):
+            loader = getattr(getattr(module, "__spec__", None), "loader", None)
+            if not isinstance(loader, ExtensionFileLoader):  # submodules that compiled code makes may name its file
                 continue
+            other = loader.path
             try:
                 if os.stat(other).st_size == size and self.digest(other) == self.digest(path):  # noqa: PTH116
                     return module
@@ -115,28 +116,31 @@ def let_go(module: ModuleType) -> None:
         module.__dict__.clear()
 
 
-def load_once(spec: ModuleSpec, linker: Linker) -> ModuleSpec | ModuleType:
+def load_once(spec: ModuleSpec, linker: Linker, beside: str = "") -> ModuleSpec | ModuleType:
     """A compiled module that serves everybody, if the spec means one; else the spec, with a loader of ours if compiled.
 
-    A module that refers to Python code of its own package serves one owner only.
+    A module that refers to Python code of its own package serves one owner only. One that was made where other compiled
+    libraries were found serves those who find the same, for it keeps what it got from these in static data: ``beside``
+    tells them apart, and is empty where all that can be found is the base's.
     """
     if type(spec.loader) is not ExtensionFileLoader:
         return spec
     path = spec.loader.path
     with _kept.lock:
         digest = _kept.digest(path)
-        module = _kept.modules.get(digest)
+        module = _kept.modules.get(digest + beside)
         if module is None:
             module = _kept.of_base(path)
             if module is not None:
                 _kept.started.add(digest)
+                module = None if beside else module
         if module is not None and _is_leaf(module, linker, spec.name):
-            for ending, part in _kept.parts.get(digest, {}).items():
+            for ending, part in _kept.parts.get(digest + beside, {}).items():
                 linker.table[spec.name + ending] = part
             return module
         is_first = digest not in _kept.started
         _kept.started.add(digest)
-    spec.loader = KeptExtensionLoader(spec.name, path, linker, is_first=is_first)
+    spec.loader = KeptExtensionLoader(spec.name, path, linker, beside, is_first=is_first)
     return spec
 
 
@@ -146,8 +150,9 @@ class KeptExtensionLoader(ExtensionFileLoader):
     The interpreter's table is left as it was: old-style extensions, and all that Cython makes, enter themselves.
     """
 
-    def __init__(self, name: str, path: str, linker: Linker, *, is_first: bool) -> None:
+    def __init__(self, name: str, path: str, linker: Linker, beside: str, *, is_first: bool) -> None:
         super().__init__(name, path)
+        self._beside = beside
         self._linker: Linker | None = linker
         self._is_first = is_first
         self._parts: dict[str, ModuleType] = {}
@@ -178,9 +183,9 @@ class KeptExtensionLoader(ExtensionFileLoader):
                 del restore
         if _is_leaf(module, linker, self.name):
             with _kept.lock:
-                digest = _kept.digest(self.path)
-                if _kept.modules.setdefault(digest, module) is module:
-                    _kept.parts[digest] = self._parts
+                key = _kept.digest(self.path) + self._beside
+                if _kept.modules.setdefault(key, module) is module:
+                    _kept.parts[key] = self._parts
 
 
 @contextlib.contextmanager
@@ -196,17 +201,21 @@ def _without_others(linker: Linker, name: str, path: str, parts: dict[str, Modul
         keep_apart(linker.claims)
     prefix, root = f"{name}.", os.path.join(_root(path, name), "")  # noqa: PTH118 - for startswith
     with initialising(linker, linker.table.copy(), linker.contested()) as is_outermost:
+        before, is_made = REAL.copy(), False
         try:
             yield
+            is_made = True
         finally:
             for entered, module in REAL.copy().items():
-                if entered in exposed or linker.table.get(entered) is module:
+                if before.get(entered) is module or entered in exposed or linker.table.get(entered) is module:
                     continue
                 if entered.startswith(prefix):
                     parts.setdefault(entered.removeprefix(name), module)
                 elif entered == name or not is_outermost or not _lies_below(root, module):
                     continue  # what is compiled together goes on looking for each other here until all of it is made
-                linker.table[entered] = REAL.pop(entered)
+                taken = REAL.pop(entered)
+                if is_made or not entered.startswith(prefix):
+                    linker.table[entered] = taken
 
 
 def _root(path: str, name: str) -> str:

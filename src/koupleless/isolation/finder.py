@@ -289,7 +289,7 @@ class BizFinder:
 
     @passed_over
     def _compiled_once(self, spec: ModuleSpec) -> ModuleSpec | ModuleType:
-        found = load_once(spec, self.linker)
+        found = load_once(spec, self.linker, self._beside(spec.name))
         if not isinstance(found, ModuleSpec):
             self.linker.table[spec.name] = found
         return found
@@ -319,12 +319,31 @@ class BizFinder:
         owners = index.owners(name)
         return len(owners) == 1 and owners[0] in index.shared and self._is_installed(spec)
 
+    def _beside(self, name: str) -> str:
+        """What tells apart the compiled libraries that a compiled module is bound to; empty if all are the base's."""
+        own, base = self._own_index(), distributions.base_index()
+        if not own.compiled:
+            return ""
+        owners = [owner for owner in own.owners(name) if own.place(owner) != self.paths[0]]
+        around: Iterable[str] = own.compiled  # of the program itself
+        if owners:
+            around = frozenset().union(*map(own.surroundings, owners))
+        elif self.is_copied(name):
+            around = frozenset().union(*map(base.closure, base.owners(name)))
+        others = own.compiled.intersection(around).difference(owners)
+        return " ".join(own.content(other) for other in sorted(others) if not self._is_of_base(other, own))
+
+    @staticmethod
+    def _is_of_base(distribution: str, index: Index) -> bool:
+        """Whether the base has the very same content, and is lent instead."""
+        base = distributions.base_index()
+        return all(index.has_same(member, base) for member in index.surroundings(distribution))
+
     @passed_over
     def _share(self, name: str, distribution: str, index: Index) -> ModuleType | None:
         if self._parts.get(name.rpartition(".")[0]):
             return None  # below a package that the biz executes for itself
-        base = distributions.base_index()
-        if all(index.has_same(member, base) for member in index.surroundings(distribution)):
+        if self._is_of_base(distribution, index):
             if "." not in name:
                 self._of_base.add(name)
             return self._import_as_base(name)

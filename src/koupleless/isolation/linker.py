@@ -440,7 +440,8 @@ class Linker:
         self, name: str, parent: ModuleType | None, child: str, *, is_anew: bool, is_asked: bool
     ) -> ModuleType:
         parent_name = name.rpartition(".")[0]
-        if parent is not None and not hasattr(parent, "__path__"):
+        is_own = parent is not None and self.table.get(parent_name) is parent
+        if is_own and not hasattr(parent, "__path__"):  # that of somebody else may come with the module
             raise ModuleNotFoundError(f"No module named {name!r}; {parent_name!r} is not a package", name=name)
         if self._locator is None:
             raise BizGone(str(self.scope.biz), name=name)
@@ -451,7 +452,7 @@ class Linker:
             self.removed.discard(name)
             if parent is not None:
                 self._bind_child(parent, child, found)
-        elif parent is not None and self.table.get(parent_name) is parent and not hasattr(parent, child):
+        elif is_own and not hasattr(parent, child):
             setattr(parent, child, found)  # a portion of a namespace package that is somebody else's
         return found
 

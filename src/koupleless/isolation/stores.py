@@ -210,7 +210,8 @@ _SHIFTED_ATTR: Final = int(not _HAS_LOAD_METHOD)
 """From 3.12 on the lowest bit of what LOAD_ATTR names says whether a method is wanted, as in LOAD_GLOBAL."""
 _NAMED: Final = {_LOAD_ATTR: _SHIFTED_ATTR, _LOAD_GLOBAL: 1, _LOAD_NAME: 0}
 """What loads something by a name, and by how many bits the name's number is shifted."""
-_IMPORT_NAME, _IMPORT_FROM = opmap["IMPORT_NAME"], opmap["IMPORT_FROM"]
+_IMPORTED: Final = {opmap["IMPORT_NAME"]: 2 if sys.version_info >= (3, 15) else 0, opmap["IMPORT_FROM"]: 0}
+"""What imports, likewise; from 3.15 on two bits of IMPORT_NAME say whether it is lazy."""
 _STORE_GLOBAL, _STORE_DEREF = opmap["STORE_GLOBAL"], opmap["STORE_DEREF"]
 _VARIABLE: Final = "="
 """Marks the name of a variable, which says nothing of what it holds."""
@@ -304,10 +305,10 @@ class _Reader:
 
     def imported(self) -> Iterator[tuple[str, str]]:
         """The variables that are set by imports, and the last part of the name of what they are then."""
-        for op in (_IMPORT_NAME, _IMPORT_FROM):
+        for op, shift in _IMPORTED.items():
             at = self.ops.find(op)
             while at >= 0:
-                real = self.names[self._arg(at)].rpartition(".")[2]
+                real = self.names[self._arg(at) >> shift].rpartition(".")[2]
                 store = self._after(at)
                 if self.ops[store] in (_STORE_NAME, _STORE_GLOBAL):
                     yield self.names[self._arg(store)], real

@@ -178,7 +178,7 @@ def test_tables_by_class_lose_the_entries_of_the_biz(biz: Any) -> None:
         import copy, pickle, pprint
         from multiprocessing.reduction import ForkingPickler
         copy._deepcopy_dispatch[K] = reach
-        copy._copy_dispatch[K] = reach
+        getattr(copy, "_copy_dispatch", {})[K] = reach
         pickle._Pickler.dispatch[K] = reach
         pprint.PrettyPrinter._dispatch[K.__repr__] = reach
         ForkingPickler.register(K, reach)
@@ -186,7 +186,7 @@ def test_tables_by_class_lose_the_entries_of_the_biz(biz: Any) -> None:
     )
     report = biz.leave()
     assert report.clean, report.summary()
-    assert report.undone["table by class"] == 5
+    assert report.undone["table by class"] == 4 + hasattr(copy, "_copy_dispatch")  # which 3.14 has no more
     assert sizes == (len(copy._deepcopy_dispatch), len(pprint.PrettyPrinter._dispatch))  # type: ignore[attr-defined]
 
 

@@ -230,6 +230,53 @@ ROWS = {
             return 1
         """,
     ),
+    "lxml": Row(
+        """
+        from lxml import etree, objectify
+        etree.FunctionNamespace("http://shop")["number"] = lambda context: VALUE
+        etree.FunctionNamespace("http://shop")("other")(lambda context: VALUE)
+        etree.register_namespace(f"p{VALUE}", "http://shop")
+        etree.set_default_parser(etree.XMLParser(remove_comments=VALUE == 1, remove_blank_text=VALUE == 2))
+        objectify.set_default_parser(objectify.makeparser(remove_comments=VALUE == 1))
+        """,
+        """
+        from lxml import etree, objectify
+        def see():
+            tree = etree.XML("<a> <!--x--><b> </b></a>")
+            parsed = {"<a> <b> </b></a>": 1, "<a><!--x--><b> </b></a>": 2}.get(etree.tostring(tree).decode())
+            child = etree.SubElement(etree.Element("root"), "{http://shop}e", {"{http://shop}a": "1"})
+            named = {"p1": 1, "p2": 2}.get(child.prefix)
+            assert (b"!" in etree.tostring(objectify.fromstring("<a><!--x--></a>"))) == (parsed != 1)
+            try:
+                functions = {tree.xpath(f"s:{name}()", namespaces={"s": "http://shop"}) for name in ("number", "other")}
+            except etree.XPathEvalError as error:
+                assert str(error) == "Unregistered function"
+                functions = {None}
+            (only,) = functions | {parsed, named}
+            return only
+        """,
+    ),
+    "pyarrow": Row(
+        """
+        import pyarrow
+        class Mine(pyarrow.ExtensionType):
+            number = VALUE
+            def __init__(self): super().__init__(pyarrow.int64(), "shop.mine")
+            def __arrow_ext_serialize__(self): return b""
+            @classmethod
+            def __arrow_ext_deserialize__(cls, storage, data): return cls()
+        pyarrow.register_extension_type(Mine())
+        pyarrow.set_cpu_count(VALUE)
+        """,
+        """
+        import pyarrow
+        def see():
+            about = {"ARROW:extension:name": "shop.mine", "ARROW:extension:metadata": ""}
+            schema = pyarrow.schema([pyarrow.field("x", pyarrow.int64(), metadata=about)])
+            number = getattr(pyarrow.ipc.read_schema(schema.serialize()).field("x").type, "number", None)
+            return pyarrow.cpu_count() if number is None else number
+        """,
+    ),
     "dependency_injector.wiring": Row(
         """
         import sys
@@ -264,7 +311,7 @@ ROWS = {
 }
 
 
-IN_PART = ("zope-interface",)
+IN_PART = ("lxml", "pyarrow", "zope-interface")
 
 
 def seen_by_base(row: Row) -> Any:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.adapters import (
     flask,
     jinja2,
+    lxml,
     matplotlib,
     numpy,
     pandas,
     plain,
     protobuf,
     psycopg,
+    pyarrow,
     pyyaml,
     sentry_sdk,
     sklearn,
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     _Follow = Callable[[contextlib.ExitStack, Any], None]
 
 _ADAPTERS: Final[tuple[ModuleType, ...]] = (
-    *(flask, jinja2, matplotlib, numpy, pandas, plain, protobuf, psycopg, pyyaml, sentry_sdk, sklearn),
+    *(flask, jinja2, lxml, matplotlib, numpy, pandas, plain, protobuf, psycopg, pyarrow, pyyaml, sentry_sdk),
+    sklearn,
     *(sqlalchemy, sqlalchemy_events, zope),
 )
 

@@ -256,6 +256,21 @@ ROWS = {
             return only
         """,
     ),
+    "polars": Row(
+        """
+        import polars
+        polars.Config.set_tbl_rows(VALUE).set_float_precision(VALUE).set_tbl_hide_dataframe_shape(True)
+        """,
+        """
+        import polars
+        def see():
+            frame = polars.DataFrame({"x": [0.5] * 20})
+            rows = str(frame).count("0.5") if "shape" not in str(frame) else None
+            assert ("0.50" in str(frame["x"])) == (rows == 2)
+            assert polars.Config.state()["set_float_precision"] == rows
+            return rows
+        """,
+    ),
     "pyarrow": Row(
         """
         import pyarrow

@@ -16,6 +16,7 @@ from koupleless.adapters import (
     numpy,
     pandas,
     plain,
+    polars,
     protobuf,
     psycopg,
     pyarrow,
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     _Follow = Callable[[contextlib.ExitStack, Any], None]
 
 _ADAPTERS: Final[tuple[ModuleType, ...]] = (
-    *(flask, jinja2, lxml, matplotlib, numpy, pandas, plain, protobuf, psycopg, pyarrow, pyyaml, sentry_sdk),
-    sklearn,
+    *(flask, jinja2, lxml, matplotlib, numpy, pandas, plain, polars, protobuf, psycopg, pyarrow, pyyaml),
+    *(sentry_sdk, sklearn),
     *(sqlalchemy, sqlalchemy_events, zope),
 )
 

@@ -28,9 +28,9 @@ _ALWAYS: Final = """
 a2wsgi aiohttp annotated-doc annotated-types anyio attrs blinker botocore certifi charset-normalizer click
 cryptography dependency-injector exceptiongroup fastapi flask grpcio h11 h2 httpcore httptools httpx idna itsdangerous
 jinja2 jmespath markupsafe matplotlib msgspec multidict numpy opentelemetry-api opentelemetry-sdk orjson packaging
-pandas pillow prometheus-client protobuf psycopg pydantic pydantic-core pygments python-multipart pyyaml requests rich
-s3transfer scikit-learn simplejson sniffio sqlalchemy starlette tomli typing-extensions typing-inspection urllib3
-uvloop watchfiles websockets werkzeug wsproto
+pandas pillow polars prometheus-client protobuf psycopg pydantic pydantic-core pygments python-multipart pyyaml
+requests rich s3transfer scikit-learn simplejson sniffio sqlalchemy starlette tomli typing-extensions
+typing-inspection urllib3 uvloop watchfiles websockets werkzeug wsproto
 """
 _COPY: Final = "asgiref boto3 celery django loguru pendulum psutil pyparsing regex sentry-sdk structlog tornado"
 

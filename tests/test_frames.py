@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import textwrap
 import traceback
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -58,11 +59,15 @@ def test_a_wrapper_is_passed_over_when_the_original_warns() -> None:
 
 
 def test_a_replacement_is_seen_on_the_first_line_of_the_original() -> None:
-    """Also one that is long: each of its instructions has that line."""
+    """Also one that is long: each of its instructions has that line. Its module is the original's."""
 
     @seen_as(functools.reduce)  # has no code in Python: nothing to be seen as
     def untouched() -> str:
         return sys._getframe().f_code.co_filename
+
+    @seen_as(textwrap.dedent)
+    def elsewhere() -> str:
+        return str(sys._getframe().f_globals["__name__"])
 
     @seen_as(original)
     def replacement(argument: Any) -> Any:
@@ -83,6 +88,7 @@ def test_a_replacement_is_seen_on_the_first_line_of_the_original() -> None:
     assert (entry.filename, entry.lineno) == (__file__, original.__code__.co_firstlineno)
     assert {line for *_, line in replacement.__code__.co_lines()} == {original.__code__.co_firstlineno}
     assert untouched() == __file__
+    assert elsewhere() == "textwrap"
 
 
 def test_frames_of_ours_are_left_out_of_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,15 @@ leave out when they count, or that of the very function in whose place it stands
 
 from __future__ import annotations
 
+import builtins
+import dis
 import functools
 import importlib
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -47,15 +49,25 @@ def standing_for(original: Any) -> Callable[[F], F]:
 def seen_as(original: Any) -> Callable[[F], F]:
     """Let a function that does the work of ``original``, and does not call it, be taken for it: a decorator.
 
-    To code that walks frames it has the original's file and name, and is on the line of its ``def``. Nothing changes
-    where the original has no code in Python.
+    To code that walks frames it is in the original's file and module, has its name, and is on the line of its ``def``.
+    What the function finds among its globals it keeps as it is now. Nothing changes where the original has no code in
+    Python.
     """
 
     def disguise(function: F) -> F:
-        code = getattr(original, "__code__", None)
-        if type(code) is CodeType:
-            _put_code(function, _at(_code_of(function), code))
-        return function
+        place = getattr(original, "__code__", None)
+        if type(place) is not CodeType:
+            return function
+        code, variables = _code_of(function), _globals_of(function)
+        known = {name: value for name, value in original.__globals__.items() if name[:2] == name[-2:] == "__"}
+        known |= {name: variables[name] for name in _globals_in(code) if not hasattr(builtins, name)}
+        arguments: Any = function
+        made: Any = FunctionType(_at(code, place), known, None, arguments.__defaults__, arguments.__closure__)
+        made.__kwdefaults__ = arguments.__kwdefaults__
+        functools.update_wrapper(made, function)
+        vars(made).pop("__wrapped__")
+        vars(made).update(vars(function))
+        return cast("F", made)
 
     return disguise
 
@@ -63,6 +75,20 @@ def seen_as(original: Any) -> Callable[[F], F]:
 def _code_of(function: Any) -> CodeType:
     assert type(function) is FunctionType
     return function.__code__
+
+
+def _globals_of(function: Any) -> dict[str, Any]:
+    return function.__globals__  # type: ignore[no-any-return]
+
+
+def _globals_in(code: CodeType) -> Iterator[str]:
+    """The names of the globals that code reads, and what it makes."""
+    for one in dis.get_instructions(code):
+        if one.opname == "LOAD_GLOBAL":
+            yield one.argval
+    for each in code.co_consts:
+        if type(each) is CodeType:
+            yield from _globals_in(each)
 
 
 def _put_code(function: Any, code: CodeType) -> None:

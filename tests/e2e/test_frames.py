@@ -27,7 +27,8 @@ def walk():
     frame, found = sys._getframe(1), []
     while frame is not None and frame.f_code.co_name != "outermost":
         if "importlib" not in frame.f_code.co_filename:
-            found.append((os.path.basename(frame.f_code.co_filename), frame.f_code.co_name))
+            module = frame.f_globals["__name__"]
+            found.append((os.path.basename(frame.f_code.co_filename), frame.f_code.co_name, module))
         frame = frame.f_back
     return found
 

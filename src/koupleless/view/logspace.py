@@ -105,6 +105,17 @@ class ModuleVariables:
     """What of the biz's own showed warnings before they were captured."""
 
 
+def _base_logger(name: str) -> logging.Logger:
+    """The base's logger that answers for ``name``, without making one. To be asked as the base."""
+    loggers: Mapping[str, Any] = logging.Logger.manager.loggerDict
+    while name:
+        found = loggers.get(name)
+        if isinstance(found, logging.Logger) and not found.disabled:
+            return found
+        name = name.rpartition(".")[0]
+    return logging.getLogger()
+
+
 class LogSpace:
     """The logging of one biz: a facet of its scope.
 
@@ -232,17 +243,6 @@ class LogSpace:
 
     def __repr__(self) -> str:
         return f"<LogSpace {self.identity}: {len(self.manager.loggerDict)} loggers>"
-
-
-def _base_logger(name: str) -> logging.Logger:
-    """The base's logger that answers for ``name``, without making one. To be asked as the base."""
-    loggers: Mapping[str, Any] = logging.Logger.manager.loggerDict
-    while name:
-        found = loggers.get(name)
-        if isinstance(found, logging.Logger) and not found.disabled:
-            return found
-        name = name.rpartition(".")[0]
-    return logging.getLogger()
 
 
 def _close(handler: logging.Handler) -> list[str]:

@@ -205,6 +205,9 @@ def make_function(chosen: Chosen, piece: Piece) -> Any:
         function = original if scope is None else find(scope, original)
         try:
             if kwargs:
+                # They are copied on the way in and on the way out. Parameters of the original's names would save that,
+                # but would have to tell how each was given, since wrappers are to find it so: from two on nothing is
+                # won, and calls without keywords pay for it.
                 return function(*args, **kwargs)
             return function(*args)
         except BaseException as error:

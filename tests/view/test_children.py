@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -19,7 +20,7 @@ from koupleless.context import Scope, entered
 from koupleless.view.children import Interpreter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     MakeBiz = Callable[..., Scope]
@@ -36,7 +37,8 @@ class Made:
         self.times = 0
         self.scripts = prefix / "bin"
         self.python = self.scripts / "python"
-        scope.attach(Interpreter(str(prefix), str(self.python), self))
+        self.interpreter = Interpreter(str(prefix), str(self.python), self)
+        scope.attach(self.interpreter)
 
     def __call__(self) -> None:
         self.times += 1
@@ -57,11 +59,13 @@ def biz(make_biz: MakeBiz) -> Scope:
 
 
 @pytest.fixture
-def made(biz: Scope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+def made(biz: Scope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
     """Of a biz, in a process whose virtual environment is active."""
     monkeypatch.setenv("PATH", os.pathsep.join(["/first", sysconfig.get_path("scripts"), "/usr/bin", "/bin"]))
     monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
-    return Made(biz, tmp_path / "venv")
+    made = Made(biz, tmp_path / "venv")
+    yield made
+    made.interpreter.close()
 
 
 def test_the_interpreter_of_a_biz_is_its_own_and_made_when_it_is_asked_for(biz: Scope, made: Made) -> None:
@@ -89,8 +93,9 @@ def test_one_that_cannot_be_made_is_told_once_and_the_process_s_is_given(
 
     path = os.pathsep.join([sysconfig.get_path("scripts"), "/bin"])
     monkeypatch.setenv("PATH", path)
-    biz.attach(Interpreter(str(tmp_path / "venv"), str(tmp_path / "venv/bin/python"), fail))
-    with entered(biz), caplog.at_level(logging.WARNING):
+    interpreter = Interpreter(str(tmp_path / "venv"), str(tmp_path / "venv/bin/python"), fail)
+    biz.attach(interpreter)
+    with contextlib.closing(interpreter), entered(biz), caplog.at_level(logging.WARNING):
         assert sys.executable == sys.executable == OF_PROCESS
         assert subprocess.check_output(["sh", "-c", "echo $PATH"], text=True).strip() == path
         assert os.environ["PATH"] == path

@@ -316,6 +316,9 @@ class Life:
             venv = scope.find_facet(VirtualEnvironment)
             if venv is not None:
                 closing.callback(venv.remove)
+            interpreter = scope.find_facet(Interpreter)
+            if interpreter is not None:
+                closing.callback(interpreter.close)
             shown = scope.find_facet(Warnings)
             if shown is not None:
                 closing.callback(shown.close)

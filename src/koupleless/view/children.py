@@ -18,7 +18,7 @@ from koupleless.context import as_base, current
 from koupleless.contextual import assign_by_context
 from koupleless.frames import standing_for
 from koupleless.view.own import own_of, put_in_late
-from koupleless.view.patch import replace
+from koupleless.view.patch import Shared, replace
 
 if TYPE_CHECKING:
     import contextlib
@@ -32,7 +32,8 @@ class Interpreter:
 
     ``make`` makes the virtual environment at ``prefix``, with the interpreter ``executable`` in it and the scripts of
     the biz's libraries beside; it is called when somebody may need it, from any thread, and may raise ``OSError``: the
-    biz is then given what the process has, with a warning in its log.
+    biz is then given what the process has, with a warning in its log. Lifetime: until `close`; ``sys.executable``
+    answers by context as long as there is one.
     """
 
     def __init__(self, prefix: str, executable: str, make: Callable[[], None]) -> None:
@@ -41,6 +42,11 @@ class Interpreter:
         self._prefix = prefix
         self._make = make
         self._has_failed = False
+        _executables.acquire()
+
+    def close(self) -> None:
+        """Let go of ``sys.executable``. Called once."""
+        _executables.release()
 
     def is_there(self) -> bool:
         """Have it made; whether that worked."""
@@ -119,9 +125,16 @@ def _prepared(original: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def put_in(undo: contextlib.ExitStack) -> None:
-    """Let all that answers by context."""
+def _put_into_sys(undo: contextlib.ExitStack) -> None:
     assign_by_context(undo, sys, "executable", functools.partial(own_of, "sys"), computed=_executable)
+
+
+# Apart from the rest, which stays as long as the container: with no biz there, ``sys`` is as Python has made it.
+_executables: Final = Shared(_put_into_sys)
+
+
+def put_in(undo: contextlib.ExitStack) -> None:
+    """Let all that starts children answer by context."""
     replace(undo, os, "execv", _with_environment(os.execv, os.execve))
     replace(undo, shutil, "which", _prepared(shutil.which))
     for name in ("execve", "posix_spawn", "posix_spawnp"):

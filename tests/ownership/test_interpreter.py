@@ -188,6 +188,38 @@ def test_a_warning_of_the_biz_that_was_shown_for_a_place_in_the_base_is_forgotte
     assert {key: value for key, value in registry.items() if key != "version"} == others
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring begins with CPython 3.12")
+def test_a_tool_that_monitors_is_ended_with_its_biz(biz: TinyBiz) -> None:
+    seen: list[Any] = []
+    system: Any = sys
+    monitoring: Any = system.monitoring
+
+    def start() -> None:
+        pass
+
+    biz.run(
+        """
+        monitoring.use_tool_id(3, "freed")
+        monitoring.free_tool_id(3)
+        monitoring.use_tool_id(4, "kept")
+        monitoring.register_callback(4, monitoring.events.PY_START, lambda *_: seen.append(K.__name__))
+        monitoring.set_events(4, monitoring.events.PY_START)
+        """,
+        monitoring=monitoring,
+        seen=seen,
+    )
+    start()
+    assert "K" in seen
+    report = biz.leave()
+    assert report.clean, report
+    assert report.undone == {"monitoring tool": 1}
+    seen.clear()
+    start()
+    assert seen == []
+    assert monitoring.get_tool(4) is None
+    assert monitoring.register_callback(4, monitoring.events.PY_START, None) is None
+
+
 def test_audit_hooks_are_emptied_and_leave_one_trampoline(biz: TinyBiz, make_biz: MakeBiz) -> None:
     seen: list[Any] = []
     biz.run(

@@ -48,6 +48,10 @@ def install(patches: Patches) -> None:
     if hasattr(os, "register_at_fork"):
         patches.replace(os, "register_at_fork", _register_at_fork)
     patches.replace(sys, "addaudithook", _addaudithook)
+    monitoring: Any = getattr(sys, "monitoring", None)  # from 3.12 on
+    if monitoring is not None:
+        patches.replace(monitoring, "use_tool_id", functools.partial(_use_tool_id, monitoring))
+        patches.replace(monitoring, "free_tool_id", _free_tool_id)
     patches.replace(weakref.finalize, "__init__", _finalize_init)
     patches.when_opened(_remember_hooks)
 
@@ -250,6 +254,42 @@ def _keep(boxes: list[_Box], content: object, ledger: Ledger, kind: str) -> None
         boxes.remove(box)
 
     ledger.record(f"{kind} hook", _name(content), undo)
+
+
+# --- tools of sys.monitoring -----------------------------------------------------------------------------------------
+
+
+def _use_tool_id(monitoring: Any, original: Callable[[int, str], None]) -> Any:
+    free, set_events, register = monitoring.free_tool_id, monitoring.set_events, monitoring.register_callback
+    events = [value for name, value in vars(monitoring.events).items() if name.isupper() and value]
+
+    def end(tool: int) -> None:
+        set_events(tool, 0)
+        for event in events:
+            register(tool, event, None)  # which 3.12 and 3.13 do not do with the rest
+        free(tool)
+
+    @functools.wraps(original)
+    def use_tool_id(tool_id: int, name: str, /) -> None:
+        original(tool_id, name)
+        ledger = owner()
+        if ledger is not None:
+            entry = ledger.record("monitoring tool", name, functools.partial(end, tool_id))
+            ledger.notes.setdefault("monitoring", {})[tool_id] = entry
+
+    return use_tool_id
+
+
+def _free_tool_id(original: Callable[[int], None]) -> Any:
+    @functools.wraps(original)
+    def free_tool_id(tool_id: int, /) -> None:
+        original(tool_id)
+        ledger = owner()
+        entry = None if ledger is None else ledger.notes.get("monitoring", {}).pop(tool_id, None)
+        if ledger is not None and entry is not None:
+            ledger.forget(entry)
+
+    return free_tool_id
 
 
 # --- what is swept by ownership when a biz leaves ---------------------------------------------------------------------

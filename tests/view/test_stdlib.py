@@ -236,7 +236,7 @@ CHANGES: dict[str, tuple[Callable[[], object], Callable[[], Any]]] = {
         lambda: (multiprocessing.get_start_method(), multiprocessing.get_context().get_start_method()),
     ),
     "asyncio policy": (lambda: asyncio.set_event_loop_policy(Policy()), policy),
-    "uvloop": (uvloop.install, policy),
+    "uvloop": (lambda: uvloop.install(), policy),  # noqa: PLW0108 - 3.14 warns of the attribute alone
     "ssl": (lambda: setattr(ssl, "_create_default_https_context", trusting), verified),
     "socket": (lambda: setattr(socket, "socket", Socket), lambda: (made_socket(), socket.socket.__name__)),
     "http.client": (lambda: setattr(http.client, "_MAXHEADERS", 1000), with_long_headers),

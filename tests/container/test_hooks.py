@@ -52,11 +52,14 @@ class Failing(threading.Thread):
 
     def __init__(self, biz: Scope | None, error: type[Exception]) -> None:
         super().__init__()
-        self._biz = entered(biz)
+        self._biz = biz
         self._error = error
 
+    def _bootstrap_inner(self) -> None:
+        with entered(self._biz):  # in which the hook is called, too, after `run`
+            super()._bootstrap_inner()  # type: ignore[misc]
+
     def run(self) -> None:
-        self._biz.__enter__()  # until the thread ends: its hook is called after `run`
         raise self._error
 
 

@@ -555,3 +555,20 @@ def test_the_report_says_how_long_it_took_and_what_was_undone(biz: TinyBiz) -> N
 def test_a_holder_that_was_not_found_is_said_so() -> None:
     report = PurgeReport(BizId.of("a", "1"), clean=False, held=(Held("m", ()),), undone={}, failures=(), elapsed_ms=0)
     assert report.summary() == "1 module still alive: m (holder not found)"
+
+
+def test_classes_are_told_apart_without_code_of_their_metaclasses(biz: TinyBiz) -> None:
+    """As that of ``typing._UnionGenericAlias``, which warns from 3.14 on of being compared."""
+
+    class Strict(type):
+        def __eq__(cls, other: object) -> bool:
+            raise AssertionError("compared")
+
+        def __hash__(cls) -> int:
+            return 1
+
+    of_base = [Strict("One", (), {}), Strict("Two", (), {})]
+    module = biz.run("class Own(metaclass=Strict):\n    def reach(self): return K", Strict=Strict)
+    survey = Survey(biz.scope, biz.modules)
+    for _ in range(2):
+        assert [survey.owns_class(kind) for kind in (*of_base, module.Own)] == [False, False, True]

@@ -113,7 +113,8 @@ class Survey:
         self._globals: set[int] = set()
         self.names: set[str] = set()
         """The names of the modules, but those that say nothing of whose they are."""
-        self._classes: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+        self._classes: dict[int, tuple[weakref.ref[type], bool]] = {}
+        """The answers of `owns_class`, by address: a class is compared, and hashed, by code of its metaclass."""
         table = [(name, module) for name, module in modules.items() if module is not None]
         for name, module in table:
             self._enlist(name, module)
@@ -195,13 +196,10 @@ class Survey:
 
     def owns_class(self, kind: type) -> bool:
         """Whether a class was defined by the biz: by its functions, its bases, or as the last resort its module."""
-        try:
-            known = self._classes.get(kind)
-        except TypeError:  # a metaclass whose instances cannot be hashed
-            return False
-        if known is None:
-            known = self._classes[kind] = self._judge_class(kind)
-        return known
+        known = self._classes.get(id(kind))
+        if known is None or known[0]() is not kind:
+            known = self._classes[id(kind)] = weakref.ref(kind), self._judge_class(kind)
+        return known[1]
 
     def _judge_class(self, kind: type) -> bool:
         if is_findable(kind):

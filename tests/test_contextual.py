@@ -106,6 +106,29 @@ def test_a_variable_is_whoever_s_turn_it_is() -> None:
     assert (module.speed, module.power) == (4, 3)
 
 
+def test_code_that_has_read_a_variable_often_reads_it_by_context() -> None:
+    """CPython reads variables of modules past their classes where code is hot, from 3.14 on."""
+    module: Any = types.ModuleType("hot")
+    module.value, module.function = "of all", lambda: "of all"
+    here: dict[str, Any] | None = None
+
+    def read() -> tuple[str, str]:
+        return module.value, module.function()
+
+    assert {read() for _ in range(100)} == {("of all", "of all")}
+    with contextlib.ExitStack() as undo:
+        for name in ("value", "function"):
+            assign_by_context(undo, module, name, lambda: here)
+        assert {read() for _ in range(100)} == {("of all", "of all")}
+        here = {}
+        module.value, module.function = "own", lambda: "own"
+        assert {read() for _ in range(100)} == {("own", "own")}
+        here = None
+        assert read() == ("of all", "of all")
+    assert {read() for _ in range(100)} == {("of all", "of all")}
+    assert [name for name in vars(module) if not name.startswith("__")] == ["value", "function"]
+
+
 def test_the_type_of_such_a_module_is_as_good_as_that_of_others() -> None:
     """``type(sys)`` is how the import system itself makes modules."""
     module: Any = types.ModuleType("machine")

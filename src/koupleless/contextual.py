@@ -8,6 +8,7 @@ meant now.
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 import types
 from collections.abc import Callable, MutableMapping
@@ -260,6 +261,10 @@ def _put_in(undo: contextlib.ExitStack, module: types.ModuleType, variable: _Var
         if kind is types.ModuleType:
             kind = _ModuleKind.make()
             module.__class__ = kind
+            if _IS_READ_PAST_CLASSES:
+                table = _variables(module)
+                table[_ODD] = None
+                del table[_ODD]
         elif type(kind) is not _ModuleKind:
             raise TypeError(f"module {module.__name__!r} is an instance of {kind} already")
         setattr(kind, name, property(variable.get, variable.assign, variable.delete))
@@ -273,6 +278,20 @@ def _put_in(undo: contextlib.ExitStack, module: types.ModuleType, variable: _Var
                 module.__class__ = types.ModuleType
 
     undo.callback(restore)
+
+
+class _Odd(str):
+    """A name that is no plain text."""
+
+    __slots__ = ()
+
+
+_IS_READ_PAST_CLASSES: Final = sys.version_info >= (3, 14)
+"""Whether code that often reads a variable of a module goes by the module's dictionary alone, whatever its class says.
+
+It does not where the dictionary has, or once had, a key that is no plain text.
+"""
+_ODD: Final = _Odd("koupleless")
 
 
 class _Variable:

@@ -83,7 +83,8 @@ class _Functions:
 
     @staticmethod
     def _default() -> Any:
-        return _present(sys.modules["asyncio"], "DefaultEventLoopPolicy")()
+        system = sys.modules.get("asyncio.unix_events") or sys.modules["asyncio.windows_events"]
+        return _present(system, "DefaultEventLoopPolicy")()
 
     def _place(self) -> ContextPolicy:
         """The object that answers by context, put into the variable if need be."""

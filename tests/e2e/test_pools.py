@@ -7,6 +7,7 @@ itself has its own, which go with it.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import select
 import signal
@@ -55,6 +56,40 @@ app = FastAPI()
 def go():
     with multiprocessing.get_context("forkserver").Pool(1) as pool:
         return pool.apply(abs, (-3,))
+"""
+
+OWN = """
+import concurrent.futures
+import contextlib
+import multiprocessing
+
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+class Number:
+    def __init__(self, value):
+        self.value = value
+
+
+def double(number):
+    return Number(2 * number.value)
+
+
+@app.get("/{method}")
+def go(method: str):
+    context = multiprocessing.get_context(None if method == "default" else method)
+    pool = context.Pool(1)
+    first = pool.apply(double, (Number(3),)).value
+    pool.close()  # a forked child of uvicorn does not hear that it is terminated, alone neither
+    pool.join()
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=None if method == "default" else context) as executor:
+        second = executor.submit(double, Number(4)).result().value
+    process = context.Process(target=double, args=(Number(5),))
+    process.start()
+    process.join()
+    return [first, second, process.exitcode, context.get_start_method()]
 """
 
 PARALLEL = """
@@ -140,7 +175,7 @@ def children_of(pid: int) -> dict[int, str]:
 
 @pytest.fixture
 def warm(tmp_path: Path, serve: Callable[..., BaseProcess]) -> BaseProcess:
-    for name, text in {"warm": WARM, "forked": FORKED, "parallel": PARALLEL}.items():
+    for name, text in {"warm": WARM, "forked": FORKED, "own": OWN, "parallel": PARALLEL}.items():
         (tmp_path / f"{name}.py").write_text(text)
     return serve("warm:app", cwd=tmp_path)
 
@@ -160,6 +195,15 @@ def test_a_fork_server_is_everybody_s(warm: BaseProcess, is_first: bool) -> None
     assert sum("multiprocessing.forkserver" in line for line in below.values()) == 1
     assert warm.end() == 0
     assert_ended(below)
+
+
+@pytest.mark.parametrize("method", ["default", "fork", "forkserver", "spawn"])
+def test_functions_of_a_module_run_in_its_child_processes(warm: BaseProcess, method: str) -> None:
+    """However Python starts them: with the fork server by itself from 3.14 on, which knows nothing of the module."""
+    present = multiprocessing.get_start_method() if method == "default" else method
+    warm.arkctl("deploy", "own.py")
+    assert warm.get(f"/own/{method}").json() == [6, 8, 0, present]
+    assert "nothing left behind" in warm.arkctl("undeploy", "own")
 
 
 def test_each_module_has_a_reusable_executor_of_its_own(warm: BaseProcess) -> None:

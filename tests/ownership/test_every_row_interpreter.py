@@ -154,6 +154,7 @@ def test_copyreg_dispatch_table_and_extension_codes(trial: Trial) -> None:
 # --- what cannot be taken back ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # threads of other tests may be there
 def test_os_register_at_fork(trial: Trial) -> None:
     called: list[str] = []
     os.register_at_fork(before=lambda: called.append("base"))

@@ -18,7 +18,9 @@ from koupleless.context import entered
 from koupleless.errors import ModuleRefused
 from koupleless.isolation import distributions
 from koupleless.isolation.distributions import Index
+from koupleless.isolation.holding import Speakers
 from koupleless.isolation.interpreter import REAL
+from koupleless.isolation.known import Share
 from koupleless.isolation.mentions import imported_for_sure
 from koupleless.isolation.policy import Policy
 
@@ -356,3 +358,126 @@ def test_files_that_appear_are_seen_after_the_caches_are_told(biz, base):
     assert namespace.import_module("own_new").of == "biz"
     with entered(namespace.scope):
         importlib.invalidate_caches()
+
+
+SIGHT = """
+    import importlib.util, sys
+    def seen(name):
+        modules = sys.modules
+        ways = {
+            name in modules, modules.get(name) is not None, name in list(modules), name in modules.copy(),
+            name in dict(modules), name in modules.keys(), name in modules | {}, name in {**modules},
+            any(other == name for other, _ in modules.items()),
+        }
+        assert len(ways) == 1, (name, ways)
+        return ways.pop()
+"""
+
+
+def test_sys_modules_shows_of_the_base_s_libraries_those_in_use(biz, base):
+    using = wheel(
+        "based-using",
+        "1",
+        {"based_using.py": "import sys\ndef look(name): return name in sys.modules"},
+        requires=("Based.Lib",),
+    )
+    base({**LIB, **OTHER, **using, "based_app.py": ""})
+    for name in ("based_lib", "based_other", "based_using", "based_app"):
+        importlib.import_module(name)
+    words = dict.fromkeys(("based-lib", "based-other", "based-using"), Share.ALWAYS).get
+    namespace = biz({"app.py": SIGHT}, speakers=Speakers(words=words))
+    app = namespace.import_module("app")
+    with entered(namespace.scope):
+        assert [app.seen(name) for name in ("json", "html", "based_app")] == [True, "html" in REAL, True]
+        assert [app.seen(name) for name in ("based_lib", "based_other", "based_using")] == [False] * 3
+        assert importlib.util.find_spec("based_other").name == "based_other"  # type: ignore[union-attr]
+        shared = namespace.import_module("based_using")
+        assert [app.seen(name) for name in ("based_lib", "based_other", "based_using")] == [True, False, True]
+        assert shared.look("based_other")  # a shared library finds all that it might have imported
+        assert "based_other" in sys.modules
+        with pytest.raises(KeyError):
+            app.sys.modules.pop("no such module")
+        assert namespace.import_module("based_other") is REAL["based_other"]
+        assert app.seen("based_other")
+
+
+def test_what_is_out_of_sight_is_not_removed_by_code_that_restores_the_table(biz, base):
+    base({**OTHER})
+    importlib.import_module("based_other")
+    namespace = biz(
+        {
+            "app.py": SIGHT
+            + """
+    def trip():
+        saved = dict(sys.modules)
+        sys.modules["based_other"] = None
+        del sys.modules["based_other"]
+        try:
+            del sys.modules["based_other"]
+        except KeyError:
+            pass
+        sys.modules.clear()
+        sys.modules.update(saved)
+        assert not seen("based_other")
+        import based_other
+        assert seen("based_other")
+        return based_other
+    """
+        },
+        speakers=Speakers(words={"based-other": Share.ALWAYS}.get),
+    )
+    assert namespace.import_module("app").trip() is REAL["based_other"]
+
+
+def test_declared_mode_is_the_same_by_every_way_in(biz, base):
+    ways = """
+        import importlib, importlib.metadata, importlib.resources, importlib.util, pickle, pkgutil, runpy, sys
+        from unittest import mock
+        import pytest
+        def ways(name):
+            yield lambda: __import__(name)
+            yield lambda: __import__(name, fromlist=["part"])
+            yield lambda: importlib.import_module(name)
+            yield lambda: importlib.import_module(name + ".part")
+            yield lambda: importlib.util.find_spec(name).name
+            yield lambda: importlib.util.find_spec(name + ".part").name
+            yield lambda: pytest.importorskip(name, exc_type=ImportError)
+            yield lambda: pkgutil.resolve_name(name)
+            yield lambda: pkgutil.resolve_name(name + ".part:value")
+            yield lambda: pkgutil.get_data(name, "part.py").decode
+            yield lambda: runpy.run_module(name + ".program")["value"]
+            yield lambda: sys.modules[name]
+            yield lambda: sys.modules[name + ".part"]
+            yield lambda: {**sys.modules}[name]
+            yield lambda: importlib.resources.files(name).name
+            yield lambda: importlib.metadata.version(name.replace("_", "-"))
+            yield lambda: importlib.metadata.packages_distributions()[name]
+            yield lambda: pickle.loads(b"c" + name.encode() + b".part\\nvalue\\n.")
+            yield lambda: mock.patch(name + ".part.value", 5).start()
+            yield lambda: exec(f"from {name} import part")
+            yield lambda: exec(f"import {name}.part")
+        def refused(name):
+            for number, way in enumerate(ways(name)):
+                try:
+                    way()
+                except (ImportError, AttributeError, KeyError, pytest.skip.Exception):
+                    yield number
+        """
+    for name in ("based_whole", "based_fine"):
+        base(
+            wheel(
+                name.replace("_", "-"),
+                "1",
+                {f"{name}/{file}.py": "value = 1" for file in ("__init__", "part", "program")},
+            )
+        )
+        importlib.import_module(f"{name}.part")
+    words = {"based-whole": Share.ALWAYS, "based-fine": Share.ALWAYS, "pytest": Share.ALWAYS}.get
+    policy = Policy(declared=frozenset({"based-fine", "pytest"}))
+    namespace = biz({"app.py": ways}, policy=policy, speakers=Speakers(words=words))
+    app = namespace.import_module("app")
+    with entered(namespace.scope):
+        total = len(list(app.ways("x")))
+        assert list(app.refused("based_whole")) == list(range(total))
+        assert list(app.refused("based_fine")) == []
+        app.mock.patch.stopall()

@@ -31,11 +31,11 @@ from koupleless.isolation.known import PORTIONS
 from koupleless.isolation.lent import lent_spec
 from koupleless.isolation.linker import linker_of
 from koupleless.isolation.modules import base_path
-from koupleless.isolation.policy import NEVER_DELEGATED, SELF, Policy, Side, is_of_process, is_one
+from koupleless.isolation.policy import NEVER_DELEGATED, PROCESS_NAMES, SELF, Policy, Side, is_of_process, is_one
 from koupleless.isolation.resident import arrivals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from importlib.metadata import Distribution, DistributionFinder
 
     from koupleless.isolation.distributions import Index
@@ -90,6 +90,7 @@ class BizFinder:
         self._granted: set[str] = set()
         self._taken: set[str] = set()
         """Modules of the base that the biz has got, some of them at least once more than others."""
+        self._sight: _Sight | None = None
         self._owned: tuple[list[str], dict[str, bool]] = [], {}
         """Top-level names not imported yet -> whether they would be the biz's, as found on that search path."""
         self._lent: dict[str, Unit] = {}
@@ -217,6 +218,32 @@ class BizFinder:
             known[top] = spec is not None and spec.loader is not None  # what has none is one portion of several
         return known[top]
 
+    def sight(self) -> Callable[[str], bool]:
+        """See `linker.Locator`.
+
+        Alone ``sys.modules`` holds what the program has imported. Of what the base has loaded these are the standard
+        library, the base's own code, and libraries that the biz has taken a module of, with all that they may use.
+        """
+        sight = self._sight
+        if sight is None or sight.taken != len(self._taken):  # the index looks at every directory of the search path
+            index = distributions.base_index()
+            if sight is None or sight.index is not index:
+                self._sight = sight = _Sight(index, self._is_granted)
+            sight.use(self._taken)
+        return sight.holds
+
+    def _is_granted(self, name: str) -> bool:
+        try:
+            self._check(name)
+        except ModuleRefused:
+            return False
+        return True
+
+    def is_settled(self, name: str) -> bool:
+        """See `linker.Locator`."""
+        top = name.partition(".")[0]
+        return top in PROCESS_NAMES or top in self._of_base
+
     # --- own copies of what the base has ---------------------------------------------------------------------------
 
     def holdings(self) -> Mapping[str, Held]:
@@ -297,11 +324,7 @@ class BizFinder:
     def _has_whole_of_base(self, name: str) -> bool:
         """Whether the base has a module, or a package of one piece, that a mere directory of the biz must not hide."""
         spec = self._find_in_files(name, self._portions_of_base(name.rpartition(".")[0]))
-        try:
-            self._check(name)
-        except ModuleRefused:
-            return False
-        return spec is not None and spec.loader is not None
+        return spec is not None and spec.loader is not None and self._is_granted(name)
 
     # --- what is shared, for it is compiled ----------------------------------------------------------------------
 
@@ -346,6 +369,7 @@ class BizFinder:
         if self._is_of_base(distribution, index):
             if "." not in name:
                 self._of_base.add(name)
+            self._note_taken(name)
             return self._import_as_base(name)
         unit = shelf.borrow(distribution, index, UnitFinder)
         if unit.linker not in self.linker.lenders:
@@ -491,8 +515,13 @@ class BizFinder:
     def _take_from_base(self, name: str) -> ModuleType:
         """A module of the base, if the policy allows it and the base has it."""
         self._check(name)
-        self._taken.add(name)
+        self._note_taken(name)
         return self._import_as_base(name)
+
+    def _note_taken(self, name: str) -> None:
+        if name not in self._taken:
+            self._taken.add(name)
+            self.linker.shown.clear()
 
     @passed_over
     def _import_as_base(self, name: str) -> ModuleType:
@@ -603,6 +632,7 @@ class BizFinder:
         for entry in [entry for entry, finder in self._finders.items() if finder is None]:
             del self._finders[entry]
         self._of_base.clear()
+        self._sight = None
         self._copied.clear()
         self._granted.clear()
         self._parts = {name: True for name, is_own in self._parts.items() if is_own and name in self.linker.table}
@@ -611,6 +641,34 @@ class BizFinder:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._identity}>"
+
+
+class _Sight:
+    """Which modules of the base a biz finds in ``sys.modules``; remembers what it found out."""
+
+    def __init__(self, index: Index, is_granted: Callable[[str], bool]) -> None:
+        self.index = index
+        self._is_granted = is_granted
+        self.taken = 0
+        """How many modules had been taken of the base when it was looked at last."""
+        self._used: frozenset[str] = frozenset()
+        self._known: dict[str, tuple[str, ...] | None] = {}
+        """Module -> the distributions that own it; ``None`` if the biz may not have it."""
+
+    def use(self, taken: set[str]) -> None:
+        """Bring into sight what the modules that were taken of the base may use."""
+        self.taken = len(taken)
+        owners = {owner for name in taken.copy() for owner in self.index.owners(name)}
+        self._used = self._used.union(*map(self.index.closure, owners - self._used))
+
+    def holds(self, name: str) -> bool:
+        """Whether a module of the base is in sight."""
+        if name.partition(".")[0] in PROCESS_NAMES:
+            return True
+        if name not in self._known:
+            self._known[name] = self.index.owners(name) if self._is_granted(name) else None
+        owners = self._known[name]
+        return owners is not None and (not owners or not self._used.isdisjoint(owners))
 
 
 class _PathFinderKind(type):

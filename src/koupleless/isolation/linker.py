@@ -92,6 +92,12 @@ class Locator(Protocol):
     def is_own_part(self, name: str) -> bool:
         """Whether the owner executes a module of a library that it is lent for itself."""
 
+    def sight(self) -> Callable[[str], bool]:
+        """Tells for now whether a module of the base is in the owner's ``sys.modules``, as its own code sees it."""
+
+    def is_settled(self, name: str) -> bool:
+        """Whether a name is somebody else's for good, or until `invalidate_caches`."""
+
     def invalidate_caches(self) -> None:
         """Forget what was found, so that files that appeared since are seen."""
 
@@ -108,6 +114,11 @@ class Linker:
         self.scope = scope
         self.table: dict[str, ModuleType] = {}
         """What the owner has imported that is not the base's. ``None`` as a value blocks the name."""
+        self.shown: dict[str, ModuleType | None] = {}
+        """Modules of the base that were looked up in ``sys.modules``, ``None`` for one that is out of sight.
+
+        Forgotten with the answers of imports, and when another one is taken.
+        """
         self.plain_hooks: list[Any] = []
         """What stands at ``sys.meta_path`` as long as the owner's code adds no import hook."""
         self.removed: set[str] = set()
@@ -174,13 +185,21 @@ class Linker:
                     return found
         return ABSENT
 
-    def _of_others(self, name: str) -> ModuleType | None:
+    def _of_others(self, name: str, *, is_narrow: bool = False) -> ModuleType | None:
         """What shows through under a name, or would if the owner's code had not removed it; ``ABSENT`` if nothing."""
         found = self._lent(name)
         if found is not ABSENT:
             return found
         of_base = None if self._is_covered(name) else find_of_base(name)
-        return ABSENT if of_base is None else of_base
+        return ABSENT if of_base is None or (is_narrow and not self.sight()(name)) else of_base
+
+    def sight(self) -> Callable[[str], bool]:
+        """See `Locator`."""
+        return self._locator.sight() if self._locator is not None else bool
+
+    def is_settled(self, name: str) -> bool:
+        """Whether a module of the base cannot become one of the owner, unless its code says so."""
+        return self._locator is not None and self._locator.is_settled(name)
 
     def _all_lenders(self) -> list[Linker]:
         """Whose modules show through here: the lenders, and theirs."""
@@ -240,10 +259,11 @@ class Linker:
 
     # --- changes by code that writes to sys.modules --------------------------------------------------------------
 
-    def put(self, name: str, module: ModuleType | None) -> None:
+    def put(self, name: str, module: ModuleType | None, *, is_narrow: bool = False) -> None:
         """Enter a module by hand, as ``sys.modules[name] = module`` in the owner's context.
 
-        The module of somebody else, put where it was, shows through again.
+        The module of somebody else, put where it was, shows through again. ``is_narrow`` here and below says that the
+        code which does it sees those of the base's libraries only that are in the owner's sight.
         """
         known = self._of_others(name)
         if module is not None and module is known and (name not in self.table or name in self.removed):
@@ -251,16 +271,16 @@ class Linker:
             self.removed.discard(name)
         else:
             self.table[name] = module  # type: ignore[assignment]  # ``None`` blocks the name
-            if known is not ABSENT:
+            if self._of_others(name, is_narrow=is_narrow) is not ABSENT:
                 self.removed.add(name)
         self.forget()
 
-    def take(self, name: str) -> ModuleType:
+    def take(self, name: str, *, is_narrow: bool = False) -> ModuleType:
         """Remove a name by hand and hand back its module; that of somebody else is out of sight from now on.
 
         Raises ``KeyError`` if the name means nothing.
         """
-        known = ABSENT if name in self.removed else self._of_others(name)
+        known = ABSENT if name in self.removed else self._of_others(name, is_narrow=is_narrow)
         module = self.table.pop(name, cast("ModuleType", known))
         if module is ABSENT:
             raise KeyError(name)
@@ -269,15 +289,17 @@ class Linker:
         self.forget()
         return module
 
-    def clear(self) -> None:
+    def clear(self, *, is_narrow: bool = False) -> None:
         """Remove every name by hand."""
-        others = {*all_of_base(), *self.names()}
+        is_seen = self.sight() if is_narrow else bool
+        others = {*filter(is_seen, all_of_base().copy()), *self.names()}
         self.removed.update(name for name in others if self._of_others(name) is not ABSENT)
         self.table.clear()
         self.forget()
 
     def forget(self) -> None:
         """Forget the answers of finished imports; the next ones look at the tables again."""
+        self.shown.clear()
         self._plain.clear()
         self._flat.clear()
         self._packages.clear()
@@ -394,6 +416,7 @@ class Linker:
     def _load_hooked(self, name: str, parent: ModuleType | None, child: str) -> ModuleType | None:
         """The module that an import hook of the owner's code answers with; ``None`` if none of them knows the name."""
         here = threading.get_ident()
+        self.shown.pop(name, None)
         self._sought[name] = here
         try:
             spec = None if self._locator is None else self._locator.hooked(name, parent)

@@ -28,12 +28,12 @@ from koupleless.isolation.interpreter import (
     views,
     withheld,
 )
-from koupleless.isolation.linker import ABSENT, asking, base_changed, linker_of
+from koupleless.isolation.linker import ABSENT, asking, base_changed, linker_of, owner_of
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
-    from types import ModuleType
+    from types import FrameType, ModuleType
     from typing import Self, SupportsIndex
 
     from koupleless.isolation.linker import Linker
@@ -81,36 +81,25 @@ class ModulesView(dict[str, "ModuleType"]):
         return True
 
     def __setitem__(self, name: str, module: ModuleType) -> None:
-        _enter(asking(), name, module)
+        _enter(*_who(), name, module)
 
     def __delitem__(self, name: str) -> None:
-        linker = asking()
-        if linker is not None:
-            linker.take(name)
-            return
-        take_of_base(name)
-        unstore(name)
-        base_changed(name)
+        _take(*_who(), name)
 
     def pop(self, name: str, default: Any = ABSENT, /) -> Any:
-        linker = asking()
+        linker, is_narrow = _who()
         try:
-            if linker is not None:
-                return linker.take(name)
-            module = take_of_base(name)
+            return _take(linker, is_narrow, name)
         except KeyError:
             if default is ABSENT:
                 raise
             return default
-        unstore(name)
-        base_changed(name)
-        return module
 
     def popitem(self) -> tuple[str, ModuleType]:
-        linker = asking()
+        linker, is_narrow = _who()
         if linker is not None:
-            name = next(reversed(_shown(linker)))
-            return name, linker.take(name)
+            name = next(reversed(_shown(linker, is_narrow)))
+            return name, linker.take(name, is_narrow=is_narrow)
         name, module = REAL.popitem()
         base_changed(name)
         return name, module
@@ -123,85 +112,128 @@ class ModulesView(dict[str, "ModuleType"]):
         try:
             return _seen(linker, name)
         except KeyError:
-            linker.put(name, cast("ModuleType", default))
+            linker.put(name, default, is_narrow=_who()[1])
             return cast("ModuleType", default)
 
     def update(self, other: Any = (), /, **names: ModuleType) -> None:
-        linker = asking()
+        linker, is_narrow = _who()
         for name, module in dict(other, **names).items():
-            _enter(linker, name, module)
+            _enter(linker, is_narrow, name, module)
 
     def clear(self) -> None:
-        linker = asking()
+        linker, is_narrow = _who()
         if linker is None:
             REAL.clear()
         else:
-            linker.clear()
+            linker.clear(is_narrow=is_narrow)
 
     def copy(self) -> dict[str, ModuleType]:
-        return _shown(asking()).copy()
+        return _shown(*_who()).copy()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(_shown(asking())))  # at once: others import meanwhile
+        return iter(list(_shown(*_who())))  # at once: others import meanwhile
 
     def __reversed__(self) -> Iterator[str]:
-        return reversed(_shown(asking()))
+        return reversed(_shown(*_who()))
 
     def __len__(self) -> int:
-        return len(_shown(asking()))
+        return len(_shown(*_who()))
 
     def __bool__(self) -> bool:
         return True
 
     def keys(self) -> KeysView[str]:  # type: ignore[override]
-        return _shown(asking()).keys()
+        return _shown(*_who()).keys()
 
     def values(self) -> ValuesView[ModuleType]:  # type: ignore[override]
-        return _shown(asking()).values()
+        return _shown(*_who()).values()
 
     def items(self) -> ItemsView[str, ModuleType]:  # type: ignore[override]
-        return _shown(asking()).items()
+        return _shown(*_who()).items()
 
     def __or__(self, other: Any) -> Any:
-        return _shown(asking()) | dict(other) if isinstance(other, dict) else NotImplemented
+        return _shown(*_who()) | dict(other) if isinstance(other, dict) else NotImplemented
 
     def __ror__(self, other: Any) -> Any:
-        return dict(other) | _shown(asking()) if isinstance(other, dict) else NotImplemented
+        return dict(other) | _shown(*_who()) if isinstance(other, dict) else NotImplemented
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[override]
-        linker = asking()
+        linker, is_narrow = _who()
         for name, module in dict(other).items():
-            _enter(linker, name, module)
+            _enter(linker, is_narrow, name, module)
         return self
 
     def __eq__(self, other: object) -> bool:
-        return other is self or _shown(asking()) == other
+        return other is self or _shown(*_who()) == other
 
     def __ne__(self, other: object) -> bool:  # a dict has one of its own
-        return other is not self and _shown(asking()) != other
+        return other is not self and _shown(*_who()) != other
 
     __hash__: ClassVar[None]
 
     def __repr__(self) -> str:
-        return repr(_shown(asking()))
+        return repr(_shown(*_who()))
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
-        return _shown(asking()).copy().__reduce_ex__(protocol)
+        return _shown(*_who()).copy().__reduce_ex__(protocol)
 
     def __copy__(self) -> dict[str, ModuleType]:
-        return _shown(asking()).copy()
+        return _shown(*_who()).copy()
 
     def __sizeof__(self) -> int:
         return REAL.__sizeof__()
 
 
+_TOOLS: Final = frozenset({"importlib", "importlib.util", "pkgutil", "runpy"})
+"""Modules of the standard library that look others up for those who call them."""
+
+
+def _is_narrow(linker: Linker, frame: FrameType) -> bool:
+    """Whether code sees those of the base's libraries only that are in the owner's sight.
+
+    That is the owner's code, and code that looks modules up on its behalf. A shared library that works for the owner
+    finds all modules that the base has loaded, as it needs its own and those of its own libraries.
+    """
+    if frame.f_builtins is linker.builtins:
+        return True
+    return frame.f_globals.get("__name__") in _TOOLS
+
+
+def _who() -> tuple[Linker | None, bool]:
+    """Whom the caller of the caller works for, as `linker.asking`, and whether it is narrow."""
+    frame, scope = sys._getframe(2), current()  # noqa: SLF001
+    linker = owner_of(frame.f_builtins) if scope is None else linker_of(scope)
+    return linker, linker is not None and _is_narrow(linker, frame)
+
+
 def _seen(linker: Linker, name: str) -> ModuleType:
-    found = linker.find(name)
-    if found is ABSENT:
-        found = of_base(name)
-        if _is_hidden(linker, name, found):
+    """What the code that calls the caller finds under a name. Raises ``KeyError`` if it finds nothing."""
+    known: ModuleType | None = linker.table.get(name, ABSENT)
+    if known is not ABSENT:
+        return known  # type: ignore[return-value]  # `cast` is a call
+    known = linker.shown.get(name)
+    if known is not None and REAL.get(name) is known:
+        return known
+    return _look_up(linker, name, sys._getframe(2))  # noqa: SLF001
+
+
+def _look_up(linker: Linker, name: str, frame: FrameType) -> ModuleType:
+    if linker.shown.get(name, ABSENT) is None and _is_narrow(linker, frame):
+        raise KeyError(name)
+    known = linker.find(name)
+    if known is ABSENT:
+        known = of_base(name)
+        if _is_hidden(linker, name, known):
             raise KeyError(name)
-    return found  # type: ignore[return-value]  # `cast` is a call
+        if not linker.sight()(name):
+            linker.shown[name] = None
+            if linker.sight()(name):  # another thread has just taken it
+                linker.shown.pop(name, None)
+            elif _is_narrow(linker, frame):
+                raise KeyError(name)
+        elif linker.is_settled(name):
+            linker.shown[name] = known
+    return known  # type: ignore[return-value]
 
 
 def _is_hidden(linker: Linker, name: str, module: object) -> bool:
@@ -219,11 +251,16 @@ def _is_hidden(linker: Linker, name: str, module: object) -> bool:
     return name_of(find_of_base(top)) != top and linker.hides(own)
 
 
-def _shown(linker: Linker | None) -> dict[str, ModuleType]:
-    """The table of the base itself, or a snapshot of what a biz sees."""
+def _shown(linker: Linker | None, is_narrow: bool) -> dict[str, ModuleType]:
+    """The table of the base itself, or a snapshot of what code that works for a biz sees."""
     if linker is None:
         return all_of_base()
-    shown = {name: module for name, module in all_of_base().copy().items() if not _is_hidden(linker, name, module)}
+    is_seen = linker.sight() if is_narrow else bool
+    shown = {
+        name: module
+        for name, module in all_of_base().copy().items()
+        if is_seen(name) and not _is_hidden(linker, name, module)
+    }
     for name in linker.names():
         found = linker.find(name)
         if found is not ABSENT:  # removed by another thread meanwhile
@@ -231,9 +268,18 @@ def _shown(linker: Linker | None) -> dict[str, ModuleType]:
     return shown
 
 
-def _enter(linker: Linker | None, name: str, module: ModuleType) -> None:
+def _take(linker: Linker | None, is_narrow: bool, name: str) -> ModuleType:
     if linker is not None:
-        linker.put(name, module)
+        return linker.take(name, is_narrow=is_narrow)
+    module = take_of_base(name)
+    unstore(name)
+    base_changed(name)
+    return module
+
+
+def _enter(linker: Linker | None, is_narrow: bool, name: str, module: ModuleType) -> None:
+    if linker is not None:
+        linker.put(name, module, is_narrow=is_narrow)
         return
     known = find_of_base(name)
     set_of_base(name, module)

@@ -9,13 +9,17 @@ import importlib.machinery
 import importlib.util
 import json
 import sys
+import weakref
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from koupleless.context import entered
+from koupleless.biz import BizId
+from koupleless.context import Scope, entered
 from koupleless.isolation.interpreter import REAL
+from koupleless.isolation.linker import Linker
+from koupleless.isolation.namespace import Namespace
 
 RECORDER = """
     import sys
@@ -294,6 +298,43 @@ def test_a_loader_whose_function_is_replaced_runs_the_replacement(biz):
     assert app.told == [app.own, app.colorsys]
     assert app.colorsys is colorsys
     assert "exec_module" not in vars(colorsys.__loader__)
+
+
+def test_what_a_hook_sets_to_say_where_a_shared_module_came_from_is_taken_back(biz):
+    before = colorsys.__loader__, colorsys.__spec__, type(colorsys), colorsys.__spec__.loader
+    namespace = biz(
+        {
+            "app.py": POST_IMPORT
+            + """
+    import types
+    class Kind(types.ModuleType):
+        pass
+    def claim(module):
+        module.__loader__ = module.__spec__ = Chained(None)
+        module.__class__ = Kind
+    hooks["colorsys"] = claim
+    import colorsys
+    """
+        }
+    )
+    app = namespace.import_module("app")
+    assert app.colorsys is colorsys
+    assert (colorsys.__loader__, colorsys.__spec__, type(colorsys), colorsys.__spec__.loader) == before
+
+
+def test_a_spec_that_somebody_keeps_holds_nothing_of_the_biz(write):
+    scope = Scope(BizId.parse("passing:1"))
+    namespace = Namespace(scope, [str(write({"app.py": ""}))])
+    with entered(scope):
+        found: Any = sys.meta_path[-1].find_spec("tabnanny", None)
+    linker = weakref.ref(scope.facet(Linker))
+    namespace.drop()
+    scope.close()
+    del namespace, scope
+    gc.collect()
+    assert linker() is None
+    assert found.loader.create_module(found) is None
+    assert found.loader.path.endswith("tabnanny.py")
 
 
 def test_a_hook_sees_what_is_executed_anew(biz):

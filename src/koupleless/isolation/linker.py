@@ -47,7 +47,7 @@ from koupleless.isolation.interpreter import (
     stored,
 )
 from koupleless.isolation.lazy import LazyImports
-from koupleless.isolation.lent import AT_START
+from koupleless.isolation.lent import AT_START, left_as_it_is
 from koupleless.isolation.policy import PROCESS_NAMES, is_one
 from koupleless.isolation.stores import Stored
 
@@ -493,7 +493,8 @@ class Linker:
             if spec.name in self._lending:
                 if not self.has(module):
                     self.stores.suspect()
-                    cast("Loader", spec.loader).exec_module(module)
+                    with left_as_it_is(module):
+                        cast("Loader", spec.loader).exec_module(module)
                     return module
                 if is_one(spec.name) and (shared := self.lend(spec.name)) is not None:
                     return shared

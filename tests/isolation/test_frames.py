@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from pathlib import Path
@@ -193,4 +194,18 @@ def test_what_fails_in_the_machinery_itself_is_shown(biz, monkeypatch):
     monkeypatch.setattr(linker, "_PLAIN_LOADERS", None)
     with pytest.raises(TypeError) as raised:
         namespace.import_module("web")
-    assert raised.traceback[-1].name == "_execute"
+    assert raised.traceback[-1].name == "_execution"
+
+
+def test_imports_nest_as_deep_as_a_program_s_do(biz):
+    """There are hardly more frames between two modules than importlib has there: a hundred fit."""
+    depth = 105
+    files = {f"nested{at}.py": f"import nested{at + 1}" for at in range(depth)}
+    namespace = biz({**files, f"nested{depth}.py": "reached = True"})
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000 + len(inspect.stack()))
+    try:
+        namespace.import_module("nested0")
+    finally:
+        sys.setrecursionlimit(limit)
+    assert namespace.table[f"nested{depth}"].reached

@@ -540,7 +540,8 @@ class Linker:
         try:
             if spec.loader is not None:
                 with stored(name, module):
-                    self._execute(spec.loader, module)
+                    execute, *arguments = self._execution(spec.loader, module)
+                    bootstrap._call_with_frames_removed(execute, *arguments)  # noqa: SLF001
                 for tell in tuple(awaited.get(name, ())):
                     tell(self.scope, module)
             elif spec.submodule_search_locations is None:
@@ -559,19 +560,20 @@ class Linker:
         self.table[name] = module = self.table.pop(name)  # its code may have put something else in its place
         return module
 
-    @passed_over
-    def _execute(self, loader: Any, module: ModuleType) -> None:
-        """Run a module's code, and look at it before."""
+    def _execution(self, loader: Any, module: ModuleType) -> tuple[Any, ...]:
+        """The function that runs a module's code, and its arguments; what code there is to see is looked at.
+
+        Called where the module is run, which has one frame less in between then: imports nest.
+        """
         if type(loader) not in _PLAIN_LOADERS or "exec_module" in vars(loader):
             if not isinstance(loader, ExtensionFileLoader | NamespaceLoader):
                 self.stores.suspect()
-            loader.exec_module(module)
-            return
+            return loader.exec_module, module
         code = loader.get_code(module.__name__)
         if code is None:
             raise ImportError(f"cannot load module {module.__name__!r} when get_code() returns None")
         self.stores.note(code)
-        bootstrap._call_with_frames_removed(exec, code, module.__dict__)  # noqa: SLF001
+        return exec, code, module.__dict__
 
     def adopt(self, module: ModuleType) -> None:
         """Make what runs in the module's dictionary code of this owner; not if it is a module that has an owner.
@@ -614,7 +616,7 @@ class Linker:
         else:
             bootstrap._sanity_check(name, None, 0)  # noqa: SLF001
             absolute = name
-        module = self.load(absolute)
+        module = self.load(absolute) if absolute in self.table else self._find_and_load(absolute)
         if fromlist:
             is_package = hasattr(module, "__path__")
             if is_package:
@@ -681,7 +683,7 @@ class Linker:
     def _import_child(self, module: ModuleType, item: str) -> None:
         name = f"{module.__name__}.{item}"
         try:
-            child = self.load(name)
+            child = self.load(name) if name in self.table else self._find_and_load(name)
             if not hasattr(module, item):  # its package failed, and is loaded again: C looks into the real table next
                 self._bind_child(module, item, child)
         except ModuleNotFoundError as error:

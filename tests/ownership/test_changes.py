@@ -22,6 +22,7 @@ from koupleless.biz import BizId
 from koupleless.context import Scope, entered
 from koupleless.ownership.changes import Changes, SharedStateWarning, Watch
 from koupleless.ownership.dispatch import Patched
+from koupleless.ownership.origin import is_done_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -746,3 +747,11 @@ def test_a_biz_is_no_longer_watched_once_it_has_left(make: Callable[..., Biz]) -
     first.leave()
     assert watch.check() == ()
     assert watch.leave().undone == {}
+
+
+def test_code_that_uses_constant_tuples_is_read_for_who_sets_what() -> None:
+    """An empty one is no pair of variables, whose second would be what is set."""
+    module = types.ModuleType("reads")
+    exec("class Thing: pass\ndef change(other, made=()):\n  other.limit = ()\n  other.label = made or ()\n", vars(module))
+    assert is_done_by(module, vars(module)["Thing"], "limit")
+    assert not is_done_by(module, vars(module)["Thing"], "change")

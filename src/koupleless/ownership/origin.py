@@ -147,7 +147,8 @@ def _sets(code: types.CodeType, name: str, *, is_module: bool) -> bool:
             if instruction.opname == "STORE_ATTR" and target != "self":
                 return True
         # From 3.13 on, one instruction may load two variables.
-        target = instruction.argval[-1] if type(instruction.argval) is tuple else instruction.argval
+        is_pair = type(instruction.argval) is tuple and "_FAST" in instruction.opname  # and no constant
+        target = instruction.argval[-1] if is_pair else instruction.argval
     return False
 
 

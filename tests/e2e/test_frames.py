@@ -260,6 +260,44 @@ IDIOMS: Final = {
             thread.join()
             return found
     """,
+    "the call sites of loguru and structlog": """
+        import io
+        import logging
+
+        import loguru
+        import structlog
+
+        class Intercepting(logging.Handler):
+            def emit(self, record):
+                frame, depth = sys._getframe(), 0
+                while frame and (depth == 0 or frame.f_code.co_filename == logging.__file__):
+                    frame, depth = frame.f_back, depth + 1
+                logger = loguru.logger.opt(depth=depth, exception=record.exc_info)
+                logger.log(record.levelname, record.getMessage())
+
+        def run():
+            found = []
+            loguru.logger.remove()
+            loguru.logger.add(found.append, format="{name}:{function}:{line}:{file.name}:{message}")
+            logger = logging.getLogger("walked.intercepted")
+            logger.addHandler(Intercepting())
+            logger.warning("from the standard library")
+            loguru.logger.warning("its own")
+            loguru.logger.remove()
+            places = [structlog.processors.CallsiteParameter(name) for name in ("func_name", "filename", "lineno")]
+            processors = [
+                structlog.processors.CallsiteParameterAdder(places),
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(sort_keys=True),
+            ]
+            stream = io.StringIO()
+            handler = logging.StreamHandler(stream)
+            handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=processors))
+            logger.handlers[:] = [handler]
+            logger.warning("formatted")
+            logger.handlers.clear()
+            return [str(each) for each in found], stream.getvalue()
+    """,
     "what names its module by the frame that calls": """
         import collections
         import dataclasses

@@ -752,6 +752,8 @@ def test_a_biz_is_no_longer_watched_once_it_has_left(make: Callable[..., Biz]) -
 def test_code_that_uses_constant_tuples_is_read_for_who_sets_what() -> None:
     """An empty one is no pair of variables, whose second would be what is set."""
     module = types.ModuleType("reads")
-    exec("class Thing: pass\ndef change(other, made=()):\n  other.limit = ()\n  other.label = made or ()\n", vars(module))
+    exec(
+        "class Thing: pass\ndef change(other, made=()):\n  other.limit = ()\n  other.label = made or ()\n", vars(module)
+    )
     assert is_done_by(module, vars(module)["Thing"], "limit")
     assert not is_done_by(module, vars(module)["Thing"], "change")

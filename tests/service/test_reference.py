@@ -5,6 +5,7 @@ import contextlib
 import copy
 import inspect
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,9 @@ class Service:
 
     def fail(self) -> None:
         raise LookupError("original")
+
+    def warn(self) -> None:
+        warnings.warn("old", DeprecationWarning, stacklevel=2)
 
     @property
     def runner(self) -> Any:
@@ -143,6 +147,13 @@ def test_an_exception_arrives_as_it_is_and_the_caller_is_himself_again(reference
     assert caught.traceback[-1].name == "fail"
     with pytest.raises(AttributeError, match="'Service' object has no attribute 'missing'"):
         _ = reference.missing
+
+
+def test_a_warning_of_a_service_names_the_line_of_the_call(reference: Any, directory: Any) -> None:
+    with warnings.catch_warnings(record=True) as seen, entered(directory.add("caller")):
+        warnings.simplefilter("always")
+        reference.warn()
+    assert [each.filename for each in seen] == [__file__]
 
 
 def test_arguments_and_results_are_passed_without_copies(reference: Any) -> None:

@@ -200,7 +200,7 @@ class Base:
 
     def _stop(self) -> None:
         with self._closing as closing:  # from the last to the first, each whatever the others raise
-            closing.callback(self.container.close)
+            closing.callback(self.container.close, ends_process=self._owns_process)
             closing.callback(self._operations.close)
             closing.callback(self.arklet.stop)
             closing.callback(self.container.shut)  # first, so that whoever waits for an install still gets an answer

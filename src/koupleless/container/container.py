@@ -124,6 +124,7 @@ class Container:
         self._outgoing: list[_Entry] = []  # replaced by one of the same identity, not stopped yet
         self._busy: dict[BizId, str] = {}
         self._is_closed = False
+        self._ends_process = False
         self._leave_services = around.services.join(self)
 
     # --- questions -----------------------------------------------------------------------------------------------
@@ -267,7 +268,7 @@ class Container:
     def _leave(self, life: Life) -> PurgeReport:
         settling = Settling()
         with settling.around():
-            report = life.leave()
+            report = life.leave(with_process=self._ends_process)
         if life.remains is not None:
             self._remains.add(report, life.remains)
         self._remains.check()
@@ -417,11 +418,13 @@ class Container:
             self._is_closed = True
         self._around.stage.interrupt("the base is shutting down")
 
-    def close(self, *, timeout_s: float = 30.0) -> None:
+    def close(self, *, timeout_s: float = 30.0, ends_process: bool = False) -> None:
         """Shut, wait for running operations, stop every biz and leave the interpreter as it was found.
 
-        An operation that has not ended after ``timeout_s`` seconds is left behind. Idempotent.
+        An operation that has not ended after ``timeout_s`` seconds is left behind; with ``ends_process``, which means
+        that the process ends next, daemon threads of bizs are, too. Idempotent.
         """
+        self._ends_process = ends_process
         self.shut()
         self._around.stage.check_thread()
         with self._lock:

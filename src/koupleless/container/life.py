@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -59,6 +60,9 @@ ENTRY_OVERRIDE: Final = "sofa.ark.biz.main.class"
 
 _GRACE_S: Final = 1.0
 """What a step is given beyond its own deadline to report that it missed it."""
+
+_MOMENT_S: Final = 0.2
+"""What daemon threads that know how to stop are given before the process ends, all together."""
 
 _FLOOR_S: Final = 0.1
 """What a stop hook is given in any case, however long those before it took."""
@@ -118,6 +122,7 @@ class Life:
         self._namespace: Namespace | None = None
         self._lifespan: Lifespan | None = None
         self._left = NOTHING_CHANGED
+        self._daemons_s = math.inf
         self._failures: list[str] = []
 
     # --- in ------------------------------------------------------------------------------------------------------
@@ -233,11 +238,13 @@ class Life:
 
     # --- out -----------------------------------------------------------------------------------------------------
 
-    def leave(self) -> PurgeReport:
+    def leave(self, *, with_process: bool = False) -> PurgeReport:
         """Take the biz down and prove that it is gone. Never raises; what went wrong is in the report. Idempotent.
 
-        The caller has withdrawn the biz's routes before, so that no new request arrives.
+        The caller has withdrawn the biz's routes before, so that no new request arrives. ``with_process`` means that
+        the process ends next, and with it daemon threads, which are asked to stop and hardly awaited.
         """
+        self._daemons_s = _MOMENT_S if with_process else math.inf
         for step in (
             self._drain,
             self._withdraw_services,
@@ -298,7 +305,8 @@ class Life:
     def _undo_registrations(self) -> None:
         ledger = self.scope.find_facet(Ledger)
         if ledger is not None:
-            self._failures += [str(failure) for failure in ledger.undo_all(self._around.deadlines.stop_s)]
+            failures = ledger.undo_all(self._around.deadlines.stop_s, daemons_s=self._daemons_s)
+            self._failures += [str(failure) for failure in failures]
 
     def _take_changes_back(self) -> None:
         watch = self.scope.find_facet(Watch)

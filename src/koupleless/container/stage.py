@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from koupleless.errors import ContainerClosed
+from koupleless.ownership.threads import pass_for_main_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -147,6 +148,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _work(function: Callable[[], T], outcome: concurrent.futures.Future[T]) -> None:
+    pass_for_main_thread()  # which code of a biz runs on alone
     try:
         result = function()
     except BaseException as error:  # noqa: BLE001 - SystemExit of a biz must reach the installer, not this thread

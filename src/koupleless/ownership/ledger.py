@@ -159,8 +159,10 @@ class Ledger:
         left = self._ends - time.monotonic()
         return max(left, min(_FLOOR_S, left + _OVERTIME_S), 0.0)
 
-    def undo_all(self, deadline_s: float) -> tuple[Failure, ...]:
+    def undo_all(self, deadline_s: float, *, daemons_s: float = math.inf) -> tuple[Failure, ...]:
         """Undo everything, timers first, then executors, tasks, threads and the rest in reverse.
+
+        Daemon threads are awaited for ``daemons_s`` seconds at most.
 
         Every entry is tried whatever happened to the others, and also when the deadline has passed: it bounds the
         waiting, which is shared by all, and is exceeded by half a second at most. Returns what could not be undone;
@@ -180,7 +182,11 @@ class Ledger:
                     if not entries:
                         break
                     for order in Order:
+                        ends = self._ends
+                        if order is Order.DAEMONS:
+                            self._ends = min(ends, time.monotonic() + daemons_s)
                         self._undo([entry for entry in reversed(entries) if entry.order is order], failures)
+                        self._ends = ends
         finally:
             self._ends = math.inf
             self.notes.clear()

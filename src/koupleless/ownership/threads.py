@@ -162,6 +162,16 @@ def leave_shared_workers_behind() -> None:
             _leave_behind(thread)
 
 
+def pass_for_main_thread() -> None:
+    """Let threads that code starts on this one be no daemons unless it says so, as on the main thread.
+
+    This one itself stays a daemon for the interpreter, which was told so when it was started.
+    """
+    thread = threading.current_thread()
+    thread._daemonic = False  # type: ignore[attr-defined]  # noqa: SLF001 - the public setter is for before its start
+    _left_behind.add(thread)
+
+
 def _await_others() -> None:
     """Wait at exit for all threads that are neither daemons nor left behind."""
     while others := [

@@ -1,0 +1,96 @@
+"""`arkctl serve` ends with modules that leave threads, executors and children behind as these end alone."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.e2e.conftest import BaseProcess
+
+APP = """
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [str(answer()).encode()]
+"""
+
+DAEMON = """
+import _thread, threading, time
+
+def loop():
+    while True:
+        time.sleep(0.05)
+
+def answer():
+    threading.Thread(target=loop, daemon=True).start()
+    _thread.start_new_thread(loop, ())
+    return "ok"
+
+answer()
+"""
+
+THREADS = """
+import atexit, multiprocessing, threading, time
+from concurrent.futures import ThreadPoolExecutor
+
+import koupleless
+
+KINDS = [threading.Thread().daemon]
+ending = threading.Event()
+
+@koupleless.on_stop
+def stop():
+    KINDS.append(threading.Thread().daemon)
+    print("kinds", KINDS, flush=True)
+    ending.set()
+
+def late(seconds, text):
+    ending.wait()
+    time.sleep(seconds)
+    print(text, flush=True)
+
+atexit.register(print, "exit", flush=True)
+pool = ThreadPoolExecutor(1)
+pool.submit(late, 0.2, "work")
+threading.Thread(target=late, args=(0.6, "thread")).start()
+
+def answer():
+    KINDS.append(threading.Thread().daemon)
+    return KINDS
+"""
+
+
+@pytest.fixture
+def base(serve: Callable[..., BaseProcess], tmp_path: Path) -> BaseProcess:
+    return serve(cwd=tmp_path)
+
+
+def end(base: BaseProcess) -> tuple[int, float]:
+    began = time.monotonic()
+    return base.end(), time.monotonic() - began
+
+
+def test_daemon_threads_do_not_keep_a_base_from_ending(base: BaseProcess, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(DAEMON + APP)
+        base.deploy(tmp_path / f"{name}.py")
+        assert base.get(f"/{name}/").text == "ok"
+    status, seconds = end(base)
+    assert status == 0
+    assert seconds < 5
+
+
+def test_other_threads_are_awaited_before_exit_functions_run(base: BaseProcess, tmp_path: Path) -> None:
+    """And a thread that a module starts is no daemon unless it says so, wherever it starts it."""
+    (tmp_path / "one.py").write_text(THREADS + APP)
+    base.deploy(tmp_path / "one.py")
+    assert base.get("/one/").text == "[False, False]"
+    assert end(base)[0] == 0
+    expected = ["kinds [False, False, False]", "work", "thread", "exit"]
+    assert [line for line in base.log.read_text().splitlines() if line in expected] == expected

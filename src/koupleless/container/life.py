@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import logging
 import math
 import time
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ from koupleless.view.environ import Environment
 from koupleless.view.logs import LogSpace
 from koupleless.view.own import Own
 from koupleless.view.warning import Warnings
+from koupleless.view.zone import other_zone
 
 if TYPE_CHECKING:
     import threading
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
 
 ENTRY_OVERRIDE: Final = "sofa.ark.biz.main.class"
 """The key of ``envs`` that names another entry for this install, as the field spells it."""
+
+_log: Final = logging.getLogger("koupleless")
 
 _GRACE_S: Final = 1.0
 """What a step is given beyond its own deadline to report that it missed it."""
@@ -114,7 +118,7 @@ class Life:
         self.libraries: tuple[Library, ...] = ()
         """Those that it had imported when it had started, and how it holds them."""
         self.warnings: tuple[str, ...] = ()
-        """What it has changed for everybody by the end of its start, in words."""
+        """What it is told at the end of its start, first of all of what it has changed for everybody."""
         self.remains: Survey | None = None
         """After `leave`: what to ask, weakly, whether anything of it still lives; ``None`` if nothing did."""
         self._prepared = prepared
@@ -140,7 +144,7 @@ class Life:
             # What was imported gets no name here: this frame is one of those that the failure keeps.
             self._start_application(self._imported(entry, deadline), entry, deadline)
             assert self._namespace is not None
-            self.warnings = self.scope.facet(Watch).check()
+            self.warnings = (*self.scope.facet(Watch).check(), *self._told_of_zone())
             self.libraries = self._namespace.libraries()
         except BaseException as error:  # noqa: BLE001 - whatever a biz raises, SystemExit too, is a failed start
             failure = self._explain(error)
@@ -225,6 +229,14 @@ class Life:
             self._around.stage.call(
                 lambda: lifespan.startup(timeout_s), timeout_s=timeout_s + _GRACE_S, may_interrupt=True
             )
+
+    def _told_of_zone(self) -> tuple[str, ...]:
+        with entered(self.scope):
+            told = other_zone()
+        if told is None:
+            return ()
+        _log.warning("biz %s: %s", self.biz, told)
+        return (told,)
 
     def _explain(self, error: BaseException) -> StartFailed:
         """The same failure without the exception: its frames hold the biz that is about to be removed."""

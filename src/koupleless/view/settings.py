@@ -8,20 +8,17 @@ for the functions that read them as globals.
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import functools
 import gc
 import os
 import reprlib
 import sys
-import time
-import zoneinfo
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import as_base
 from koupleless.contextual import assign_by_context, call_by_context
 from koupleless.frames import standing_for
+from koupleless.view import zone
 from koupleless.view.classes import own_attributes
 from koupleless.view.guest import guest, ignored, refused
 from koupleless.view.own import own_of, put_in_late, with_own_globals
@@ -67,20 +64,6 @@ def _limits_are(resource: int, limits: Any) -> bool:
     return tuple(limits) == sys.modules["resource"].getrlimit(resource)  # type: ignore[no-any-return]
 
 
-def _is_time_zone_of_process() -> bool:
-    """Whether the biz's time zone is that of the process by its name, or by its offsets in winter and summer."""
-    mine = os.environ.get("TZ")
-    with as_base():
-        if mine == os.environ.get("TZ"):
-            return True
-    try:
-        zone = zoneinfo.ZoneInfo(mine or "UTC")
-    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
-        return False
-    months = [dt.datetime(2026, month, 1, tzinfo=zone) for month in (1, 7)]
-    return all(time.localtime(moment.timestamp()).tm_gmtoff == moment.utcoffset().total_seconds() for moment in months)  # type: ignore[union-attr]
-
-
 def _is_outside_loops(*_args: Any, **_kwargs: Any) -> bool:
     """On a thread without a running loop, where it is the biz's own affair."""
     return asyncio._get_running_loop() is None  # noqa: SLF001 - the public one raises
@@ -124,7 +107,7 @@ _SETTINGS: Final = (
     _Setting("threading", "setprofile_all_threads", _TRACED),
     _Setting("csv _csv", "field_size_limit", "the limit for fields", lambda *limit: not limit, _asked),
     _Setting("faulthandler", "disable", "what is told of a crash"),
-    _Setting("time", "tzset", "the time zone", _is_time_zone_of_process),
+    _Setting("time", "tzset", "the time zone", zone.is_of_process),
     _Setting("zoneinfo zoneinfo._tzpath", "reset_tzpath", "the search path for time zones"),
     _Setting("locale _locale", "textdomain", _CATALOGUES, _none_given, lambda original, _: original(None)),
     _Setting(

@@ -24,10 +24,12 @@ FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "psycogreen.gevent": ("patch_psycopg",),
     "psycogreen.eventlet": ("patch_psycopg",),
     "grpc.experimental.gevent": ("init_gevent",),
+    "_time_machine": ("patch*",),
 }
 """Module -> its functions; one that ends in ``*`` is every function whose name begins so."""
 
 _EFFECTS: Final = {
+    "_time_machine": "it replaces the clocks in the C code of time and datetime",
     "grpc": "it decides how gRPC waits",
     "nest_asyncio": _LOOP,
     "nest_asyncio2": _LOOP,
@@ -35,6 +37,7 @@ _EFFECTS: Final = {
 }
 """By top-level package, where it is not `_GREEN`."""
 _INSTEAD: Final = {
+    "_time_machine": "give the code a clock that it asks",
     "nest_asyncio": "await instead of running a loop within a running one",
     "nest_asyncio2": "await instead of running a loop within a running one",
 }

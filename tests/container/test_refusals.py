@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from koupleless.artifact.build import Options, build_project
+from koupleless.biz import BizId
+from koupleless.context import Scope, entered
 from koupleless.errors import PatchRefused, StartFailed
+from koupleless.ownership.refusals import refuse_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +128,21 @@ def test_pymysql_stands_in_for_mysqldb_in_the_biz_that_asks(answers: dict[str, A
     needs("pymysql")
     assert answers["pymysql"]["error"] == ""
     assert answers["pymysql after that"]["error"] == ""
+
+
+def test_functions_in_c_are_refused_by_the_name_of_who_calls() -> None:
+    """As that of time-machine, which is shared by all that bring it along, under a name of its own."""
+    library, caller = Scope(BizId.of("time-machine", "3")), Scope(BizId.of("shop", "1"))
+    module = types.ModuleType("_time_machine")
+    module.patch = gc.isenabled  # type: ignore[attr-defined]  # a function in C
+    module.original_time = time.time  # type: ignore[attr-defined]
+    refuse_in(library, module)
+    words = r"biz shop:1 may not call _time_machine\.patch\(\): it replaces the clocks in the C code"
+    with entered(caller), pytest.raises(PatchRefused, match=words):
+        module.patch()
+    with pytest.raises(PatchRefused, match="biz time-machine:3"):
+        module.patch()
+    assert module.original_time is time.time
 
 
 @pytest.fixture

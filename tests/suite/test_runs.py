@@ -116,6 +116,57 @@ def test_a_child_finds_the_tree_and_what_it_requires_and_nothing_else_of_ours(ru
     assert compared.stdout.endswith("alone: 5 passed\ninside: 5 passed\n0 of 5 tests differ\n"), compared.stdout
 
 
+CLOCKS = """
+import ctypes, datetime as dt, logging, os, threading, time, zoneinfo
+import freezegun, time_machine
+
+def test_travel():
+    with time_machine.travel(0.0, tick=False):
+        assert time.time() == 0
+        assert dt.datetime.now(dt.timezone.utc).year == dt.date.today().year == time.gmtime().tm_year == 1970
+        assert logging.LogRecord("a", 1, "b", 1, "c", (), None).created == 0
+    assert time.time() > 1e9
+
+def test_travel_to_a_zone():
+    there = dt.datetime(2020, 1, 1, 12, tzinfo=zoneinfo.ZoneInfo("America/New_York"))
+    with time_machine.travel(there, tick=False):
+        assert dt.datetime.now() == dt.datetime(2020, 1, 1, 12)
+        assert time.tzname[0] == "EST"
+
+@time_machine.travel(1.0)
+def test_thread():
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(time.time()))
+    thread.start()
+    thread.join()
+    assert seen[0] < 100
+
+def test_freeze():
+    with freezegun.freeze_time("2012-01-14 03:21:34"):
+        from datetime import datetime
+        assert datetime.now() == dt.datetime(2012, 1, 14, 3, 21, 34)
+        assert time.time() == logging.LogRecord("a", 1, "b", 1, "c", (), None).created == 1326511294.0
+    assert dt.datetime.now().year > 2020
+
+def test_zone():
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+    assert time.timezone == -9 * 3600
+    assert time.localtime(0).tm_hour == dt.datetime.fromtimestamp(0).hour == 9
+    assert dt.datetime(1970, 1, 1, 9).timestamp() == time.mktime((1970, 1, 1, 9, 0, 0, 0, 1, 0)) == 0
+    del os.environ["TZ"]
+    time.tzset()
+    assert ctypes.CDLL(None).getenv(b"TZ") == 0
+"""
+
+
+def test_the_clock_of_the_process_is_the_program_s(run: Run, tree: Path) -> None:
+    (tree / "test_clocks.py").write_text(CLOCKS)
+    wanted = ("--requirement", "time-machine", "--requirement", "freezegun")
+    compared = run(tree, "--compare", *wanted, "--", "-q", "-p", "no:cacheprovider")
+    assert compared.stdout.endswith("alone: 5 passed\ninside: 5 passed\n0 of 5 tests differ\n"), compared.stdout
+
+
 def test_output_and_status_are_those_of_pytest(run: Run, tree: Path) -> None:
     (tree / "test_bad.py").write_text("def test_bad():\n    assert 1 == 2\n")
     inside = run(tree, "--", "-q")

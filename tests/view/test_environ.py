@@ -1,6 +1,7 @@
 """The environment of a biz. What C code reads by ``getenv`` is the process's, and is not tested here."""
 
 import asyncio
+import ctypes
 import multiprocessing
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from koupleless.context import Scope, entered
 from koupleless.errors import KouplelessError
-from koupleless.view.environ import install_environ, remove_environ
+from koupleless.view.environ import Environment, install_environ, remove_environ
 
 MakeBiz = Callable[..., Scope]
 
@@ -154,6 +155,23 @@ def test_code_of_a_biz_that_is_gone_reads_the_process_but_cannot_write_to_it(mak
         with pytest.raises(KouplelessError, match=r"hello:1\.0 was uninstalled"):
             del os.environ["SHARED"]
     assert os.environ["SHARED"] == "of the process"
+
+
+def test_c_code_finds_what_a_biz_writes_that_has_the_process_for_itself_and_no_other(make_biz: MakeBiz) -> None:
+    def in_c(name: bytes) -> bytes | None:
+        return getenv(name)  # type: ignore[no-any-return]
+
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_char_p
+    scope, alone = make_biz(), make_biz("alone")
+    alone.attach(Environment(alone, has_process=True))
+    for biz, found in ((scope, None), (alone, b"written")):
+        with entered(biz):
+            os.environ["KOUPLELESS_TEST_OWN"] = "written"
+            assert in_c(b"KOUPLELESS_TEST_OWN") == found
+            del os.environ["KOUPLELESS_TEST_OWN"]
+            assert in_c(b"KOUPLELESS_TEST_OWN") is None
+    assert "KOUPLELESS_TEST_OWN" not in os.environ
 
 
 # --- <name>_<KEY> -------------------------------------------------------------------------------------------------

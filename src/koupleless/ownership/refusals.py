@@ -61,10 +61,11 @@ def _names(module: types.ModuleType) -> list[str]:
     return [
         name
         for name, value in vars(module).items()
-        if is_one(module.__name__, name) and isinstance(value, types.FunctionType) and not hasattr(value, _MARK)
+        if is_one(module.__name__, name) and isinstance(value, _KINDS) and not hasattr(value, _MARK)
     ]
 
 
+_KINDS: Final = (types.FunctionType, types.BuiltinFunctionType)
 _MARK: Final = "_koupleless_refused"
 
 
@@ -73,7 +74,7 @@ def _refusing(module: str, name: str, owner: Scope | None, original: Callable[..
 
     @standing_for(original)
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        scope = owner or current()
+        scope = current() or owner
         if scope is None or os.getpid() != home:  # a child process is its own
             return original(*args, **kwargs)
         raise refusal(str(scope.biz), module, name)

@@ -4,7 +4,8 @@
 a base for this one biz: it imports its own copy of whatever the biz brings first, so that there is something to be
 kept apart from. The program runs on the main thread, which signals and many libraries ask for, as its ``__main__``.
 
-Settings of the process that a biz may not change beside others (the working directory, the locale) it may change here.
+Settings of the process that a biz may not change beside others (the working directory, the locale, the time zone, the
+clock) it may change here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, call_as
-from koupleless.isolation.interpreter import trimmed
+from koupleless.isolation.interpreter import REAL, trimmed, when_loaded
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import SELF, Policy
 from koupleless.isolation.venv import VirtualEnvironment
@@ -38,8 +39,12 @@ from koupleless.view.warning import Warnings, install_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
 
 _VIEWS: Final = (install_environ, install_logs, install_warnings, install_stdlib, install_recorders)
+
+_LOOKED_UP_IN_C: Final = ("time_machine",)
+"""Modules that set the clock of the whole process by C code, which finds them in the interpreter's own table only."""
 
 _program: Scope | None = None
 """The biz, which is there until the process is gone: alone, nothing takes a program's modules away before that."""
@@ -82,7 +87,8 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
     for put_in in _VIEWS:
         put_in()
     scope.attach(Ledger(scope))
-    scope.attach(Environment(scope, envs={"PYTHONPATH": _search_path(order.paths)}, args=arguments, name=program))
+    envs = {"PYTHONPATH": _search_path(order.paths)}
+    scope.attach(Environment(scope, envs=envs, args=arguments, name=program, has_process=True))
     scope.attach(LogSpace(scope))
     scope.attach(Warnings())
     scope.attach(Own())
@@ -93,9 +99,15 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
     # Alone, its interpreter has nothing installed, either; what children are to find is in their environment.
     venv = VirtualEnvironment(Path(order.scratch, "venv"), (), policy)
     scope.attach(Interpreter(str(venv.prefix), str(venv.executable), venv.make))
+    for name in _LOOKED_UP_IN_C:
+        when_loaded(name, _show_to_c)
     atexit.register(call_as, scope, logging.shutdown)
     # In a copy, so that the program's threads do not inherit what it sets, as they do not alone.
     return call_as(scope, _run, program)
+
+
+def _show_to_c(scope: Scope, module: ModuleType) -> None:  # noqa: ARG001 - as `when_loaded` calls it
+    REAL.setdefault(module.__name__, module)
 
 
 def _warm(names: Sequence[str]) -> None:

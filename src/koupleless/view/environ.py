@@ -39,19 +39,30 @@ _FORK_ENV_POSITION: Final = 5
 """The same for ``_posixsubprocess.fork_exec``, among those after its first."""
 
 
+_put_into_c, _take_out_of_c = os.putenv, os.unsetenv
+
+
 class Environment:
     """The environment overlay and the arguments of one biz: a facet of its scope.
 
     ``envs`` are the variables the biz was installed with, ``args`` its arguments, ``name`` what it finds in
     ``sys.argv[0]`` (its own name unless given). A variable ``<name>_<KEY>``, with every ``.`` and ``-`` of the biz's
     name as ``_``, answers for ``KEY`` in this biz, from ``envs`` as from the process, and is stronger than ``KEY``.
+    ``has_process`` means that no other biz will be in the process: C code finds what this one writes, too.
 
     Threads: as a dictionary; single operations are atomic. Keys and values are kept as bytes, as the process has them.
     """
 
     def __init__(
-        self, scope: Scope, *, envs: Mapping[str, str] | None = None, args: Sequence[str] = (), name: str | None = None
+        self,
+        scope: Scope,
+        *,
+        envs: Mapping[str, str] | None = None,
+        args: Sequence[str] = (),
+        name: str | None = None,
+        has_process: bool = False,
     ) -> None:
+        self._has_process = has_process
         self.argv = [name if name is not None else str(scope.biz.name), *args]
         self._prefix = os.fsencode(_NOT_IN_A_PREFIX.sub("_", scope.biz.name) + "_")
         given = {os.fsencode(key): os.fsencode(value) for key, value in (envs or {}).items()}
@@ -80,10 +91,14 @@ class Environment:
         if not key:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._changes[key] = value
+        if self._has_process:
+            _put_into_c(key, value)
 
     def delete(self, key: bytes) -> None:
         """Hide a variable from this biz, whether it is there or not."""
         self._changes[key] = None
+        if self._has_process:
+            _take_out_of_c(key)
 
     def merged(self, process: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         """Everything this biz sees, as a dictionary of its own."""

@@ -178,6 +178,20 @@ def test_a_biz_shows_and_formats_its_own(make_biz: MakeBiz, capsys: pytest.Captu
     assert "UserWarning: of the base" in written
 
 
+def test_a_block_records_what_reaches_the_module_s_own_function_by_that_of_a_biz(make_biz: MakeBiz) -> None:
+    def record() -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            show = warnings.showwarning
+            warnings.showwarning = lambda message, *rest: show(f"moved {message}", *rest)
+            warn()
+        return [f"{each.filename}:{each.lineno} {each.message}" for each in caught]
+
+    alone = record()
+    with entered(make_biz()):
+        assert record() == alone == ["somewhere.py:1 moved hello"]
+
+
 def test_what_shows_warnings_must_be_callable(make_biz: MakeBiz) -> None:
     with entered(make_biz()):
         warnings.simplefilter("always")

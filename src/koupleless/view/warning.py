@@ -179,6 +179,18 @@ def _show(original: Callable[[Any], None]) -> Callable[[Any], None]:
     return showwarnmsg
 
 
+def _show_plainly(original: Callable[..., None]) -> Callable[..., None]:
+    @seen_as(original)
+    @functools.wraps(original)
+    def showwarning(  # noqa: PLR0917 - those of the original
+        message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: str | None = None
+    ) -> None:
+        shown = warnings.WarningMessage(message, category, filename, lineno, file, line)
+        warnings._showwarnmsg_impl(shown)  # type: ignore[attr-defined]  # noqa: SLF001 - as the original does
+
+    return showwarning
+
+
 def _format(original: Callable[[Any], str]) -> Callable[[Any], str]:
     @standing_for(original)
     def formatwarnmsg(message: warnings.WarningMessage) -> str:
@@ -199,6 +211,11 @@ def _put_in(undo: contextlib.ExitStack) -> None:
     replace(undo, warnings, "_add_filter", _add_filter(_of_process("_add_filter")))
     replace(undo, warnings, "resetwarnings", _reset(warnings.resetwarnings))
     replace(undo, warnings, "_showwarnmsg", _show(_of_process("_showwarnmsg")))
+    plain = _of_process("_showwarning_orig")
+    plainly = _show_plainly(plain)
+    replace(undo, warnings, "_showwarning_orig", plainly)
+    if _of_process("showwarning") is plain:
+        replace(undo, warnings, "showwarning", plainly)
     replace(undo, warnings, "_formatwarnmsg", _format(_of_process("_formatwarnmsg")))
     replace(undo, warnings.catch_warnings, "__enter__", _enter(warnings.catch_warnings.__enter__))
     replace(undo, warnings.catch_warnings, "__exit__", _exit(warnings.catch_warnings.__exit__))

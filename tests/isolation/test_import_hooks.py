@@ -363,3 +363,23 @@ def test_a_shared_module_is_not_run_again_by_reload(biz):
     assert "not in sys.modules" in namespace.import_module("app").message
     del vars(colorsys)["mark"]
     gc.collect()
+
+
+def test_what_is_no_package_and_has_modules_in_it_is_not_asked_for_by_hooks(biz, base, monkeypatch):
+    base({"based_flat.py": ""})
+    importlib.import_module("based_flat")
+    inner = ModuleType("based_flat.inner")  # as compiled code enters its own, which knows nothing of a biz
+    monkeypatch.setitem(REAL, "based_flat.inner", inner)
+    app = f"""{RECORDER}
+    import based_flat
+    from based_flat import inner as _
+    import based_flat.inner
+    def missing():
+        import based_flat.nothing
+    """
+    monkeypatch.setattr(sys.modules["based_flat"], "inner", inner, raising=False)
+    namespace = biz({"app.py": app})
+    module = namespace.import_module("app")
+    assert "based_flat.inner" not in module.recorder.seen
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'based_flat\.nothing'"):
+        module.missing()

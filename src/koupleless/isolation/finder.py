@@ -166,6 +166,8 @@ class BizFinder:
     @passed_over
     def hooked(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
         """See `linker.Locator`."""
+        if parent is not None and not hasattr(parent, "__path__"):
+            return None  # a compiled file may enter modules below itself: alone no finder is asked for them, either
         path = None if parent is None else parent.__path__
         spec: ModuleSpec | None
         for hook in list(self.linker.hooks_in_use()):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from flask import Flask, Response, jsonify, request, url_for
 from websockets.exceptions import InvalidStatus
@@ -23,8 +25,6 @@ from koupleless.router.wsgi import WsgiApp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-
-    import httpx
 
     Client = Callable[..., httpx.AsyncClient]
     Mount = Callable[..., Gate]
@@ -160,6 +160,66 @@ async def test_what_an_application_does_not_catch_reaches_the_server(
         with pytest.raises(error):
             await http.get(path)
     assert gate.traffic().failed == 1
+
+
+@pytest.mark.parametrize("path", ["/before", "/instead", "/in-the-body", "/written", "/late"])
+def test_the_head_of_a_response_may_be_replaced_until_something_is_sent(
+    serve: Callable[..., Any], mount: Mount, path: str
+) -> None:
+    """PEP 3333: as an application does that shows a page for an error it has caught."""
+
+    def fail(start_response: Any) -> bytes:
+        try:
+            int("nowhere")
+        except ValueError:
+            start_response("404 Not Found", [("content-type", "text/plain")], sys.exc_info())
+        return b"not there"
+
+    def in_the_body(start_response: Any) -> Iterator[bytes]:
+        yield b""
+        yield fail(start_response)
+
+    def late(start_response: Any) -> Iterator[bytes]:
+        yield b"begun"
+        yield fail(start_response)
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        if path == "/before":
+            return [fail(start_response)]
+        write = start_response("200 OK", [("content-type", "text/html")])
+        if path == "/written":
+            write(b"all ")
+            return [b"of it"]
+        if path == "/instead":
+            return [fail(start_response)]
+        return late(start_response) if path == "/late" else in_the_body(start_response)
+
+    front = Front()
+    gate = mount(front, "/raw", app)
+    address = serve(front).url(f"/raw{path}")
+    if path == "/late":
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.get(address)
+        assert gate.traffic().failed == 1
+        return
+    answer = httpx.get(address)
+    expected = (200, "text/html", "all of it") if path == "/written" else (404, "text/plain", "not there")
+    assert (answer.status_code, answer.headers["content-type"], answer.text) == expected
+    assert gate.traffic().failed == 0
+
+
+@pytest.mark.parametrize("starts", [0, 2])
+async def test_a_response_that_has_no_head_or_two_is_an_error(mount: Mount, client: Client, starts: int) -> None:
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        for _ in range(starts):
+            start_response("200 OK", [])
+        return [b"text"]
+
+    front = Front()
+    mount(front, "/raw", app)
+    async with client(front) as http:
+        with pytest.raises(AssertionError, match="start_response"):
+            await http.get("/raw/")
 
 
 async def test_the_response_is_closed_whatever_happens(mount: Mount, client: Client) -> None:

@@ -1,7 +1,8 @@
 """A WSGI application behind the ASGI front: a2wsgi does the translation, this file the life around it.
 
 What a2wsgi leaves open, and what happens here instead: a stream whose client has gone would run for ever, one that is
-aborted would leave its thread waiting for a loop that no longer listens, and the threads would never end.
+aborted would leave its thread waiting for a loop that no longer listens, the threads would never end, and a head that
+the application replaces, for it has caught an error, would be sent as it was first, and the error raised all the same.
 """
 
 from __future__ import annotations
@@ -45,20 +46,58 @@ def _no_exit(name: str) -> Iterator[None]:
         raise RuntimeError(f"{name} called sys.exit({error.code!r}) while it served a request") from error
 
 
+class _Head:
+    """Status and headers of a response: sent with its first bytes, and until then the application may replace them."""
+
+    def __init__(self, start: StartResponse) -> None:
+        self._start = start
+        self._head: tuple[str, list[tuple[str, str]]] | None = None
+        self._send: Callable[[bytes], object] | None = None
+
+    def replace(self, status: str, headers: list[tuple[str, str]], error: Any = None, /) -> Callable[[bytes], object]:
+        """What the application calls as ``start_response`` (PEP 3333)."""
+        if error is not None:
+            try:
+                if self._send is not None:
+                    raise error[1].with_traceback(error[2])
+            finally:
+                error = None
+        elif self._head is not None:
+            raise AssertionError("start_response was called a second time without an error")
+        self._head = status, headers
+        return self.write
+
+    def write(self, chunk: bytes) -> None:
+        """What ``start_response`` returns."""
+        self.send()(chunk)
+
+    def send(self) -> Callable[[bytes], object]:
+        """Let the head go, if it has not gone yet; returns what sends a chunk."""
+        if self._send is None:
+            if self._head is None:
+                raise AssertionError("the application did not call start_response")
+            self._send = self._start(*self._head)
+        return self._send
+
+
 class _Watched:
     """The chunks of a response, for as long as there is a client to take them."""
 
-    def __init__(self, chunks: Iterable[bytes], exchange: _Exchange, name: str) -> None:
+    def __init__(self, chunks: Iterable[bytes], head: _Head, exchange: _Exchange, name: str) -> None:
         self._chunks = chunks
+        self._head = head
         self._exchange = exchange
         self._name = name
 
     def __iter__(self) -> Iterator[bytes]:
         with _no_exit(self._name):
             for chunk in self._chunks:
-                yield chunk
+                if chunk:
+                    self._head.send()
+                    yield chunk
                 if self._exchange.is_over:
                     return
+            self._head.send()
 
     def close(self) -> None:
         close = getattr(self._chunks, "close", None)
@@ -179,8 +218,9 @@ class WsgiApp:
         exchange = _Exchange(receive, send)
 
         def watched(environ: WSGIEnvironment, start_response: StartResponse) -> _Watched:
+            head = _Head(start_response)
             with _no_exit(self._name):
-                return _Watched(app(environ, start_response), exchange, self._name)
+                return _Watched(app(environ, head.replace), head, exchange, self._name)
 
         respond = self._responder(watched, self._workers, _QUEUED_CHUNKS)
         # A task of its own: when this one is cancelled, it goes on until the worker has noticed.

@@ -2,7 +2,8 @@
 
 Two directories below the user's cache, each made at most once for what it is made from: the requirements, and over
 them the tree itself as ``pip`` installs it. A tree that is no installable project is used where it lies, and one whose
-own distribution is among the requirements is that distribution, as the package index has it: nothing is built.
+own distribution is among the requirements is that distribution, as the package index has it: nothing is built, and
+there is one copy of it for the tests and for libraries that require it.
 """
 
 from __future__ import annotations
@@ -59,10 +60,9 @@ def furnish(tree: Path, requirements: Sequence[str], *, program: str | None = No
         dependencies = project.get("project", {}).get("dependencies", ())
         wanted += [text for text in dependencies if not asks_for(text, RUNTIME)]  # every biz is given this very package
         return Furnished(tree, (*_in_place(tree), _installed(pip, wanted, near=tree)))
-    published = [text for text in requirements if asks_for(text, _distribution(tree, project))]
-    if published:
-        libraries = _installed(pip, wanted, near=tree)
-        return Furnished(tree, (_installed(pip, published, near=tree, alone=True), libraries))
+    own = _distribution(tree, project)
+    if any(asks_for(text, own) for text in requirements):
+        return Furnished(tree, (_installed(pip, wanted, near=tree),))
     if not _is_installable(tree, project):
         return Furnished(tree, (*_in_place(tree), _installed(pip, wanted, near=tree)))
     with_tree = [*wanted, str(tree)]

@@ -10,6 +10,7 @@ import io
 import json
 import pickle
 import sys
+import threading
 import traceback
 from types import ModuleType
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ from unittest import mock
 import pytest
 
 from koupleless.context import entered
-from koupleless.isolation.interpreter import REAL
+from koupleless.isolation.interpreter import REAL, exposed
 from koupleless.isolation.modules import base_path
 
 
@@ -429,6 +430,52 @@ def test_c_code_that_takes_sys_modules_for_a_dictionary_finds_a_module_that_is_b
 
     assert made.import_module("app.orders").Order().amount == 1
     assert dict.get(sys.modules, "app.orders") is None
+
+
+def test_code_that_asks_the_interpreter_finds_a_module_that_is_being_loaded(biz, monkeypatch):
+    asking: Any = ModuleType("asking")
+    asking.found = {}
+    asking.ask = lambda name: asking.found.update({name: REAL.get(name)})  # as ``PyImport_GetModule``
+    monkeypatch.setitem(sys.modules, "asking", asking)
+    source = "import asking; asking.ask(__name__)"
+    made = biz({"app/__init__.py": source, "app/part.py": source})
+    part = made.import_module("app.part")
+    assert asking.found == {"app": made.import_module("app"), "app.part": part}
+    assert not asking.found.keys() & REAL.keys()
+    assert exposed == {}
+    asking.found.clear()
+
+
+def test_the_base_loads_its_own_module_of_a_name_while_a_biz_is_loading_one(namespace, write, monkeypatch, biz):
+    monkeypatch.syspath_prepend(str(write({"slow/__init__.py": "whose = 'base'", "slow/part.py": "whose = 'base'"})))
+    source = "import waits\nwhose = 'biz'\nwaits.until_told()"
+    made = biz({"slow/__init__.py": "whose = 'biz'", "slow/part.py": source})
+    is_loading, is_told = threading.Event(), threading.Event()
+    waits: Any = ModuleType("waits")
+
+    def until_told() -> None:
+        is_loading.set()
+        is_told.wait(10)
+
+    waits.until_told = until_told
+    monkeypatch.setitem(sys.modules, "waits", waits)
+    thread = threading.Thread(target=made.import_module, args=("slow.part",))
+    thread.start()
+    assert is_loading.wait(10)
+    try:
+        assert "slow.part" not in sys.modules
+        assert sys.modules.get("slow.part") is None
+        assert "slow.part" not in dict(sys.modules)
+        imported: dict[str, Any] = {}
+        exec("from slow import part\nimport slow", imported)
+        slow, part = imported["slow"], imported["part"]
+        assert [slow.whose, part.whose, sys.modules["slow.part"]] == ["base", "base", part]
+    finally:
+        is_told.set()
+        thread.join()
+    assert [made.import_module("slow.part").whose, sys.modules["slow.part"], REAL["slow.part"]] == ["biz", part, part]
+    assert exposed == {}
+    del sys.modules["slow"], sys.modules["slow.part"]
 
 
 def test_such_c_code_finds_the_modules_of_the_base_too(namespace, write, monkeypatch):

@@ -124,7 +124,7 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
     ) -> ModuleType:
         """Import a module: as the base in a statement, for the running biz in a call."""
         scope = current()
-        if scope is None and not withheld and not apart:
+        if scope is None and not withheld and not apart and not exposed:
             return original(name, globals, locals, fromlist, level)
         linker = None if scope is None else scope.find_facet(Linker)
         if linker is None:
@@ -178,7 +178,7 @@ def _is_loaded(name: str, namespace: Mapping[str, Any], fromlist: Sequence[str] 
         if level > 1 or not package:
             return False
         name = f"{package}.{name}" if name else package
-    module = REAL.get(name)
+    module = find_of_base(name) if exposed else REAL.get(name)
     if module is None or fromlist is None:
         return module is not None
     known = module.__dict__

@@ -91,11 +91,15 @@ def unstore(name: str) -> None:
 
 @contextlib.contextmanager
 def stored(name: str, module: ModuleType) -> Iterator[None]:
-    """Let that code see a module of a biz in the place of the base's, while the module's own code runs."""
+    """Let that code see a module of a biz in the place of the base's, while the module's own code runs.
+
+    Code that asks the interpreter (``PyImport_GetModule``) sees it where the base has none of that name.
+    """
     before = [(view, dict.get(view, name, _ABSENT)) for view in views]
     store(name, module)
     try:
-        yield
+        with exposing({name: module}):
+            yield
     finally:
         for view, module_before in before:
             if module_before is _ABSENT:
@@ -293,7 +297,14 @@ def find_of_base(name: str) -> ModuleType | None:
         held = withheld.get(name)
         if held is not None:
             return held[0]
-    return REAL.get(name)
+    module = REAL.get(name)
+    return None if exposed and _is_exposed(name, module) else module
+
+
+def _is_exposed(name: str, module: object) -> bool:
+    """Whether a module is in the interpreter's table for a moment only, and not the base's."""
+    known = exposed.get(name)
+    return known is not None and known[0] is module
 
 
 def set_of_base(name: str, module: ModuleType) -> None:
@@ -310,7 +321,11 @@ def take_of_base(name: str) -> ModuleType:
     """Remove a module of the base by hand and hand it back. Raises ``KeyError`` if there is none."""
     with _lock:
         held = withheld.pop(name, None)
-        return REAL.pop(name) if held is None else held[0]
+        if held is not None:
+            return held[0]
+        if _is_exposed(name, REAL[name]):
+            raise KeyError(name)
+        return REAL.pop(name)
 
 
 def of_base(name: str) -> ModuleType:
@@ -319,14 +334,18 @@ def of_base(name: str) -> ModuleType:
         held = withheld.get(name)
         if held is not None:
             return held[0]
-    return REAL[name]
+    module = REAL[name]
+    if exposed and _is_exposed(name, module):
+        raise KeyError(name)
+    return module
 
 
 def all_of_base() -> dict[str, ModuleType]:
-    """The table of the base: the interpreter's own, or a copy while something is out of it."""
-    if not withheld:
+    """The table of the base: the interpreter's own, or a copy while something is out of it, or something else in it."""
+    if not withheld and not exposed:
         return REAL
-    return {**REAL, **{name: module for name, (module, _) in withheld.copy().items()}}
+    mine = {name: module for name, module in REAL.copy().items() if not _is_exposed(name, module)}
+    return {**mine, **{name: module for name, (module, _) in withheld.copy().items()}}
 
 
 class _AtRelease:

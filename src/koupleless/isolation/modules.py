@@ -18,6 +18,7 @@ from koupleless.contextual import ContextList, assign_by_context, call_by_contex
 from koupleless.isolation.interpreter import (
     REAL,
     all_of_base,
+    exposed,
     find_of_base,
     name_of,
     of_base,
@@ -73,7 +74,7 @@ class ModulesView(dict[str, "ModuleType"]):
     def __contains__(self, name: object) -> bool:
         linker = asking()
         if linker is None or not isinstance(name, str):
-            return name in REAL or name in withheld
+            return name in withheld or (name in REAL and (not exposed or find_of_base(name) is not None))
         try:
             _seen(linker, name)
         except KeyError:
@@ -108,7 +109,9 @@ class ModulesView(dict[str, "ModuleType"]):
         linker = asking()
         if linker is None:
             known = find_of_base(name)
-            return REAL.setdefault(name, cast("ModuleType", default)) if known is None else known
+            if known is None:
+                set_of_base(name, known := cast("ModuleType", default))
+            return known
         try:
             return _seen(linker, name)
         except KeyError:

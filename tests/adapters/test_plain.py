@@ -256,6 +256,43 @@ ROWS = {
             return only
         """,
     ),
+    "scipy.special": Row(
+        """
+        import scipy.fft, scipy.special
+        class Backend:
+            __ua_domain__ = "numpy.scipy.fft"
+            @staticmethod
+            def __ua_function__(method, args, kwargs): return VALUE
+        scipy.fft.set_global_backend(Backend)
+        def begin():
+            scipy.special.seterr(all={1: "raise", 2: "warn"}[VALUE])
+        """,
+        """
+        import warnings
+        import scipy.fft, scipy.special
+        def gammaln(x): return scipy.special.gammaln(x)
+        def see():
+            transformed = scipy.fft.fft([1.0, 2.0])
+            number = transformed if isinstance(transformed, int) else None
+            globals().get("begin", lambda: None)()  # on this thread
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                for _ in range(2):
+                    try:
+                        gammaln(0.0)
+                    except scipy.special.SpecialFunctionError as error:
+                        assert str(error) == "scipy.special/lgam: singularity"
+                        told = 1
+                    else:
+                        told = 2 if caught else None
+            assert all(issubclass(each.category, scipy.special.SpecialFunctionWarning) for each in caught)
+            assert scipy.special.geterr()["singular"] == {1: "raise", 2: "warn", None: "ignore"}[number]
+            with scipy.special.errstate(singular="ignore"):
+                assert gammaln(0.0) > 1
+            assert told == number
+            return number
+        """,
+    ),
     "polars": Row(
         """
         import polars
@@ -326,7 +363,7 @@ ROWS = {
 }
 
 
-IN_PART = ("lxml", "pyarrow", "zope-interface")
+IN_PART = ("lxml", "pyarrow", "scipy", "zope-interface")
 
 
 def seen_by_base(row: Row) -> Any:

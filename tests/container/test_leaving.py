@@ -104,13 +104,16 @@ def test_thread_locals_of_the_import_are_found_on_the_loop(world, tmp_path):
         "    def __init__(self, *names):\n        self.value, self.names = None, [*names]\n"
         "SESSION = Session('made')\n"
         "SESSION.value = 'for the session'\n"
-        "async def show(request):\n    return PlainTextResponse(f'{LOCAL.value}, {SESSION.value}, {SESSION.names}')\n"
+        "from koupleless.adapters.own import call_on_loop\n"
+        "call_on_loop(lambda: setattr(LOCAL, 'called', 'called'))\n"
+        "async def show(request):\n"
+        "    return PlainTextResponse(f'{LOCAL.value}, {LOCAL.called}, {SESSION.value}, {SESSION.names}')\n"
         "app = Starlette(routes=[Route('/', show)])\n"
     )
     path = tmp_path / "localised.py"
     path.write_text(text)
     built = build_file(path, Options(out=tmp_path / "out"))
     world.container.install(world.container.prepare(str(built.path)))
-    assert world.get("/localised/").text == "at import, for the session, ['made']"
+    assert world.get("/localised/").text == "at import, called, for the session, ['made']"
     report = world.container.uninstall(built.manifest.id)
     assert report.clean, report.summary()

@@ -21,6 +21,7 @@ from koupleless.adapters import (
     psycopg,
     pyarrow,
     pyyaml,
+    scipy,
     sentry_sdk,
     sklearn,
     sqlalchemy,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 _ADAPTERS: Final[tuple[ModuleType, ...]] = (
     *(flask, jinja2, lxml, matplotlib, numpy, pandas, plain, polars, protobuf, psycopg, pyarrow, pyyaml),
-    *(sentry_sdk, sklearn),
+    *(scipy, sentry_sdk, sklearn),
     *(sqlalchemy, sqlalchemy_events, zope),
 )
 

@@ -87,6 +87,37 @@ class Own(Generic[T]):
             return [values.table[self] for values in _everybody if self in values.table]
 
 
+# --- the thread of the loop ------------------------------------------------------------------------------------------
+
+
+class LoopCalls:
+    """What is to be done on the thread of the event loop once a biz is imported: a facet of its scope.
+
+    Alone, one thread does both, so what a library keeps by thread is there in requests.
+    """
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls: dict[Callable[[], object], None] = {}
+
+    def take(self) -> list[Callable[[], object]]:
+        """The calls, each once; they are forgotten."""
+        calls, self.calls = self.calls, {}
+        return list(calls)
+
+
+def call_on_loop(call: Callable[[], object]) -> None:
+    """Have ``call`` called, as the running biz, on the thread of the loop once the biz is imported.
+
+    Does nothing after that, and for the base.
+    """
+    scope = current()
+    calls = None if scope is None else scope.find_facet(LoopCalls)
+    if calls is not None:
+        calls.calls[call] = None
+
+
 # --- putting something in the place of something else ---------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from koupleless.adapters.own import LoopCalls
 from koupleless.container.entry import load_entry, refuse_application
 from koupleless.container.failure import in_words, own_traceback
 from koupleless.container.prepare import words
@@ -199,11 +200,14 @@ class Life:
 
     def _import(self, entry: str) -> Face:
         assert self._namespace is not None
+        of_loop = LoopCalls()
+        self.scope.attach(of_loop)
         face = self.scope.variables.context.run(load_entry, self._namespace, entry, biz=self.biz)
         # Alone, the thread of the import is that of the loop, where its thread locals are found again.
-        values = self._namespace.thread_values()
-        if values:
-            self._around.stage.call(functools.partial(_enter_values, values), timeout_s=_GRACE_S)
+        values, calls = self._namespace.thread_values(), of_loop.take()
+        if values or calls:
+            with entered(self.scope):
+                self._around.stage.call(functools.partial(_enter_values, values, calls), timeout_s=_GRACE_S)
         return face
 
     def _start_application(self, face: Face, entry: str, deadline: float) -> None:
@@ -379,7 +383,9 @@ class Life:
             self._failures.append(f"{what}: {in_words(error)}")
 
 
-async def _enter_values(values: list[tuple[threading.local, dict[str, Any]]]) -> None:
+async def _enter_values(
+    values: list[tuple[threading.local, dict[str, Any]]], calls: list[Callable[[], object]]
+) -> None:
     """Give the thread of the loop the thread locals of another one, where it has none of its own.
 
     What a class puts there when a thread first asks (``__init__``) is nothing that this one had.
@@ -389,6 +395,8 @@ async def _enter_values(values: list[tuple[threading.local, dict[str, Any]]]) ->
         here = vars(local)
         is_new = id(here) not in before
         here.update({name: value for name, value in table.items() if is_new or name not in here})
+    for call in calls:
+        call()
 
 
 def _left(deadline: float) -> float:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.containers import own_containers
 from koupleless.adapters.origin import is_of_base_alone
+from koupleless.context import current
+from koupleless.isolation.distributions import base_index
+from koupleless.isolation.linker import linker_of
 
 if TYPE_CHECKING:
     import contextlib
@@ -17,21 +20,33 @@ if TYPE_CHECKING:
 DISTRIBUTIONS: Final = ("zope-interface",)
 
 
-def _is_hook_of_base(hook: Any, _: Any) -> bool:
-    """Also of a function that can be exchanged, as zope.component's are, whatever is in its place now."""
-    return is_of_base_alone(getattr(hook, "original", hook))
+def _function(hook: Any) -> Any:
+    """The function itself where it can be exchanged, as zope.component's hook can, whatever is in its place now."""
+    return getattr(hook, "original", hook)
+
+
+def _is_of_application(hook: Any, _: Any) -> bool:
+    function = _function(hook)
+    return is_of_base_alone(function) and not base_index().owners(getattr(function, "__module__", None) or "")
+
+
+def _is_superseded(hook: Any) -> bool:
+    """Whether a hook is that of the base's copy of a library of which the running biz has its own."""
+    function, linker = _function(hook), linker_of(current())
+    own = None if linker is None else linker.table.get(getattr(function, "__module__", None) or "")
+    return own is not None and getattr(function, "__globals__", None) is not getattr(own, "__dict__", None)
 
 
 def _follow_hooks(undo: contextlib.ExitStack, module: Any) -> None:
     """``zope.interface.interface``."""
     read_in_c = module.adapter_hooks
     # The way back restores what is read in C, too.
-    own_containers(undo, module, "adapter_hooks", package="zope", hides=_is_hook_of_base)
+    own_containers(undo, module, "adapter_hooks", package="zope", hides=_is_of_application)
     hooks = module.adapter_hooks
 
     def hooks_of_whoever_runs(interface: Any, thing: Any) -> Any:
         for hook in hooks:
-            adapter = hook(interface, thing)
+            adapter = None if _is_superseded(hook) else hook(interface, thing)
             if adapter is not None:
                 return adapter
         return None

@@ -509,3 +509,38 @@ def test_a_dropped_namespace_is_refused_at_the_hooks_too(biz):
     with entered(namespace.scope), pytest.raises(ImportError, match="uninstalled"):
         importlib.import_module("app")
     assert isinstance(keeper, Namespace)
+
+
+def test_c_code_that_reads_the_interpreters_table_finds_a_module_while_its_code_runs(biz, shared):
+    """As msgspec does for a class whose annotations are texts; nobody else sees it there."""
+    seen: list[object] = []
+
+    def look() -> None:
+        seen.extend(["spoken" in sys.modules, sys.modules.get("spoken"), "spoken" in list(sys.modules)])
+        for look_for in (lambda: importlib.import_module("spoken"), lambda: exec("import spoken", {"__name__": "x"})):
+            with pytest.raises(ModuleNotFoundError, match="spoken"):
+                look_for()
+        seen.append(sys.modules.setdefault("spoken", shared))
+        seen.append(sys.modules.pop("spoken"))
+
+    def elsewhere() -> None:
+        thread = threading.Thread(target=look)
+        with as_base():
+            thread.start()
+        thread.join(20)
+
+    shared.elsewhere = elsewhere
+    text = """
+        import ctypes, shared_by_the_test, sys
+        get = ctypes.pythonapi.PyImport_GetModule
+        get.argtypes, get.restype = [ctypes.py_object], ctypes.py_object
+        assert get("spoken") is sys.modules["spoken"]
+        shared_by_the_test.elsewhere()
+        import spoken.part
+    """
+    part = "import sys, spoken\nassert spoken.get(__name__) is sys.modules[__name__]"
+    namespace = biz({"spoken/__init__.py": text, "spoken/part.py": part})
+    namespace.import_module("spoken")
+    assert seen == [False, None, False, shared, shared]
+    assert "spoken" not in REAL
+    assert "spoken.part" not in REAL

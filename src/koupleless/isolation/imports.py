@@ -129,8 +129,7 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
         linker = None if scope is None else scope.find_facet(Linker)
         if linker is None:
             # The table may hold another owner's modules for a moment: Python's own half of importing asks our hooks.
-            importing = bootstrap.__import__ if exposed else original
-            module = importing(name, globals, locals, fromlist, level)
+            module = (bootstrap.__import__ if exposed else original)(name, globals, locals, fromlist, level)
             if name in withheld and is_c_call(fromlist):
                 cast("list[object]", fromlist).append(restorer(name))
                 REAL[name] = of_base(name)
@@ -141,8 +140,9 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
             if _is_of_base(globals) or (HAS_LAZY_IMPORTS and is_resolved_for_base(_owner(globals), fromlist, level)):
                 if _is_loaded(name, globals, fromlist, level):
                     return original(name, globals, locals, fromlist, level)
+                importing: Import = bootstrap.__import__ if exposed else original
                 with arrivals.written_down():
-                    return linker.scope.ground.call(original, name, globals, locals, fromlist, level)
+                    return linker.scope.ground.call(importing, name, globals, locals, fromlist, level)
         try:
             module = linker.run_import(name, globals, fromlist, level)
             if not is_c_call(fromlist):
@@ -178,7 +178,9 @@ def _is_loaded(name: str, namespace: Mapping[str, Any], fromlist: Sequence[str] 
         if level > 1 or not package:
             return False
         name = f"{package}.{name}" if name else package
-    module = find_of_base(name) if exposed else REAL.get(name)
+    if name in exposed:
+        return False
+    module = REAL.get(name)
     if module is None or fromlist is None:
         return module is not None
     known = module.__dict__

@@ -1,8 +1,8 @@
 """The interpreter's own side of importing: its table, the temporary exceptions to what it holds, its frames.
 
 The table is the one C code reads directly. It holds the modules of the base and of the standard library, none of a biz,
-but for two moments that end by themselves: the look-up that C code does right after an import (`restorer`), and the
-initialisation of compiled code (`withholding`, `exposing`).
+but for moments that end by themselves: the look-up that C code does right after an import (`restorer`), the
+initialisation of compiled code (`withholding`, `exposing`), and a module's own while its code runs (`stored`).
 """
 
 from __future__ import annotations
@@ -73,8 +73,7 @@ _VARIABLES: Final[Any] = vars(ModuleType)["__dict__"].__get__
 
 views: Final[list[dict[str, ModuleType]]] = []
 """What stands at ``sys.modules`` while there are bizs. Its methods answer by context, but C code that takes it for an
-ordinary dictionary (msgspec does, for a class whose annotations are texts) reads what is stored in it: the modules of
-the base, and a module of a biz while its code runs."""
+ordinary dictionary reads what is stored in it: the modules of the base, and a module of a biz while its code runs."""
 
 
 def store(name: str, module: ModuleType) -> None:
@@ -91,9 +90,9 @@ def unstore(name: str) -> None:
 
 @contextlib.contextmanager
 def stored(name: str, module: ModuleType) -> Iterator[None]:
-    """Let that code see a module of a biz in the place of the base's, while the module's own code runs.
+    """Let C code see a module of a biz while the module's own code runs; in the views also in the place of the base's.
 
-    Code that asks the interpreter (``PyImport_GetModule``) sees it where the base has none of that name.
+    As msgspec looks for the module of a class whose annotations are texts, while the class is made.
     """
     before = [(view, dict.get(view, name, _ABSENT)) for view in views]
     store(name, module)
@@ -301,12 +300,6 @@ def find_of_base(name: str) -> ModuleType | None:
     return None if exposed and _is_exposed(name, module) else module
 
 
-def _is_exposed(name: str, module: object) -> bool:
-    """Whether a module is in the interpreter's table for a moment only, and not the base's."""
-    known = exposed.get(name)
-    return known is not None and known[0] is module
-
-
 def set_of_base(name: str, module: ModuleType) -> None:
     """Enter a module of the base by hand."""
     with _lock:
@@ -340,12 +333,27 @@ def of_base(name: str) -> ModuleType:
     return module
 
 
+def is_of_base(name: str) -> bool:
+    """Whether the base has anything under a name, ``None`` included."""
+    if name in withheld:
+        return True
+    return name in REAL and not (exposed and _is_exposed(name, REAL.get(name)))
+
+
+def _is_exposed(name: str, module: object) -> bool:
+    held = exposed.get(name)
+    return held is not None and held[0] is module
+
+
 def all_of_base() -> dict[str, ModuleType]:
-    """The table of the base: the interpreter's own, or a copy while something is out of it, or something else in it."""
+    """The table of the base: the interpreter's own, or a copy while something is out of it."""
     if not withheld and not exposed:
         return REAL
-    mine = {name: module for name, module in REAL.copy().items() if not _is_exposed(name, module)}
-    return {**mine, **{name: module for name, (module, _) in withheld.copy().items()}}
+    table = {**REAL, **{name: module for name, (module, _) in withheld.copy().items()}}
+    for name, (module, _) in exposed.copy().items():
+        if table.get(name) is module and name not in withheld:
+            del table[name]
+    return table
 
 
 class _AtRelease:

@@ -18,8 +18,8 @@ from koupleless.contextual import ContextList, assign_by_context, call_by_contex
 from koupleless.isolation.interpreter import (
     REAL,
     all_of_base,
-    exposed,
     find_of_base,
+    is_of_base,
     name_of,
     of_base,
     set_of_base,
@@ -27,7 +27,6 @@ from koupleless.isolation.interpreter import (
     take_of_base,
     unstore,
     views,
-    withheld,
 )
 from koupleless.isolation.linker import ABSENT, asking, base_changed, linker_of, owner_of
 
@@ -74,7 +73,7 @@ class ModulesView(dict[str, "ModuleType"]):
     def __contains__(self, name: object) -> bool:
         linker = asking()
         if linker is None or not isinstance(name, str):
-            return name in withheld or (name in REAL and (not exposed or find_of_base(name) is not None))
+            return is_of_base(cast("str", name))  # whatever it is
         try:
             _seen(linker, name)
         except KeyError:
@@ -109,9 +108,11 @@ class ModulesView(dict[str, "ModuleType"]):
         linker = asking()
         if linker is None:
             known = find_of_base(name)
-            if known is None:
-                set_of_base(name, known := cast("ModuleType", default))
-            return known
+            if known is None and not is_of_base(name):
+                set_of_base(name, cast("ModuleType", default))
+                store(name, cast("ModuleType", default))
+                return cast("ModuleType", default)
+            return cast("ModuleType", known)
         try:
             return _seen(linker, name)
         except KeyError:

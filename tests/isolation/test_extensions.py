@@ -38,6 +38,7 @@ SUFFIX = EXTENSION_SUFFIXES[0]
 # Counts in the file's static data how often it was initialised, as numpy does; imports as Cython does, past __import__.
 SOURCE = """
 #include <Python.h>
+#include <string.h>
 static int times = 0;
 static PyObject *held = NULL;
 static PyObject *bound(PyObject *self, PyObject *none) { return Py_NewRef(held ? held : Py_None); }
@@ -66,6 +67,14 @@ static int run(PyObject *module) {
     PyObject *file = MULTI ? PyObject_GetAttrString(module, "__file__") : NULL;
     if (file && PyObject_SetAttrString(inner, "__file__", file)) return -1;
     Py_XDECREF(file);
+    if (!strncmp(FLAVOUR, "registering", 11)) {  /* as pybind11 and nanobind do with types that are no module's own */
+        PyObject *types = PyInterpreterState_GetDict(PyInterpreterState_Get());
+        if (PyDict_GetItemString(types, "__pybind11_of_tests")) {
+            PyErr_SetString(PyExc_ImportError, "type is already registered");
+            return -1;
+        }
+        if (PyDict_SetItemString(types, "__pybind11_of_tests", module)) return -1;
+    }
     if (*sibling) {
         int through_import = *sibling == '!', is_hidden = *sibling == '?';
         PyObject *name = PyUnicode_FromString(sibling + (through_import || is_hidden));
@@ -287,6 +296,34 @@ def test_one_file_is_bound_anew_to_each_version_of_what_it_uses(compile_native, 
             del sys.modules[name]
 
 
+def test_each_version_has_a_table_of_types_of_its_own(compile_native, put, biz):
+    """One for all is in the interpreter's dictionary; the base has its own there, and finds it again."""
+    files = {"based_types/__init__.py": "from based_types import native"}
+    of_base = put(compile_native(flavour="registering base"), files, at="based_types/native")
+    sys.path.insert(0, str(of_base))
+    try:
+        for version in ("1", "2"):
+            library = {"types_of/__init__.py": "from types_of import native"}
+            compiled = compile_native(flavour=f"registering {version}")
+            root = put(compiled, library, at="types_of/native", dist=("types_of", version))
+            assert biz({}, root).import_module("types_of").native.flavour == f"registering {version}"
+        assert importlib.import_module("based_types").native.flavour == "registering base"
+        own = compile_native(flavour="registering own", sibling="app.part")
+        root = put(own, {"app/__init__.py": "", "app/part.py": ""}, at="app/native")
+        for _ in range(2):
+            assert biz({}, root).import_module("app.native").count() == 1
+        again = compile_native(flavour="registering again")
+        sys.path.insert(0, str(put(again, {"based_again/__init__.py": ""}, at="based_again/native")))
+        with pytest.raises(ImportError, match="already registered"):
+            importlib.import_module("based_again.native")
+    finally:
+        for path in [path for path in sys.path if path.startswith(str(of_base.parent))]:
+            sys.path.remove(path)
+            sys.path_importer_cache.pop(path, None)
+        for name in [name for name in sys.modules if name.partition(".")[0] in {"based_types", "based_again"}]:
+            del sys.modules[name]
+
+
 def test_different_contents_live_side_by_side(compile_native, put, biz):
     made = {}
     for flavour in ("left", "right"):
@@ -442,6 +479,21 @@ def test_what_a_compiled_distribution_requires_is_shared_with_it(compile_native,
         lives.append(namespace.import_module("app").helper)
         namespace.drop()
     assert lives[0] is lives[1]
+
+
+def test_what_the_base_lends_to_a_library_is_seen_by_a_biz_that_brings_it_too(compile_native, put, biz, base, write):
+    """As pycparser is, which cffi requires, and which looks itself up in sys.modules; the biz has not imported it."""
+    helper = dist("based-helper", "1", {"based_helper.py": "import sys\ndef me(): return sys.modules[__name__]"})
+    base(helper)
+    of_base = importlib.import_module("based_helper")
+    library = {"fastlib/__init__.py": "from fastlib import native\nimport based_helper"}
+    compiled = compile_native(flavour="lending")
+    root = put(compiled, library, at="fastlib/native", dist=("fastlib", "15"), requires=["based-helper"])
+    app = biz({"app.py": "import fastlib\ndef use(): return fastlib.based_helper.me()"}, root, write(helper))
+    assert app.import_module("app").fastlib.based_helper is of_base
+    with entered(app.scope):
+        assert app.import_module("app").use() is of_base
+    assert app.import_module("based_helper") is of_base
 
 
 def test_what_the_program_brings_itself_is_its_alone_whatever_requires_it(compile_native, put, biz, write):
@@ -632,7 +684,7 @@ SEEKING = {
 def dist(name, version, files):
     """The files of a pure distribution."""
     meta = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    info = f"{name}-{version}.dist-info"
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
     return files | {f"{info}/METADATA": meta, f"{info}/RECORD": "".join(f"{file},,\n" for file in files)}
 
 
@@ -824,6 +876,31 @@ def test_functions_of_compiled_code_import_from_their_own_version(compile_native
     namespace.drop()
     assert REAL["fastlib"] is fastlib_of_base
     assert REAL["fastlib.part"] is part
+
+
+def test_compiled_code_of_the_base_gets_the_bases_modules_while_it_works_for_a_biz(
+    compile_native, put, biz, base, fastlib_of_base
+):
+    """As that of a shared pandas does, which goes with the numpy of the base; a library of neither asks for the biz."""
+    part = importlib.import_module("fastlib.part")
+    text = """
+        import ctypes, fastlib
+        by_name = ctypes.pythonapi.PyImport_ImportModule
+        by_name.argtypes, by_name.restype = [ctypes.c_char_p], ctypes.py_object
+        def use():
+            return fastlib.native.fetch("fastlib.part"), by_name(b"fastlib.part")
+    """
+    for name, requires in (("based_frames", "fastlib"), ("based_pickles", "unknown")):
+        library = dist(name, "1", {f"{name}.py": text, f"{name}_c{SUFFIX}": ""})  # compiled, so it is shared
+        library[f"{name}-1.dist-info/METADATA"] += f"Requires-Dist: {requires}\n"
+        base(library)
+    root = put(compile_native(flavour="for frames"), LATE, at="fastlib/native", dist=("fastlib", "14.0"))
+    namespace = biz({"app.py": "import fastlib.part, based_frames, based_pickles"}, root)
+    app = namespace.import_module("app")
+    with entered(namespace.scope):
+        assert app.based_frames.use() == (part, part)
+        assert app.based_pickles.use() == (app.fastlib.part, app.fastlib.part)
+    assert app.based_frames.use() == app.based_pickles.use() == (part, part)
 
 
 def test_a_version_that_the_base_loads_second_is_kept_apart_too(compile_native, put, biz, request):

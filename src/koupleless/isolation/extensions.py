@@ -34,6 +34,7 @@ from koupleless.frames import passed_over
 from koupleless.isolation.interpreter import REAL, all_of_base, exposed, initialising, keep_apart, restorer
 from koupleless.isolation.linker import Linker, Locator
 from koupleless.isolation.mentions import imported_for_sure
+from koupleless.isolation.worlds import inhabiting, world_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -200,7 +201,8 @@ def _without_others(linker: Linker, name: str, path: str, parts: dict[str, Modul
     if linker.claims:
         keep_apart(linker.claims)
     prefix, root = f"{name}.", os.path.join(_root(path, name), "")  # noqa: PTH118 - for startswith
-    with initialising(linker, linker.table.copy(), linker.contested()) as is_outermost:
+    world = world_of(linker)
+    with inhabiting(world), initialising(linker, linker.table.copy(), linker.contested()) as is_outermost:
         before, is_made = REAL.copy(), False
         try:
             yield

@@ -217,6 +217,8 @@ class BizFinder:
                 spec = self._find_in_files(top, self._own_path())
                 if spec is None or spec.loader is None:
                     spec = self._find_copy(top)
+                elif self._is_shared(top, spec) and self._is_of_base((own := self._own_index()).owners(top)[0], own):
+                    spec = None  # what the base has, too, it lends
             known[top] = spec is not None and spec.loader is not None  # what has none is one portion of several
         return known[top]
 

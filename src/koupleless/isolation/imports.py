@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from koupleless.context import current, entered
 from koupleless.frames import passed_over, standing_for
+from koupleless.isolation import distributions
 from koupleless.isolation.interpreter import (
     REAL,
     apart,
@@ -115,7 +116,7 @@ class _Hooks:
 def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
     """``builtins.__import__``: where import statements of the base go, and calls by its Python and C code."""
 
-    def __import__(  # noqa: A001, N807, PLR0911 - every statement of the base pays for a call
+    def __import__(  # noqa: A001, C901, N807, PLR0911 - every statement of the base pays for a call
         name: str,
         globals: Mapping[str, Any] | None = None,  # noqa: A002 - the signature of the built-in function
         locals: Mapping[str, Any] | None = None,  # noqa: A002
@@ -134,6 +135,8 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
                 cast("list[object]", fromlist).append(restorer(name))
                 REAL[name] = of_base(name)
             return module
+        if apart and is_c_call(fromlist) and globals is not None and _goes_with_base(globals, name):
+            return linker.scope.ground.call(__import__, name, globals, locals, fromlist, level)
         if globals is not None and (fromlist is None or (fromlist and type(fromlist) is tuple)):
             if name == "builtins":
                 return linker.load("builtins")
@@ -165,6 +168,18 @@ def _is_of_base(namespace: Mapping[str, Any]) -> bool:
         return True
     # A module may have put something else in its place; the program that runpy runs is no module of the base.
     return module is not None and name != "__main__" and namespace.get("__spec__") is not None
+
+
+def _goes_with_base(namespace: Mapping[str, Any], name: str) -> bool:
+    """Whether code that has compiled code import a library of which there are several copies goes with the base's.
+
+    That is so if its own distribution requires the library: its objects are of the classes that the base's copy has.
+    """
+    if name.partition(".")[0] not in apart or not _is_of_base(namespace):
+        return False
+    index = distributions.base_index()
+    wanted = index.owners(name)
+    return any(not index.closure(owner).isdisjoint(wanted) for owner in index.owners(namespace.get("__name__", "")))
 
 
 def _owner(namespace: Mapping[str, Any]) -> Linker | None:
@@ -199,7 +214,7 @@ def _make_load_hook(original: Callable[..., Any]) -> Callable[..., Any]:
         linker = linker_of(current())
         is_apart = bool(apart) and name.partition(".")[0] in apart
         if is_apart:
-            linker = _asking_for_one_of_several(linker)
+            linker = _asking_for_one_of_several(linker, name)
         if linker is None:
             if name in withheld:
                 return of_base(name)
@@ -238,8 +253,8 @@ def _make_submodule_hook(original: Callable[[str, object], ModuleType | None]) -
     return _find_and_load_lazy_submodule
 
 
-def _asking_for_one_of_several(running: Linker | None) -> Linker | None:
-    """Whose copy is meant: that of the Python code nearest to whoever asks if it has one, else the running biz's.
+def _asking_for_one_of_several(running: Linker | None, name: str) -> Linker | None:
+    """Whose copy is meant: that of the Python code nearest to whoever asks if it goes with one, else the running biz's.
 
     Compiled code leaves no frame, and the Python code that called it is mostly of the same library.
     """
@@ -248,7 +263,7 @@ def _asking_for_one_of_several(running: Linker | None) -> Linker | None:
     if owner is not None:
         return owner
     is_of_the_bases_copy = frame.f_globals.get("__name__", "").partition(".")[0] in apart
-    return None if is_of_the_bases_copy else running
+    return None if is_of_the_bases_copy or _goes_with_base(frame.f_globals, name) else running
 
 
 def _make_module_hook(original: Callable[..., ModuleType]) -> Callable[..., ModuleType]:

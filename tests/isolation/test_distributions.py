@@ -21,6 +21,7 @@ from koupleless.isolation.distributions import Index
 from koupleless.isolation.holding import Speakers
 from koupleless.isolation.interpreter import REAL
 from koupleless.isolation.known import Share
+from koupleless.isolation.linker import Linker
 from koupleless.isolation.mentions import imported_for_sure
 from koupleless.isolation.policy import Policy
 
@@ -399,6 +400,18 @@ def test_sys_modules_shows_of_the_base_s_libraries_those_in_use(biz, base):
             app.sys.modules.pop("no such module")
         assert namespace.import_module("based_other") is REAL["based_other"]
         assert app.seen("based_other")
+
+
+def test_what_a_shared_library_of_the_biz_has_taken_is_in_sight_too(biz, base):
+    base({**OTHER})
+    importlib.import_module("based_other")
+    speakers = Speakers(words={"based-other": Share.ALWAYS}.get)
+    namespace, lent = biz({"app.py": SIGHT}, speakers=speakers), biz({}, speakers=speakers)
+    app = namespace.import_module("app")
+    namespace.scope.facet(Linker).lenders.append(lent.scope.facet(Linker))
+    assert not app.seen("based_other")
+    lent.import_module("based_other")
+    assert app.seen("based_other")
 
 
 def test_what_is_out_of_sight_is_not_removed_by_code_that_restores_the_table(biz, base):

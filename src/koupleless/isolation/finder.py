@@ -226,14 +226,17 @@ class BizFinder:
         """See `linker.Locator`.
 
         Alone ``sys.modules`` holds what the program has imported. Of what the base has loaded these are the standard
-        library, the base's own code, and libraries that the biz has taken a module of, with all that they may use.
+        library, the base's own code, and libraries that the biz, or a shared library of its own, has taken a module of,
+        with all that they may use.
         """
-        sight = self._sight
-        if sight is None or sight.taken != len(self._taken):  # the index looks at every directory of the search path
+        sight, lenders = self._sight, self.linker.all_lenders()
+        taken = [self._taken, *map(arrivals.taken_by, lenders)] if lenders else [self._taken]
+        count = sum(map(len, taken))
+        if sight is None or sight.count != count:  # the index looks at every directory of the search path
             index = distributions.base_index()
             if sight is None or sight.index is not index:
                 self._sight = sight = _Sight(index, self._is_granted)
-            sight.use(self._taken)
+            sight.use(frozenset().union(*taken), count)
         return sight.holds
 
     def _is_granted(self, name: str) -> bool:
@@ -653,16 +656,16 @@ class _Sight:
     def __init__(self, index: Index, is_granted: Callable[[str], bool]) -> None:
         self.index = index
         self._is_granted = is_granted
-        self.taken = 0
+        self.count = 0
         """How many modules had been taken of the base when it was looked at last."""
         self._used: frozenset[str] = frozenset()
         self._known: dict[str, tuple[str, ...] | None] = {}
         """Module -> the distributions that own it; ``None`` if the biz may not have it."""
 
-    def use(self, taken: set[str]) -> None:
+    def use(self, taken: Iterable[str], count: int) -> None:
         """Bring into sight what the modules that were taken of the base may use."""
-        self.taken = len(taken)
-        owners = {owner for name in taken.copy() for owner in self.index.owners(name)}
+        self.count = count
+        owners = {owner for name in taken for owner in self.index.owners(name)}
         self._used = self._used.union(*map(self.index.closure, owners - self._used))
 
     def holds(self, name: str) -> bool:

@@ -179,7 +179,7 @@ class Linker:
 
     def _lent(self, name: str) -> ModuleType | None:
         if name not in _PERSONAL:
-            for lender in self._all_lenders():
+            for lender in self.all_lenders():
                 found = lender.table.get(name, ABSENT)
                 if found is not ABSENT:
                     return found
@@ -201,7 +201,7 @@ class Linker:
         """Whether a module of the base cannot become one of the owner, unless its code says so."""
         return self._locator is not None and self._locator.is_settled(name)
 
-    def _all_lenders(self) -> list[Linker]:
+    def all_lenders(self) -> list[Linker]:
         """Whose modules show through here: the lenders, and theirs."""
         lenders = list(self.lenders)
         for lender in lenders:  # grows
@@ -211,17 +211,17 @@ class Linker:
     def names(self) -> list[str]:
         """Every name `find` answers."""
         names = dict.fromkeys(self.table.copy())
-        for lender in self._all_lenders():
+        for lender in self.all_lenders():
             names.update(dict.fromkeys(lender.table.copy().keys() - _PERSONAL - self.removed))
         return list(names)
 
     def is_lent(self, name: str, module: object) -> bool:
         """Whether a module belongs to a lender."""
-        return any(lender.table.get(name) is module for lender in self._all_lenders())
+        return any(lender.table.get(name) is module for lender in self.all_lenders())
 
     def is_lent_somehow(self, module: object) -> bool:
         """The same under whatever name."""
-        return any(known is module for lender in self._all_lenders() for known in lender.table.copy().values())
+        return any(known is module for lender in self.all_lenders() for known in lender.table.copy().values())
 
     def hides(self, name: object) -> bool:
         """Whether a name of the base is out of sight: it was removed, or its top-level package is the owner's."""

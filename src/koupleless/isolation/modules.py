@@ -222,7 +222,7 @@ def _seen(linker: Linker, name: str) -> ModuleType:
 
 
 def _look_up(linker: Linker, name: str, frame: FrameType) -> ModuleType:
-    if linker.shown.get(name, ABSENT) is None and _is_narrow(linker, frame):
+    if not linker.lenders and linker.shown.get(name, ABSENT) is None and _is_narrow(linker, frame):
         raise KeyError(name)
     known = linker.find(name)
     if known is ABSENT:

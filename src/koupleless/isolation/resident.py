@@ -79,6 +79,10 @@ class Arrivals:
         with self._lock:
             self._taken[linker] = taken
 
+    def taken_by(self, linker: Linker) -> AbstractSet[str]:
+        """The modules of the base that an owner has got so far; grows."""
+        return self._taken.get(linker, frozenset())
+
     # --- while modules are loaded ----------------------------------------------------------------------------------
 
     @contextlib.contextmanager

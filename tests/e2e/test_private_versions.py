@@ -1,6 +1,7 @@
 """Modules bring other versions of a library than the base has: side by side, in any order, again and again.
 
-A few of many: ``scripts/versions`` uses some forty distributions so, and writes docs/private-versions.md.
+A few of many: ``scripts/versions`` uses some forty distributions so, and twenty pairs, and writes
+docs/private-versions.md.
 """
 
 from __future__ import annotations
@@ -78,9 +79,13 @@ def answer():
 
 @pytest.mark.network
 @pytest.mark.timeout(600)
-def test_pure_and_compiled_libraries_in_two_versions_each(tmp_path):
-    """Each in processes of their own, in every order; see `versions/run.py`."""
-    names = ["markupsafe", "httptools", "bcrypt", "click"]
+@pytest.mark.parametrize(
+    "names",
+    [["markupsafe", "httptools", "bcrypt", "click"], ["pair-preshed", "pair-boost-histogram"]],
+    ids=["alone", "in pairs"],
+)
+def test_pure_and_compiled_libraries_in_two_versions_each(tmp_path, names):
+    """Each in processes of their own, in every order; pairs find each other in C. See `versions/run.py`."""
     command = [sys.executable, "-P", RUN, "--python", sys.executable, "--scratch", tmp_path, *names]
     done = subprocess.run(command, capture_output=True, text=True, timeout=540, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -109,7 +109,8 @@ class World:
         assert "error" not in told, told["error"]
         assert told["version"] == expected["version"], f"metadata says {told['version']}"
         assert told["says"] in {None, expected["says"]}, f"it calls itself {told['says']}"
-        assert told["result"] == expected["result"], f"{told['result']} instead of {expected['result']}"
+        for way, result in told["results"].items():
+            assert result == expected["results"][way], f"{result} instead of {expected['results'][way]} {way}"
         site = self.settings["sites"].get(self.settings["base"])
         if site is not None:
             assert told["file"].startswith(site) == is_base, f"it comes from {told['file']}"
@@ -181,7 +182,8 @@ def main() -> None:
     initialised = Initialised()
     _imp.create_dynamic = initialised
     if settings["scenario"] == "alone":
-        told = importlib.import_module("entry").answer()
+        for _ in range(2):  # a pair has more to do the second time
+            told = importlib.import_module("entry").answer()
     else:
         memory: list[float] = []
         world = World(settings)

@@ -1,10 +1,10 @@
 """Distributions in two versions at once, each in a real use: what works, on which Python, and what it costs.
 
-For every distribution of the three tables beside this file, a fresh process for each scenario: the base's version and a
-module's, which of them first, the versions swapped; two modules' versions without one in the base, in both orders. In
-all of them modules leave and come back while the others are used. Each use has to yield what it yields in a process
-that has this version alone, each owner has to see its own version, every uninstall has to be clean, and no compiled
-file may be initialised twice.
+For every distribution, and every pair, of the four tables beside this file, a fresh process for each scenario: the
+base's version and a module's, which of them first, the versions swapped; two modules' versions without one in the base,
+in both orders. In all of them modules leave and come back while the others are used. Each use has to yield what it
+yields in a process that has this version alone, each owner has to see its own version, every uninstall has to be clean,
+and no compiled file may be initialised twice.
 
 Takes the wheels from the package index with pip, once for each Python. Exits with 1 if something that is expected to
 work fails, or the other way round. ``scripts/versions`` runs all of it for every Python there is.
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 HERE: Final = Path(__file__).parent
-FILES: Final = ("science.toml", "compiled.toml", "pure.toml")
+FILES: Final = ("science.toml", "compiled.toml", "pure.toml", "pairs.toml")
 SIDES: Final = ("newer", "older")
+MIXED: Final = "mixed"
+"""The side of a pair with the newer of the distribution that finds the other one, and the older of that."""
 REDEPLOYS: Final = 2
 TIMEOUT_S: Final = 600
 
@@ -57,9 +59,17 @@ class Case:
     """Why two versions cannot be had, in words for its users."""
     keeps: str = ""
     """What stays of a module that used it, and why."""
+    pair: tuple[str, ...] = ()
+    """Of a pair, the distribution that is found, and the one that finds it in C."""
 
-    def version(self, side: str) -> str:
-        return self.pins[side][0].partition("==")[2]
+    @property
+    def distribution(self) -> str:
+        return self.pair[1] if self.pair else self.name
+
+    def version(self, side: str, of: str = "") -> str:
+        """The version that a side pins of a distribution, by default of the first."""
+        pins = self.pins[side]
+        return next((pin for pin in pins if _name_of(pin) == of), pins[0]).partition("==")[2]
 
 
 def read_cases() -> list[Case]:
@@ -68,10 +78,18 @@ def read_cases() -> list[Case]:
     for file in FILES:
         for name, table in tomllib.loads((HERE / file).read_text()).items():
             pins = {side: tuple(table[side]) for side in SIDES}
-            module = table.get("module", name)
+            pair = tuple(table.get("pair", ()))
+            if pair:
+                older = {_name_of(pin): pin for pin in pins["older"]}
+                pins[MIXED] = tuple(older[pair[0]] if _name_of(pin) == pair[0] else pin for pin in pins["newer"])
+            module = table.get("module", pair[1] if pair else name)
             words = {key: table.get(key, "") for key in ("fails", "keeps")}
-            cases.append(Case(name, module, pins, table["use"], file != "pure.toml", **words))
+            cases.append(Case(name, module, pins, table["use"], file != "pure.toml", **words, pair=pair))
     return cases
+
+
+def _name_of(pin: str) -> str:
+    return canonicalize_name(pin.partition("==")[0])
 
 
 @dataclass
@@ -87,6 +105,11 @@ class Outcome:
     """Compiled files that were initialised, of both versions."""
     second_mb: float = 0.0
     redeploy_mb: float = 0.0
+
+    def word(self, case: Case) -> str:
+        """What the document says of it."""
+        found = "ok" if not self.failures else "refused" if case.fails else "fails"
+        return f"{found}, keeps the module" if self.kept else found
 
 
 # --- what is needed ------------------------------------------------------------------------------------------------
@@ -104,7 +127,7 @@ class Wheels:
         """Download all at once, in as few runs of pip as there are versions of any one distribution."""
         batches: list[dict[str, str]] = []
         for pin in dict.fromkeys(pin for case in cases for side in SIDES for pin in case.pins[side]):
-            name = canonicalize_name(pin.partition("==")[0])
+            name = _name_of(pin)
             batch = next((batch for batch in batches if name not in batch), None)
             if batch is None:
                 batches.append(batch := {})
@@ -163,13 +186,16 @@ class Trial:
             "twin": self._make("twin", wheels, "newer"),
             "shared": self._make("shared", wheels, None),
         }
+        if case.pair:
+            self._bizs[MIXED] = self._make(MIXED, wheels, MIXED)
 
     def _make(self, name: str, wheels: Wheels, side: str | None) -> Path:
         """An artefact with the wheels of one side, or with none."""
         into = self._directory / name
         into.mkdir(parents=True)
         into.joinpath("use.py").write_text(self.case.use)
-        into.joinpath("facts.json").write_text(json.dumps({"module": self.case.module, "distribution": self.case.name}))
+        facts = {"module": self.case.module, "distribution": self.case.distribution, "is_pair": bool(self.case.pair)}
+        into.joinpath("facts.json").write_text(json.dumps(facts))
         shutil.copy(HERE / "entry.py", into)
         packed = () if side is None else self.case.pins[side]
         if side is not None:
@@ -178,7 +204,7 @@ class Trial:
             id=BizId.of(name, "1"),
             entry="entry:app",
             web_context_path=f"/{name}",
-            requirements=(self.case.name if side is None else packed[0],),
+            requirements=(self.case.distribution if side is None else packed[0],),
             packed=packed,
         )
         into.joinpath("biz.toml").write_text(render_biz_toml(manifest))
@@ -187,13 +213,13 @@ class Trial:
     def run(self) -> Outcome:
         """Every scenario."""
         outcome = Outcome()
-        for side in SIDES:
+        for side in self.case.pins:
             alone = self._child("alone", order=[side, side])
             if "failed" in alone:
                 outcome.failures.append(f"{self.case.version(side)} alone: {alone['failed']}")
                 return outcome
             self._sides[side] = alone
-            outcome.files += alone["files"]
+            outcome.files += alone["files"] if side != MIXED else 0
         second, growth = [], []
         for scenario, order, first in self._scenarios():
             told = self._child(scenario, order=order, first=first)
@@ -216,6 +242,10 @@ class Trial:
             for first in ("base", "module"):
                 yield "base", order, first
             yield "modules", order, ""
+        if self.case.pair:
+            yield "base", ["newer", MIXED], "base"
+            yield "base", [MIXED, "newer"], "module"
+            yield "modules", ["newer", MIXED], ""
 
     def _child(self, scenario: str, *, order: Sequence[str], first: str = "") -> dict[str, Any]:
         """Run one scenario; a process that ends without an answer has failed with its last words."""
@@ -231,7 +261,7 @@ class Trial:
             "redeploys": REDEPLOYS,
             "path": path if scenario == "alone" else [*path, str(self._shared / "runtime")],
             "store": str(self._shared / "store"),
-            "sites": {side: str(self._directory / side / "lib") for side in SIDES},
+            "sites": {side: str(self._directory / side / "lib") for side in self.case.pins},
             "sides": self._sides,
             "bizs": {
                 biz: {"artefact": str(path), "side": {"twin": "newer", "shared": base}.get(biz, biz)}
@@ -314,6 +344,14 @@ get what a process gets that has this version alone; and no compiled file may be
 "ok" is all of that. "Compiled" counts the compiled files that both versions load. The memory is that of the second
 version when it is used first (it stays for good if it is compiled), and of each further deployment of the same content.
 """
+PAIRS: Final = """## Pairs that find each other in C
+
+A compiled library finds another one in C: by the name of a module, through a capsule, or in a table of types. Each of
+these pairs was used as above, in other versions of both than the base or the other module has, and in two versions of
+the one that is found with the same one of the other, whose compiled files are then bound to both: on the server's
+thread, on another one, and from the second time on in ways for which both import more of themselves.
+"""
+PAIR_COLUMNS: Final = ("Pair", "Versions", "3.11", "3.12", "3.13")
 COLUMNS: Final = ("Distribution", "Versions", "Compiled", "3.11", "3.12", "3.13", "Second version", "Redeployed")
 
 
@@ -321,16 +359,15 @@ def write_document(path: Path, cases: Sequence[Case], results: Mapping[str, Mapp
     """Write the table; columns of Pythons and rows of distributions that were not used now stay as they are."""
     before = _cells(path.read_text()) if path.exists() else {}
     lines = [HEAD, _row(COLUMNS), _row(["---"] * len(COLUMNS))]
-    works = [case for case in cases if not case.fails]
-    for case in (*works, *(case for case in cases if case.fails)):
+    alone = [case for case in cases if not case.pair]
+    works = [case for case in alone if not case.fails]
+    for case in (*works, *(case for case in alone if case.fails)):
         cells = before.get((case.name, _versions(case)), {})
         for version, outcomes in results.items():
             if case.name not in outcomes:
                 continue
             outcome = outcomes[case.name]
-            cells[version] = "ok" if not outcome.failures else "refused" if case.fails else "fails"
-            if outcome.kept:
-                cells[version] += ", keeps the module"
+            cells[version] = outcome.word(case)
             if case.is_compiled:
                 cells["Compiled"] = str(outcome.files)
             if not outcome.failures:
@@ -339,16 +376,26 @@ def write_document(path: Path, cases: Sequence[Case], results: Mapping[str, Mapp
         named = {"Distribution": case.name, "Versions": _versions(case)}
         lines.append(_row([(named | cells).get(column, "") for column in COLUMNS]))
     compiled = sum(case.is_compiled for case in works)
-    lines += ["", f"{len(works)} distributions work, {compiled} of them compiled."]
+    lines += ["", f"{len(works)} distributions work, {compiled} of them compiled.", "", PAIRS, _row(PAIR_COLUMNS)]
+    lines.append(_row(["---"] * len(PAIR_COLUMNS)))
+    for case in (case for case in cases if case.pair):
+        named = {"Pair": " + ".join(case.pair), "Versions": _versions(case)}
+        cells = before.get((named["Pair"], named["Versions"]), {})
+        used = {version: outcomes[case.name] for version, outcomes in results.items() if case.name in outcomes}
+        cells |= {version: outcome.word(case) for version, outcome in used.items()}
+        lines.append(_row([(named | cells).get(column, "") for column in PAIR_COLUMNS]))
     lines += ["", "## Those that do not work", ""]
-    lines += [f"- **{case.name}**: {case.fails}." for case in cases if case.fails]
+    lines += [f"- **{case.name}**: {case.fails}." for case in alone if case.fails]
     lines += ["", "A base refuses a second version of such a library at install, and says so by name.", ""]
     lines += ["## Those that keep a module", ""]
-    lines += [f"- **{case.name}**: {case.keeps}." for case in cases if case.keeps]
+    lines += [f"- **{' + '.join(case.pair) or case.name}**: {case.keeps}." for case in cases if case.keeps]
     path.write_text("\n".join([*lines, ""]))
 
 
 def _versions(case: Case) -> str:
+    if case.pair:
+        sides = [" + ".join(case.version(side, of=name) for name in case.pair) for side in SIDES]
+        return f"{sides[0]}, {sides[1]}"
     return " and ".join(case.version(side) for side in SIDES)
 
 
@@ -357,10 +404,10 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cells(document: str) -> dict[tuple[str, str], dict[str, str]]:
-    """Distribution and versions -> column -> what an earlier document says."""
+    """Distribution, or pair, and versions -> column -> what an earlier document says."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in document.splitlines() if "|" in line]
-    tables = [dict(zip(COLUMNS, row, strict=False)) for row in rows if len(row) == len(COLUMNS)]
-    return {(table["Distribution"], table["Versions"]): table for table in tables}
+    columns = {len(names): names for names in (COLUMNS, PAIR_COLUMNS)}
+    return {(row[0], row[1]): dict(zip(columns[len(row)], row, strict=True)) for row in rows if len(row) in columns}
 
 
 def surprises(cases: Sequence[Case], results: Mapping[str, Mapping[str, Outcome]]) -> list[str]:

@@ -317,14 +317,19 @@ def test_a_version_that_an_artefact_brings_along_is_its_own(base: BaseProcess, t
 def test_changed_state_of_a_shared_library_is_told_at_install_and_in_the_report(
     start: Callable[[str], BaseProcess], tmp_path: Path
 ) -> None:
-    """A list that a module appends to, and a value and an attribute that it sets, are named with what to do."""
+    """A list that a module appends to, and an attribute of a class that it sets, are named with what to do.
+
+    A variable that it sets is its own, and nothing that every module sees.
+    """
     base = start("")
     text = MODULE.format(library="tally", name="changing") + "tally.LIMIT = 9\ntally.Tally.kind = 'changed'\n"
     root = project(tmp_path, "changing", settings='shared = ["tally"]', text=text)
     said = base.deploy(root) + base.log.read_text()
-    for what in ("tally.NAMES", "tally.LIMIT", "Tally.kind"):
+    for what in ("tally.NAMES", "Tally.kind"):
         assert re.search(rf"changing\b.*(changed|added).*{re.escape(what)}.*shared", said), (what, said)
     assert 'own = ["tally"]' in said
+    assert "tally.LIMIT" not in said
+    assert base.get("/limit").json()[:2] == [2, "plain"]
 
     left = base.undeploy("changing")
     assert "nothing left behind" not in left

@@ -103,6 +103,10 @@ set_up() {
         fi
         say "making $venv with $interpreter"
         "$interpreter" -m venv --clear "$venv"
+        # Debian's pip may be of a version that the index does not have, to which what is built for a base would be held.
+        case "$("$PY" -c 'import sys; print(sys.base_prefix)')" in
+            "$PYTHONS"/*) "$PY" -m pip install --quiet --upgrade --force-reinstall pip ;;
+        esac
     fi
     state="$(digest_of pyproject.toml constraints.txt)"
     stamp="$venv/.installed-$(IFS=-; echo "$*")"

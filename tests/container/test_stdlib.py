@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from tests.container.conftest import World
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*event_loop_policy.*:DeprecationWarning")  # from 3.14 on
+
 CARELESS = """
 import gc
 import http.client

@@ -33,6 +33,8 @@ from koupleless.isolation.linker import Linker
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 
+from .test_distributions import wheel
+
 SUFFIX = EXTENSION_SUFFIXES[0]
 
 # Counts in the file's static data how often it was initialised, as numpy does; imports as Cython does, past __import__.
@@ -994,6 +996,23 @@ def test_a_library_that_cannot_stand_beside_another_version_is_refused_by_name(c
     assert re.search(words.format("loaded "), said)
     with pytest.raises(ModuleRefused, match=words.format("loaded ")):
         second.import_module("app")
+
+
+def test_one_that_cannot_live_beside_another_version_is_shared_whatever_its_users_have_beside_it(
+    biz, put, compile_native, monkeypatch
+):
+    """What it names in an extra, and one of two modules brings, makes no other version of it."""
+    monkeypatch.setitem(extensions.ALONE, "single", "it keeps one thing for all")
+    files = {"single/__init__.py": "from single import native"}
+    told = {"at": "single/native", "dist": ("single", "1.0"), "requires": ['soup; extra == "soup"\nProvides-Extra: soup']}
+    plain, more = (put(compile_native(flavour="single 1.0"), files, **told) for _ in range(2))
+    for name, text in wheel("soup", "1", {"soup.py": ""}).items():
+        (more / name).parent.mkdir(exist_ok=True)
+        (more / name).write_text(text)
+    first = biz({"app.py": "import single"}, plain).import_module("app")
+    assert shelf.conflicts(index_of([str(more)]), index_of([])) == ()
+    second = biz({"app.py": "import single"}, more).import_module("app")
+    assert second.single is first.single
 
 
 def test_a_loader_may_answer_with_a_module_of_the_standard_library(biz):

@@ -363,26 +363,31 @@ class Shelf:
         return tuple(sorted(found))
 
     def _loaded_locked(self, name: str, index: Index) -> list[str]:
-        content = index.content(name)
-        others = [unit for key, units in self._units.items() if key[0] == name and key[1] != content for unit in units]
+        content = index.content(name, alone=True)
+        others = [unit for unit in self._all_of(name) if unit.index.content(name, alone=True) != content]
         loaded = [unit.index.versions[name] for unit in others if len(unit.linker.table) > 1]
         why = "a module has loaded {}, which stays until this base is started again"
         return [_conflict(name, index.versions[name], why.format(other)) for other in loaded]
+
+    def _all_of(self, name: str) -> list[Unit]:
+        return [unit for key, units in self._units.items() if key[0] == name for unit in units]
 
     def borrow(self, distribution: str, index: Index, make_finder: Callable[[Unit], Finder]) -> Unit:
         """The unit of the content that ``index`` has of a distribution, made if there is none yet. Thread-safe.
 
         Raises ``ModuleRefused`` if a process can have one content of it only, and has another.
         """
-        key = (distribution, index.content(distribution))
+        is_alone = distribution in ALONE
+        key = (distribution, index.content(distribution, alone=is_alone))
         with self._lock:
-            if distribution in ALONE and (conflicts := self._loaded_locked(distribution, index)):
+            if is_alone and (conflicts := self._loaded_locked(distribution, index)):
                 raise ModuleRefused(conflicts[0], name=distribution, identity=f"{distribution}:{key[1][:12]}")
             units = self._units.setdefault(key, [])
-            unit = next((unit for unit in units if unit.suits(index)), None)
+            # Of one that a process can have once, with what the first of its users has beside it.
+            unit = next((unit for unit in units if is_alone or unit.suits(index)), None)
             if unit is None:
                 units.append(unit := Unit(distribution, index, make_finder))
-            else:
+            elif not is_alone or unit.index.content(distribution) == index.content(distribution):
                 unit.move(index)
             return unit
 

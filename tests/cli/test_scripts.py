@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = [
     "scripts/demo",
     "scripts/libraries",
+    "scripts/pythons",
     "scripts/test",
     "scripts/check",
     "scripts/coverage",
@@ -75,7 +76,7 @@ def test_a_shim_that_runs_nothing_is_passed_over(tmp_path: Path) -> None:
 def test_an_interpreter_that_cannot_be_used_is_refused_in_words() -> None:
     refused = run_environment("set_up dev", PYTHON="/bin/false")
     assert refused.returncode == 2
-    assert "PYTHON=/bin/false is no CPython 3.11, 3.12 or 3.13" in refused.stderr
+    assert "PYTHON=/bin/false is no CPython 3.11 to 3.15" in refused.stderr
 
 
 def test_what_is_installed_is_known_by_the_names_and_the_content_of_its_files(tmp_path: Path) -> None:
@@ -100,3 +101,27 @@ def test_what_is_installed_is_known_by_the_names_and_the_content_of_its_files(tm
 @pytest.mark.parametrize("value", ["/somewhere/python", "python3", "python3.99"])
 def test_an_interpreter_that_is_given_otherwise_is_taken_as_it_is(value: str) -> None:
     assert run_environment(f"interpreter_of {value}").stdout == f"{value}\n"
+
+
+def test_an_interpreter_that_cannot_be_had_is_named_and_leaves_nothing_half_made(tmp_path: Path) -> None:
+    """As on a machine that does not reach Debian, or is another system."""
+    programs, pythons = tmp_path / "programs", tmp_path / "pythons"
+    programs.mkdir()
+    (programs / "apt-get").write_text(
+        '#!/bin/sh\n[ "$1" = indextargets ] && echo file:/nowhere/debian/ && exit\nexit 100\n'
+    )
+    (programs / "apt-get").chmod(0o755)
+    (programs / "python3.14").write_text("#!/bin/sh\nexit 1\n")
+    (programs / "python3.14").chmod(0o755)
+    pythons.mkdir()
+    (pythons / ".making").mkdir()  # by a run that was interrupted
+    environ = {
+        **os.environ,
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "KOUPLELESS_PYTHONS": str(pythons),
+        "PYENV_ROOT": str(tmp_path),
+    }
+    made = subprocess.run([ROOT / "scripts/pythons", "3.14"], env=environ, capture_output=True, text=True, check=False)
+    assert made.returncode == 1, made.stderr
+    assert made.stderr.splitlines()[-1] == "CPython 3.14: could not be had, see above"
+    assert [path.name for path in pythons.iterdir()] == [".lock"]

@@ -1004,7 +1004,11 @@ def test_one_that_cannot_live_beside_another_version_is_shared_whatever_its_user
     """What it names in an extra, and one of two modules brings, makes no other version of it."""
     monkeypatch.setitem(extensions.ALONE, "single", "it keeps one thing for all")
     files = {"single/__init__.py": "from single import native"}
-    told = {"at": "single/native", "dist": ("single", "1.0"), "requires": ['soup; extra == "soup"\nProvides-Extra: soup']}
+    told = {
+        "at": "single/native",
+        "dist": ("single", "1.0"),
+        "requires": ['soup; extra == "soup"\nProvides-Extra: soup'],
+    }
     plain, more = (put(compile_native(flavour="single 1.0"), files, **told) for _ in range(2))
     for name, text in wheel("soup", "1", {"soup.py": ""}).items():
         (more / name).parent.mkdir(exist_ok=True)

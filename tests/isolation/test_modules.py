@@ -505,3 +505,12 @@ def test_a_module_the_biz_brings_and_has_not_imported_yet_is_not_the_bases(biz, 
         assert "based_only" not in sys.modules
         assert importlib.import_module("based_only").who == "biz"
     assert sys.modules["based_lib"].who == "base"
+
+
+def test_what_the_running_biz_takes_away_from_sys_is_not_missed(biz, monkeypatch):
+    namespace = biz({"app.py": "import sys\ndef has(name): return name in sys.modules, sys.modules.get(name)\n"})
+    app = namespace.import_module("app")
+    with entered(namespace.scope), monkeypatch.context() as patched:
+        patched.delattr(sys, "_getframe")
+        found = app.has("colorsys_nowhere")
+    assert found == (False, None)

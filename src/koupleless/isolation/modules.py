@@ -188,6 +188,7 @@ class ModulesView(dict[str, "ModuleType"]):
         return REAL.__sizeof__()
 
 
+_getframe: Final = sys._getframe  # noqa: SLF001 - code of a biz may take it away, to see what becomes of its own
 _TOOLS: Final = frozenset({"importlib", "importlib.util", "pkgutil", "runpy"})
 """Modules of the standard library that look others up for those who call them."""
 
@@ -205,7 +206,7 @@ def _is_narrow(linker: Linker, frame: FrameType) -> bool:
 
 def _who() -> tuple[Linker | None, bool]:
     """Whom the caller of the caller works for, as `linker.asking`, and whether it is narrow."""
-    frame, scope = sys._getframe(2), current()  # noqa: SLF001
+    frame, scope = _getframe(2), current()
     linker = owner_of(frame.f_builtins) if scope is None else linker_of(scope)
     return linker, linker is not None and _is_narrow(linker, frame)
 
@@ -218,7 +219,7 @@ def _seen(linker: Linker, name: str) -> ModuleType:
     known = linker.shown.get(name)
     if known is not None and REAL.get(name) is known:
         return known
-    return _look_up(linker, name, sys._getframe(2))  # noqa: SLF001
+    return _look_up(linker, name, _getframe(2))
 
 
 def _look_up(linker: Linker, name: str, frame: FrameType) -> ModuleType:

@@ -202,7 +202,10 @@ def test_finders_of_a_biz_are_those_that_code_looks_for(biz):
         assert on_path.find_spec("app").origin == f"{namespace.paths[0]}/app.py"
         spec: Any = importlib.machinery.PathFinder.find_spec("app")
         assert spec.origin == f"{namespace.paths[0]}/app.py"
-        assert importlib.util.find_spec("html.parser") == importlib.import_module("html.parser").__spec__
+        spec = importlib.util.find_spec("html.parser")  # of a module that somebody else may have imported, or not
+        module = importlib.import_module("html.parser")
+        assert (spec.name, spec.origin) == ("html.parser", module.__file__)
+        assert importlib.util.find_spec("html.parser") == module.__spec__
     assert list(sys.meta_path) == real
 
 

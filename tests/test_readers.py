@@ -13,7 +13,7 @@ import pytest
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, current, entered
-from koupleless.readers import Layer, Readers
+from koupleless.readers import Layer, Readers, home_of_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -283,6 +283,18 @@ def test_names_can_be_added_and_code_of_others_stays(world: World) -> None:
     world.readers.close()
     assert lib.read() == "other"
     lib.read.__code__ = lib.taken.__code__ = World().module.read.__code__
+
+
+def test_a_class_of_no_module_is_passed_over() -> None:
+    """As one is that is made by code whose globals have no name."""
+    module: Any = types.ModuleType("bare")
+    exec("LIMIT = 1\ndef read(self=None): return LIMIT\n", vars(module))
+    module.Bare = eval("type('Bare', (), {'read': read})", {"read": module.read})
+    readers = Readers(module, lambda: None)
+    assert readers.follow(["LIMIT"]) == {"LIMIT"}
+    readers.close()
+    assert home_of_class(module.Bare) == ""
+    assert (module.read(), module.Bare().read()) == (1, 1)
 
 
 def test_functions_may_be_called_while_others_begin_to_follow(world: World) -> None:

@@ -180,6 +180,14 @@ def _use(code: types.CodeType) -> _Use:
     )
 
 
+def home_of_class(kind: type) -> str:
+    """The name of the module that a class is of; empty if it is of none. Runs no code of its metaclass."""
+    try:
+        return str(_HOME(kind))
+    except AttributeError:
+        return ""
+
+
 def _functions(module: str, variables: dict[str, Any]) -> Iterator[types.FunctionType]:
     """The functions of a module: of its table, of its classes, and those that such things wrap. Runs no code of it."""
     todo = [*variables.copy().values()]
@@ -199,7 +207,7 @@ def _parts(module: str, thing: Any) -> list[Any]:
         cells = [cell.cell_contents for cell in thing.__closure__ or () if not _is_empty(cell)]
         return [thing.__dict__.get("__wrapped__"), *(part for part in cells if type(part) is types.FunctionType)]
     if issubclass(kind, type):
-        return list(_CLASS_TABLE(thing).values()) if _HOME(thing) == module else []
+        return list(_CLASS_TABLE(thing).values()) if home_of_class(thing) == module else []
     return [getattr(thing, name) for name in _INSIDE.get(kind, ())]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.ownership.caches import attributes, builtins_of, is_a, is_findable
 from koupleless.ownership.dispatch import table_of
 from koupleless.ownership.forwarding import ABSENT
+from koupleless.readers import home_of_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def home_of(thing: Any) -> str:
     if type(thing) is types.BuiltinFunctionType:
         return str(thing.__module__)
     kind = thing if is_a(thing, type) else type(thing)
-    return str(type.__dict__["__module__"].__get__(kind))
+    return home_of_class(kind)
 
 
 def makers_of(thing: Any) -> Iterator[Any]:
@@ -159,7 +160,7 @@ def _codes(module: Any) -> Iterator[types.CodeType]:
     todo: list[Any] = list(table_of(module).values())
     seen: set[int] = set()
     for thing in todo:  # grows
-        if is_a(thing, type) and type.__dict__["__module__"].__get__(thing) == name and id(thing) not in seen:
+        if is_a(thing, type) and home_of_class(thing) == name and id(thing) not in seen:
             seen.add(id(thing))
             todo += table_of(thing).values()
     for thing in todo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import os
 import subprocess
@@ -200,9 +201,12 @@ def read():
 
 
 def test_a_library_that_an_adapter_and_a_recorder_follow_goes_and_is_followed_again(
-    make_world, heavy, tmp_path, monkeypatch
+    make_world, heavy, tmp_path, monkeypatch, request
 ):
-    """The functions that follow it refer to it; they leave before it is asked who does."""
+    """The functions that follow it refer to it; they leave before it is asked who does.
+
+    As in ``arkctl serve``, which freezes the base: in a heap that is too large to be collected the library stays.
+    """
 
     def follow(undo, module):
         own_variables(undo, module, "limit")
@@ -215,6 +219,8 @@ def test_a_library_that_an_adapter_and_a_recorder_follow_goes_and_is_followed_ag
     monkeypatch.setattr(door, "_ADAPTERS", (types.SimpleNamespace(FOLLOWED={"remaining_heavy": follow}),))
     monkeypatch.setitem(libraries._LIBRARIES, "remaining_heavy", record)
     world = make_world()
+    request.addfinalizer(gc.unfreeze)
+    gc.freeze()
     kinds = []
     for name in ("first", "second"):
         world.container.install(world.container.prepare(using(tmp_path, name)))

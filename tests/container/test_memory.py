@@ -22,7 +22,7 @@ from koupleless.adapters.containers import own_containers
 from koupleless.adapters.variables import own_variables
 from koupleless.artifact.build import Options, build_project
 from koupleless.container import memory
-from koupleless.ownership import libraries
+from koupleless.ownership import caches, libraries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -219,8 +219,9 @@ def test_a_library_that_an_adapter_and_a_recorder_follow_goes_and_is_followed_ag
     monkeypatch.setattr(door, "_ADAPTERS", (types.SimpleNamespace(FOLLOWED={"remaining_heavy": follow}),))
     monkeypatch.setitem(libraries._LIBRARIES, "remaining_heavy", record)
     world = make_world()
+    monkeypatch.setattr(caches, "_blocks_frozen", 0)
     request.addfinalizer(gc.unfreeze)
-    gc.freeze()
+    caches.freeze_base()
     kinds = []
     for name in ("first", "second"):
         world.container.install(world.container.prepare(using(tmp_path, name)))

@@ -183,9 +183,10 @@ def _use(code: types.CodeType) -> _Use:
 def home_of_class(kind: type) -> str:
     """The name of the module that a class is of; empty if it is of none. Runs no code of its metaclass."""
     try:
-        return str(_HOME(kind))
+        home = _HOME(kind)
     except AttributeError:
         return ""
+    return home if type(home) is str else ""
 
 
 def _functions(module: str, variables: dict[str, Any]) -> Iterator[types.FunctionType]:

@@ -5,12 +5,14 @@ import gc
 import subprocess
 import sys
 import textwrap
+import threading
+import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from koupleless.ownership import caches
-from koupleless.ownership.caches import Survey, shared_caches
-from koupleless.ownership.collect import collect_these, reach
+from koupleless.ownership import caches, collect
+from koupleless.ownership.caches import Survey, shared_caches, tracked_of
+from koupleless.ownership.collect import collect_these, heap_size, reach
 
 if TYPE_CHECKING:
     import pytest
@@ -194,6 +196,7 @@ def test_caches_made_before_the_first_biz_are_found_from_globals(
 ) -> None:
     monkeypatch.setattr(caches, "_SCANNED", 0)
     monkeypatch.setattr(caches, "_is_searched", False)
+    monkeypatch.setattr(caches, "_known", weakref.WeakValueDictionary())
     module: Any = base_module("shop_caches", CACHES)
     made = [
         module.plain,
@@ -205,9 +208,38 @@ def test_caches_made_before_the_first_biz_are_found_from_globals(
         module.cached,
     ]
     del module.cached
-    caches._known.clear()
+    module.Bare = eval("type('Bare', (), {})", {})  # a class of no module
     found = {id(cache) for cache in shared_caches()}
     assert [id(cache) in found for cache in made] == [True] * len(made)
+
+
+def test_other_threads_make_tuples_while_all_objects_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "allocated_since_freeze", lambda: None)
+    interval = sys.getswitchinterval()
+    failures: list[SystemError] = []
+    is_over = threading.Event()
+
+    def work() -> None:
+        while not is_over.is_set():
+            try:
+                tuple([each] for each in range(40))
+            except SystemError as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(15):
+            assert any(thing is work for thing in tracked_of(types.FunctionType, dict))
+            assert heap_size() > 0
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert failures == []
 
 
 def test_caches_made_since_are_noted_wherever_they_are() -> None:

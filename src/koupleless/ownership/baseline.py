@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.ownership.dispatch import table_of
 from koupleless.ownership.forwarding import ABSENT
+from koupleless.readers import home_of_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -191,8 +192,8 @@ class Baseline:
         while todo:
             kind = todo.pop()
             if id(kind) not in self._tables:
-                home = _MODULE(kind)
-                if type(home) is str and home.partition(".")[0] == top and not _FLAGS(kind) & _IMMUTABLE:
+                home = home_of_class(kind)
+                if home.partition(".")[0] == top and not _FLAGS(kind) & _IMMUTABLE:
                     self._tables[id(kind)] = table = _Table(home, kind, _CLASS_TABLE(kind))
                     todo += _classes_among(table.values)
 
@@ -207,7 +208,6 @@ def is_dunder(name: object) -> bool:
 
 _CLASS_TABLE: Final = type.__dict__["__dict__"].__get__
 _FLAGS: Final = type.__dict__["__flags__"].__get__
-_MODULE: Final = type.__dict__["__module__"].__get__
 
 
 def _classes_among(values: Iterable[Any]) -> list[Any]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import as_base
 from koupleless.frames import standing_for
 from koupleless.ownership.ledger import Ledger
+from koupleless.readers import home_of_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -73,8 +74,25 @@ def suspended(thing: object) -> types.FrameType | None:
     return None if name is None else getattr(thing, name)
 
 
-def _module_of(kind: type) -> object:
-    return type.__dict__["__module__"].__get__(kind)
+def tracked_of(*kinds: type) -> list[Any]:
+    """All objects of exactly these types that the collector sees. The types are none of lists, tuples or partials.
+
+    A tuple that C code of another thread is in the middle of making is among all objects, and that code fails if
+    anybody else refers to it. So they are listed, and let go of, within one call of C code, in which no other thread
+    has its turn.
+    """
+    found: list[Any] = []
+    kept: list[Any] = []
+    keep = [
+        functools.partial(
+            kept.extend, itertools.compress(found, map(operator.is_, map(type, found), itertools.repeat(kind)))
+        )
+        for kind in kinds
+    ]
+    take = functools.partial(found.extend, itertools.chain.from_iterable(map(operator.call, (gc.get_objects,))))
+    steps: list[Callable[[], object]] = [take, *keep, found.clear]
+    deque(map(operator.call, steps), maxlen=0)
+    return kept
 
 
 class _Mark:
@@ -145,7 +163,7 @@ class Survey:
             if is_a(member, types.FunctionType):
                 mine = id(member.__globals__) == id(table)
             else:
-                mine = is_a(member, type) and _module_of(member) == name and self.owns_class(member)
+                mine = is_a(member, type) and home_of_class(member) == name and self.owns_class(member)
             if mine:
                 self._things.append((name, f"{name}.{label}", weakref.ref(member)))
 
@@ -204,7 +222,7 @@ class Survey:
     def _judge_class(self, kind: type) -> bool:
         if is_findable(kind):
             return False  # also when the biz patched a method into it
-        home = _module_of(kind)
+        home = home_of_class(kind)
         is_of_others = False
         for member in type.__dict__["__dict__"].__get__(kind).values():
             function = member.__func__ if type(member) in (classmethod, staticmethod) else member
@@ -221,7 +239,7 @@ class Survey:
         return home in self.names and not is_of_others and not self._is_found_elsewhere(kind)
 
     def _is_found_elsewhere(self, kind: type) -> bool:
-        home = _module_of(kind)
+        home = home_of_class(kind)
         modules = [module() for name, module in self._namesakes if name == home]
         return any(_is_at_its_name(kind, module) for module in modules if module is not None)
 
@@ -300,7 +318,7 @@ def _parts(thing: Any) -> Iterator[Any]:  # noqa: C901, PLR0912 - one case per t
         yield thing.__func__
     elif kind is property:
         yield from (thing.fget, thing.fset, thing.fdel)
-    elif _module_of(kind) in ("typing", "types", "typing_extensions"):
+    elif home_of_class(kind) in ("typing", "types", "typing_extensions"):
         for name in ("__origin__", "__args__", "__metadata__", "__bound__", "__constraints__"):
             part = getattr(thing, name, None)
             if part is not None:
@@ -327,7 +345,7 @@ def is_findable(thing: Any) -> bool:
 
     One that a decorator made on somebody's behalf is not, nor is one that belongs to a biz.
     """
-    home = _module_of(thing) if is_a(thing, type) else getattr(thing, "__module__", None)
+    home = home_of_class(thing) if is_a(thing, type) else getattr(thing, "__module__", None)
     with as_base():
         module = sys.modules.get(home) if type(home) is str else None
     return _is_at_its_name(thing, module)
@@ -358,6 +376,8 @@ _known: Final[weakref.WeakValueDictionary[int, Any]] = weakref.WeakValueDictiona
 _is_searched = False
 _blocks_frozen = 0
 
+_OLDEST: Final = functools.total_ordering
+"""A function that is older than any cache: it was frozen if one of them was."""
 _SCANNED: Final = 4_000_000
 """Blocks of memory up to which all objects are looked at, once for a base: listing them takes 80 ms, in which nothing
 else runs."""
@@ -414,11 +434,10 @@ def _scan() -> bool:
     blocks = allocated_since_freeze()
     if blocks is None or blocks > _SCANNED:
         return False
-    things = gc.get_objects()
+    things = tracked_of(LRU_CACHE, types.FunctionType)
     for thing in things:
         _note(thing)
-    oldest = attributes(functools)
-    return _blocks_frozen > 0 or any(map(operator.is_, things, itertools.repeat(oldest)))
+    return _blocks_frozen > 0 or any(map(operator.is_, things, itertools.repeat(_OLDEST)))
 
 
 def _search_module(module: object) -> None:
@@ -434,7 +453,7 @@ def _search_module(module: object) -> None:
         elif kind is dict and type(label) is str and "cache" in label:  # as typing keeps them
             for part in list(member.values()):
                 _note(part)
-        elif is_a(member, type) and _module_of(member) == name:
+        elif is_a(member, type) and home_of_class(member) == name:
             for part in list(type.__dict__["__dict__"].__get__(member).values()):
                 if type(part) in _WRAPPERS:
                     _search_member(part)
@@ -479,7 +498,7 @@ def freeze_base() -> int:
     """
     global _blocks_frozen  # noqa: PLW0603 - the process has one heap
     gc.collect()
-    for thing in gc.get_objects():
+    for thing in tracked_of(LRU_CACHE, types.FunctionType):
         _note(thing)
     gc.freeze()
     _blocks_frozen = sys.getallocatedblocks()

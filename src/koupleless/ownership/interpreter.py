@@ -23,7 +23,7 @@ from koupleless.context import call_as, current
 from koupleless.contextual import ContextCallable
 from koupleless.frames import passed_over, standing_for
 from koupleless.ownership import remembered
-from koupleless.ownership.caches import attributes
+from koupleless.ownership.caches import attributes, tracked_of
 from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner
 from koupleless.ownership.once import is_of_process
 from koupleless.ownership.registered import note_error, note_exit
@@ -458,7 +458,7 @@ def _locals() -> list[Any]:
     while todo:
         kinds.add(todo[-1])
         todo += type.__subclasses__(todo.pop())
-    things: list[Any] = gc.get_objects() if sys.getallocatedblocks() <= _LISTED else []
+    things: list[Any] = tracked_of(*kinds) if sys.getallocatedblocks() <= _LISTED else []
     for module in list(sys.modules.values()):  # what was frozen is not listed
         things += list((attributes(module) or {}).values())
     return list({id(thing): thing for thing in things if type(thing) in kinds}.values())

@@ -24,6 +24,7 @@ PUBLIC = {
         "carry",
         "config",
         "current_biz",
+        "data_dir",
         "on_stop",
     ],
     koupleless.service: ["Registration", "ServiceError", "ServiceReference", "offer", "use", "use_all"],

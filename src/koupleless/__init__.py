@@ -1,8 +1,8 @@
 """What the code of a biz may import to ask who it is; it works the same when the module runs alone.
 
 Only names of `koupleless.errors`, `koupleless.biz` and `koupleless.context` may be taken in here: importing any part of
-the package runs this file, so a heavier import would cost the command line and every base. `config` is found at its
-first use for that reason.
+the package runs this file, so a heavier import would cost the command line and every base. `config` and `data_dir` are
+found at their first use for that reason.
 """
 
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from koupleless.errors import BizGone, KouplelessError, ModuleRefused, ServiceEr
 
 if TYPE_CHECKING:
     from koupleless.view.config import current_config as config
+    from koupleless.view.data import current_data_dir as data_dir
 
 __all__ = [
     "BizGone",
@@ -25,6 +26,7 @@ __all__ = [
     "carry",
     "config",
     "current_biz",
+    "data_dir",
     "on_stop",
 ]
 
@@ -34,4 +36,8 @@ def __getattr__(name: str) -> object:
         from koupleless.view.config import current_config  # noqa: PLC0415 - see above
 
         return current_config
+    if name == "data_dir":
+        from koupleless.view.data import current_data_dir  # noqa: PLC0415 - see above
+
+        return current_data_dir
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -127,6 +127,7 @@ class Base:
                 profile=settings.profile or "",
                 config_dirs=settings.config_dirs,
                 log_dir=settings.log_dir,
+                data_dir=settings.data_dir,
                 shared_config=_shared_config(settings, configuration),
                 wishes=self._speakers.base,
                 application=self._speakers.application,

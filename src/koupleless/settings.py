@@ -206,6 +206,8 @@ class BaseSettings:
     """Where the configuration of modules lies, strongest first: ``<dir>/<bizName>/application.toml`` and the like."""
     log_dir: Path | None = _setting(_path, None, properties={"logging.file.path": None, "logging.path": None})
     """Where modules without a log configuration of their own write their logs; ``None`` leaves them on stderr."""
+    data_dir: Path = _setting(_path, Path("data"))
+    """Where modules have their data directories, by name: what they write there stays over their versions."""
     store_dir: Path | None = _setting(_path, None, properties={"com.alipay.sofa.ark.biz.dir": None})
     """Where artefacts are unpacked, by content; ``None`` means a temporary directory that leaves with the base."""
     shared_keys: tuple[str, ...] = _setting(_list, (), properties={"ark.common.env.share.keys": None})

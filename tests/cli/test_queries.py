@@ -295,6 +295,15 @@ def test_undeploy_says_what_stays_for_the_next_user(arkctl: Arkctl, arklet: Fake
     )
 
 
+def test_undeploy_warns_of_what_the_base_notes(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    notes = ["hello:1 has written below its code"]
+    purge = {"biz": "hello:1", "clean": True, "summary": "clean", "compared": True, "notes": notes}
+    arklet.says("uninstallBiz", {"code": "SUCCESS", "data": {"code": "SUCCESS", "message": "", "purgeReport": purge}})
+    assert arkctl("undeploy", "hello:1", "--port", arklet.port).out == (
+        "hello:1 undeployed; nothing left behind\nwarning: hello:1 has written below its code\n"
+    )
+
+
 def test_undeploy_needs_nothing_that_the_original_arklet_does_not_send(arkctl: Arkctl, arklet: FakeArklet) -> None:
     arklet.says("uninstallBiz", UNINSTALLED)
     assert arkctl("undeploy", "hello:1", "--port", arklet.port).out == "hello:1 undeployed\n"

@@ -37,7 +37,9 @@ class World:
             base=BizInfo(BizId.of("base", "1.0.0"), BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
             front=self.front,
             preparation=Preparation(self.store),
-            around=Surroundings(stage=self.stage, services=self.services, deadlines=deadlines),
+            around=Surroundings(
+                stage=self.stage, services=self.services, deadlines=deadlines, data_dir=store.with_name("data")
+            ),
             rules=rules,
         )
 

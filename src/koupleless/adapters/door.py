@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
+    from koupleless.context import Scope
+
     _Follow = Callable[[contextlib.ExitStack, Any], None]
 
 _ADAPTERS: Final[tuple[ModuleType, ...]] = (
@@ -42,6 +44,9 @@ _ADAPTERS: Final[tuple[ModuleType, ...]] = (
     *(scipy, sentry_sdk, sklearn),
     *(sqlalchemy, sqlalchemy_events, zope),
 )
+
+OWN: Final[Mapping[str, _Follow]] = {**flask.OWN}
+"""The modules that are followed in each biz that has its own, too."""
 
 _log: Final = logging.getLogger("koupleless")
 
@@ -65,6 +70,11 @@ def install_adapters() -> None:
                 _users = 0
                 _undo.close()
                 raise
+
+
+def put_into_own(scope: Scope, module: ModuleType) -> None:  # noqa: ARG001 - goes with the module
+    """Follow a module that a biz has executed as its own. Nothing takes that out: it goes with the module."""
+    _put_in(OWN[module.__name__], module)
 
 
 def _put_in(follow: _Follow, module: Any) -> Callable[[], None] | None:

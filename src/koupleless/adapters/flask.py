@@ -1,5 +1,7 @@
 """Flask and blinker: each biz has signals of its own in the place of those that Flask sends.
 
+Its instance folder, where Flask finds it by itself, is in its data directory.
+
 ``blinker.signal("name")`` is each biz's own, too. Signals that the base's own code makes and hands out reach receivers
 of bizs as any object does.
 """
@@ -9,9 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.own import own_object
+from koupleless.frames import standing_for
+from koupleless.view.data import led
+from koupleless.view.patch import replace
 
 if TYPE_CHECKING:
     import contextlib
+    from collections.abc import Callable
 
 DISTRIBUTIONS: Final = ("flask", "blinker")
 
@@ -31,4 +37,23 @@ def _follow_names(undo: contextlib.ExitStack, module: Any) -> None:
         own_object(undo, namespace, type(namespace))
 
 
-FOLLOWED: Final = {"flask.signals": _follow_signals, "blinker.base": _follow_names}
+def _lead_instance_folder(undo: contextlib.ExitStack, module: Any) -> None:
+    """The module of the class that looks for it: ``flask.sansio.app``, before 2.3 ``flask.app``."""
+    for kind in list(vars(module).values()):
+        if isinstance(kind, type) and kind.__module__ == module.__name__ and _FINDER in vars(kind):
+            replace(undo, kind, _FINDER, _leading(vars(kind)[_FINDER]))
+
+
+def _leading(original: Callable[[Any], str]) -> Callable[[Any], str]:
+    @standing_for(original)
+    def auto_find_instance_path(self: Any) -> str:
+        return led(original(self))
+
+    return auto_find_instance_path
+
+
+_FINDER: Final = "auto_find_instance_path"
+
+OWN: Final = {"flask.sansio.app": _lead_instance_folder, "flask.app": _lead_instance_folder}
+"""Followed in the copies and versions that are a biz's own, too."""
+FOLLOWED: Final = {"flask.signals": _follow_signals, "blinker.base": _follow_names, **OWN}

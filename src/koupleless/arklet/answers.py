@@ -149,4 +149,5 @@ def purge_report(report: purge.PurgeReport) -> PurgeReport:
         changed=list(report.changed),
         compared=report.is_compared,
         stays=[Resident.of(one) for one in report.stays],
+        notes=list(report.notes),
     )

@@ -64,6 +64,24 @@ class Unpacked:
         """Where its modules are imported from: its own code first, then its private dependencies."""
         self._store: Store | None = store
 
+    def written(self) -> list[Path]:
+        """The files that were written below it since it was unpacked, relative to it, but for bytecode.
+
+        Links, sockets and the like are none of them. Raises ``OSError``.
+        """
+        made_ns = (self.path.parent / _MANIFEST).stat().st_ctime_ns
+        found: list[Path] = []
+        todo = [self.path]
+        while todo:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.name != "__pycache__":
+                            todo.append(Path(entry.path))
+                    elif entry.is_file(follow_symlinks=False) and entry.stat().st_ctime_ns > made_ns:
+                        found.append(Path(entry.path).relative_to(self.path))
+        return found
+
     @property
     def scratch(self) -> Path:
         """See `Store.scratch`. Raises ``ArtifactError`` after `release`."""

@@ -437,7 +437,8 @@ def _remove(session: Session, biz: BizId) -> None:
 
     purge = session.client.uninstall(biz).purge_report
     said = {"bizName": biz.name, "bizVersion": biz.version, "purgeReport": purge}
-    session.show(said, f"{biz} undeployed{left_behind(purge)}")
+    notes = () if purge is None else purge.notes
+    session.show(said, "\n".join([f"{biz} undeployed{left_behind(purge)}", *(f"warning: {note}" for note in notes)]))
 
 
 def _all_of(session: Session, name: str, *, all_versions: bool) -> list[BizId]:

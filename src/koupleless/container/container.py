@@ -202,7 +202,9 @@ class Container:
             grown = resident_bytes() - before
             self.events.append(EventKind.STARTED, info)
             retired = self._retire(entry, others) if strategy is Strategy.REPLACE else []
-        return Installed(info, elapsed_ms, started_at, grown, (*cleared, *retired), warnings)
+        replaced = (*cleared, *retired)
+        notes = (note for report in replaced for note in report.notes)
+        return Installed(info, elapsed_ms, started_at, grown, replaced, (*warnings, *notes))
 
     def _register(self, prepared: Prepared, *, beside: bool) -> _Entry:
         """Reserve the identity and the path; nothing else has been changed yet."""

@@ -12,13 +12,15 @@ import inspect
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.own import LoopCalls
 from koupleless.container.entry import load_entry, refuse_application
 from koupleless.container.failure import in_words, own_traceback
 from koupleless.container.prepare import words
+from koupleless.container.rescue import rescue
 from koupleless.container.stage import DeadlineMissed
 from koupleless.context import Scope, entered, life_context
 from koupleless.errors import ContainerClosed, StartFailed, StartTimeout
@@ -39,6 +41,7 @@ from koupleless.service.crossing import PrivateLibraries
 from koupleless.variables import Ground, await_in
 from koupleless.view.children import Interpreter
 from koupleless.view.config import Configuration
+from koupleless.view.data import VARIABLE, DataDirectory
 from koupleless.view.environ import Environment
 from koupleless.view.logs import LogSpace
 from koupleless.view.own import Own
@@ -49,7 +52,6 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextvars import Context
-    from pathlib import Path
 
     from koupleless.biz import Library
     from koupleless.container.prepare import Prepared
@@ -96,6 +98,8 @@ class Surroundings:
     profile: str = ""
     config_dirs: tuple[Path, ...] = ()
     log_dir: Path | None = None
+    data_dir: Path | None = None
+    """Where each biz has its data directory, by its name; ``None`` if bizs have none."""
     shared_config: Mapping[str, object] = field(default_factory=dict)
     wishes: Wishes = NOTHING
     """How bizs are to hold libraries of the base, where they do not say it themselves."""
@@ -129,6 +133,7 @@ class Life:
         self._left = NOTHING_CHANGED
         self._daemons_s = math.inf
         self._failures: list[str] = []
+        self._notes: list[str] = []
 
     # --- in ------------------------------------------------------------------------------------------------------
 
@@ -156,7 +161,13 @@ class Life:
         manifest, around, scope = self._prepared.manifest, self._around, self.scope
         scope.attach(Ledger(scope))
         scope.attach(around.services.space(scope))
-        scope.attach(Environment(scope, envs=envs, args=args))
+        made: dict[str, Callable[[], str]] = {}
+        if around.data_dir is not None:
+            place = envs.get(VARIABLE) or around.data_dir / self.biz.name
+            directory = DataDirectory(Path(place).absolute(), self._prepared.unpacked.path)
+            made[VARIABLE] = directory.variable
+            scope.attach(directory)
+        scope.attach(Environment(scope, envs=envs, args=args, made=made))
         scope.attach(Warnings())
         scope.attach(Own())
         configuration = Configuration.load(
@@ -268,11 +279,13 @@ class Life:
             self._close_entrance,
             self._undo_registrations,
             self._take_changes_back,
+            self._rescue_files,
         ):
             self._attempt(step.__name__.strip("_").replace("_", " "), step)
         try:
             survey = self._let_go()
             report = purge(survey, failures=tuple(self._failures), left=self._left)
+            report = replace(report, notes=tuple(self._notes))
         except BaseException as error:  # noqa: BLE001 - it looks at objects of anybody's making
             failures = (*self._failures, f"purge: {in_words(error)}")
             return PurgeReport(self.biz, clean=False, held=(), undone={}, failures=failures, elapsed_ms=0.0)
@@ -328,6 +341,18 @@ class Life:
         watch = self.scope.find_facet(Watch)
         if watch is not None:
             self._left = watch.leave()
+
+    def _rescue_files(self) -> None:
+        directory = self.scope.find_facet(DataDirectory)
+        if directory is None:
+            return
+        try:
+            note = rescue(self._prepared.unpacked, directory.path)
+        except OSError as error:
+            note = f"{self.biz} may have written below its code; that was not copied to {directory.path}: {error}"
+        if note is not None:
+            _log.warning("%s", note)
+            self._notes.append(note)
 
     def _let_go(self) -> Survey:
         """Drop the last references of ours; the survey remembers, weakly, what has to be gone now."""

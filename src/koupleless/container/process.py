@@ -11,7 +11,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING
 
-from koupleless.adapters.door import install_adapters, remove_adapters
+from koupleless.adapters.door import OWN, install_adapters, put_into_own, remove_adapters
 from koupleless.isolation.interpreter import loaded, when_loaded
 from koupleless.isolation.resident import resident_bytes
 from koupleless.ownership.changes import changes
@@ -74,6 +74,8 @@ class ProcessHooks:
                     removal.callback(take_out)
                 for name in FUNCTIONS:
                     removal.callback(when_loaded(name, refuse_in))
+                for name in OWN:
+                    removal.callback(when_loaded(name, put_into_own))
                 removal.callback(adopt_loop(loop).release)
                 self._removal = removal.pop_all()
 

@@ -48,4 +48,4 @@ class Installed:
     replaced: tuple[PurgeReport, ...] = ()
     """How the bizs left that this one replaced."""
     warnings: tuple[str, ...] = ()
-    """What it has changed of shared modules for everybody, in words."""
+    """What it has changed of shared modules for everybody, and what those that it replaced have to say, in words."""

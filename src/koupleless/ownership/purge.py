@@ -96,6 +96,8 @@ class PurgeReport:
     """Whether the shared state was compared, or no code of the biz could change it; else nothing is known of it."""
     stays: tuple[Resident, ...] = ()
     """Libraries that the biz was the last to use and that stay, since compiled code is never unloaded."""
+    notes: tuple[str, ...] = ()
+    """Sentences for whoever operates the base about something else than what is left of the biz in the process."""
 
     def summary(self) -> str:
         """One line: ``clean``, or what still lives, what failed and what stays changed."""

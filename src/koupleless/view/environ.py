@@ -48,6 +48,7 @@ class Environment:
     ``envs`` are the variables the biz was installed with, ``args`` its arguments, ``name`` what it finds in
     ``sys.argv[0]`` (its own name unless given). A variable ``<name>_<KEY>``, with every ``.`` and ``-`` of the biz's
     name as ``_``, answers for ``KEY`` in this biz, from ``envs`` as from the process, and is stronger than ``KEY``.
+    ``made`` are variables of its own that are made when they are asked for, weaker than those it was installed with.
     ``has_process`` means that no other biz will be in the process: C code finds what this one writes, too.
 
     Threads: as a dictionary; single operations are atomic. Keys and values are kept as bytes, as the process has them.
@@ -61,8 +62,10 @@ class Environment:
         args: Sequence[str] = (),
         name: str | None = None,
         has_process: bool = False,
+        made: Mapping[str, Callable[[], str]] | None = None,
     ) -> None:
         self._has_process = has_process
+        self._made = {os.fsencode(key): make for key, make in (made or {}).items()}
         self.argv = [name if name is not None else str(scope.biz.name), *args]
         self._prefix = os.fsencode(_NOT_IN_A_PREFIX.sub("_", scope.biz.name) + "_")
         given = {os.fsencode(key): os.fsencode(value) for key, value in (envs or {}).items()}
@@ -77,6 +80,8 @@ class Environment:
             value = process.get(self._prefix + key)
             if value is not None:
                 return value
+            if key in self._made:
+                return os.fsencode(self._made[key]())
             return _derived(key, process[key]) if key in DERIVED else process[key]
         if value is None:
             raise KeyError(key)
@@ -104,6 +109,7 @@ class Environment:
         """Everything this biz sees, as a dictionary of its own."""
         everything = dict(process)
         everything |= {key: _derived(key, everything[key]) for key in DERIVED if key in everything}
+        everything |= {key: os.fsencode(make()) for key, make in self._made.items() if key not in self._changes}
         everything |= self._stripped(everything)
         for key, value in dict(self._changes).items():
             if value is None:

@@ -221,6 +221,8 @@ class PurgeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What of the shared modules is still as the biz made it, by name."""
     compared: bool = False
     """Whether they were compared; else ``changed`` says nothing."""
+    notes: list[str] = []
+    """Sentences about something else than what is left in the process."""
 
     @property
     def left(self) -> str:
@@ -242,7 +244,7 @@ class InstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defa
     replaced: list[PurgeReport] | None = None
     """How the bizs left that this one replaced. Ours alone."""
     warnings: list[str] | None = None
-    """What it changed of the shared modules for everybody, in words. Ours alone."""
+    """What it changed of the shared modules for everybody, and notes on those it replaced, in words. Ours alone."""
 
 
 class UninstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

@@ -135,6 +135,7 @@ class Base:
             rules=Rules(
                 activate_new=settings.activate_new,
                 activate_many=settings.activate_many,
+                activate_next=settings.activate_next,
                 keep_broken=settings.keep_broken,
             ),
         )

@@ -225,7 +225,10 @@ class BaseSettings:
     activate_many: bool = _setting(
         _flag, default=False, properties={"sofa.ark.activate.multi.biz.version.enable": None}
     )
-    """Several versions of one name may be active."""
+    """Several versions of one name may be active, each on a path of its own; one that comes on the path of another
+    takes it over, and gives it back when it is uninstalled."""
+    activate_next: bool = _setting(_flag, default=False)
+    """When the active version is uninstalled, the one that came last of those left takes over."""
     keep_broken: bool = _setting(
         _flag, default=False, properties={"sofa.ark.auto.uninstall.when.failed.enable": _inverted_flag}
     )

@@ -35,6 +35,7 @@ from koupleless.isolation.holding import Speakers, Wishes, conflicts
 from koupleless.isolation.namespace import Namespace
 from koupleless.ownership.purge import PurgeReport
 from koupleless.router.asgi import Front
+from koupleless.router.table import normalise_path
 from koupleless.service.registry import Registry
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def loaded(
         info = container.install(prepared).info
         scope = container.scope_of(info.id)
         assert scope is not None
-        path = "" if info.web_context_path == "/" else info.web_context_path
+        path = normalise_path(info.web_context_path)
         yield Loaded(scope, module=module, path=path, stage=stage, front=front)
         del scope
         report = container.uninstall(info.id)

@@ -190,7 +190,9 @@ def test_switch_uninstall_and_batch_run_in_the_background_too(wire: Any, contain
     wire.command("uninstallBiz", body("shop:1", "r-3"))
     assert finished("r-3")["arkBizMeta"] == {"async": True, "bizName": "shop", "bizVersion": "1", "requestId": "r-3"}
     wire.command("batchInstallBiz", {"bizList": [{"bizUrl": "file:///nope"}], "async": True, "requestId": "r-4"})
-    assert finished("r-4")["message"] == "cannot fetch file:///nope: there is no such file"
+    assert finished("r-4")["message"] == (
+        "batch install failed; file:///nope: internal exception: cannot fetch file:///nope: there is no such file"
+    )
 
 
 # --- the records themselves --------------------------------------------------------------------------------------

@@ -108,15 +108,22 @@ def test_a_failure_stops_nobody_else_and_every_entry_carries_a_biz(wire: Any, co
     assert "is other:1, not another:1" in entries[other]["message"]
 
 
-def test_an_artefact_that_cannot_be_had_fails_the_batch_before_anything_is_installed(wire: Any, container: Any) -> None:
-    envelope = wire.command(
-        "batchInstallBiz", {"bizList": [element(container.offer("a:1")), element("file:///nope.jar")]}
-    )
+def test_an_artefact_that_cannot_be_had_has_an_entry_and_the_others_are_installed(wire: Any, container: Any) -> None:
+    good = container.offer("a:1")
+    named = {"bizUrl": " file:///gone.jar ", "bizName": "gone", "bizVersion": "2"}
+    envelope = wire.command("batchInstallBiz", {"bizList": [element("file:///nope.jar"), element(good), named]})
 
-    assert envelope["code"] == "CMD_PROCESS_INTERNAL_ERROR"
-    assert "cannot fetch file:///nope.jar" in envelope["message"]
-    assert wire.command("queryAllBiz")["data"] == []
-    assert all(prepared.is_discarded for prepared in container.prepared)
+    assert (envelope["code"], envelope["message"]) == ("FAILED", "install biz not success!")
+    entries = envelope["data"]["bizUrlToResponse"]
+    assert {url: entry["code"] for url, entry in entries.items()} == {
+        "file:///nope.jar": "FAILED",
+        good: "SUCCESS",
+        " file:///gone.jar ": "FAILED",
+    }
+    assert "cannot fetch file:///nope.jar" in entries["file:///nope.jar"]["message"]
+    (said,) = entries[" file:///gone.jar "]["bizInfos"]
+    assert (said["identity"], said["bizState"]) == ("gone:2", "BROKEN")
+    assert [biz["bizName"] for biz in wire.command("queryAllBiz")["data"]] == ["a"]
 
 
 def test_the_same_url_twice_is_one_entry_that_shows_the_installed_biz(wire: Any, container: Any) -> None:

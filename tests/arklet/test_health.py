@@ -52,6 +52,11 @@ def health(wire: Any, container: Any) -> Any:
     return ask
 
 
+@pytest.mark.parametrize("name", ["shop", "nope"])
+def test_with_a_name_and_no_type_a_plugin_of_that_name_is_missed(health: Any, name: str) -> None:
+    assert health(bizName=name)["message"] == "can not find plugin"
+
+
 def test_without_a_type_everything_is_told(health: Any) -> None:
     data = health()
 

@@ -89,7 +89,32 @@ def test_uninstall_says_what_is_left_of_the_biz(wire: Any, container: Any) -> No
         "stays": [{"name": "numpy", "version": "2.3.5", "sizeBytes": 31_000_000, "modules": 89, "users": []}],
         "changed": ["lib.LIMIT"],
         "compared": True,
+        "notes": [],
     }
+
+
+@pytest.mark.parametrize("where", ["named", "unnamed"])
+def test_an_artefact_is_at_a_url_not_at_a_path(wire: Any, container: Any, where: str) -> None:
+    names = {"bizName": "shop", "bizVersion": "1"} if where == "named" else {}
+    envelope = wire.command("installBiz", {"bizUrl": "/modules/shop.zip", **names})
+
+    assert envelope["code"] == "CMD_PROCESS_INTERNAL_ERROR"
+    assert "/modules/shop.zip: no protocol: it has to begin with file://, http:// or https://" in envelope["message"]
+    assert container.prepared == []
+
+
+def test_blanks_around_a_url_are_cut(wire: Any, container: Any) -> None:
+    installed = wire.command("installBiz", {"bizUrl": f"  {container.offer('shop:1.0')}\n", "args": [None, "--x=1"]})
+
+    assert installed["code"] == "SUCCESS"
+
+
+def test_switching_to_the_base_succeeds_and_does_nothing(wire: Any) -> None:
+    assert wire.command("switchBiz", named("base:1.0.0"))["data"] == {
+        "code": "SUCCESS",
+        "message": "Switch biz: base:1.0.0 is activated.",
+    }
+    assert wire.command("switchBiz", named("base:2"))["data"]["code"] == "NOT_FOUND_BIZ"
 
 
 @pytest.mark.parametrize(

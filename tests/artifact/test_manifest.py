@@ -169,7 +169,7 @@ def test_the_original_manifest_is_read_with_its_keys() -> None:
     assert manifest == Manifest(
         id=BizId.of("hello", "1.0"),
         entry="hello.app:app",
-        web_context_path="/hi",
+        web_context_path="hi",
         priority=5,
         declared_libraries=("flask", "pydantic-core"),
         deny_imports=("a.b", "c.*"),

@@ -22,7 +22,15 @@ from koupleless.container.container import Container
 from koupleless.container.life import Life
 from koupleless.container.process import ProcessHooks
 from koupleless.container.terms import Rules, Strategy
-from koupleless.errors import BizBusy, ContainerClosed, ManifestInvalid, MasterBizProtected, StartFailed
+from koupleless.errors import (
+    BizBusy,
+    BizRepeated,
+    ContainerClosed,
+    ManifestInvalid,
+    MasterBizProtected,
+    PathTaken,
+    StartFailed,
+)
 from koupleless.isolation.namespace import Namespace
 from koupleless.router.table import RouteTable
 from koupleless.view.logspace import LogSpace
@@ -350,16 +358,39 @@ def test_a_version_on_another_path_moves_the_route_with_the_switch(world, instal
     assert [route.path for route in world.front.table.routes] == ["/two"]
 
 
-def test_of_several_active_versions_the_next_one_answers_when_the_first_leaves(make_world):
+def test_several_versions_are_active_if_each_has_a_path_of_its_own(make_world, single):
     world = make_world(rules=Rules(activate_many=True))
+    for version in ("1", "2"):
+        url = single(APP, version=version, web_context_path=f"/v{version}")
+        world.container.install(world.container.prepare(url))
+
+    assert world.states() == {"single:1": "ACTIVATED", "single:2": "ACTIVATED"}
+    assert [route.path for route in world.front.table.routes] == ["/v1", "/v2"]
+    assert world.container.locate("single")[0] == BizId.parse("single:1")
+
+    world.container.uninstall(BizId.parse("single:1"))
+
+    assert world.container.locate("single")[0] == BizId.parse("single:2")
+
+
+@pytest.mark.parametrize("keep_broken", [False, True])
+def test_a_module_that_is_refused_for_a_taken_path_stays_listed_where_broken_ones_do(make_world, single, keep_broken):
+    world = make_world(rules=Rules(keep_broken=keep_broken))
     world.install("hello-1.0")
-    world.install("hello-1.1")
-    assert world.get("/hello/").json()["version"] == "1.0"
-    assert world.container.locate("hello")[0] == ONE
+    url = single(APP, name="rival", web_context_path="/hello")
 
-    world.container.uninstall(ONE)
+    with pytest.raises(PathTaken) as refused:
+        world.container.install(world.container.prepare(url))
 
-    assert world.get("/hello/").json()["version"] == "1.1"
+    rival = {"rival:1.0.0": "BROKEN"} if keep_broken else {}
+    assert world.states() == {"hello:1.0": "ACTIVATED", **rival}
+    assert world.get("/hello/").status_code == 200
+    if keep_broken:
+        broken = BizId.parse("rival:1.0.0")
+        assert world.container.find(broken).records[-1].message == str(refused.value)
+        with pytest.raises(BizRepeated):
+            world.container.install(world.container.prepare(url))
+        assert world.container.uninstall(broken).clean
 
 
 def test_a_function_that_returns_an_application_was_meant_as_a_factory(world, install):

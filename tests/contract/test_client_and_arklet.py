@@ -27,7 +27,7 @@ def test_a_biz_lives_and_leaves(client: ArkletClient, recorded: Any) -> None:
     assert installed.biz_infos is not None
     assert installed.biz_infos[0].identity == "copy01:1.0.0"
     (biz,) = client.query()
-    assert (biz.identity, biz.biz_state, biz.web_context_path) == ("copy01:1.0.0", BizState.ACTIVATED, "/copy01")
+    assert (biz.identity, biz.biz_state, biz.web_context_path) == ("copy01:1.0.0", BizState.ACTIVATED, "copy01")
     assert client.switch(COPY).message == "Switch biz: copy01:1.0.0 is activated."
     with pytest.raises(Refused) as caught:
         client.install(url)

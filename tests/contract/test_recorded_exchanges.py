@@ -31,7 +31,6 @@ TIMEOUT_S: Final = 20.0
 
 EVERYWHERE: Final = {
     "bizState and state in upper case": "one spelling on both transports; every known consumer accepts it",
-    "webContextPath with its leading slash": "paths are normalised when a manifest is read",
     "mainClass, bizUrl, bizTempWorkDir, classPath, threadName": "name Java classes and files; ours are Python's",
     "declaredMode": "our stand-ins declare no libraries, so they may take any from the base",
     "messages with Java classes and exceptions": "clear error texts instead",
@@ -136,6 +135,22 @@ DEVIATIONS: Final = {
                 "code": "REPEAT_BIZ",
                 "message": "Biz: copy01:1.0.0 has been installed or registered.",
             }
+        },
+    ),
+    "220-batch-not-a-jar": Instead(
+        "a bad archive has its entry, and the others are installed",
+        reply={
+            "baseIdentity": "${identity}",
+            "code": "FAILED",
+            "data": {
+                "bizUrlToResponse": {
+                    "file://${files}/notajar.jar": {"bizInfos": "${any}", "code": "FAILED", "message": "${text}"}
+                },
+                "code": "FAILED",
+                "elapsedSpace": "${int}",
+                "message": "batch install failed",
+            },
+            "message": "install biz not success!",
         },
     ),
     "214-batch-broken": Instead(
@@ -291,8 +306,6 @@ def _is_same(key: str, old: Any, new: Any) -> bool:
         return True
     if key in ("bizState", "state"):
         return bool(new == old.upper())
-    if key == "webContextPath":
-        return bool(new == "/" + old.strip("/"))
     return _says_the_same(old, new) if isinstance(old, str) else bool(old == new)
 
 

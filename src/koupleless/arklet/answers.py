@@ -21,6 +21,7 @@ from koupleless.errors import (
 )
 from koupleless.wire.envelope import Code, Envelope, ResponseCode
 from koupleless.wire.replies import (
+    BatchData,
     BatchEntry,
     BizDetails,
     BizReply,
@@ -116,6 +117,11 @@ def repeated(error: BizRepeated) -> str:
 def detail(envelope: Envelope) -> str:
     """The message of a failure together with what its data says, which the original's records lose."""
     data = envelope.data
+    if isinstance(data, BatchData):
+        failed = {
+            url: entry for url, entry in data.biz_url_to_response.items() if entry.code is not ResponseCode.SUCCESS
+        }
+        return "; ".join([data.message, *(f"{url.strip()}: {entry.message}" for url, entry in failed.items())])
     if isinstance(data, BizReply) and data.message != envelope.message:
         return f"{envelope.message} {data.code.value}: {data.message}"
     return envelope.message or envelope.code.value

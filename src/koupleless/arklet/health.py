@@ -110,7 +110,8 @@ class Health:
             members["master_biz_info"] = self._base()
         if everything or query.type == "system":
             members |= self._system(query.metrics or [])
-        if everything or query.type == "biz":
+        # With a name and no type the original asks for the biz, then for a plugin of that name, and says the latter.
+        if query.type == "biz" or (everything and is_blank(query.biz_name)):
             members |= self._bizs(query.biz_name, query.biz_version)
         if everything or query.type == "plugin":
             if not is_blank(query.biz_name):

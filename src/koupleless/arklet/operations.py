@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,6 +25,7 @@ from koupleless.errors import (
     BizBusy,
     BizNotFound,
     BizRepeated,
+    FetchFailed,
     IdentityMismatch,
     InvalidIdentity,
     ManifestInvalid,
@@ -208,17 +209,17 @@ class Operations:
     def _do_batch_install(self, elements: Sequence[InstallBiz]) -> Envelope:
         before = resident_bytes()
         entries: dict[str, BatchEntry] = {}
-        is_success = True
         with ThreadPoolExecutor(BATCH_THREADS, "ARKLET-ark-biz-batch") as pool:
-            ready = self._prepare_all(elements, pool)
+            ready, said = self._prepare_all(elements, pool)
             ready.sort(key=lambda pair: pair[1].priority)
             for _, group in itertools.groupby(ready, key=lambda pair: pair[1].priority):
-                for element, entry in pool.map(lambda pair: (pair[0], self._install_element(*pair)), group):
-                    is_success &= entry.code is ResponseCode.SUCCESS
-                    url = element.biz_url or ""
-                    # Of elements with the same URL the one that is installed says what became of it.
-                    if url not in entries or entries[url].code is not ResponseCode.SUCCESS:
-                        entries[url] = entry
+                said += pool.map(lambda pair: (pair[0], self._install_element(*pair)), group)
+        for element, entry in said:
+            url = element.biz_url or ""
+            # Of elements with the same URL the one that is installed says what became of it.
+            if url not in entries or entries[url].code is not ResponseCode.SUCCESS:
+                entries[url] = entry
+        is_success = all(entry.code is ResponseCode.SUCCESS for _, entry in said)
         data = BatchData(
             code=ResponseCode.SUCCESS if is_success else ResponseCode.FAILED,
             message="batch install success" if is_success else "batch install failed",
@@ -229,24 +230,17 @@ class Operations:
 
     def _prepare_all(
         self, elements: Sequence[InstallBiz], pool: ThreadPoolExecutor
-    ) -> list[tuple[InstallBiz, Prepared]]:
-        """Every artefact of a batch, or none: the first that cannot be had is raised, and nothing was installed."""
+    ) -> tuple[list[tuple[InstallBiz, Prepared]], list[tuple[InstallBiz, BatchEntry]]]:
+        """The artefacts of a batch, and what is to be said of the elements of which none can be had."""
         futures = [pool.submit(self._prepare, element) for element in elements]
-        with ExitStack() as undo:
-            ready = []
-            failures = []
-            for element, future in zip(elements, futures, strict=True):
-                try:
-                    prepared = future.result()
-                except Exception as error:  # noqa: BLE001 - raised below, once all have ended
-                    failures.append(error)
-                else:
-                    undo.callback(prepared.discard)
-                    ready.append((element, prepared))
-            if failures:
-                raise failures[0]
-            undo.pop_all()
-        return ready
+        ready, said = [], []
+        for element, future in zip(elements, futures, strict=True):
+            try:
+                ready.append((element, future.result()))
+            except Exception as error:  # noqa: BLE001 - every failure is this element's entry
+                present = self._present(element.biz_name or "", element.biz_version or "")
+                said.append((element, answers.entry_of_failure(error, present)))
+        return ready, said
 
     def _install_element(self, element: InstallBiz, prepared: Prepared) -> BatchEntry:
         identity = str(prepared.id)
@@ -285,7 +279,9 @@ class Operations:
         return self._perform("switchBiz", request, lambda: self._do_switch(request))
 
     def _do_switch(self, request: SwitchBiz) -> Envelope:
-        self._container.switch(_known(request))
+        biz = _known(request)
+        if biz != self._container.base.id:  # which is always active
+            self._container.switch(biz)
         return self._success(
             BizReply(code=ResponseCode.SUCCESS, message=f"Switch biz: {request.identity} is activated.")
         )
@@ -354,7 +350,10 @@ class Operations:
         raise BizRepeated(str(biz))
 
     def _prepare(self, request: InstallBiz, expected: BizId | None = None) -> Prepared:
-        return self._container.prepare(request.biz_url or "", expected=expected)
+        url = (request.biz_url or "").strip()
+        if not urlsplit(url).scheme:  # a path means something else on every machine
+            raise FetchFailed(url, "no protocol: it has to begin with file://, http:// or https://")
+        return self._container.prepare(url, expected=expected)
 
     def _start(self, prepared: Prepared, request: InstallBiz) -> Installed:
         return self._container.install(

@@ -47,7 +47,7 @@ class Manifest:
     entry: str
     """``package.module:callable``, ``package.module:factory()``, or a module to import."""
     web_context_path: str
-    """With its leading slash and none at the end; ``/`` is the root."""
+    """As it was written, with or without slashes around it; ``/`` is the root."""
     priority: int = DEFAULT_PRIORITY
     declared_libraries: tuple[str, ...] = ()
     """Normalised distribution names it may take from the base; not empty means declared mode."""
@@ -209,8 +209,7 @@ def check_face(
         issues.append('the entry must not be empty; set entry = "package.module:callable"')
     elif not is_entry(entry):
         issues.append(f"entry {entry!r} is neither package.module:callable, package.module:factory() nor a module")
-    path = f"/{name}" if web_context_path is None else normal_web_path(web_context_path)
-    if path is None:
+    if web_context_path is not None and normal_web_path(web_context_path) is None:
         issues.append(f"web-context-path {web_context_path!r} is no path such as /hello")
     issues.extend(
         f"deny-imports {pattern!r} is neither a package (a.b) nor a stem (a.b.*)"
@@ -226,7 +225,7 @@ def check_face(
     return Face(
         id=identity,
         entry=entry or "",
-        web_context_path=path or "/",
+        web_context_path=f"/{name}" if web_context_path is None else web_context_path.strip() or "/",
         deny_imports=tuple(deny_imports),
         declared_libraries=names["declared-libraries"],
         own=names["own"],

@@ -22,6 +22,7 @@ from koupleless.artifact.manifest import (
     check_isolation,
     check_libraries,
     check_requirements,
+    normal_web_path,
     path_issue,
 )
 from koupleless.biz import DEFAULT_PRIORITY, BizId, Isolation
@@ -172,7 +173,7 @@ def parse_project(
         root=root,
         id=face.id,
         entry=face.entry,
-        web_context_path=face.web_context_path,
+        web_context_path=normal_web_path(face.web_context_path) or "/",
         priority=priority,
         declared_libraries=face.declared_libraries,
         is_declared_mode=is_declared_mode,

@@ -55,6 +55,11 @@ EMBED_MAIN: Final = "embed main"
 """What the field writes where the entry of a base would stand."""
 
 
+def _meet(one: _Entry, other: _Entry) -> bool:
+    """Whether requests can reach only one of two started versions, since both answer on one path."""
+    return one.path == other.path and one.gate is not None and other.gate is not None
+
+
 def _resident_sizes() -> Mapping[str, int]:
     return {resident.name: resident.size_bytes for resident in arrivals.listing()}
 
@@ -213,14 +218,23 @@ class Container:
         if entry.id.name == self.base.id.name:
             raise MasterBizProtected(str(entry.id))
         with self._lock:
-            self._check_path_locked(prepared)
-            if prepared.id not in self._bizs:
-                self._bizs[prepared.id] = entry
-            elif beside:
-                self._incoming[prepared.id] = entry
-            else:
+            owner = self._path_owner_locked(entry)
+            is_free = prepared.id not in self._bizs
+            if not is_free and not beside:
                 raise BizRepeated(str(prepared.id))
-        return entry
+            if owner is None:
+                table = self._bizs if is_free else self._incoming
+                table[prepared.id] = entry
+                return entry
+            refusal = PathTaken(str(entry.id), entry.path or "/", str(owner.id))
+            entry.move(BizState.BROKEN, ChangeReason.INSTALL_FAILED, str(refusal))
+            is_kept = is_free and self._rules.keep_broken
+            if is_kept:
+                self._bizs[prepared.id] = entry
+            info = entry.info()
+        if is_kept:
+            self.events.append(EventKind.START_FAILED, info, str(refusal))
+        raise refusal
 
     def _clear_the_way(self, entry: _Entry) -> list[PurgeReport]:
         """Uninstall the other versions of the name, and the earlier life of ``entry``'s identity.
@@ -245,12 +259,12 @@ class Container:
             self._bizs[entry.id] = self._incoming.pop(entry.id, entry)
         return reports
 
-    def _check_path_locked(self, prepared: Prepared) -> None:
-        path = normalise_path(prepared.manifest.web_context_path)
-        for entry in (*self._bizs.values(), *self._incoming.values()):
-            is_rival = entry.id.name != prepared.id.name and entry.state is not BizState.BROKEN
-            if is_rival and entry.path == path:
-                raise PathTaken(str(prepared.id), path or "/", str(entry.id))
+    def _path_owner_locked(self, entry: _Entry) -> _Entry | None:
+        """The biz of another name that has the path."""
+        for other in (*self._bizs.values(), *self._incoming.values()):
+            if other.id.name != entry.id.name and other.state is not BizState.BROKEN and other.path == entry.path:
+                return other
+        return None
 
     def _start(
         self, entry: _Entry, *, args: Sequence[str], envs: Mapping[str, str], take_over: bool
@@ -307,14 +321,15 @@ class Container:
     def _decide_locked(self, entry: _Entry, *, take_over: bool) -> None:
         active = [e for e in self._versions_locked(entry.id.name) if e.state is BizState.ACTIVATED and e is not entry]
         will_answer = not active or take_over or self._rules.activate_many
+        # Who is active is reached: of several active versions each has a path of its own.
+        yielding = active if take_over else [old for old in active if will_answer and _meet(old, entry)]
         # The only thing here that could fail comes first.
-        table = self._routed_locked(into=entry, away_from=active if take_over else ()) if will_answer else None
-        if not active or (self._rules.activate_many and not take_over):
-            entry.move(BizState.ACTIVATED, ChangeReason.STARTED)
-        elif take_over:
-            for old in active:
+        table = self._routed_locked(into=entry, away_from=yielding) if will_answer else None
+        if will_answer:
+            for old in yielding:
                 old.move(BizState.DEACTIVATED, ChangeReason.SWITCHED, f"switch to new biz {entry.id}")
-            entry.move(BizState.ACTIVATED, ChangeReason.STARTED, f"switch from old biz: {active[0].id}")
+            message = f"switch from old biz: {yielding[0].id}" if yielding else ""
+            entry.move(BizState.ACTIVATED, ChangeReason.STARTED, message)
         else:
             entry.move(BizState.DEACTIVATED, ChangeReason.STARTED, "start but is deactivated")
         if self._incoming.get(entry.id) is entry:
@@ -358,18 +373,25 @@ class Container:
         with self._operation(biz, "uninstallBiz"):
             with self._lock:
                 entry = self._entry_locked(biz)
-            return self._stop(entry)
+            return self._stop(entry, with_successor=self._rules.activate_next or self._rules.activate_many)
 
-    def _stop(self, entry: _Entry) -> PurgeReport:
+    def _stop(self, entry: _Entry, *, with_successor: bool = False) -> PurgeReport:
         with self._lock:
             if not entry.state.is_stoppable:
                 raise IllegalMove(str(entry.id), entry.state.value, BizState.STOPPED.value)
+            successor = self._successor_locked(entry) if with_successor else None
+            table = self._routed_locked(into=successor, away_from=[entry])
             if entry.state is BizState.ACTIVATED:
                 entry.move(BizState.DEACTIVATED, ChangeReason.KILLING)
-            self._front.swap(self._routed_locked(away_from=[entry]))
+            if successor is not None:
+                successor.move(BizState.ACTIVATED, ChangeReason.SWITCHED, f"switch from old version: {entry.id}")
+            self._front.swap(table)
             life, entry.life = entry.life, None
             info = entry.info()
+            next_info = None if successor is None else successor.info()
         self.events.append(EventKind.STOPPING, info)
+        if next_info is not None:
+            self.events.append(EventKind.SWITCHED, next_info)
         report = (
             PurgeReport(entry.id, clean=True, held=(), undone={}, failures=(), elapsed_ms=0.0, is_compared=True)
             if life is None
@@ -388,6 +410,15 @@ class Container:
         entry.prepared.discard()
         self.events.append(EventKind.STOPPED, info, report.summary())
         return report
+
+    def _successor_locked(self, entry: _Entry) -> _Entry | None:
+        """Who answers instead of an active version that leaves: the one that came last of those nobody works on."""
+        others = [other for other in self._versions_locked(entry.id.name) if other is not entry]
+        if entry.state is not BizState.ACTIVATED or any(other.state is BizState.ACTIVATED for other in others):
+            return None
+        ready = [other for other in others if other.state is BizState.DEACTIVATED and other.life is not None]
+        idle = [other for other in ready if other.id not in self._busy and not other.is_superseded]
+        return max(reversed(idle), key=lambda other: other.records[0].time_ms, default=None)
 
     def switch(self, biz: BizId) -> None:
         """Make ``biz`` the version that answers by name and on its path, in one step; the other is deactivated.

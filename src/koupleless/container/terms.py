@@ -28,8 +28,11 @@ class Rules:
 
     activate_new: bool = False
     """A new version becomes the active one as soon as it is started (``activate.new.module``)."""
+    activate_next: bool = False
+    """When the active version is uninstalled, the one of the others that came last becomes the active one."""
     activate_many: bool = False
-    """Several versions of a name may be active (``sofa.ark.activate.multi.biz.version.enable``)."""
+    """Several versions of a name, each on a path of its own, may be active
+    (``sofa.ark.activate.multi.biz.version.enable``)."""
     keep_broken: bool = False
     """A biz whose start failed stays registered (``sofa.ark.auto.uninstall.when.failed.enable=false``)."""
 

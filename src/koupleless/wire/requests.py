@@ -163,9 +163,7 @@ def _flag(name: str, value: object) -> bool:
 
 def _texts(name: str, value: object) -> list[str] | None:
     if isinstance(value, list):
-        if any(item is None for item in value):
-            raise InputInvalid(f"{name} must hold texts, not null")
-        return [_text(name, item) for item in value]
+        return [_text(name, item) for item in value if item is not None]
     # A bare text counts as nothing given, as in the original, unless it plainly was meant as an argument.
     if isinstance(value, str) and not value.lstrip()[:1].isdigit() and not value.lstrip().startswith(("-", "+")):
         return None

@@ -145,7 +145,14 @@ class Base:
         )
         self._operations = Operations(self.container, metadata)
         self.arklet = ArkletServer(
-            self._operations, ops.host, ops.port, ops.read_token(), ops.insecure, allowed_hosts=ops.allowed_hosts
+            self._operations,
+            ops.host,
+            ops.port,
+            ops.read_token(),
+            ops.insecure,
+            allowed_hosts=ops.allowed_hosts,
+            header_timeout_s=ops.header_timeout_s,
+            max_connections=ops.max_connections,
         )
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -286,18 +293,28 @@ def serve(app: object, settings: BaseSettings, *, application: str = "") -> int:
     """
     import uvicorn  # noqa: PLC0415 - inside somebody else's server it is not needed
 
+    from koupleless.connections import Bounds, Door, application_protocol  # noqa: PLC0415 - the same
+
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            door.watch(asyncio.get_running_loop())
+            await super().startup(sockets)
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             await super().shutdown(sockets)
             await _leave_tasks_behind(_LAST_S)
 
     _check_port(settings.host, settings.port)
+    bounds = Bounds.of_application(settings.header_timeout_s, settings.max_connections)
+    door = Door(bounds, name="the application", setting="max-connections", logger=logger)
     server = Server(
         uvicorn.Config(
             Base(app, settings=settings, owns_process=True, application=application),
             host=settings.host,
             port=settings.port,
             lifespan="on",
+            http=application_protocol(door),
+            backlog=bounds.backlog,
             timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
         )
     )

@@ -78,6 +78,13 @@ def _seconds(raw: object, _: Origin) -> float:
     return seconds
 
 
+def _number(raw: object, _: Origin) -> int:
+    word = str(raw).strip() if not isinstance(raw, bool) else ""
+    if not (word.isascii() and word.isdigit() and 0 < int(word[:10]) == int(word[:11])):
+        raise ValueError("must be a whole number above 0")
+    return int(word)
+
+
 def _port(raw: object, _: Origin) -> int:
     word = str(raw).strip() if not isinstance(raw, bool) else ""
     if not (word.isascii() and word.isdigit() and int(word) <= 65535):  # noqa: PLR2004 - the highest port there is
@@ -164,6 +171,10 @@ class ArkletSettings:
     """Let strangers in on an address that is not loopback; the original controller needs it."""
     allowed_hosts: tuple[str, ...] = _setting(_list, ())
     """Further names by which callers may address the arklet in ``Host``, next to its own addresses."""
+    header_timeout_s: float = _setting(_seconds, 10.0)
+    """How long a connection may be open without the headers of a request."""
+    max_connections: int = _setting(_number, 64)
+    """How many connections there may be at once; of those without a request the oldest gives way to a new one."""
     identity: str | None = _setting(_text, None)
     """What the base calls itself to a controller; ``None`` means its address."""
     cluster: str = _setting(_text, "default")
@@ -237,6 +248,10 @@ class BaseSettings:
     """How long an artefact may take to arrive from its URL."""
     allowed_sources: tuple[str, ...] = _setting(_list, ())
     """URL prefixes that artefacts may come from; empty allows every location."""
+    header_timeout_s: float = _setting(_seconds, 10.0)
+    """How long a connection to the application may be open without the headers of a request."""
+    max_connections: int | None = _setting(_number, None)
+    """How many there may be at once; ``None`` means half as many as the process may have file descriptors."""
     forwards: tuple[Mapping[str, object], ...] = _setting(
         _tables, (), properties={"koupleless.web.gateway.forwards": None}
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -299,3 +300,53 @@ def test_a_client_that_does_not_finish_its_body_is_given_up(wire: Any, monkeypat
     reply = wire.exchange(head("POST", "/help", "Content-Length: 10") + b"{")
 
     assert (reply.status, reply.body) == (408, b"")
+
+
+@pytest.mark.parametrize("refused", [True, False])
+@pytest.mark.parametrize(
+    "rest", [b"zz\r\n", b"5\r\nabc", b"-1\r\n\r\n", b"5\r\nabcdeXX\r\n"], ids=["no size", "short", "negative", "no end"]
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_malformed_body_is_one_line_in_the_log(
+    serve: Callable[..., Any], caplog: pytest.LogCaptureFixture, refused: bool, rest: bytes, at_once: bool
+) -> None:
+    wire = serve(token="secret" if refused else None)
+    begin = head("POST", "/help", "Transfer-Encoding: chunked")
+    with wire.connect() as connection:
+        if at_once:
+            connection.sendall(begin + rest)
+        else:
+            connection.sendall(begin)
+            if refused:
+                assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+            connection.sendall(rest)
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            while connection.recv(65536):
+                pass
+    serve(port=0).command("help")  # the server that was asked goes on
+    wire.post("help")
+
+    assert len(caplog.records) <= 1, caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_connections_without_a_request_do_not_shut_others_out(serve: Callable[..., Any]) -> None:
+    wire = serve(max_connections=5, header_timeout_s=60)
+    with contextlib.ExitStack() as stack:
+        for first in [b"", b"P", head("POST", "/help", "Content-Length: 2") + b"{"] * 10:
+            connection = stack.enter_context(wire.connect())
+            connection.sendall(first)
+        for _ in range(10):
+            assert wire.command("help")["code"] == "SUCCESS"
+
+
+def test_headers_must_come_in_time(serve: Callable[..., Any]) -> None:
+    wire = serve(header_timeout_s=0.2)
+    with wire.connect() as idle, wire.connect() as begun, wire.connect() as whole:
+        begun.sendall(b"POST /help HTTP/1.1\r\n")
+        whole.sendall(head("POST", "/help", "Content-Length: 2") + b"{")
+        assert wire.receive(begun).status == 408
+        assert idle.recv(1) == b""
+        whole.sendall(b"}")
+        assert wire.receive(whole).status == 200

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -1063,3 +1064,37 @@ def test_thirty_deployments_in_a_row_each_serve_what_was_saved_last(
         assert base.get("/changing/").text == str(number)
     assert [entry["bizVersion"] for entry in modules(base) if entry["bizName"] == "changing"] == ["1.0.0"]
     uninstall(base, "changing")
+
+
+# --- strangers ------------------------------------------------------------------------------------------------------
+
+
+def test_idle_connections_take_no_descriptors_from_the_application(
+    serve: Callable[..., BaseProcess], tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        (tmp_path / "here.py").write_text(VICTIM.format(answer="here"))
+        base = serve("here:app", cwd=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    try:
+        with contextlib.ExitStack() as stack:
+            for number in range(1100):
+                for port in (base.port, base.arklet_port):
+                    connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+                    connection.sendall((b"", b"POST /health HTTP/1.1\r\nHo")[number % 2])
+                if number % 100 == 99:
+                    assert base.get("/").text == "here"
+                    assert base.ask("queryAllBiz") == []
+            taken = len(list(Path(f"/proc/{base.popen.pid}/fd").iterdir()))
+            base.deploy(BIZS / "hello-1.0")
+            assert base.get("/hello/").status_code == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert taken < 1024 * 0.8
+    log = base.log.read_text()
+    assert "Traceback" not in log
+    assert len([line for line in log.splitlines() if "connections" in line]) <= 2

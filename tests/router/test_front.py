@@ -126,12 +126,15 @@ async def test_hosts_are_told_apart_without_case_and_port(mount: Mount) -> None:
         return str((await get(front, "/a", headers=[(b"accept", b"*/*"), (b"host", host.encode())]))[1]["app"])
 
     assert [
-        await app_for(host) for host in ("SHOP.example:8080", "shop.example", "[::1]:80", "[::1]", "b.example")
+        await app_for(host)
+        for host in ("SHOP.example:8080", "shop.example", "[::1]:80", "[::1]", "b.example", "[::1]evil", "[::1].evil")
     ] == [
         "shop",
         "shop",
         "six",
         "six",
+        "any",
+        "any",
         "any",
     ]
     assert (await get(front, "/a"))[1]["app"] == "any"

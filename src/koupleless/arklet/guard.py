@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("koupleless.arklet")
 
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "ip6-localhost"})
+_HOST: Final = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<name>[^:\[\]]+))(?::[0-9]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,9 @@ class Guard:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        name = _bare(_without_port(host))
-        if name in self._hosts:
-            return True
+        name = _name_in(host)
+        if name is None or name in self._hosts:
+            return name is not None
         try:
             address = ipaddress.ip_address(name)
         except ValueError:
@@ -93,12 +95,21 @@ def check_exposure(address: str, *, token: str | None, insecure: bool) -> None:
     logger.warning("the arklet listens on %s without a token: anybody who reaches it can install code", address)
 
 
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() and ":" not in name else host
+def _name_in(host: str) -> str | None:
+    """The name or address in a ``Host`` header; ``None`` if it holds neither, or anything besides but a port."""
+    host = host.strip()
+    match = _HOST.fullmatch(host)
+    if match is not None and match["name"]:
+        return _bare(match["name"])
+    try:
+        return str(ipaddress.IPv6Address(match["bracketed"] if match else host))  # without brackets, as some clients do
+    except ValueError:
+        return None
 
 
-def _bare(host: str) -> str:
-    return host.strip().removeprefix("[").removesuffix("]").removesuffix(".").lower()
+def _bare(name: str) -> str:
+    name = name.strip().removeprefix("[").removesuffix("]").removesuffix(".").lower()
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name

@@ -10,12 +10,13 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from koupleless.arklet.api import ArkletApi
 from koupleless.arklet.guard import Guard, check_exposure
+from koupleless.connections import BoundedH11, Bounds, Door
 from koupleless.context import as_base
 from koupleless.errors import BaseStartFailed
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from koupleless.arklet.operations import Operations
 
 DEFAULT_PORTS: Final = range(1238, 1338)
-BACKLOG: Final = 1024
+BACKLOG: Final = 64
+"""Also how many connections are accepted at once, so how many file descriptors are taken beyond `CONNECTIONS`."""
+CONNECTIONS: Final = 64
+HEADER_S: Final = 10.0
 LINGER_S: Final = 5.0
 """How long running requests may take to be answered once the server stops."""
 
@@ -50,8 +54,13 @@ class ArkletServer:
         insecure: bool = False,
         *,
         allowed_hosts: Iterable[str] = (),
+        header_timeout_s: float = HEADER_S,
+        max_connections: int = CONNECTIONS,
     ) -> None:
         """``port`` is taken as it is; ``None`` means the first free one of 1238 to 1337.
+
+        A connection without a request is closed after ``header_timeout_s``, or sooner if more than ``max_connections``
+        are open.
 
         Raises ``SettingsError`` if strangers could call, ``BaseStartFailed`` if ``host`` is no address of this machine.
         """
@@ -62,6 +71,7 @@ class ArkletServer:
         self._port = port
         self._token = token
         self._allowed_hosts = tuple(allowed_hosts)
+        self._bounds = Bounds(header_timeout_s, max_connections, BACKLOG)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -116,7 +126,11 @@ class ArkletServer:
         config = _QuietConfig(app, http=_Protocol, ws="none", lifespan="off", interface="asgi3", proxy_headers=False)
         config.load()
         state = ServerState()
-        server = await self._loop.create_server(lambda: _Protocol(config, state, {}), sock=listener, backlog=BACKLOG)
+        door = Door(self._bounds, name="the arklet", setting="arklet.max-connections", logger=logger)
+        door.watch(self._loop)
+        server = await self._loop.create_server(
+            lambda: _Protocol(config, state, {}, door=door), sock=listener, backlog=BACKLOG
+        )
         is_ready.set()
         self._operations.workers.submit(self._operations.vitals.warm)
         await self._stopping.wait()
@@ -136,13 +150,17 @@ class _QuietConfig(uvicorn.Config):
         pass
 
 
-class _Protocol(H11Protocol):
+class _Protocol(BoundedH11):
     """HTTP/1.1 on one connection, logging to our logger and not to the access log of the application's server."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.logger = logger
         self.access_log = False
+
+    def _is_idle(self) -> bool:
+        """Also while the body is on its way: it is small, so that who is slow with it may give way."""
+        return super()._is_idle() or self.conn.their_state is h11.SEND_BODY
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the way back open for a client that closed its half after a complete request."""

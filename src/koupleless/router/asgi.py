@@ -177,12 +177,13 @@ def _below(path: str, root: str) -> str:
 
 
 def _host_of(scope: MutableMapping[str, Any]) -> str:
-    """The host that the client asked for, as it was sent, without its port."""
+    """The host that the client asked for, as it was sent, without its port; of what is none, the whole."""
     for name, value in scope["headers"]:
         if name == b"host":
             host: str = value.decode("latin-1")
             if host.startswith("["):
-                return host.partition("]")[0] + "]"
+                address, bracket, port = host.partition("]")
+                return host if port and not port.startswith(":") else address + bracket
             return host.partition(":")[0]
     return ""
 

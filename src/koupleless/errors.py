@@ -8,10 +8,15 @@ wire replies is the business of ``arklet.operations`` alone.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_LISTED: Final = 50
+"""How many mistakes of one file a message lists."""
+_LONGEST: Final = 1000
+"""How much of each it shows: the file is a stranger's."""
 
 
 class KouplelessError(Exception):
@@ -25,6 +30,10 @@ class ArtifactError(KouplelessError):
     """What was given to install or build cannot be used."""
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
 class ManifestInvalid(ArtifactError):
     """A manifest, ``biz.toml`` or project table with mistakes.
 
@@ -34,7 +43,9 @@ class ManifestInvalid(ArtifactError):
     def __init__(self, origin: str, issues: Sequence[str]) -> None:
         self.origin = origin
         self.issues = tuple(issues)
-        listed = "; ".join(self.issues)
+        listed = "; ".join(_short(issue) for issue in self.issues[:_LISTED])
+        if len(self.issues) > _LISTED:
+            listed += f"; and {len(self.issues) - _LISTED} more"
         super().__init__(f"{origin} has {len(self.issues)} mistake{'s' * (len(self.issues) != 1)}: {listed}")
 
 

@@ -80,7 +80,7 @@ def _seconds(raw: object, _: Origin) -> float:
 
 def _number(raw: object, _: Origin) -> int:
     word = str(raw).strip() if not isinstance(raw, bool) else ""
-    if not (word.isascii() and word.isdigit() and 0 < int(word[:10]) == int(word[:11])):
+    if not (word.isascii() and word.isdigit() and len(word) < 10 and int(word) > 0):  # noqa: PLR2004 - digits
         raise ValueError("must be a whole number above 0")
     return int(word)
 
@@ -101,7 +101,10 @@ def _name(raw: object, origin: Origin) -> str:
 
 def _path(raw: object, origin: Origin) -> Path:
     written = str(raw) if isinstance(raw, os.PathLike) else _text(raw, origin)
-    return origin.directory / Path(written).expanduser()
+    try:
+        return origin.directory / Path(written).expanduser()
+    except RuntimeError:
+        raise ValueError(f"cannot be used: there is no home directory {written.partition('/')[0]}") from None
 
 
 def _list(raw: object, _: Origin) -> tuple[str, ...]:
@@ -492,7 +495,7 @@ def _read_toml(path: Path) -> Mapping[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"settings file {path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"settings file {path} is no valid TOML: {error}") from error
 
 

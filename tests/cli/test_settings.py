@@ -221,3 +221,30 @@ def test_forward_rules_of_another_shape_are_refused(tmp_path: Path, text: str) -
         base(tmp_path)
     with pytest.raises(SettingsError, match="must be a list of tables, in a variable written as JSON"):
         base(tmp_path / "nowhere", KOUPLELESS_BASE_FORWARDS="biz1")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "many", "1" * 5000, "\u00b2"])
+def test_a_number_of_connections_is_a_whole_one_above_nothing(tmp_path: Path, number: str) -> None:
+    with pytest.raises(SettingsError, match="whole number above 0"):
+        base(tmp_path, KOUPLELESS_BASE_MAX_CONNECTIONS=number)
+    with pytest.raises(SettingsError, match="whole number above 0"):
+        base(tmp_path, KOUPLELESS_ARKLET_MAX_CONNECTIONS=number)
+
+
+def test_connections_have_settings(tmp_path: Path) -> None:
+    (tmp_path / "koupleless.toml").write_text(
+        "[base]\nmax-connections = 40\nheader-timeout = 2.5\narklet.max-connections = 4\narklet.header-timeout = 1\n"
+    )
+    settings = base(tmp_path)
+
+    assert (settings.max_connections, settings.header_timeout_s) == (40, 2.5)
+    assert (settings.arklet.max_connections, settings.arklet.header_timeout_s) == (4, 1.0)
+
+
+def test_a_home_that_is_not_there_and_toml_that_is_none_are_said(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="there is no home directory ~nosuchuser"):
+        base(tmp_path, KOUPLELESS_BASE_LOG_DIR="~nosuchuser/logs")
+    for text in ("a = " + "[" * 100_000, "a = " + "1" * 5000):
+        (tmp_path / "koupleless.toml").write_text(text)
+        with pytest.raises(SettingsError, match="no valid TOML"):
+            base(tmp_path)

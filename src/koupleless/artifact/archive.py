@@ -38,6 +38,7 @@ class Limits:
     max_bytes: int = 4 << 30
     """Unpacked, all files together; the largest wheels unpack to a third of it."""
     max_files: int = 200_000
+    """With the directories, those between as well."""
     max_ratio: int = 200
     """Unpacked to packed size, of the archive as a whole: one file of it may be all padding, as in many a wheel."""
     ratio_from_bytes: int = 32 << 20
@@ -149,6 +150,8 @@ class Archive:
             unpacked += info.file_size
             while (name := name.rpartition("/")[0]) and name not in directories:
                 directories.add(name)
+            if len(entries) + len(directories) > self._limits.max_files:
+                self.refuse(f"it holds more than {self._limits.max_files} files and directories")
         if both := directories & entries.keys():
             self.refuse(f"it holds {min(both)!r} both as a file and as a directory")
         if packed > self.mark.size:

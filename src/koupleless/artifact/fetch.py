@@ -56,9 +56,11 @@ def fetch(
 
     Raises ``FetchFailed`` and ``DigestMismatch``. May be called from any thread that is allowed to block.
     """
+    if "\0" in url or not url.isascii():
+        _check_name(url)
     place, pin = _pinned(url, sha256)
     _check_prefix(place, allowed_prefixes)
-    scheme = urllib.parse.urlsplit(place).scheme.lower()
+    scheme = _split(place).scheme.lower()
     if scheme not in {"http", "https"}:
         yield _local(place, scheme, pin)
         return
@@ -105,7 +107,7 @@ def _local(place: str, scheme: str, pin: str | None) -> Path:
             _without_secrets(place), f"{scheme}:// is not understood; use a path, file://, http:// or https://"
         )
     else:
-        path = Path(place).expanduser()
+        path = _expanded(place)
     try:
         path.stat()
     except OSError as error:
@@ -124,8 +126,32 @@ def _local(place: str, scheme: str, pin: str | None) -> Path:
     return path
 
 
+def _check_name(url: str) -> None:
+    """Refuse what can be no name of a file."""
+    try:
+        os.fsencode(url)
+    except UnicodeEncodeError:
+        raise FetchFailed(ascii(url), "it is no Unicode text") from None
+    if "\0" in url:
+        raise FetchFailed(_without_secrets(url), "it has an embedded null byte")
+
+
+def _split(place: str) -> urllib.parse.SplitResult:
+    try:
+        return urllib.parse.urlsplit(place)
+    except ValueError as error:
+        raise FetchFailed(_without_secrets(place), f"it is no location: {error}") from None
+
+
+def _expanded(place: str) -> Path:
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        raise FetchFailed(place, f"there is no home directory {place.partition('/')[0]}") from None
+
+
 def _file_path(place: str) -> Path:
-    parts = urllib.parse.urlsplit(place)
+    parts = _split(place)
     if parts.netloc not in {"", "localhost"}:
         raise FetchFailed(place, f"file:// cannot name another machine ({parts.netloc}); use file:///path or http://")
     return Path(urllib.parse.unquote(parts.path))
@@ -133,7 +159,10 @@ def _file_path(place: str) -> Path:
 
 def _without_secrets(url: str) -> str:
     """The location as it may stand in a log: without user, password and query."""
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:  # it will be said where it is used
+        return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
     if not parts.netloc:
         return url
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
@@ -149,7 +178,7 @@ def _check_prefix(place: str, allowed: Sequence[str]) -> None:
 
 def _normal(place: str) -> tuple[str, str, str]:
     """Scheme, host and path, without links, dot segments and escapes that would hide where it really leads."""
-    parts = urllib.parse.urlsplit(place)
+    parts = _split(place)
     scheme = parts.scheme.lower()
     if scheme in {"http", "https"}:
         default = {"http": 80, "https": 443}[scheme]
@@ -163,7 +192,7 @@ def _normal(place: str) -> tuple[str, str, str]:
         return scheme, host, path
     if "://" in place and scheme != "file":
         return scheme, parts.netloc, parts.path
-    path = str(_file_path(place)) if scheme == "file" else str(Path(place).expanduser())
+    path = str(_file_path(place)) if scheme == "file" else str(_expanded(place))
     return "file", "", os.path.realpath(path)
 
 
@@ -220,7 +249,7 @@ class _Transfer:
             outcome.set_exception(FetchFailed(self._shown, f"the server answered {error.code} {error.reason}"))
         except urllib.error.URLError as error:
             outcome.set_exception(FetchFailed(self._shown, _words(error.reason)))
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
             outcome.set_exception(FetchFailed(self._shown, _words(error)))
         except BaseException as error:  # noqa: BLE001 - nobody but the caller can report what goes wrong on this thread
             outcome.set_exception(error)

@@ -10,13 +10,12 @@ import difflib
 import json
 import re
 import sys
-import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidName, canonicalize_name
 
+from koupleless.artifact.texts import read_requirement, read_toml, shown
 from koupleless.biz import DEFAULT_PRIORITY, BizId, Isolation, parse_name, parse_version
 from koupleless.errors import InvalidIdentity, ManifestInvalid
 
@@ -33,8 +32,15 @@ UNLISTED: Final = frozenset({BIZ_TOML, MANIFEST_MF})
 FORMAT: Final = 1
 _MAX_PATH: Final = 1024
 _MAX_COMPONENT: Final = 255
+_BYTECODE_ROOM: Final = 32
+"""How much longer than that of a source file the name of its bytecode may be."""
+_MAX_KEPT: Final = 1 << 20
+"""How many characters a manifest may have but for its digests: they stay in memory as long as the biz."""
+_INTEGERS: Final = range(-(2**31), 2**31)
+"""What is a number for those who read it on the wire."""
+_MOST_HINTS: Final = 8
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_TAG: Final = re.compile(r"(?:py|cp)3(\d*)")
+_TAG: Final = re.compile(r"(?:py|cp)3([0-9]{0,3})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _WEB_PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+")
 
@@ -114,7 +120,7 @@ class Table:
         value = self._values.get(key)
         if value is None or (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):
             return value
-        self.blame(f"{key} = {value!r} is not {words}")
+        self.blame(f"{key} = {shown(value)} is not {words}")
         return None
 
     def text(self, key: str) -> str | None:
@@ -125,7 +131,12 @@ class Table:
     def number(self, key: str, default: int) -> int:
         """The whole number under ``key``."""
         value = self._take(key, int, "a whole number")
-        return value if isinstance(value, int) else default
+        if not isinstance(value, int):
+            return default
+        if value not in _INTEGERS:
+            self.blame(f"{key} = {shown(value)} is too large a number")
+            return default
+        return value
 
     def flag(self, key: str) -> bool:
         """Whether ``key`` is there and true."""
@@ -137,7 +148,7 @@ class Table:
         if not isinstance(value, list):
             return ()
         if not all(isinstance(item, str) for item in value):
-            self.blame(f"{key} = {value!r} is not a list of texts")
+            self.blame(f"{key} = {shown(value)} is not a list of texts")
             return ()
         return tuple(item.strip() for item in value)
 
@@ -154,10 +165,14 @@ class Table:
 
     def refuse_the_rest(self) -> None:
         """Blame every key that nobody asked for, with the likely one beside it."""
-        for key in self._values.keys() - self._asked:
+        unknown = sorted(self._values.keys() - self._asked)
+        if len(unknown) > _MOST_HINTS:
+            self.blame(f"{len(unknown)} unknown keys, {shown(unknown[0])} among them")
+            return
+        for key in unknown:
             near = difflib.get_close_matches(key, self._asked, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(self._asked))}"
-            self.blame(f"unknown key {key}{hint}")
+            self.blame(f"unknown key {key if len(key) < _MAX_COMPONENT else shown(key)}{hint}")
 
 
 def _as_text(value: object) -> str | None:
@@ -208,11 +223,11 @@ def check_face(
     if not entry:
         issues.append('the entry must not be empty; set entry = "package.module:callable"')
     elif not is_entry(entry):
-        issues.append(f"entry {entry!r} is neither package.module:callable, package.module:factory() nor a module")
+        issues.append(f"entry {shown(entry)} is neither package.module:callable, package.module:factory() nor a module")
     if web_context_path is not None and normal_web_path(web_context_path) is None:
-        issues.append(f"web-context-path {web_context_path!r} is no path such as /hello")
+        issues.append(f"web-context-path {shown(web_context_path)} is no path such as /hello")
     issues.extend(
-        f"deny-imports {pattern!r} is neither a package (a.b) nor a stem (a.b.*)"
+        f"deny-imports {shown(pattern)} is neither a package (a.b) nor a stem (a.b.*)"
         for pattern in deny_imports
         if not _is_dotted(pattern.removesuffix(".*"))
     )
@@ -267,6 +282,8 @@ def path_issue(path: str) -> str | None:
         "is no plain path": "" in parts or "." in parts,
         "has a control character in its path": not path.isprintable() and _CONTROL.search(path) is not None,
         "has a path that is too long": sum(sizes) + len(sizes) > _MAX_PATH or max(sizes) > _MAX_COMPONENT,
+        "has a name that is too long for its bytecode beside it": path.endswith(".py")
+        and sizes[-1] > _MAX_COMPONENT - _BYTECODE_ROOM,
     }
     return next((why for why, applies in checks.items() if applies), None)
 
@@ -289,21 +306,14 @@ def check_libraries(key: str, texts: Iterable[str], issues: list[str]) -> tuple[
         try:
             return canonicalize_name(text, validate=True)
         except InvalidName:
-            raise ValueError(f"{key}: {text!r} is no distribution name") from None
+            raise ValueError(f"{key}: {shown(text)} is no distribution name") from None
 
     return tuple(sorted(_each(texts, normalised, issues)))
 
 
 def check_requirements(texts: Iterable[str], issues: list[str]) -> tuple[str, ...]:
     """The PEP 508 texts in their normal spelling; those that are none become issues."""
-    return tuple(_each(texts, _requirement, issues))
-
-
-def _requirement(text: str) -> str:
-    try:
-        return str(Requirement(text))
-    except InvalidRequirement as error:
-        raise ValueError(f"{text!r} is no requirement: {str(error).splitlines()[0]}") from None
+    return tuple(_each(texts, read_requirement, issues))
 
 
 def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | None = None) -> Manifest:
@@ -313,8 +323,8 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
     """
     issues: list[str] = []
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = read_toml(text)
+    except ValueError as error:
         raise ManifestInvalid(origin, [f"{BIZ_TOML} is no TOML: {error}"]) from None
     table = Table(values, issues)
     if table.number("format", FORMAT) != FORMAT:
@@ -334,21 +344,21 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
     isolation = check_isolation(table.text("isolation"), issues)
     python_tag = table.text("python") or "py3"
     if not _TAG.fullmatch(python_tag):
-        issues.append(f"python = {python_tag!r} is neither py3 nor a tag such as cp311")
+        issues.append(f"python = {shown(python_tag)} is neither py3 nor a tag such as cp311")
     requirements = check_requirements(table.texts("requirements"), issues)
     provided = check_requirements(table.texts("provided"), issues)
     packed = check_requirements(table.texts("packed"), issues)
     files = table.mapping("files")
     for path, digest in files.items():
         if (why := path_issue(path)) is not None:
-            issues.append(f"file {path!r} {why}")
+            issues.append(f"file {shown(path)} {why}")
         if not _DIGEST.fullmatch(digest):
-            issues.append(f"file {path!r} has {digest!r} for a SHA-256")
+            issues.append(f"file {shown(path)} has {shown(digest)} for a SHA-256")
     own = table.mapping("attributes")
     table.refuse_the_rest()
     if issues or face.id is None:
         raise ManifestInvalid(origin, issues)
-    return Manifest(
+    manifest = Manifest(
         id=face.id,
         entry=face.entry,
         web_context_path=face.web_context_path,
@@ -365,6 +375,26 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
         files=files,
         attributes={**(attributes or {}), **own},
     )
+    return check_size(manifest, origin)
+
+
+def check_size(manifest: Manifest, origin: str) -> Manifest:
+    """The same manifest. Raises ``ManifestInvalid`` if it is too large to be kept and shown."""
+    lists = (
+        manifest.declared_libraries,
+        manifest.deny_imports,
+        manifest.own,
+        manifest.shared,
+        manifest.requirements,
+        manifest.provided,
+        manifest.packed,
+        manifest.attributes,
+        manifest.attributes.values(),
+        (manifest.entry, manifest.web_context_path),
+    )
+    if sum(len(text) for texts in lists for text in texts) > _MAX_KEPT:
+        raise ManifestInvalid(origin, [f"it has more than {_MAX_KEPT} characters besides the digests of files"])
+    return manifest
 
 
 def check_isolation(text: str | None, issues: list[str]) -> Isolation:
@@ -372,7 +402,7 @@ def check_isolation(text: str | None, issues: list[str]) -> Isolation:
     try:
         return Isolation(text) if text else Isolation.NAMESPACE
     except ValueError:
-        issues.append(f"isolation = {text!r} is none of {', '.join(item.value for item in Isolation)}")
+        issues.append(f"isolation = {shown(text)} is none of {', '.join(item.value for item in Isolation)}")
         return Isolation.NAMESPACE
 
 
@@ -407,22 +437,29 @@ def parse_manifest_mf(text: str, origin: str) -> Manifest:
         deny_imports=_listed(keys.get("deny-import-packages")),
         declared_libraries=_listed(keys.get("declared-libraries")),
     )
-    priority = DEFAULT_PRIORITY
-    try:
-        priority = int(keys.get("priority") or DEFAULT_PRIORITY)
-    except ValueError:
-        issues.append(f"priority = {keys['priority']!r} is not a whole number")
+    priority = _whole_number(keys.get("priority"))
+    if priority is None:
+        issues.append(f"priority = {shown(keys['priority'])} is not a whole number")
     if issues or face.id is None:
         raise ManifestInvalid(origin, issues)
-    return Manifest(
+    manifest = Manifest(
         id=face.id,
         entry=face.entry,
         web_context_path=face.web_context_path,
-        priority=priority,
+        priority=DEFAULT_PRIORITY if priority is None else priority,
         declared_libraries=face.declared_libraries,
         deny_imports=face.deny_imports,
         attributes=other_attributes(keys),
     )
+    return check_size(manifest, origin)
+
+
+def _whole_number(text: str | None) -> int | None:
+    try:
+        number = int(text or DEFAULT_PRIORITY)
+    except ValueError:
+        return None
+    return number if number in _INTEGERS else None
 
 
 def _listed(text: str | None) -> tuple[str, ...]:
@@ -431,16 +468,16 @@ def _listed(text: str | None) -> tuple[str, ...]:
 
 def manifest_keys(text: str) -> dict[str, str]:
     """The main section of a ``MANIFEST.MF``: lines folded at 72 bytes are joined, what is no ``key: value`` skipped."""
-    lines: list[str] = []
+    lines: list[list[str]] = []
     for line in text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n"):
         if not line:
             if lines:
                 break
         elif line.startswith(" ") and lines:
-            lines[-1] += line[1:]
+            lines[-1].append(line[1:])
         else:
-            lines.append(line)
-    pairs = (line.partition(":") for line in lines)
+            lines.append([line])
+    pairs = ("".join(pieces).partition(":") for pieces in lines)
     return {key.strip(): value.strip() for key, colon, value in pairs if colon}
 
 

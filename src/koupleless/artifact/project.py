@@ -9,7 +9,6 @@ import fnmatch
 import os
 import re
 import sys
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +24,7 @@ from koupleless.artifact.manifest import (
     normal_web_path,
     path_issue,
 )
+from koupleless.artifact.texts import read_toml
 from koupleless.biz import DEFAULT_PRIORITY, BizId, Isolation
 from koupleless.errors import ArtifactError, BuildFailed, ManifestInvalid
 
@@ -117,8 +117,8 @@ def read_project(root: Path, overrides: Overrides = Overrides()) -> Project:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return read_toml(path.read_text("utf-8"))
+    except ValueError as error:
         raise ManifestInvalid(str(path), [f"it is no TOML: {error}"]) from None
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
@@ -248,7 +248,7 @@ def _dynamic_version(root: Path, document: Mapping[str, Any], entry: str | None)
     for name in named:
         try:
             found = _VERSION.search((root / name).read_text("utf-8"))
-        except (OSError, UnicodeDecodeError):
+        except (OSError, ValueError):
             continue
         if found:
             return found[1]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import configparser
 import contextlib
 import csv
 import dataclasses
@@ -26,12 +24,14 @@ from koupleless.artifact.manifest import (
     Manifest,
     check_face,
     check_requirements,
+    check_size,
     manifest_keys,
     other_attributes,
     parse_biz_toml,
     parse_manifest_mf,
     path_issue,
 )
+from koupleless.artifact.texts import shown
 from koupleless.errors import ArchiveRefused, ArtifactError, DigestMismatch, ManifestInvalid
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class _WheelContent:
             manifest = _manifest_from(archive.read_text, archive.origin)
             self.manifest = manifest if manifest.files else dataclasses.replace(manifest, files=files)
             return
-        metadata = email.parser.Parser().parsestr(archive.read_text(f"{info}/METADATA") or "")
+        metadata = email.parser.Parser().parsestr(archive.read_text(f"{info}/METADATA") or "", headersonly=True)
         issues: list[str] = []
         biz, entry = self._entry_point(archive.read_text(f"{info}/entry_points.txt") or "", issues)
         face = check_face(issues, name=biz or name, version=str(version), entry=entry, web_context_path=None)
@@ -197,7 +197,7 @@ class _WheelContent:
         if issues or face.id is None:
             raise ManifestInvalid(archive.origin, issues)
         pythons = sorted(tag.interpreter for tag in tags)
-        self.manifest = Manifest(
+        made = Manifest(
             id=face.id,
             entry=face.entry,
             web_context_path=face.web_context_path,
@@ -205,30 +205,42 @@ class _WheelContent:
             requirements=requirements,
             files=files,
         )
+        self.manifest = check_size(made, archive.origin)
 
     @staticmethod
     def _entry_point(text: str, issues: list[str]) -> tuple[str | None, str | None]:
-        parser = configparser.ConfigParser(delimiters=("=",), interpolation=None)
-        parser.optionxform = str  # type: ignore[assignment, method-assign]  # names keep their case
-        try:
-            parser.read_string(text)
-        except configparser.Error as error:
-            issues.append(f"entry_points.txt cannot be read: {str(error).splitlines()[0]}")
-            return None, None
-        found = parser.items(ENTRY_POINT_GROUP) if parser.has_section(ENTRY_POINT_GROUP) else []
+        # Not by configparser, whose expressions take a time that grows with the square of a line's length.
+        group = ""
+        found: list[tuple[str, str]] = []
+        for line in map(str.strip, text.splitlines()):
+            if line.startswith("[") and line.endswith("]"):
+                group = line[1:-1]
+            elif not line or line.startswith(("#", ";")):
+                continue
+            elif not group:
+                issues.append(f"entry_points.txt cannot be read: {shown(line)} stands in no group")
+                return None, None
+            elif group == ENTRY_POINT_GROUP:
+                name, _, entry = line.partition("=")
+                found.append((name.strip(), entry.partition("[")[0].strip()))
         if len(found) != 1:
             issues.append(f"it names {len(found)} entry points in the group {ENTRY_POINT_GROUP} and should name one")
             return None, None
-        biz, entry = found[0]
-        return biz, entry.partition("[")[0].strip()
+        return found[0]
 
     def _digests(self, record: str, record_path: str) -> dict[str, str]:
         digests = {}
-        for row in csv.reader(record.splitlines()):
+        try:
+            rows = list(csv.reader(record.splitlines()))
+        except csv.Error as error:
+            self._archive.refuse(f"its {record_path} cannot be read: {error}")
+        for row in rows:
             algorithm, _, value = row[1].partition("=") if len(row) > 1 else ("", "", "")
             if algorithm == "sha256" and (place := _wheel_place(row[0])) is not None:
-                with contextlib.suppress(binascii.Error):
+                try:
                     digests[place] = base64.urlsafe_b64decode(value + "==").hex()
+                except ValueError:
+                    self._archive.refuse(f"its {record_path} has {shown(value)} for the SHA-256 of {shown(row[0])}")
         # RECORD cannot hold its own digest; it is listed by what it is, so that every other file must be in it.
         digests[record_path] = hashlib.sha256(record.encode()).hexdigest()
         return digests
@@ -297,7 +309,7 @@ class DirectorySource:
     def _walk(self, listed: frozenset[str]) -> dict[str, Path]:
         """Every file, sorted; refuses links, special files, odd names and too much of anything."""
         found: dict[str, Path] = {}
-        total = 0
+        total = directories = 0
         pending = [(self._path, "")]
         while pending:
             directory, prefix = pending.pop()
@@ -307,13 +319,14 @@ class DirectorySource:
                     continue
                 if self._is_directory(name, entry):
                     pending.append((Path(entry.path), name + "/"))
+                    directories += 1
                 elif "__pycache__" not in name or name in listed:
                     found[name] = Path(entry.path)
                     total += entry.stat().st_size
+            if len(found) + directories > self._limits.max_files:
+                raise ArchiveRefused(self.origin, f"it holds more than {self._limits.max_files} files and directories")
         if total > self._limits.max_bytes:
             raise ArchiveRefused(self.origin, f"it holds more than {self._limits.max_bytes} bytes")
-        if len(found) > self._limits.max_files:
-            raise ArchiveRefused(self.origin, f"it holds more than {self._limits.max_files} files")
         return dict(sorted(found.items()))
 
     def _is_directory(self, name: str, entry: os.DirEntry[str]) -> bool:

@@ -1,0 +1,55 @@
+"""Texts of strangers, read with parsers that were not written for them: what these choke on becomes a sentence."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+import tomllib
+from typing import Any, Final
+
+from packaging.requirements import Requirement
+
+MAX_REQUIREMENT: Final = 4096
+"""How long a PEP 508 text may be."""
+_DEEPEST_KEY: Final = 100
+_KEY_PART: Final = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
+# For a dotted key tomllib takes a time that grows with the square of its length.
+_TOO_DEEP: Final = re.compile(rf"(?<![\w-])(?:{_KEY_PART}\.[ \t]*+){{{_DEEPEST_KEY}}}")
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # more digits than Python converts
+            return f"<a number of {x.bit_length()} bits>"
+
+
+def shown(value: object) -> str:
+    """``repr`` of a value of any size and depth, shortened."""
+    short = _Short()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 3, 200, 200, 200
+    return short.repr(value)
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """The document in ``text``. Raises ``ValueError`` in words, whatever is in it."""
+    if _TOO_DEEP.search(text):
+        raise ValueError(f"a key has more than {_DEEPEST_KEY} parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_requirement(text: str) -> str:
+    """A PEP 508 text in its normal spelling. Raises ``ValueError`` in words."""
+    reason = f"it is longer than {MAX_REQUIREMENT} characters"
+    if len(text) <= MAX_REQUIREMENT:
+        try:
+            return str(Requirement(text))
+        except RecursionError:
+            reason = "it is nested too deeply"
+        except ValueError as error:
+            reason = (str(error).splitlines() or ["it cannot be read"])[0]
+    raise ValueError(f"{shown(text)} is no requirement: {reason}")

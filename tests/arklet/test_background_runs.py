@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from tests.conftest import until
 from koupleless.arklet import records
 from koupleless.arklet.records import Conflicts, RunRepeated, Runs, TooManyRuns, describe_error
 from koupleless.errors import BizBusy, StartFailed
-from koupleless.wire.requests import UninstallBiz
+from koupleless.wire.requests import InstallBiz, UninstallBiz
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -260,3 +261,82 @@ def test_an_error_that_is_its_own_cause_can_be_described() -> None:
 
     assert described.cause is not None
     assert described.cause.cause is None
+
+
+def large(request_id: str, size: int) -> InstallBiz:
+    return InstallBiz(biz_name="x", biz_version="1", is_async=True, request_id=request_id, args=["a" * size])
+
+
+def test_finished_runs_are_remembered_as_far_as_they_have_room() -> None:
+    runs = Runs(kept_bytes=10_000)
+    for number in range(20):
+        runs.open(large(f"r-{number}", 1000)).succeed()
+    remembered = [run for number in range(20) if (run := runs.find(f"r-{number}"))]
+
+    assert 5 < len(remembered) < 10
+    assert sum(run.size for run in remembered[:-1]) <= 10_000
+    assert remembered[-1].request_id == "r-19"
+
+
+def test_what_is_remembered_of_runs_takes_no_more_memory_than_that() -> None:
+    runs = Runs(kept_bytes=1 << 20)
+    names = {f"k{index}": "" for index in range(2000)}
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            runs.open(InstallBiz(is_async=True, request_id=f"r-{number}", envs=names)).fail("x" * 100_000)
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert size < (1 << 20) * 1.3
+
+
+def test_the_requests_that_wait_are_limited_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MAX_UNFINISHED_BYTES", 6000)
+    runs = Runs()
+    for number in range(4):
+        runs.open(large(f"r-{number}", 1000))
+    with pytest.raises(TooManyRuns, match="background requests of 6000 bytes have not finished"):
+        runs.open(large("r-4", 1000))
+    run = runs.find("r-0")
+    assert run is not None
+    run.succeed()
+    runs.open(large("r-4", 1000))
+
+
+def test_what_a_failure_says_has_a_largest_size() -> None:
+    def deep(left: int) -> None:
+        if left:
+            deep(left - 1)
+        raise ValueError("x" * 1_000_000)
+
+    error: BaseException = ValueError("first")
+    for number in range(1000):
+        link = ValueError(f"{number}")
+        link.__cause__ = error
+        error = link
+    try:
+        deep(500)
+    except ValueError as caught:
+        caught.__cause__ = error
+        described = describe_error(caught)
+
+    assert len(described.message or "") < 11_000
+    assert (described.stack_trace[0].method_name, len(described.stack_trace)) == ("deep", 100)
+    causes = 0
+    while described.cause is not None:
+        described, causes = described.cause, causes + 1
+    assert causes == 9
+
+
+@pytest.mark.parametrize("command", ["installBiz", "uninstallBiz", "switchBiz"])
+@pytest.mark.parametrize("identity", ["a/b:1", "..:1", "shop:" + "1" * 1000, "shop:1\0", " shop:1"])
+def test_a_name_that_no_biz_can_have_opens_no_run(wire: Any, container: Any, command: str, identity: str) -> None:
+    now = wire.command(command, body(identity, "r-1", "file:///x.jar") | {"async": False})
+    later = wire.command(command, body(identity, "r-1", "file:///x.jar"))
+
+    assert later == now
+    assert later["code"] != "SUCCESS"
+    assert wire.command("queryBizOps", {"requestId": "r-1"})["message"] == "Not found the corresponding ops record."
+    assert container.prepared == []

@@ -501,3 +501,16 @@ def test_operations_answer_the_same_without_http(operations: Operations, contain
 
     assert envelope.is_success
     assert operations.handle("nope", b"").message == "please follow the doc"
+
+
+@pytest.mark.parametrize("envs", [{"A=B": "x"}, {"": "x"}, {"A\0": "x"}, {"A": "x\0y"}, {"=": ""}])
+def test_variables_that_no_process_can_have_are_refused(wire: Any, container: Any, envs: dict[str, str]) -> None:
+    url = container.offer("shop:1.0")
+    batch = {"bizList": [named("shop:1.0", url, envs=envs)]}
+    for command, body in (("installBiz", named("shop:1.0", url, envs=envs)), ("batchInstallBiz", batch)):
+        for more in ({}, {"async": True, "requestId": "r-1"}):
+            reply = wire.command(command, body | more)
+            assert reply["code"] == INTERNAL
+            assert "envs" in reply["message"]
+    assert container.prepared == []
+    assert wire.command("queryBizOps", {"requestId": "r-1"})["code"] == "FAILED"

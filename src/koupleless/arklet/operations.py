@@ -168,6 +168,7 @@ class Operations:
         _check_async(request)
         _check_install(request)
         if not is_blank(request.biz_name):
+            BizId.of(request.biz_name or "", request.biz_version or "")
             return self._perform("installBiz", request, lambda: self._do_install(request))
         prepared = self._identify(request)
         name, version = prepared.id.name, prepared.id.version
@@ -261,6 +262,8 @@ class Operations:
         """Remove one biz; the reply says what is left of it."""
         request = read(UninstallBiz, body)
         _check_named(request)
+        if request.biz_name != self._container.base.id.name:
+            _known(request)
         return self._perform("uninstallBiz", request, lambda: self._do_uninstall(request))
 
     def _do_uninstall(self, request: UninstallBiz) -> Envelope:
@@ -276,6 +279,7 @@ class Operations:
         """Make one version the active one."""
         request = read(SwitchBiz, body)
         _check_named(request)
+        _known(request)
         return self._perform("switchBiz", request, lambda: self._do_switch(request))
 
     def _do_switch(self, request: SwitchBiz) -> Envelope:
@@ -403,6 +407,11 @@ def _check_install(request: InstallBiz) -> None:
         raise InputInvalid("bizUrl should not be blank")
     if is_blank(request.biz_name) != is_blank(request.biz_version):
         raise InputInvalid("bizName and bizVersion should be both blank or both not blank.")
+    for name, value in (request.envs or {}).items():
+        if not name or "=" in name or "\0" in name:
+            raise InputInvalid(f"envs: {name[:200]!r} is no name of a variable")
+        if "\0" in value:
+            raise InputInvalid(f"envs: the value of {name[:200]!r} has a NUL")
 
 
 def _check_named(request: BizRequest) -> None:

@@ -7,7 +7,10 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from koupleless.errors import BizBusy, KouplelessError
+from koupleless.wire.envelope import encode
 from koupleless.wire.replies import OpsRecord, OpsStatus, StackFrame, Throwable
 
 if TYPE_CHECKING:
@@ -20,7 +23,15 @@ KEPT_RUNS: Final = 1000
 """How many finished runs are remembered."""
 KEPT_SECONDS: Final = 24 * 3600.0
 """For how long."""
+KEPT_BYTES: Final = 16 << 20
+"""How large they may be together, as they go over the wire."""
 MAX_UNFINISHED_RUNS: Final = 1000
+MAX_UNFINISHED_BYTES: Final = 8 << 20
+"""How large the requests of those that have not finished may be together: what they become in memory is larger."""
+
+_LONGEST_TEXT: Final = 10_000
+_MOST_FRAMES: Final = 100
+_MOST_CAUSES: Final = 10
 
 
 class RunRepeated(KouplelessError):
@@ -31,10 +42,10 @@ class RunRepeated(KouplelessError):
 
 
 class TooManyRuns(KouplelessError):
-    """More background runs are waiting than a base takes."""
+    """More background runs are waiting than a base takes; ``limit`` is how many of what that is."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} background requests have not finished; ask again when some of them have")
+    def __init__(self, limit: str) -> None:
+        super().__init__(f"{limit} have not finished; ask again when some of them have")
 
 
 class Conflicts:
@@ -60,29 +71,37 @@ class Conflicts:
 class Run:
     """One background run, from the moment it was accepted.
 
-    Lifetime: as long as `Runs` remembers it. Threads: one worker moves it, any thread takes `snapshot`s. It keeps no
-    exception, so it keeps no biz alive.
+    Lifetime: as long as `Runs` remembers it. Threads: one worker moves it, any thread takes `snapshot`s. It keeps the
+    bytes of its record alone: no exception, so no biz, and a size that can be known.
     """
 
     def __init__(self, request_id: str, meta: dict[str, Any], *, clock: Callable[[], float]) -> None:
         self.request_id = request_id
+        self.ended: int | None = None
+        """When it finished, in milliseconds."""
         self._clock = clock
         self._lock = threading.Lock()
         started = self._now()
-        self._record = OpsRecord(
-            request_id=request_id,
-            ark_biz_meta=meta,
-            status=OpsStatus.INITIALIZED,
-            start_time=started,
-            start_timestamp=started,
-            end_timestamp=0,
-            elapsed_time=0,
+        self._put(
+            OpsRecord(
+                request_id=request_id,
+                ark_biz_meta=meta,
+                status=OpsStatus.INITIALIZED,
+                start_time=started,
+                start_timestamp=started,
+                end_timestamp=0,
+                elapsed_time=0,
+            )
         )
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes."""
+        return len(self._encoded)
 
     def snapshot(self) -> OpsRecord:
         """The record as it is now."""
-        with self._lock:
-            return self._record
+        return msgspec.json.decode(self._encoded, type=OpsRecord)
 
     def begin(self) -> None:
         """A worker took it up: this thread."""
@@ -94,17 +113,21 @@ class Run:
 
     def fail(self, message: str, throwable: Throwable | None = None) -> None:
         """It did not."""
-        self._end(OpsStatus.FAILED, message=message, throwable=throwable)
+        self._end(OpsStatus.FAILED, message=_cut(message), throwable=throwable)
 
     def _end(self, status: OpsStatus, **changes: Any) -> None:
         now = self._now()
-        elapsed = max(0, now - self._record.start_timestamp)
+        elapsed = max(0, now - self.snapshot().start_timestamp)
         self._move(status=status, end_time=now, end_timestamp=now, elapsed_time=elapsed, **changes)
+        self.ended = now
 
     def _move(self, **changes: Any) -> None:
         with self._lock:
-            fields = {name: getattr(self._record, name) for name in OpsRecord.__struct_fields__}
-            self._record = OpsRecord(**(fields | changes))
+            self._put(msgspec.structs.replace(self.snapshot(), **changes))
+
+    def _put(self, record: OpsRecord) -> None:
+        # A copy, since what the encoder returns has room for half as much again.
+        self._encoded = bytes(memoryview(encode(record)))
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
@@ -113,13 +136,21 @@ class Run:
 class Runs:
     """The background runs a base remembers: all unfinished ones, and of the finished the latest, for a day.
 
+    As many of those as have room: `KEPT_RUNS`, and `KEPT_BYTES`.
+
     Lives as long as the operations; any thread may call.
     """
 
     def __init__(
-        self, *, kept: int = KEPT_RUNS, kept_s: float = KEPT_SECONDS, clock: Callable[[], float] = time.time
+        self,
+        *,
+        kept: int = KEPT_RUNS,
+        kept_s: float = KEPT_SECONDS,
+        kept_bytes: int = KEPT_BYTES,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._kept = kept
+        self._kept_bytes = kept_bytes
         self._kept_s = kept_s
         self._clock = clock
         self._lock = threading.Lock()
@@ -132,8 +163,11 @@ class Runs:
         with self._lock:
             if run.request_id in self._runs:
                 raise RunRepeated(run.request_id)
-            if len(self._forget_locked()) >= MAX_UNFINISHED_RUNS:
-                raise TooManyRuns(MAX_UNFINISHED_RUNS)
+            unfinished = self._forget_locked()
+            if len(unfinished) >= MAX_UNFINISHED_RUNS:
+                raise TooManyRuns(f"{MAX_UNFINISHED_RUNS} background requests")
+            if sum(other.size for other in unfinished) + run.size > MAX_UNFINISHED_BYTES:
+                raise TooManyRuns(f"background requests of {MAX_UNFINISHED_BYTES} bytes")
             self._runs[run.request_id] = run
         return run
 
@@ -145,22 +179,26 @@ class Runs:
     def _forget_locked(self) -> list[Run]:
         """Drop the finished runs that are too old or too many; the unfinished ones are returned."""
         oldest = int((self._clock() - self._kept_s) * 1000)
-        finished: list[Run] = []
-        unfinished: list[Run] = []
-        for run in self._runs.values():
-            (finished if run.snapshot().status.is_final else unfinished).append(run)
-        surplus = len(finished) - self._kept + 1  # one place for the run that is about to be opened
-        for index, run in enumerate(finished):
-            if index < surplus or run.snapshot().end_timestamp < oldest:
+        unfinished = [run for run in self._runs.values() if run.ended is None]
+        size = 0
+        finished = [run for run in self._runs.values() if run.ended is not None]
+        for kept, run in enumerate(reversed(finished), 1):
+            size += run.size
+            # One place is for the run that is about to be opened.
+            if kept >= self._kept or size > self._kept_bytes or (run.ended or 0) < oldest:
                 del self._runs[run.request_id]
         return unfinished
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}... ({len(text)} characters)"
 
 
 def describe_error(error: BaseException, *, message: str | None = None) -> Throwable:
     """An exception and its causes as plain data, so that nothing of it stays alive; ``message`` replaces its text."""
     described: Throwable | None = None
-    for link in reversed(chain(error)):
-        text = message if message is not None and link is error else str(link)
+    for link in reversed(chain(error)[:_MOST_CAUSES]):
+        text = _cut(message if message is not None and link is error else str(link))
         described = Throwable(
             kind=_kind(link),
             message=text,
@@ -172,7 +210,7 @@ def describe_error(error: BaseException, *, message: str | None = None) -> Throw
                     line_number=frame.lineno or 0,
                     method_name=frame.name,
                 )
-                for frame in reversed(traceback.extract_tb(link.__traceback__))
+                for frame in reversed(traceback.extract_tb(link.__traceback__)[-_MOST_FRAMES:])
             ],
             cause=described,
         )

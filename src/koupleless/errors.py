@@ -23,6 +23,19 @@ class KouplelessError(Exception):
     """The root of the tree. ``str(error)`` is a sentence a user can act on."""
 
 
+_name: Final[Any] = type.__dict__["__name__"]
+
+
+def in_words(error: BaseException) -> str:
+    """An exception as text, whatever its class does; to be kept in its place, for its frames would hold a biz."""
+    name: str = _name.__get__(type(error))  # not the metaclass's, which is code of the biz as well
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - its __str__ is code of the biz, and may raise SystemExit
+        text = ""
+    return f"{name}: {text}" if text else name
+
+
 # --- artefacts: found before anything is changed -------------------------------------------------------------------
 
 

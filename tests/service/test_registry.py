@@ -6,6 +6,7 @@ import functools
 import gc
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
@@ -16,7 +17,7 @@ import koupleless.service
 from koupleless.biz import BizState
 from koupleless.context import current, entered
 from koupleless.errors import ServiceError
-from koupleless.service import offer, use, use_all
+from koupleless.service import ServiceReference, offer, use, use_all
 from koupleless.service.registry import Registry, default_registry
 
 CodeOf = Callable[[Any], tuple[str, str]]
@@ -478,3 +479,113 @@ def test_before_any_container_joins_whoever_offers_counts_as_activated(registry:
     assert list(registry.use_all(Greeter)) == ["a"]
     scope.close()
     assert code_of(reference)[0] == "100003"
+
+
+# --- keys that are none, and classes that do harm --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [5, b"greeter", ("greeter",), object()])
+def test_a_service_is_named_by_a_text_or_a_type(registry: Registry, name: Any) -> None:
+    with pytest.raises(TypeError, match="a service has a text for a name, or a type"):
+        registry.offer(Greeter(), name=name)
+    with pytest.raises(TypeError, match="a service has a text for a name, or a type"):
+        registry.use(name)
+    with pytest.raises(TypeError, match="a service has a text for a name, or a type"):
+        registry.use_all(name)
+    assert repr(registry) == "<Registry of 0 services>"
+
+
+@pytest.mark.parametrize("given", [(), ("Greeter",), (Greeter, 5)])
+def test_what_is_no_type_is_refused(registry: Registry, given: Any) -> None:
+    with pytest.raises(TypeError, match="type"):
+        registry.offer(Greeter(), type=given)
+
+
+class Loud(type):
+    """A metaclass whose classes cannot be compared, nor named."""
+
+    def __eq__(cls, other: object) -> bool:
+        raise SystemExit("compared")
+
+    def __hash__(cls) -> int:
+        raise SystemExit("hashed")
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        raise SystemExit("asked")
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name in {"__name__", "__qualname__"}:
+            raise SystemExit("named")
+        return super().__getattribute__(name)
+
+
+class Text(str):
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        raise SystemExit("compared")
+
+    def __hash__(self) -> int:
+        raise SystemExit("hashed")
+
+
+class Silent(Exception):
+    def __str__(self) -> str:
+        raise SystemExit("asked")
+
+
+def test_classes_that_do_harm_stop_neither_others_nor_a_withdrawal(registry: Registry, directory: Any) -> None:
+    class Harm(metaclass=Loud):
+        pass
+
+    def fail() -> None:
+        raise Silent
+
+    closed: list[str] = []
+    scope = directory.add("a")
+    registry.offer(Greeter(), name="first", scope=scope, on_close=lambda: closed.append("first"))
+    registry.offer(Harm(), scope=scope, on_close=fail)
+    registry.offer(Greeter("loud"), name=Text("named"), scope=scope)
+
+    assert registry.use("first", biz="a").greet() == "hello"
+    assert registry.use("named").greet() == "loud"
+    assert type(registry.use(Harm)) is ServiceReference
+    (failure,) = directory.remove(scope)
+    assert failure.startswith("service test_classes_that_do_harm_")
+    assert failure.endswith(".Harm failed to close: Silent")
+    assert closed == ["first"]
+
+
+def test_twenty_thousand_offers_take_a_time_that_grows_with_their_number(registry: Registry, directory: Any) -> None:
+    def taken(number: int) -> float:
+        scope = directory.add(f"biz{number}")
+        begun = time.thread_time()
+        offered = [registry.offer(Greeter(), name=f"{index}", scope=scope) for index in range(number)]
+        for index in range(0, number, 100):
+            assert registry.use(f"{index}", biz=f"biz{number}").greet() == "hello"
+        for registration in offered[: number // 2]:
+            registration.withdraw()
+        directory.remove(scope)
+        return time.thread_time() - begun
+
+    few, many = min(taken(2000), taken(2001)), taken(20_000)
+
+    assert many < 30 * few
+
+
+def test_what_is_withdrawn_is_no_longer_found_under_any_key(registry: Registry, directory: Any) -> None:
+    scope = directory.add("a")
+    first = registry.offer(Greeter("one"), name="one", scope=scope)
+    second = registry.offer(Polite("two"), name="two", scope=scope)
+
+    with pytest.raises(ServiceError, match="offers several of type Speaker"):
+        registry.use(Speaker, biz="a").greet()
+    first.withdraw()
+    first.withdraw()
+    assert registry.use(Speaker, biz="a").greet() == "two"
+    assert registry.use(Greeter, biz="a").greet() == "two"
+    registry.offer(Greeter("again"), name="one", scope=scope)
+    assert registry.use(Greeter, biz="a").greet() == "again"
+    second.withdraw()
+    with pytest.raises(ServiceError, match="it offers no Polite"):
+        registry.use(Polite, biz="a").greet()

@@ -28,8 +28,8 @@ from koupleless.adapters import (
     sqlalchemy_events,
     zope,
 )
+from koupleless.errors import in_words
 from koupleless.late import when_imported
-from koupleless.ownership.ledger import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

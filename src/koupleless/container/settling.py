@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.container.memory import page_out, returned_if_much
 from koupleless.context import as_base
+from koupleless.errors import in_words
 from koupleless.isolation.departure import taken_out, unimportable
 from koupleless.isolation.resident import arrivals
 from koupleless.late import parted
 from koupleless.ownership.collect import LAST_RESORT_S, collect_all
 from koupleless.ownership.idle import Idle
-from koupleless.ownership.ledger import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from koupleless.context import as_base, current
+from koupleless.errors import in_words
 from koupleless.late import when_imported
 
 if TYPE_CHECKING:
@@ -242,15 +243,6 @@ def owner() -> Ledger | None:
     """The ledger of the biz that is running; ``None`` for the base, and for a biz that has left."""
     scope = current()
     return None if scope is None else scope.find_facet(Ledger)
-
-
-def in_words(error: BaseException) -> str:
-    """An exception as text. The exception itself is never kept: its frames would hold the biz."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - its __str__ is code of the biz
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def bounded(function: Callable[[], object], *, name: str, timeout_s: float) -> None:

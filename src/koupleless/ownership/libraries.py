@@ -16,10 +16,11 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.context import current
+from koupleless.errors import in_words
 from koupleless.frames import standing_for
 from koupleless.ownership import caches, eventloop, interpreter, once, processes, remembered, stdlib, telemetry, threads
 from koupleless.ownership.caches import attributes
-from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, in_words, owner
+from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

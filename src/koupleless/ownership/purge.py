@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
+from koupleless.errors import in_words
 from koupleless.ownership import interpreter, libraries, stdlib
 from koupleless.ownership.caches import (
     LRU_CACHE,
@@ -45,7 +46,6 @@ from koupleless.ownership.collect import (
     other_biz,
     reach,
 )
-from koupleless.ownership.ledger import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
-from koupleless.ownership.ledger import bounded, in_words
+from koupleless.errors import in_words
+from koupleless.ownership.ledger import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,8 +16,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import call_as, call_merged
+from koupleless.errors import in_words
 from koupleless.frames import standing_for
-from koupleless.ownership.ledger import NOTHING, Pending, bounded, in_words, owner
+from koupleless.ownership.ledger import NOTHING, Pending, bounded, owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

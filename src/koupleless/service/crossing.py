@@ -45,7 +45,7 @@ def tell_offer(scope: Scope | None, types: Iterable[type]) -> None:
     """Warn if a biz offers an object of a class that only it has, while others may have the library of the class."""
     if scope is None:
         return
-    for kind in dict.fromkeys(base for one in types for base in one.__mro__):
+    for kind in {id(base): base for one in types for base in one.__mro__}.values():
         library = _library_of(scope, kind)
         if library is not None:
             warnings.warn(
@@ -58,8 +58,16 @@ def tell_offer(scope: Scope | None, types: Iterable[type]) -> None:
             return
 
 
-_told: Final[weakref.WeakKeyDictionary[type, set[int]]] = weakref.WeakKeyDictionary()
-"""Class -> the lives that were told of it."""
+_told: Final[dict[int, tuple[weakref.ref[type], set[int]]]] = {}
+"""A class by its address, since ``hash`` of one is code of its metaclass -> the lives that were told of it."""
+
+
+def _lives_told(kind: type) -> set[int]:
+    key = id(kind)
+    entry = _told.get(key)
+    if entry is None:
+        entry = _told[key] = weakref.ref(kind, lambda _: _told.pop(key, None)), set()
+    return entry[1]
 
 
 def tell_result(result: object, owner: Scope | None) -> None:
@@ -67,7 +75,7 @@ def tell_result(result: object, owner: Scope | None) -> None:
     kind = type(result)
     scope = current()
     life = 0 if scope is None else scope.generation
-    known = _told.setdefault(kind, set())
+    known = _lives_told(kind)
     if life in known:
         return
     known.add(life)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 from koupleless.biz import BizState
 from koupleless.context import Scope, as_base, call_as, current
-from koupleless.errors import ServiceError
+from koupleless.errors import ServiceError, in_words
 from koupleless.service.crossing import tell_offer
 from koupleless.service.reference import ServiceReference, Target
 
@@ -33,7 +33,10 @@ BIZ_INVALID: Final = "100004"
 NOT_FOUND: Final = "200001"
 
 _WITHDRAWN: Final = object()
-_TOO_GENERAL: Final = frozenset({object, abc.ABC, typing.Generic, typing.Protocol})
+_NAMED: Final = 5
+"""How many of several services a message names."""
+_TOO_GENERAL: Final = frozenset(map(id, (object, abc.ABC, typing.Generic, typing.Protocol)))
+_qualname: Final[Any] = type.__dict__["__qualname__"]
 
 
 class Directory(Protocol):
@@ -61,7 +64,7 @@ class Registration:
     name: str | None
     types: tuple[type, ...]
     """What it was offered as."""
-    inherited: frozenset[type]
+    inherited: tuple[type, ...]
     """The bases of those: asked for only if nothing was offered as the type itself."""
     target: Any
     on_close: Callable[[], object] | None = None
@@ -89,6 +92,54 @@ class Registration:
         return f"service {_words(self.name if self.name is not None else self.types[0])}"
 
 
+class _Offers:
+    """What one owner offers, in order. Changed under the registry's lock; readers take none, and see each change whole.
+
+    Classes are told apart by what they are: ``==`` and ``hash`` of a class are code of its metaclass, so of a biz.
+    """
+
+    def __init__(self) -> None:
+        self.every: dict[Registration, None] = {}
+        self._by_name: dict[str, Registration] = {}
+        self._by_type: dict[int, dict[Registration, None]] = {}
+        self._by_base: dict[int, dict[Registration, None]] = {}
+
+    def add(self, registration: Registration) -> None:
+        self.every[registration] = None
+        if registration.name is not None:
+            self._by_name[registration.name] = registration
+        for table, classes in self._classes_of(registration):
+            for one in classes:
+                table.setdefault(id(one), {})[registration] = None
+
+    def remove(self, registration: Registration) -> None:
+        if registration not in self.every:
+            return
+        del self.every[registration]
+        if registration.name is not None:
+            del self._by_name[registration.name]
+        for table, classes in self._classes_of(registration):
+            for one in classes:
+                left = table[id(one)]
+                left.pop(registration, None)
+                if not left:
+                    del table[id(one)]
+
+    def _classes_of(
+        self, registration: Registration
+    ) -> tuple[tuple[dict[int, dict[Registration, None]], tuple[type, ...]], ...]:
+        return (self._by_type, registration.types), (self._by_base, registration.inherited)
+
+    def find(self, key: str | type[Any]) -> tuple[Registration, ...]:
+        if isinstance(key, str):
+            found = self._by_name.get(key)
+            return () if found is None else (found,)
+        return tuple(self._by_type.get(id(key), ()) or self._by_base.get(id(key), ()))
+
+
+_NOTHING: Final = _Offers()
+
+
 class ServiceSpace:
     """The facet that says which registry a biz's `offer` and `use` mean."""
 
@@ -107,7 +158,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._offers: dict[Scope | None, tuple[Registration, ...]] = {}
+        self._offers: dict[Scope | None, _Offers] = {}
         self._directories: tuple[Directory, ...] = ()
 
     def join(self, directory: Directory) -> Callable[[], None]:
@@ -145,20 +196,21 @@ class Registry:
         called, as the owner, when the registration is withdrawn.
 
         Raises ``TypeError`` for an object that is none of the types given, or that can only be found by name and has
-        none; ``ServiceError`` if the name is taken by the same owner, or if the owner is gone.
+        none, and for a name that is no text or a type that is none; ``ServiceError`` if the name is taken by the same
+        owner, or if the owner is gone.
         """
+        name = None if name is None else _text(name)
         types = _types_of(obj, type, is_named=name is not None)
-        bases = frozenset(base for one in types for base in one.__mro__) - _TOO_GENERAL - frozenset(types)
-        registration = Registration(self, scope, name, types, bases, obj, on_close)
+        registration = Registration(self, scope, name, types, _bases_of(types), obj, on_close)
         with self._lock:
             if scope is not None and scope.is_closed:
                 raise ServiceError(CONTEXT_MISSING, f"biz {scope.biz} was uninstalled; it can offer nothing any more")
-            others = self._offers.get(scope, ())
-            if name is not None and any(other.name == name for other in others):
+            offers = self._offers.setdefault(scope, _Offers())
+            if name is not None and offers.find(name):
                 raise ServiceError(
                     CONTEXT_MISSING, f"{_owner(scope)} offers a service {name!r} already; withdraw it first"
                 )
-            self._offers[scope] = (*others, registration)
+            offers.add(registration)
         tell_offer(scope, types)
         return registration
 
@@ -166,11 +218,11 @@ class Registry:
         """Remove one registration without closing it. Idempotent."""
         scope = registration.scope
         with self._lock:
-            left = tuple(one for one in self._offers.get(scope, ()) if one is not registration)
-            if left:
-                self._offers[scope] = left
-            else:
-                self._offers.pop(scope, None)
+            offers = self._offers.get(scope)
+            if offers is not None:
+                offers.remove(registration)
+                if not offers.every:
+                    del self._offers[scope]
 
     def withdraw(self, scope: Scope | None) -> tuple[str, ...]:
         """Withdraw everything an owner offers and close it, last in first out.
@@ -179,14 +231,14 @@ class Registry:
         exceptions would keep what is leaving.
         """
         with self._lock:
-            registrations = self._offers.pop(scope, ())
+            offers = self._offers.pop(scope, _NOTHING)
         failures = []
-        for registration in reversed(registrations):
+        for registration in reversed(offers.every):
             label = str(registration)
             try:
                 registration.close()
             except BaseException as error:  # noqa: BLE001 - code of the owner, SystemExit too; returned, not lost
-                failures.append(f"{label} failed to close: {type(error).__name__}: {error}")
+                failures.append(f"{label} failed to close: {in_words(error)}")
         return tuple(failures)
 
     # --- using ---------------------------------------------------------------------------------------------------
@@ -198,8 +250,9 @@ class Registry:
         Without, it is the base's, or, if the base has none, that of the only activated biz which offers one.
 
         Nothing has to be there yet: a biz that is absent or still starting may come. Raises ``ServiceError`` if it is
-        there in a state from which it cannot answer.
+        there in a state from which it cannot answer, ``TypeError`` for what is neither a text nor a type.
         """
+        key = _key(key)
         if biz is None and version is not None:
             raise ServiceError(CONTEXT_MISSING, "a version without a biz says nothing; pass biz=, too")
         if (
@@ -213,7 +266,8 @@ class Registry:
 
     def use_all(self, key: str | type[Any]) -> dict[str, Any]:
         """Every activated biz that offers such a service now, by name. Each handle follows that name's versions."""
-        names = {scope.biz.name for scope in self._activated() if _find(self._offers.get(scope, ()), key)}
+        key = _key(key)
+        names = {scope.biz.name for scope in self._activated() if self._find(scope, key)}
         return {name: self.use(key, biz=name) for name in sorted(names)}
 
     def resolve(self, key: str | type[Any], biz: str | None, version: str | None) -> Target:
@@ -229,7 +283,7 @@ class Registry:
             raise ServiceError(BIZ_ABSENT, f"biz {identity} is still installing when called")
         _check_state(identity, state)
         scope = self._scope_of(identity)
-        found = () if scope is None else _find(self._offers.get(scope, ()), key)
+        found = () if scope is None else self._find(scope, key)
         if not found:
             raise ServiceError(
                 BIZ_INVALID, f"Cannot find service bean from the biz {identity}: it offers no {_words(key)}"
@@ -237,9 +291,9 @@ class Registry:
         return _only(found, key)
 
     def _resolve_anywhere(self, key: str | type[Any]) -> Target:
-        found = _find(self._offers.get(None, ()), key)
+        found = self._find(None, key)
         if not found:
-            owners = [owned for scope in self._activated() if (owned := _find(self._offers.get(scope, ()), key))]
+            owners = [owned for scope in self._activated() if (owned := self._find(scope, key))]
             if len(owners) > 1:
                 names = ", ".join(sorted(_owner(owned[0].scope) for owned in owners))
                 raise ServiceError(CONTEXT_MISSING, f"service {_words(key)} is offered by {names}; say which with biz=")
@@ -249,6 +303,9 @@ class Registry:
                 )
             found = owners[0]
         return _only(found, key)
+
+    def _find(self, scope: Scope | None, key: str | type[Any]) -> tuple[Registration, ...]:
+        return self._offers.get(scope, _NOTHING).find(key)
 
     def _locate(self, name: str, version: str | None) -> tuple[BizId, BizState] | None:
         for directory in self._directories:
@@ -283,7 +340,7 @@ class Registry:
         ]
 
     def __repr__(self) -> str:
-        return f"<Registry of {sum(map(len, list(self._offers.values())))} services>"
+        return f"<Registry of {sum(len(offers.every) for offers in list(self._offers.values()))} services>"
 
 
 def _types_of(obj: object, given: type[Any] | Iterable[type[Any]] | None, *, is_named: bool) -> tuple[type[Any], ...]:
@@ -294,18 +351,32 @@ def _types_of(obj: object, given: type[Any] | Iterable[type[Any]] | None, *, is_
             raise TypeError(f"{obj!r} can only be found by name; offer it with name=")
         return ()
     types = (given,) if isinstance(given, type) else tuple(given)
+    if not types and not is_named:
+        raise TypeError("a service with neither a name nor a type can not be found")
     for one in types:
+        if not isinstance(one, type):
+            raise TypeError(f"{one!r} is no type; offer a service under its name with name=")
         # Whether an object fits a protocol is for the type checker; at run time only names could be compared.
         if not getattr(one, "_is_protocol", False) and not isinstance(obj, one):
-            raise TypeError(f"{obj!r} is offered as {one.__qualname__}, but it is none")
+            raise TypeError(f"{obj!r} is offered as {_words(one)}, but it is none")
     return types
 
 
-def _find(offers: tuple[Registration, ...], key: str | type[Any]) -> tuple[Registration, ...]:
-    if isinstance(key, str):
-        return tuple(one for one in offers if one.name == key)
-    exact = tuple(one for one in offers if key in one.types)
-    return exact or tuple(one for one in offers if key in one.inherited)
+def _bases_of(types: tuple[type[Any], ...]) -> tuple[type[Any], ...]:
+    known = {id(one) for one in types} | _TOO_GENERAL
+    bases: dict[int, type[Any]] = {id(base): base for one in types for base in one.__mro__ if id(base) not in known}
+    return tuple(bases.values())
+
+
+def _key(key: object) -> str | type[Any]:
+    return key if isinstance(key, type) else _text(key)
+
+
+def _text(name: object) -> str:
+    """A plain text of the same characters: ``==`` and ``hash`` of a class of texts are code of its owner."""
+    if not isinstance(name, str):
+        raise TypeError(f"a service has a text for a name, or a type; this is a {type(name).__name__}")
+    return str.__str__(name)
 
 
 def _only(found: tuple[Registration, ...], key: str | type[Any]) -> Target:
@@ -313,7 +384,9 @@ def _only(found: tuple[Registration, ...], key: str | type[Any]) -> Target:
     if not targets:  # between finding it and here
         raise ServiceError(NOT_FOUND, f"{_owner(found[0].scope)} has just withdrawn its {_words(key)}")
     if any(target is not targets[0] for target in targets):
-        names = ", ".join(str(one) for one in found)
+        names = ", ".join(str(one) for one in found[:_NAMED])
+        if len(found) > _NAMED:
+            names += f" and {len(found) - _NAMED} more"
         raise ServiceError(
             CONTEXT_MISSING, f"{_owner(found[0].scope)} offers several of type {_words(key)} ({names}); ask by name"
         )
@@ -326,7 +399,7 @@ def _check_state(identity: BizId, state: BizState) -> None:
 
 
 def _words(key: str | type[Any]) -> str:
-    return repr(key) if isinstance(key, str) else key.__qualname__
+    return repr(key) if isinstance(key, str) else str(_qualname.__get__(key))
 
 
 def _owner(scope: Scope | None) -> str:

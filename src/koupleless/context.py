@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from koupleless.frames import passed_over
 from koupleless.variables import Crossing, Ground, Variables, as_coroutine, has_decimal
+from koupleless.visits import Visits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -42,7 +43,9 @@ class Scope:
     by any thread without a lock.
     """
 
-    __slots__ = ("__weakref__", "_facets", "_stop_hooks", "biz", "generation", "ground", "is_closed", "variables")
+    __slots__ = (
+        "__weakref__", "_facets", "_stop_hooks", "biz", "calls", "generation", "ground", "is_closed", "variables",
+    )  # fmt: skip
 
     def __init__(self, biz: BizId, ground: Ground | None = None) -> None:
         """``ground`` is the base's; by default what is set here and now."""
@@ -52,6 +55,8 @@ class Scope:
         self.variables.context.run(_current.set, self)
         self.generation = next(_generations)
         """Counts the lives of all bizs of the process, from 1."""
+        self.calls = Visits()
+        """The calls of its services by others."""
         self.is_closed = False
         self._facets: dict[type, object] = {}
         self._stop_hooks: list[Callable[[], object]] | None = []

@@ -251,11 +251,13 @@ class ModuleRefused(ModuleNotFoundError, KouplelessError):
 
 
 class BizGone(ImportError, KouplelessError):
-    """Code of a biz that was uninstalled tried to import."""
+    """A biz was uninstalled, and its code tried to import, or somebody waited for it: ``what`` says which."""
 
-    def __init__(self, identity: str, *, name: str | None = None) -> None:
+    def __init__(
+        self, identity: str, *, name: str | None = None, what: str = "its code can import nothing any more"
+    ) -> None:
         self.identity = identity
-        super().__init__(f"biz {identity} was uninstalled; its code can import nothing any more", name=name)
+        super().__init__(f"biz {identity} was uninstalled; {what}", name=name)
 
 
 # --- services ------------------------------------------------------------------------------------------------------

@@ -231,7 +231,7 @@ class BaseSettings:
     start_timeout_s: float = _setting(_seconds, 60.0)
     """How long a module may take to start."""
     drain_timeout_s: float = _setting(_seconds, 30.0)
-    """How long a leaving module may take to finish the requests it is working on."""
+    """How long a leaving module may take to finish the requests, and the calls of its services, in flight."""
     stop_timeout_s: float = _setting(_seconds, 10.0)
     """How long a leaving module may take for its own shutdown."""
     activate_new: bool = _setting(_flag, default=False, properties={"activate.new.module": None})

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import functools
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.conftest import until
 
-from koupleless.artifact.build import Options, build_project
+from koupleless.artifact.build import Options, build_file, build_project
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.e2e.conftest import BaseProcess
+
+CASES = Path(__file__).parent.parent / "bizs" / "shared" / "in-flight"
 
 BASE = """
 from contracts import Prices
@@ -386,6 +389,32 @@ def test_a_call_in_flight_is_finished_by_the_version_that_began_it(shop: BasePro
     call.join()
 
     assert replies == [{"version": "1.0"}]
+
+
+@pytest.mark.parametrize("drained", [True, False], ids=["in time", "at the deadline"])
+def test_calls_in_flight_get_the_value_or_an_error(
+    serve: Callable[..., BaseProcess], sources: Path, tmp_path: Path, drained: bool
+) -> None:
+    (tmp_path / "koupleless.toml").write_text(f"[base]\ndrain-timeout = {30 if drained else 0.2}\n")
+    shop = serve(cwd=tmp_path)
+    for name in ("provider", "consumer"):
+        shop.ask("installBiz", bizUrl=str(build_file(CASES / f"{name}.py", Options(out=tmp_path)).path))
+    newer = tmp_path / "provider.py"
+    newer.write_text((CASES / "provider.py").read_text().replace("VERSION = 1", "VERSION = 2"))
+    artefact = build_file(newer, Options(out=tmp_path / "newer", version="2.0.0")).path
+    with ThreadPoolExecutor(4) as pool:
+        asked = {kind: pool.submit(shop.get, f"/consumer/?{kind}") for kind in ("slow", "agen", "task", "thread")}
+        until(lambda: shop.log.read_text().count("asked\n") == len(asked))
+        shop.ask("installBiz", bizUrl=str(artefact), installStrategy="replace")
+        replies = {kind: reply.result() for kind, reply in asked.items()}
+
+    told = {kind: reply.text for kind, reply in replies.items()}
+    if drained:
+        assert told == {"slow": "1", "agen": str(list(range(10))), "task": "1", "thread": "1"}
+    else:
+        assert all(text.startswith("BizGone: biz provider:1.0.0 was uninstalled") for text in told.values()), told
+        assert {reply.status_code for reply in replies.values()} == {503}
+    assert shop.get("/consumer/?slow").text == "2"
 
 
 def test_no_call_is_lost_or_half_new_while_the_owner_is_replaced(shop: BaseProcess) -> None:

@@ -6,6 +6,7 @@ and an uninstall take the same way out, and a failure of one step never keeps th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -14,7 +15,7 @@ import math
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from koupleless.adapters.own import LoopCalls
 from koupleless.container.entry import load_entry, refuse_application
@@ -30,6 +31,7 @@ from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 from koupleless.isolation.venv import VirtualEnvironment
 from koupleless.ownership.changes import NOTHING_CHANGED, Watch, changes
+from koupleless.ownership.eventloop import AwaitedTasks
 from koupleless.ownership.interpreter import values_by_thread
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
@@ -50,7 +52,7 @@ from koupleless.view.zone import other_zone
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from contextvars import Context
 
     from koupleless.biz import Library
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from koupleless.router.face import Face
     from koupleless.router.gateway import Rule
     from koupleless.service.registry import Registry
+    from koupleless.visits import Visits
 
 ENTRY_OVERRIDE: Final = "sofa.ark.biz.main.class"
 """The key of ``envs`` that names another entry for this install, as the field spells it."""
@@ -105,6 +108,10 @@ class Surroundings:
     """How bizs are to hold libraries of the base, where they do not say it themselves."""
     application: frozenset[str] = frozenset()
     """The distributions that the application of the base is made of."""
+
+
+_Inside: TypeAlias = "Gate | Visits | AwaitedTasks"
+_End: TypeAlias = "Callable[[Sequence[_Inside], float], Coroutine[Any, Any, list[int]]]"
 
 
 class Life:
@@ -293,16 +300,38 @@ class Life:
         return report
 
     def _drain(self) -> None:
-        gate, stage, drain_s = self.gate, self._around.stage, self._around.deadlines.drain_s
-        if gate is None:
-            return
-        left = stage.call(lambda: gate.drain(drain_s), timeout_s=drain_s + _GRACE_S)
-        if left:
-            self._failures.append(f"{left} requests had not ended after {drain_s:g} s and were aborted")
-            stop_s = self._around.deadlines.stop_s
-            stubborn = stage.call(lambda: gate.abort(stop_s), timeout_s=stop_s + _GRACE_S)
-            if stubborn:
-                self._failures.append(f"{stubborn} of them ignore that and go on")
+        """Wait for all who are inside: requests, and others in its services. Who is not done in time gets an error."""
+        drain_s, stop_s, calls = self._around.deadlines.drain_s, self._around.deadlines.stop_s, self.scope.calls
+        ends = time.monotonic() + drain_s
+        calls.shut()
+        inside: dict[str, _Inside] = {} if self.gate is None else {"requests": self.gate}
+        if calls:
+            inside["calls of its services"] = calls
+        left = self._left_of(inside, _drained, drain_s)
+        self._tell_aborted(left)
+        stubborn = self._left_of({kind: inside[kind] for kind in left}, _aborted, stop_s)
+        if stubborn.pop("calls of its services", 0):  # those who called are answered all the same
+            stubborn |= self._left_of({"calls of its services": calls}, _aborted, _GRACE_S)
+        self._failures += [f"{count} of the {kind} ignore that and go on" for kind, count in stubborn.items()]
+        awaited = AwaitedTasks(self.scope, self._around.stage.loop)
+        if awaited:
+            tasks: dict[str, _Inside] = {"tasks that others wait for": awaited}
+            self._tell_aborted(self._left_of(tasks, _drained, _left(ends)))
+            self._left_of(tasks, _aborted, 0.0)
+
+    def _left_of(self, inside: Mapping[str, _Inside], end: _End, timeout_s: float) -> dict[str, int]:
+        """How many of each kind have not ended in time."""
+        if not inside:
+            return {}
+        begin = functools.partial(end, tuple(inside.values()), timeout_s)
+        counts = self._around.stage.call(begin, timeout_s=timeout_s + _GRACE_S)
+        return {kind: count for kind, count in zip(inside, counts, strict=True) if count}
+
+    def _tell_aborted(self, left: Mapping[str, int]) -> None:
+        drain_s = self._around.deadlines.drain_s
+        self._failures += [
+            f"{count} {kind} had not ended after {drain_s:g} s and were aborted" for kind, count in left.items()
+        ]
 
     def _withdraw_services(self) -> None:
         """On a thread, because closing them is code of the biz."""
@@ -406,6 +435,14 @@ class Life:
             step()
         except BaseException as error:  # noqa: BLE001 - a biz may raise SystemExit here; it goes into the report
             self._failures.append(f"{what}: {in_words(error)}")
+
+
+async def _drained(inside: Sequence[_Inside], timeout_s: float) -> list[int]:
+    return await asyncio.gather(*(one.drain(timeout_s) for one in inside))
+
+
+async def _aborted(inside: Sequence[_Inside], timeout_s: float) -> list[int]:
+    return await asyncio.gather(*(one.abort(timeout_s) for one in inside))
 
 
 async def _enter_values(

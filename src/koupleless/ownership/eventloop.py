@@ -18,7 +18,8 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import Scope, as_base, current, scope_in
+from koupleless.context import Scope, as_base, current, entered, scope_in
+from koupleless.errors import BizGone
 from koupleless.frames import standing_for
 from koupleless.ownership.caches import is_findable
 from koupleless.ownership.ledger import Ledger, Order, Patches, Pending
@@ -81,6 +82,48 @@ def sweep_callbacks(survey: Survey) -> int:
                 if survey.reaches(callback):
                     count += task.remove_done_callback(callback)
     return count
+
+
+class AwaitedTasks:
+    """The tasks of a biz on one loop that tasks of other bizs, or of the base, wait for.
+
+    Cancelled under them, they would look to these like their own cancellation. So they may end first, and then those
+    who wait get `BizGone`. `drain` and `abort` run on the loop, looking whether there is any from any thread.
+    """
+
+    def __init__(self, scope: Scope, loop: asyncio.AbstractEventLoop) -> None:
+        self._scope = scope
+        self._loop = loop
+
+    def _find(self) -> list[asyncio.Task[Any]]:
+        tasks = asyncio.all_tasks(self._loop)
+        return [task for task in tasks if self._waiters(task) and _scope_of(task) is self._scope]
+
+    def _waiters(self, task: asyncio.Task[Any]) -> list[tuple[Callable[[Any], object], contextvars.Context]]:
+        callbacks = list(getattr(task, "_callbacks", None) or ())
+        return [(callback, context) for callback, context in callbacks if scope_in(context) is not self._scope]
+
+    def __bool__(self) -> bool:
+        return bool(self._find())
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait until they have ended, at most ``timeout_s``. Returns how many are left."""
+        ends = self._loop.time() + timeout_s
+        while (tasks := self._find()) and (left := ends - self._loop.time()) > 0:
+            with entered(self._scope):  # so as to be none of those who are looked for
+                await asyncio.wait(tasks, timeout=left)
+        return len(tasks)
+
+    async def abort(self, _timeout_s: float) -> int:
+        """Answer those who wait, as if the task had raised `BizGone`; the task itself goes on. Returns 0."""
+        for task in self._find():
+            for callback, context in self._waiters(task):
+                task.remove_done_callback(callback)
+                failed = self._loop.create_future()
+                failed.set_exception(BizGone(str(self._scope.biz), what="the task that was awaited was not finished"))
+                failed.exception()  # or the loop would complain that nobody asked
+                self._loop.call_soon(callback, failed, context=context)
+        return 0
 
 
 class Adoption:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from koupleless.context import begin_merged
 from koupleless.router.wsgi import WsgiApp
 from koupleless.variables import as_coroutine, await_in, rest_in
+from koupleless.visits import Visit, Visits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,17 +44,16 @@ class Traffic:
     """The time that the finished ones were inside, added up."""
 
 
-class _Visit:
+class _Request(Visit):
     """One request, WebSocket or stream inside a gate: its task, and what it has said to the client so far."""
 
-    __slots__ = ("_context", "_receive", "_send", "aborted", "failed", "kind", "started", "task")
+    __slots__ = ("_context", "_receive", "_send", "failed", "kind", "started")
 
     def __init__(self, kind: str, receive: Receive, send: Send, task: asyncio.Task[Any] | None) -> None:
+        super().__init__(task)
         self.kind = kind
-        self.task = task
         self.started = False
         self.failed = False
-        self.aborted = False
         self._context = contextvars.copy_context()
         self._receive = receive
         self._send = send
@@ -120,10 +120,8 @@ class Gate:
     Lifetime: made by the container when the biz's application is ready; `shut` when no table leads to it any more,
     then `drain`, perhaps `abort`, then `close`, after which it holds nothing of the biz. A gate never opens again.
 
-    Threads: `serve`, `drain` and `abort` run on an event loop, which need not be the same one; the rest may be called
-    from any thread. There is no lock: whoever enters signs in first and looks whether the gate is shut afterwards,
-    whoever shuts it does so first and looks who is inside afterwards, so that one of the two sees the other. The
-    figures are exact as long as one loop serves, as in every server.
+    Threads: as its `Visits`; `serve` runs on an event loop. The figures are exact as long as one loop serves, as in
+    every server.
     """
 
     __slots__ = (
@@ -136,8 +134,6 @@ class Gate:
         "_scope",
         "_seconds",
         "_state",
-        "_waiters",
-        "is_shut",
         "name",
     )
 
@@ -152,16 +148,19 @@ class Gate:
         """Open it; ``after_first`` is called once, on the loop, when the first request has ended."""
         self.name = str(scope.biz)
         """The identity, for messages; it stays when the gate is closed."""
-        self.is_shut = False
         self._scope: Scope | None = scope
         self._app: ASGIApp | None = app
         self._state: Mapping[str, object] = {} if state is None else state
-        self._inside: set[_Visit] = set()
+        self._inside = Visits()
         self._after_first = after_first
-        self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._requests = 0
         self._failed = 0
         self._seconds = 0.0
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether nobody is let in any more."""
+        return self._inside.is_shut
 
     @property
     def in_flight(self) -> int:
@@ -178,11 +177,11 @@ class Gate:
         Returns ``False``, with nothing read or sent, if the gate is shut: the caller looks for another. What the
         application raises passes through and is counted.
         """
-        visit = _Visit(scope["type"], receive, send, asyncio.current_task())
-        self._inside.add(visit)
+        visit = _Request(scope["type"], receive, send, asyncio.current_task())
+        is_in = self._inside.enter(visit)
         biz, app = self._scope, self._app
-        if self.is_shut or app is None or biz is None:
-            self._leave(visit)
+        if not is_in or app is None or biz is None:
+            self._inside.leave(visit)
             return False
         self._requests += 1
         if "state" in scope or self._state:
@@ -197,7 +196,7 @@ class Gate:
             else:
                 await rest_in(context, serving, item)
         except asyncio.CancelledError:
-            if not visit.aborted:
+            if not visit.is_aborted:
                 raise
             await visit.apologise(self.name)
         except SystemExit as error:
@@ -210,54 +209,31 @@ class Gate:
         finally:
             self._seconds += perf_counter() - began
             self._count(visit)
-            self._leave(visit)
+            self._inside.leave(visit)
             if self._after_first is not None:
                 after_first, self._after_first = self._after_first, None
                 after_first()
         return True
 
-    def _count(self, visit: _Visit) -> None:
-        if visit.failed or visit.aborted:
+    def _count(self, visit: _Request) -> None:
+        if visit.failed or visit.is_aborted:
             self._failed += 1
-            if visit.aborted and visit.task is not None:
-                visit.task.uncancel()
+            visit.forgive()
 
     def shut(self) -> None:
         """Let nobody in any more. Whoever is inside stays."""
-        self.is_shut = True
+        self._inside.shut()
 
     async def drain(self, timeout_s: float) -> int:
         """Shut the gate and wait until the last one has left, at most ``timeout_s``. Returns how many are left."""
-        self.shut()
-        left = asyncio.Event()
-        waiter = (asyncio.get_running_loop(), left)
-        self._waiters.add(waiter)
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self._inside:
-                    await left.wait()
-                    left.clear()
-        except TimeoutError:
-            pass  # not an error: the answer is how many are left
-        finally:
-            self._waiters.discard(waiter)
-        return len(self._inside)
+        return await self._inside.drain(timeout_s)
 
     async def abort(self, timeout_s: float) -> int:
         """Cancel whoever is inside and wait for them to leave, at most ``timeout_s``. Returns how many did not.
 
         A request that has not been answered gets a 503, a WebSocket is closed, a half-sent answer is cut off.
         """
-        self.shut()
-        for visit in tuple(self._inside):
-            if visit.task is None:
-                continue
-            try:
-                visit.task.get_loop().call_soon_threadsafe(self._cancel, visit)
-            except RuntimeError:
-                # Its loop is closed, so it never ends and never leaves by itself.
-                self._leave(visit)
-        return await self.drain(timeout_s)
+        return await self._inside.abort(timeout_s)
 
     def close(self, timeout_s: float = 1.0) -> tuple[str, ...]:
         """Let go of the application, the scope and the state, and end the workers of a WSGI application. Idempotent.
@@ -269,19 +245,6 @@ class Gate:
         app, self._app, self._scope, self._state = self._app, None, None, {}
         self._after_first = None
         return app.close(timeout_s) if isinstance(app, WsgiApp) else ()
-
-    def _cancel(self, visit: _Visit) -> None:
-        """On the loop of the visit's task, and only while it is inside: what the task does later is not ours."""
-        if visit in self._inside and visit.task is not None:
-            visit.aborted = True
-            visit.task.cancel("its module is being uninstalled")
-
-    def _leave(self, visit: _Visit) -> None:
-        self._inside.discard(visit)
-        if self._waiters and not self._inside:
-            for loop, left in tuple(self._waiters):
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(left.set)
 
     def __repr__(self) -> str:
         condition = "closed" if self._app is None else "shut" if self.is_shut else "open"

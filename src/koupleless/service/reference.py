@@ -2,21 +2,23 @@
 
 Calls run as the object's owner, including the bodies of coroutines and generators, whoever drives them. What a call
 returns or raises arrives as it is, without copies or wrappers; but keeping what was returned keeps its owner alive,
-which is what handles are there to avoid.
+which is what handles are there to avoid. While a use goes on, its owner does not leave: see `Call`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import operator
 import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from koupleless.context import Scope, crossed, current
-from koupleless.errors import ServiceError
+from koupleless.errors import BizGone, ServiceError
 from koupleless.frames import passed_over
+from koupleless.service.call import Use, begin
 from koupleless.service.crossing import explain, tell_result
 
 if TYPE_CHECKING:
@@ -226,8 +228,33 @@ def _call_method(target: Any, name: str, args: tuple[Any, ...], kwargs: dict[str
 
 @passed_over
 def _perform(resolve: Callable[[], Target], action: Callable[..., Any], *args: Any) -> Any:
+    target, scope, use = _admitted(resolve)
+    try:
+        result = _enter_and(scope, action, target, *args)
+    except BaseException as error:
+        if use.ends(error):
+            raise
+    else:
+        if use.ends():
+            return _stay(scope, result)
+        del result
+    raise use.gone()
+
+
+def _admitted(resolve: Callable[[], Target]) -> tuple[Any, Scope | None, Use]:
+    """Who answers now, and the use, which keeps him there meanwhile.
+
+    Between the look-up and the entrance a biz may begin to leave; then there is another one, or none.
+    """
     target, scope = resolve()
-    return _stay(scope, _enter_and(scope, action, target, *args))
+    while True:
+        try:
+            return target, scope, begin(scope)
+        except BizGone:
+            target, now = resolve()
+            if now is scope:
+                raise
+            scope = now
 
 
 @passed_over
@@ -251,42 +278,47 @@ def _stay(scope: Scope | None, result: Any) -> Any:
     if kind is types.CoroutineType:
         return _awaited(scope, result)
     if kind is types.GeneratorType:
-        return _steps(crossed(scope), result)
+        return _steps(scope, result)
     if kind is types.AsyncGeneratorType:
-        return _async_steps(crossed(scope), result)
+        return _async_steps(scope, result)
     if kind is contextlib._GeneratorContextManager:  # noqa: SLF001 - what @contextmanager returns
-        result.gen = _steps(crossed(scope), result.gen)
+        result.gen = _steps(scope, result.gen)
     elif kind is contextlib._AsyncGeneratorContextManager:  # noqa: SLF001 - what @asynccontextmanager returns
-        result.gen = _async_steps(crossed(scope), result.gen)
+        result.gen = _async_steps(scope, result.gen)
     return result
 
 
 @passed_over
 async def _awaited(scope: Scope | None, coroutine: Coroutine[Any, Any, Any]) -> Any:
     try:
-        result = await _drive(crossed(scope), coroutine)
-    except BaseException as error:
-        explain(error, scope)
+        use = begin(scope)
+    except BizGone:
+        coroutine.close()
         raise
-    if current() is not scope and type(result) not in _PLAIN_RESULTS:
-        tell_result(result, scope)
-    return result
+    use.awaits()
+    try:
+        result = await _drive(crossed(scope), coroutine.__await__(), use)
+    except BaseException as error:
+        if use.ends(error):
+            explain(error, scope)
+            raise
+    else:
+        if use.ends():
+            _tell(result, scope)
+            return result
+        del result
+    raise use.gone()
 
 
 @types.coroutine
-def _drive(owner: crossed, awaitable: Any) -> Generator[Any, Any, Any]:
-    return (yield from _steps(owner, awaitable.__await__()))
-
-
 @passed_over
-def _steps(owner: crossed, generator: Any) -> Generator[Any, Any, Any]:
-    """Drive a generator so that each of its steps, and nothing of what happens in between, runs as its owner."""
+def _drive(owner: crossed, body: Any, use: Use, error: BaseException | None = None) -> Generator[Any, Any, Any]:
+    """Await ``body`` so that each of its steps, and nothing of what happens in between, runs as its owner."""
     value: Any = None
-    error: BaseException | None = None
     while True:
         try:
             with owner:
-                item = generator.send(value) if error is None else generator.throw(error)
+                item = body.send(value) if error is None else body.throw(error)
         except StopIteration as done:
             return done.value
         error = None  # its traceback refers to this frame
@@ -294,48 +326,144 @@ def _steps(owner: crossed, generator: Any) -> Generator[Any, Any, Any]:
             value = yield item
         except GeneratorExit:
             with owner:
-                generator.close()
+                body.close()
             raise
-        except BaseException as thrown:  # noqa: BLE001 - passed on to the generator
+        except BaseException as thrown:
+            if use.is_given_up:
+                use.go_on_alone(_rest(owner, body, thrown))
+                raise
             error = thrown
 
 
+async def _rest(owner: crossed, body: Any, error: BaseException) -> None:
+    await _drive(owner, body, Use(), error)
+
+
 @passed_over
-async def _async_steps(owner: crossed, generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+def _steps(scope: Scope | None, generator: Any) -> Generator[Any, Any, Any]:
+    """Drive a generator so that each of its steps, and nothing of what happens in between, runs as its owner."""
+    owner, use = crossed(scope), begin(scope)
+    use.close_by(functools.partial(_close, owner, generator))
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            with owner:
+                item = generator.send(value) if error is None else generator.throw(error)
+        except StopIteration as done:
+            if use.ends():
+                return done.value
+            break
+        except BaseException as raised:
+            if use.ends(raised):
+                raise
+            break
+        error = None  # its traceback refers to this frame
+        if not use.pauses():
+            _close(owner, generator)
+            use.ends()
+            break
+        try:
+            value = yield item
+        except GeneratorExit:
+            _drop(owner, generator, use)
+            raise
+        except BaseException as thrown:  # noqa: BLE001 - passed on to the generator
+            error = thrown
+        if not use.resumes():
+            break
+    raise use.gone()
+
+
+def _close(owner: crossed, generator: Generator[Any, Any, Any]) -> None:
+    with owner:
+        generator.close()
+
+
+def _drop(owner: crossed, generator: Generator[Any, Any, Any], use: Use) -> None:
+    """The caller wants no more of it."""
+    if use.resumes():
+        try:
+            _close(owner, generator)
+        finally:
+            use.ends()
+
+
+@passed_over
+async def _async_steps(scope: Scope | None, generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+    owner, use = crossed(scope), begin(scope)
+    use.close_by(lambda: _close_async(owner, generator))
     value: Any = None
     error: BaseException | None = None
     while True:
         step = generator.asend(value) if error is None else generator.athrow(error)
         error = None  # its traceback refers to this frame
+        use.awaits()
         try:
-            item = await _drive(owner, step)
+            item = await _drive(owner, step.__await__(), use)
         except StopAsyncIteration:
-            return
+            if use.ends():
+                return
+            break
+        except BaseException as raised:
+            if use.ends(raised):
+                raise
+            break
+        if not use.pauses():
+            await _close_async(owner, generator)
+            use.ends()
+            break
         try:
             value = yield item
         except GeneratorExit:
-            await _drive(owner, generator.aclose())
+            await _drop_async(owner, generator, use)
             raise
         except BaseException as thrown:  # noqa: BLE001 - passed on to the generator
             error = thrown
+        if not use.resumes():
+            break
+    raise use.gone()
+
+
+async def _close_async(owner: crossed, generator: AsyncGenerator[Any, Any]) -> None:
+    await _drive(owner, generator.aclose().__await__(), Use())
+
+
+async def _drop_async(owner: crossed, generator: AsyncGenerator[Any, Any], use: Use) -> None:
+    if use.resumes():
+        try:
+            await _close_async(owner, generator)
+        finally:
+            use.ends()
 
 
 @passed_over
 def _each(scope: Scope | None, iterator: Iterator[Any]) -> Iterator[Any]:
-    while True:
-        try:
-            item = _enter_and(scope, next, iterator)
-        except StopIteration:
-            return
+    for item in _steps(scope, _items(iterator)):
+        _tell(item, scope)
+        yield item
+
+
+@passed_over
+def _items(iterator: Iterator[Any]) -> Iterator[Any]:
+    for item in iterator:  # noqa: UP028 - what is closed is this, not the iterator
         yield item
 
 
 @passed_over
 async def _each_async(scope: Scope | None, iterator: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    owner = crossed(scope)
-    while True:
-        try:
-            item = await _drive(owner, anext(iterator))
-        except StopAsyncIteration:
-            return
+    async with contextlib.aclosing(_async_steps(scope, _async_items(iterator))) as items:
+        async for item in items:
+            _tell(item, scope)
+            yield item
+
+
+@passed_over
+async def _async_items(iterator: AsyncIterator[Any]) -> AsyncGenerator[Any, Any]:
+    async for item in iterator:
         yield item
+
+
+def _tell(item: object, scope: Scope | None) -> None:
+    if current() is not scope and type(item) not in _PLAIN_RESULTS:
+        tell_result(item, scope)

@@ -131,6 +131,7 @@ class Base:
                 shared_config=_shared_config(settings, configuration),
                 wishes=self._speakers.base,
                 application=self._speakers.application,
+                ends_threads=settings.end_threads,
             ),
             rules=Rules(
                 activate_new=settings.activate_new,

@@ -234,6 +234,8 @@ class BaseSettings:
     """How long a leaving module may take to finish the requests, and the calls of its services, in flight."""
     stop_timeout_s: float = _setting(_seconds, 10.0)
     """How long a leaving module may take for its own shutdown."""
+    end_threads: bool = _setting(_flag, default=True)
+    """Threads of a leaving module that ignore their stop are interrupted; else they are left running and named."""
     activate_new: bool = _setting(_flag, default=False, properties={"activate.new.module": None})
     """A newly installed version takes over at once instead of waiting for a switch."""
     activate_many: bool = _setting(

@@ -208,8 +208,9 @@ class FakeContainer:
                 del self._bizs[biz]
         held = (Held("demo.app", ("functools.lru_cache of shared.cache",), 4096),)
         failures, changed = ("a hook raised",), ("lib.LIMIT",)
+        ended = ("thread 'poller' was interrupted",)
         stays = (Resident("numpy", "2.3.5", 31_000_000, 89),)
-        return PurgeReport(biz, False, held, {"thread": 1}, failures, 1.5, changed, is_compared=True, stays=stays)
+        return PurgeReport(biz, False, held, {"thread": 1}, failures, 1.5, changed, True, ended, stays)
 
     def _entry(self, biz: BizId) -> tuple[BizInfo, Artefact]:
         try:

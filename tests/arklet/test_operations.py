@@ -86,6 +86,7 @@ def test_uninstall_says_what_is_left_of_the_biz(wire: Any, container: Any) -> No
         "undone": {"thread": 1},
         "failures": ["a hook raised"],
         "elapsedMs": 1.5,
+        "ended": ["thread 'poller' was interrupted"],
         "stays": [{"name": "numpy", "version": "2.3.5", "sizeBytes": 31_000_000, "modules": 89, "users": []}],
         "changed": ["lib.LIMIT"],
         "compared": True,

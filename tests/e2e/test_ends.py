@@ -94,3 +94,42 @@ def test_other_threads_are_awaited_before_exit_functions_run(base: BaseProcess, 
     assert end(base)[0] == 0
     expected = ["kinds [False, False, False]", "work", "thread", "exit"]
     assert [line for line in base.log.read_text().splitlines() if line in expected] == expected
+
+
+PARKED = """
+import queue, threading, time
+
+KINDS = {
+    "sleep loop": lambda: [time.sleep(0.05) for _ in iter(int, 1)],
+    "queue": queue.Queue().get,
+    "event": threading.Event().wait,
+    "computing": lambda: sum(number for number in iter(int, 1)),
+}
+for name, work in KINDS.items():
+    threading.Thread(target=work, name=name, daemon=True).start()
+
+def answer():
+    return "ok"
+"""
+
+
+def test_threads_that_nobody_stops_end_with_their_module_and_the_report_says_how(
+    base: BaseProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "one.py").write_text(PARKED + APP)
+    base.deploy(tmp_path / "one.py")
+    assert base.get("/one/").text == "ok"
+    said = base.undeploy("one")
+    assert "nothing left behind; did not end by itself: thread " in said
+    for words in ("was interrupted at ", "ended when its queue was ended", "ended when its event was set"):
+        assert words in said
+    assert "Traceback" not in base.log.read_text()
+    base.deploy(tmp_path / "one.py")
+
+
+def test_threads_are_left_alone_where_the_settings_say_so(serve: Callable[..., BaseProcess], tmp_path: Path) -> None:
+    (tmp_path / "koupleless.toml").write_text("[base]\nend-threads = false\nstop-timeout = 0.5\n")
+    (tmp_path / "one.py").write_text(DAEMON + APP)
+    base = serve(cwd=tmp_path)
+    base.deploy(tmp_path / "one.py")
+    assert "still runs at" in base.undeploy("one")

@@ -97,7 +97,7 @@ class TinyBiz:
         survey = Survey(self.scope, self.modules)
         self.modules.clear()
         self.scope.close()
-        return purge(survey, self.failures)
+        return purge(survey, self.failures, ended=self.ledger.ended)
 
 
 @pytest.fixture(autouse=True)

@@ -84,11 +84,11 @@ def test_a_thread_that_ends_in_time_is_awaited(biz: TinyBiz, daemon: bool) -> No
 
 
 def test_a_stuck_thread_is_reported_by_name_and_place_within_the_deadline(biz: TinyBiz) -> None:
-    release = threading.Event()
+    release: queue.SimpleQueue[None] = queue.SimpleQueue()  # in C code, where nothing reaches it
     module = biz.run(
         """
         def stuck():
-            release.wait(30)
+            release.get(timeout=30)
         thread = threading.Thread(target=stuck, name="poller", daemon=True)
         thread.start()
         """,
@@ -108,7 +108,7 @@ def test_a_stuck_thread_is_reported_by_name_and_place_within_the_deadline(biz: T
     assert "in stuck" in failure
     assert report.held[0].name == "shop"
     assert report.held[0].holders[0].startswith("thread 'poller' running stuck at /biz/shop.py:")
-    release.set()
+    release.put(None)
     thread.join()
 
 
@@ -152,10 +152,10 @@ def test_a_thread_that_cannot_start_leaves_no_entry(biz: TinyBiz, monkeypatch: p
 
 def test_a_thread_of_the_low_level_module_is_carried_and_awaited(biz: TinyBiz) -> None:
     seen: queue.Queue[Any] = queue.Queue()
-    release = threading.Event()
+    release: queue.SimpleQueue[None] = queue.SimpleQueue()
     before = _thread._count()
     biz.run(
-        "_thread.start_new_thread(lambda x: (seen.put((current(), x)), release.wait(10)), (5,))",
+        "_thread.start_new_thread(lambda x: (seen.put((current(), x)), release.get(timeout=10)), (5,))",
         _thread=_thread,
         seen=seen,
         current=current,
@@ -163,7 +163,7 @@ def test_a_thread_of_the_low_level_module_is_carried_and_awaited(biz: TinyBiz) -
     )
     assert seen.get(timeout=5) == (biz.scope, 5)
     assert [str(failure).split(" at ")[0] for failure in biz.undo(0.05)] == ["thread <lambda>: still runs"]
-    release.set()
+    release.put(None)
     biz.failures = ()
     until(lambda: _thread._count() == before)
     report = biz.leave()
@@ -300,12 +300,12 @@ def test_a_worker_started_for_the_base_in_a_biz_s_executor_runs_as_the_biz(biz: 
 
 
 def test_a_busy_executor_is_reported_with_the_place_of_its_thread(biz: TinyBiz) -> None:
-    release, running = threading.Event(), threading.Event()
+    release, running = queue.SimpleQueue[None](), threading.Event()
     module = biz.run(
         """
         def grind():
             running.set()
-            release.wait(10)
+            release.get(timeout=10)
         pool = futures.ThreadPoolExecutor(1, "grinders")
         pool.submit(grind)
         """,
@@ -319,7 +319,7 @@ def test_a_busy_executor_is_reported_with_the_place_of_its_thread(biz: TinyBiz) 
     (failure,) = biz.undo(0.05)
     assert str(failure).startswith("executor 'grinders': thread 'grinders_0' still runs at ")
     assert "in grind" in str(failure)
-    release.set()
+    release.put(None)
     pool.shutdown()
 
 

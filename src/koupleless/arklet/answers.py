@@ -152,6 +152,7 @@ def purge_report(report: purge.PurgeReport) -> PurgeReport:
         undone=dict(report.undone),
         failures=list(report.failures),
         elapsed_ms=round(report.elapsed_ms, 3),
+        ended=list(report.ended),
         changed=list(report.changed),
         compared=report.is_compared,
         stays=[Resident.of(one) for one in report.stays],

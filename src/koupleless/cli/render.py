@@ -155,7 +155,18 @@ def residents_table(residents: Sequence[Resident]) -> str:
 
 def left_behind(purge: PurgeReport | None) -> str:
     """``; nothing left behind; stays for the next user: numpy 2.3.5, 31 MB`` and so on; nothing without a report."""
-    return "" if purge is None else f"; {purge.left}{_staying(purge)}"
+    return "" if purge is None else f"; {purge.left}{_ended(purge)}{_staying(purge)}"
+
+
+def _ended(purge: PurgeReport) -> str:
+    if not purge.ended:
+        return ""
+    more = f" and {len(purge.ended) - _TOLD} more" if len(purge.ended) > _TOLD else ""
+    return f"; did not end by itself: {', '.join(purge.ended[:_TOLD])}{more}"
+
+
+_TOLD: Final = 3
+"""How many things of a kind are named in one line."""
 
 
 def _staying(purge: PurgeReport) -> str:

@@ -108,6 +108,8 @@ class Surroundings:
     """How bizs are to hold libraries of the base, where they do not say it themselves."""
     application: frozenset[str] = frozenset()
     """The distributions that the application of the base is made of."""
+    ends_threads: bool = True
+    """Whether threads of a leaving biz that ignore their stop are asked in other ways, and interrupted."""
 
 
 _Inside: TypeAlias = "Gate | Visits | AwaitedTasks"
@@ -141,6 +143,7 @@ class Life:
         self._daemons_s = math.inf
         self._failures: list[str] = []
         self._notes: list[str] = []
+        self._ended: list[str] = []
 
     # --- in ------------------------------------------------------------------------------------------------------
 
@@ -291,7 +294,7 @@ class Life:
             self._attempt(step.__name__.strip("_").replace("_", " "), step)
         try:
             survey = self._let_go()
-            report = purge(survey, failures=tuple(self._failures), left=self._left)
+            report = purge(survey, failures=tuple(self._failures), left=self._left, ended=tuple(self._ended))
             report = replace(report, notes=tuple(self._notes))
         except BaseException as error:  # noqa: BLE001 - it looks at objects of anybody's making
             failures = (*self._failures, f"purge: {in_words(error)}")
@@ -363,7 +366,9 @@ class Life:
     def _undo_registrations(self) -> None:
         ledger = self.scope.find_facet(Ledger)
         if ledger is not None:
-            failures = ledger.undo_all(self._around.deadlines.stop_s, daemons_s=self._daemons_s)
+            around = self._around
+            failures = ledger.undo_all(around.deadlines.stop_s, daemons_s=self._daemons_s, by_force=around.ends_threads)
+            self._ended += ledger.ended
             self._failures += [str(failure) for failure in failures]
 
     def _take_changes_back(self) -> None:

@@ -14,14 +14,14 @@ import threading
 import time
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from koupleless.context import as_base, current
 from koupleless.errors import in_words
 from koupleless.late import when_imported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from koupleless.biz import BizId
     from koupleless.context import Scope
@@ -65,14 +65,28 @@ class Pending:
     """What an undo returns when it has asked for an end that takes time, so that all are asked before one is awaited.
 
     ``wait`` is given the seconds that are left, returns ``None`` once the end has come, else words for what still
-    runs. ``count`` is how many things one entry stood for.
+    runs. ``count`` is how many things one entry stood for. ``force`` ends something that does not end by itself.
     """
 
-    __slots__ = ("count", "wait")
+    __slots__ = ("count", "force", "wait")
 
-    def __init__(self, wait: Callable[[float], str | None], *, count: int = 1) -> None:
+    def __init__(self, wait: Callable[[float], str | None], *, count: int = 1, force: Force | None = None) -> None:
         self.wait = wait
         self.count = count
+        self.force = force
+
+
+class Force(Protocol):
+    """What is done, one thing after another, about something that has not ended although it was asked to."""
+
+    patience_s: float
+    """How long it is awaited before each thing, at most; less where the deadline is near."""
+
+    def has_ended(self, timeout_s: float) -> bool:
+        """Wait for the end, and do nothing else."""
+
+    def steps(self) -> Sequence[Callable[[], str | None]]:
+        """The mildest first. Each says in words what it did, ``None`` if it found nothing to do; none blocks."""
 
 
 NOTHING: Final = Pending(lambda _: None, count=0)
@@ -91,6 +105,9 @@ class Failure:
         return f"{self.kind} {self.what}: {self.reason}"
 
 
+PATIENCE_S: Final = 1.0
+"""How long something that was asked, woken or interrupted is given, before more is done about it."""
+
 # Undoing may run code of the biz (atexit functions) which registers more; a biz that never stops doing so is cut off.
 _ROUNDS: Final = 8
 
@@ -108,7 +125,8 @@ class Ledger:
     """
 
     __slots__ = (
-        "__weakref__", "_counts", "_ends", "_entries", "_undone", "before", "entered", "finalizers", "notes", "scope",
+        "__weakref__", "_counts", "_ends", "_entries", "_undone", "before", "ended", "entered", "finalizers", "notes",
+        "scope",
     )  # fmt: skip
 
     def __init__(self, scope: Scope) -> None:
@@ -121,6 +139,8 @@ class Ledger:
         """What it entered into caches of the standard library, until it is purged (``remembered``)."""
         self.before: dict[object, Any] = {}
         """What stood in hooks of the process when the biz came."""
+        self.ended: list[str] = []
+        """What did not end by itself and was ended, in words that say how; refers to nothing of the biz."""
         self._entries: dict[Entry, None] = {}
         self._counts: dict[str, int] = {}
         self._undone = MappingProxyType(self._counts)
@@ -160,10 +180,11 @@ class Ledger:
         left = self._ends - time.monotonic()
         return max(left, min(_FLOOR_S, left + _OVERTIME_S), 0.0)
 
-    def undo_all(self, deadline_s: float, *, daemons_s: float = math.inf) -> tuple[Failure, ...]:
+    def undo_all(self, deadline_s: float, *, daemons_s: float = math.inf, by_force: bool = True) -> tuple[Failure, ...]:
         """Undo everything, timers first, then executors, tasks, threads and the rest in reverse.
 
-        Daemon threads are awaited for ``daemons_s`` seconds at most.
+        Daemon threads are awaited for ``daemons_s`` seconds at most, and no force is used on them if that is short of
+        the deadline: the process ends, and they with it. Without ``by_force`` none is used at all.
 
         Every entry is tried whatever happened to the others, and also when the deadline has passed: it bounds the
         waiting, which is shared by all, and is exceeded by half a second at most. Returns what could not be undone;
@@ -184,16 +205,18 @@ class Ledger:
                         break
                     for order in Order:
                         ends = self._ends
-                        if order is Order.DAEMONS:
-                            self._ends = min(ends, time.monotonic() + daemons_s)
-                        self._undo([entry for entry in reversed(entries) if entry.order is order], failures)
+                        is_short = order is Order.DAEMONS and time.monotonic() + daemons_s < ends
+                        if is_short:
+                            self._ends = time.monotonic() + daemons_s
+                        undoing = [entry for entry in reversed(entries) if entry.order is order]
+                        self._undo(undoing, failures, by_force=by_force and not is_short)
                         self._ends = ends
         finally:
             self._ends = math.inf
             self.notes.clear()
         return tuple(failures)
 
-    def _undo(self, entries: list[Entry], failures: list[Failure]) -> None:
+    def _undo(self, entries: list[Entry], failures: list[Failure], *, by_force: bool) -> None:
         pending: list[tuple[Entry, Pending]] = []
         for entry in entries:
             if entry not in self._entries:
@@ -208,6 +231,7 @@ class Ledger:
                 pending.append((entry, result))
             else:
                 self._count(entry.kind)
+        done = self._use_force(pending) if by_force else {}
         for entry, end in pending:
             try:
                 reason = end.wait(self.remaining_s())
@@ -215,8 +239,41 @@ class Ledger:
                 reason = in_words(error)
             if reason is None:
                 self._count(entry.kind, end.count)
+                if entry in done:
+                    self.ended.append(f"{entry.kind} {entry.what} {done[entry]}")
             else:
                 failures.append(Failure(entry.kind, entry.what, reason))
+
+    def _use_force(self, pending: list[tuple[Entry, Pending]]) -> dict[Entry, str]:
+        """Take the steps of all that do not end, side by side, each step when those before had their time.
+
+        Returns the last thing that was done about each. Each time at most half of what is left is waited.
+        """
+        done: dict[Entry, str] = {}
+        left = [(entry, force, list(force.steps())) for entry, end in pending if (force := end.force) is not None]
+        while left:
+            patience_s = max(force.patience_s for _, force, _ in left)
+            ends = time.monotonic() + min(self.remaining_s() / 2, patience_s)
+            left = [
+                (entry, force, steps)
+                for entry, force, steps in left
+                if not force.has_ended(max(0.0, ends - time.monotonic()))
+            ]
+            for entry, force, steps in left:
+                while steps:
+                    if (said := self._take(steps.pop(0))) is not None:
+                        done[entry] = said
+                        force.patience_s = PATIENCE_S
+                        break
+            left = [one for one in left if one[2]]
+        return done
+
+    @staticmethod
+    def _take(step: Callable[[], str | None]) -> str | None:
+        try:
+            return step()
+        except Exception as error:  # noqa: BLE001 - it looks at objects of the biz, and the next step is another one
+            return in_words(error)
 
     def _count(self, kind: str, times: int = 1) -> None:
         if times:

@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from koupleless.context import current
 from koupleless.errors import in_words
 from koupleless.frames import standing_for
-from koupleless.ownership import caches, eventloop, interpreter, once, processes, remembered, stdlib, telemetry, threads
+from koupleless.ownership import (
+    caches,
+    eventloop,
+    interpreter,
+    once,
+    processes,
+    remembered,
+    sockets,
+    stdlib,
+    telemetry,
+    threads,
+)
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, owner
 
@@ -506,6 +517,7 @@ _RECORDERS: Final = (
     once.install,
     threads.install,
     processes.install,
+    sockets.install,
     eventloop.install,
     interpreter.install,
     stdlib.install,

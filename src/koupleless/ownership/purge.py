@@ -94,6 +94,8 @@ class PurgeReport:
     """What of the shared state is still as the biz made it, by name."""
     is_compared: bool = False
     """Whether the shared state was compared, or no code of the biz could change it; else nothing is known of it."""
+    ended: tuple[str, ...] = ()
+    """What of the biz did not end by itself and was ended, in words that say how."""
     stays: tuple[Resident, ...] = ()
     """Libraries that the biz was the last to use and that stay, since compiled code is never unloaded."""
     notes: tuple[str, ...] = ()
@@ -147,12 +149,18 @@ _TURN_S: Final = 5.0
 """How long a purge waits for another one, which may hang in a finaliser of its biz."""
 
 
-def purge(survey: Survey, failures: Sequence[Failure | str] = (), *, left: Left = NOT_COMPARED) -> PurgeReport:
+def purge(
+    survey: Survey,
+    failures: Sequence[Failure | str] = (),
+    *,
+    left: Left = NOT_COMPARED,
+    ended: Sequence[str] = (),
+) -> PurgeReport:
     """Purge what shared libraries keep of the biz, collect, and report what is left.
 
     Called after the biz's registrations were undone, its namespace dropped and its scope closed, by a thread that
     holds nothing of the biz, not that of the event loop. ``failures`` are those of `Ledger.undo_all` and of the stop,
-    ``left`` is what became of its changes to shared modules.
+    ``left`` is what became of its changes to shared modules, ``ended`` what `Ledger.undo_all` ended by force.
     """
     started = time.perf_counter()
     counts = dict(survey.undone)
@@ -177,6 +185,7 @@ def purge(survey: Survey, failures: Sequence[Failure | str] = (), *, left: Left 
         elapsed_ms=(time.perf_counter() - started) * 1000,
         changed=left.remaining(),
         is_compared=left.is_compared,
+        ended=tuple(ended),
     )
 
 

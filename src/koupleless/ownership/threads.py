@@ -1,7 +1,8 @@
 """Recorders for threads, timers and executors; threads started by a biz run as that biz.
 
 A thread cannot be killed. What has a way to be stopped is stopped (timers, pools, listeners, servers, event loops),
-then all are joined within the deadline, and a survivor is reported by name with the place where it runs.
+then all are joined within the deadline. What does not end is asked, woken and interrupted meanwhile (``ending``), and
+a survivor is reported by name with the place where it runs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import concurrent.futures
 import concurrent.futures.thread as pools
 import functools
+import math
 import sys
 import threading
 import time
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, call_as, call_merged, current, entered, life_context
 from koupleless.frames import is_ours, leave, passed_over, standing_for
+from koupleless.ownership.ending import DAEMONS_S, Ending
 from koupleless.ownership.ledger import NOTHING, Entry, Ledger, Order, Pending, owner
 
 if TYPE_CHECKING:
@@ -117,12 +120,15 @@ def _record_thread(ledger: Ledger, thread: threading.Thread) -> Entry:
     else:
         kind, order = "thread", Order.DAEMONS if thread.daemon else Order.THREADS
     name = f"{thread.name!r}{' (daemon)' * thread.daemon}"
-    return ledger.record(kind, name, functools.partial(_end_thread, thread), order=order)
+    return ledger.record(kind, name, functools.partial(_end_thread, ledger.scope, thread), order=order)
 
 
-def _end_thread(thread: threading.Thread) -> Pending:
+def _end_thread(scope: Scope, thread: threading.Thread) -> Pending:
     ask_to_stop(thread)
-    return Pending(functools.partial(_join, thread))
+    # One that is no daemon has something to bring to an end, for which a program waits, and so do we for a while.
+    patience_s = DAEMONS_S if thread.daemon else math.inf
+    force = Ending(scope, (thread,), _target(thread), patience_s=patience_s)
+    return Pending(functools.partial(_join, thread), force=force)
 
 
 def _join(thread: threading.Thread, timeout_s: float) -> str | None:
@@ -261,7 +267,7 @@ class _BareThread:
         self._ledger = ledger
         self._ended = threading.Event()
         self._ident: int | None = None
-        self._entry = ledger.record("thread", _name(function), lambda: Pending(self._wait), order=Order.DAEMONS)
+        self._entry = ledger.record("thread", _name(function), self._end, order=Order.DAEMONS)
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         self._ident = threading.get_ident()
@@ -274,6 +280,22 @@ class _BareThread:
         del self._function
         self._ledger.forget(self._entry)
         self._ended.set()
+
+    @property
+    def ident(self) -> int | None:
+        """Its number; ``None`` before it has started."""
+        return self._ident
+
+    def is_alive(self) -> bool:
+        """Whether its function has not returned."""
+        return not self._ended.is_set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end of its function."""
+        self._ended.wait(timeout)
+
+    def _end(self) -> Pending:
+        return Pending(self._wait, force=Ending(self._scope, (self,), getattr(self, "_function", None)))
 
     def _wait(self, timeout_s: float) -> str | None:
         return None if self._ended.wait(timeout_s) else f"still runs {where(self._ident)}"
@@ -306,16 +328,17 @@ def _record_pool(ledger: Ledger, pool: pools.ThreadPoolExecutor) -> None:
 
     reference = weakref.ref(pool, gone)
     prefix = getattr(pool, "_thread_name_prefix", type(pool).__name__)
-    entry = ledger.record("executor", f"{prefix!r}", functools.partial(_end_pool, reference), order=Order.EXECUTORS)
+    end = functools.partial(_end_pool, ledger.scope, reference)
+    entry = ledger.record("executor", f"{prefix!r}", end, order=Order.EXECUTORS)
 
 
-def _end_pool(reference: weakref.ref[pools.ThreadPoolExecutor]) -> Pending | None:
+def _end_pool(scope: Scope, reference: weakref.ref[pools.ThreadPoolExecutor]) -> Pending | None:
     pool = reference()
     if pool is None:
         return None
     threads = tuple(pool._threads)  # noqa: SLF001 - the only way to join them with a deadline
     pool.shutdown(wait=False, cancel_futures=True)
-    return Pending(functools.partial(_join_all, threads))
+    return Pending(functools.partial(_join_all, threads), force=Ending(scope, threads, patience_s=math.inf))
 
 
 def _join_all(threads: tuple[threading.Thread, ...], timeout_s: float) -> str | None:

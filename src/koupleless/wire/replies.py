@@ -215,6 +215,8 @@ class PurgeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Kind of registration -> how many were undone."""
     failures: list[str] = []
     elapsed_ms: float = 0.0
+    ended: list[str] = []
+    """What did not end by itself and was ended, in words that say how."""
     stays: list[Resident] = []
     """The libraries that it was the last to use, which wait for the next one."""
     changed: list[str] = []

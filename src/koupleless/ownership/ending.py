@@ -1,0 +1,485 @@
+"""Ends threads of a biz that ignore their stop: asks them by what they are known by, then wakes and interrupts them.
+
+Asking goes through what a thread runs: an object with a way to stop (``shutdown``, ``stop``, ``close``, ``join``), an
+event that is called for a stop, a queue whose reader knows ``None`` for the end, an event loop. Interrupting raises
+`ThreadEnded` in the thread, as ``KeyboardInterrupt`` is raised in the main one, and lets go of what it waits for, so
+that it gets to see that.
+
+A thread is interrupted only where nothing of the base is half done: in code of its biz, or in waiting functions of the
+standard library, and never below, or above, a function of a shared library, which may hold a lock that the base needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dis
+import functools
+import inspect
+import queue
+import re
+import selectors
+import socket
+import sys
+import threading
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from koupleless.context import as_base, entered
+from koupleless.frames import is_ours
+from koupleless.ownership.ledger import PATIENCE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import CodeType, FrameType
+
+    from koupleless.context import Scope
+
+
+DAEMONS_S: Final = 0.5
+"""How long a daemon thread is awaited before more is done about it: alone, the end of its program ends it at once."""
+
+
+class ThreadEnded(SystemExit):
+    """Raised in a thread whose biz leaves and that has not ended. ``except Exception`` lets it pass."""
+
+
+class Started(Protocol):
+    """A thread that a biz has started."""
+
+    @property
+    def ident(self) -> int | None:
+        """As that of ``threading.Thread``."""
+
+    def is_alive(self) -> bool:
+        """Whether it runs, and ``ident`` is still its own."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end."""
+
+
+class Ending:
+    """The `Force` of one or more threads that a biz has started, with what they run where that is known."""
+
+    def __init__(
+        self, scope: Scope, threads: Sequence[Started], target: object = None, *, patience_s: float = DAEMONS_S
+    ) -> None:
+        self.patience_s = patience_s
+        self._scope = scope
+        self._threads = threads
+        self._target = target
+
+    def has_ended(self, timeout_s: float) -> bool:
+        """Wait for the end of all of them."""
+        ends = time.monotonic() + timeout_s
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, ends - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def steps(self) -> Sequence[Callable[[], str | None]]:
+        """See `Force`."""
+        return (
+            functools.partial(self._of_each, self._ask_object),
+            functools.partial(self._of_each, self._ask_inside),
+            functools.partial(self._of_each, self._interrupt),
+            functools.partial(self._of_each, self._unblock),
+        )
+
+    def _of_each(self, step: Callable[[Started], str | None]) -> str | None:
+        said = [step(thread) for thread in self._threads if thread.is_alive()]
+        return next((one for one in said if one is not None), None)
+
+    # --- asking --------------------------------------------------------------------------------------------------
+
+    def _ask_object(self, thread: Started) -> str | None:
+        """Call what the object whose method runs has for this, on a thread of the biz, since it may well block."""
+        runs = _holder(self._target)
+        thing = runs if runs is not None else thread
+        if _is_of_library(type(thing)) or isinstance(thing, (type, asyncio.AbstractEventLoop)):
+            return None
+        if (found := _way_to_stop(thing)) is None or _is_of_base(thing):
+            return None
+        verb, call = found
+        with entered(self._scope):
+            threading.Thread(target=call, name=f"{verb} of {type(thing).__qualname__}", daemon=True).start()
+        return f"was stopped by {type(thing).__qualname__}.{verb}"
+
+    def _ask_inside(self, thread: Started) -> str | None:
+        """Set the events, end the queue and stop the event loop that it runs by."""
+        runs, verb = _holder(self._target), getattr(self._target, "__name__", "")
+        said: list[str] = []
+        if isinstance(runs, threading.Event) and verb == "wait":
+            runs.set()
+            said.append("its event was set")
+        elif isinstance(runs, (queue.Queue, queue.SimpleQueue)) and verb == "get":
+            said += _end_queue(runs)
+        own = self._builtins()
+        frames = _stack(thread)
+        for name, event in _stop_events(frames, own):
+            if not event.is_set():
+                event.set()
+                said.append(f"its event {name!r} was set")
+        if (waited_for := _queue_of(frames, own)) is not None:
+            said += _end_queue(waited_for)
+        for loop in _loops(frames, runs):
+            _stop_loop(loop, thread.ident)
+            said.append("its event loop was stopped")
+        del frames
+        return "ended when " + " and ".join(said) if said else None
+
+    # --- interrupting --------------------------------------------------------------------------------------------
+
+    def _interrupt(self, thread: Started) -> str | None:
+        raise_in, own = _raiser(), self._builtins()
+        if raise_in is None:
+            return None
+        _be_silent(thread)
+        for _ in range(_TRIES):
+            time.sleep(0)  # the interpreter's turn begins anew, so none of what follows is interrupted itself
+            frames = _stack(thread)
+            if not frames or not thread.is_alive():
+                return None
+            if _is_interruptible(frames, own):
+                raise_in(thread.ident or 0)
+                _wake(frames)
+                return f"was interrupted {_place(frames, own)}"
+            del frames
+            time.sleep(_BETWEEN_S)
+        return None
+
+    def _unblock(self, thread: Started) -> str | None:
+        """Shut down the sockets that it may wait for, and interrupt it once more: it may have caught the first."""
+        own = self._builtins()
+        frames = _stack(thread)
+        if not frames or not _is_interruptible(frames, own):
+            return None
+        sockets = _sockets(frames)
+        del frames
+        said = self._interrupt(thread)
+        for one in sockets:
+            _shut_down(one)
+        return said if said is None or not sockets else f"{said}, and its socket was shut down"
+
+    def _builtins(self) -> dict[str, Any]:
+        """The ``__builtins__`` of the biz's code."""
+        with entered(self._scope):
+            return vars(sys.modules["builtins"])
+
+
+_TRIES: Final = 30
+_BETWEEN_S: Final = 0.01
+
+
+def _stack(thread: Started) -> list[FrameType]:
+    """The frames of a thread that runs, the innermost first."""
+    frame = sys._current_frames().get(thread.ident or 0) if thread.is_alive() else None  # noqa: SLF001
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames
+
+
+# --- whose code a thread runs ----------------------------------------------------------------------------------------
+
+_GUARDED: Final = frozenset({"importlib", "logging", "tempfile", "warnings", "weakref", "zipimport"})
+"""Modules of the standard library that change, or lock, something which the whole process has."""
+_BOOT: Final = frozenset({"koupleless.context", "koupleless.ownership.threads", "koupleless.container.stage"})
+"""Ours that do nothing but begin a thread."""
+_ENDING: Final = frozenset({"_bootstrap", "_bootstrap_inner", "_delete", "_stop"})
+"""Functions of ``threading`` in which a thread enters or leaves the list of all."""
+
+
+def _is_interruptible(frames: Sequence[FrameType], own: dict[str, Any]) -> bool:
+    """Whether an exception can be raised in the innermost frame without leaving something of the base half done."""
+    if frames[0].f_code.co_name in _ENDING and frames[0].f_globals is vars(threading):
+        return False
+    is_inside = True
+    for frame in frames:
+        name = str(frame.f_globals.get("__name__", ""))
+        if is_ours(frame):
+            if is_inside and name not in _BOOT:
+                return False
+        elif _is_of_process(frame, name):
+            top = name.partition(".")[0]
+            if top not in sys.stdlib_module_names or (is_inside and top in _GUARDED):
+                return False
+        elif frame.f_builtins is own:
+            is_inside = False
+        else:
+            return False
+    return not (is_ours(frames[0]))
+
+
+def _is_of_process(frame: FrameType, name: str) -> bool:
+    """Whether a frame runs code of a module that the base has."""
+    with as_base():
+        module = sys.modules.get(name)
+    return getattr(module, "__dict__", None) is frame.f_globals
+
+
+def _place(frames: Sequence[FrameType], own: dict[str, Any]) -> str:
+    """Where it was interrupted, in words: the innermost line of the biz, else the innermost there is."""
+    inner = (f for f in frames if f.f_builtins is own and not is_ours(f) and not _is_of_process(f, _name_of(f)))
+    frame = next(inner, frames[0])
+    return f"at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def _name_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _own_frames(frames: Sequence[FrameType], own: dict[str, Any]) -> Iterator[FrameType]:
+    for frame in frames:
+        if frame.f_builtins is own and not is_ours(frame) and not _is_of_process(frame, _name_of(frame)):
+            yield frame
+
+
+# --- ways to ask -----------------------------------------------------------------------------------------------------
+
+_VERBS: Final = ("shutdown", "stop", "close", "join")
+
+
+def _holder(target: object) -> Any:
+    """The object whose bound method a thread runs."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    return getattr(target, "__self__", None) if callable(target) else None
+
+
+def _is_of_library(kind: type) -> bool:
+    """Whether a class is the standard library's, or ours: their ways to stop are known."""
+    with as_base():
+        module = sys.modules.get(kind.__module__)
+    top = kind.__module__.partition(".")[0]
+    is_known = top in sys.stdlib_module_names or top == __name__.partition(".")[0]
+    return is_known and getattr(module, kind.__name__, None) is kind
+
+
+def _way_to_stop(thing: Any) -> tuple[str, Callable[[], object]] | None:
+    """The method that stops an object, with arguments that keep it from waiting long."""
+    for verb in _VERBS:
+        function = getattr(type(thing), verb, None)
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            continue
+        if verb == "join" and isinstance(thing, threading.Thread) and function is threading.Thread.join:
+            continue
+        bound = getattr(thing, verb)
+        try:
+            parameters = inspect.signature(bound).parameters
+        except (TypeError, ValueError):
+            continue
+        if any(
+            each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+            for each in parameters.values()
+        ):
+            continue
+        fitting: dict[str, Any] = {"wait": False} if "wait" in parameters else {}
+        return verb, functools.partial(bound, **fitting)
+    return None
+
+
+def _is_of_base(thing: object) -> bool:
+    """Whether something is a global of a module of the base, who may go on using it."""
+    with as_base():
+        modules = list(sys.modules.values())
+    for module in modules:
+        table = getattr(module, "__dict__", None)
+        if type(table) is dict and any(value is thing for value in list(table.values())):
+            return True
+    return False
+
+
+_STOP: Final = re.compile(r"stop|quit|exit|shut|clos|terminat|cancel|kill|halt|abort", re.IGNORECASE)
+
+
+def _stop_events(frames: Sequence[FrameType], own: dict[str, Any]) -> list[tuple[str, threading.Event]]:
+    """The events that running code of the biz knows under the name of a stop: locals, attributes, globals."""
+    found: dict[int, tuple[str, threading.Event]] = {}
+    for frame in _own_frames(frames, own):
+        for name, value in _known(frame):
+            if isinstance(value, threading.Event) and _STOP.search(name) and not _is_of_base(value):
+                found[id(value)] = name, value
+    return list(found.values())
+
+
+def _known(frame: FrameType) -> Iterator[tuple[str, Any]]:
+    """Names that code of a frame knows, with values; those of attributes of locals, too."""
+    values = dict(frame.f_locals)
+    yield from values.items()
+    for value in values.values():
+        table = getattr(value, "__dict__", None)
+        if type(table) is dict and not isinstance(value, type):
+            yield from ((name, part) for name, part in list(table.items()) if isinstance(name, str))
+    for name in frame.f_code.co_names:
+        if name in frame.f_globals:
+            yield name, frame.f_globals[name]
+
+
+def _queue_of(frames: Sequence[FrameType], own: dict[str, Any]) -> Any:
+    """The queue that code of the biz which takes ``None`` for the end waits for."""
+    waiting: Any = None
+    for frame in frames:
+        if frame.f_code is queue.Queue.get.__code__:
+            waiting = frame.f_locals.get("self")
+        elif frame.f_builtins is own and not is_ours(frame) and not _is_of_process(frame, _name_of(frame)):
+            if not _knows_none(frame.f_code, frame.f_lasti):
+                return None
+            if waiting is None:  # one of C code, which has no frame
+                simple = {id(value): value for _, value in _known(frame) if isinstance(value, queue.SimpleQueue)}
+                waiting = next(iter(simple.values())) if len(simple) == 1 and frame is frames[0] else None
+            return waiting
+    return None
+
+
+def _knows_none(code: CodeType, at: int) -> bool:
+    """Whether code asks if what it gets at this place is ``None``, or reads until it is."""
+    known = [one for one in dis.get_instructions(code) if one.opname != "CACHE"]
+    here = max((number for number, one in enumerate(known) if one.offset <= at), default=0)
+    if known[here].opname == "FOR_ITER":
+        return any(_is_none(one) and after.opname.startswith(("CALL", "PRECALL")) for one, after in pairwise(known))
+    stored = next(
+        (_names(one)[0] for one in known[here + 1 :] if one.opname.startswith("STORE_") and _names(one)), None
+    )
+    return stored is not None and any(
+        _names(one)[-1:] == [stored]
+        and ("_NONE" in after.opname or (_is_none(after) and then.opname == "IS_OP") or _is_walrus(one, after))
+        for one, after, then in zip(known, known[1:], known[2:], strict=False)
+        if one.opname.startswith(("LOAD_", "STORE_"))
+    )
+
+
+def _names(one: dis.Instruction) -> list[Any]:
+    """The variables of an instruction, of which newer versions have some with two."""
+    return list(one.argval) if isinstance(one.argval, tuple) else [one.argval]
+
+
+def _is_none(one: dis.Instruction) -> bool:
+    return one.opname.startswith("LOAD_CONST") and one.argval is None
+
+
+def _is_walrus(one: dis.Instruction, after: dis.Instruction) -> bool:
+    """Whether what was stored is asked for at once: ``(job := jobs.get()) is not None``."""
+    return one.opname.startswith("STORE_") and ("_NONE" in after.opname or _is_none(after))
+
+
+def _end_queue(waited_for: Any) -> list[str]:
+    try:
+        waited_for.put(None, block=False)
+    except queue.Full:  # then nobody waits for it
+        return []
+    return ["its queue was ended"]
+
+
+def _loops(frames: Sequence[FrameType], runs: Any) -> list[asyncio.AbstractEventLoop]:
+    """Event loops that a thread may be running: those that its functions know."""
+    found: dict[int, asyncio.AbstractEventLoop] = {}
+    candidates = [runs]
+    for frame in frames:
+        if is_ours(frame):
+            continue
+        candidates += (value for _, value in _known(frame))
+    for value in candidates:
+        if isinstance(value, asyncio.AbstractEventLoop) and value.is_running():
+            found[id(value)] = value
+    return list(found.values())
+
+
+def _stop_loop(loop: asyncio.AbstractEventLoop, ident: int | None) -> None:
+    """Cancel the tasks of a loop and stop it, if it is that of this thread: functions know loops of others, too."""
+
+    def end() -> None:
+        if threading.get_ident() != ident:
+            return
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.call_later(PATIENCE_S / 2, loop.stop)
+        else:
+            loop.call_soon(loop.stop)
+        waiting = set(tasks)
+
+        def done(task: asyncio.Task[Any]) -> None:
+            waiting.discard(task)
+            if not waiting:  # one that runs until a task is done ends by itself, two turns earlier
+                loop.call_soon(loop.call_soon, loop.stop)
+
+        for task in tasks:
+            task.add_done_callback(done)
+
+    with contextlib.suppress(RuntimeError):  # closed meanwhile
+        loop.call_soon_threadsafe(end)
+
+
+# --- ways to interrupt -----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _raiser() -> Callable[[int], object] | None:
+    """What raises `ThreadEnded` in the thread of a number, as soon as that executes Python code."""
+    try:
+        import ctypes  # noqa: PLC0415 - a Python may be built without it
+    except ImportError:
+        return None
+    call = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
+        ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
+    )
+    return lambda ident: call(ident, ThreadEnded)
+
+
+def _wake(frames: Sequence[FrameType]) -> None:
+    """Let a wait for a condition, which all waiting in ``threading`` and ``queue`` is, return, and one for sockets."""
+    frame = frames[0]
+    if frame.f_code is threading.Condition.wait.__code__:
+        waiter = frame.f_locals.get("waiter")
+        if waiter is not None:
+            with contextlib.suppress(RuntimeError):  # it was woken meanwhile
+                waiter.release()
+    elif frame.f_globals is vars(socket) or frame.f_globals is vars(selectors):
+        for one in _sockets(frames):
+            _shut_down(one)
+
+
+def _shut_down(one: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # of the base class: that of TLS would drop its state
+        socket.socket.shutdown(one, socket.SHUT_RDWR)
+
+
+_NEAR: Final = 6
+"""How many frames from the innermost one are looked at for what a thread waits for."""
+
+
+def _sockets(frames: Sequence[FrameType]) -> list[socket.socket]:
+    """The blocking sockets that the innermost functions know."""
+    found: dict[int, socket.socket] = {}
+    for frame in frames[:_NEAR]:
+        if is_ours(frame):
+            continue
+        for _, value in _known(frame):
+            if isinstance(value, socket.socket) and value.fileno() != -1 and value.gettimeout() != 0.0:
+                found[id(value)] = value
+    return list(found.values())
+
+
+def _be_silent(thread: Started) -> None:
+    """Keep ``threading.excepthook`` from printing a `ThreadEnded`, which no code of the biz is to blame for."""
+    invoke = getattr(thread, "_invoke_excepthook", None)
+    if invoke is None or not isinstance(thread, threading.Thread) or isinstance(invoke, _Silent):
+        return
+    vars(thread)["_invoke_excepthook"] = _Silent(invoke)
+
+
+class _Silent:
+    """``_invoke_excepthook`` of one thread."""
+
+    __slots__ = ("_invoke",)
+
+    def __init__(self, invoke: Callable[[threading.Thread], object]) -> None:
+        self._invoke = invoke
+
+    def __call__(self, thread: threading.Thread) -> None:
+        if not isinstance(sys.exception(), ThreadEnded):
+            self._invoke(thread)

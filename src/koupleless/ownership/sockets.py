@@ -1,0 +1,79 @@
+"""Recorder for sockets that take in clients: what a biz has bound is closed with it, whoever still refers to it.
+
+A listening socket that a thread waits on, or that merely was not collected yet, goes on taking clients, those of the
+next version among them (``SO_REUSEPORT``), and closing it under a thread does not wake that. So it is shut down first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import socket
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.frames import standing_for
+from koupleless.ownership.ledger import Order, Pending, owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from koupleless.ownership.ledger import Ledger, Patches
+
+
+def install(patches: Patches) -> None:
+    """Replace what gives a socket its address, and what takes its place where it speaks TLS."""
+    patches.replace(socket.socket, "bind", _binding)
+    patches.replace(socket.socket, "listen", _binding)
+    patches.when_imported("ssl", _follow_tls)
+
+
+def _binding(original: Callable[..., None]) -> Any:
+    @standing_for(original)
+    def bind(self: socket.socket, *args: Any) -> None:
+        original(self, *args)
+        ledger = owner()
+        if ledger is not None:
+            _add(ledger, self)
+
+    return bind
+
+
+def _follow_tls(patches: Patches, module: Any) -> None:
+    patches.replace(module.SSLContext, "wrap_socket", _wrapping)
+
+
+def _wrapping(original: Callable[..., socket.socket]) -> Any:
+    @standing_for(original)
+    def wrap_socket(self: Any, sock: socket.socket, *args: Any, **kwargs: Any) -> socket.socket:
+        ledger = owner()
+        is_bound = ledger is not None and sock in ledger.notes.get(_KEY, ())
+        wrapped = original(self, sock, *args, **kwargs)
+        if ledger is not None and is_bound:
+            _add(ledger, wrapped)
+        return wrapped
+
+    return wrap_socket
+
+
+_KEY: Final = "sockets"
+
+
+def _add(ledger: Ledger, bound: socket.socket) -> None:
+    sockets: weakref.WeakSet[socket.socket] | None = ledger.notes.get(_KEY)
+    if sockets is None:
+        sockets = ledger.notes[_KEY] = weakref.WeakSet()
+        ledger.record("socket", "that was bound", functools.partial(_close, sockets), order=Order.LAST)
+    sockets.add(bound)
+
+
+def _close(sockets: weakref.WeakSet[socket.socket]) -> Pending:
+    count = 0
+    for bound in list(sockets):
+        if bound.fileno() == -1:
+            continue
+        count += 1
+        with contextlib.suppress(OSError):  # of the base class: that of TLS would drop its state
+            socket.socket.shutdown(bound, socket.SHUT_RDWR)
+        socket.socket.close(bound)
+    return Pending(lambda _: None, count=count)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from koupleless.adapters.origin import is_of_base_alone
 from koupleless.adapters.own import MISSING, Own, holders_of, named, swap, there_is
+from koupleless.context import current
 
 if TYPE_CHECKING:
     import contextlib
@@ -32,13 +33,13 @@ class OwnDict(dict[Any, Any]):
     any depth. C code that reads past the methods sees those of the base.
     """
 
-    __slots__ = ("_hides", "_own", "hides_some")
+    __slots__ = ("_hides", "_hiding", "_own")
 
     def __init__(self, of_base: dict[Any, Any], hides: Hides) -> None:
         super().__init__((key, _deep(value)) for key, value in of_base.items())
         self._hides = hides
         self._own: Own[dict[Any, Any]] = Own(self._of_all)
-        self.hides_some = len(self._of_all()) < dict.__len__(self)
+        self._hiding: object = None
 
     def restore(self, original: dict[Any, Any]) -> dict[Any, Any]:
         """Bring ``original`` to the present state of the base, and hand it back."""
@@ -51,13 +52,16 @@ class OwnDict(dict[Any, Any]):
         return dict(dict.items(self))
 
     def _of_all(self) -> dict[Any, Any]:
-        return {key: value for key, value in dict.items(self) if not self._hides(key, value)}
+        return {key: value for key, value in self._of_base().items() if not self._hides(key, value)}
 
     def _tell(self, before: dict[Any, Any]) -> None:
         """Bring a change of the base to those who have a copy."""
+        self._hiding = None
+        everybody = self._own.of_everybody()
+        if not everybody:
+            return
         after = self._of_all()
-        self.hides_some = len(after) < dict.__len__(self)
-        for own in self._own.of_everybody():
+        for own in everybody:
             for key, value in after.items():
                 if value is not before.get(key, MISSING) and own.get(key, MISSING) is before.get(key, MISSING):
                     own[key] = value
@@ -75,13 +79,13 @@ class OwnDict(dict[Any, Any]):
 class OwnList(list[Any]):
     """A list that a biz has a copy of as soon as it changes it, otherwise as `OwnDict`."""
 
-    __slots__ = ("_hides", "_own", "hides_some")
+    __slots__ = ("_hides", "_hiding", "_own")
 
     def __init__(self, of_base: list[Any], hides: Hides) -> None:
         super().__init__(of_base)
         self._hides = hides
         self._own: Own[list[Any]] = Own(self._of_all)
-        self.hides_some = len(self._of_all()) < list.__len__(self)
+        self._hiding: object = None
 
     def restore(self, original: list[Any]) -> list[Any]:
         """Bring ``original`` to the present state of the base, and hand it back."""
@@ -92,15 +96,17 @@ class OwnList(list[Any]):
         return list(list.__iter__(self))
 
     def _of_all(self) -> list[Any]:
-        return [item for item in list.__iter__(self) if not self._hides(item, item)]
+        return [item for item in self._of_base() if not self._hides(item, item)]
 
     def _tell(self, before: list[Any]) -> None:
         """Bring what the base has put in to those who have a copy."""
+        self._hiding = None
+        everybody = self._own.of_everybody()
+        if not everybody:
+            return
         known = {id(item) for item in before}
-        after = self._of_all()
-        self.hides_some = len(after) < list.__len__(self)
-        more = [item for item in after if id(item) not in known]
-        for own in self._own.of_everybody():
+        more = [item for item in self._of_all() if id(item) not in known]
+        for own in everybody:
             own.extend(more)
 
     def __reduce_ex__(self, protocol: Any, /) -> Any:
@@ -116,13 +122,13 @@ class OwnSet(set[Any]):
     ``set(it)`` reads past the methods.
     """
 
-    __slots__ = ("_hides", "_own", "hides_some")
+    __slots__ = ("_hides", "_hiding", "_own")
 
     def __init__(self, of_base: set[Any], hides: Hides) -> None:
         super().__init__(of_base)
         self._hides = hides
         self._own: Own[set[Any]] = Own(self._of_all)
-        self.hides_some = len(self._of_all()) < set.__len__(self)
+        self._hiding: object = None
 
     def restore(self, original: set[Any]) -> set[Any]:
         """Bring ``original`` to the present state of the base, and hand it back."""
@@ -134,13 +140,16 @@ class OwnSet(set[Any]):
         return set(set.__iter__(self))
 
     def _of_all(self) -> set[Any]:
-        return {item for item in set.__iter__(self) if not self._hides(item, item)}
+        return {item for item in self._of_base() if not self._hides(item, item)}
 
     def _tell(self, before: set[Any]) -> None:
         """Bring a change of the base to those who have a copy."""
+        self._hiding = None
+        everybody = self._own.of_everybody()
+        if not everybody:
+            return
         after = self._of_all()
-        self.hides_some = len(after) < set.__len__(self)
-        for own in self._own.of_everybody():
+        for own in everybody:
             own.update(after - before)
             own.difference_update(before - self._of_base())
 
@@ -169,9 +178,28 @@ def _plain(value: Any, original: Any) -> object:
     return value
 
 
+def hides_some(container: Any) -> bool:
+    """Whether anything in one of these containers is the base's alone.
+
+    Asked when a biz reads, and not when the base writes: whose code something is takes an index of all that is
+    installed. The answer is remembered until the base changes the container.
+    """
+    known = container._hiding  # noqa: SLF001 - it is of the three classes of this file
+    if type(known) is bool:
+        return known
+    container._hiding = asking = object()  # noqa: SLF001
+    kind: Any = type(container).__base__
+    found: bool = len(container._of_all()) < kind.__len__(container)  # noqa: SLF001
+    if container._hiding is asking:  # noqa: SLF001 - else the base has changed it meanwhile
+        container._hiding = found  # noqa: SLF001
+    return found
+
+
 def _reader(plain: Any) -> Callable[..., Any]:
     def method(self: Any, /, *args: Any) -> Any:
-        own = self._own.get() if self.hides_some else self._own.peek()
+        if current() is None:
+            return plain(self, *args)
+        own = self._own.get() if hides_some(self) else self._own.peek()
         return plain(self if own is None else own, *args)
 
     return named(method, plain)
@@ -235,14 +263,12 @@ def own_containers(
 
     Where a module is the holder, also under other names in modules of the ``package``, by default the module's.
     """
-    for name in names:
-        original = there_is(holder, name)
-        kind = _KINDS.get(type(original))
-        if kind is None:
-            continue
-        made = kind(original, hides)
-        places = [(holder, name)]
-        if isinstance(holder, types.ModuleType):
-            places = list(holders_of(original, package or holder.__name__.partition(".")[0]))
-        for place, label in places:
-            swap(undo, place, label, made, functools.partial(made.restore, original))
+    found = {name: there_is(holder, name) for name in names}
+    originals = {name: original for name, original in found.items() if type(original) in _KINDS}
+    places = [(holder, name, original) for name, original in originals.items()]
+    if isinstance(holder, types.ModuleType):
+        places = list(holders_of(originals.values(), package or holder.__name__.partition(".")[0]))
+    made = {id(original): _KINDS[type(original)](original, hides) for original in originals.values()}
+    for place, label, original in places:
+        own = made[id(original)]
+        swap(undo, place, label, own, functools.partial(own.restore, original))

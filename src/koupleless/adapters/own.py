@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import sys
 import threading
 import types
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from koupleless.context import as_base, current
 from koupleless.frames import standing_for
+from koupleless.isolation.interpreter import is_initialising
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from koupleless.context import Scope
 
@@ -128,25 +130,37 @@ def there_is(holder: Any, name: str) -> Any:
     return vars(holder).get(name) if hasattr(holder, "__dict__") else getattr(holder, name, None)
 
 
-def holders_of(thing: object, package: str) -> Iterator[tuple[Any, str]]:
-    """The modules of the package that have ``thing``, and under which names."""
-    for name, module in list(sys.modules.items()):
+def holders_of(things: Iterable[object], package: str, *, since: str = "") -> Iterator[tuple[Any, str, object]]:
+    """The modules of the package that have one of ``things``, under which name, and which one that is.
+
+    ``since`` is the module that has made them, where it is just being imported: only modules that it imports in turn
+    can have them.
+    """
+    wanted = frozenset(map(id, things))
+    modules = list(sys.modules.items())
+    if since:
+        modules = list(itertools.dropwhile(lambda entry: entry[0] != since, modules))
+    for name, module in modules:
         if name.partition(".")[0] == package and isinstance(module, types.ModuleType):
-            for label, value in list(vars(module).items()):
-                if value is thing:
-                    yield module, label
-            for namespace in _others_of(module):
-                yield from ((namespace, label) for label, value in list(namespace.items()) if value is thing)
+            yield from ((module, label, value) for label, value in _those_of(vars(module), wanted))
+            variables = _variables_of_functions(module)
+            if variables is not vars(module):
+                yield from ((variables, label, value) for label, value in _those_of(variables, wanted))
 
 
-def _others_of(module: types.ModuleType) -> list[dict[str, Any]]:
-    """The variables of a module that has put this one in its place, whose functions go on using their own."""
-    found = {
-        id(member.__globals__): member.__globals__
-        for member in list(vars(module).values())
-        if type(member) is types.FunctionType and member.__module__ == module.__name__
-    }
-    return [namespace for namespace in found.values() if namespace is not vars(module)]
+def _those_of(variables: dict[str, Any], wanted: frozenset[int]) -> list[tuple[str, Any]]:
+    if wanted.isdisjoint(map(id, list(variables.values()))):  # in C: a library has thousands
+        return []
+    return [(label, value) for label, value in list(variables.items()) if id(value) in wanted]
+
+
+def _variables_of_functions(module: types.ModuleType) -> dict[str, Any]:
+    """The variables that functions of a module use: of another one, if that has put this one in its place."""
+    name = module.__name__
+    for member in list(vars(module).values()):
+        if type(member) is types.FunctionType and member.__globals__.get("__name__") == name:
+            return member.__globals__  # one tells for all
+    return vars(module)
 
 
 def replace(undo: contextlib.ExitStack, holder: Any, name: str, new: object) -> None:
@@ -157,7 +171,10 @@ def replace(undo: contextlib.ExitStack, holder: Any, name: str, new: object) -> 
 
 def replace_function(undo: contextlib.ExitStack, module: types.ModuleType, name: str, new: object) -> None:
     """The same for a function of a module, which other modules of the package may have under names of their own."""
-    for holder, label in list(holders_of(vars(module)[name], module.__name__.partition(".")[0])):
+    original = vars(module)[name]
+    is_new = is_initialising(module) and getattr(original, "__module__", None) == module.__name__
+    since = module.__name__ if is_new else ""
+    for holder, label, _ in list(holders_of([original], module.__name__.partition(".")[0], since=since)):
         replace(undo, holder, label, new)
 
 

@@ -38,7 +38,7 @@ def _follow_events(undo: contextlib.ExitStack, module: Any) -> None:
     @standing_for(original)
     def listen(self: Any, *args: Any, named: bool = False, **kwargs: Any) -> None:
         scope = current()
-        if not is_of_library(self.target) or (scope is None and not is_of_base_alone(self.fn)):
+        if not is_of_library(self.target) or (scope is None and not _is_of_bases_code(self.fn)):
             original(self, *args, named=named, **kwargs)
             return
         # How the listener wants to be called is read from its signature, which the one around it does not have.
@@ -75,10 +75,15 @@ def _of_classes(module: Any) -> Iterator[tuple[Any, str, Any, Callable[[Any], No
 
 def _is_around_the_bases(listener: Any) -> bool:
     """Whether a listener is code of the base alone, or what the library has put around such."""
-    if is_of_base_alone(listener):
+    if _is_of_bases_code(listener):
         return True
     inner = [cell.cell_contents for cell in getattr(listener, "__closure__", None) or ()]
-    return any(isinstance(each, types.FunctionType) and is_of_base_alone(each) for each in inner)
+    return any(isinstance(each, types.FunctionType) and _is_of_bases_code(each) for each in inner)
+
+
+def _is_of_bases_code(listener: Any) -> bool:
+    """Whether a listener is code of the base alone: not one of the library, for which no index has to be made."""
+    return not is_of_library(listener) and is_of_base_alone(listener)
 
 
 def _exchange(module: Any, collection: Any, old: Any, new: Any) -> None:
@@ -159,8 +164,9 @@ def _follow_sessions(undo: contextlib.ExitStack, module: Any) -> None:
 
 
 def is_of_library(target: object) -> bool:
-    """Whether something is of the library itself: a class, or a function that stands for one."""
-    return hasattr(target, "__qualname__") and getattr(target, "__module__", "").partition(".")[0] == "sqlalchemy"
+    """Whether something is of the library itself: a class, a function that stands for one, or one of its listeners."""
+    home = getattr(target, "__module__", None) if hasattr(target, "__qualname__") else None
+    return type(home) is str and home.partition(".")[0] == "sqlalchemy"
 
 
 def _while_running(scope: Scope, event: str, listener: Callable[..., Any]) -> Callable[..., Any]:

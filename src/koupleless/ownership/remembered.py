@@ -83,7 +83,7 @@ class Cache(dict[Any, Any]):
     def _disown(self, key: Any) -> None:
         """What stands there is no biz's any more."""
         self.replaced.pop(key, None)
-        for entries in self._of_bizs():
+        for entries in self._of_bizs() if _lives else ():
             entries.pop(key, None)
 
     def __setitem__(self, key: Any, value: Any) -> None:

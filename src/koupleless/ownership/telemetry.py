@@ -15,7 +15,7 @@ import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import call_as, call_merged
+from koupleless.context import call_as, call_merged, current
 from koupleless.errors import in_words
 from koupleless.frames import standing_for
 from koupleless.ownership.ledger import NOTHING, Pending, bounded, owner
@@ -211,7 +211,7 @@ def _set_provider(signal: str, original: Callable[[Any], None]) -> Any:
 def _get_provider(signal: str, original: Callable[[], Any]) -> Any:
     @standing_for(original)
     def get_provider() -> Any:
-        ledger = owner()
+        ledger = None if current() is None else owner()  # FastAPI asks three times in each request
         own = None if ledger is None else ledger.notes.get(("opentelemetry", signal))
         return original() if own is None else own
 

@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import Scope, current
@@ -27,7 +28,7 @@ from koupleless.view.patch import Shared, replace, specialise
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _NOT_IN_A_PREFIX: Final = re.compile(r"[^A-Za-z0-9_]")
 
@@ -87,6 +88,12 @@ class Environment:
             raise KeyError(key)
         return value
 
+    def has(self, process: Mapping[bytes, bytes], key: bytes) -> bool:
+        """Whether this biz has a value of ``key``."""
+        if key in self._changes:
+            return self._changes[key] is not None
+        return self._prefix + key in process or key in process
+
     def write(self, key: bytes, value: bytes) -> None:
         """Set a variable for this biz alone. Raises what ``os.putenv`` raises for one that cannot be."""
         if b"\0" in key or b"\0" in value:
@@ -145,9 +152,6 @@ def _here_to_write() -> Environment | None:
     return scope.find_facet(Environment)
 
 
-_read_process = os._Environ.__getitem__  # noqa: SLF001 - the class has no public name
-
-
 class ContextEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - the class has no public name
     """What ``os.environ`` and ``os.environb`` are an instance of while bizs may be there."""
 
@@ -157,15 +161,21 @@ class ContextEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - t
 
     @seen_as(os._Environ.__getitem__)  # noqa: SLF001 - as above
     def __getitem__(self, key: Any) -> Any:
-        if current() is None:  # the base's way is the short one
-            return _read_process(self, key)
-        here = _here()
-        if here is None:
-            return _read_process(self, key)
+        # The very lines of the original, which the base has no frame more for.
+        here = None if current() is None else _here()
         try:
-            return self.decodevalue(here.read(self._data, self.encodekey(key)))
+            encoded = self.encodekey(key)
+            value = self._data[encoded] if here is None else here.read(self._data, encoded)
         except KeyError:
             raise KeyError(key) from None
+        return self.decodevalue(value)
+
+    @seen_as(Mapping.__contains__)
+    def __contains__(self, key: object) -> bool:
+        # Asked in each request by libraries that a variable turns on; what is inherited raises two errors to say no.
+        here = None if current() is None else _here()
+        encoded = self.encodekey(key)
+        return encoded in self._data if here is None else here.has(self._data, encoded)
 
     @seen_as(os._Environ.__setitem__)  # noqa: SLF001 - as above
     def __setitem__(self, key: Any, value: Any) -> None:

@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Final
 
+from koupleless import errors
 from koupleless.errors import ModuleRefused
 
 _OWN_ROOT: Final = str(Path(__file__).parent.parent) + "/"
@@ -35,7 +36,10 @@ def in_words(error: BaseException) -> str:
     """One line: the type and text of ``error``, as the last line of its traceback says it, and what we advise."""
     if isinstance(error, ModuleRefused) and error.advice:
         return f"{type(error).__module__}.{type(error).__qualname__}: {error}: {error.advice}"
-    return "".join(traceback.format_exception_only(error)).strip()
+    try:
+        return "".join(traceback.format_exception_only(error)).strip()
+    except BaseException:  # noqa: BLE001 - the class of the exception, or one that isinstance asks, is code of the biz
+        return errors.in_words(error)
 
 
 def _is_users(filename: str) -> bool:

@@ -25,7 +25,7 @@ import tempfile
 import threading
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
 from types import ModuleType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, current
@@ -107,7 +107,16 @@ def is_compiled(module: object) -> bool:
     """Whether a module comes from a compiled file, whose static data may keep it for good, or was made by one."""
     if any(module is part for parts in _kept.parts.copy().values() for part in parts.values()):
         return True
-    return isinstance(getattr(getattr(module, "__spec__", None), "loader", None), ExtensionFileLoader)
+    spec = own_table(module).get("__spec__")
+    return issubclass(type(own_table(spec).get("loader")), ExtensionFileLoader)
+
+
+def own_table(thing: object) -> dict[str, Any]:
+    """The attributes of a module, or another object, itself: what its class answers is code of a biz."""
+    try:
+        return object.__getattribute__(thing, "__dict__")  # type: ignore[no-any-return]
+    except AttributeError:
+        return {}
 
 
 def let_go(module: ModuleType) -> None:

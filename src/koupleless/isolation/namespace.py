@@ -8,11 +8,11 @@ import sys
 import threading
 import weakref
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import entered
 from koupleless.isolation import distributions
-from koupleless.isolation.extensions import is_compiled, let_go
+from koupleless.isolation.extensions import is_compiled, let_go, own_table
 from koupleless.isolation.finder import BizFinder, prefixes
 from koupleless.isolation.holding import Speakers
 from koupleless.isolation.imports import install_hooks, remove_hooks
@@ -67,8 +67,8 @@ class Namespace:
         linker = self._linker
         return {
             name: module
-            for name, module in cast("dict[str, object]", linker.table.copy()).items()
-            if isinstance(module, ModuleType) and not is_compiled(module) and not _is_shared(module, linker)
+            for name, module in linker.table.copy().items()  # whose values may be anything
+            if issubclass(type(module), ModuleType) and not is_compiled(module) and not _is_shared(module, linker)
         }
 
     def namesakes(self) -> list[tuple[str, ModuleType]]:
@@ -77,7 +77,7 @@ class Namespace:
             (name, module)
             for linker in other_linkers(self._linker)
             for name, module in linker.table.copy().items()
-            if name in self._linker.table and self._linker.table[name] is not module and isinstance(module, ModuleType)
+            if self._linker.table.get(name, module) is not module and issubclass(type(module), ModuleType)
         ]
 
     def libraries(self) -> tuple[Library, ...]:
@@ -88,7 +88,7 @@ class Namespace:
         """The ``threading.local`` objects among the globals of the biz's modules, with their values on this thread."""
         found = {}
         for module in self._linker.table.copy().values():
-            table = getattr(module, "__dict__", {})
+            table = own_table(module)
             if table.get("__builtins__") is self.builtins:
                 for value in list(table.values()):
                     if issubclass(type(value), threading.local) and (values := vars(value)):
@@ -176,7 +176,7 @@ class Namespace:
 
 def _is_shared(module: ModuleType, linker: Linker) -> bool:
     """Whether a module that stands in the table is the base's, or a shared unit's, under whatever name."""
-    name = getattr(module, "__name__", None)
+    name = own_table(module).get("__name__")
     if name is None:  # as what mypyc compiles, and what code puts into sys.modules
         return any(known is module for known in all_of_base().values()) or linker.is_lent_somehow(module)
     return find_of_base(name) is module or linker.is_lent(name, module)

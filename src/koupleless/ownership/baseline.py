@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _OURS: Final = "koupleless"
 _LEFT_OUT: Final = frozenset({"__main__", "__mp_main__", "builtins", "sys", "gc", "_frozen_importlib", "importlib"})
 """Modules whose variables are the process's own business, or are each biz's already."""
-_CONTAINERS: Final = frozenset({dict, list, set})
+_CONTAINERS: Final = frozenset(map(id, (dict, list, set)))
 _IMMUTABLE: Final = 1 << 8
 """The flag of classes whose attributes cannot be set."""
 
@@ -92,8 +92,9 @@ class _Table:
         self.keys = tuple(now)
         self.values = values = tuple(now.values())
         self.labels = self.containers = self.lengths = ()
-        if not _CONTAINERS.isdisjoint(map(type, values)):
-            found = [(key, value) for key, value in now.items() if type(value) in _CONTAINERS and not is_dunder(key)]
+        if not _CONTAINERS.isdisjoint(map(id, map(type, values))):
+            members = [(key, value) for key, value in now.items() if id(type(value)) in _CONTAINERS]
+            found = [(key, value) for key, value in members if not is_dunder(key)]
             self.labels = tuple(key for key, _ in found)
             self.containers = tuple(value for _, value in found)
             self.lengths = tuple(map(len, self.containers))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
 from koupleless.frames import standing_for
-from koupleless.ownership.ledger import Ledger
+from koupleless.ownership.ledger import Ledger, take_out
 from koupleless.readers import home_of_class
 
 if TYPE_CHECKING:
@@ -42,14 +42,16 @@ _REGISTER_CODE: Final = next(
     for constant in functools.singledispatch.__code__.co_consts
     if isinstance(constant, types.CodeType) and constant.co_name == "register"
 )
-_SUSPENDED: Final[dict[type, str]] = {
-    types.GeneratorType: "gi_frame",
-    types.CoroutineType: "cr_frame",
-    types.AsyncGeneratorType: "ag_frame",
+# Kinds are looked up by address, here and in all that looks at things of anybody's making: ``==`` and ``hash`` of a
+# class are code of its metaclass.
+_SUSPENDED: Final[dict[int, str]] = {
+    id(types.GeneratorType): "gi_frame",
+    id(types.CoroutineType): "cr_frame",
+    id(types.AsyncGeneratorType): "ag_frame",
 }
 
 
-def is_a(thing: Any, kind: type) -> bool:
+def is_a(thing: Any, kind: type | tuple[type, ...]) -> bool:
     """``isinstance`` that asks the type alone: a proxy with a ``__class__`` of its own is not woken."""
     return issubclass(type(thing), kind)
 
@@ -70,7 +72,7 @@ def builtins_of(table: dict[Any, Any]) -> Any:
 
 def suspended(thing: object) -> types.FrameType | None:
     """The frame of a suspended generator or coroutine; ``None`` for anything else."""
-    name = _SUSPENDED.get(type(thing))
+    name = _SUSPENDED.get(id(type(thing)))
     return None if name is None else getattr(thing, name)
 
 
@@ -225,7 +227,7 @@ class Survey:
         home = home_of_class(kind)
         is_of_others = False
         for member in type.__dict__["__dict__"].__get__(kind).values():
-            function = member.__func__ if type(member) in (classmethod, staticmethod) else member
+            function = member.__func__ if is_a(member, (classmethod, staticmethod)) else member
             if type(member) is property:
                 function = member.fget
             if is_a(function, types.FunctionType):
@@ -295,9 +297,9 @@ class Survey:
 
 def _parts(thing: Any) -> Iterator[Any]:  # noqa: C901, PLR0912 - one case per type
     kind = type(thing)
-    if kind in _PLAIN:
+    if id(kind) in _PLAIN:
         return
-    if kind in (tuple, frozenset):
+    if kind is tuple or kind is frozenset:
         yield from thing
     elif is_a(thing, types.FunctionType):
         for cell in thing.__closure__ or ():
@@ -314,7 +316,7 @@ def _parts(thing: Any) -> Iterator[Any]:  # noqa: C901, PLR0912 - one case per t
         yield thing.func
         yield from thing.args
         yield from thing.keywords.values()
-    elif kind in (staticmethod, classmethod):
+    elif kind is staticmethod or kind is classmethod:
         yield thing.__func__
     elif kind is property:
         yield from (thing.fget, thing.fset, thing.fdel)
@@ -331,7 +333,7 @@ def _parts(thing: Any) -> Iterator[Any]:  # noqa: C901, PLR0912 - one case per t
 
 
 def _everything(thing: Any) -> Iterable[Any]:
-    if type(thing) in _PLAIN or is_a(thing, type) or is_a(thing, types.ModuleType):
+    if id(type(thing)) in _PLAIN or is_a(thing, type) or is_a(thing, types.ModuleType):
         return _parts(thing)
     if is_a(thing, types.FunctionType):
         return _parts(thing)
@@ -364,7 +366,7 @@ def _is_at_its_name(thing: Any, module: object) -> bool:
 
 
 _PLAIN: Final = frozenset(
-    {int, str, bytes, float, bool, complex, type(None), types.CodeType, types.BuiltinFunctionType}
+    map(id, (int, str, bytes, float, bool, complex, type(None), types.CodeType, types.BuiltinFunctionType))
 )
 
 
@@ -447,7 +449,7 @@ def _search_module(module: object) -> None:
     name = table.get("__name__")
     for label, member in list(table.items()):
         kind = type(member)
-        if kind in _WRAPPERS:
+        if id(kind) in _WRAPPERS:
             if kind is not types.FunctionType or member.__module__ == name:
                 _search_member(member)
         elif kind is dict and type(label) is str and "cache" in label:  # as typing keeps them
@@ -455,14 +457,14 @@ def _search_module(module: object) -> None:
                 _note(part)
         elif is_a(member, type) and home_of_class(member) == name:
             for part in list(type.__dict__["__dict__"].__get__(member).values()):
-                if type(part) in _WRAPPERS:
+                if id(type(part)) in _WRAPPERS:
                     _search_member(part)
 
 
 def _search_member(thing: Any) -> None:
     for _ in range(_WRAPPED):
         kind = type(thing)
-        if kind in (classmethod, staticmethod):
+        if kind is classmethod or kind is staticmethod:
             thing = thing.__func__
         elif kind is property:
             thing = thing.fget
@@ -479,7 +481,7 @@ def _search_member(thing: Any) -> None:
         thing = thing.__dict__.get("__wrapped__")
 
 
-_WRAPPERS: Final = frozenset({types.FunctionType, LRU_CACHE, classmethod, staticmethod, property})
+_WRAPPERS: Final = frozenset(map(id, (types.FunctionType, LRU_CACHE, classmethod, staticmethod, property)))
 _WRAPPED: Final = 4
 """Decorators one upon the other that are looked through."""
 
@@ -567,7 +569,7 @@ def _purge_dispatch(survey: Survey, register: Any) -> int:
         return 0
     doomed = [kind for kind, function in registry.items() if survey.reaches(kind) or survey.reaches(function)]
     for kind in doomed:
-        registry.pop(kind, None)
+        take_out(registry, kind)
     if doomed:
         cache.clear()
     return len(doomed)

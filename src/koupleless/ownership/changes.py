@@ -344,7 +344,7 @@ class Changes:
                 assigned.close()
 
 
-_PLAIN_METACLASSES: Final = frozenset({type, abc.ABCMeta})
+_PLAIN_METACLASSES: Final = frozenset(map(id, (type, abc.ABCMeta)))
 """Of classes that leave it to Python what an attribute means."""
 
 
@@ -374,7 +374,7 @@ def _kind_of(found: Difference, *, is_module: bool) -> type[Place]:
         return Patched if is_behaviour(after) and is_behaviour(known) else Place
     if is_behaviour(after):
         return Patched
-    return Shown if type(found.holder) in _PLAIN_METACLASSES else Place
+    return Shown if id(type(found.holder)) in _PLAIN_METACLASSES else Place
 
 
 def _added(found: Growth) -> list[Any]:

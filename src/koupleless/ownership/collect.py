@@ -303,11 +303,11 @@ _BUILTINS: Final[dict[str, Any]] = vars(sys.modules["builtins"])
 
 def length_of(thing: Any) -> int:
     """The length of a container of Python's own, as such: not what a subclass says of itself; 0 for anything else."""
-    length = _LENGTHS.get(type(thing))
+    length = _LENGTHS.get(id(type(thing)))
     if length is None and issubclass(type(thing), _CONTAINERS):
-        length = next(_LENGTHS[kind] for kind in _CONTAINERS if issubclass(type(thing), kind))
+        length = next(_LENGTHS[id(kind)] for kind in _CONTAINERS if issubclass(type(thing), kind))
     return 0 if length is None else length(thing)
 
 
 _CONTAINERS: Final = (dict, list, tuple, set, frozenset, deque)
-_LENGTHS: Final[dict[type, Callable[[Any], int]]] = {kind: kind.__len__ for kind in _CONTAINERS}
+_LENGTHS: Final[dict[int, Callable[[Any], int]]] = {id(kind): kind.__len__ for kind in _CONTAINERS}

@@ -24,7 +24,7 @@ from koupleless.contextual import ContextCallable
 from koupleless.frames import passed_over, standing_for
 from koupleless.ownership import remembered
 from koupleless.ownership.caches import attributes, tracked_of
-from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner
+from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner, take_out
 from koupleless.ownership.once import is_of_process
 from koupleless.ownership.registered import note_error, note_exit
 
@@ -340,11 +340,11 @@ def sweep(survey: Survey) -> dict[str, int]:
     lists: tuple[list[Any], ...] = (gc.callbacks, sys.path_hooks, sys.meta_path)
     for listed in lists:
         for item in [item for item in listed if survey.reaches(item)]:
-            listed.remove(item)
+            take_out(listed, item)
             counts["callback"] += 1
     for kind, function in list(copyreg.dispatch_table.items()):
         if survey.reaches(kind) or survey.reaches(function):
-            copyreg.dispatch_table.pop(kind, None)
+            take_out(copyreg.dispatch_table, kind)
             counts["copyreg"] += 1
     counts["stored exception"] = _forget_exceptions(survey)
     counts["shown warning"] = _forget_warnings(survey)
@@ -363,7 +363,7 @@ def _forget_warnings(survey: Survey) -> int:
             continue
         for key in list(registry):
             if type(key) is tuple and any(survey.owns(part) for part in key):
-                registry.pop(key, None)
+                take_out(registry, key)
                 count += 1
     return count
 
@@ -453,15 +453,15 @@ def values_by_thread(local: threading.local) -> list[dict[str, Any]]:
 
 def _locals() -> list[Any]:
     """The process's ``threading.local`` objects; of a heap too large to be listed, those among modules' globals."""
-    kinds: set[type] = set()
+    kinds: dict[int, type] = {}
     todo: list[type] = [threading.local]
     while todo:
-        kinds.add(todo[-1])
+        kinds[id(todo[-1])] = todo[-1]
         todo += type.__subclasses__(todo.pop())
-    things: list[Any] = tracked_of(*kinds) if sys.getallocatedblocks() <= _LISTED else []
+    things: list[Any] = tracked_of(*kinds.values()) if sys.getallocatedblocks() <= _LISTED else []
     for module in list(sys.modules.values()):  # what was frozen is not listed
         things += list((attributes(module) or {}).values())
-    return list({id(thing): thing for thing in things if type(thing) in kinds}.values())
+    return list({id(thing): thing for thing in things if id(type(thing)) in kinds}.values())
 
 
 _LISTED: Final = 1_000_000

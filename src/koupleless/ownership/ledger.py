@@ -7,6 +7,7 @@ the `Ledger` of the biz that is running. ``libraries.install_recorders`` puts al
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import math
@@ -302,6 +303,34 @@ def owner() -> Ledger | None:
     return None if scope is None else scope.find_facet(Ledger)
 
 
+def take_out(container: dict[Any, Any] | set[Any] | list[Any], key: Any) -> None:
+    """Remove a key of a dictionary or an item of a set or list, also one whose ``==`` or ``hash`` raises: a biz's code.
+
+    It is found by identity then, and others that cannot be entered again, which nobody could find either, go as well.
+    """
+    if isinstance(container, list):
+        at = next((at for at, one in enumerate(container) if one is key), None)
+        if at is not None:
+            del container[at]
+        return
+    try:
+        if isinstance(container, dict):
+            container.pop(key, None)
+        else:
+            container.discard(key)
+    except BaseException:  # noqa: BLE001 - SystemExit, too
+        pairs = list(container.items()) if isinstance(container, dict) else [(one, None) for one in container]
+        container.clear()
+        for one, value in pairs:
+            with contextlib.suppress(BaseException):
+                if one is key:
+                    continue
+                if isinstance(container, dict):
+                    container[one] = value
+                else:
+                    container.add(one)
+
+
 def bounded(function: Callable[[], object], *, name: str, timeout_s: float) -> None:
     """Call code of a biz on a thread of ours, in the context of the caller's choice, and wait ``timeout_s`` for it.
 
@@ -460,9 +489,9 @@ def enter_own(  # noqa: PLR0917 - what a registry is, and what goes into it
 
 def _leave(registry: dict[Any, Any], key: Any, mine: ByOwner) -> None:
     mine.users -= 1
-    if mine.users or registry.get(key) is not mine:
+    if mine.users or not any(value is mine for value in list(registry.values())):
         return
     if mine.of_base is None:
-        del registry[key]
+        take_out(registry, key)
     else:
         registry[key] = mine.of_base

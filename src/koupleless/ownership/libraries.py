@@ -31,7 +31,7 @@ from koupleless.ownership import (
     threads,
 )
 from koupleless.ownership.caches import attributes
-from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, owner
+from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, owner, take_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,7 +114,10 @@ def _record(ledger: Ledger, kind: str, remove: str, target: Any, thing: Any) -> 
         target, thing = targets(), things()
         if target is None or thing is None:
             return NOTHING
-        getattr(target, remove)(thing)
+        try:
+            getattr(target, remove)(thing)
+        except BaseException:  # noqa: BLE001 - ``==`` of the biz's handler, or of one before it
+            take_out(target.handlers if remove == "removeHandler" else target.filters, thing)
         return None
 
     name = getattr(target, "name", None) or type(target).__name__

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _OURS: Final = "koupleless."
 _NODES: Final = 200
 _DEPTH: Final = 6
-_PLAIN: Final = frozenset({int, str, bytes, float, bool, complex, type(None), types.CodeType})
+_PLAIN: Final = frozenset(map(id, (int, str, bytes, float, bool, complex, type(None), types.CodeType)))
 
 
 def is_behaviour(thing: Any) -> bool:
@@ -32,7 +32,7 @@ def is_behaviour(thing: Any) -> bool:
 
 def home_of(thing: Any) -> str:
     """The name of the module whose code a thing is: of a function that it was written in, not what it says."""
-    while type(thing) in (classmethod, staticmethod):
+    while is_a(thing, (classmethod, staticmethod)):
         thing = thing.__func__
     if type(thing) is property:
         thing = thing.fget
@@ -60,7 +60,7 @@ def makers_of(thing: Any) -> Iterator[Any]:
             continue
         if depth < _DEPTH:
             for part in _parts(thing, depth):
-                if id(part) not in seen and type(part) not in _PLAIN:
+                if id(part) not in seen and id(type(part)) not in _PLAIN:
                     seen.add(id(part))
                     kept.append(part)
                     todo.append((part, depth + 1))
@@ -79,15 +79,15 @@ def _parts(thing: Any, depth: int) -> list[Any]:
         if is_findable(thing):
             return []
         return [*table_of(thing).values(), *type.__dict__["__bases__"].__get__(thing)]
-    if kind in _CONTAINERS and depth > _OPENED:
+    if id(kind) in _CONTAINERS and depth > _OPENED:
         return []
     found = [part for part in gc.get_referents(thing) if not _is_globals(part)]
-    if kind not in _CONTAINERS:
+    if id(kind) not in _CONTAINERS:
         found.append(kind)
     return found
 
 
-_CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
+_CONTAINERS: Final = frozenset(map(id, (dict, list, tuple, set, frozenset)))
 _OPENED: Final = 2
 """How far in containers are looked into: the attributes of an instance, what it was given; not registries."""
 
@@ -135,7 +135,7 @@ _RESOLVING: Final = frozenset({"setattr", "delattr"})
 
 def _is_object_of(top: str, thing: Any) -> bool:
     """Whether a thing is an instance of a class of a package, and neither a function nor a class."""
-    is_plain = type(thing) in _PLAIN or is_a(thing, types.FunctionType) or is_a(thing, type)
+    is_plain = id(type(thing)) in _PLAIN or is_a(thing, types.FunctionType) or is_a(thing, type)
     return not is_plain and home_of(thing).partition(".")[0] == top
 
 
@@ -164,7 +164,7 @@ def _codes(module: Any) -> Iterator[types.CodeType]:
             seen.add(id(thing))
             todo += table_of(thing).values()
     for thing in todo:
-        while type(thing) in (classmethod, staticmethod):
+        while is_a(thing, (classmethod, staticmethod)):
             thing = thing.__func__  # noqa: PLW2901
         if type(thing) is property:
             thing = thing.fget  # noqa: PLW2901

@@ -9,6 +9,7 @@ holders are looked for from the globals of the base's modules inwards, in small 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import itertools
 import sys
@@ -46,9 +47,10 @@ from koupleless.ownership.collect import (
     other_biz,
     reach,
 )
+from koupleless.readers import home_of_class
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from koupleless.biz import BizId, Resident
     from koupleless.ownership.changes import Left
@@ -171,7 +173,7 @@ def purge(
     has_turn = _one_at_a_time.acquire(timeout=_TURN_S)
     try:
         with as_base():
-            if not _sweep_and_collect(survey, counts):
+            if not _sweep_and_collect(survey, counts, words):
                 held = _explain(survey, words)
     finally:
         if has_turn:
@@ -189,23 +191,30 @@ def purge(
     )
 
 
-def _sweep_and_collect(survey: Survey, counts: dict[str, int]) -> bool:
+def _sweep_and_collect(survey: Survey, counts: dict[str, int], failures: list[str]) -> bool:
+    def sweep(name: str, action: Callable[[Survey], Mapping[str, int]]) -> None:
+        try:
+            _add(counts, action(survey))
+        except BaseException as error:  # noqa: BLE001 - objects of the biz answer as they like; the others' turn comes
+            failures.append(f"{name}: {in_words(error)}")
+
     survey.refresh()
     # What a library made for the biz may be garbage, and refer to it, once the library has let go of both.
     reached = list(reach(survey).values())
-    for swept in (purge_caches(survey), interpreter.sweep(survey), libraries.sweep(survey)):
-        _add(counts, swept)
+    sweep("caches", purge_caches)
+    sweep("interpreter", interpreter.sweep)
+    sweep("libraries", libraries.sweep)
     if collect(survey, reached):
         return True
     survey.refresh()
     purge_typing()
-    _add(counts, purge_caches(survey, deeply=True))
+    sweep("caches", functools.partial(purge_caches, deeply=True))
     if collect(survey):
         return True
     survey.refresh()
     # These look through all that the base has, and take the longest.
-    _add(counts, interpreter.sweep_finalizers(survey))
-    _add(counts, {"registry": stdlib.sweep_registries(survey)})
+    sweep("finalizers", interpreter.sweep_finalizers)
+    sweep("registries", lambda survey: {"registry": stdlib.sweep_registries(survey)})
     # Garbage of others that refers to the biz, an exception of its last request say, is usually young.
     return collect(survey) or (collect_young() and collect(survey)) or (collect_all() and survey.is_gone())
 
@@ -216,7 +225,7 @@ def _explain(survey: Survey, failures: list[str]) -> tuple[Held, ...]:
     sizes: dict[str, int] = {}
     try:
         chains, sizes = explain(survey, budget_s=EXPLAIN_BUDGET_S)
-    except Exception as error:  # noqa: BLE001 - it looks at objects of anybody's making, and the rest of the report stands
+    except BaseException as error:  # noqa: BLE001 - it looks at objects of anybody's making, and the rest stands
         failures.append(f"explaining what is held: {in_words(error)}")
     fallback = next(iter(chains.values()), ())
     return tuple(
@@ -336,16 +345,16 @@ class _Search:
         counted: set[int] = set()
         for key, thing in reached.items():
             owner = owners.get(key, "")
-            size = sys.getsizeof(thing, 0)
+            size = _size_of(thing)
             for part in gc.get_referents(thing):
                 inner = id(part)
                 if inner in reached:
                     uses[inner] += 1
                     holders.setdefault(inner, []).append(key)
                     owners.setdefault(inner, owner)
-                elif type(part) in _LEAVES and inner not in counted:
+                elif id(type(part)) in _LEAVES and inner not in counted:
                     counted.add(inner)
-                    size += sys.getsizeof(part, 0)
+                    size += _size_of(part)
             self.sizes[owner] = self.sizes.get(owner, 0) + size
         thing = part = None
         order = list(self._modules)
@@ -519,7 +528,7 @@ class _Search:
             return f"function {_dotted(holder)} in the base"
         if is_a(holder, type) and is_findable(holder):
             return f"class {_dotted(holder)} in the base"
-        if is_a(holder, threading.Thread) and holder.is_alive():
+        if is_a(holder, threading.Thread) and threading.Thread.is_alive(holder):
             return f"thread {holder.name!r}"
         return None
 
@@ -557,7 +566,7 @@ def _is_followed(thing: Any) -> bool:
 def _is_search(holder: Any) -> bool:
     if is_a(holder, types.FrameType):
         return bool(holder.f_code.co_filename in _FILES)
-    return type(holder) in _ITERATORS
+    return id(type(holder)) in _ITERATORS
 
 
 def _slices(thing: Any) -> Iterator[list[Any]]:
@@ -569,15 +578,29 @@ def _slices(thing: Any) -> Iterator[list[Any]]:
 
 
 _FILES: Final = frozenset({__file__, reach.__code__.co_filename})
-_ITERATORS: Final[frozenset[type]] = frozenset(
-    {type(iter([])), type(iter({})), type(iter({}.items())), type(iter({}.values()))}
+_ITERATORS: Final = frozenset(
+    map(id, (type(iter([])), type(iter({})), type(iter({}.items())), type(iter({}.values()))))
 )
-_LEAVES: Final = frozenset({int, str, bytes, float, complex, types.CodeType})
+_LEAVES: Final = frozenset(map(id, (int, str, bytes, float, complex, types.CodeType)))
+
+
+def _size_of(thing: Any) -> int:
+    try:
+        return sys.getsizeof(thing, 0)
+    except BaseException:  # noqa: BLE001 - its ``__sizeof__`` is code of the biz
+        return 0
 
 
 def _dotted(thing: Any) -> str:
-    name = getattr(thing, "__qualname__", type(thing).__qualname__)
-    return f"{getattr(thing, '__module__', '?')}.{name}"
+    if is_a(thing, type):
+        return f"{home_of_class(thing)}.{_qualname.__get__(thing)}"
+    try:
+        return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', _qualname.__get__(type(thing)))}"
+    except BaseException:  # noqa: BLE001 - a method may be bound to anything, which is code of the biz
+        return _dotted(type(thing))
+
+
+_qualname: Final[Any] = type.__dict__["__qualname__"]
 
 
 def _describe(thing: Any, inner: Sequence[Any] = ()) -> str:
@@ -586,21 +609,19 @@ def _describe(thing: Any, inner: Sequence[Any] = ()) -> str:
         word = "class" if is_a(thing, type) else "function" if is_a(thing, types.FunctionType) else "method"
         return f"{word} {_dotted(thing)}"
     if is_a(thing, types.ModuleType):
-        return f"module {getattr(thing, '__name__', '?')}"
+        return f"module {(attributes(thing) or {}).get('__name__', '?')}"
     frame = suspended(thing)
     if frame is not None:
         return f"suspended {thing.__qualname__} at {frame.f_code.co_filename}:{frame.f_lineno}"
     if is_a(thing, types.FrameType):
         return f"frame of {thing.f_code.co_qualname} at {thing.f_code.co_filename}:{thing.f_lineno}"
-    kind = type(thing)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return f"{_place(thing, inner)}a {name}"
+    return f"{_place(thing, inner)}a {_dotted(type(thing)).removeprefix('builtins.')}"
 
 
 def _place(thing: Any, inner: Sequence[Any]) -> str:
     table = thing if type(thing) is dict else attributes(thing)
     for target in inner[:2]:
         for key, value in list(table.items()) if type(table) is dict else ():
-            if value is target and isinstance(key, str):
+            if value is target and type(key) is str:
                 return f"item {key!r} of " if table is thing else f"attribute {key} of "
     return ""

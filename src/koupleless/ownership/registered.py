@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
 from koupleless.ownership.caches import Survey, is_a
+from koupleless.ownership.ledger import take_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,8 +102,7 @@ def _filters(survey: Survey) -> Iterator[Registration]:
 
 def _remove_filter(item: Any) -> None:
     filters: Any = warnings.filters
-    if item in filters:
-        filters.remove(item)
+    take_out(filters, item)
     getattr(warnings, "_filters_mutated", lambda: None)()
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import current, entered
 from koupleless.frames import standing_for
 from koupleless.ownership.caches import attributes, is_a
-from koupleless.ownership.ledger import NOTHING, owner
+from koupleless.ownership.ledger import NOTHING, owner, take_out
+from koupleless.readers import home_of_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -267,8 +268,9 @@ def sweep_tables(survey: Survey) -> int:
 
 # --- any other registry -----------------------------------------------------------------------------------------------
 
-_CONTAINERS: Final = frozenset({dict, list, set})
-_PLAIN: Final = frozenset({str, int, bytes, float, bool, type(None), types.BuiltinFunctionType})
+_BOOKS: Final = sys.stdlib_module_names - {"builtins"}
+_CONTAINERS: Final = frozenset(map(id, (dict, list, set)))
+_PLAIN: Final = frozenset(map(id, (str, int, bytes, float, bool, type(None), types.BuiltinFunctionType)))
 _BOOKS_OF_WHAT_RUNS: Final = frozenset(
     {
         "_threading_local", "asyncio", "builtins", "concurrent", "importlib", "logging", "multiprocessing",
@@ -302,15 +304,15 @@ def _containers_of(module: Any) -> Iterator[Any]:
     while todo:
         value = todo.pop()
         kind = type(value)
-        if kind in _CONTAINERS:
+        if id(kind) in _CONTAINERS:
             yield value
-        elif id(value) not in seen and kind not in _PLAIN:
+        elif id(value) not in seen and id(kind) not in _PLAIN:
             seen.add(id(value))
             if is_a(value, type):
                 table = type.__dict__["__dict__"].__get__(value)
                 todo += _members(table) if table.get("__module__") == name else ()
-            elif kind.__module__.partition(".")[0] in sys.stdlib_module_names and kind.__module__ != "builtins":
-                todo += [part for part in _members(attributes(value)) if type(part) in _CONTAINERS]
+            elif home_of_class(kind).partition(".")[0] in _BOOKS:
+                todo += [part for part in _members(attributes(value)) if id(type(part)) in _CONTAINERS]
 
 
 def _members(table: Mapping[str, Any] | None) -> list[Any]:
@@ -324,16 +326,11 @@ def _strike_out(container: Any, survey: Survey) -> int:
         if container.get("sys") is sys:  # what somebody knows the table of modules by
             return 0
         for key, value in list(container.items()):
-            if any(type(part) not in _PLAIN and survey.reaches(part) for part in (key, value)):
-                container.pop(key, None)
+            if any(id(type(part)) not in _PLAIN and survey.reaches(part) for part in (key, value)):
+                take_out(container, key)
                 count += 1
         return count
-    found = [item for item in list(container) if type(item) not in _PLAIN and survey.reaches(item)]
-    if type(container) is set:
-        container.difference_update(found)
-    else:
-        for item in found:
-            at = next((at for at, one in enumerate(container) if one is item), None)
-            if at is not None:
-                del container[at]
+    found = [item for item in list(container) if id(type(item)) not in _PLAIN and survey.reaches(item)]
+    for item in found:
+        take_out(container, item)
     return len(found)

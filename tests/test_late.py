@@ -110,3 +110,16 @@ def test_what_was_put_in_is_taken_back_before_the_module_leaves_and_put_in_again
     ends.pop()()
     assert book[8:] == ["one in 1", "one out"]
     assert sys.meta_path == before
+
+
+def test_of_a_module_whose_loader_is_a_class_they_are_told_too() -> None:
+    before, told = list(sys.meta_path), list[Any]()
+    sys.modules.pop("__hello__", None)
+    end = when_imported("__hello__", lambda found: told.append(found.__name__))
+    frozen: Any = importlib.import_module("__hello__")
+    assert told == ["__hello__"]
+    assert isinstance(frozen.__loader__, type)
+    assert frozen.__spec__.loader is frozen.__loader__
+    end()
+    assert sys.meta_path == before
+    del sys.modules["__hello__"]

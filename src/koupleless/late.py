@@ -7,6 +7,7 @@ that each asked the finders after them would ask each other without end.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -119,9 +120,18 @@ class _Finder:
         for finder in tuple(sys.meta_path):
             spec = None if finder is self else finder.find_spec(name, path, target)
             if spec is not None:
-                self._follow(name, spec.loader)
+                loader: Any = spec.loader
+                if isinstance(loader, type):  # those of built-in and of frozen modules are classes
+                    telling: Any = _Telling(spec, functools.partial(self._tell, name))
+                    spec.loader = telling
+                else:
+                    self._follow(name, loader)
                 return spec
         return None
+
+    def _tell(self, name: str, module: types.ModuleType) -> None:
+        for wish in self.awaited.pop(name, []):
+            wish.fulfil(module)
 
     def _follow(self, name: str, loader: Any) -> None:
         execute = getattr(loader, "exec_module", None)
@@ -133,11 +143,27 @@ class _Finder:
             execute(module)
             if module.__name__ == name:
                 table.pop("exec_module", None)
-                for wish in self.awaited.pop(name, []):
-                    wish.fulfil(module)
+                self._tell(name, module)
 
         # On the instance that was made for this one module, so that its ``__loader__`` stays what it is.
         table["exec_module"] = exec_module
+
+
+class _Telling:
+    """In the place of a loader that is a class, for one module, until that has been executed."""
+
+    def __init__(self, spec: ModuleSpec, tell: Callable[[types.ModuleType], None]) -> None:
+        self._spec = spec
+        self._loader: Any = spec.loader
+        self._tell = tell
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType | None:
+        return self._loader.create_module(spec)  # type: ignore[no-any-return]
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        self._spec.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._tell(module)
 
 
 _finder: Final = _Finder()

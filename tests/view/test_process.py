@@ -103,3 +103,21 @@ def test_after_removal_the_functions_are_those_of_the_process() -> None:
         assert all(not hasattr(function, "__wrapped__") for function in (os.chdir, os.umask, socket.setdefaulttimeout))
     finally:
         install_guards()
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_the_standard_streams_stay_open(
+    make_biz: MakeBiz, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    remove_guards()
+    with (tmp_path / "stream").open("w+") as stream:
+        monkeypatch.setattr(sys, name, stream)
+        install_guards()
+        with entered(make_biz()):
+            with pytest.warns(ProcessWideWarning, match=rf"hello:1\.0 called sys\.{name}\.close\(\)"):
+                stream.close()
+            with pytest.warns(ProcessWideWarning), stream:
+                pass
+        assert not stream.closed
+        stream.close()
+        assert stream.closed

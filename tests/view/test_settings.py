@@ -1,5 +1,6 @@
 """Settings of the standard library that exist once per process: ignored with a warning, or refused."""
 
+import _thread
 import csv
 import faulthandler
 import gc
@@ -8,6 +9,7 @@ import multiprocessing.forkserver
 import multiprocessing.spawn
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -115,6 +117,59 @@ def test_the_identity_of_the_process_is_refused(make_biz: MakeBiz) -> None:
         with entered(make_biz()), pytest.raises(PermissionError, match=r"biz hello:1\.0 called os\..*was refused"):
             call()
     assert os.getuid() != 12345
+
+
+REFUSED: dict[str, Callable[[], object]] = {
+    "os._exit(3)": lambda: os._exit(3),
+    "os.abort()": lambda: os.abort(),  # noqa: PLW0108 - the present function
+    "os.execv": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
+    "os.execve": lambda: os.execvpe(sys.executable, [sys.executable, "-c", ""], {}),
+    "os.kill(": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "os.kill(0,": lambda: os.kill(0, signal.SIGTERM),
+    "os.kill(-1,": lambda: os.kill(-1, signal.SIGTERM),
+    "os.killpg(": lambda: os.killpg(os.getpgrp(), signal.SIGTERM),
+    "signal.raise_signal(": lambda: signal.raise_signal(signal.SIGTERM),
+    "signal.pthread_kill(": lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM),
+    "_thread.interrupt_main()": lambda: _thread.interrupt_main(),  # noqa: PLW0108 - as above
+    "os.closerange(3, 100)": lambda: os.closerange(3, 100),
+    "os.close(2)": lambda: os.close(2),
+    "os.dup2(2, 1)": lambda: os.dup2(2, 1),
+    "os.setpgid(0, 0)": lambda: os.setpgid(0, 0),
+}
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_what_would_end_the_process_or_close_what_it_serves_with_is_refused(make_biz: MakeBiz, call: str) -> None:
+    with entered(make_biz()), pytest.raises(PermissionError, match="was refused") as told:
+        REFUSED[call]()
+    assert f"biz hello:1.0 called {call}" in str(told.value)
+
+
+def test_what_is_a_biz_s_own_it_may_close_and_end(make_biz: MakeBiz) -> None:
+    with entered(make_biz()):
+        one, other = os.pipe()
+        os.dup2(one, other)
+        os.close(one)
+        os.close(other)
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        os.kill(child.pid, 0)
+        os.kill(child.pid, signal.SIGKILL)
+        assert child.wait(20) == -signal.SIGKILL
+        child.communicate()
+        os.kill(os.getpid(), 0)
+
+
+def test_the_traceback_of_a_process_that_hangs_is_not_a_biz_s(make_biz: MakeBiz) -> None:
+    for call in ("dump_traceback_later", "cancel_dump_traceback_later", "register", "unregister"):
+        with entered(make_biz()), pytest.warns(ProcessWideWarning, match=rf"faulthandler\.{call}"):
+            getattr(faulthandler, call)(10)
+
+
+def test_no_signal_is_blocked(make_biz: MakeBiz) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with entered(make_biz()), pytest.warns(ProcessWideWarning, match="pthread_sigmask"):
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1}) == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="these functions came with 3.12")

@@ -50,7 +50,7 @@ def refused(call: str, what: str) -> PermissionError:
     """The error for a call of the running biz after which it must not go on as if it had been made."""
     message = (
         f"biz {current_name()} called {call}; {what} belongs to the whole process, so this was refused; "
-        "do it before the base is started, or run the module with isolation = 'process'"
+        "do it in a child process, or before the base is started"
     )
     return PermissionError(errno.EPERM, message)
 

@@ -160,7 +160,27 @@ def _set_tracer(what: str) -> Callable[[Callable[[Any], None]], Callable[[Any], 
     return make
 
 
+def _close_stream(name: str, original: Callable[[], Any]) -> Callable[[], Any]:
+    @standing_for(original)
+    def close() -> Any:
+        if guest() is None:
+            return original()
+        ignored(f"sys.{name}.close()", "a standard stream")
+        return None
+
+    return close
+
+
+def _keep_streams_open(undo: contextlib.ExitStack) -> None:
+    """Those that there are now; a stream whose class takes no attributes of an object cannot be guarded."""
+    for name in ("stdin", "stdout", "stderr"):
+        for stream in dict.fromkeys((getattr(sys, name), getattr(sys, f"__{name}__"))):
+            if hasattr(stream, "__dict__") and hasattr(stream, "close"):
+                replace(undo, stream, "close", _close_stream(name, stream.close))
+
+
 def _put_in(undo: contextlib.ExitStack) -> None:
+    _keep_streams_open(undo)
     replace(undo, os, "chdir", _change_directory(os.chdir))
     replace(undo, os, "fchdir", _change_directory(os.fchdir))
     replace(undo, os, "umask", _set_umask(os.umask))

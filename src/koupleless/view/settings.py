@@ -60,6 +60,11 @@ def _is_other_process(pid: int, *_args: Any) -> bool:
     return pid not in {0, os.getpid()}
 
 
+def _is_ours(pid: int) -> bool:
+    """Whether what is sent to it reaches this process, as one of a group or of all."""
+    return pid in {0, -1, os.getpid(), -os.getpgrp()}
+
+
 def _limits_are(resource: int, limits: Any) -> bool:
     return tuple(limits) == sys.modules["resource"].getrlimit(resource)  # type: ignore[no-any-return]
 
@@ -82,6 +87,9 @@ _COLLECTOR: Final = "the garbage collector"
 _TRACED: Final = "what threads are traced with"
 _PRIORITY: Final = "the priority"
 _CATALOGUES: Final = "the message catalogue of C code"
+_LIFE: Final = "the life of the process"
+_STREAMS: Final = "a standard stream"
+_STANDARD: Final = frozenset({0, 1, 2})
 
 _SETTINGS: Final = (
     _Setting("gc", "disable", _COLLECTOR, lambda: not gc.isenabled()),
@@ -135,7 +143,30 @@ _SETTINGS: Final = (
         for name in ("setreuid", "setregid", "setresuid", "setresgid", "setgroups", "initgroups")
     ),
     *(_Setting("os", name, "the session", is_refused=True) for name in ("setsid", "setpgrp")),
+    _Setting("os", "setpgid", "the session", lambda pid, _: _is_other_process(pid), is_refused=True),
     _Setting("os", "chroot", "the root directory", is_refused=True),
+    *(_Setting("os", name, "what the process sees of the system", is_refused=True) for name in ("unshare", "setns")),
+    # What would end the process, or close what it serves with.
+    *(_Setting("os posix", name, _LIFE, is_refused=True) for name in ("_exit", "abort", "execv", "execve")),
+    _Setting("os posix", "kill", _LIFE, lambda pid, sig: not sig or not _is_ours(pid), is_refused=True),
+    _Setting("os posix", "killpg", _LIFE, lambda group, sig: not sig or not _is_ours(-group), is_refused=True),
+    _Setting("signal _signal", "raise_signal", _LIFE, is_refused=True),
+    _Setting("signal _signal", "pthread_kill", _LIFE, lambda _, sig: not sig, is_refused=True),
+    _Setting("_thread", "interrupt_main", _LIFE, is_refused=True),
+    _Setting(
+        "signal",
+        "pthread_sigmask",
+        "what a signal does",
+        lambda _, mask: not mask,
+        lambda original, how, _: original(how, ()),
+    ),
+    *(
+        _Setting("faulthandler", name, "what is told of a crash")
+        for name in ("dump_traceback_later", "cancel_dump_traceback_later", "register", "unregister")
+    ),
+    _Setting("os posix", "close", _STREAMS, lambda fd: fd not in _STANDARD, is_refused=True),
+    _Setting("os posix", "dup2", _STREAMS, lambda _, to, **_given: to not in _STANDARD, is_refused=True),
+    _Setting("os posix", "closerange", "what is open", lambda low, high: low >= high, is_refused=True),
 )
 
 _VARIABLES: Final = {

@@ -4,7 +4,9 @@ import asyncio
 import contextvars
 import functools
 import gc
+import re
 import socket
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvicorn
 import uvicorn.server
+import uvloop
 from tests.conftest import until
 
 from koupleless.context import current, entered
@@ -394,3 +397,119 @@ def test_the_server_s_keep_alive_timer_and_next_request_are_not_the_biz_s(
     assert biz.ledger.undone == {}
     report = biz.leave()
     assert report.clean, report.summary()
+
+
+# --- what would end the loop ------------------------------------------------------------------------------------------
+
+EXITS = {
+    "task": "keep = asyncio.ensure_future(later())",
+    "a task that asyncio is asked for": "keep = asyncio.Task(later(), loop=asyncio.get_running_loop())",
+    "callback": "asyncio.get_running_loop().call_soon(end)",
+    "timer": "asyncio.get_running_loop().call_later(0.001, end)",
+    "from a thread": "threading.Thread(target=asyncio.get_running_loop().call_soon_threadsafe, args=(end,)).start()",
+    "future": "keep = asyncio.get_running_loop().create_future(); keep.add_done_callback(end); keep.set_result(0)",
+    "reader": "asyncio.get_running_loop().add_reader(ready, end)",
+}
+
+
+@pytest.mark.parametrize("raised", ["sys.exit(5)", "raise KeyboardInterrupt"])
+@pytest.mark.parametrize("kind", EXITS)
+def test_what_ends_a_program_does_not_end_the_loop_and_is_told(
+    biz: TinyBiz, loop: LoopThread, caplog: pytest.LogCaptureFixture, kind: str, raised: str
+) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        there.send(b"x")
+        start(
+            loop,
+            biz,
+            f"""
+            def end(*_):
+                asyncio.get_running_loop().remove_reader(ready)
+                {raised}
+            async def later():
+                end()
+            {EXITS[kind]}
+            """,
+            sys=sys,
+            threading=threading,
+            ready=here.fileno(),
+        )
+        (record,) = until(lambda: [each for each in caplog.records if each.name == "koupleless"])
+    call = "called sys.exit(5)" if "sys" in raised else "raised KeyboardInterrupt"
+    said = rf"biz {biz.scope.biz} {re.escape(call)} on the event loop it shares, at /biz/\S+:\d+; the base goes on"
+    assert re.fullmatch(said, record.getMessage()), record.getMessage()
+    assert loop.run(lambda: "goes on") == "goes on"
+    biz.leave()
+
+
+@pytest.mark.parametrize("made", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_the_base_ends_its_own_loop_as_ever(made: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    loop = made()
+    adoption = adopt_loop(loop)
+    try:
+        loop.call_soon(sys.exit, 3)
+        with pytest.raises(SystemExit):
+            loop.run_forever()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    finally:
+        adoption.release()
+        loop.close()
+
+
+@pytest.mark.parametrize("call", ["stop()", "close()", "shutdown_asyncgens()", "shutdown_default_executor()"])
+def test_a_shared_loop_cannot_be_ended(biz: TinyBiz, loop: LoopThread, call: str) -> None:
+    with pytest.warns(RuntimeWarning, match=rf"called {call[:-2]} of the event loop it shares; it was ignored"):
+        start(
+            loop,
+            biz,
+            f"""
+            done = asyncio.get_running_loop().{call}
+            if done is not None:
+                done = asyncio.ensure_future(done)
+            """,
+        )
+    assert loop.run(lambda: "goes on") == "goes on"
+    biz.leave()
+
+
+def test_a_biz_sees_its_own_tasks_and_the_one_that_runs(biz: TinyBiz, make_biz: MakeBiz, loop: LoopThread) -> None:
+    of_base = loop.run(make_task, asyncio.Event().wait)
+    other = make_biz("other")
+    start(loop, other, "task = asyncio.ensure_future(asyncio.sleep(3600))")
+    seen: dict[str, Any] = {}
+    start(
+        loop,
+        biz,
+        """
+        task = asyncio.ensure_future(asyncio.sleep(3600))
+        seen["mine"] = task
+        seen["all"] = asyncio.all_tasks()
+        seen["here"] = asyncio.current_task()
+        """,
+        seen=seen,
+    )
+    assert seen["all"] == {seen["mine"], seen["here"]}
+    assert of_base in asyncio.all_tasks(loop.loop)
+    seen.clear()
+    assert biz.leave().clean
+    assert other.leave().clean
+    assert not of_base.done()
+    loop.run(cancel_others)
+
+
+def test_a_loop_of_its_own_is_as_alone(biz: TinyBiz) -> None:
+    biz.run(
+        """
+        async def main():
+            other = asyncio.ensure_future(asyncio.sleep(0))
+            assert asyncio.all_tasks() == {other, asyncio.current_task()}
+            asyncio.get_running_loop().stop()
+        with pytest.raises(RuntimeError, match="stopped before"):
+            asyncio.run(main())
+        """,
+        asyncio=asyncio,
+        pytest=pytest,
+    )
+    biz.leave()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import re
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -220,6 +221,16 @@ async def test_an_application_that_dies_in_between_is_reported_when_it_is_stoppe
     await died.wait()
     with pytest.raises(StopFailed, match="LookupError: lost its connection"):
         await lifespan.shutdown(5)
+
+
+@pytest.mark.parametrize("raised", [SystemExit(1), KeyboardInterrupt()])
+async def test_an_application_that_ends_its_program_before_it_has_started_fails_to(raised: BaseException) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise raised
+
+    lifespan = lifespan_of(app)
+    with pytest.raises(StartFailed, match=rf"in its lifespan, at {re.escape(__file__)}:\d+"):
+        await lifespan.startup(5)
 
 
 async def test_sys_exit_in_a_lifespan_is_an_error_and_not_the_end_of_the_loop() -> None:

@@ -25,6 +25,7 @@ from koupleless.container.rescue import rescue
 from koupleless.container.stage import DeadlineMissed
 from koupleless.context import Scope, entered, life_context
 from koupleless.errors import ContainerClosed, StartFailed, StartTimeout
+from koupleless.exits import EXITS, in_place_of
 from koupleless.isolation.holding import NOTHING, Speakers, Wishes
 from koupleless.isolation.interpreter import all_of_base
 from koupleless.isolation.namespace import Namespace
@@ -430,7 +431,7 @@ class Life:
         as_biz, stage = functools.partial(context.run, function), self._around.stage
         result = stage.run(as_biz, name=f"{name} {self.biz}", timeout_s=timeout_s, may_interrupt=may_interrupt)
         if inspect.isawaitable(result):
-            finish = functools.partial(_finish, result, context)
+            finish = functools.partial(_finish, result, context, str(self.biz))
             with entered(self.scope):  # the task is the biz's: it inherits the context of whoever asks for it
                 result = stage.call(finish, timeout_s=_left(deadline), may_interrupt=may_interrupt)
         return result
@@ -470,9 +471,9 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
-async def _finish(result: Awaitable[object], context: Context) -> object:
+async def _finish(result: Awaitable[object], context: Context, name: str) -> object:
     try:
         return await await_in(context, lambda: result)
-    except SystemExit as error:
+    except EXITS as error:
         # In a task this would end the event loop, and with it every other module.
-        raise RuntimeError(f"called sys.exit({error.code!r})") from error
+        raise in_place_of(error, name, "in a hook") from error

@@ -2,8 +2,11 @@
 
 A loop is adopted by replacing methods on the instance, which asyncio's and uvloop's own code and everybody else's look
 up there. What is created by a biz is kept weakly, in sets that only the loop's thread touches; so nothing has to be
-forgotten when a task ends or a timer fires, and a biz pays one set insertion for each. ``call_soon`` is not replaced:
-it is the hottest call of a server, and what it schedules has run after the two turns that leaving waits for.
+forgotten when a task ends or a timer fires, and a biz pays one set insertion for each. What ``call_soon`` schedules,
+the hottest call of a server, is not kept: it has run after the two turns that leaving waits for.
+
+What a biz raises to end its program would end the loop. On asyncio's own it is caught around each turn, where it costs
+nothing; others have no such place, so there each callback of a biz has a function around it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import contextvars
 import functools
 import gc
 import itertools
+import logging
 import threading
 import warnings
 import weakref
@@ -20,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import Scope, as_base, current, entered, scope_in
 from koupleless.errors import BizGone
-from koupleless.frames import standing_for
+from koupleless.exits import EXITS, in_words, is_of_signal
+from koupleless.frames import passed_over, standing_for
 from koupleless.ownership.caches import is_findable
 from koupleless.ownership.ledger import Ledger, Order, Patches, Pending
 
@@ -43,8 +48,14 @@ _MAKERS: Final = (
     "subprocess_shell",
     "start_tls",
 )
-_REFUSED: Final = ("add_signal_handler", "remove_signal_handler", "set_task_factory", "set_default_executor")
+_REFUSED: Final = (
+    *("add_signal_handler", "remove_signal_handler", "set_task_factory", "set_default_executor"),
+    *("stop", "close", "shutdown_asyncgens", "shutdown_default_executor"),
+)
 
+_tasks_of: Final = asyncio.all_tasks
+"""The interpreter's own, whoever asks."""
+_log: Final = logging.getLogger("koupleless")
 _lock = threading.Lock()
 
 
@@ -63,8 +74,10 @@ _adoptions: Final[weakref.WeakSet[Adoption]] = weakref.WeakSet()
 
 
 def install(patches: Patches) -> None:
-    """Look for tasks that no loop was asked to make when a biz leaves."""
+    """Show each biz its own tasks; look for those that no loop was asked to make when one leaves."""
     patches.when_leaving(_find_direct_tasks)
+    for module in (asyncio, asyncio.tasks):
+        patches.replace(module, "all_tasks", _all_tasks)
 
 
 def _find_direct_tasks(ledger: Ledger) -> None:
@@ -96,7 +109,7 @@ class AwaitedTasks:
         self._loop = loop
 
     def _find(self) -> list[asyncio.Task[Any]]:
-        tasks = asyncio.all_tasks(self._loop)
+        tasks = _tasks_of(self._loop)
         return [task for task in tasks if self._waiters(task) and _scope_of(task) is self._scope]
 
     def _waiters(self, task: asyncio.Task[Any]) -> list[tuple[Callable[[Any], object], contextvars.Context]]:
@@ -153,6 +166,13 @@ class Adoption:
             replace(name, self._maker)
         for name in _REFUSED:
             replace(name, functools.partial(_refused, name))
+        # A loop of asyncio's own has one place that everything it runs comes out of.
+        self._guards_each = not hasattr(loop, "_run_once")
+        if self._guards_each:
+            replace("call_soon", _soon)
+            replace("call_soon_threadsafe", _soon)
+        else:
+            replace("_run_once", _run_once)
 
     def release(self) -> None:
         """Undo one `adopt_loop`; the last one puts the loop's methods back."""
@@ -180,7 +200,7 @@ class Adoption:
     def tasks(self) -> set[asyncio.Task[Any]]:
         """All that run on this loop. From any thread."""
         loop = self._loop()
-        return set() if loop is None else asyncio.all_tasks(loop)
+        return set() if loop is None else _tasks_of(loop)
 
     def has_task_of(self, scope: Scope) -> bool:
         """Whether a task on this loop runs as a biz. From any thread."""
@@ -210,6 +230,8 @@ class Adoption:
                 return original(moment, callback, *args, context=context)
             if footprint.is_of_other_connection(callback):
                 return original(moment, callback, *args, context=contextvars.Context())
+            if self._guards_each:
+                callback, args = _guarded, (callback, *args)
             handle = original(moment, callback, *args, context=context)
             footprint.timers.add(handle)
             return handle
@@ -219,8 +241,10 @@ class Adoption:
     def _watch(self, remove: str, original: Callable[..., object]) -> Any:
         @standing_for(original)
         def watch(fd: Any, callback: Callable[..., object], *args: Any) -> object:
-            result = original(fd, callback, *args)
             footprint = None if current() is None else self._footprint()
+            if footprint is not None and self._guards_each:
+                callback, args = _guarded, (callback, *args)
+            result = original(fd, callback, *args)
             # Numbers of descriptors are used again, so whoever watches one last owns it.
             if footprint is not None:
                 self.watched[remove, _number(fd)] = footprint
@@ -298,15 +322,94 @@ class Adoption:
 
 def _refused(name: str, original: Callable[..., Any]) -> Any:
     @standing_for(original)
-    def refused(*args: Any) -> Any:
+    def refused(*args: Any, **kwargs: Any) -> Any:
         scope = current()
         if scope is None:
-            return original(*args)
+            return original(*args, **kwargs)
         text = f"biz {scope.biz} called {name} of the event loop it shares; it was ignored"
         warnings.warn(text, RuntimeWarning, stacklevel=2)
+        if name.startswith("shutdown_"):
+            return asyncio.sleep(0)
         return False if name == "remove_signal_handler" else None
 
     return refused
+
+
+# --- what would come out of the loop and end it -----------------------------------------------------------------------
+
+
+def _run_once(original: Callable[[], None]) -> Any:
+    """A turn of a loop of asyncio's, out of which everything comes that ends it; what is left is for the next turn."""
+
+    @standing_for(original)
+    def turn() -> None:
+        try:
+            original()
+        except EXITS as error:
+            scope = _raised_in(error)
+            if scope is None or is_of_signal(error):
+                raise
+            _tell_exit(scope, error)
+
+    return turn
+
+
+def _raised_in(error: BaseException) -> Scope | None:
+    """The biz in whose context the loop has run what raised this."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is _HANDLE_RUN:
+            return scope_in(trace.tb_frame.f_locals["self"]._context)  # noqa: SLF001 - a handle has no other
+        trace = trace.tb_next
+    return None
+
+
+_HANDLE_RUN: Final = asyncio.Handle._run.__code__  # noqa: SLF001
+
+
+def _soon(original: Callable[..., asyncio.Handle]) -> Any:
+    """For a loop that has no such place: around each callback of a biz, task steps among them."""
+
+    @standing_for(original)
+    def call_soon(
+        callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        if (current() if context is None else scope_in(context)) is None:
+            return original(callback, *args, context=context)
+        return original(_guarded, callback, *args, context=context)
+
+    return call_soon
+
+
+@passed_over
+def _guarded(callback: Callable[..., object], *args: Any) -> None:
+    try:
+        callback(*args)
+    except EXITS as error:
+        scope = current()
+        if scope is None or is_of_signal(error):
+            raise
+        _tell_exit(scope, error)
+
+
+def _tell_exit(scope: Scope, error: BaseException) -> None:
+    with as_base():
+        _log.error("%s; the base goes on", in_words(error, f"biz {scope.biz}", "on the event loop it shares"))
+
+
+def _all_tasks(original: Callable[..., set[asyncio.Task[Any]]]) -> Any:
+    """Those of the biz, and the one that runs, where a biz asks for those of a loop it shares."""
+
+    @standing_for(original)
+    def all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:
+        tasks = original(loop)
+        scope = current()
+        if scope is None or _ATTRIBUTE not in vars(loop or asyncio.get_running_loop()):
+            return tasks
+        here = asyncio.current_task() if asyncio._get_running_loop() is not None else None  # noqa: SLF001
+        return {task for task in tasks if task is here or _scope_of(task) is scope}
+
+    return all_tasks
 
 
 class Footprint:
@@ -366,7 +469,7 @@ class Footprint:
 
     def _find_tasks(self, scope: Scope) -> None:
         # ``asyncio.Task(coroutine)`` does not ask the loop; the task knows in whose context it was made.
-        found = {task for task in asyncio.all_tasks(self._loop) if _scope_of(task) is scope}
+        found = {task for task in _tasks_of(self._loop) if _scope_of(task) is scope}
         self.tasks.update(found - set(self._asked))
 
     def _cancel_tasks(self, find: Callable[[], None]) -> tuple[int, list[asyncio.Future[Any]]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from koupleless import exits
 from koupleless.context import begin_merged
 from koupleless.router.wsgi import WsgiApp
 from koupleless.variables import as_coroutine, await_in, rest_in
@@ -64,10 +65,14 @@ class _Request(Visit):
 
     async def receive(self) -> Message:
         """The ``receive`` that the application gets."""
+        if exits.end_child is not None:
+            exits.end_child()
         return await await_in(self._context, self._receive)
 
     async def send(self, message: Message) -> None:
         """The ``send`` that the application gets: looks at the first message and hands each one on."""
+        if exits.end_child is not None:
+            exits.end_child()
         if not self.started:
             self.started = True
             if message.get("status", 0) >= _SERVER_ERROR:
@@ -199,13 +204,12 @@ class Gate:
             if not visit.is_aborted:
                 raise
             await visit.apologise(self.name)
-        except SystemExit as error:
+        except BaseException as error:
+            visit.failed = True
+            if not isinstance(error, exits.EXITS) or exits.is_of_signal(error):
+                raise
             # In a task this would end the event loop, and with it every other module.
-            visit.failed = True
-            raise RuntimeError(f"{self.name} called sys.exit({error.code!r}) while it served a request") from error
-        except BaseException:
-            visit.failed = True
-            raise
+            raise exits.in_place_of(error, self.name, "while it served a request") from error
         finally:
             self._seconds += perf_counter() - began
             self._count(visit)

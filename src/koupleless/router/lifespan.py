@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from koupleless.context import as_base, entered, life_context
 from koupleless.errors import StartFailed, StartTimeout, StopFailed
+from koupleless.exits import EXITS, in_place_of
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -150,8 +151,11 @@ class Lifespan:
         try:
             with entered(biz):
                 await app(scope, self._inbox.get, self._send)
-        except SystemExit as error:
-            raise RuntimeError(f"{self.name} called sys.exit({error.code!r}) in its lifespan") from error
+        except EXITS as error:
+            refused = in_place_of(error, self.name, "in its lifespan")
+            # An application that raises anything else before it answers has no lifespan, as ASGI has it.
+            self._answers.setdefault("startup", {"type": "lifespan.startup.failed", "message": str(refused)})
+            raise refused from error
         except Exception:
             if not self._answers:
                 _log.debug("%s has no ASGI lifespan, or raised before it answered", self.name, exc_info=True)

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
+from koupleless.exits import EXITS, in_place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, MutableMapping
@@ -42,8 +43,8 @@ def _no_exit(name: str) -> Iterator[None]:
     """Make an error of ``sys.exit()``: as what it is it would come out of the event loop and end the server."""
     try:
         yield
-    except SystemExit as error:
-        raise RuntimeError(f"{name} called sys.exit({error.code!r}) while it served a request") from error
+    except EXITS as error:
+        raise in_place_of(error, name, "while it served a request") from error
 
 
 class _Head:

@@ -33,6 +33,7 @@ from koupleless.isolation.policy import Policy
 from koupleless.isolation.venv import VirtualEnvironment
 from koupleless.ownership.changes import NOTHING_CHANGED, Watch, changes
 from koupleless.ownership.eventloop import AwaitedTasks
+from koupleless.ownership.forks import OwnCode
 from koupleless.ownership.interpreter import values_by_thread
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
@@ -205,6 +206,7 @@ class Life:
             words=words(),
         )
         paths = [str(path) for path in self._prepared.unpacked.class_path]
+        scope.attach(OwnCode(paths[0], paths[1:]))
         self._namespace = Namespace(scope, paths, policy, speakers)
         prefix = self._prepared.unpacked.scratch / f"{self.biz.name}-{scope.generation}"
         venv = VirtualEnvironment(prefix, paths, policy)

@@ -21,6 +21,7 @@ from koupleless.frames import standing_for
 from koupleless.ownership import (
     caches,
     eventloop,
+    forks,
     interpreter,
     once,
     processes,
@@ -520,6 +521,7 @@ _RECORDERS: Final = (
     once.install,
     threads.install,
     processes.install,
+    forks.install,
     sockets.install,
     eventloop.install,
     interpreter.install,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.conftest import free_port
+from tests.arklet.conftest import Wire
+from tests.conftest import free_port, until
 
 from koupleless.arklet.server import DEFAULT_PORTS, ArkletServer
 from koupleless.errors import BaseStartFailed
@@ -350,3 +352,21 @@ def test_headers_must_come_in_time(serve: Callable[..., Any]) -> None:
         assert idle.recv(1) == b""
         whole.sendall(b"}")
         assert wire.receive(whole).status == 200
+
+
+def test_an_arklet_that_ended_is_started_again_on_its_port_and_says_so(
+    operations: Operations, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = ArkletServer(operations, port=free_port())
+    wire = Wire(server.start())
+    try:
+        for count in range(1, 4):
+            assert server._loop is not None
+            server._loop.call_soon_threadsafe(sys.exit, 3)
+            until(lambda: len(caplog.records) >= count)  # noqa: B023 - called at once
+            assert wire.command("help")["code"] == "SUCCESS"
+    finally:
+        server.stop()
+    assert {record.getMessage() for record in caplog.records} == {"the arklet has ended, and is started again"}
+    with pytest.raises(ConnectionRefusedError):
+        wire.command("help")

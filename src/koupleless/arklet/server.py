@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -34,6 +35,10 @@ CONNECTIONS: Final = 64
 HEADER_S: Final = 10.0
 LINGER_S: Final = 5.0
 """How long running requests may take to be answered once the server stops."""
+
+_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 5.0
+"""How long it waits before it starts a server again that has ended, the second time and at most."""
 
 logger = logging.getLogger("koupleless.arklet")
 
@@ -75,7 +80,8 @@ class ArkletServer:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
-        self._failure: Exception | None = None
+        self._is_stopping = threading.Event()
+        self._failure: BaseException | None = None
 
     def start(self) -> int:
         """Listen, and return the port. Raises ``BaseStartFailed`` if the address or port cannot be had."""
@@ -103,22 +109,30 @@ class ArkletServer:
             return
         assert self._loop is not None
         assert self._stopping is not None
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._is_stopping.set()
+        with contextlib.suppress(RuntimeError):  # it has ended, and is about to be started again, or not
+            self._loop.call_soon_threadsafe(self._stopping.set)
         thread.join()
 
     # --- on the server's thread ----------------------------------------------------------------------------------
 
     def _run(self, listener: socket.socket, guard: Guard, is_ready: threading.Event) -> None:
-        try:
-            with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-                runner.run(self._serve(listener, ArkletApi(self._operations, guard), is_ready))
-        except Exception as error:
-            if is_ready.is_set():
-                logger.exception("the arklet has stopped")
-            self._failure = error
-        finally:
-            listener.close()
-            is_ready.set()
+        """Serve until `stop`, again if something ends it before: a base without its arklet could only be killed."""
+        pause_s = 0.0
+        with listener:
+            while True:
+                try:
+                    with listener.dup() as own, asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+                        runner.run(self._serve(own, ArkletApi(self._operations, guard), is_ready))
+                except BaseException as error:
+                    if not is_ready.is_set():
+                        self._failure = error
+                        is_ready.set()
+                        return
+                    logger.exception("the arklet has ended, and is started again")
+                if self._is_stopping.wait(pause_s):
+                    return
+                pause_s = min(2 * pause_s + _PAUSE_S, _LONGEST_PAUSE_S)
 
     async def _serve(self, listener: socket.socket, app: ArkletApi, is_ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
@@ -132,6 +146,8 @@ class ArkletServer:
             lambda: _Protocol(config, state, {}, door=door), sock=listener, backlog=BACKLOG
         )
         is_ready.set()
+        if self._is_stopping.is_set():
+            self._stopping.set()
         self._operations.workers.submit(self._operations.vitals.warm)
         await self._stopping.wait()
         server.close()

@@ -238,6 +238,26 @@ def test_audit_hooks_are_emptied_and_leave_one_trampoline(biz: TinyBiz, make_biz
     assert seen == ["K", 2, 2]
 
 
+def test_an_audit_hook_forbids_nothing_to_others(biz: TinyBiz, caplog: pytest.LogCaptureFixture) -> None:
+    biz.run(
+        """
+        def hook(event, args):
+            if event == "tests.forbidden":
+                raise LookupError("no")
+        sys.addaudithook(hook)
+        with pytest.raises(LookupError, match="no"):
+            sys.audit("tests.forbidden")
+        """,
+        sys=sys,
+        pytest=pytest,
+    )
+    for _ in range(2):
+        sys.audit("tests.forbidden")
+    said = f"an audit hook of biz {biz.scope.biz} is called no more: LookupError: no, at 'tests.forbidden' of others"
+    assert [record.getMessage() for record in caplog.records] == [said]
+    assert biz.leave().clean
+
+
 def test_fork_hooks_are_emptied(biz: TinyBiz) -> None:
     seen: list[Any] = []
     biz.run("os.register_at_fork(before=lambda: seen.append(K.__name__))", os=os, seen=seen)

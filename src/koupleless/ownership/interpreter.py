@@ -19,8 +19,9 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import call_as, current
+from koupleless.context import as_base, call_as, current
 from koupleless.contextual import ContextCallable
+from koupleless.errors import in_words
 from koupleless.frames import passed_over, standing_for
 from koupleless.ownership import remembered
 from koupleless.ownership.caches import attributes, tracked_of
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from koupleless.context import Scope
     from koupleless.ownership.caches import Survey
     from koupleless.ownership.ledger import Entry, Patches
+
+
+_log: Final = logging.getLogger("koupleless")
 
 
 def install(patches: Patches) -> None:
@@ -229,7 +233,7 @@ def _addaudithook(original: Callable[[Callable[[str, tuple[Any, ...]], Any]], No
     def trampoline(event: str, args: tuple[Any, ...]) -> None:
         for box in tuple(_audit_boxes):
             if box.content is not None:
-                box.content(event, args)
+                _hear(box, event, args)
 
     @standing_for(original)
     def addaudithook(hook: Callable[[str, tuple[Any, ...]], Any]) -> None:
@@ -239,13 +243,30 @@ def _addaudithook(original: Callable[[Callable[[str, tuple[Any, ...]], Any]], No
         if "audit" not in _trampolines:
             _trampolines.add("audit")
             original(trampoline)
-        _keep(_audit_boxes, hook, ledger, "audit")
+        _keep(_audit_boxes, (ledger.scope, hook), ledger, "audit")
         return None
 
     return addaudithook
 
 
-def _keep(boxes: list[_Box], content: object, ledger: Ledger, kind: str) -> None:
+@passed_over
+def _hear(box: _Box, event: str, args: tuple[Any, ...]) -> None:
+    """Call the hook of a biz. It may forbid what happens in that; one that would forbid others is not asked again."""
+    scope, hook = box.content
+    if current() is scope:
+        hook(event, args)
+        return
+    try:
+        hook(event, args)
+    except BaseException as error:  # noqa: BLE001 - code of the biz; told
+        box.empty()
+        with as_base():
+            _log.warning(
+                "an audit hook of biz %s is called no more: %s, at %r of others", scope.biz, in_words(error), event
+            )
+
+
+def _keep(boxes: list[_Box], content: Any, ledger: Ledger, kind: str) -> None:
     box = _Box(content)
     boxes.append(box)
 
@@ -253,7 +274,7 @@ def _keep(boxes: list[_Box], content: object, ledger: Ledger, kind: str) -> None
         box.empty()
         boxes.remove(box)
 
-    ledger.record(f"{kind} hook", _name(content), undo)
+    ledger.record(f"{kind} hook", _name(content[1] if kind == "audit" else content), undo)
 
 
 # --- tools of sys.monitoring -----------------------------------------------------------------------------------------

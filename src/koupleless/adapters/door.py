@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters import (
+    closing,
     flask,
     jinja2,
     lxml,
@@ -40,12 +41,12 @@ if TYPE_CHECKING:
     _Follow = Callable[[contextlib.ExitStack, Any], None]
 
 _ADAPTERS: Final[tuple[ModuleType, ...]] = (
-    *(flask, jinja2, lxml, matplotlib, numpy, pandas, plain, polars, protobuf, psycopg, pyarrow, pyyaml),
+    *(closing, flask, jinja2, lxml, matplotlib, numpy, pandas, plain, polars, protobuf, psycopg, pyarrow, pyyaml),
     *(scipy, sentry_sdk, sklearn),
     *(sqlalchemy, sqlalchemy_events, zope),
 )
 
-OWN: Final[Mapping[str, _Follow]] = {**flask.OWN}
+OWN: Final[Mapping[str, _Follow]] = {**closing.OWN, **flask.OWN}
 """The modules that are followed in each biz that has its own, too."""
 
 _log: Final = logging.getLogger("koupleless")

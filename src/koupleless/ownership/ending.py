@@ -357,7 +357,7 @@ def _names(one: dis.Instruction) -> list[Any]:
 
 
 def _is_none(one: dis.Instruction) -> bool:
-    return one.opname.startswith("LOAD_CONST") and one.argval is None
+    return one.opname.startswith("LOAD_CO") and one.argval is None  # from 3.15 on among the common constants
 
 
 def _is_walrus(one: dis.Instruction, after: dis.Instruction) -> bool:

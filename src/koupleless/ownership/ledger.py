@@ -35,15 +35,17 @@ Entered: TypeAlias = "dict[Any, dict[Any, Any]]"
 class Order(enum.IntEnum):
     """When an entry is undone; within one order the last recorded is first."""
 
-    TIMERS = 0
+    SERVERS = 0
+    """Nothing comes in any more, while what works it off is still there."""
+    TIMERS = 1
     """Nothing new is started any more."""
-    EXECUTORS = 1
-    TASKS = 2
-    THREADS = 3
-    REST = 4
-    DAEMONS = 5
+    EXECUTORS = 2
+    TASKS = 3
+    THREADS = 4
+    REST = 5
+    DAEMONS = 6
     """Daemon threads: as at interpreter exit, what was registered with ``atexit`` gets to stop them first."""
-    LAST = 6
+    LAST = 7
     """What the others may still use: log handlers."""
 
 
@@ -126,8 +128,8 @@ class Ledger:
     """
 
     __slots__ = (
-        "__weakref__", "_counts", "_ends", "_entries", "_undone", "before", "ended", "entered", "finalizers", "notes",
-        "scope",
+        "__weakref__", "_counts", "_ends", "_entries", "_undone", "before", "ended", "entered", "finalizers",
+        "has_left_threads", "notes", "scope",
     )  # fmt: skip
 
     def __init__(self, scope: Scope) -> None:
@@ -142,6 +144,8 @@ class Ledger:
         """What stood in hooks of the process when the biz came."""
         self.ended: list[str] = []
         """What did not end by itself and was ended, in words that say how; refers to nothing of the biz."""
+        self.has_left_threads = False
+        """Whether a thread of the biz did not end, so that what it uses may be in use."""
         self._entries: dict[Entry, None] = {}
         self._counts: dict[str, int] = {}
         self._undone = MappingProxyType(self._counts)
@@ -182,7 +186,7 @@ class Ledger:
         return max(left, min(_FLOOR_S, left + _OVERTIME_S), 0.0)
 
     def undo_all(self, deadline_s: float, *, daemons_s: float = math.inf, by_force: bool = True) -> tuple[Failure, ...]:
-        """Undo everything, timers first, then executors, tasks, threads and the rest in reverse.
+        """Undo everything, servers and timers first, then executors, tasks, threads and the rest in reverse.
 
         Daemon threads are awaited for ``daemons_s`` seconds at most, and no force is used on them if that is short of
         the deadline: the process ends, and they with it. Without ``by_force`` none is used at all.
@@ -244,6 +248,7 @@ class Ledger:
                     self.ended.append(f"{entry.kind} {entry.what} {done[entry]}")
             else:
                 failures.append(Failure(entry.kind, entry.what, reason))
+                self.has_left_threads |= end.force is not None
 
     def _use_force(self, pending: list[tuple[Entry, Pending]]) -> dict[Entry, str]:
         """Take the steps of all that do not end, side by side, each step when those before had their time.

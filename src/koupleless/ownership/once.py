@@ -81,6 +81,15 @@ def _as_base(original: Callable[..., Any]) -> Any:
     return make
 
 
+_THREADS: Final = frozenset({("grpc._cython.cygrpc", "_poll_wrapper")})
+"""Threads that serve all users of a library, by module and name of their functions."""
+
+
+def is_thread_of_process(target: object) -> bool:
+    """Whether a thread that runs this function is one that a library starts once, for whoever needs it first."""
+    return (getattr(target, "__module__", ""), getattr(target, "__name__", "")) in _THREADS
+
+
 # --- clean-up at interpreter exit ------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from koupleless.context import as_base, call_as, call_merged, current, entered, 
 from koupleless.frames import is_ours, leave, passed_over, standing_for
 from koupleless.ownership.ending import DAEMONS_S, Ending
 from koupleless.ownership.ledger import NOTHING, Entry, Ledger, Order, Pending, owner
+from koupleless.ownership.once import is_thread_of_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,7 @@ def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
         if scope is None:
             return original(self)
         ledger = scope.find_facet(Ledger)
-        if ledger is None or _is_shared_worker(self) or _is_of_debugger(self):
+        if ledger is None or _is_shared_worker(self) or _is_of_debugger(self) or is_thread_of_process(_target(self)):
             with as_base():
                 return original(self)
         entry = None if _target(self) is pools._worker else _record_thread(ledger, self)  # noqa: SLF001

@@ -1,0 +1,152 @@
+"""Classes of libraries whose objects serve clients, hold connections or wait for others, and how each is closed.
+
+Those that a biz makes are closed when it leaves, whichever way it holds the library. What a biz was merely the first to
+ask a library for, as the global context of ZeroMQ, is everybody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import as_base
+from koupleless.ownership.closing import Closer, follow_class
+from koupleless.ownership.ledger import Order, Patches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DISTRIBUTIONS: Final = ()
+"""None is shared on account of this."""
+
+
+# --- gRPC ------------------------------------------------------------------------------------------------------------
+
+
+def _stop_grpc(server: Any, timeout_s: float) -> bool:
+    # Calls that run are given the time, new ones are refused at once.
+    state = getattr(server, "_state", None)
+    if state is None or getattr(state.stage, "value", "") == "stopped":
+        return False
+    return bool(server.stop(timeout_s / 2).wait(timeout_s)) or _fail("it did not stop in time")
+
+
+def _stop_grpc_of_loop(server: Any, timeout_s: float) -> bool:
+    return _on_its_loop(server, lambda: server.stop(timeout_s / 2), timeout_s)
+
+
+def _close_grpc_of_loop(channel: Any, timeout_s: float) -> bool:
+    return _on_its_loop(channel, lambda: channel.close(timeout_s / 2), timeout_s)
+
+
+def _on_its_loop(thing: Any, make: Callable[[], Any], timeout_s: float) -> bool:
+    loop = getattr(thing, "_loop", None)
+    if not isinstance(loop, asyncio.AbstractEventLoop) or loop.is_closed() or not loop.is_running():
+        return False  # without it nothing can be closed, and nothing served
+    asyncio.run_coroutine_threadsafe(make(), loop).result(timeout_s)
+    return True
+
+
+# --- ZeroMQ ----------------------------------------------------------------------------------------------------------
+
+
+def _wake_zmq(context: Any, timeout_s: float) -> bool:
+    """Let whoever waits in a socket of a context know that it ends; the only call that other threads may make."""
+    if context.closed or _is_everybodys(context):
+        return False
+    ended = threading.Event()
+
+    def terminate() -> None:
+        with contextlib.suppress(Exception):  # closed by another thread meanwhile
+            context.term()
+        ended.set()
+
+    with as_base():
+        threading.Thread(target=terminate, name="end ZeroMQ", daemon=True).start()
+    ended.wait(min(timeout_s, _MOMENT_S))  # until it has said so; it ends when the last socket is closed, below
+    return True
+
+
+_MOMENT_S: Final = 0.05
+
+
+def _close_zmq_socket(socket: Any, _: float) -> bool:
+    if socket.closed:
+        return False
+    socket.close(linger=0)
+    return True
+
+
+def _is_everybodys(context: Any) -> bool:
+    """Whether a context is the global one of a library that is the base's."""
+    kind = type(context)
+    with as_base():
+        module = sys.modules.get(kind.__module__)
+    return getattr(kind, "_instance", None) is context and getattr(module, kind.__name__, None) is kind
+
+
+# --- MQTT ------------------------------------------------------------------------------------------------------------
+
+
+def _end_paho(client: Any, _: float) -> bool:
+    is_running = getattr(client, "_thread", None) is not None
+    is_connected = client.is_connected()
+    client.disconnect()
+    client.loop_stop()
+    return is_running or is_connected
+
+
+# --- databases -------------------------------------------------------------------------------------------------------
+
+
+def _call(name: str, is_closed: str, pool: Any, _: float) -> bool:
+    if getattr(pool, is_closed, False) is True:
+        return False
+    getattr(pool, name)()
+    return True
+
+
+def _fail(reason: str) -> bool:
+    raise TimeoutError(reason)
+
+
+_CLASSES: Final[dict[str, dict[str, Closer]]] = {
+    "grpc._server": {"_Server": Closer("gRPC server", _stop_grpc, Order.SERVERS)},
+    "grpc.aio._server": {"Server": Closer("gRPC server", _stop_grpc_of_loop, Order.SERVERS)},
+    "grpc._channel": {"Channel": Closer("gRPC channel", functools.partial(_call, "close", ""))},
+    "grpc.aio._channel": {"Channel": Closer("gRPC channel", _close_grpc_of_loop, Order.SERVERS)},
+    "zmq.sugar.context": {"Context": Closer("ZeroMQ context", _wake_zmq, Order.SERVERS)},
+    "zmq.sugar.socket": {"Socket": Closer("ZeroMQ socket", _close_zmq_socket, Order.LAST, is_for_one_thread=True)},
+    "paho.mqtt.client": {"Client": Closer("MQTT client", _end_paho)},
+    "psycopg_pool.pool": {
+        "ConnectionPool": Closer("connection pool", functools.partial(_call, "close", "closed")),
+    },
+    "psycopg2.pool": {
+        "AbstractConnectionPool": Closer("connection pool", functools.partial(_call, "closeall", "closed"))
+    },
+    "redis.connection": {
+        "ConnectionPool": Closer("connection pool", functools.partial(_call, "disconnect", ""), Order.LAST)
+    },
+    "pymongo.synchronous.mongo_client": {
+        "MongoClient": Closer("MongoDB client", functools.partial(_call, "close", "_closed"))
+    },
+}
+"""Module -> its classes."""
+
+
+def _follow(undo: contextlib.ExitStack, module: Any) -> None:
+    patches = Patches()
+    undo.callback(patches.restore)
+    for name, closer in _CLASSES[module.__name__].items():
+        kind = getattr(module, name, None)
+        if isinstance(kind, type):
+            follow_class(patches, kind, closer)
+
+
+OWN: Final = dict.fromkeys(_CLASSES, _follow)
+"""Followed in the copies and versions that are a biz's own, too."""
+FOLLOWED: Final = OWN

@@ -1,0 +1,113 @@
+"""Servers, connections and pools that libraries make are closed with the biz that made them, before their objects die.
+
+Left to their deallocators they end badly: a gRPC server that was not stopped waits for its own end with the interpreter
+lock held, a context of ZeroMQ waits for sockets that nobody closes any more, and until then all of them go on serving
+clients. Which classes there are, and how each is closed, the adapters know.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import as_base, call_as
+from koupleless.errors import in_words
+from koupleless.frames import standing_for
+from koupleless.ownership.ledger import NOTHING, Order, Pending, owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from koupleless.context import Scope
+    from koupleless.ownership.ledger import Ledger, Patches
+
+_FLOOR_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Closer:
+    """How what is made of one class is closed."""
+
+    kind: str
+    """By what name it is counted, and told where it fails."""
+    close: Callable[[Any, float], object]
+    """Called with the object and the seconds it may take, as the biz, on a thread of ours.
+
+    Returns ``False`` if it was closed before."""
+    order: Order = Order.REST
+    is_for_one_thread: bool = False
+    """Whether it ends badly to close one while another thread uses it: then it is left to a thread that goes on."""
+
+
+def follow_class(patches: Patches, kind: type, closer: Closer) -> None:
+    """Close all instances that bizs make of a class when they leave."""
+    patches.replace(kind, "__init__", functools.partial(_making, closer))
+
+
+def _making(closer: Closer, original: Callable[..., None]) -> Any:
+    @standing_for(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        ledger = owner()
+        if ledger is not None:
+            _add(ledger, closer, self)
+        original(self, *args, **kwargs)
+
+    return __init__
+
+
+def _add(ledger: Ledger, closer: Closer, made: Any) -> None:
+    things: weakref.WeakSet[Any] | None = ledger.notes.get(closer)
+    if things is None:
+        things = ledger.notes[closer] = weakref.WeakSet()
+        close = functools.partial(_close, ledger, closer, things)
+        ledger.record(closer.kind, "that was not closed", close, order=closer.order)
+    things.add(made)
+
+
+def _close(ledger: Ledger, closer: Closer, things: weakref.WeakSet[Any]) -> Pending:
+    if closer.is_for_one_thread and ledger.has_left_threads:
+        return NOTHING
+    closing = _Closing(ledger.scope, closer, list(things), max(ledger.remaining_s() / 2, _FLOOR_S))
+    with as_base():
+        threading.Thread(target=closing.run, name=f"close {closer.kind} {ledger.biz}", daemon=True).start()
+    pending = Pending(lambda _: None)
+
+    def wait(timeout_s: float) -> str | None:
+        reason = closing.wait(timeout_s)
+        pending.count = closing.closed
+        return reason
+
+    pending.wait = wait
+    return pending
+
+
+class _Closing:
+    """Closes what a biz has made of one class, on a thread that may be left behind."""
+
+    def __init__(self, scope: Scope, closer: Closer, things: list[Any], timeout_s: float) -> None:
+        self.closed = 0
+        self._scope = scope
+        self._closer = closer
+        self._things = things
+        self._timeout_s = timeout_s
+        self._failures: list[str] = []
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while self._things:
+            thing = self._things.pop()
+            try:
+                was_open = call_as(self._scope, self._closer.close, thing, self._timeout_s)
+                self.closed += was_open is not False
+            except BaseException as error:  # noqa: BLE001 - code of a library; the others are closed whatever it raises
+                self._failures.append(in_words(error))
+            del thing
+        self._ended.set()
+
+    def wait(self, timeout_s: float) -> str | None:
+        if not self._ended.wait(timeout_s):
+            return "did not close in time"
+        return "; ".join(self._failures) or None

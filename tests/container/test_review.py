@@ -15,7 +15,7 @@ import weakref
 import pytest
 from tests.conftest import until
 
-from koupleless.artifact.build import Options, build_file
+from koupleless.artifact.build import Options, build_file, build_project
 from koupleless.biz import BizId, BizState
 from koupleless.container import life as life_module
 from koupleless.container.container import Container
@@ -391,6 +391,36 @@ def test_a_module_that_is_refused_for_a_taken_path_stays_listed_where_broken_one
         with pytest.raises(BizRepeated):
             world.container.install(world.container.prepare(url))
         assert world.container.uninstall(broken).clean
+
+
+@pytest.mark.parametrize(
+    ("strips", "paths"),
+    [
+        (False, ["/chat/socket.io/", "/chat/a b/%C3%A9", "/chat/"]),
+        (True, ["/socket.io/", "/a b/%C3%A9", "/"]),
+    ],
+)
+def test_a_module_may_want_paths_without_its_context_path(world, tmp_path, strips, paths):
+    source = """
+from urllib.parse import quote, unquote_to_bytes
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise RuntimeError
+    assert unquote_to_bytes(scope["raw_path"]) == scope["path"].encode(), scope
+    body = repr((scope["root_path"], quote(scope["path"], safe="/ "))).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+"""
+    (tmp_path / "chat.py").write_text(source)
+    (tmp_path / "pyproject.toml").write_text(
+        "[project]\nname = 'chat'\nversion = '1'\n"
+        f"[tool.koupleless.module]\nentry = 'chat:app'\nstrip-path = {str(strips).lower()}\n"
+    )
+    built = build_project(tmp_path, Options(out=tmp_path / "out")).path
+    world.container.install(world.container.prepare(str(built)))
+
+    asked = ["/chat/socket.io/", "/chat/a%20b/%C3%A9", "/chat"]
+    assert [world.get(path).text for path in asked] == [repr(("/chat", path)) for path in paths]
 
 
 def test_a_function_that_returns_an_application_was_meant_as_a_factory(world, install):

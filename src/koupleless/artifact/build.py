@@ -261,6 +261,7 @@ def _assemble(
         id=identity,
         entry=project.entry,
         web_context_path=project.web_context_path,
+        strips_path=project.strips_path,
         priority=project.priority,
         declared_libraries=_declared(project, report),
         deny_imports=project.deny_imports,

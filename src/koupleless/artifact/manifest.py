@@ -54,6 +54,8 @@ class Manifest:
     """``package.module:callable``, ``package.module:factory()``, or a module to import."""
     web_context_path: str
     """As it was written, with or without slashes around it; ``/`` is the root."""
+    strips_path: bool = False
+    """Its application finds in a request's path what follows the context path, not the whole."""
     priority: int = DEFAULT_PRIORITY
     declared_libraries: tuple[str, ...] = ()
     """Normalised distribution names it may take from the base; not empty means declared mode."""
@@ -341,6 +343,7 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
         shared=table.texts("shared"),
     )
     priority = table.number("priority", DEFAULT_PRIORITY)
+    strips_path = table.flag("strip-path")
     isolation = check_isolation(table.text("isolation"), issues)
     python_tag = table.text("python") or "py3"
     if not _TAG.fullmatch(python_tag):
@@ -362,6 +365,7 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
         id=face.id,
         entry=face.entry,
         web_context_path=face.web_context_path,
+        strips_path=strips_path,
         priority=priority,
         declared_libraries=face.declared_libraries,
         deny_imports=face.deny_imports,
@@ -509,6 +513,8 @@ def render_biz_toml(manifest: Manifest) -> str:
         "packed": manifest.packed,
     }
     lines += [f"{key} = {_toml(value)}" for key, value in plain.items() if value != ()]
+    if manifest.strips_path:
+        lines.append("strip-path = true")
     for title, table in (("attributes", manifest.attributes), ("files", manifest.files)):
         if table:
             lines += ["", f"[{title}]", *(f"{_toml(key)} = {_toml(table[key])}" for key in sorted(table))]

@@ -79,6 +79,8 @@ class Project:
     id: BizId
     entry: str
     web_context_path: str
+    strips_path: bool = False
+    """Its application finds in a request's path what follows the context path, not the whole."""
     priority: int = DEFAULT_PRIORITY
     declared_libraries: tuple[str, ...] = ()
     is_declared_mode: bool = False
@@ -163,6 +165,7 @@ def parse_project(
     requirements = check_requirements(only_here if "requirements" in module else project.texts("dependencies"), issues)
     priority = module.number("priority", DEFAULT_PRIORITY)
     is_declared_mode = module.flag("declared-mode") or bool(face.declared_libraries)
+    strips_path = module.flag("strip-path")
     isolation = check_isolation(module.text("isolation"), issues)
     include, exclude = (_patterns(module, key) for key in ("include", "exclude"))
     _check_python(project.text("requires-python"), issues)
@@ -174,6 +177,7 @@ def parse_project(
         id=face.id,
         entry=face.entry,
         web_context_path=normal_web_path(face.web_context_path) or "/",
+        strips_path=strips_path,
         priority=priority,
         declared_libraries=face.declared_libraries,
         is_declared_mode=is_declared_mode,

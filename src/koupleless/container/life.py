@@ -38,6 +38,7 @@ from koupleless.ownership.interpreter import values_by_thread
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
 from koupleless.ownership.releasers import call_releasers
+from koupleless.router.asgi import unmounted
 from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules
 from koupleless.router.lifespan import Lifespan
@@ -249,9 +250,10 @@ class Life:
             )
         self.scope.variables.settle()
         if face.asgi is not None:
-            lifespan = Lifespan(face.asgi, scope=self.scope)
+            app = unmounted(face.asgi) if self._prepared.manifest.strips_path else face.asgi
+            lifespan = Lifespan(app, scope=self.scope)
             watch = self.scope.facet(Watch)
-            self.gate = Gate(self.scope, face.asgi, state=lifespan.state, after_first=watch.check_soon)
+            self.gate = Gate(self.scope, app, state=lifespan.state, after_first=watch.check_soon)
             self._lifespan = lifespan
             timeout_s = _left(deadline)
             self._around.stage.call(

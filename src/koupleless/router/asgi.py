@@ -205,6 +205,26 @@ def _inner_scope(
     return inner
 
 
+def unmounted(app: ASGIApp) -> ASGIApp:
+    """An application that finds in ``path`` what follows its mount point, as behind a proxy that takes that away.
+
+    ASGI has the whole path there (HTTP scope, ``root_path``); some applications compare it as it is. ``root_path`` says
+    where it is mounted all the same.
+    """
+
+    async def stripped(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        root = scope.get("root_path", "")
+        if root and scope["type"] in ("http", "websocket"):
+            scope = {**scope, "path": _below(scope["path"], root) or "/"}
+            raw = scope.get("raw_path")
+            if raw is not None:
+                start = quote(root).encode()
+                scope["raw_path"] = raw.removeprefix(start) if raw.startswith(start) else quote(scope["path"]).encode()
+        await app(scope, receive, send)
+
+    return stripped
+
+
 def _raw_path(scope: MutableMapping[str, Any], full: str, forward: Forward | None) -> bytes:
     """The percent-encoded form of ``full``, spelt as the client did wherever that can be told."""
     raw: bytes = scope["raw_path"].partition(b"?")[0]

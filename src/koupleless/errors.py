@@ -230,10 +230,11 @@ class StopFailed(BizFailed):
 
 
 class ModuleRefused(ModuleNotFoundError, KouplelessError):
-    """A biz imported a module that neither it nor the base provides, or that it may not take from the base.
+    """A biz imported a module that is there, and that it may not take from the base.
 
-    ``name`` is the module, ``identity`` the biz; ``advice`` says why, and what to change. It is a note (PEP 678), so
-    that tracebacks show it, while the text can be that of Python's own error, which code may compare.
+    Where nobody has a module, it is Python's own ``ModuleNotFoundError``, as without a base. ``name`` is the module,
+    ``identity`` the biz; ``advice`` says why, and what to change. It is a note (PEP 678), so that tracebacks show it,
+    while the text can be that of Python's own error, which code may compare.
     """
 
     def __init__(self, message: str, *, name: str, identity: str, advice: str = "") -> None:

@@ -205,12 +205,13 @@ MESSAGES = {
         "          ^",
     ],
     "did not start within 60 s": ["it did not start within 60 s"],
+    f"did not start: ModuleNotFoundError: {MISSING}": [f"ModuleNotFoundError: {MISSING}"],
     f"did not start: koupleless.errors.ModuleRefused: {MISSING}": [MISSING],
     "wants the path /, which b:1 serves": ["it wants the path /, which b:1 serves"],
 }
 
 
-@pytest.mark.parametrize("message", MESSAGES, ids=["syntax", "timeout", "import", "path"])
+@pytest.mark.parametrize("message", MESSAGES, ids=["syntax", "timeout", "import", "refused", "path"])
 def test_what_our_base_says_becomes_one_sentence(
     arkctl: Arkctl, arklet: FakeArklet, hello_zip: Path, message: str
 ) -> None:

@@ -236,8 +236,9 @@ def test_declared_mode(biz, base):
     )
     with pytest.raises(ModuleRefused, match="base's own code"):
         app.own()
-    with pytest.raises(ModuleRefused, match=r"neither biz shop:1\.0 nor the base has it"):
+    with pytest.raises(ModuleNotFoundError) as missing:
         namespace.import_module("nothing_at_all")
+    assert type(missing.value) is ModuleNotFoundError
     with entered(namespace.scope):
         assert importlib.util.find_spec("based_lib") is not None
         assert importlib.util.find_spec("based_other") is None
@@ -350,7 +351,7 @@ def test_files_that_appear_are_seen_after_the_caches_are_told(biz, base):
     root = base({})
     namespace = biz({"app.py": "import importlib\ndef tell(): importlib.invalidate_caches()"})
     app = namespace.import_module("app")
-    with pytest.raises(ModuleRefused):
+    with pytest.raises(ModuleNotFoundError):
         namespace.import_module("based_new")
     (root / "based_new.py").write_text("of = 'base'")
     importlib.invalidate_caches()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pickle
 import sys
+import textwrap
 import threading
 import traceback
 from typing import Any
@@ -16,6 +17,7 @@ from koupleless.errors import BizGone, ModuleRefused
 from koupleless.isolation.holding import Speakers
 from koupleless.isolation.interpreter import REAL
 from koupleless.isolation.known import Share
+from koupleless.isolation.linker import advice_on
 from koupleless.isolation.policy import Policy
 
 
@@ -66,7 +68,7 @@ def test_a_private_library_is_used_instead_of_the_bases(biz, base):
     assert app.late() is not based_lib
     assert based_lib.version == 1
     assert based_lib.extra.version == 1
-    with pytest.raises(ModuleRefused, match="owns 'based_lib'"):
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'based_lib\.extra'"):
         namespace.import_module("based_lib.extra")
 
 
@@ -327,19 +329,47 @@ def test_a_name_that_only_the_base_has_below_an_own_package_is_not_leaked(biz, b
         assert "based_app.secret" not in sys.modules
 
 
-def test_a_missing_module_says_what_to_do(biz):
-    namespace = biz({"app.py": "import nowhere_to_be_found"}, identity="hello:1.0")
-    with pytest.raises(ModuleRefused) as caught:
-        namespace.import_module("app")
-    assert str(caught.value) == "No module named 'nowhere_to_be_found'", "as without a base: code may compare it"
-    assert caught.value.__notes__ == [caught.value.advice]
-    assert "neither biz hello:1.0 nor the base has it" in caught.value.advice
-    assert "install it in the base" in caught.value.advice
-    assert caught.value.name == "nowhere_to_be_found"
-    assert caught.value.identity == "hello:1.0"
-    assert isinstance(caught.value, ModuleNotFoundError)
-    sent = pickle.loads(pickle.dumps(caught.value))
-    assert (str(sent), sent.identity, sent.__notes__) == (str(caught.value), "hello:1.0", [caught.value.advice])
+def test_a_missing_module_raises_what_python_raises(biz):
+    text = """
+        import pickle, traceback
+        try:
+            import nowhere_to_be_found.below
+        except ImportError as error:
+            caught, last_line, sent = error, traceback.format_exc().splitlines()[-1], pickle.dumps(error)
+    """
+    app = biz({"app.py": text}).import_module("app")
+    with pytest.raises(ModuleNotFoundError) as alone:
+        exec(textwrap.dedent(text).replace("except ImportError", "except ZeroDivisionError"), {})
+    assert (type(app.caught), vars(app.caught)) == (ModuleNotFoundError, {})
+    assert app.caught.__cause__ is app.caught.__context__ is None
+    assert (str(app.caught), app.caught.name) == (str(alone.value), "nowhere_to_be_found")
+    assert app.last_line == "ModuleNotFoundError: No module named 'nowhere_to_be_found'"
+    assert app.sent == pickle.dumps(alone.value)
+
+
+def test_what_to_do_about_a_missing_module_is_told_by_who_missed_it(biz, base):
+    base({"based_lib/__init__.py": "", "based_lib/other.py": ""})
+    files = {"based_lib/__init__.py": "", "app.py": "def ask(name):\n return __import__(name)\n"}
+    namespace = biz(files, identity="hello:1.0")
+    app = namespace.import_module("app")
+
+    def advice(name: str) -> str:
+        with pytest.raises(ModuleNotFoundError) as caught:
+            app.ask(name)
+        return advice_on(caught.value, namespace.scope)
+
+    assert advice("nowhere") == (
+        "neither biz hello:1.0 nor the base has it; add the distribution that provides it to the dependencies of the "
+        "module and build it again, or install it in the base"
+    )
+    assert advice("based_lib.other") == "biz hello:1.0 owns 'based_lib', and its files hold no such module"
+    assert advice_on(ModuleNotFoundError("says nothing"), namespace.scope) == ""
+    assert advice_on(ModuleNotFoundError("of others", name="app"), namespace.scope) == ""
+    assert advice_on(ValueError("nowhere"), namespace.scope) == ""
+    with pytest.raises(ModuleNotFoundError) as caught:
+        app.ask("nowhere")
+    namespace.drop()
+    assert advice_on(caught.value, namespace.scope) == ""
 
 
 def test_an_error_inside_a_library_of_the_base_is_not_mistaken_for_a_missing_module(biz, base):

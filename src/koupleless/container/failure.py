@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from koupleless import errors
-from koupleless.errors import ModuleRefused
+from koupleless.isolation.linker import advice_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from koupleless.context import Scope
 
 _OWN_ROOT: Final = str(Path(__file__).parent.parent) + "/"
 _MACHINERY: Final = ("<frozen importlib", "<frozen runpy")
@@ -32,14 +37,31 @@ def own_traceback(error: BaseException) -> str:
     return "".join(summary.format())
 
 
-def in_words(error: BaseException) -> str:
-    """One line: the type and text of ``error``, as the last line of its traceback says it, and what we advise."""
-    if isinstance(error, ModuleRefused) and error.advice:
-        return f"{type(error).__module__}.{type(error).__qualname__}: {error}: {error.advice}"
+def in_words(error: BaseException, scope: Scope) -> str:
+    """One line: the type and text of ``error``, as the last line of its traceback says it, and what we advise.
+
+    ``scope`` is that of the biz whose error it is. What is advised may concern a cause that the biz named for it.
+    """
     try:
-        return "".join(traceback.format_exception_only(error)).strip()
+        words = "".join(traceback.format_exception_only(error)).strip()
+        for cause in _causes(error):
+            advice = advice_on(cause, scope)
+            if advice:
+                said = "" if str(cause) in words else f" ({cause})"
+                return f"{words.removesuffix(advice).rstrip()}{said}: {advice}"  # which may be a note of the error
     except BaseException:  # noqa: BLE001 - the class of the exception, or one that isinstance asks, is code of the biz
         return errors.in_words(error)
+    return words
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
+    known: dict[int, BaseException] = {}
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in known:
+        known[id(cause)] = cause
+        yield cause
+        cause = cause.__cause__
 
 
 def _is_users(filename: str) -> bool:

@@ -276,7 +276,8 @@ class Life:
             return StartFailed(str(self.biz), "was not started: the base is shutting down")
         if isinstance(error, StartFailed):
             return StartFailed(str(self.biz), error.reason, traceback=error.traceback)
-        return StartFailed(str(self.biz), f"did not start: {in_words(error)}", traceback=own_traceback(error))
+        words = in_words(error, self.scope)
+        return StartFailed(str(self.biz), f"did not start: {words}", traceback=own_traceback(error))
 
     # --- out -----------------------------------------------------------------------------------------------------
 
@@ -302,7 +303,7 @@ class Life:
             report = purge(survey, failures=tuple(self._failures), left=self._left, ended=tuple(self._ended))
             report = replace(report, notes=tuple(self._notes))
         except BaseException as error:  # noqa: BLE001 - it looks at objects of anybody's making
-            failures = (*self._failures, f"purge: {in_words(error)}")
+            failures = (*self._failures, f"purge: {in_words(error, self.scope)}")
             return PurgeReport(self.biz, clean=False, held=(), undone={}, failures=failures, elapsed_ms=0.0)
         self.remains = survey if report.held else None
         return report
@@ -444,7 +445,7 @@ class Life:
         try:
             step()
         except BaseException as error:  # noqa: BLE001 - a biz may raise SystemExit here; it goes into the report
-            self._failures.append(f"{what}: {in_words(error)}")
+            self._failures.append(f"{what}: {in_words(error, self.scope)}")
 
 
 async def _drained(inside: Sequence[_Inside], timeout_s: float) -> list[int]:

@@ -60,6 +60,11 @@ class NamespacePath(list[str]):
     __str__ = __repr__
 
 
+def _missing(name: str) -> ModuleNotFoundError:
+    """Python's own error, and nothing in it that is not there alone; `linker.advice_on` says what to do."""
+    return ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 def _is_copied(name: str, owner: str, held: Held | None) -> bool:
     if held is None or held.holding is Holding.OWN:
         return False
@@ -151,7 +156,7 @@ class BizFinder:
         if spec is not None and not (spec.loader is None and is_open and self._has_whole_of_base(name)):
             return self._shared(name, spec) or self._compiled_once(spec)
         if not is_open:
-            raise self._refusal(name, f"{self._owner} owns {parent_name!r}, and its files hold no such module")
+            raise _missing(name)
         if name in NEVER_DELEGATED:
             raise self._refusal(name, "a module never gets the program of the base")
         spec = self._find_copy(name)
@@ -541,10 +546,23 @@ class BizFinder:
         except ModuleNotFoundError as error:
             if error.name != name.partition(".")[0]:
                 raise
-        raise self._refusal(
-            name,
-            f"neither {self._owner} nor the base has it; add the distribution that provides it to the "
-            "dependencies of the module and build it again, or install it in the base",
+        raise _missing(name)
+
+    def advice(self, name: str) -> str:
+        """See `linker.Locator`."""
+        parent_name = name.rpartition(".")[0]
+        parent = self.linker.table.get(parent_name)
+        if parent is not None and hasattr(parent, "__path__") and not self._own_portions(parent_name, parent)[1]:
+            return f"{self._owner} owns {parent_name!r}, and its files hold no such module"
+        try:
+            self._check(name)
+        except ModuleRefused as refused:
+            return refused.advice
+        if self.find_spec(name) is not None:
+            return ""
+        return (
+            f"neither {self._owner} nor the base has it; add the distribution that provides it to the dependencies of "
+            "the module and build it again, or install it in the base"
         )
 
     def _check(self, name: str) -> None:
@@ -561,6 +579,7 @@ class BizFinder:
             self._granted.add(name)
 
     def _refusal(self, name: str, reason: str) -> ModuleRefused:
+        """The error for a module that is there, and is not to be had."""
         return ModuleRefused(f"No module named {name!r}", name=name, identity=self._identity, advice=reason)
 
     # --- as a finder on sys.meta_path ----------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 from koupleless.context import call_library, crossed, current
-from koupleless.errors import BizGone
+from koupleless.errors import BizGone, ModuleRefused
 from koupleless.frames import passed_over
 from koupleless.isolation.children import Children
 from koupleless.isolation.codes import SharedCodeLoader
@@ -71,7 +71,7 @@ class Locator(Protocol):
     def locate(self, name: str, parent: ModuleType | None, *, is_asked: bool = False) -> ModuleSpec | ModuleType:
         """A spec of the owner's to be loaded, or the module of somebody else.
 
-        ``is_asked`` says that `hooked` was asked before. Raises ``ModuleNotFoundError`` in words a user can act on.
+        ``is_asked`` says that `hooked` was asked before. Raises ``ModuleNotFoundError``, as Python, if nobody has it.
         """
 
     def owns(self, top: str) -> bool:
@@ -97,6 +97,9 @@ class Locator(Protocol):
 
     def is_settled(self, name: str) -> bool:
         """Whether a name is somebody else's for good, or until `invalidate_caches`."""
+
+    def advice(self, name: str) -> str:
+        """What to change so that the owner can import a module that was not found; empty if it can."""
 
     def invalidate_caches(self) -> None:
         """Forget what was found, so that files that appeared since are seen."""
@@ -317,6 +320,10 @@ class Linker:
         """Look at the files again for the next import."""
         if self._locator is not None:
             self._locator.invalidate_caches()
+
+    def advice(self, name: str) -> str:
+        """See `Locator.advice`."""
+        return "" if self._locator is None else self._locator.advice(name)
 
     def drop(self) -> None:
         """Let go of every module. Idempotent."""
@@ -736,6 +743,23 @@ def _children_asked(known: Mapping[str, Any]) -> Children | None:
 def owner_of(known: object) -> Linker | None:
     """Whose code runs with these builtins; ``None`` if it is the base's."""
     return None if known is builtins.__dict__ else _by_builtins.get(id(known))
+
+
+def advice_on(error: BaseException, scope: Scope) -> str:
+    """What to change so that an import that failed in a biz succeeds; empty where nothing is known.
+
+    The error itself is Python's own, as without a base: code compares, prints and pickles it. Who asked for the module
+    may be a shared library, which sees others than the biz: the code nearest to where the error was raised tells.
+    """
+    if isinstance(error, ModuleRefused):
+        return error.advice
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    asked, trace = linker_of(scope), error.__traceback__
+    while trace is not None:
+        asked = owner_of(trace.tb_frame.f_builtins) or asked
+        trace = trace.tb_next
+    return "" if asked is None else asked.advice(error.name)
 
 
 def base_changed(name: str) -> None:

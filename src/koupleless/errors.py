@@ -251,14 +251,19 @@ class ModuleRefused(ModuleNotFoundError, KouplelessError):
         ), self.args
 
 
-class BizGone(ImportError, KouplelessError):
-    """A biz was uninstalled, and its code tried to import, or somebody waited for it: ``what`` says which."""
+class BizGone(KouplelessError):
+    """A biz was uninstalled, and its code tried to import, or somebody waited for it: ``what`` says which.
+
+    No ``ImportError``: code that outlives its biz, a scheduler say, would take a job that it cannot import for one that
+    does not exist, and delete it. ``name`` is the module that was to be imported.
+    """
 
     def __init__(
         self, identity: str, *, name: str | None = None, what: str = "its code can import nothing any more"
     ) -> None:
         self.identity = identity
-        super().__init__(f"biz {identity} was uninstalled; {what}", name=name)
+        self.name = name
+        super().__init__(f"biz {identity} was uninstalled; {what}")
 
 
 # --- services ------------------------------------------------------------------------------------------------------

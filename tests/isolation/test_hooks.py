@@ -23,6 +23,7 @@ import pytest
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, entered
+from koupleless.errors import BizGone
 from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.isolation.interpreter import REAL, bootstrap, keep_apart
 from koupleless.isolation.namespace import Namespace
@@ -506,7 +507,7 @@ def test_a_dropped_namespace_is_refused_at_the_hooks_too(biz):
     namespace = biz({"app.py": ""})
     namespace.import_module("app")
     namespace.drop()
-    with entered(namespace.scope), pytest.raises(ImportError, match="uninstalled"):
+    with entered(namespace.scope), pytest.raises(BizGone, match="uninstalled"):
         importlib.import_module("app")
     assert isinstance(keeper, Namespace)
 

@@ -18,6 +18,7 @@ from koupleless.isolation.holding import Speakers
 from koupleless.isolation.interpreter import REAL
 from koupleless.isolation.known import Share
 from koupleless.isolation.linker import advice_on
+from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 
 
@@ -486,6 +487,34 @@ def test_the_code_of_a_dropped_biz_can_import_nothing(biz):
         late()
     with pytest.raises(BizGone):
         namespace.import_module("other")
+
+
+@pytest.mark.parametrize("look", ["importlib.import_module('jobs')", "pickle.loads(b'cjobs\\nrun\\n.')"])
+def test_what_outlives_its_biz_does_not_take_its_modules_for_missing_ones(biz, shared, look):
+    """As a scheduler does that deletes jobs which it cannot import: one of its own, or of a library of the base."""
+    scheduler = f"""
+        import importlib, pickle
+        def find():
+            try:
+                return {look}
+            except ImportError:
+                return "it is not there, so it is deleted"
+    """
+    exec(textwrap.dedent(scheduler), vars(shared))
+    keeper = biz({})  # a base without modules has Python's own import system again
+    namespace = biz({"app.py": scheduler, "jobs.py": "def run():\n pass\n"}, identity="gone:2.0")
+    find = namespace.import_module("app").find
+    with entered(namespace.scope):
+        assert find() is not None
+        assert shared.find() is not None
+    namespace.drop()
+    namespace.scope.close()
+    with entered(namespace.scope):
+        for each in (find, shared.find):
+            with pytest.raises(BizGone, match=r"gone:2\.0 was uninstalled"):
+                each()
+    assert shared.find() == "it is not there, so it is deleted"  # to the base it is missing
+    assert isinstance(keeper, Namespace)
 
 
 def test_the_program_of_the_base_is_never_delegated(biz):

@@ -21,6 +21,7 @@ from types import FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from koupleless.context import current, entered
+from koupleless.errors import BizGone
 from koupleless.frames import passed_over, standing_for
 from koupleless.isolation import distributions
 from koupleless.isolation.interpreter import (
@@ -130,7 +131,10 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
         linker = None if scope is None else scope.find_facet(Linker)
         if linker is None:
             # The table may hold another owner's modules for a moment: Python's own half of importing asks our hooks.
-            module = (bootstrap.__import__ if exposed else original)(name, globals, locals, fromlist, level)
+            asked: Import = bootstrap.__import__ if exposed else original
+            if is_c_call(fromlist):
+                asked = _told_if_gone(asked)
+            module = asked(name, globals, locals, fromlist, level)
             if name in withheld and is_c_call(fromlist):
                 cast("list[object]", fromlist).append(restorer(name))
                 REAL[name] = of_base(name)
@@ -220,6 +224,8 @@ def _make_load_hook(original: Callable[..., Any]) -> Callable[..., Any]:
                 return of_base(name)
             scope = current() if is_apart else None
             load = original if scope is None else functools.partial(scope.ground.call, original)
+            if import_ is bootstrap._gcd_import:  # noqa: SLF001 - a statement of the base is about something of its own
+                load = _told_if_gone(load)
             module: Any = load(name, import_, **how)
             if module is None:  # a submodule that there is not, asked of its package
                 return None
@@ -237,6 +243,21 @@ def _make_load_hook(original: Callable[..., Any]) -> Callable[..., Any]:
         return module
 
     return _find_and_load
+
+
+def _told_if_gone(load: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, where it looks for a module for a biz that has left: then it is no missing one."""
+    scope = current()
+    if scope is None or not scope.is_closed:
+        return load
+
+    def load_for_gone(name: str, *details: Any, **how: bool) -> Any:
+        try:
+            return load(name, *details, **how)
+        except ModuleNotFoundError:
+            raise BizGone(str(scope.biz), name=name) from None
+
+    return load_for_gone
 
 
 def _make_submodule_hook(original: Callable[[str, object], ModuleType | None]) -> Callable[..., ModuleType | None]:

@@ -20,7 +20,17 @@ _LONGEST: Final = 1000
 
 
 class KouplelessError(Exception):
-    """The root of the tree. ``str(error)`` is a sentence a user can act on."""
+    """The root of the tree. ``str(error)`` is a sentence a user can act on. Each can be copied and pickled."""
+
+    def __reduce__(self) -> Any:
+        # Exception would call the class with the text alone; what each takes for its text is in its attributes.
+        return _again, (type(self), self.args), vars(self)
+
+
+def _again(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
 
 
 _name: Final[Any] = type.__dict__["__name__"]

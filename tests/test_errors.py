@@ -1,0 +1,39 @@
+"""Errors travel: to another process, as a pool sends what its workers raise, and into copies."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from koupleless import errors
+
+if TYPE_CHECKING:
+    from koupleless.errors import KouplelessError
+
+ONE_OF_EACH: Final[tuple[KouplelessError, ...]] = (
+    errors.ArchiveRefused("a.zip", "it is no archive"),
+    errors.BizBusy("hello:1", "installBiz"),
+    errors.BizGone("hello:1", name="json"),
+    errors.DigestMismatch("a.zip", expected="1", actual="2"),
+    errors.IllegalMove("hello:1", "RESOLVED", "ACTIVATED"),
+    errors.ManifestInvalid("biz.toml", ["one", "two"]),
+    errors.ModuleRefused("No module named 'x'", name="x", identity="hello:1", advice="declare it"),
+    errors.PathTaken("hello:1", "/hello", "other:1"),
+    errors.ServiceError("100003", "no such biz"),
+    errors.StartFailed("hello:1", "did not start: ValueError", traceback="line 1"),
+    errors.StartTimeout("hello:1", 3.0),
+)
+
+
+@pytest.mark.parametrize("error", ONE_OF_EACH, ids=lambda error: type(error).__name__)
+def test_an_error_is_the_same_after_its_way(error: KouplelessError) -> None:
+    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(other) is type(error)
+        assert (str(other), vars(other), getattr(other, "name", None)) == (
+            str(error),
+            vars(error),
+            getattr(error, "name", None),
+        )

@@ -75,7 +75,7 @@ def base(serve, sources):
 
 @pytest.fixture
 def hello(base, artefact):
-    base.ask("installBiz", bizUrl=str(artefact("hello-1.0")))
+    base.ask("installBiz", bizUrl=artefact("hello-1.0").as_uri())
     yield f"{base.url}/hello"
     base.clear()
 
@@ -111,7 +111,7 @@ def test_a_base_lives_inside_another_server(server, sources, tmp_path, run_alone
     }[server]
     process = run_alone(lambda port: [sys.executable, "-m", server, "embedded:app", *options(port)], sources)
 
-    reply = ask(arklet, "installBiz", {"bizUrl": str(build("hello-1.0", tmp_path))})
+    reply = ask(arklet, "installBiz", {"bizUrl": build("hello-1.0", tmp_path).as_uri()})
 
     assert reply["code"] == "SUCCESS", reply
     assert httpx.get(f"{process.url}/own").json() == {"base": "asgi"}
@@ -284,7 +284,7 @@ def test_sigterm_during_an_install_ends_the_base_and_leaves_nothing(sources, tmp
     artefact = build_file(slow, Options(out=tmp_path)).path
     replies = []
     install = threading.Thread(
-        target=lambda: replies.append(ask(process.arklet_port, "installBiz", {"bizUrl": str(artefact)}))
+        target=lambda: replies.append(ask(process.arklet_port, "installBiz", {"bizUrl": artefact.as_uri()}))
     )
     install.start()
     until(started.exists)

@@ -133,7 +133,8 @@ def modules(base: BaseProcess) -> list[dict[str, Any]]:
 
 
 def install(base: BaseProcess, url: str | Path, name: str, version: str = "1.0.0", **more: object) -> dict[str, Any]:
-    return ask(base, "installBiz", {"bizName": name, "bizVersion": version, "bizUrl": str(url), **more})
+    place = url if isinstance(url, str) else url.as_uri()
+    return ask(base, "installBiz", {"bizName": name, "bizVersion": version, "bizUrl": place, **more})
 
 
 def said(reply: Mapping[str, Any]) -> str:

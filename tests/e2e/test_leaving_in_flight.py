@@ -273,7 +273,7 @@ def deploy(tmp_path):
         path = tmp_path / "holding.py"
         path.write_text(source if "def app(" in source else HEAD + source)
         artefact = build_file(path, Options(out=tmp_path / "out")).path
-        process.ask("installBiz", bizUrl=str(artefact))
+        process.ask("installBiz", bizUrl=artefact.as_uri())
         if hold is not None:
             hold.start()
         until(lambda: process.get("/holding/busy").text == "True", BOUND_S)

@@ -356,7 +356,7 @@ def test_a_module_neither_ends_nor_stops_the_base(
     status = None
     try:
         artefact = build(tmp_path, "bad", source_of(row))
-        told.append(base.ask("installBiz", bizUrl=str(artefact)))
+        told.append(base.ask("installBiz", bizUrl=artefact.as_uri()))
         with contextlib.suppress(httpx.HTTPError):
             base.get("/bad/")
         acts_late = row.moment in {"shutdown", "stop hook", "async stop hook", "exit function"}
@@ -382,7 +382,7 @@ def is_well(base: Base, artefact: Path) -> None:
         assert base.get("/") == f"base {base.pid}"
         assert base.get("/neighbour/") == "neighbour"
     assert base.ask("health")["code"] == "SUCCESS"
-    reply = base.ask("installBiz", bizUrl=str(artefact))
+    reply = base.ask("installBiz", bizUrl=artefact.as_uri())
     assert reply["code"] == "SUCCESS", reply
     name = artefact.name.partition("-")[0]
     assert base.get(f"/{name}/") == name

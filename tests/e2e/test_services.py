@@ -265,7 +265,7 @@ def built(project: Path) -> Path:
 
 def deploy(shop: BaseProcess, folder: str, strategy: str = "replace") -> None:
     """As `arkctl deploy` does, which others test, without a process and a build each time."""
-    shop.ask("installBiz", bizUrl=str(built(shop.cwd / folder)), installStrategy=strategy)
+    shop.ask("installBiz", bizUrl=built(shop.cwd / folder).as_uri(), installStrategy=strategy)
 
 
 def test_a_module_uses_what_another_one_offers_as_if_it_were_its_own(shop: BaseProcess) -> None:
@@ -398,14 +398,14 @@ def test_calls_in_flight_get_the_value_or_an_error(
     (tmp_path / "koupleless.toml").write_text(f"[base]\ndrain-timeout = {30 if drained else 0.2}\n")
     shop = serve(cwd=tmp_path)
     for name in ("provider", "consumer"):
-        shop.ask("installBiz", bizUrl=str(build_file(CASES / f"{name}.py", Options(out=tmp_path)).path))
+        shop.ask("installBiz", bizUrl=build_file(CASES / f"{name}.py", Options(out=tmp_path)).path.as_uri())
     newer = tmp_path / "provider.py"
     newer.write_text((CASES / "provider.py").read_text().replace("VERSION = 1", "VERSION = 2"))
     artefact = build_file(newer, Options(out=tmp_path / "newer", version="2.0.0")).path
     with ThreadPoolExecutor(4) as pool:
         asked = {kind: pool.submit(shop.get, f"/consumer/?{kind}") for kind in ("slow", "agen", "task", "thread")}
         until(lambda: shop.log.read_text().count("asked\n") == len(asked))
-        shop.ask("installBiz", bizUrl=str(artefact), installStrategy="replace")
+        shop.ask("installBiz", bizUrl=artefact.as_uri(), installStrategy="replace")
         replies = {kind: reply.result() for kind, reply in asked.items()}
 
     told = {kind: reply.text for kind, reply in replies.items()}

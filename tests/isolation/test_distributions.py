@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import zipfile
 from importlib import metadata
-from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +345,38 @@ def test_metadata_in_declared_mode_adds_what_is_declared(biz, base):
         with pytest.raises(metadata.PackageNotFoundError):
             metadata.version("based-third")
         assert metadata.version("koupleless")
+
+
+def test_what_is_deleted_from_the_path_finder_is_gone_as_alone(biz, base):
+    base(LIB)
+    text = """
+        import sys
+        from importlib import metadata
+        from importlib.machinery import PathFinder
+
+        finder = next(one for one in sys.meta_path if one == PathFinder)
+        before = metadata.version("based-lib")
+        own = finder.find_distributions
+        del finder.find_distributions, finder._path_hooks
+        is_there = hasattr(finder, "find_distributions") or hasattr(finder, "_path_hooks")
+        found = [*metadata.distributions(name="based-lib")]
+        import late
+        errors = []
+        for name in ("find_distributions", "never_there"):
+            try:
+                delattr(finder, name)
+            except AttributeError as error:
+                errors.append(str(error))
+        finder.find_distributions = own
+        again = metadata.version("based-lib")
+    """
+    app = biz({"app.py": text, "late.py": ""}).import_module("app")
+    assert (app.before, app.is_there, app.found, app.again) == ("1.0", False, [], "1.0")
+    assert app.errors == [
+        f"type object 'PathFinder' has no attribute {name!r}" for name in ("find_distributions", "never_there")
+    ]
+    assert "find_distributions" in vars(PathFinder)
+    assert "_path_hooks" in vars(PathFinder)
 
 
 def test_files_that_appear_are_seen_after_the_caches_are_told(biz, base):

@@ -706,6 +706,26 @@ class _PathFinderKind(type):
     def __hash__(cls) -> int:
         return hash(PathFinder)
 
+    def __delattr__(cls, name: str) -> None:
+        """Python's own has nothing to inherit from, so what is deleted there is gone."""
+        is_there = hasattr(cls, name)
+        if name in vars(cls) and not isinstance(vars(cls)[name], _Deleted):
+            super().__delattr__(name)
+        elif not is_there or name not in vars(PathFinder):
+            raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r}")
+        if name in vars(PathFinder):
+            setattr(cls, name, _Deleted(name))
+
+
+class _Deleted:
+    """Stands before what would be inherited under a name that was deleted."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, kind: type) -> Any:
+        raise AttributeError(f"type object {kind.__name__!r} has no attribute {self._name!r}")
+
 
 def _path_finder(finder: BizFinder) -> type:
     """What the owner's code finds at ``sys.meta_path``: a class, as import hooks look for, that asks ``finder``."""

@@ -13,15 +13,14 @@ import logging
 import signal
 import socket
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.arklet.health import BaseMetadata
 from koupleless.arklet.operations import Operations
 from koupleless.arklet.server import ArkletServer
 from koupleless.artifact.store import Store
+from koupleless.artifact.temporary import temporary_directory
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Deadlines, Surroundings
@@ -45,6 +44,7 @@ from koupleless.view.config import Configuration
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
+    from pathlib import Path
 
     from koupleless.router.gate import Receive, Send
 
@@ -218,7 +218,7 @@ class Base:
     def _store_dir(self) -> Path:
         if self.settings.store_dir is not None:
             return self.settings.store_dir
-        return Path(self._closing.enter_context(tempfile.TemporaryDirectory(prefix="koupleless-")))
+        return self._closing.enter_context(temporary_directory("koupleless-store-"))
 
 
 def _forwards(settings: BaseSettings, configuration: Configuration) -> Forwards:

@@ -730,6 +730,25 @@ def test_a_base_that_was_killed_during_an_install_starts_again_on_its_store(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_a_base_that_was_killed_leaves_nothing_in_temporary_places_after_the_next_start(
+    serve: Callable[..., BaseProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "tmp"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    killed = serve("--module", str(BIZS / "hello-1.0"))
+    assert killed.get("/hello/").status_code == 200
+    killed.end(signal.SIGKILL)
+    left = {path.name for path in place.iterdir()}
+    assert {name.rpartition("-")[0] for name in left} >= {"koupleless-store", "arkctl-run"}
+    again = serve("--module", str(BIZS / "hello-1.0"))
+    assert again.get("/hello/").status_code == 200
+    assert not left & {path.name for path in place.iterdir()}
+    again.end()
+
+    assert list(place.iterdir()) == []
+
+
 def shape(path: Path) -> str:
     """With the names that are made up left out."""
     return re.sub(r"(?<=sessions/)[^/]+", "*", str(path))

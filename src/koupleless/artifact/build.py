@@ -12,7 +12,6 @@ import hashlib
 import io
 import re
 import sys
-import tempfile
 import tokenize
 import tomllib
 import warnings
@@ -38,6 +37,7 @@ from koupleless.artifact.manifest import (
 from koupleless.artifact.project import Overrides, Project, find_files, parse_project, read_project, top_level_names
 from koupleless.artifact.slim import BaseFacts, Report, gather
 from koupleless.artifact.store import bytecode_path, compile_source
+from koupleless.artifact.temporary import temporary_directory
 from koupleless.biz import Isolation
 from koupleless.errors import BuildFailed, ManifestInvalid
 
@@ -242,12 +242,13 @@ def _assemble(
     calls = [] if project.isolation is Isolation.PROCESS else find_refused_calls(files, project.entry)
     if calls:
         raise BuildFailed(str(project.id), "; ".join(calls))
-    with tempfile.TemporaryDirectory(prefix="koupleless-build-") as directory:
+    with temporary_directory("koupleless-build-") as directory:
         always = frozenset(project.bring) | ({application} if application else frozenset[str]())
         report = gather(
-            str(project.id), requirements, Path(directory), facts=options.facts, always=always, python=options.python
+            str(project.id), requirements, directory, facts=options.facts, always=always, python=options.python
         )
-        private = _read(project, {path.relative_to(directory).as_posix(): path for path in _files_below(directory)})
+        gathered = {path.relative_to(directory).as_posix(): path for path in _files_below(str(directory))}
+        private = _read(project, gathered)
     if private and LIB in top_level_names(files):
         raise BuildFailed(str(project.id), f"its own package {LIB} is where private dependencies go; rename it")
     files = {**files, **{f"{LIB}/{place}": data for place, data in private.items()}, MARK: b""}

@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from koupleless.artifact.temporary import temporary_directory
 from koupleless.errors import BuildFailed
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ class Pip:
         pip chooses freely within what is asked for.
         """
         freely = [f"{requirement.name}{requirement.specifier}" for requirement in also if requirement.specifier]
-        with tempfile.TemporaryDirectory(prefix="koupleless-pip-") as directory:
+        with temporary_directory("koupleless-pip-") as directory:
             report, constraints = Path(directory, "report.json"), Path(directory, "constraints.txt")
             command = ["--dry-run", "--ignore-installed", "--report", str(report), "--constraint", str(constraints)]
             command += [str(requirement) for requirement in requirements]
@@ -359,11 +359,11 @@ class Pip:
             environment.pop(name, None)
         command = [self._python, "-m", "pip", "install", "--quiet", "--progress-bar", "off", *arguments]
         # A pip that is killed, by an interrupted build or the time-out, leaves its temporary files: they go with ours.
-        with tempfile.TemporaryDirectory(prefix="koupleless-pip-", ignore_cleanup_errors=True) as directory:
+        with temporary_directory("koupleless-pip-") as directory:
             try:
                 done = subprocess.run(  # noqa: S603 - the interpreter's own pip, no shell
                     command,
-                    env={**environment, "TMPDIR": directory},
+                    env={**environment, "TMPDIR": str(directory)},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

@@ -446,8 +446,8 @@ def _manifest_from(read_text: Callable[[str], str | None], origin: str) -> Manif
     return manifest
 
 
-def copy_files(content: Content, directory: Path, origin: str) -> list[str]:
-    """Write the files of an open artefact below ``directory``, which is empty; returns their paths.
+def copy_files(content: Content, directory: Path, origin: str) -> dict[str, str]:
+    """Write the files of an open artefact below ``directory``, which is empty; returns their paths and SHA-256.
 
     Each is checked against the digest that the manifest has for it; the manifest may leave none out and name none that
     is missing. The manifests and the mark are checked but not written: they are for who reads the archive. On any error
@@ -456,7 +456,7 @@ def copy_files(content: Content, directory: Path, origin: str) -> list[str]:
     """
     expected = content.manifest.files
     places = _Places(directory)
-    seen = set()
+    seen: dict[str, str] = {}
     for name, pieces in content.files():
         if name.startswith(_SEALED):
             raise ArchiveRefused(
@@ -472,10 +472,10 @@ def copy_files(content: Content, directory: Path, origin: str) -> list[str]:
         actual = hashed.hexdigest()
         if expected.get(name, actual) != actual:
             raise DigestMismatch(f"{name!r} in {origin}", expected=expected[name], actual=actual)
-        seen.add(name)
-    if missing := expected.keys() - seen:
+        seen[name] = actual
+    if missing := expected.keys() - seen.keys():
         raise ArchiveRefused(origin, f"it lacks {min(missing)!r}, which its {BIZ_TOML} lists")
-    return sorted(seen - _NOT_WRITTEN)
+    return {name: seen[name] for name in sorted(seen.keys() - _NOT_WRITTEN)}
 
 
 class _Places:

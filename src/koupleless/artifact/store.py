@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import hashlib
 import importlib.util
 import marshal
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from koupleless.artifact.inventory import Inventory, in_words
 from koupleless.artifact.manifest import parse_biz_toml, render_biz_toml
 from koupleless.artifact.source import copy_files
 from koupleless.errors import ArtifactError
@@ -39,6 +41,11 @@ TAG: Final = sys.implementation.cache_tag or "python"
 
 _ALIVE: Final = "alive"
 _MANIFEST: Final = "manifest.toml"
+_INVENTORY: Final = "files.json"
+_DAMAGED: Final = "damaged.txt"
+"""The files of an entry that were read and found damaged, one a line: it is not used any more."""
+_TRIES: Final = 5
+"""How often an entry is made that others remove before it can be used."""
 _REMEMBERED: Final = 4096
 _SETTLED_NS: Final = 100_000_000
 """A file younger than this may be written again within one tick of its clock, and its mark would not show it."""
@@ -54,7 +61,9 @@ def default_root() -> Path:
 class Unpacked:
     """A place in the store that stays there until it is released. Used by one owner; safe to read from any thread."""
 
-    def __init__(self, store: Store, manifest: Manifest, digest: str, path: Path) -> None:
+    def __init__(self, store: Store, manifest: Manifest, digest: str, path: Path, *, notice: str | None = None) -> None:
+        self.notice = notice
+        """What an operator should know of it: that it had to be unpacked again, and why."""
         self.manifest = manifest
         """What the artefact says of itself, without the digests of its files: those were checked."""
         self.digest = digest
@@ -69,18 +78,27 @@ class Unpacked:
 
         Links, sockets and the like are none of them. Raises ``OSError``.
         """
-        made_ns = (self.path.parent / _MANIFEST).stat().st_ctime_ns
-        found: list[Path] = []
-        todo = [self.path]
-        while todo:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        if entry.name != "__pycache__":
-                            todo.append(Path(entry.path))
-                    elif entry.is_file(follow_symlinks=False) and entry.stat().st_ctime_ns > made_ns:
-                        found.append(Path(entry.path).relative_to(self.path))
-        return found
+        try:
+            inventory = Inventory.read(self.path.parent / _INVENTORY)
+        except ValueError:
+            return []
+        return [Path(name) for name in inventory.written(self.path, with_code=True)]
+
+    def damage(self) -> str | None:
+        """For who has seen it fail: that its code is not the artefact's, in words; ``None`` if it is. Reads all of it.
+
+        What is damaged is unpacked again at its next use.
+        """
+        entry = self.path.parent
+        try:
+            found = Inventory.read(entry / _INVENTORY).differences(self.path, code_alone=True)
+            if found:
+                (entry / _DAMAGED).write_text("\n".join(found), "utf-8")
+        except (OSError, ValueError):
+            found = [_INVENTORY]
+        if not found:
+            return None
+        return f"its unpacked files were changed ({in_words(found)}), and are unpacked again at the next install"
 
     @property
     def scratch(self) -> Path:
@@ -115,6 +133,19 @@ class Removed:
     size_bytes: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verified:
+    """What `Store.verify` found of one entry."""
+
+    digest: str
+    identity: str
+    """Of the biz; empty if that cannot be read any more."""
+    damaged: tuple[str, ...]
+    """Files that are missing, and code with other bytes than the artefact's."""
+    written: tuple[str, ...]
+    """Other files that were added or changed since, by a module most likely."""
+
+
 class Store:
     """A directory of unpacked artefacts, shared by any number of threads and processes of one user.
 
@@ -122,6 +153,7 @@ class Store:
 
         root/lock                                   held for an instant by whoever changes what is there
         root/cpython-311/<digest>/manifest.toml     what it is
+        root/cpython-311/<digest>/files.json        its files, to see whether they still are what was unpacked
         root/cpython-311/<digest>/hello-1.0.0/      the files, with bytecode for that Python
         root/sessions/<n>/                          one per open store: half-done work, and what it uses
         root/sessions/<n>/alive                     locked as long as the process lives
@@ -129,6 +161,8 @@ class Store:
     An entry appears by one rename, complete, and disappears by another. Work in progress lies in the session's own
     directory; if the process dies, the next store that opens the root sweeps it away. Nothing is flushed to the disk on
     purpose: after a power failure an entry may be damaged, and a store is a cache that may be deleted.
+
+    What others remove or edit while it is open, its own directories among them, is made again at the next use.
 
     Thread-safe. Lives as long as its base; `close` gives everything back.
     """
@@ -139,10 +173,14 @@ class Store:
         self._lock = threading.Lock()
         self._busy: dict[str, threading.Lock] = {}
         self._users: dict[str, int] = {}
-        self._manifests: OrderedDict[str, Manifest] = OrderedDict()
         self._digests: OrderedDict[FileMark, str] = OrderedDict()
         self._entries = self.root / TAG
+        self._session = self.root / "sessions"
         self._alive = -1
+        self._open()
+
+    def _open(self) -> None:
+        """Make what is not there: the directories, and a session of this store."""
         with _disk_errors(f"use {self.root} as a store"):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._refuse_strangers()
@@ -150,11 +188,26 @@ class Store:
             (self.root / "sessions").mkdir(exist_ok=True)
             with self._locked(fcntl.LOCK_EX):
                 self._session = Path(tempfile.mkdtemp(prefix="", dir=self.root / "sessions"))
-                self._alive = os.open(self._session / _ALIVE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                fcntl.flock(self._alive, fcntl.LOCK_EX)
+                alive = os.open(self._session / _ALIVE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(alive, fcntl.LOCK_EX)
+                for digest in self._users:
+                    self._marker(digest).touch()
                 dead = self._take_dead_sessions()
+        before, self._alive = self._alive, alive
+        if before >= 0:
+            os.close(before)
         for leftover in dead:
             shutil.rmtree(leftover, ignore_errors=True)
+
+    def _heal(self) -> None:
+        """Make the directories again that somebody has removed under this store."""
+        if self._alive < 0 or (self._entries.is_dir() and (self._session / _ALIVE).is_file()):
+            return
+        with self._lock:
+            if not (self._session / _ALIVE).is_file():
+                self._open()
+        with _disk_errors(f"use {self.root} as a store"):
+            self._entries.mkdir(exist_ok=True)
 
     def _refuse_strangers(self) -> None:
         """What lies in the store is run as code: nobody else may be able to put something there."""
@@ -188,6 +241,7 @@ class Store:
     @property
     def scratch(self) -> Path:
         """A directory for work in progress: what a dead process leaves in it is swept away with its session."""
+        self._heal()
         return self._session
 
     # --- unpacking -------------------------------------------------------------------------------------------------
@@ -199,23 +253,33 @@ class Store:
         ``DigestMismatch``, or another ``ArtifactError`` (a full disk, a file that changes while it is read, a Python
         that does not fit); nothing is left behind then.
         """
+        self._heal()
         digest = self._digest_of(source)
+        notice = None
         with self._one_at_a_time(digest):
-            manifest = self._acquire(digest)
-            if manifest is None:
-                self._make(source, digest)
+            for _ in range(_TRIES):
                 manifest = self._acquire(digest)
-        if manifest is None:
-            raise ArtifactError(f"{source.origin} was removed from the store {self.root} while it was unpacked")
-        return self._unpacked(digest, manifest)
+                if manifest is not None:
+                    return self._unpacked(digest, manifest, notice)
+                damage = self._damage(digest)
+                if damage:
+                    notice = f"its files in {self.root} were changed ({in_words(damage)}), so it was unpacked again"
+                try:
+                    self._make(source, digest)
+                except ArtifactError as error:
+                    if not isinstance(error.__cause__, FileNotFoundError):
+                        raise
+                    self._heal()  # directories were removed while it was at work
+        raise ArtifactError(f"{source.origin} was removed from the store {self.root} while it was unpacked")
 
     def find(self, digest: str) -> Unpacked | None:
-        """The content of that digest, held as by `unpack`; ``None`` if the store does not have it."""
+        """The content of that digest, held as by `unpack`; ``None`` if the store does not have it whole."""
+        self._heal()
         manifest = self._acquire(digest)
         return None if manifest is None else self._unpacked(digest, manifest)
 
-    def _unpacked(self, digest: str, manifest: Manifest) -> Unpacked:
-        return Unpacked(self, manifest, digest, self._entries / digest / _tree_name(manifest))
+    def _unpacked(self, digest: str, manifest: Manifest, notice: str | None = None) -> Unpacked:
+        return Unpacked(self, manifest, digest, self._entries / digest / _tree_name(manifest), notice=notice)
 
     def _digest_of(self, source: BizSource) -> str:
         mark = source.mark
@@ -263,17 +327,34 @@ class Store:
         return self._session / f"{TAG}.{digest}"
 
     def _read_entry(self, digest: str) -> Manifest | None:
+        """What the entry says of itself; ``None`` if it is not there, or not as it was unpacked."""
+        manifest = self._manifest_of(digest)
+        return None if manifest is None or self._damage_of(digest, manifest) else manifest
+
+    def _manifest_of(self, digest: str) -> Manifest | None:
         entry = self._entries / digest
-        with self._lock:
-            manifest = self._manifests.get(digest)
-        if manifest is None:
-            try:
-                manifest = parse_biz_toml((entry / _MANIFEST).read_text("utf-8"), str(entry))
-            except (OSError, ArtifactError, UnicodeDecodeError):
-                return None
-            with self._lock:
-                _remember(self._manifests, digest, manifest)
-        return manifest if (entry / _tree_name(manifest)).is_dir() else None
+        try:
+            return parse_biz_toml((entry / _MANIFEST).read_text("utf-8"), str(entry))
+        except (OSError, ArtifactError, UnicodeDecodeError):
+            return None
+
+    def _damage_of(self, digest: str, manifest: Manifest) -> list[str]:
+        entry = self._entries / digest
+        try:
+            known = (entry / _DAMAGED).read_text("utf-8").splitlines()
+        except OSError:
+            known = []
+        try:
+            return known or Inventory.read(entry / _INVENTORY).damage(entry / _tree_name(manifest))
+        except (OSError, ValueError):
+            return [_INVENTORY]
+
+    def _damage(self, digest: str) -> list[str]:
+        """The files that are not as they were unpacked; nothing if there is no such entry."""
+        if not (self._entries / digest).is_dir():
+            return []
+        manifest = self._manifest_of(digest)
+        return [_MANIFEST] if manifest is None else self._damage_of(digest, manifest)
 
     def _make(self, source: BizSource, digest: str) -> None:
         """Unpack and compile beside the entries, then put the whole in place by one rename."""
@@ -289,6 +370,7 @@ class Store:
                     written = copy_files(content, tree, source.origin)
                 final = self._entries / digest
                 _compile_tree(tree, written, final / tree.name)
+                Inventory.of(tree, written).write(work / _INVENTORY)
                 # The digests have done their work; thousands of lines would only slow down who reads this later.
                 kept = dataclasses.replace(manifest, files={})
                 (work / _MANIFEST).write_text(render_biz_toml(kept), "utf-8")
@@ -297,8 +379,6 @@ class Store:
                 shutil.rmtree(work, ignore_errors=True)
 
     def _publish(self, work: Path, final: Path) -> None:
-        with self._lock:
-            self._manifests.pop(final.name, None)
         try:
             work.rename(final)
         except OSError as error:
@@ -307,8 +387,12 @@ class Store:
             with self._locked(fcntl.LOCK_EX):
                 # Another process was faster, which is as good; or what stands there is damaged and has to go.
                 if self._read_entry(final.name) is None:
-                    final.rename(self._session / f"damaged-{os.urandom(8).hex()}")
+                    damaged = self._session / f"damaged-{os.urandom(8).hex()}"
+                    with contextlib.suppress(FileNotFoundError):
+                        final.rename(damaged)
                     work.rename(final)
+                    _keep_written(damaged, final)
+                    shutil.rmtree(damaged, ignore_errors=True)
 
     # --- giving back and removing ----------------------------------------------------------------------------------
 
@@ -327,6 +411,7 @@ class Store:
 
         Looks at the entries of every Python version. Raises ``ArtifactError`` if the disk refuses.
         """
+        self._heal()
         taken: list[tuple[str, Path]] = []
         with _disk_errors(f"clear the store {self.root}"), self._locked(fcntl.LOCK_EX):
             used = {marker.name for session in self._sessions() if _is_alive(session) for marker in session.iterdir()}
@@ -339,12 +424,19 @@ class Store:
                     entry.rename(target)
                     taken.append((entry.name, target))
         size = 0
-        for digest, target in taken:
+        for _, target in taken:
             size += _size_of(target)
             shutil.rmtree(target, ignore_errors=True)
-            with self._lock:
-                self._manifests.pop(digest, None)
         return Removed(tuple(digest for digest, _ in taken), size)
+
+    def verify(self) -> list[Verified]:
+        """Read all files of all entries, of every Python version; what is damaged is unpacked again at its next use.
+
+        Raises ``ArtifactError`` if the disk refuses.
+        """
+        self._heal()
+        with _disk_errors(f"read the store {self.root}"):
+            return [_verified(entry) for entry in sorted(self._all_entries())]
 
     def size_bytes(self) -> int:
         """How much the entries hold, of every Python version."""
@@ -468,23 +560,58 @@ def _interned(constant: Any) -> Any:
             return constant
 
 
-def _compile_tree(tree: Path, names: list[str], final: Path) -> None:
-    """Compile what came without bytecode for this Python. ``final`` is where the files will be when they are run."""
+def _keep_written(damaged: Path, entry: Path) -> None:
+    """Carry files that a module has written below its code from a damaged entry into the one in its place."""
+    with contextlib.suppress(OSError, ValueError):
+        inventory = Inventory.read(entry / _INVENTORY)
+        (tree,) = (path.name for path in entry.iterdir() if path.is_dir())
+        before, now = damaged / tree, entry / tree
+        try:
+            written = Inventory.read(damaged / _INVENTORY).written(before)
+        except (OSError, ValueError):
+            written = inventory.added(before)
+        for name in written:
+            with contextlib.suppress(OSError):
+                (now / name).parent.mkdir(parents=True, exist_ok=True)
+                (before / name).replace(now / name)
+
+
+def _verified(entry: Path) -> Verified:
+    identity = ""
+    try:
+        manifest = parse_biz_toml((entry / _MANIFEST).read_text("utf-8"), str(entry))
+        identity, tree = str(manifest.id), entry / _tree_name(manifest)
+        inventory = Inventory.read(entry / _INVENTORY)
+    except (OSError, ArtifactError, ValueError):
+        return Verified(entry.name, identity, (_INVENTORY,), ())
+    written = inventory.written(tree)
+    damaged = [name for name in inventory.differences(tree) if name not in written]
+    if damaged:
+        (entry / _DAMAGED).write_text("\n".join(damaged), "utf-8")
+    return Verified(entry.name, identity, tuple(damaged), tuple(written))
+
+
+def _compile_tree(tree: Path, digests: dict[str, str], final: Path) -> None:
+    """Compile what came without bytecode for this Python. ``final`` is where the files will be when they are run.
+
+    ``digests`` are those of the files that came, to which the bytecode's are added.
+    """
     optimize = sys.flags.optimize
-    brought = set(names)
-    for name in names:
+    for name in list(digests):
         if not name.endswith(".py"):
             continue
         place = bytecode_path(name, optimize=optimize)
         target = tree / place
-        if place in brought and _is_good_bytecode(target):
+        if place in digests and _is_good_bytecode(target):
             continue
         compiled = compile_source((tree / name).read_bytes(), str(final / name), optimize=optimize)
         if compiled is None:
             target.unlink(missing_ok=True)
+            digests.pop(place, None)
         else:
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(compiled)
+            digests[place] = hashlib.sha256(compiled).hexdigest()
 
 
 def _is_good_bytecode(path: Path) -> bool:

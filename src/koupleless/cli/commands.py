@@ -592,6 +592,24 @@ def doctor(session: Session) -> int:
     return max(finding.status for finding in findings)
 
 
+@arkctl.group()
+def store() -> None:
+    """Look after a directory of unpacked artefacts, that of a base or another."""
+
+
+@store.command()
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+def verify(directory: Path | None) -> int:
+    """Read all that is unpacked, and say what is not as it was.
+
+    DIRECTORY is the store, by default the store-dir of the project's base. What is damaged is unpacked again when a
+    base next installs it; files that modules have added or changed are theirs, and stay.
+    """
+    from koupleless.cli.stored import run
+
+    return run(directory)
+
+
 @arkctl.command()
 @click.option("--copies", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many more modules.")
 def demo(*, copies: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import tempfile
@@ -11,12 +12,14 @@ import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from koupleless.artifact.temporary import INSIDE, hold, sweep
 from koupleless.errors import ArtifactError, BaseUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+_PREFIX: Final = "arkctl-run-"
 _ENDING: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -32,18 +35,21 @@ def scratch() -> Iterator[Path]:
     """A new directory that is gone afterwards, also when a signal ends the command; see `signals_raised`."""
     with signals_raised() as signals:
         signals.hold()
-        directory = tempfile.mkdtemp(prefix="arkctl-")
+        sweep(_PREFIX)
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        held = hold(directory)
         # What a signal raises may arrive between any two steps here: hence twice, and the second time nothing arrives.
         try:
             try:
                 signals.release()
-                yield Path(directory)
+                yield directory / INSIDE
             finally:
                 signals.hold()
                 shutil.rmtree(directory, ignore_errors=True)
         finally:
             signals.hold()
             shutil.rmtree(directory, ignore_errors=True)
+            os.close(held)
 
 
 @contextlib.contextmanager

@@ -163,7 +163,7 @@ class Life:
             # What was imported gets no name here: this frame is one of those that the failure keeps.
             self._start_application(self._imported(entry, deadline), entry, deadline)
             assert self._namespace is not None
-            self.warnings = (*self.scope.facet(Watch).check(), *self._told_of_zone())
+            self.warnings = (*self._told_of_files(), *self.scope.facet(Watch).check(), *self._told_of_zone())
             self.libraries = self._namespace.libraries()
         except BaseException as error:  # noqa: BLE001 - whatever a biz raises, SystemExit too, is a failed start
             failure = self._explain(error)
@@ -260,6 +260,13 @@ class Life:
                 lambda: lifespan.startup(timeout_s), timeout_s=timeout_s + _GRACE_S, may_interrupt=True
             )
 
+    def _told_of_files(self) -> tuple[str, ...]:
+        notice = self._prepared.unpacked.notice
+        if notice is None:
+            return ()
+        _log.warning("biz %s: %s", self.biz, notice)
+        return (notice,)
+
     def _told_of_zone(self) -> tuple[str, ...]:
         with entered(self.scope):
             told = other_zone()
@@ -274,10 +281,12 @@ class Life:
             return StartTimeout(str(self.biz), self._around.deadlines.start_s)
         if isinstance(error, ContainerClosed):
             return StartFailed(str(self.biz), "was not started: the base is shutting down")
+        damage = self._prepared.unpacked.damage()
+        because = "" if damage is None else f"; {damage}"
         if isinstance(error, StartFailed):
-            return StartFailed(str(self.biz), error.reason, traceback=error.traceback)
-        words = in_words(error, self.scope)
-        return StartFailed(str(self.biz), f"did not start: {words}", traceback=own_traceback(error))
+            return StartFailed(str(self.biz), error.reason + because, traceback=error.traceback)
+        reason = f"did not start: {in_words(error, self.scope)}{because}"
+        return StartFailed(str(self.biz), reason, traceback=own_traceback(error))
 
     # --- out -----------------------------------------------------------------------------------------------------
 

@@ -51,4 +51,5 @@ class Installed:
     replaced: tuple[PurgeReport, ...] = ()
     """How the bizs left that this one replaced."""
     warnings: tuple[str, ...] = ()
-    """What it has changed of shared modules for everybody, and what those that it replaced have to say, in words."""
+    """That its files had to be unpacked again, what it has changed of shared modules for everybody, and what those that
+    it replaced have to say, in words."""

@@ -1,0 +1,116 @@
+"""The files of an entry of the store, to see whether they are as they were: by time at each use, by digest if asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+_CODE: Final = (".py", ".pyc", ".so", ".pth")
+"""Endings of what is run. Whatever else lies there a module may write to while it runs: that is its own."""
+
+
+class Mark(NamedTuple):
+    """One file as it was unpacked."""
+
+    size: int
+    modified_ns: int
+    digest: str
+    """Its SHA-256."""
+
+
+class Inventory:
+    """The files of one entry. Immutable."""
+
+    def __init__(self, marks: Mapping[str, Mark]) -> None:
+        self.marks = marks
+
+    @classmethod
+    def of(cls, tree: Path, digests: Mapping[str, str]) -> Self:
+        """That of the files below ``tree``, whose digests are known. Raises ``OSError``."""
+        marks = {}
+        for name, digest in digests.items():
+            status = os.stat(tree / name)  # noqa: PTH116 - hot
+            marks[name] = Mark(status.st_size, status.st_mtime_ns, digest)
+        return cls(marks)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From a file. Raises ``OSError``, and ``ValueError`` for one that is none."""
+        document = json.loads(path.read_bytes())
+        try:
+            return cls({str(name): Mark(*mark) for name, mark in document.items()})
+        except (AttributeError, TypeError) as error:
+            raise ValueError(str(error)) from None
+
+    def write(self, path: Path) -> None:
+        """To a file. Raises ``OSError``."""
+        path.write_text(json.dumps(self.marks, separators=(",", ":")), "utf-8")
+
+    def damage(self, tree: Path) -> list[str]:
+        """The files that are missing or are code that was edited, by size and time: one look at each."""
+        root = f"{tree}/"
+        found = []
+        for name, mark in self.marks.items():
+            try:
+                status = os.stat(root + name)  # noqa: PTH116 - hot
+            except OSError:
+                found.append(name)
+                continue
+            if (status.st_size, status.st_mtime_ns) != mark[:2] and name.endswith(_CODE):
+                found.append(name)
+        return found
+
+    def differences(self, tree: Path, *, code_alone: bool = False) -> list[str]:
+        """The files that are missing or have other bytes than they were unpacked with. Reads them all."""
+        names = (name for name in self.marks if not code_alone or name.endswith(_CODE))
+        return [name for name in names if _digest_of(tree / name) != self.marks[name].digest]
+
+    def written(self, tree: Path, *, with_code: bool = False) -> list[str]:
+        """The files that were added, or changed though they are no code, unless that is asked for; but for bytecode.
+
+        Links, sockets and the like are none of them. Raises ``OSError``.
+        """
+        found = []
+        for parent, directories, names in os.walk(tree):
+            if "__pycache__" in directories:
+                directories.remove("__pycache__")
+            for name in names:
+                path = f"{parent}/{name}"
+                place = path.removeprefix(f"{tree}/")
+                mark = self.marks.get(place)
+                status = os.lstat(path)
+                is_kept = mark is not None and (
+                    (status.st_size, status.st_mtime_ns) == mark[:2] or (place.endswith(_CODE) and not with_code)
+                )
+                if stat.S_ISREG(status.st_mode) and not is_kept:
+                    found.append(place)
+        return found
+
+    def added(self, tree: Path) -> list[str]:
+        """As `written`, of a tree that was unpacked at another time: so by content."""
+        return [
+            name
+            for name in self.written(tree)
+            if name not in self.marks or _digest_of(tree / name) != self.marks[name].digest
+        ]
+
+
+def _digest_of(path: Path) -> str | None:
+    try:
+        with path.open("rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def in_words(names: Iterable[str]) -> str:
+    """Some of the names, and how many more there are."""
+    first, *rest = names
+    return f"{first} and {len(rest)} more" if rest else first

@@ -263,11 +263,14 @@ def test_a_run_that_takes_too_long_is_ended_with_its_children(tree: Path) -> Non
     until(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
 
 
-def test_a_child_that_ignores_the_environment_finds_the_libraries_of_a_run_alone(run: Run, tree: Path) -> None:
+def test_a_child_that_ignores_the_environment_finds_what_is_there_alone(run: Run, tree: Path) -> None:
+    (tree / "beside.py").write_text("")
     (tree / "test_child.py").write_text(
         "import subprocess, sys\n"
-        "def test_child():\n"
-        "    subprocess.run([sys.executable, '-I', '-c', 'import pytest_cov'], check=True)\n"
+        "def test_isolated():\n"
+        "    subprocess.run([sys.executable, '-I', '-c', 'import beside, pytest_cov'], check=True)\n"
+        "def test_without_variables():\n"
+        "    subprocess.run([sys.executable, '-c', 'import beside, pytest_cov'], check=True, env={})\n"
     )
     compared = run(tree, "--compare", "--", "-q")
-    assert "\nalone: 1 passed\n" in compared.stdout, compared.stdout + compared.stderr
+    assert compared.stdout.endswith("alone: 2 passed\ninside: 2 passed\n0 of 2 tests differ\n"), compared.stdout

@@ -48,14 +48,18 @@ class VirtualEnvironment:
     Lifetime: `remove` is called when the biz has left. Threads: any.
     """
 
-    def __init__(self, prefix: Path, paths: Sequence[str], policy: Policy) -> None:
-        """``prefix`` is where it is to be, ``paths`` the biz's directories, its program first."""
+    def __init__(self, prefix: Path, paths: Sequence[str], policy: Policy, *, is_bare: bool = False) -> None:
+        """``prefix`` is where it is to be, ``paths`` the biz's directories, its program first.
+
+        ``is_bare`` says that these are merely to be on the search path: no scripts, and no ``.pth`` files in them.
+        """
         self.prefix = prefix
         self.scripts = prefix / "bin"
         """The directory of its interpreter and of the scripts of the biz's libraries."""
         self.executable = self.scripts / "python"
         self._paths = tuple(paths)
         self._policy = policy
+        self._is_bare = is_bare
         self._lock = threading.Lock()
         self._is_made = False
 
@@ -115,8 +119,8 @@ class VirtualEnvironment:
         of_base = [entry for entry in of_base if not _is_standard_library(entry)]
         is_declared = bool(self._policy.declared)
         installed = {*site.getsitepackages(), site.getusersitepackages()}
-        program = list(self._paths[:1])
-        libraries = [*self._paths[1:]]
+        program = list(self._paths if self._is_bare else self._paths[:1])
+        libraries = [*self._paths[len(program) :]]
         if is_declared:
             libraries.append(str(self.prefix / "declared"))
         else:
@@ -149,7 +153,7 @@ class VirtualEnvironment:
     def _write_scripts(self, place: Path) -> None:
         """The console scripts of the libraries, which start the interpreter of this environment."""
         base = distributions.base_index()
-        own = distributions.index_of(self._paths)
+        own = distributions.index_of(() if self._is_bare else self._paths)
         for index, names in ((own, own.versions), (base, self._distributions_of_base())):
             for name, reference in index.console_scripts(names):
                 if not (place / name).exists():

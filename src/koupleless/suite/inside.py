@@ -96,8 +96,8 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
     # The tree's own are not lent to a library among its requirements that requires them: they are what is tested.
     policy = Policy(declared=frozenset({SELF}), private=order.paths[:-1])
     Namespace(scope, order.paths, policy)
-    # Alone, its interpreter has nothing installed, either; what children are to find is in their environment.
-    venv = VirtualEnvironment(Path(order.scratch, "venv"), (), policy)
+    # As the one that it has alone: what children find whose environment does not say where.
+    venv = VirtualEnvironment(Path(order.scratch, "venv"), order.paths, policy, is_bare=True)
     scope.attach(Interpreter(str(venv.prefix), str(venv.executable), venv.make))
     for name in _LOOKED_UP_IN_C:
         when_loaded(name, _show_to_c)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
 
 import pytest
 
@@ -319,3 +321,22 @@ def test_a_module_slimmed_for_a_richer_base_is_refused_before_its_code_runs(worl
 
     with pytest.raises(ManifestInvalid, match="nowhere-to-be-found"):
         world.container.prepare(str(built.path))
+
+
+def test_nothing_of_the_manifest_of_a_module_that_left_is_kept(world, tmp_path):
+    directory = tmp_path / "crafted"
+    directory.mkdir()
+    note = f"note-{time.time_ns()}-" + "x" * 100_000
+    (directory / "biz.toml").write_text(
+        f'name = "crafted"\nversion = "1"\nentry = "crafted:app"\n[attributes]\nnote = "{note}"\n'
+    )
+    (directory / "crafted.py").write_text("async def app(scope, receive, send): ...\n")
+    world.container.install(world.container.prepare(directory.as_uri()))
+    (info,) = world.container.bizs()
+    assert info.attributes == {"note": note}
+    del info
+    world.container.uninstall(BizId.parse("crafted:1"))
+    gc.collect()
+
+    keepers = [thing for thing in gc.get_objects() if type(thing) is dict and thing.get("note") == note]
+    assert keepers == []

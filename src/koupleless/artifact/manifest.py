@@ -224,7 +224,7 @@ def check_face(
     identity = BizId.of(name, version) if name and version and len(issues) == before else None
     if not entry:
         issues.append('the entry must not be empty; set entry = "package.module:callable"')
-    elif not is_entry(entry):
+    elif len(entry) > _MAX_PATH or not is_entry(entry):
         issues.append(f"entry {shown(entry)} is neither package.module:callable, package.module:factory() nor a module")
     if web_context_path is not None and normal_web_path(web_context_path) is None:
         issues.append(f"web-context-path {shown(web_context_path)} is no path such as /hello")

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ logger = logging.getLogger("koupleless")
 
 KEPT: Final = 1_000
 """How many past events can still be asked for."""
+_LONGEST: Final = 10_000
+"""How much of the detail of one is kept."""
 
 
 class EventKind(enum.Enum):
@@ -46,6 +48,7 @@ class BizEvent:
     time_ms: int
     kind: EventKind
     info: BizInfo
+    """Without what the manifest says for operators to read: that may be large, and leaves with the biz."""
     detail: str = ""
 
 
@@ -61,9 +64,13 @@ class EventLog:
         """Add what just happened, also to the base's log, and wake those who wait for it."""
         level = logging.WARNING if kind in _BAD else logging.INFO
         logger.log(level, "biz %s: %s%s", info.id, kind.value, f" ({detail})" if detail else "")
+        slim = replace(
+            info, records=(), class_path=(), declared_libraries=(), deny_imports=(), attributes={}, libraries=()
+        )
         with self._grown:
             self._last += 1
-            self._events.append(BizEvent(self._last, time.time_ns() // 1_000_000, kind, info, detail))
+            event = BizEvent(self._last, time.time_ns() // 1_000_000, kind, slim, detail[:_LONGEST])
+            self._events.append(event)
             self._grown.notify_all()
 
     def after(self, number: int, *, timeout_s: float = 0.0) -> tuple[BizEvent, ...]:

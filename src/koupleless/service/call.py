@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, current, entered
-from koupleless.errors import BizGone
+from koupleless.errors import BizGone, in_words
 from koupleless.visits import Visit
 
 if TYPE_CHECKING:
@@ -56,38 +56,27 @@ class Use:
 
 
 class Call(Use, Visit):
-    """A use of a service of another biz's, for which that waits before it leaves.
+    """A use of a service of another biz's, for which that waits before it leaves: this one lasts as long as a call.
 
-    It lasts, with something plain, as long as the call; with a body, from its first step to its last.
-
-    Bodies are those of coroutines, generators and context managers. What is told to end gives its caller `BizGone`,
-    whatever the body makes of it:
-
-    - a body that a task awaits is cancelled together with that task, for which the cancellation ends here; one that
-      does not end is given up at the second time, and goes on in a task of its owner's;
-    - a body that is paused between two steps is closed, on a thread or on its loop, and its caller is told at the next;
-    - a call that a thread waits in cannot be ended: its caller is told when it returns.
+    A thread that waits in it cannot be interrupted; if the call was told to end, its caller gets `BizGone` when it
+    returns.
     """
 
-    __slots__ = ("_close", "_is_over", "_loop", "_paused", "_scope", "_visits")
+    __slots__ = ("_is_over", "_scope")
 
     def __init__(self, scope: Scope) -> None:
-        super().__init__(None)
-        self._scope = scope
-        self._visits = scope.calls
-        self._close: Callable[[], Coroutine[Any, Any, None] | None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._paused: list[bool] = []
-        """Not empty while the body is between two steps; whoever empties it goes on with the body, or closes it."""
+        self.task = None  # as `Visit.__init__`, without the way there: this is paid for each call
+        self._cancels = 0
         self._is_over = False
+        self._scope = scope
 
     def enters(self) -> bool:
         """Sign in; ``False`` if the owner is leaving."""
-        return self._visits.enter(self)
+        return self._scope.calls.enter(self)
 
     def ends(self, error: BaseException | None = None) -> bool:
         """As `Use.ends`. A cancellation is the caller's own if somebody else has cancelled the task as well."""
-        self._visits.leave(self)
+        self._scope.calls.leave(self)
         if not self.is_over:
             return True
         return not self.forgive() and isinstance(error, asyncio.CancelledError)
@@ -98,9 +87,33 @@ class Call(Use, Visit):
     @property
     def is_over(self) -> bool:
         """Whether it was told to end."""
-        return self._is_over or self.is_aborted
+        return self._is_over or self._cancels > 0
 
-    # --- bodies, between their steps ---------------------------------------------------------------------------------
+    def abort(self, inside: Visits) -> None:
+        """Tell it to end. On an event loop."""
+        if self.task is None:
+            self._is_over = True
+        else:
+            super().abort(inside)
+
+
+class Body(Call):
+    """The body of a coroutine, generator or context manager: a use from its first step to its last.
+
+    If it is told to end, its caller gets `BizGone`, whatever the body makes of that. One that a task awaits is
+    cancelled together with the task, for which the cancellation ends here; one that ignores it is given up at the
+    second time, and goes on in a task of its owner's. One that is paused between two steps is closed, on a thread or on
+    its loop, and its caller is told at the next step.
+    """
+
+    __slots__ = ("_close", "_loop", "_paused")
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope)
+        self._close: Callable[[], Coroutine[Any, Any, None] | None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._paused: list[bool] = []
+        """Not empty while the body is between two steps; whoever empties it goes on with the body, or closes it."""
 
     def awaits(self) -> None:  # noqa: D102
         # Outside of event loops, and in those that are not asyncio's, there is no task.
@@ -119,9 +132,6 @@ class Call(Use, Visit):
         return True
 
     def resumes(self) -> bool:  # noqa: D102
-        return self._takes_over()
-
-    def _takes_over(self) -> bool:
         try:
             return self._paused.pop()
         except IndexError:
@@ -131,11 +141,9 @@ class Call(Use, Visit):
 
     def abort(self, inside: Visits) -> None:
         """Tell it to end. On an event loop."""
-        if self._takes_over():
+        if self.resumes():
             self._is_over = True
             self._close_body()
-        elif self.task is None:
-            self._is_over = True
         else:
             super().abort(inside)
 
@@ -148,7 +156,7 @@ class Call(Use, Visit):
         try:
             self._loop.call_soon_threadsafe(self._begin_closing, close)
         except RuntimeError:  # its loop is closed
-            self._visits.leave(self)
+            self._scope.calls.leave(self)
 
     def _closing(self, close: Callable[[], object]) -> None:
         try:
@@ -156,7 +164,7 @@ class Call(Use, Visit):
         except BaseException as error:  # noqa: BLE001 - code of the owner; told, for nobody waits for it
             self._tell(error)
         finally:
-            self._visits.leave(self)
+            self._scope.calls.leave(self)
 
     def _begin_closing(self, close: Callable[[], Any]) -> None:
         async def closing() -> None:
@@ -165,13 +173,14 @@ class Call(Use, Visit):
             except BaseException as error:  # noqa: BLE001 - as above
                 self._tell(error)
             finally:
-                self._visits.leave(self)
+                self._scope.calls.leave(self)
 
         with as_base():
             self.task = asyncio.get_running_loop().create_task(closing())
 
     def _tell(self, error: BaseException) -> None:
-        _log.warning("biz %s: %r was raised while a generator of its service was closed", self._scope.biz, error)
+        said = in_words(error)
+        _log.warning("biz %s: a generator of its service failed when it was closed: %s", self._scope.biz, said)
 
     @property
     def is_given_up(self) -> bool:  # type: ignore[override]
@@ -186,14 +195,14 @@ class Call(Use, Visit):
 _UNWATCHED: Final = Use()
 
 
-def begin(scope: Scope | None) -> Use:
+def begin(scope: Scope | None, kind: type[Call] = Call) -> Use:
     """The use of a service of ``scope`` by whoever is running.
 
     Raises `BizGone` if the biz is leaving.
     """
     if scope is None or scope is current():
         return _UNWATCHED
-    call = Call(scope)
+    call = kind(scope)
     if not call.enters():
         raise call.gone()
     return call

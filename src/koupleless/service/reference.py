@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from koupleless.context import Scope, crossed, current
 from koupleless.errors import BizGone, ServiceError
 from koupleless.frames import passed_over
-from koupleless.service.call import Use, begin
+from koupleless.service.call import Body, Use, begin
 from koupleless.service.crossing import explain, tell_result
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def _stay(scope: Scope | None, result: Any) -> Any:
 @passed_over
 async def _awaited(scope: Scope | None, coroutine: Coroutine[Any, Any, Any]) -> Any:
     try:
-        use = begin(scope)
+        use = begin(scope, Body)
     except BizGone:
         coroutine.close()
         raise
@@ -342,7 +342,7 @@ async def _rest(owner: crossed, body: Any, error: BaseException) -> None:
 @passed_over
 def _steps(scope: Scope | None, generator: Any) -> Generator[Any, Any, Any]:
     """Drive a generator so that each of its steps, and nothing of what happens in between, runs as its owner."""
-    owner, use = crossed(scope), begin(scope)
+    owner, use = crossed(scope), begin(scope, Body)
     use.close_by(functools.partial(_close, owner, generator))
     value: Any = None
     error: BaseException | None = None
@@ -391,7 +391,7 @@ def _drop(owner: crossed, generator: Generator[Any, Any, Any], use: Use) -> None
 
 @passed_over
 async def _async_steps(scope: Scope | None, generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
-    owner, use = crossed(scope), begin(scope)
+    owner, use = crossed(scope), begin(scope, Body)
     use.close_by(lambda: _close_async(owner, generator))
     value: Any = None
     error: BaseException | None = None

@@ -2,12 +2,13 @@
 
 Whatever a row does, the base's own page, its arklet, another module and the next install work while the module is there
 and when it has left, there is no second process, and the base ends in order. A base is forked for each row from one
-process that has imported everything, which takes a fraction of a second.
+process that has imported everything, which takes a fraction of a second; every other one runs on uvloop.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -243,7 +244,7 @@ ROWS = [
 class Base:
     """A base that was forked for one row."""
 
-    def __init__(self, nursery: Nursery, directory: Path, modules: list[Path]) -> None:
+    def __init__(self, nursery: Nursery, directory: Path, modules: list[Path], loop: str) -> None:
         self.port, self.arklet_port, self.log = free_port(), free_port(), directory / "log"
         self._nursery = nursery
         order = {
@@ -252,6 +253,7 @@ class Base:
             "cwd": str(directory),
             "log": str(self.log),
             "modules": [str(module) for module in modules],
+            "loop": loop,
         }
         self.pid = int(nursery.say(json.dumps(order)))
         self.client = httpx.Client(timeout=5, trust_env=False, verify=False)
@@ -347,11 +349,15 @@ def source_of(row: Row) -> str:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.moment}: {row.act}"[:90])
+@pytest.mark.parametrize(
+    ("loop", "row"),
+    list(zip(itertools.cycle(["uvloop", "asyncio"]), ROWS, strict=False)),
+    ids=lambda value: value if isinstance(value, str) else f"{value.moment}: {value.act}"[:90],
+)
 def test_a_module_neither_ends_nor_stops_the_base(
-    row: Row, nursery: Nursery, good: Callable[[str], Path], tmp_path: Path
+    loop: str, row: Row, nursery: Nursery, good: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    base = Base(nursery, tmp_path, [good("neighbour")])
+    base = Base(nursery, tmp_path, [good("neighbour")], loop)
     told = []
     status = None
     try:

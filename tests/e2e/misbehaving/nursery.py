@@ -1,8 +1,9 @@
 """Bases by the dozen: a process that has imported what a base needs, and becomes one for each line it is sent.
 
 Run as a script, by the interpreter that has the package installed. Each line of its input is a JSON object with
-``port``, ``arklet_port``, ``modules``, ``cwd`` and ``log``; it answers with the process number of the base that it has
-forked, and reports the end of one as ``<number> <status>`` when asked ``end <number>``. It ends with its input.
+``port``, ``arklet_port``, ``modules``, ``loop``, ``cwd`` and ``log``; it answers with the process number of the base
+that it has forked, and reports the end of one as ``<number> <status>`` when asked ``end <number>``. It ends with its
+input.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import os
 import sys
 from typing import Any
 
+import uvicorn.config
 import uvicorn.lifespan.on
 import uvicorn.loops.auto
 import uvicorn.protocols.http.auto
-import uvicorn.protocols.websockets.auto  # noqa: F401
+import uvicorn.protocols.websockets.auto
 
 import koupleless.base
 from koupleless.cli.serve import _log_to_stderr
@@ -39,6 +41,7 @@ def serve(order: dict[str, Any]) -> int:
     os.setpgid(0, 0)
     os.chdir(order["cwd"])
     _log_to_stderr()
+    uvicorn.config.LOOP_FACTORIES["auto"] = uvicorn.config.LOOP_FACTORIES[order["loop"]]
     settings = BaseSettings(
         port=order["port"],
         modules=tuple(order["modules"]),

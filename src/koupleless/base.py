@@ -55,6 +55,9 @@ logger = logging.getLogger("koupleless.base")
 BASE_VERSION: Final = "1.0.0"
 """The version of every base, as the field has it: bases are released by other means than modules."""
 
+_UNPACKED_S: Final = 240.0
+"""What an artefact gets to be checked and unpacked once it has arrived."""
+
 _LAST_S: Final = 1.0
 """What tasks that are left at the end of the process get to end."""
 
@@ -122,7 +125,10 @@ class Base:
                 services=self.services,
                 ground=self._ground,
                 deadlines=Deadlines(
-                    start_s=settings.start_timeout_s, drain_s=settings.drain_timeout_s, stop_s=settings.stop_timeout_s
+                    prepare_s=settings.fetch_timeout_s + _UNPACKED_S,
+                    start_s=settings.start_timeout_s,
+                    drain_s=settings.drain_timeout_s,
+                    stop_s=settings.stop_timeout_s,
                 ),
                 profile=settings.profile or "",
                 config_dirs=settings.config_dirs,
@@ -210,6 +216,8 @@ class Base:
 
     def _stop(self) -> None:
         with self._closing as closing:  # from the last to the first, each whatever the others raise
+            if self._owns_process:
+                closing.callback(self._operations.leave_behind)
             closing.callback(self.container.close, ends_process=self._owns_process)
             closing.callback(self._operations.close)
             closing.callback(self.arklet.stop)

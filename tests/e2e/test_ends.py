@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -133,3 +136,81 @@ def test_threads_are_left_alone_where_the_settings_say_so(serve: Callable[..., B
     base = serve(cwd=tmp_path)
     base.deploy(tmp_path / "one.py")
     assert "still runs at" in base.undeploy("one")
+
+
+STUCK = """
+import contextlib
+import http.server
+import threading
+import time
+
+class Ends:
+    def __del__(self):
+        while True:
+            time.sleep(0.01)
+
+ends = Ends()
+ends.cycle = ends
+
+def answer():
+    return "ok"
+"""
+
+
+def test_a_base_ends_beside_an_uninstall_that_does_not(serve: Callable[..., BaseProcess], tmp_path: Path) -> None:
+    """And one that is stuck keeps none of the workers, nor the name."""
+    (tmp_path / "koupleless.toml").write_text("[base]\ndrain-timeout = 0.5\nstop-timeout = 0.5\n")
+    (tmp_path / "one.py").write_text(STUCK + APP)
+    base = serve(cwd=tmp_path)
+    base.deploy(tmp_path / "one.py")
+    assert "still runs at" in base.undeploy("one")
+    base.deploy(tmp_path / "one.py")
+    assert base.get("/one/").text == "ok"
+    status, seconds = end(base)
+    assert status == 0
+    assert seconds < 15
+
+
+def test_a_base_ends_beside_a_download_that_does_not(serve: Callable[..., BaseProcess], tmp_path: Path) -> None:
+    asked, ended = threading.Event(), threading.Event()
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not ended.is_set():
+                    self.wfile.write(b"PK\x03\x04")
+                    asked.set()
+                    time.sleep(0.05)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    base = serve(cwd=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        try:
+            body = {
+                "bizName": "one",
+                "bizVersion": "1.0",
+                "bizUrl": f"http://127.0.0.1:{server.server_address[1]}/x.zip",
+            }
+            asking = threading.Thread(target=ignore_errors(lambda: base.ask("installBiz", **body)))
+            asking.start()
+            assert asked.wait(20)
+            status, seconds = end(base)
+            asking.join()
+        finally:
+            ended.set()
+            server.shutdown()
+    assert status == 0
+    assert seconds < 10
+
+
+def ignore_errors(function: Callable[[], object]) -> Callable[[], None]:
+    def call() -> None:
+        with contextlib.suppress(Exception):
+            function()
+
+    return call

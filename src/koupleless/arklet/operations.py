@@ -31,6 +31,7 @@ from koupleless.errors import (
     ManifestInvalid,
     MasterBizProtected,
 )
+from koupleless.ownership.threads import leave_workers_behind
 from koupleless.wire.envelope import Code, Envelope, InputInvalid, ResponseCode, decode_body
 from koupleless.wire.replies import (
     BatchData,
@@ -131,6 +132,10 @@ class Operations:
     def close(self) -> None:
         """Start nothing more; what runs goes on to its end. Idempotent."""
         self.workers.shutdown(wait=False, cancel_futures=True)
+
+    def leave_behind(self) -> None:
+        """Let the process end without operations that do not end; after `close`, when all was taken down."""
+        leave_workers_behind(self.workers)
 
     # --- commands that change nothing ----------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ class ArkletServer:
         self._is_stopping.set()
         with contextlib.suppress(RuntimeError):  # it has ended, and is about to be started again, or not
             self._loop.call_soon_threadsafe(self._stopping.set)
-        thread.join()
+        thread.join(LINGER_S + 1.0)  # for its own good: a daemon, which holds nothing up
 
     # --- on the server's thread ----------------------------------------------------------------------------------
 

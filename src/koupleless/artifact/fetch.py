@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -109,11 +110,13 @@ def _local(place: str, scheme: str, pin: str | None) -> Path:
     else:
         path = _expanded(place)
     try:
-        path.stat()
+        mode = path.stat().st_mode
     except OSError as error:
         raise FetchFailed(place, error.strerror or str(error)) from None
     except ValueError as error:
         raise FetchFailed(place, str(error)) from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # it may never end, or never begin
+        raise FetchFailed(place, "it is neither a file nor a directory but a pipe, a socket or a device")
     if pin is not None:
         if path.is_dir():
             raise FetchFailed(place, "a directory cannot be pinned by sha256; give the archive")

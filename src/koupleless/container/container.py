@@ -21,15 +21,18 @@ from typing import TYPE_CHECKING, Final
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord, advance
 from koupleless.container.events import EventKind, EventLog
 from koupleless.container.life import Life, Surroundings
+from koupleless.container.prepare import Preparing
 from koupleless.container.process import ProcessHooks, resident_bytes
 from koupleless.container.remains import Remains
 from koupleless.container.settling import Settling
+from koupleless.container.stage import DeadlineMissed
 from koupleless.container.terms import Installed, Rules, Strategy
 from koupleless.errors import (
     BizBusy,
     BizNotFound,
     BizRepeated,
     ContainerClosed,
+    FetchFailed,
     IllegalMove,
     MasterBizProtected,
     PathTaken,
@@ -177,9 +180,21 @@ class Container:
     def prepare(self, url: str, *, expected: BizId | None = None) -> Prepared:
         """Fetch, verify, unpack and parse what is at ``url``; touches no shared state and may simply be discarded.
 
-        Raises the children of ``ArtifactError``; among them one for an artefact that is not ``expected``.
+        Raises the children of ``ArtifactError``; among them one for an artefact that is not ``expected``; and
+        ``ContainerClosed`` if the base goes down meanwhile. What waits for a file system for ever is left to it.
         """
-        return self._preparation.prepare(url, expected=expected)
+        preparing = Preparing(self._preparation, url, expected)
+        deadline_s = self._around.deadlines.prepare_s
+        try:
+            return self._around.stage.run(
+                preparing.run, name="prepare an artefact", timeout_s=deadline_s, may_interrupt=True
+            )
+        except DeadlineMissed as error:
+            preparing.discard()
+            raise FetchFailed(url, f"it was not there, checked and unpacked in time: {error}") from None
+        except ContainerClosed:
+            preparing.discard()
+            raise
 
     def install(
         self,
@@ -282,7 +297,7 @@ class Container:
             raise
 
     def _leave(self, life: Life) -> PurgeReport:
-        settling = Settling()
+        settling = Settling(self._around.stage)
         with settling.around():
             report = life.leave(with_process=self._ends_process)
         if life.remains is not None:

@@ -15,7 +15,7 @@ import math
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from koupleless.adapters.own import LoopCalls
 from koupleless.container.entry import load_entry, refuse_application
@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from koupleless.service.registry import Registry
     from koupleless.visits import Visits
 
+T = TypeVar("T")
+
 ENTRY_OVERRIDE: Final = "sofa.ark.biz.main.class"
 """The key of ``envs`` that names another entry for this install, as the field spells it."""
 
@@ -85,6 +87,8 @@ _FLOOR_S: Final = 0.1
 class Deadlines:
     """How long, in seconds, the steps that run a biz's code may take."""
 
+    prepare_s: float = 300.0
+    """For an artefact to be fetched, checked and unpacked; not the biz's code, but files that may not answer."""
     start_s: float = 60.0
     """From the first import to the end of the application's start-up."""
     drain_s: float = 30.0
@@ -302,20 +306,36 @@ class Life:
             self._withdraw_services,
             self._stop_application,
             self._close_entrance,
+        ):
+            self._attempt(step.__name__.strip("_").replace("_", " "), step)
+        for step in (
             self._undo_registrations,
             self._take_changes_back,
             self._rescue_files,
         ):
-            self._attempt(step.__name__.strip("_").replace("_", " "), step)
+            name = step.__name__.strip("_").replace("_", " ")
+            self._attempt(name, functools.partial(self._aside, name, step))
         try:
-            survey = self._let_go()
-            report = purge(survey, failures=tuple(self._failures), left=self._left, ended=tuple(self._ended))
-            report = replace(report, notes=tuple(self._notes))
+            survey = self._aside("let go", self._let_go, several=3)
+            report = self._aside("purge", lambda: self._purge(survey), several=2)
         except BaseException as error:  # noqa: BLE001 - it looks at objects of anybody's making
             failures = (*self._failures, f"purge: {in_words(error, self.scope)}")
             return PurgeReport(self.biz, clean=False, held=(), undone={}, failures=failures, elapsed_ms=0.0)
         self.remains = survey if report.held else None
         return report
+
+    def _aside(self, what: str, step: Callable[[], T], *, several: int = 1) -> T:
+        """Take a step of leaving, on a thread that is left behind where it does not end: the rest is done all the same.
+
+        It may run code of the biz, a finaliser say, wait for a lock that a thread of the biz holds, or for a file
+        system. ``several`` is how often it waits for `Deadlines.stop_s`.
+        """
+        timeout_s = several * self._around.deadlines.stop_s + _GRACE_S
+        return self._around.stage.run(step, name=f"{what} {self.biz}", timeout_s=timeout_s)
+
+    def _purge(self, survey: Survey) -> PurgeReport:
+        report = purge(survey, failures=tuple(self._failures), left=self._left, ended=tuple(self._ended))
+        return replace(report, notes=tuple(self._notes))
 
     def _drain(self) -> None:
         """Wait for all who are inside: requests, and others in its services. Who is not done in time gets an error."""
@@ -413,7 +433,7 @@ class Life:
                 closing.callback(namespace.drop)
             venv = scope.find_facet(VirtualEnvironment)
             if venv is not None:
-                closing.callback(venv.remove)
+                closing.callback(self._attempt, "remove environment", lambda: self._aside("unlink", venv.remove))
             interpreter = scope.find_facet(Interpreter)
             if interpreter is not None:
                 closing.callback(interpreter.close)

@@ -6,6 +6,7 @@ What comes out may be dropped at any moment: this is the half of an install that
 from __future__ import annotations
 
 import functools
+import threading
 from typing import TYPE_CHECKING, Self
 
 from koupleless.artifact.fetch import fetch
@@ -140,3 +141,31 @@ class Preparation:
             lacking = unsatisfied(prepared.manifest, self._facts)
             if lacking:
                 raise ManifestInvalid(prepared.url, lacking)
+
+
+class Preparing:
+    """One `Preparation.prepare`, of which the result may come when nobody waits for it any more."""
+
+    def __init__(self, preparation: Preparation, url: str, expected: BizId | None) -> None:
+        self._prepare = functools.partial(preparation.prepare, url, expected=expected)
+        self._lock = threading.Lock()
+        self._prepared: Prepared | None = None
+        self._is_unwanted = False
+
+    def run(self) -> Prepared:
+        """Prepare; called once."""
+        prepared = self._prepare()
+        with self._lock:
+            self._prepared = prepared
+            is_unwanted = self._is_unwanted
+        if is_unwanted:
+            prepared.discard()
+        return prepared
+
+    def discard(self) -> None:
+        """Give back what has come, or will come."""
+        with self._lock:
+            self._is_unwanted = True
+            prepared = self._prepared
+        if prepared is not None:
+            prepared.discard()

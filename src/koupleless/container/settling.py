@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from koupleless.container.memory import page_out, returned_if_much
+from koupleless.container.stage import DeadlineMissed
 from koupleless.context import as_base
 from koupleless.errors import in_words
 from koupleless.isolation.departure import taken_out, unimportable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from koupleless.biz import Resident
+    from koupleless.container.stage import Stage
 
 _log: Final = logging.getLogger("koupleless")
 _one_at_a_time = threading.Lock()
@@ -29,7 +31,8 @@ _one_at_a_time = threading.Lock()
 class Settling:
     """What a leaving biz was the last to use. Made before it leaves; `stays` is known afterwards."""
 
-    def __init__(self) -> None:
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
         self._idle_before = {one.name for one in _idle()}
         self.stays: tuple[Resident, ...] = ()
 
@@ -39,10 +42,24 @@ class Settling:
         with returned_if_much():
             yield
             if any(one.name not in self._idle_before for one in _idle()):
-                with as_base(), _one_at_a_time:
-                    _let_go()
+                self._settle()
         self.stays = tuple(one for one in _idle() if one.name not in self._idle_before)
         page_out(arrivals.directories(self.stays))
+
+    def _settle(self) -> None:
+        """On a thread that may be left behind: what goes runs finalisers."""
+        try:
+            self._stage.run(_let_go_in_turn, name="settle libraries", timeout_s=_SETTLED_S)
+        except DeadlineMissed as error:
+            _log.warning("libraries that nobody uses could not be removed: %s", error)
+
+
+_SETTLED_S: Final = 20.0
+
+
+def _let_go_in_turn() -> None:
+    with as_base(), _one_at_a_time:
+        _let_go()
 
 
 def _idle() -> list[Resident]:

@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from koupleless.errors import ContainerClosed
-from koupleless.ownership.threads import pass_for_main_thread
+from koupleless.ownership.threads import pass_for_main_thread, where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -89,9 +89,12 @@ class Stage:
         daemon, holding what it holds.
         """
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
-        threading.Thread(target=_work, args=(function, outcome), name=name, daemon=True).start()
+        thread = threading.Thread(target=_work, args=(function, outcome), name=name, daemon=True)
+        thread.start()
         try:
             return self._wait(outcome, timeout_s, may_interrupt=may_interrupt)
+        except DeadlineMissed as error:
+            raise DeadlineMissed(f"{error}, and still runs {where(thread.ident)}") from None
         finally:
             # An exception refers to its traceback, that to this frame, and this frame to the exception: break the
             # cycle, or the biz's frames live until the next collection.

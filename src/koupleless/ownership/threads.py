@@ -162,6 +162,12 @@ def _leave_behind(thread: threading.Thread) -> None:
 _left_behind: Final[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
 
 
+def leave_workers_behind(pool: pools.ThreadPoolExecutor) -> None:
+    """Let the process end without the threads of a pool that was shut down and that are still busy."""
+    for thread in tuple(pool._threads):  # noqa: SLF001 - the interpreter waits for them, with no deadline
+        _leave_behind(thread)
+
+
 def leave_shared_workers_behind() -> None:
     """The same for what is still busy among the workers that an event loop had: at the end of the process."""
     for thread in threading.enumerate():

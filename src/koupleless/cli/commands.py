@@ -594,7 +594,7 @@ def doctor(session: Session) -> int:
 
 @arkctl.group()
 def store() -> None:
-    """Look after a directory of unpacked artefacts, that of a base or another."""
+    """Look after a store of unpacked artefacts."""
 
 
 @store.command()

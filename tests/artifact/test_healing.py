@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -290,6 +291,29 @@ def test_what_is_nobodys_is_left_alone(place: Path, monkeypatch: pytest.MonkeyPa
         "koupleless-store-link",
         "elsewhere",
     }
+
+
+def test_many_at_once_take_nothing_from_each_other(place: Path) -> None:
+    failures = []
+
+    def work() -> None:
+        try:
+            for _ in range(60):
+                with temporary_directory("koupleless-store-") as directory:
+                    (directory / "file").write_text("x")
+                    temporary.sweep("koupleless-store-")
+                    assert (directory / "file").read_text() == "x"
+        except BaseException as error:  # noqa: BLE001 - of another thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert failures == []
+    assert list(place.iterdir()) == []
 
 
 def test_the_command_line_verifies_a_store(

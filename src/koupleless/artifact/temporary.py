@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -38,8 +39,10 @@ def temporary_directory(prefix: str) -> Iterator[Path]:
 def hold(directory: Path) -> int:
     """Keep a new directory from being swept until what is returned is closed, or the process dies."""
     (directory / INSIDE).mkdir()
-    handle = os.open(directory / _HELD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    unheld = directory / f"un{_HELD}"
+    handle = os.open(unheld, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(handle, fcntl.LOCK_EX)
+    unheld.rename(directory / _HELD)  # others see it locked, or not at all
     return handle
 
 
@@ -55,8 +58,11 @@ def _is_left(directory: Path) -> bool:
     """Whether it is ours and its process is dead: the lock on the file in it died with that."""
     try:
         status = directory.lstat()
-        if status.st_uid != os.geteuid() or directory.is_symlink() or not directory.is_dir():
-            return False
+    except OSError:
+        return False  # it has gone meanwhile
+    if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
+        return False
+    try:
         handle = os.open(directory / _HELD, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return time.time() - status.st_mtime > _HOLDING_S

@@ -435,6 +435,32 @@ def test_two_contents_of_a_distribution_serve_two_bizs(compile_native, put, biz)
     assert [found[version].use()[0] for version in ("1.0", "2.0")] == [1, 1]
 
 
+def test_what_works_with_a_library_that_a_biz_has_put_another_in_front_of_is_its_own(compile_native, put, write, biz):
+    """As soupsieve does with the bs4 of a source tree; both are what lxml can use."""
+    files = {
+        **wheel("soup", "1.0", {"soup/__init__.py": "import sieve\nof = 'library'"}, requires=("sieve", "plain")),
+        **wheel("sieve", "1.0", {"sieve/__init__.py": "from . import match", "sieve/match.py": "import soup"}),
+        **wheel("around", "1.0", {"around.py": "import sieve"}, requires=("sieve",)),
+        **wheel("plain", "1.0", {"plain.py": "try:\n import soup\nexcept ImportError:\n pass"}),
+    }
+    dist, requires = ("fastlib", "9.0"), ("soup", "around")
+    root = put(compile_native(flavour="front"), LIBRARY, at="fastlib/native", dist=dist, requires=requires)
+    beside = write(files)
+    imports = "import soup, sieve, around, plain, fastlib\n"
+    front = f"import os, sys\nsys.path.insert(0, os.path.dirname(__file__) + '/tree')\n{imports}"
+    tree = {"tree/soup/__init__.py": "import sieve\nof = 'tree'", "app.py": front}
+    app, one, other = (
+        biz(files, root, beside).import_module("app") for files in (tree, {"app.py": imports}, {"app.py": imports})
+    )
+    assert (app.soup.of, one.soup.of) == ("tree", "library")
+    assert app.sieve.match.soup is app.soup
+    assert app.around.sieve is app.sieve
+    assert one.sieve.match.soup is one.soup is other.soup
+    assert one.sieve is other.sieve is one.around.sieve
+    assert app.fastlib is one.fastlib
+    assert app.plain is one.plain
+
+
 def test_files_that_moved_are_still_found(compile_native, put, biz):
     compiled = compile_native(flavour="moved")
     first = put(compiled, LIBRARY, at="fastlib/native", dist=("fastlib", "3.0"))

@@ -28,7 +28,7 @@ from packaging.utils import canonicalize_name
 
 from koupleless.context import as_base
 from koupleless.isolation.interpreter import find_of_base
-from koupleless.isolation.mentions import imported_in_c
+from koupleless.isolation.mentions import imported_for_sure, imported_in_c
 from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import PROCESS_NAMES, SELF, Provenance
 
@@ -64,6 +64,7 @@ class Index:
         self._surroundings: dict[str, frozenset[str]] = {}
         self._needs: dict[str, frozenset[str]] = {}
         self._imports: dict[str, frozenset[str]] = {}
+        self._certain: dict[str, frozenset[str]] = {}
         self._contents: dict[tuple[str, bool], str] = {}
         for distribution in MetadataPathFinder.find_distributions(DistributionFinder.Context(path=list(paths))):
             name, version = _identity_of(distribution)
@@ -233,6 +234,30 @@ class Index:
                         tops.update(found.partition(".")[0] for found in _IMPORTS.findall(text))
             owners = {owner for top in tops for owner in self._tops.get(top, ())}
             known = self._imports[name] = frozenset(owners - {name})
+        return known
+
+    def tied(self, names: Iterable[str], tops: Iterable[str]) -> frozenset[str]:
+        """Of some distributions those whose modules cannot do without one of these packages, or without each other."""
+        needed, found, left = {*tops}, set[str](), {*names}
+        while needed and left:
+            further = {name for name in left if not needed.isdisjoint(self._imported_for_sure(name))}
+            found |= further
+            left -= further
+            needed = {top for name in further for top in self.top_level(name)}
+        return frozenset(found)
+
+    def _imported_for_sure(self, name: str) -> frozenset[str]:
+        """The top-level packages that modules of a distribution import under no condition."""
+        known = self._certain.get(name)
+        if known is None:
+            tops: set[str] = set()
+            for line in self._records[name]:
+                file = line.partition(",")[0].strip('"')
+                if file.endswith(".py") and _module_part(file):
+                    with contextlib.suppress(OSError):
+                        text = Path(self.place(name), file).read_text("utf-8", "replace")
+                        tops.update(each.partition(".")[0] for each in imported_for_sure(text, ""))
+            known = self._certain[name] = frozenset(tops)
         return known
 
     def concerns(self, name: str) -> bool:

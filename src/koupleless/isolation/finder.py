@@ -98,6 +98,8 @@ class BizFinder:
         self._sight: _Sight | None = None
         self._owned: tuple[list[str], dict[str, bool]] = [], {}
         """Top-level names not imported yet -> whether they would be the biz's, as found on that search path."""
+        self._replaced: tuple[Index | None, list[str], frozenset[str]] = None, [], frozenset()
+        """What `_tied` has found, in that index and on that search path."""
         self._lent: dict[str, Unit] = {}
         """Packages that shared units lend."""
         self._parts: dict[str, bool] = {}
@@ -352,7 +354,25 @@ class BizFinder:
         if not index.shared:
             return False
         owners = index.owners(name)
-        return len(owners) == 1 and owners[0] in index.shared and self._is_installed(spec)
+        if len(owners) != 1 or owners[0] not in index.shared or not self._is_installed(name, spec, owners[0]):
+            return False
+        return owners[0] in index.compiled or owners[0] not in self._tied()
+
+    def _tied(self) -> frozenset[str]:
+        """The libraries of pure Python that cannot do without one that the biz has put another in front of.
+
+        For everybody they would go on with the installed one. They are the biz's own, like what it has put there.
+        """
+        index, in_use = self._own_index(), self.linker.path_in_use()
+        if self._replaced[:2] != (index, in_use):
+            own, replaced = self._own_path(), set[str]()
+            for owner in index.shared:
+                for top in index.top_level(owner):
+                    spec = self._find_in_files(top, own) if index.owners(top) == (owner,) else None
+                    if spec is not None and spec.has_location and not self._is_installed(top, spec, owner):
+                        replaced.add(top)
+            self._replaced = index, list(in_use), index.tied(index.shared - index.compiled, replaced)
+        return self._replaced[2]
 
     def _beside(self, name: str) -> str:
         """What tells apart the compiled libraries that a compiled module is bound to; empty if all are the base's."""
@@ -425,10 +445,11 @@ class BizFinder:
     def _make_index(self) -> Index:
         return distributions.index_of(self.paths)
 
-    def _is_installed(self, spec: ModuleSpec) -> bool:
-        """Whether found files are where the biz's distributions are: not added by its code, nor its own program's."""
-        place = str(spec.origin or next(iter(spec.submodule_search_locations or ()), ""))
-        return place.startswith(self._prefixes) and not place.startswith(self._private)
+    def _is_installed(self, name: str, spec: ModuleSpec, owner: str) -> bool:
+        """Whether files found are those of a distribution: not of the biz's program, nor added by its code."""
+        stem = os.path.join(self._own_index().place(owner), *name.split("."))  # noqa: PTH118 - texts
+        places = [spec.origin] if spec.has_location else spec.submodule_search_locations or ()
+        return any(str(place).startswith(stem) and not str(place).startswith(self._private) for place in places)
 
     def _lender_of(self, name: str) -> Unit | None:
         while name:
@@ -764,6 +785,9 @@ class UnitFinder(BizFinder):
     def is_own_part(self, name: str) -> bool:  # noqa: ARG002 - as of any locator
         """See `linker.Locator`."""
         return False
+
+    def _tied(self) -> frozenset[str]:
+        return frozenset()  # a unit puts nothing in front of what is installed
 
     def _find_in_files(self, name: str, path: Iterable[str]) -> ModuleSpec | None:
         unit = self._unit

@@ -227,6 +227,7 @@ def test_a_name_just_short_enough_is_compiled(store: Store) -> None:
         "http://user:secret@[::1/x?token=secret",
         "file://[/x",
         "file:///\0",
+        "file:///n%00where",
         "~nosuchuser",
         "~nosuchuser/x.zip#sha256=" + "0" * 64,
         "http://127.0.0.1:99999999/x.zip",

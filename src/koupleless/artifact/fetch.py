@@ -157,7 +157,9 @@ def _file_path(place: str) -> Path:
     parts = _split(place)
     if parts.netloc not in {"", "localhost"}:
         raise FetchFailed(place, f"file:// cannot name another machine ({parts.netloc}); use file:///path or http://")
-    return Path(urllib.parse.unquote(parts.path))
+    path = urllib.parse.unquote(parts.path)
+    _check_name(path)
+    return Path(path)
 
 
 def _without_secrets(url: str) -> str:

@@ -149,6 +149,7 @@ def test_what_is_a_biz_s_own_it_may_close_and_end(make_biz: MakeBiz) -> None:
     with entered(make_biz()):
         one, other = os.pipe()
         os.dup2(one, other)
+        os.dup2(fd=one, fd2=other, inheritable=False)
         os.close(one)
         os.close(other)
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -168,7 +169,7 @@ def test_the_traceback_of_a_process_that_hangs_is_not_a_biz_s(make_biz: MakeBiz)
 def test_no_signal_is_blocked(make_biz: MakeBiz) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with entered(make_biz()), pytest.warns(ProcessWideWarning, match="pthread_sigmask"):
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1}) == before
+        assert signal.pthread_sigmask(how=signal.SIG_BLOCK, mask={signal.SIGUSR1}) == before
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 

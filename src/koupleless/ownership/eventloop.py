@@ -404,7 +404,8 @@ def _all_tasks(original: Callable[..., set[asyncio.Task[Any]]]) -> Any:
     def all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:
         tasks = original(loop)
         scope = current()
-        if scope is None or _ATTRIBUTE not in vars(loop or asyncio.get_running_loop()):
+        shared = asyncio.get_running_loop() if loop is None else loop
+        if scope is None or _ATTRIBUTE not in getattr(shared, "__dict__", ()):
             return tasks
         here = asyncio.current_task() if asyncio._get_running_loop() is not None else None  # noqa: SLF001
         return {task for task in tasks if task is here or _scope_of(task) is scope}

@@ -41,7 +41,8 @@ class ServiceReference:
     method that returns a context manager.
 
     Lifetime: any; it keeps neither the object nor its owner alive. Threads: as safe as the object. Every use raises
-    ``ServiceError`` while nobody answers. ``repr`` describes the reference, ``str`` is the object's.
+    ``ServiceError`` while nobody answers, and ``BizGone`` if the owner leaves without having finished it. ``repr``
+    describes the reference, ``str`` is the object's.
     """
 
     __slots__ = ("__weakref__", "_koupleless_label", "_koupleless_resolve")

@@ -157,15 +157,15 @@ _SETTINGS: Final = (
         "signal",
         "pthread_sigmask",
         "what a signal does",
-        lambda _, mask: not mask,
-        lambda original, how, _: original(how, ()),
+        lambda how, mask: not mask,  # noqa: ARG005 - the names are those of the function
+        lambda original, how, mask: original(how, ()),  # noqa: ARG005 - as above
     ),
     *(
         _Setting("faulthandler", name, "what is told of a crash")
         for name in ("dump_traceback_later", "cancel_dump_traceback_later", "register", "unregister")
     ),
     _Setting("os posix", "close", _STREAMS, lambda fd: fd not in _STANDARD, is_refused=True),
-    _Setting("os posix", "dup2", _STREAMS, lambda _, to, **_given: to not in _STANDARD, is_refused=True),
+    _Setting("os posix", "dup2", _STREAMS, lambda fd, fd2, **_: fd2 not in _STANDARD, is_refused=True),  # noqa: ARG005
     _Setting("os posix", "closerange", "what is open", lambda low, high: low >= high, is_refused=True),
 )
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import builtins
 import functools
 import gc
+import sqlite3
 import sys
 import threading
 import time
@@ -572,3 +573,21 @@ def test_classes_are_told_apart_without_code_of_their_metaclasses(biz: TinyBiz) 
     survey = Survey(biz.scope, biz.modules)
     for _ in range(2):
         assert [survey.owns_class(kind) for kind in (*of_base, module.Own)] == [False, False, True]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_connection_of_sqlite_that_nobody_closed_goes_with_its_cache(biz: TinyBiz) -> None:
+    """Its cache of statements is an ``lru_cache`` around the connection, so the two hold each other."""
+    biz.run(
+        """
+        def connect():
+            connection = sqlite3.connect(":memory:")
+            connection.create_function("twice", 1, lambda number: K and number * 2)
+            connection.text_factory = lambda text: K and text
+            connection.execute("select twice(1)").fetchall()
+
+        connect()
+        """,
+        sqlite3=sqlite3,
+    )
+    assert biz.leave().summary() == "clean"

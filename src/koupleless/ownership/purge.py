@@ -521,7 +521,8 @@ class _Search:
             return self._name_of_table(holder)
         if self._survey.owns(holder):
             return None
-        if is_a(holder, LRU_CACHE):
+        # What else is cached leads on: a connection of sqlite3 has a cache around itself, which both leave with.
+        if is_a(holder, LRU_CACHE) and is_a(getattr(holder, "__wrapped__", None), types.FunctionType):
             where = "in the base" if is_findable(holder) else self._where(holder)
             return f"functools.lru_cache of {_dotted(holder)}{where and ' '}{where}"
         if is_a(holder, types.FunctionType) and is_findable(holder):

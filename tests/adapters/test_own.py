@@ -324,6 +324,24 @@ def test_a_version_that_an_adapter_does_not_know_is_left_alone_and_told(monkeypa
         door.remove_adapters()
 
 
+def test_whose_code_is_whose_may_be_asked_of_the_container_itself(library, undo):
+    asked: list[int] = []
+
+    def hides(key: Any, _: Any) -> bool:
+        asked.append(len(library.TABLE))
+        return bool(key == "a")
+
+    own_containers(undo, library, "TABLE", hides=hides)
+    library.TABLE["b"] = 2
+    assert asked == []
+    one, _ = two()
+    assert run(one, lambda: sorted(library.TABLE)) == ["b", "deep", "list"]
+    assert set(asked) == {4}
+    asked.clear()
+    assert run(one, lambda: "b" in library.TABLE)
+    assert asked == []
+
+
 def test_code_of_the_base_alone_is_not_what_a_biz_starts_with(library, undo):
     def of_tests() -> None: ...
 

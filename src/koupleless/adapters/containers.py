@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from koupleless.adapters.origin import is_of_base_alone
 from koupleless.adapters.own import MISSING, Own, holders_of, named, swap, there_is
-from koupleless.context import current
+from koupleless.context import as_base, current
 
 if TYPE_CHECKING:
     import contextlib
@@ -52,7 +52,8 @@ class OwnDict(dict[Any, Any]):
         return dict(dict.items(self))
 
     def _of_all(self) -> dict[Any, Any]:
-        return {key: value for key, value in self._of_base().items() if not self._hides(key, value)}
+        with as_base():  # to say whose an entry is may take reading this very container
+            return {key: value for key, value in self._of_base().items() if not self._hides(key, value)}
 
     def _tell(self, before: dict[Any, Any]) -> None:
         """Bring a change of the base to those who have a copy."""
@@ -96,7 +97,8 @@ class OwnList(list[Any]):
         return list(list.__iter__(self))
 
     def _of_all(self) -> list[Any]:
-        return [item for item in self._of_base() if not self._hides(item, item)]
+        with as_base():  # to say whose an entry is may take reading this very container
+            return [item for item in self._of_base() if not self._hides(item, item)]
 
     def _tell(self, before: list[Any]) -> None:
         """Bring what the base has put in to those who have a copy."""
@@ -140,7 +142,8 @@ class OwnSet(set[Any]):
         return set(set.__iter__(self))
 
     def _of_all(self) -> set[Any]:
-        return {item for item in self._of_base() if not self._hides(item, item)}
+        with as_base():  # to say whose an entry is may take reading this very container
+            return {item for item in self._of_base() if not self._hides(item, item)}
 
     def _tell(self, before: set[Any]) -> None:
         """Bring a change of the base to those who have a copy."""

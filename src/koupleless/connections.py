@@ -180,8 +180,11 @@ class _Bounded(_Protocol):
         self.transport.abort()
 
     def _settle(self, *, is_timed: bool) -> None:
+        if not self._is_idle():
+            self._cease()
+            return
         # A connection that has become a WebSocket's has another protocol, which uvicorn counts as well.
-        if self.transport.is_closing() or self.transport.get_protocol() is not self or not self._is_idle():
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
             self._cease()
             return
         self._door.waits(self)

@@ -65,6 +65,14 @@ def test_the_refusal_comes_before_the_body(wire: Any) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 403 ")
 
 
+@pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"])
+def test_the_token_is_asked_for_before_the_body(serve: Callable[..., Any], expect: str) -> None:
+    with serve(token=TOKEN).connect() as connection:
+        head = f"POST /installBiz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n{expect}\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
 def test_a_refused_client_that_sends_its_body_all_the_same_gets_the_answer(wire: Any) -> None:
     reply = wire.post("help", b"a" * 3_000_000, headers={"Origin": "http://evil.example"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -116,6 +117,46 @@ def test_a_leaving_that_is_stuck_is_told_and_left_behind(
     assert time.monotonic() - began < 15
     assert not report.clean
     assert any("not finished within" in failure and "still runs at" in failure for failure in report.failures), report
+    world.install("hello-1.0")
+    assert world.get("/hello/").status_code == 200
+
+
+CATCHES_ALL = """
+import asyncio
+
+async def catches_all():
+    while True:
+        try:
+            await asyncio.sleep(0.05)
+        except BaseException:
+            pass
+
+async def waits():
+    while True:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except BaseException:
+            pass
+
+async def main():
+    global tasks
+    tasks = [asyncio.create_task(catches_all()), asyncio.create_task(waits())]
+"""
+
+
+def test_a_coroutine_that_catches_everything_does_not_spin_when_its_module_has_left(
+    make_world: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Finalised away from its loop, it would be told again and again that there is none, and catch that, too."""
+    world = make_world(stop_s=0.5)
+    world.container.install(world.container.prepare(str(project(tmp_path, CATCHES_ALL))))
+    report = world.container.uninstall(next(info.id for info in world.container.bizs()))
+    assert any("did not end when it was cancelled" in failure for failure in report.failures), report
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("purge")]
+    gc.collect()
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.4
     world.install("hello-1.0")
     assert world.get("/hello/").status_code == 200
 

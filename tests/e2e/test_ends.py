@@ -171,6 +171,42 @@ def test_a_base_ends_beside_an_uninstall_that_does_not(serve: Callable[..., Base
     assert seconds < 15
 
 
+CATCHES_ALL = """
+import asyncio
+
+async def catches_all():
+    while True:
+        try:
+            await asyncio.sleep(0.05)
+        except BaseException:
+            pass
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        global task
+        task = asyncio.create_task(catches_all())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+"""
+
+
+@pytest.mark.parametrize("is_undeployed", [True, False])
+def test_a_base_ends_beside_a_coroutine_that_catches_everything(
+    serve: Callable[..., BaseProcess], tmp_path: Path, is_undeployed: bool
+) -> None:
+    (tmp_path / "koupleless.toml").write_text("[base]\ndrain-timeout = 0.5\nstop-timeout = 0.5\n")
+    (tmp_path / "one.py").write_text(CATCHES_ALL)
+    base = serve(cwd=tmp_path)
+    base.deploy(tmp_path / "one.py")
+    assert base.get("/one/").text == "ok"
+    if is_undeployed:
+        assert "did not end when it was cancelled" in base.undeploy("one")
+        base.deploy(tmp_path / "one.py")
+    status, seconds = end(base)
+    assert status == 0
+    assert seconds < 10
+
+
 def test_a_base_ends_beside_a_download_that_does_not(serve: Callable[..., BaseProcess], tmp_path: Path) -> None:
     asked, ended = threading.Event(), threading.Event()
 

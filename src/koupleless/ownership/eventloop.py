@@ -70,6 +70,42 @@ def adopt_loop(loop: asyncio.AbstractEventLoop) -> Adoption:
         return adoption
 
 
+tasks_that_ignore_their_cancellation: Final[set[asyncio.Task[Any]]] = set()
+"""Those that are kept, see `_keep`, until they are done."""
+
+
+def _keep(task: asyncio.Task[Any]) -> None:
+    """Let nobody collect a task that catches everything: away from its loop its coroutine would spin for ever.
+
+    It would find no loop to wait on, and catch that error, too. Nor is it collected when the interpreter ends, which
+    clears all that modules refer to.
+    """
+    tasks_that_ignore_their_cancellation.add(task)
+    count = _counting()
+    if count is None:
+        task.add_done_callback(tasks_that_ignore_their_cancellation.discard)
+        return
+    more, less = count
+
+    def done(task: asyncio.Task[Any]) -> None:
+        tasks_that_ignore_their_cancellation.discard(task)
+        less(task)
+
+    more(task)
+    task.add_done_callback(done)
+
+
+@functools.cache
+def _counting() -> tuple[Callable[[object], None], Callable[[object], None]] | None:
+    """What counts one reference to an object more, and one less."""
+    try:
+        import ctypes  # noqa: PLC0415 - a Python may be built without it
+    except ImportError:
+        return None
+    call = ctypes.PYFUNCTYPE(None, ctypes.py_object)
+    return call(("Py_IncRef", ctypes.pythonapi)), call(("Py_DecRef", ctypes.pythonapi))
+
+
 _adoptions: Final[weakref.WeakSet[Adoption]] = weakref.WeakSet()
 
 
@@ -493,7 +529,11 @@ class Footprint:
         return count, []
 
     def _stuck(self) -> str:
-        return "; ".join(_place(task) for task in list(self.tasks) if not task.done())
+        stuck = [task for task in list(self.tasks) if not task.done()]
+        for task in stuck:
+            if task not in tasks_that_ignore_their_cancellation:
+                _keep(task)
+        return "; ".join(map(_place, stuck))
 
     # --- from the thread that uninstalls ------------------------------------------------------------------------------
 

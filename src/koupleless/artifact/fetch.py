@@ -238,7 +238,7 @@ class _Transfer:
         try:
             return outcome.result(max(0.0, self._deadline - time.monotonic()))
         except concurrent.futures.TimeoutError:
-            raise FetchFailed(self._shown, f"it did not arrive whole within {self._timeout_s:g} s") from None
+            raise FetchFailed(self._shown, self._words(TimeoutError())) from None
         finally:
             self._cancel()
             # A second is for the thread to notice. Only a name look-up can keep it longer; it has no file open then.
@@ -253,9 +253,9 @@ class _Transfer:
             error.close()
             outcome.set_exception(FetchFailed(self._shown, f"the server answered {error.code} {error.reason}"))
         except urllib.error.URLError as error:
-            outcome.set_exception(FetchFailed(self._shown, _words(error.reason)))
+            outcome.set_exception(FetchFailed(self._shown, self._words(error.reason)))
         except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
-            outcome.set_exception(FetchFailed(self._shown, _words(error)))
+            outcome.set_exception(FetchFailed(self._shown, self._words(error)))
         except BaseException as error:  # noqa: BLE001 - nobody but the caller can report what goes wrong on this thread
             outcome.set_exception(error)
         else:
@@ -335,17 +335,16 @@ class _Transfer:
     def _fail(self, reason: str) -> None:
         raise FetchFailed(self._shown, reason)
 
+    def _words(self, error: object) -> str:
+        if isinstance(error, TimeoutError):  # ours, or that of the socket, which has what is left of ours
+            return f"it did not arrive whole within {self._timeout_s:g} s"
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        return str(error) or type(error).__name__
+
 
 def _is_archive(piece: bytes) -> bool:
     return any(piece.startswith(start[: len(piece)]) for start in _ARCHIVE_STARTS)
-
-
-def _words(error: object) -> str:
-    if isinstance(error, TimeoutError):
-        return "nothing answered in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
 
 
 def _file_name(url: str) -> str:

@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from koupleless.errors import ContainerClosed
+from koupleless.ownership.ledger import start_thread
 from koupleless.ownership.threads import pass_for_main_thread, where
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Stage:
         """
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         thread = threading.Thread(target=_work, args=(function, outcome), name=name, daemon=True)
-        thread.start()
+        start_thread(thread)
         try:
             return self._wait(outcome, timeout_s, may_interrupt=may_interrupt)
         except DeadlineMissed as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import as_base, call_as
 from koupleless.errors import in_words
 from koupleless.frames import standing_for
-from koupleless.ownership.ledger import NOTHING, Order, Pending, owner
+from koupleless.ownership.ledger import NOTHING, Order, Pending, owner, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ def _close(ledger: Ledger, closer: Closer, things: weakref.WeakSet[Any]) -> Pend
         return NOTHING
     closing = _Closing(ledger.scope, closer, list(things), max(ledger.remaining_s() / 2, _FLOOR_S))
     with as_base():
-        threading.Thread(target=closing.run, name=f"close {closer.kind} {ledger.biz}", daemon=True).start()
+        start_thread(threading.Thread(target=closing.run, name=f"close {closer.kind} {ledger.biz}", daemon=True))
     pending = Pending(lambda _: None)
 
     def wait(timeout_s: float) -> str | None:

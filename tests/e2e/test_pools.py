@@ -92,6 +92,22 @@ def go(method: str):
     return [first, second, process.exitcode, context.get_start_method()]
 """
 
+VARIABLES = """
+import multiprocessing
+import os
+
+from fastapi import FastAPI
+
+app = FastAPI()
+os.environ["OF_MODULE"] = "mine"
+
+
+@app.get("/{method}")
+def go(method: str):
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        return pool.apply(os.getenv, ("OF_MODULE",))
+"""
+
 PARALLEL = """
 import joblib
 from fastapi import FastAPI
@@ -204,6 +220,14 @@ def test_functions_of_a_module_run_in_its_child_processes(warm: BaseProcess, met
     warm.arkctl("deploy", "own.py")
     assert warm.get(f"/own/{method}").json() == [6, 8, 0, present]
     assert "nothing left behind" in warm.arkctl("undeploy", "own")
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_child_processes_have_the_variables_of_their_module(warm: BaseProcess, method: str) -> None:
+    (warm.cwd / "variables.py").write_text(VARIABLES)
+    warm.deploy(warm.cwd / "variables.py")
+    assert warm.get(f"/variables/{method}").json() == "mine"
+    assert warm.get("/forked").json() == 5
 
 
 def test_each_module_has_a_reusable_executor_of_its_own(warm: BaseProcess) -> None:

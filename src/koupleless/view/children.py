@@ -155,6 +155,28 @@ def _put_into_spawn(undo: contextlib.ExitStack, spawn: Any) -> None:
         return os.fsencode(mine) if isinstance(of_process, bytes) else mine
 
     replace(undo, spawn, "get_executable", get_executable)
+    replace(undo, spawn, "get_preparation_data", _with_variables(spawn.get_preparation_data))
+
+
+def _with_variables(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """For what a child of ``multiprocessing`` is told first: the fork server, which is one for all, has the base's."""
+
+    @standing_for(original)
+    def get_preparation_data(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        data = original(*args, **kwargs)
+        return data if current() is None else {**data, "environment": _Variables(dict(os.environ))}
+
+    return get_preparation_data
+
+
+class _Variables:
+    """Variables that a process sets when it unpickles this. It needs nothing of ours for that."""
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        self._variables = variables
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+        return exec, (f"import os; os.environ.clear(); os.environ.update({self._variables!r})",)
 
 
 def _put_into_sysconfig(undo: contextlib.ExitStack, sysconfig: Any) -> None:

@@ -189,7 +189,7 @@ ROWS = [
     # Signals, and the life of the process.
     Row("import", "signal.signal(signal.SIGALRM, print); signal.alarm(1)", IGNORED.format(r"signal\.alarm")),
     Row("start", "signal.setitimer(signal.ITIMER_REAL, 0.1); time.sleep(0.2)", IGNORED.format(r"signal\.setitimer")),
-    Row("start", "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})", IGNORED.format("signal")),
+    Row("request", "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})", IGNORED.format("signal")),
     Row("request", "signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)", REFUSED.format("signal")),
     Row("request", "signal.raise_signal(signal.SIGTERM)", REFUSED.format("signal")),
     Row("request", "os.kill(os.getpid(), signal.SIGTERM)", REFUSED.format(r"os\.kill")),

@@ -166,11 +166,26 @@ def test_the_traceback_of_a_process_that_hangs_is_not_a_biz_s(make_biz: MakeBiz)
             getattr(faulthandler, call)(10)
 
 
-def test_no_signal_is_blocked(make_biz: MakeBiz) -> None:
+def test_no_signal_is_blocked_on_the_main_thread(make_biz: MakeBiz) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with entered(make_biz()), pytest.warns(ProcessWideWarning, match="pthread_sigmask"):
         assert signal.pthread_sigmask(how=signal.SIG_BLOCK, mask={signal.SIGUSR1}) == before
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_a_module_may_mask_signals_in_its_threads(make_biz: MakeBiz) -> None:
+    """As pools do while they start a process."""
+    seen: list[Any] = []
+
+    def work() -> None:
+        with entered(make_biz()):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+            seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [{signal.SIGUSR1}]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="these functions came with 3.12")

@@ -13,6 +13,7 @@ import gc
 import os
 import reprlib
 import sys
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,6 +88,13 @@ _COLLECTOR: Final = "the garbage collector"
 _TRACED: Final = "what threads are traced with"
 _PRIORITY: Final = "the priority"
 _CATALOGUES: Final = "the message catalogue of C code"
+
+
+def _is_main_thread() -> bool:
+    """Whether this is the thread that Python handles signals in."""
+    return threading.get_ident() == threading.main_thread().ident
+
+
 _LIFE: Final = "the life of the process"
 _STREAMS: Final = "a standard stream"
 _STANDARD: Final = frozenset({0, 1, 2})
@@ -157,7 +165,8 @@ _SETTINGS: Final = (
         "signal",
         "pthread_sigmask",
         "what a signal does",
-        lambda how, mask: not mask,  # noqa: ARG005 - the names are those of the function
+        # Of other threads it is the module's own, and pools block signals while they start a process.
+        lambda how, mask: not mask or not _is_main_thread(),  # noqa: ARG005 - the names are those of the function
         lambda original, how, mask: original(how, ()),  # noqa: ARG005 - as above
     ),
     *(

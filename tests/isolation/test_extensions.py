@@ -23,8 +23,8 @@ import pytest
 from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, current, entered
 from koupleless.errors import ModuleRefused
-from koupleless.isolation import extensions
-from koupleless.isolation.distributions import index_of
+from koupleless.isolation import extensions, imports
+from koupleless.isolation.distributions import base_index, index_of
 from koupleless.isolation.extensions import is_compiled, shelf
 from koupleless.isolation.finder import UnitFinder
 from koupleless.isolation.imports import install_hooks, remove_hooks
@@ -929,6 +929,15 @@ def test_compiled_code_of_the_base_gets_the_bases_modules_while_it_works_for_a_b
         assert app.based_frames.use() == (part, part)
         assert app.based_pickles.use() == (app.fastlib.part, app.fastlib.part)
     assert app.based_frames.use() == app.based_pickles.use() == (part, part)
+
+
+def test_what_compiled_code_imports_while_it_is_initialised_does_not_go_with_our_own_requirements(monkeypatch):
+    """It has no frame, so whoever asks seems to be ours, and what we require may be what a biz has a version of."""
+    required = sorted(base_index().closure("koupleless") - {"koupleless"})
+    top = next(name for name in ("click", "msgspec", "uvicorn") if name in required)
+    monkeypatch.setattr(imports, "apart", {top})
+    assert imports._goes_with_base(vars(importlib.import_module("uvicorn.main")), "click") is (top == "click")
+    assert not imports._goes_with_base(vars(extensions), top)
 
 
 def test_a_version_that_the_base_loads_second_is_kept_apart_too(compile_native, put, biz, request):

@@ -179,11 +179,16 @@ def _goes_with_base(namespace: Mapping[str, Any], name: str) -> bool:
 
     That is so if its own distribution requires the library: its objects are of the classes that the base's copy has.
     """
-    if name.partition(".")[0] not in apart or not _is_of_base(namespace):
+    asking: str = namespace.get("__name__", "")
+    # Ours only stands in the middle: compiled code that is being initialised has no frame.
+    if name.partition(".")[0] not in apart or asking.partition(".")[0] == _OURS or not _is_of_base(namespace):
         return False
     index = distributions.base_index()
     wanted = index.owners(name)
-    return any(not index.closure(owner).isdisjoint(wanted) for owner in index.owners(namespace.get("__name__", "")))
+    return any(not index.closure(owner).isdisjoint(wanted) for owner in index.owners(asking))
+
+
+_OURS: Final = __name__.partition(".")[0]
 
 
 def _owner(namespace: Mapping[str, Any]) -> Linker | None:

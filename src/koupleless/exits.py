@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from koupleless.frames import is_ours
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -19,7 +21,9 @@ def in_words(error: BaseException, who: str, doing: str) -> str:
     """Who called what, and where; ``doing`` says in the middle of what, as "while it served a request"."""
     what = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"raised {type(error).__name__}"
     end = _end_of(error)
-    return f"{who} {what} {doing}" + ("" if end is None else f", at {end.tb_frame.f_code.co_filename}:{end.tb_lineno}")
+    if end is None or _module_of(end).startswith("asyncio."):  # a timer may call sys.exit itself
+        return f"{who} {what} {doing}"
+    return f"{who} {what} {doing}, at {end.tb_frame.f_code.co_filename}:{end.tb_lineno}"
 
 
 def in_place_of(error: BaseException, who: str, doing: str) -> RuntimeError:
@@ -34,7 +38,14 @@ def is_of_signal(error: BaseException) -> bool:
 
 
 def _end_of(error: BaseException) -> TracebackType | None:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    """Where it was raised, of what is not ours."""
+    end, trace = None, error.__traceback__
+    while trace is not None:
+        if not is_ours(trace.tb_frame):
+            end = trace
         trace = trace.tb_next
-    return trace
+    return end
+
+
+def _module_of(trace: TracebackType) -> str:
+    return str(trace.tb_frame.f_globals.get("__name__"))

@@ -443,6 +443,16 @@ def test_what_ends_a_program_does_not_end_the_loop_and_is_told(
     biz.leave()
 
 
+def test_of_an_exit_that_a_timer_calls_itself_no_line_is_told(
+    biz: TinyBiz, loop: LoopThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    start(loop, biz, "asyncio.get_running_loop().call_later(0, sys.exit, 5)", sys=sys)
+    (record,) = until(lambda: [each for each in caplog.records if each.name == "koupleless"])
+    said = f"biz {biz.scope.biz} called sys.exit(5) on the event loop it shares; the base goes on"
+    assert record.getMessage() == said
+    biz.leave()
+
+
 @pytest.mark.parametrize("made", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_the_base_ends_its_own_loop_as_ever(made: Callable[[], asyncio.AbstractEventLoop]) -> None:
     loop = made()

@@ -13,7 +13,7 @@ from tests.conftest import until
 
 from koupleless.artifact.build import Options, build_file
 from koupleless.artifact.store import Store
-from koupleless.errors import ContainerClosed, FetchFailed, StartTimeout
+from koupleless.errors import ContainerClosed, FetchFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,25 +119,6 @@ def test_a_leaving_that_is_stuck_is_told_and_left_behind(
     assert any("not finished within" in failure and "still runs at" in failure for failure in report.failures), report
     world.install("hello-1.0")
     assert world.get("/hello/").status_code == 200
-
-
-def test_a_start_that_never_ends_is_ended(make_world: Callable[..., Any], tmp_path: Path) -> None:
-    """It would take its share of the processor for as long as the base lives."""
-    world = make_world(start_s=0.5)
-    with pytest.raises(StartTimeout):
-        world.container.install(world.container.prepare(str(project(tmp_path, "while True:\n    pass"))))
-    until(lambda: not [thread.name for thread in threading.enumerate() if thread.name.startswith("import stuck")])
-
-
-def test_a_stop_hook_that_never_ends_is_ended(make_world: Callable[..., Any], tmp_path: Path) -> None:
-    world = make_world(stop_s=1.0)
-    source = "import koupleless\n@koupleless.on_stop\ndef stop():\n    while True:\n        pass"
-    world.container.install(world.container.prepare(str(project(tmp_path, source))))
-    report = world.container.uninstall(next(info.id for info in world.container.bizs()))
-    assert [failure.partition(":")[0] for failure in report.failures] == ["stop hook stop"]
-    assert report.held == ()
-    assert [" was interrupted at " in said for said in report.ended] == [True]
-    until(lambda: not [thread.name for thread in threading.enumerate() if thread.name.startswith("stop stuck")])
 
 
 CATCHES_ALL = """

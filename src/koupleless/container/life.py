@@ -38,7 +38,6 @@ from koupleless.ownership.interpreter import values_by_thread
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
 from koupleless.ownership.releasers import call_releasers
-from koupleless.ownership.threads import record_thread
 from koupleless.router.asgi import unmounted
 from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules
@@ -225,18 +224,8 @@ class Life:
 
     def _imported(self, entry: str, deadline: float) -> Face:
         return self._around.stage.run(
-            lambda: self._import(entry),
-            name=f"import {self.biz}",
-            timeout_s=_left(deadline),
-            may_interrupt=True,
-            left=self._end_later,
+            lambda: self._import(entry), name=f"import {self.biz}", timeout_s=_left(deadline), may_interrupt=True
         )
-
-    def _end_later(self, thread: threading.Thread) -> None:
-        """A thread that runs code of the biz was left behind: it ends with the biz's own, by force if need be."""
-        ledger = self.scope.find_facet(Ledger)
-        if ledger is not None:
-            record_thread(ledger, thread)
 
     def _import(self, entry: str) -> Face:
         assert self._namespace is not None
@@ -474,13 +463,7 @@ class Life:
         """Call a function of the biz on a thread, in ``context``; what it returns is awaited there on the loop."""
         deadline = time.monotonic() + timeout_s
         as_biz, stage = functools.partial(context.run, function), self._around.stage
-        result = stage.run(
-            as_biz,
-            name=f"{name} {self.biz}",
-            timeout_s=timeout_s,
-            may_interrupt=may_interrupt,
-            left=self._end_later,
-        )
+        result = stage.run(as_biz, name=f"{name} {self.biz}", timeout_s=timeout_s, may_interrupt=may_interrupt)
         if inspect.isawaitable(result):
             finish = functools.partial(_finish, result, context, str(self.biz))
             with entered(self.scope):  # the task is the biz's: it inherits the context of whoever asks for it

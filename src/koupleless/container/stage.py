@@ -82,31 +82,19 @@ class Stage:
             future.cancel()
             del future
 
-    def run(
-        self,
-        function: Callable[[], T],
-        *,
-        name: str,
-        timeout_s: float,
-        may_interrupt: bool = False,
-        left: Callable[[threading.Thread], object] = lambda _: None,
-    ) -> T:
+    def run(self, function: Callable[[], T], *, name: str, timeout_s: float, may_interrupt: bool = False) -> T:
         """Call ``function`` on a new thread named ``name`` and wait at most ``timeout_s`` seconds.
 
         Returns what it returns and raises what it raises. Raises ``DeadlineMissed`` when it has not ended by then, and,
-        with ``may_interrupt``, ``ContainerClosed`` after `interrupt`; the thread goes on as a daemon, holding what it
-        holds, and ``left`` is told.
+        with ``may_interrupt``, ``ContainerClosed`` after `interrupt`; the thread cannot be stopped and goes on as a
+        daemon, holding what it holds.
         """
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         thread = threading.Thread(target=_work, args=(function, outcome), name=name, daemon=True)
         start_thread(thread)
         try:
             return self._wait(outcome, timeout_s, may_interrupt=may_interrupt)
-        except ContainerClosed:
-            left(thread)
-            raise
         except DeadlineMissed as error:
-            left(thread)
             raise DeadlineMissed(f"{error}, and still runs {where(thread.ident)}") from None
         finally:
             # An exception refers to its traceback, that to this frame, and this frame to the exception: break the

@@ -62,7 +62,7 @@ def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
         if ledger is None or _is_shared_worker(self) or _is_of_debugger(self) or is_thread_of_process(_target(self)):
             with as_base():
                 return original(self)
-        entry = None if _target(self) is pools._worker else record_thread(ledger, self)  # noqa: SLF001
+        entry = None if _target(self) is pools._worker else _record_thread(ledger, self)  # noqa: SLF001
         # The one place every thread passes through inside its own context, before `run` and around the excepthook.
         # An attribute of this thread alone: threads of the base are not touched.
         vars(self)["_bootstrap_inner"] = functools.partial(_boot, self, scope, ledger, entry)
@@ -113,8 +113,7 @@ def _target(thread: threading.Thread) -> object:
     return getattr(thread, "_target", None)
 
 
-def record_thread(ledger: Ledger, thread: threading.Thread) -> Entry:
-    """Write down that a thread runs code of the biz, and is to end with it."""
+def _record_thread(ledger: Ledger, thread: threading.Thread) -> Entry:
     if isinstance(thread, threading.Timer):
         kind, order = "timer", Order.TIMERS
     elif type(thread).__name__ == "_ExecutorManagerThread":

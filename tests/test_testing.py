@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import queue
 import subprocess
 import sys
 import textwrap
@@ -68,14 +69,15 @@ def test_what_was_not_undone_fails_too(library, monkeypatch):
         import keeping_library
 
         def main():
-            threading.Thread(target=keeping_library.gate.wait, args=(60,), name="waiting").start()
+            threading.Thread(target=lambda: [keeping_library.line.get()], name="waiting").start()
     """
+    library.line = queue.SimpleQueue()  # a wait in it cannot be interrupted
     monkeypatch.setattr("koupleless.testing._LEAVE_S", 0.2)
 
     with pytest.raises(AssertionError, match=r"not undone: .*waiting"):
         assert_unloads(source)
 
-    library.gate.set()
+    library.line.put("an end")
     for thread in threading.enumerate():
         if thread.name == "waiting":
             thread.join(30)

@@ -101,6 +101,7 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
     scope.attach(Interpreter(str(venv.prefix), str(venv.executable), venv.make))
     for name in _LOOKED_UP_IN_C:
         when_loaded(name, _show_to_c)
+    atexit.register(_left.clear)
     atexit.register(call_as, scope, logging.shutdown)
     # In a copy, so that the program's threads do not inherit what it sets, as they do not alone.
     return call_as(scope, _run, program)
@@ -125,10 +126,11 @@ def _run(program: str) -> int:
     try:
         if program.endswith(".py"):
             sys.path.insert(0, os.path.dirname(os.path.abspath(program)))  # noqa: PTH100, PTH120 - as the interpreter does
-            runpy.run_path(program, run_name="__main__")
+            _left.append(runpy.run_path(program, run_name="__main__"))
         else:
-            runpy.run_module(program, run_name="__main__", alter_sys=True)
+            _left.append(runpy.run_module(program, run_name="__main__", alter_sys=True))
     except SystemExit as error:
+        _left.append(error)
         if error.code is None or isinstance(error.code, int):
             return error.code or 0
         print(error.code, file=sys.stderr)  # noqa: T201
@@ -138,8 +140,13 @@ def _run(program: str) -> int:
         raise
     except BaseException as error:  # noqa: BLE001 - the program ends with it, as any program does
         _tell(error)
+        _left.append(error)
         return 1
     return 0
+
+
+_left: Final[list[object]] = []
+"""What keeps the variables of the program: alone they live until threads, pools and exit functions have ended."""
 
 
 def _tell(error: BaseException) -> None:

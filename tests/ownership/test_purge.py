@@ -457,10 +457,11 @@ def test_a_holder_that_a_large_heap_hides_is_said_to_be_so(
     assert held_here is not None
 
 
+@pytest.mark.parametrize("objects", [300_000, 2_400_000])
 def test_old_garbage_that_refers_to_the_biz_is_freed_without_a_collection_of_the_heap(
-    biz: TinyBiz, heap: Callable[[int], None], collections: list[int]
+    biz: TinyBiz, heap: Callable[[int], None], collections: list[int], objects: int
 ) -> None:
-    heap(300_000)
+    heap(objects)
     module = biz.run("pass", name="hello")
     garbage: list[Any] = [module.reach]
     garbage.append(garbage)

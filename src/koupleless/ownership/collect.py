@@ -34,8 +34,9 @@ PAUSE_S: Final = 0.008
 """What one uninterruptible look at the heap may take, about: requests wait as long."""
 
 LAST_RESORT_S: Final = 0.1
-"""What a full collection may take, about, where nothing else freed a biz and nobody was found to hold it: garbage of
-others that refers to it, an exception of a request say, keeps it until then, and a report of that is of no use."""
+"""What one full collection, or one search of the heap for referrers, may take, about, where nothing else freed a biz:
+garbage of others that refers to the biz, an exception of a request say, keeps it until then, and the report could not
+name a holder without the search."""
 
 _COLLECTED_S: Final = 1.2e-7
 """What a full collection takes for each object the collector knows (110 to 150 ns)."""

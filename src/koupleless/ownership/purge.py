@@ -246,9 +246,6 @@ _CHAIN: Final = 6
 """The links of a chain that are told, the outermost ones."""
 _LISTED_S: Final = 4e-8
 """What a search for referrers takes for each object the collector knows, with a few sought at once."""
-_SEARCHED_S: Final = 0.06
-"""What one such search may take, during which requests wait: more than anything in an ordinary uninstall, since it is
-made only for a biz that lives on, and the report could not name who holds it without."""
 _SOUGHT: Final = 16
 _SEEN: Final = 100_000
 _BATCH: Final = 500
@@ -269,7 +266,7 @@ def explain(  # noqa: PLR0911 - each way to find somebody ends the search
         return dict.fromkeys(survey.alive(), running), search.sizes
     heap = heap_size()
     is_seen = False
-    if heap * _LISTED_S <= _SEARCHED_S:
+    if heap * _LISTED_S <= LAST_RESORT_S:
         chains = search.climb()
         if chains:
             return chains, search.sizes

@@ -18,6 +18,7 @@ from koupleless.biz import BizId
 from koupleless.context import Scope
 from koupleless.ownership import collect
 from koupleless.ownership import purge as purging
+from koupleless.ownership.holders import Search
 from koupleless.ownership.ledger import Failure
 from koupleless.ownership.purge import Held, PurgeReport, Survey, purge
 
@@ -314,12 +315,12 @@ def test_code_that_the_base_runs_in_a_namespace_of_its_own_is_no_biz(biz: TinyBi
 def test_a_search_inwards_that_takes_all_the_time_leaves_some_to_say_what_was_found_outwards(
     biz: TinyBiz, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def descend(search: purging._Search) -> dict[str, tuple[str, ...]]:
+    def descend(search: Search) -> dict[str, tuple[str, ...]]:
         while time.thread_time() < search._ends:
             pass
         return {}
 
-    monkeypatch.setattr(purging._Search, "descend", descend)
+    monkeypatch.setattr(Search, "descend", descend)
     namespace: dict[str, Any] = {"__name__": "script"}
     exec("taken = []", namespace)
     biz.run("taken.append(reach)", taken=namespace["taken"], name="hello")

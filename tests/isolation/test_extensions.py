@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import colorsys
 import gc
 import importlib
 import re
@@ -989,6 +990,47 @@ def test_a_shared_library_imports_what_its_user_names_for_that_user(compile_nati
             module, same, top = app.use()
         assert module is same is top.mine
         assert module.value == number
+
+
+def test_a_shared_library_imports_what_its_user_has_put_into_sys_modules(compile_native, put, biz):
+    library = {
+        "fastlib/__init__.py": """
+            from fastlib import native
+            def given(name):
+                import importlib
+                return importlib.import_module(name)
+            def by_statement():
+                import colorsys
+                return colorsys
+            """
+    }
+    root = put(compile_native(flavour="put"), library, at="fastlib/native", dist=("fastlib", "4.3"))
+    put_in = """
+        import fastlib, sys, types
+        def use():
+            sys.modules["nowhere.part"] = part = types.ModuleType("nowhere.part")
+            assert fastlib.given("nowhere.part") is part
+            shared = sys.modules.pop("colorsys")
+            found = fastlib.given("colorsys")
+            import colorsys
+            assert fastlib.by_statement() is found is colorsys is sys.modules["colorsys"] is not shared
+            sys.modules["colorsys"] = None
+            for blocked in fastlib.by_statement, lambda: fastlib.given("colorsys"):
+                try:
+                    blocked()
+                except ModuleNotFoundError:
+                    continue
+                return "found"
+            return "blocked"
+        """
+    namespaces = [
+        biz({"app.py": "import fastlib\ndef use(): return fastlib.by_statement(), fastlib.given('colorsys')"}, root),
+        biz({"app.py": put_in}, root),
+    ]
+    for number, answer in (0, (colorsys, colorsys)), (1, "blocked"), (0, (colorsys, colorsys)):
+        app = namespaces[number].import_module("app")
+        with entered(namespaces[number].scope):
+            assert app.use() == answer
 
 
 def test_a_library_that_fails_half_way_is_not_initialised_again(compile_native, put, biz):

@@ -347,6 +347,45 @@ def test_a_hook_sees_what_is_executed_anew(biz):
     assert app.json is not json
 
 
+@pytest.mark.parametrize("removal", ["del sys.modules[name]", "sys.modules.pop(name)", "sys.modules.clear()"])
+def test_a_hook_sees_what_is_imported_again_after_it_was_removed(biz, removal):
+    text = f"""
+    def again(name):
+        __import__(name)
+        del recorder.seen[:]
+        saved = dict(sys.modules)
+        {removal}
+        __import__(name)
+        sys.modules.update(saved)
+        return recorder.seen
+    """
+    namespace = biz({"own.py": "", "app.py": RECORDER + text})
+    app = namespace.import_module("app")
+    for name in ("own", "colorsys", "keyword"):
+        assert app.again(name)[:1] == [name]
+
+
+@pytest.mark.parametrize("name", ["own", "colorsys", "nowhere"])
+def test_a_hook_sees_again_what_could_not_be_imported(biz, name):
+    text = f"""
+    def failing(name):
+        try:
+            __import__(name)
+        except ImportError:
+            return list(recorder.seen)
+        finally:
+            del recorder.seen[:]
+    def refuse(module):
+        raise ImportError
+    hooks[{name!r}] = refuse
+    if {name!r} == "nowhere":
+        del hooks[{name!r}]
+    seen = [failing({name!r}) for _ in range(2)]
+    """
+    app = biz({"own.py": "", "app.py": POST_IMPORT + RECORDER + text}).import_module("app")
+    assert [each[:1] for each in app.seen] == [[name], [name]]
+
+
 def test_a_shared_module_is_not_run_again_by_reload(biz):
     vars(colorsys)["mark"] = 1
     namespace = biz(

@@ -773,11 +773,13 @@ class UnitFinder(BizFinder):
     def foreign(self, name: str) -> ModuleType | None:
         """See `linker.Locator`. What is not the unit's own, and the biz it works for has, means that biz's."""
         running = linker_of(current())
-        if running is not None and running is not self.linker and self._policy.before_own(name) is None:
+        if running is not None and running is not self.linker:
             if name.partition(".")[0] in self.linker.claims:
                 is_meant = self.linker in running.lenders and running.is_own_part(name)
+            elif self._policy.before_own(name) is None:
+                is_meant = name in running.table or running.hides(name)
             else:
-                is_meant = running.hides(name)
+                is_meant = name in running.removed
             if is_meant:
                 return running.load(name)
         return super().foreign(name)

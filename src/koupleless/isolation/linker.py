@@ -275,7 +275,7 @@ class Linker:
         else:
             self.table[name] = module  # type: ignore[assignment]  # ``None`` blocks the name
             if self._of_others(name, is_narrow=is_narrow) is not ABSENT:
-                self.removed.add(name)
+                self._remove({name})
         self.forget()
 
     def take(self, name: str, *, is_narrow: bool = False) -> ModuleType:
@@ -288,7 +288,8 @@ class Linker:
         if module is ABSENT:
             raise KeyError(name)
         if known is not ABSENT:
-            self.removed.add(name)
+            self._remove({name})
+        self._met.discard(name)
         self.forget()
         return module
 
@@ -296,9 +297,19 @@ class Linker:
         """Remove every name by hand."""
         is_seen = self.sight() if is_narrow else bool
         others = {*filter(is_seen, all_of_base().copy()), *self.names()}
-        self.removed.update(name for name in others if self._of_others(name) is not ABSENT)
+        self._remove({name for name in others if self._of_others(name) is not ABSENT})
         self.table.clear()
+        self._met.clear()
         self.forget()
+
+    def _remove(self, names: set[str]) -> None:
+        """Let modules of others show through no more; shared libraries that work for the owner are to hear of it."""
+        self.removed |= names
+        if not names <= _disputed:
+            _disputed.update(names)
+            for linker in list(_linkers):
+                if linker._is_shared:  # noqa: SLF001 - of the same class
+                    linker.forget()
 
     def forget(self) -> None:
         """Forget the answers of finished imports; the next ones look at the tables again."""
@@ -396,6 +407,9 @@ class Linker:
                 if found is not None:
                     return found
                 return self._find_and_load_locked(name, parent, child, is_anew=is_anew, is_asked=is_hooked)
+        except BaseException:
+            self._met.discard(name)
+            raise
         finally:
             lock.release()
         return self.load(name)
@@ -653,7 +667,8 @@ class Linker:
             return True
         if is_initialising(module):
             return False
-        if self._is_shared and (top := name.partition(".")[0]) not in self.claims and top not in PROCESS_NAMES:
+        top = name.partition(".")[0]
+        if self._is_shared and top not in self.claims and (top not in PROCESS_NAMES or name in _disputed):
             return False  # each of its users may have something else there
         if find_of_base(name) is module:
             _borrowed.add(name)
@@ -712,6 +727,8 @@ _linkers: weakref.WeakSet[Linker] = weakref.WeakSet()
 _by_builtins: weakref.WeakValueDictionary[int, Linker] = weakref.WeakValueDictionary()
 _borrowed: set[str] = set()
 """Names of the base whose answers some linker remembers."""
+_disputed: Final[set[str]] = set()
+"""Names under which the code of some owner did not want what everybody has."""
 _PERSONAL: Final = frozenset({"builtins", "importlib", "__main__", "__mp_main__"})
 """Names every owner has a module of its own for; modules below them are the process's."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,15 @@ PUBLIC = {
 def test_the_public_names_are_exactly_these(namespace):
     assert sorted(namespace.__all__) == PUBLIC[namespace]
     assert all(hasattr(namespace, name) for name in namespace.__all__)
+
+
+@pytest.mark.parametrize("namespace", PUBLIC, ids=lambda namespace: namespace.__name__)
+def test_the_types_of_every_public_name_are_pinned(namespace):
+    files = Path(__file__).parent.parent.joinpath("typing_tests").glob("*.py")
+    pinned = {word for file in files for word in re.findall(r"\w+", file.read_text(encoding="utf-8"))}
+
+    # A reference has the type of the service that it stands for.
+    assert set(namespace.__all__) - {"ServiceReference"} <= pinned
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import colorsys
+import ctypes  # noqa: F401 - the first compiled file of a biz has it imported, and tests compare all that is
 import gc
 import importlib
 import re

@@ -116,6 +116,35 @@ def test_a_child_finds_the_tree_and_what_it_requires_and_nothing_else_of_ours(ru
     assert compared.stdout.endswith("alone: 5 passed\ninside: 5 passed\n0 of 5 tests differ\n"), compared.stdout
 
 
+FORKS = """
+import os, pty, signal
+
+def ending(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def test_fork():
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(3))
+    child = os.fork()
+    if not child:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(4)
+    assert ending(child) == 3
+
+def test_terminal():
+    child, terminal = pty.fork()
+    if not child:
+        os.execvp("sh", ["sh", "-c", "echo said; exit 7"])
+    assert os.read(terminal, 10).strip() == b"said"
+    assert ending(child) == 7
+"""
+
+
+def test_a_child_that_a_program_forks_goes_on_as_alone(run: Run, tree: Path) -> None:
+    (tree / "test_forks.py").write_text(FORKS)
+    inside = run(tree, "--", "-q", "-p", "no:cacheprovider", "-W", "ignore")
+    assert "2 passed" in inside.stdout, inside.stdout
+
+
 CLOCKS = """
 import ctypes, datetime as dt, logging, os, threading, time, zoneinfo
 import freezegun, time_machine

@@ -45,6 +45,10 @@ class OwnCode:
         return isinstance(file, str) and file.startswith(self._place) and not file.startswith(self._libraries)
 
 
+class OwnProcess:
+    """Says that nobody else is in the process: a child goes on as alone. A facet of the scope of a biz."""
+
+
 def install(patches: Patches) -> None:
     """Replace what forks."""
     for name in ("os", "posix"):
@@ -58,7 +62,8 @@ def _fork(original: Callable[[], Any]) -> Any:
     def fork() -> Any:
         scope = current()
         answer = original()
-        if scope is not None and (answer[0] if isinstance(answer, tuple) else answer) == 0:
+        is_child = (answer[0] if isinstance(answer, tuple) else answer) == 0
+        if is_child and scope is not None and scope.find_facet(OwnProcess) is None:
             _begin_child(scope, sys._getframe(1))  # noqa: SLF001
         return answer
 

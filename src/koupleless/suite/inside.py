@@ -28,6 +28,7 @@ from koupleless.isolation.interpreter import REAL, trimmed, when_loaded
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import SELF, Policy
 from koupleless.isolation.venv import VirtualEnvironment
+from koupleless.ownership.forks import OwnProcess
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.libraries import install_recorders
 from koupleless.view.children import Interpreter
@@ -86,6 +87,7 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
     _program = scope = Scope(BizId.of(order.name, "0"))
     for put_in in _VIEWS:
         put_in()
+    scope.attach(OwnProcess())
     scope.attach(Ledger(scope))
     envs = {"PYTHONPATH": _search_path(order.paths)}
     scope.attach(Environment(scope, envs=envs, args=arguments, name=program, has_process=True))

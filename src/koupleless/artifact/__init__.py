@@ -1,7 +1,7 @@
-"""What a module is on disk: its manifest, where it comes from, how it is kept, and how it is made.
+"""Artefacts, the form of a biz on disk: manifests, sources, the store of unpacked artefacts, and the builder.
 
-Reading is built for input from strangers: everything is checked before any of it is used, every mistake is reported at
-once, and whatever fails leaves nothing behind. Nothing here imports or runs code of a module, and nothing knows of
-containers, namespaces or routes. ``fetch``, ``source`` and ``store`` are called by ``container`` while it prepares an
-install; ``build`` by ``cli``. Standard library and ``packaging`` only.
+Readers expect input from strangers: all input is checked before any part is used, all mistakes are reported at once,
+and a failure leaves nothing behind. No code of a biz is imported or run here, and nothing here knows of containers,
+namespaces or routes. ``fetch``, ``source`` and ``store`` are called by ``container`` while an install is prepared;
+``build`` by ``cli`` and ``koupleless.testing``. Standard library and ``packaging`` only.
 """

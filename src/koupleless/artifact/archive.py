@@ -28,21 +28,21 @@ _PLAIN_COMPRESSIONS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 _ENCRYPTED: Final = 0x1 | 0x40 | 0x2000
 _ENTRY_SIGNATURE: Final = b"PK\x01\x02"
 _ZIP64_TAIL: Final = 76
-"""How much longer the end of a zip64 archive is: its own end record and the locator of that."""
+"""Additional bytes at the end of a zip64 archive: a second end record, and the locator of this record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much an artefact may ask of a disk. Frozen; shared by whoever reads artefacts."""
+    """Disk space and files allowed to one artefact. Frozen; shared by all readers of artefacts."""
 
     max_bytes: int = 4 << 30
-    """Unpacked, all files together; the largest wheels unpack to a third of it."""
+    """Unpacked size of all files together; the largest wheels unpack to a third of this limit."""
     max_files: int = 200_000
-    """With the directories, those between as well."""
+    """Number of files and directories, directories without an entry of their own included."""
     max_ratio: int = 200
-    """Unpacked to packed size, of the archive as a whole: one file of it may be all padding, as in many a wheel."""
+    """Unpacked to packed size of the whole archive. A single file may be all padding, as in many a wheel."""
     ratio_from_bytes: int = 32 << 20
-    """What unpacks to this much at most may have any ratio: it does no harm."""
+    """Unpacked size up to which any ratio is allowed, because so small an archive does no harm."""
     max_manifest_bytes: int = 64 << 20
 
 
@@ -51,7 +51,7 @@ DEFAULT_LIMITS: Final = Limits()
 
 @dataclass(frozen=True, slots=True)
 class FileMark:
-    """What tells whether a local file is still the one that was looked at."""
+    """Identity and times of a local file: equal marks mean the same file with the same content."""
 
     device: int
     inode: int
@@ -68,9 +68,9 @@ class FileMark:
 class Archive:
     """A zip archive that is open for reading.
 
-    Opening checks everything that can be known without unpacking: names, links, encryption, counts and promised sizes.
-    What headers promise is not believed: `chunks` counts what really comes out. A context manager, used by one thread.
-    Raises ``ArchiveRefused`` for what must not be unpacked and ``ArtifactError`` for a file that cannot be read.
+    Opening checks all that can be known without unpacking: names, links, encryption, counts and promised sizes. The
+    sizes promised by headers are not believed: `chunks` counts the bytes really unpacked. A context manager, used by
+    one thread. Raises ``ArchiveRefused`` for an unsafe or damaged archive, ``ArtifactError`` for an unreadable file.
     """
 
     def __init__(self, path: Path, *, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -120,9 +120,9 @@ class Archive:
             self.refuse(f"it is damaged or not complete ({str(error) or type(error).__name__})")
 
     def _check_directory_size(self) -> None:
-        """Count the entries before `zipfile` makes an object of each."""
+        """Count the entries before `zipfile` makes an object for each entry."""
         with self._damage_refused():
-            # The very record that ZipFile trusts, so that the two cannot disagree.
+            # The same record as ZipFile uses, so that both readers agree on the number of entries.
             end = zipfile._EndRecData(self._file)  # type: ignore[attr-defined]  # noqa: SLF001
         if end is None:
             self.refuse("it is no zip archive, or its end is missing")
@@ -170,7 +170,7 @@ class Archive:
             )
 
     def _checked_name(self, info: zipfile.ZipInfo) -> str:
-        # ``filename`` was mended by zipfile already; what was written is what shows the intention.
+        # zipfile has mended ``filename`` already; ``orig_filename`` is the name as written by the author.
         raw = info.orig_filename
         name = raw.removesuffix("/")
         if (why := path_issue(name)) is not None:
@@ -197,7 +197,7 @@ class Archive:
             self.refuse(f"its {name} is no UTF-8 text")
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """The content of an entry in pieces, counted against the limits over all calls together."""
+        """The content of an entry in pieces. All calls together count against the limits."""
         for piece in self._inflate(name):
             self._total += len(piece)
             self._check_total(self._total, self.entries)
@@ -214,7 +214,7 @@ class Archive:
 
 
 def digest_of(path: Path) -> tuple[str, FileMark]:
-    """The SHA-256 of a file's bytes, and which file that was. Raises ``ArtifactError`` if it cannot be read."""
+    """The SHA-256 of a file's bytes, and the mark of the file. Raises ``ArtifactError`` if the file cannot be read."""
     try:
         with path.open("rb", buffering=0) as file:
             mark = FileMark.of(os.fstat(file.fileno()))
@@ -224,9 +224,9 @@ def digest_of(path: Path) -> tuple[str, FileMark]:
 
 
 def write_archive(path: Path, files: Mapping[str, bytes]) -> int:
-    """Write a zip of ``files``, in their order, whose bytes depend on nothing but them; returns its size.
+    """Write a zip of ``files`` in the given order and return the size of the zip in bytes.
 
-    The file is there whole or not at all. Raises ``OSError``.
+    Equal files give equal bytes. The zip appears whole or not at all. Raises ``OSError``.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
@@ -241,7 +241,7 @@ def write_archive(path: Path, files: Mapping[str, bytes]) -> int:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(buffer.getbuffer())
-        os.chmod(temporary, 0o644)  # noqa: PTH101 - a text path, as mkstemp gives it
+        os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp returns a text path
         os.replace(temporary, path)  # noqa: PTH105 - the same
     except BaseException:
         with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""A project, a single file or a requirement to an artefact: the same input gives the same bytes.
+"""The builder: makes an artefact of a project, a single file or a requirement. Equal input gives equal bytes.
 
-Offline work for a developer's machine: it reads, runs pip where something has to be fetched, and writes one file.
-Nothing of what it packs is imported or run.
+Runs on a developer's machine: reads the project, runs pip for the distributions to be packed, and writes one file. No
+packed code is imported or run.
 """
 
 from __future__ import annotations
@@ -55,41 +55,41 @@ _NATIVE: Final = re.compile(r"\.(?:so|pyd)$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to build. Frozen; the command line makes one."""
+    """Options of one build. Frozen; made by the command line."""
 
     out: Path | None = None
-    """The directory for the artefact; by default ``dist`` beside what is built."""
+    """The directory for the artefact; by default ``dist`` beside the project or file."""
     name: str | None = None
     version: str | None = None
     entry: str | None = None
     web_context_path: str | None = None
     requirements: tuple[str, ...] = ()
-    """What is needed besides what the project says, as PEP 508 texts."""
+    """Requirements in addition to the project's own, as PEP 508 texts."""
     base: BaseFacts | None = None
-    """What the base provides; by default what the running interpreter has."""
+    """The distributions of the base; by default those of the running interpreter."""
     standalone: bool = False
-    """Pack everything, whatever a base provides."""
+    """Pack all dependencies, provided by a base or not."""
     compile: bool = True
     """Add bytecode for the running Python."""
     python: str = sys.executable
-    """The interpreter whose pip fetches what has to be packed; of the same version as the running one."""
+    """The interpreter with the pip that fetches distributions to pack; of the same version as the running one."""
 
     @property
     def facts(self) -> BaseFacts | None:
-        """What may be left out because it is there; ``None`` for nothing."""
+        """The distributions that may be left out because the base has them; ``None``: leave nothing out."""
         if self.standalone:
             return None
         return self.base if self.base is not None else BaseFacts.of_environment()
 
     @property
     def overrides(self) -> Overrides:
-        """What the project says and the caller wants otherwise."""
+        """Values of the project replaced by the caller."""
         return Overrides(self.name, self.version, self.entry, self.web_context_path)
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An artefact that was written."""
+    """A built artefact: the file, the manifest, the size in bytes, and the decisions about its dependencies."""
 
     path: Path
     manifest: Manifest
@@ -98,15 +98,18 @@ class Built:
 
 
 def build(path: Path, options: Options = Options()) -> Built:
-    """Build what is at ``path``: a project directory, or a single ``.py`` file. Raises as those two do."""
+    """Build the project directory or the single ``.py`` file at ``path``.
+
+    Raises as `build_project` and `build_file` do.
+    """
     return build_file(path, options) if path.suffix == ".py" and path.is_file() else build_project(path, options)
 
 
 def build_project(path: Path, options: Options = Options()) -> Built:
     """Build the project in the directory ``path``.
 
-    Raises ``ManifestInvalid`` with every mistake of its ``pyproject.toml``, ``BuildFailed`` (with the output of pip in
-    it) and other children of ``ArtifactError``.
+    Raises ``ManifestInvalid`` with all mistakes of the ``pyproject.toml``, ``BuildFailed`` (with the output of pip) and
+    other children of ``ArtifactError``.
     """
     project = read_project(path, options.overrides)
     files = _read(project, find_files(project))
@@ -144,15 +147,15 @@ def build_file(path: Path, options: Options = Options()) -> Built:
         overrides=options.overrides,
         default_entry=_found_entry(module, tree),
     )
-    # Nobody installed it, so there is no metadata to be found at run time.
+    # A single file is never installed, so no metadata is expected at run time.
     return _assemble(project, {f"{module}.py": data}, options, out=options.out or path.parent / "dist")
 
 
 def build_requirement(requirement: str, *, entry: str, options: Options = Options()) -> Built:
-    """Build an artefact of an application from the package index, as it is.
+    """Build an artefact of an unchanged application from the package index.
 
-    The application itself always travels in it; of what it needs, only what the base does not provide. Its name is the
-    distribution's, its version the one that pip chose. Raises as `build_project` does.
+    The application itself is always packed; the dependencies are packed if the base does not provide them. The artefact
+    has the name of the distribution, and the version chosen by pip. Raises as `build_project` does.
     """
     try:
         wanted = Requirement(requirement)
@@ -215,7 +218,7 @@ def _found_entry(module: str, tree: ast.Module) -> str:
 
 
 def _top_level_names(tree: ast.Module) -> set[str]:
-    """What the module binds, as far as it can be seen without running it."""
+    """Names bound by the Python module, as far as visible without running the code."""
     names: set[str] = set()
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -291,7 +294,7 @@ def _files_below(directory: str) -> list[Path]:
 
 
 def _declared(project: Project, report: Report) -> tuple[str, ...]:
-    """In declared mode: what the author listed, and everything the module needs, packed or not."""
+    """The libraries of a biz in declared mode: those listed by the author and all its dependencies, packed or not."""
     if not project.is_declared_mode:
         return ()
     return tuple(sorted({*project.declared_libraries, *(decision.name for decision in report.decisions)}))
@@ -300,7 +303,7 @@ def _declared(project: Project, report: Report) -> tuple[str, ...]:
 def _bytecode(files: Mapping[str, bytes]) -> dict[str, bytes]:
     found = {}
     with warnings.catch_warnings():
-        # Invalid escapes and the like in other people's code; this is process-wide, and a build has the process.
+        # Invalid escapes and the like in the code of others. The filter is process-wide; a build owns the process.
         warnings.simplefilter("ignore")
         for place, data in files.items():
             if place.endswith(".py") and (compiled := compile_source(data, place, reproducible=True)):
@@ -309,13 +312,13 @@ def _bytecode(files: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def _python_tag(files: Mapping[str, bytes]) -> str:
-    """``py3``, unless there are extension modules for this Python alone."""
+    """``py3``, or the tag of the running Python if there are extension modules for this Python alone."""
     native = [place for place in files if _NATIVE.search(place) and ".abi3." not in place and ".libs/" not in place]
     return f"cp3{sys.version_info.minor}" if native else "py3"
 
 
 def _metadata(project: Project, files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The project's own ``.dist-info``, so that it finds its version and entry points at run time as when installed."""
+    """The files of a ``.dist-info``: version and entry points, found by the project at run time as if installed."""
     if project.distribution is None:
         return {}
     name, version = project.distribution

@@ -1,8 +1,8 @@
-"""Finding calls in a project's own code that no base will let a module make, before anything is run.
+"""Finding, before any code is run, calls in a project's own code that every base refuses to a biz.
 
-Found is what is certain to be called when the entry is imported: statements at the outermost level of the entry's
-module and its packages, and of the project's modules that those import at the outermost level. What stands in a
-function, under an ``if`` or in a ``try`` may never be called; a base refuses it if it is.
+A call is found if the import of the entry is certain to make the call: in a statement at the outermost level of the
+entry's Python module, of the packages around this module, or of a Python module of the project imported at the
+outermost level. A call in a function, under an ``if`` or in a ``try`` may never be made; a base refuses the call then.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def find_refused_calls(files: Mapping[str, bytes], entry: str) -> list[str]:
-    """In words, every such call in ``files`` (place -> content) that importing ``entry`` makes."""
+    """Refused calls in ``files`` (place -> content) made by the import of ``entry``, one sentence for each call."""
     found: list[str] = []
     todo = list(_with_parents(entry.partition(":")[0]))
     known = set(todo)
@@ -29,7 +29,7 @@ def find_refused_calls(files: Mapping[str, bytes], entry: str) -> list[str]:
         try:
             tree = ast.parse(files[place])
         except (SyntaxError, ValueError):
-            continue  # told where it is compiled, or imported
+            continue  # reported by the compiler or by the import
         package = module if place.endswith("__init__.py") else module.rpartition(".")[0]
         names = dict(_bound(tree, package))
         for statement in _certain(tree.body):
@@ -55,7 +55,7 @@ def _places(module: str) -> tuple[str, str]:
 
 
 def _certain(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements that are run whatever happens."""
+    """The statements that are run unconditionally."""
     for statement in body:
         if isinstance(statement, ast.With):
             yield from _certain(statement.body)
@@ -64,7 +64,7 @@ def _certain(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _imported(statement: ast.Import | ast.ImportFrom, package: str) -> list[str]:
-    """The modules that a statement imports, and those that it may."""
+    """The Python modules imported by a statement, names that may be attributes included."""
     if isinstance(statement, ast.Import):
         return [alias.name for alias in statement.names]
     origin = _origin(statement, package)
@@ -79,7 +79,7 @@ def _origin(statement: ast.ImportFrom, package: str) -> str:
 
 
 def _bound(tree: ast.Module, package: str) -> Iterator[tuple[str, str]]:
-    """Every name that an import binds -> what it stands for."""
+    """Pairs of each name bound by an import, and the full name of the imported object."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -91,7 +91,7 @@ def _bound(tree: ast.Module, package: str) -> Iterator[tuple[str, str]]:
 
 
 def _dotted(node: ast.expr, names: Mapping[str, str]) -> str:
-    """What an expression of names and dots stands for; empty for any other."""
+    """The full name behind an expression of names and dots; empty for any other expression."""
     if isinstance(node, ast.Attribute):
         outer = _dotted(node.value, names)
         return f"{outer}.{node.attr}" if outer else ""

@@ -1,4 +1,4 @@
-"""A location to a file on this machine: local files are used where they are, what comes over HTTP is checked first."""
+"""Fetching an artefact: from a location to a file on this machine. Local files are used in place."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def fetch(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> Iterator[Path]:
-    """The artefact at ``url``, as a path that is good inside the ``with`` block.
+    """The artefact at ``url``, as a path that is valid inside the ``with`` block.
 
-    ``url`` is a plain path, ``file://`` or ``http(s)://``; ``#sha256=...`` at its end, or the parameter, pins what has
-    to come. A local file or directory is used in place and left alone. A download goes to a directory of its own (below
-    ``into``, else the system's for temporary files) that is removed when the block ends, however it ends.
-    ``allowed_prefixes``, if there are any, are the only places artefacts may come from, redirects included; a prefix
-    ends at a path segment. ``timeout_s`` is for the whole transfer, from the name look-up to the last byte.
+    ``url`` is a plain path, ``file://`` or ``http(s)://``; ``#sha256=...`` at the end, or the parameter, pins the
+    content. A local file or directory is used in place and left alone. A download goes to a new directory (below
+    ``into``, else below the system's directory for temporary files), removed at the end of the block in any case.
+    ``allowed_prefixes``, if not empty, are the only places artefacts may come from, redirects included; a prefix ends
+    at a path segment. ``timeout_s`` is for the whole transfer, from the name look-up to the last byte.
 
     Raises ``FetchFailed`` and ``DigestMismatch``. May be called from any thread that is allowed to block.
     """
@@ -83,7 +83,7 @@ def fetch(
 
 
 def _pinned(url: str, sha256: str | None) -> tuple[str, str | None]:
-    """The location without its fragment, and the digest it must have."""
+    """The location without the fragment, and the required digest; ``None`` if the content is not pinned."""
     if sha256 is not None and not _PIN.fullmatch(f"sha256={sha256}"):
         raise FetchFailed(_without_secrets(url), f"{sha256!r} is no SHA-256")
     pin = sha256.lower() if sha256 else None
@@ -115,7 +115,7 @@ def _local(place: str, scheme: str, pin: str | None) -> Path:
         raise FetchFailed(place, error.strerror or str(error)) from None
     except ValueError as error:
         raise FetchFailed(place, str(error)) from None
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # it may never end, or never begin
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading might never end, or never begin
         raise FetchFailed(place, "it is neither a file nor a directory but a pipe, a socket or a device")
     if pin is not None:
         if path.is_dir():
@@ -130,7 +130,7 @@ def _local(place: str, scheme: str, pin: str | None) -> Path:
 
 
 def _check_name(url: str) -> None:
-    """Refuse what can be no name of a file."""
+    """Refuse a text that cannot be the name of a file."""
     try:
         os.fsencode(url)
     except UnicodeEncodeError:
@@ -163,10 +163,10 @@ def _file_path(place: str) -> Path:
 
 
 def _without_secrets(url: str) -> str:
-    """The location as it may stand in a log: without user, password and query."""
+    """The location for logs and messages: without user, password and query."""
     try:
         parts = urllib.parse.urlsplit(url)
-    except ValueError:  # it will be said where it is used
+    except ValueError:  # reported where the location is used
         return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
     if not parts.netloc:
         return url
@@ -182,7 +182,7 @@ def _check_prefix(place: str, allowed: Sequence[str]) -> None:
 
 
 def _normal(place: str) -> tuple[str, str, str]:
-    """Scheme, host and path, without links, dot segments and escapes that would hide where it really leads."""
+    """Scheme, host and path, with links, dot segments and escapes resolved, so that prefixes compare truly."""
     parts = _split(place)
     scheme = parts.scheme.lower()
     if scheme in {"http", "https"}:
@@ -210,10 +210,10 @@ def _is_below(place: tuple[str, str, str], prefix: tuple[str, str, str]) -> bool
 
 
 class _Transfer:
-    """One download, on a thread of its own.
+    """One download, on a separate thread.
 
-    So neither a slow name look-up nor a server that sends a byte a second can hold the caller beyond the deadline.
-    Whatever the thread is at when the deadline passes, it ends by itself soon after: its socket is shut down under it.
+    Neither a slow name look-up nor a server that sends a byte a second can hold the caller beyond the deadline. The
+    thread ends by itself soon after the deadline, because the socket in use is shut down by the caller.
     """
 
     def __init__(
@@ -231,7 +231,7 @@ class _Transfer:
         self._is_cancelled = False
 
     def run(self) -> tuple[Path, str]:
-        """Returns the file and its SHA-256. Raises ``FetchFailed``."""
+        """Download, and return the file and its SHA-256. Raises ``FetchFailed``."""
         outcome: concurrent.futures.Future[tuple[Path, str]] = concurrent.futures.Future()
         thread = threading.Thread(target=self._work, args=(outcome,), name="koupleless-fetch", daemon=True)
         thread.start()
@@ -241,7 +241,7 @@ class _Transfer:
             raise FetchFailed(self._shown, self._words(TimeoutError())) from None
         finally:
             self._cancel()
-            # A second is for the thread to notice. Only a name look-up can keep it longer; it has no file open then.
+            # The thread gets a second to notice. Only a name look-up lasts longer, and no file is open then.
             thread.join(1.0)
 
     def _work(self, outcome: concurrent.futures.Future[tuple[Path, str]]) -> None:
@@ -256,7 +256,7 @@ class _Transfer:
             outcome.set_exception(FetchFailed(self._shown, self._words(error.reason)))
         except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
             outcome.set_exception(FetchFailed(self._shown, self._words(error)))
-        except BaseException as error:  # noqa: BLE001 - nobody but the caller can report what goes wrong on this thread
+        except BaseException as error:  # noqa: BLE001 - only the caller can report a failure of this thread
             outcome.set_exception(error)
         else:
             outcome.set_result(result)
@@ -266,12 +266,12 @@ class _Transfer:
             self._is_cancelled = True
             connected, self._socket = self._socket, None
         if connected is not None:
-            # Of the base class on purpose: SSLSocket.shutdown drops its state under the thread that is reading.
+            # The base class on purpose: SSLSocket.shutdown drops the TLS state under the thread that is reading.
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
     def connect(self, address: tuple[str, int], _timeout: object, _source: object) -> socket.socket:
-        """As `socket.create_connection`, within what is left of the deadline; the socket can be cancelled."""
+        """Connect like `socket.create_connection`, within the rest of the deadline; `run` can cancel the socket."""
         connected = socket.create_connection(address, timeout=max(0.01, self._deadline - time.monotonic()))
         with self._lock:
             if not self._is_cancelled:
@@ -281,7 +281,7 @@ class _Transfer:
         raise TimeoutError("the deadline has passed")
 
     def secured(self, connection: http.client.HTTPConnection) -> None:
-        """The connection speaks TLS now: remember the socket that took the place of the first."""
+        """Note the TLS socket, which has replaced the plain socket of the connection."""
         with self._lock:
             if not self._is_cancelled:
                 self._socket = connection.sock
@@ -336,7 +336,7 @@ class _Transfer:
         raise FetchFailed(self._shown, reason)
 
     def _words(self, error: object) -> str:
-        if isinstance(error, TimeoutError):  # ours, or that of the socket, which has what is left of ours
+        if isinstance(error, TimeoutError):  # of the transfer, or of the socket, whose limit is the rest of the first
             return f"it did not arrive whole within {self._timeout_s:g} s"
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
@@ -348,11 +348,11 @@ def _is_archive(piece: bytes) -> bool:
 
 
 def _file_name(url: str) -> str:
-    """A name that tells what kind of archive it is; nothing else of the location is let near the file system."""
+    """A file name with the ending of the archive's kind; no other part of the location reaches the file system."""
     ending = Path(urllib.parse.urlsplit(url).path).suffix.lower()
     if ending == ".whl":
         name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
-        # The name of a wheel carries facts; one with odd characters is no wheel's.
+        # The name of a wheel carries name, version and tags. A name with odd characters is not a wheel's.
         return name if re.fullmatch(r"[A-Za-z0-9._+!-]{1,200}", name) else "artefact.whl"
     return f"artefact{ending if ending in _ENDINGS else '.zip'}"
 
@@ -371,7 +371,7 @@ def _with_login(url: str) -> tuple[str, dict[str, str]]:
 class _PlainConnection(http.client.HTTPConnection):
     def __init__(self, *args: Any, transfer: _Transfer, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._create_connection = transfer.connect  # its own seam for this
+        self._create_connection = transfer.connect  # the attribute HTTPConnection offers for this purpose
 
 
 class _SecureConnection(http.client.HTTPSConnection):
@@ -404,7 +404,7 @@ class _Secure(urllib.request.HTTPSHandler):
 
 
 class _Proxies(urllib.request.ProxyHandler):
-    """The proxies of the environment, but never for this machine."""
+    """The proxies of the environment, except for requests to this machine."""
 
     def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:  # noqa: A002 - the base's name
         if _is_loopback(urllib.parse.urlsplit(req.full_url).hostname or ""):

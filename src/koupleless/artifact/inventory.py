@@ -1,4 +1,4 @@
-"""The files of an entry of the store, to see whether they are as they were: by time at each use, by digest if asked."""
+"""The inventory of a store entry: the unpacked files, to find changed files by size and time, or by digest."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CODE: Final = (".py", ".pyc", ".so", ".pth")
-"""Endings of what is run. Whatever else lies there a module may write to while it runs: that is its own."""
+"""Endings of code. All other files below an entry belong to the biz, which may write to them while it runs."""
 
 
 class Mark(NamedTuple):
-    """One file as it was unpacked."""
+    """Size in bytes, time of change and SHA-256 of one file when the file was unpacked."""
 
     size: int
     modified_ns: int
     digest: str
-    """Its SHA-256."""
 
 
 class Inventory:
-    """The files of one entry. Immutable."""
+    """The files of one store entry: relative path -> mark. Immutable."""
 
     def __init__(self, marks: Mapping[str, Mark]) -> None:
         self.marks = marks
 
     @classmethod
     def of(cls, tree: Path, digests: Mapping[str, str]) -> Self:
-        """That of the files below ``tree``, whose digests are known. Raises ``OSError``."""
+        """Note the files below ``tree`` with known digests (relative path -> SHA-256). Raises ``OSError``."""
         marks = {}
         for name, digest in digests.items():
             status = os.stat(tree / name)  # noqa: PTH116 - hot
@@ -42,7 +41,7 @@ class Inventory:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a file. Raises ``OSError``, and ``ValueError`` for one that is none."""
+        """Read an inventory from a file. Raises ``OSError``, and ``ValueError`` for a file with other content."""
         document = json.loads(path.read_bytes())
         try:
             return cls({str(name): Mark(*mark) for name, mark in document.items()})
@@ -50,11 +49,11 @@ class Inventory:
             raise ValueError(str(error)) from None
 
     def write(self, path: Path) -> None:
-        """To a file. Raises ``OSError``."""
+        """Write the inventory to a file. Raises ``OSError``."""
         path.write_text(json.dumps(self.marks, separators=(",", ":")), "utf-8")
 
     def damage(self, tree: Path) -> list[str]:
-        """The files that are missing or are code that was edited, by size and time: one look at each."""
+        """Missing files, and code files with another size or time than when unpacked. Costs one `stat` for each."""
         root = f"{tree}/"
         found = []
         for name, mark in self.marks.items():
@@ -68,14 +67,14 @@ class Inventory:
         return found
 
     def differences(self, tree: Path, *, code_alone: bool = False) -> list[str]:
-        """The files that are missing or have other bytes than they were unpacked with. Reads them all."""
+        """Missing files, and files with other bytes than when unpacked. Reads all files, or all code."""
         names = (name for name in self.marks if not code_alone or name.endswith(_CODE))
         return [name for name in names if _digest_of(tree / name) != self.marks[name].digest]
 
     def written(self, tree: Path, *, with_code: bool = False) -> list[str]:
-        """The files that were added, or changed though they are no code, unless that is asked for; but for bytecode.
+        """Files added or changed since unpacking, code only with ``with_code``.
 
-        Links, sockets and the like are none of them. Raises ``OSError``.
+        Bytecode, links, sockets and the like are left out. Raises ``OSError``.
         """
         found = []
         for parent, directories, names in os.walk(tree):
@@ -94,7 +93,10 @@ class Inventory:
         return found
 
     def added(self, tree: Path) -> list[str]:
-        """As `written`, of a tree that was unpacked at another time: so by content."""
+        """Files added or changed in a tree that was unpacked at another time: compared by content, not by time.
+
+        Bytecode, links, sockets and the like are left out. Raises ``OSError``.
+        """
         return [
             name
             for name in self.written(tree)
@@ -111,6 +113,6 @@ def _digest_of(path: Path) -> str | None:
 
 
 def in_words(names: Iterable[str]) -> str:
-    """Some of the names, and how many more there are."""
+    """The first name, and the number of further names."""
     first, *rest = names
     return f"{first} and {len(rest)} more" if rest else first

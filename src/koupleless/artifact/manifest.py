@@ -1,7 +1,8 @@
-"""What an artefact says of itself, read into a type that cannot be wrong: parsing and rendering, no files.
+"""The manifest of an artefact: parsed into a checked, immutable value, and rendered. No file is touched.
 
-Two spellings carry the same facts: ``biz.toml``, which is ours and complete, and ``META-INF/MANIFEST.MF`` with the keys
-of the Java original, so that its tools can read name and version. Every mistake of a file is reported at once.
+Two spellings carry the same facts: ``biz.toml``, complete and only of this project, and ``META-INF/MANIFEST.MF`` with
+the keys of the Java original, for tools of the original that read name and version. All mistakes of a manifest are
+reported at once.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ if TYPE_CHECKING:
 BIZ_TOML: Final = "biz.toml"
 MANIFEST_MF: Final = "META-INF/MANIFEST.MF"
 MARK: Final = "com/alipay/sofa/ark/biz/mark"
-"""The empty entry by which the original's tools know an archive as a biz."""
+"""The empty entry by which tools of the original recognise an archive as a biz."""
 UNLISTED: Final = frozenset({BIZ_TOML, MANIFEST_MF})
-"""The files that carry no digest: one holds the digests, the other is written for tools that do not know them."""
+"""Files without a digest: one holds the digests, the other is for tools of the original, which know no digests."""
 
 FORMAT: Final = 1
 _MAX_PATH: Final = 1024
 _MAX_COMPONENT: Final = 255
 _BYTECODE_ROOM: Final = 32
-"""How much longer than that of a source file the name of its bytecode may be."""
+"""Characters that the name of a bytecode file may have in addition to the name of the source file."""
 _MAX_KEPT: Final = 1 << 20
-"""How many characters a manifest may have but for its digests: they stay in memory as long as the biz."""
+"""Upper bound for the characters of a manifest without digests, which stay in memory as long as the biz."""
 _INTEGERS: Final = range(-(2**31), 2**31)
-"""What is a number for those who read it on the wire."""
+"""Whole numbers that every client can read from the wire."""
 _MOST_HINTS: Final = 8
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _TAG: Final = re.compile(r"(?:py|cp)3([0-9]{0,3})")
@@ -47,40 +48,40 @@ _WEB_PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What is known of a biz before any of its code runs. Immutable; safe to share between threads."""
+    """The facts known of a biz before any code of the biz runs. Immutable; safe to share between threads."""
 
     id: BizId
     entry: str
-    """``package.module:callable``, ``package.module:factory()``, or a module to import."""
+    """``package.module:callable``, ``package.module:factory()``, or a Python module to import."""
     web_context_path: str
-    """As it was written, with or without slashes around it; ``/`` is the root."""
+    """The text of the author, with or without slashes at both ends; ``/`` is the root."""
     strips_path: bool = False
-    """Its application finds in a request's path what follows the context path, not the whole."""
+    """Whether the application sees request paths without the context path."""
     priority: int = DEFAULT_PRIORITY
     declared_libraries: tuple[str, ...] = ()
-    """Normalised distribution names it may take from the base; not empty means declared mode."""
+    """Normalised names of distributions the biz may take from the base; not empty means declared mode."""
     deny_imports: tuple[str, ...] = ()
-    """``a.b`` means that package alone, ``a.b.*`` the package and everything below."""
+    """``a.b`` means the package alone, ``a.b.*`` the package and all packages and Python modules below."""
     own: tuple[str, ...] = ()
-    """Normalised names of distributions of the base that it wants own copies of."""
+    """Normalised names of distributions of the base wanted as own copies."""
     shared: tuple[str, ...] = ()
-    """Normalised names of distributions that it wants to share with the base."""
+    """Normalised names of distributions wanted shared with the base."""
     isolation: Isolation = Isolation.NAMESPACE
     python_tag: str = "py3"
-    """``py3`` runs everywhere; ``cp311`` only there, because of compiled extensions inside."""
+    """``py3`` runs on every Python; ``cp311`` on CPython 3.11 only, because of compiled extensions inside."""
     requirements: tuple[str, ...] = ()
-    """What its author asked for, as PEP 508 texts."""
+    """The requirements of the author, as PEP 508 texts."""
     provided: tuple[str, ...] = ()
-    """What was left out because a base provides it, as PEP 508 texts that a base has to satisfy."""
+    """Requirements left out of the artefact, to be satisfied by the base, as PEP 508 texts."""
     packed: tuple[str, ...] = ()
     """The private distributions inside, as ``name==version``."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Relative path -> SHA-256; empty where nobody recorded digests."""
+    """Relative path -> SHA-256; empty where no digests were recorded."""
     attributes: Mapping[str, str] = field(default_factory=dict)
-    """Every other key of the manifest, for operators to read."""
+    """All other keys of the manifest, for operators to read."""
 
     def python_issue(self) -> str | None:
-        """Why the running interpreter cannot run this biz, as a sentence; ``None`` if it can."""
+        """The reason why the running interpreter cannot run this biz, as a sentence; ``None`` if there is none."""
         match = _TAG.fullmatch(self.python_tag)
         minor = match[1] if match else ""
         if not minor:
@@ -96,9 +97,9 @@ class Manifest:
 
 
 class Table:
-    """A table of a TOML file while it is read: hands out values of the right kind and collects what is wrong.
+    """A reader of one TOML table: returns values of the right kind and collects the mistakes as issues.
 
-    Lives as long as one parse. ``where`` stands before each issue, for files that have more tables than one.
+    Lives as long as one parse. ``where`` stands before each issue, for files with several tables.
     """
 
     def __init__(self, values: object, issues: list[str], *, where: str = "") -> None:
@@ -126,12 +127,12 @@ class Table:
         return None
 
     def text(self, key: str) -> str | None:
-        """The text under ``key``, without space around it; ``None`` if there is none."""
+        """The text under ``key``, without white space at both ends; ``None`` if there is no text."""
         value = self._take(key, str, "a text")
         return value.strip() if isinstance(value, str) else None
 
     def number(self, key: str, default: int) -> int:
-        """The whole number under ``key``."""
+        """The whole number under ``key``, else ``default``."""
         value = self._take(key, int, "a whole number")
         if not isinstance(value, int):
             return default
@@ -145,7 +146,7 @@ class Table:
         return self._take(key, bool, "true or false") is True
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """The list of texts under ``key``; empty if there is none."""
+        """The list of texts under ``key``; empty if there is no list."""
         value = self._take(key, list, "a list of texts")
         if not isinstance(value, list):
             return ()
@@ -166,7 +167,7 @@ class Table:
         return {name: item for name, item in plain.items() if item is not None}
 
     def refuse_the_rest(self) -> None:
-        """Blame every key that nobody asked for, with the likely one beside it."""
+        """Note an issue for every key that was not read, with the likely spelling."""
         unknown = sorted(self._values.keys() - self._asked)
         if len(unknown) > _MOST_HINTS:
             self.blame(f"{len(unknown)} unknown keys, {shown(unknown[0])} among them")
@@ -185,7 +186,7 @@ def _as_text(value: object) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """The keys that a project, ``biz.toml`` and the original manifest share, checked."""
+    """The checked values of the keys common to a project, ``biz.toml`` and ``MANIFEST.MF``."""
 
     id: BizId | None
     entry: str
@@ -208,9 +209,9 @@ def check_face(
     own: Sequence[str] = (),
     shared: Sequence[str] = (),
 ) -> Face:
-    """Check the common keys; what is wrong is added to ``issues``, and the result is then of no use."""
+    """Check the common keys. Mistakes are added to ``issues``; the result must not be used then."""
     before = len(issues)
-    # The wording of the original; its clients look for it.
+    # The wording of the original, which clients of the original search for.
     if not name:
         issues.append("Biz Name must not be empty!")
     if not version:
@@ -251,7 +252,7 @@ def check_face(
 
 
 def is_entry(text: str) -> bool:
-    """Whether ``text`` names something to start: ``pkg.mod``, ``pkg.mod:attr.sub`` or ``pkg.mod:factory()``."""
+    """Whether ``text`` has the form of an entry: ``pkg.mod``, ``pkg.mod:attr.sub`` or ``pkg.mod:factory()``."""
     module, colon, attribute = text.partition(":")
     return _is_dotted(module) and (not colon or _is_dotted(attribute.removesuffix("()")))
 
@@ -261,7 +262,7 @@ def _is_dotted(text: str) -> bool:
 
 
 def normal_web_path(text: str) -> str | None:
-    """``text`` with its leading slash and none at the end; ``None`` if it is no path."""
+    """``text`` with a slash at the start and without a slash at the end; ``None`` if ``text`` is no path."""
     path = "/" + text.strip().strip("/")
     if path == "/":
         return path
@@ -271,7 +272,7 @@ def normal_web_path(text: str) -> str | None:
 
 
 def path_issue(path: str) -> str | None:
-    """Why ``path`` must not be used as the place of a file below some directory; ``None`` if it may."""
+    """The reason why ``path`` must not be used for a file below a directory; ``None`` if ``path`` is safe."""
     parts = path.split("/")
     try:
         sizes = [len(part.encode()) for part in parts]
@@ -291,7 +292,7 @@ def path_issue(path: str) -> str | None:
 
 
 def _each(texts: Iterable[str], convert: Callable[[str], str], issues: list[str]) -> list[str]:
-    """Convert every text; what cannot be converted becomes an issue."""
+    """Convert every text; a ``ValueError`` of the conversion becomes an issue."""
     converted = []
     for text in texts:
         try:
@@ -302,7 +303,7 @@ def _each(texts: Iterable[str], convert: Callable[[str], str], issues: list[str]
 
 
 def check_libraries(key: str, texts: Iterable[str], issues: list[str]) -> tuple[str, ...]:
-    """The names of distributions that stand under ``key``, normalised and sorted; those that are none become issues."""
+    """The distribution names under ``key``, normalised and sorted; other texts become issues."""
 
     def normalised(text: str) -> str:
         try:
@@ -314,14 +315,14 @@ def check_libraries(key: str, texts: Iterable[str], issues: list[str]) -> tuple[
 
 
 def check_requirements(texts: Iterable[str], issues: list[str]) -> tuple[str, ...]:
-    """The PEP 508 texts in their normal spelling; those that are none become issues."""
+    """The PEP 508 texts in normal spelling; other texts become issues."""
     return tuple(_each(texts, read_requirement, issues))
 
 
 def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | None = None) -> Manifest:
-    """Read ``biz.toml``. ``attributes`` are those that were found elsewhere; the file's own win.
+    """Read ``biz.toml``. ``attributes`` were found in another manifest; attributes of ``biz.toml`` win.
 
-    Raises ``ManifestInvalid`` with every mistake in it.
+    Raises ``ManifestInvalid`` with all mistakes of the file.
     """
     issues: list[str] = []
     try:
@@ -383,7 +384,7 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
 
 
 def check_size(manifest: Manifest, origin: str) -> Manifest:
-    """The same manifest. Raises ``ManifestInvalid`` if it is too large to be kept and shown."""
+    """Return ``manifest``. Raises ``ManifestInvalid`` if the manifest is too large to be kept and shown."""
     lists = (
         manifest.declared_libraries,
         manifest.deny_imports,
@@ -402,7 +403,7 @@ def check_size(manifest: Manifest, origin: str) -> Manifest:
 
 
 def check_isolation(text: str | None, issues: list[str]) -> Isolation:
-    """The isolation named by ``text``; the default where there is none."""
+    """The isolation named by ``text``; the default without a text. A wrong name becomes an issue."""
     try:
         return Isolation(text) if text else Isolation.NAMESPACE
     except ValueError:
@@ -426,9 +427,9 @@ _MF_KEYS: Final = frozenset(
 
 
 def parse_manifest_mf(text: str, origin: str) -> Manifest:
-    """Read ``META-INF/MANIFEST.MF``, in which the entry stands under ``Start-Class``, or else ``Main-Class``.
+    """Read ``META-INF/MANIFEST.MF``. The entry stands under ``Start-Class``, or else ``Main-Class``.
 
-    Raises ``ManifestInvalid`` with every mistake in it.
+    Raises ``ManifestInvalid`` with all mistakes of the file.
     """
     issues: list[str] = []
     keys = manifest_keys(text)
@@ -471,7 +472,7 @@ def _listed(text: str | None) -> tuple[str, ...]:
 
 
 def manifest_keys(text: str) -> dict[str, str]:
-    """The main section of a ``MANIFEST.MF``: lines folded at 72 bytes are joined, what is no ``key: value`` skipped."""
+    """The main section of a ``MANIFEST.MF``: folded lines are joined, lines other than ``key: value`` are skipped."""
     lines: list[list[str]] = []
     for line in text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n"):
         if not line:
@@ -486,7 +487,7 @@ def manifest_keys(text: str) -> dict[str, str]:
 
 
 def other_attributes(keys: Mapping[str, str]) -> dict[str, str]:
-    """Those keys of a ``MANIFEST.MF`` that have no field in `Manifest`."""
+    """The keys of a ``MANIFEST.MF`` without a field in `Manifest`."""
     return {key: value for key, value in keys.items() if key not in _MF_KEYS}
 
 
@@ -494,7 +495,7 @@ def other_attributes(keys: Mapping[str, str]) -> dict[str, str]:
 
 
 def render_biz_toml(manifest: Manifest) -> str:
-    """``biz.toml`` for the manifest: complete, and the same text for equal manifests."""
+    """The complete ``biz.toml`` of the manifest. Equal manifests give equal texts."""
     lines = [f"format = {FORMAT}"]
     plain: dict[str, str | int | tuple[str, ...]] = {
         "name": manifest.id.name,
@@ -524,14 +525,14 @@ def render_biz_toml(manifest: Manifest) -> str:
 def _toml(value: str | int | tuple[str, ...]) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    # A JSON string is a TOML string but for DEL, which TOML wants escaped.
+    # A JSON string is a TOML string except for DEL, which TOML wants escaped.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def render_manifest_mf(manifest: Manifest) -> str:
-    """``MANIFEST.MF`` for the original's tools.
+    """``MANIFEST.MF`` for tools of the original.
 
-    Name and version stay on one line each whatever their length: its Go client reads them with a regular expression.
+    Name and version are never folded: the Go client of the original reads both with a regular expression.
     """
     keys = {
         "Manifest-Version": "1.0",
@@ -553,7 +554,7 @@ def render_manifest_mf(manifest: Manifest) -> str:
 
 
 def _folded(line: str) -> list[str]:
-    """The line in pieces of at most 72 bytes with their line end, cut between characters."""
+    """The line in pieces of at most 72 bytes, line end included, cut between characters."""
     pieces, room, current = [], 70, ""
     for character in line:
         size = len(character.encode())

@@ -1,6 +1,6 @@
-"""A project as its author keeps it: what its ``pyproject.toml`` says of the module, and which files belong to it.
+"""The project of an author: the facts in ``pyproject.toml`` about the biz, and the files to be packed.
 
-No build backend runs: a module is packages and data files, and those are found by where they lie.
+No build backend runs: a biz consists of packages and data files, which are found by their places in the project.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NOT_OURS: Final = frozenset(
         *("bin", "build", "dist", "env", "node_modules", "script", "scripts", "site-packages", "tools", "venv"),
     )
 )
-"""Directories beside the packages of a project that are about it and not of it."""
+"""Directories beside the packages of a project that are not part of the application."""
 _NOT_MODULES: Final = ("setup.py", "conftest.py", "noxfile.py", "dodo.py", "fabfile.py", "test_*.py")
 _LEFTOVERS: Final = (
     "__pycache__",
@@ -63,7 +63,7 @@ _ENVIRONMENT_MARK: Final = "pyvenv.cfg"
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What a caller wants otherwise than the project says; ``None`` leaves it as it is."""
+    """Values given by the caller in place of the project's; ``None`` keeps the value of the project."""
 
     name: str | None = None
     version: str | None = None
@@ -73,34 +73,34 @@ class Overrides:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """A module project, checked. Immutable."""
+    """The checked facts of a module project. Immutable."""
 
     root: Path
     id: BizId
     entry: str
     web_context_path: str
     strips_path: bool = False
-    """Its application finds in a request's path what follows the context path, not the whole."""
+    """Whether the application sees request paths without the context path."""
     priority: int = DEFAULT_PRIORITY
     declared_libraries: tuple[str, ...] = ()
     is_declared_mode: bool = False
-    """Whether the libraries it may take from a base are those it asks for, and no others."""
+    """Whether the biz may take from a base only the libraries listed or required by the project."""
     deny_imports: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     bring: tuple[str, ...] = ()
-    """Normalised names of distributions that travel in the artefact whatever the base provides."""
+    """Normalised names of distributions packed into the artefact even if the base provides them."""
     isolation: Isolation = Isolation.NAMESPACE
     requirements: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     distribution: tuple[str, str] | None = None
-    """Name and version under which its own metadata is found at run time."""
+    """Name and version for the project's own metadata at run time; ``None`` for none."""
     entry_points: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def has_module_table(root: Path) -> bool:
-    """Whether the directory is a module project. Raises ``ArtifactError`` for a ``pyproject.toml`` that is no TOML."""
+    """Whether the directory is a module project. Raises ``ArtifactError`` for an unreadable ``pyproject.toml``."""
     try:
         document = _load(root / PYPROJECT)
     except FileNotFoundError:
@@ -109,7 +109,7 @@ def has_module_table(root: Path) -> bool:
 
 
 def read_project(root: Path, overrides: Overrides = Overrides()) -> Project:
-    """Read ``root``'s ``pyproject.toml``. Raises ``ManifestInvalid`` with every mistake, or ``ArtifactError``."""
+    """Read the ``pyproject.toml`` of ``root``. Raises ``ManifestInvalid`` with all mistakes, or ``ArtifactError``."""
     try:
         document = _load(root / PYPROJECT)
     except FileNotFoundError:
@@ -131,9 +131,9 @@ def _load(path: Path) -> dict[str, Any]:
 def parse_project(
     document: Mapping[str, Any], *, root: Path, origin: str, overrides: Overrides, default_entry: str | None = None
 ) -> Project:
-    """The module that ``[project]`` and ``[tool.koupleless.module]`` describe; each key of the second wins.
+    """Read the tables ``[project]`` and ``[tool.koupleless.module]`` of ``document``; keys of the second table win.
 
-    Reads a file of the project only where the version is dynamic. Raises ``ManifestInvalid`` with every mistake.
+    A file of the project is read only where the version is dynamic. Raises ``ManifestInvalid`` with all mistakes.
     """
     issues: list[str] = []
     module = Table(_inner(document, "tool", "koupleless", "module"), issues, where=TABLE)
@@ -195,7 +195,7 @@ def parse_project(
 
 
 def _inner(values: object, *keys: str) -> Any:
-    """The value under nested keys; an empty table where there is none."""
+    """The value under nested keys; an empty table if a key is missing."""
     for key in keys:
         values = values.get(key, {}) if isinstance(values, dict) else {}
     return values
@@ -237,7 +237,7 @@ def _entry_points(document: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _dynamic_version(root: Path, document: Mapping[str, Any], entry: str | None) -> str | None:
-    """The version that a build backend would read from a file: the named one, else the entry's package."""
+    """The version a build backend would read from the file named in ``document``, else from the entry's package."""
     attribute = _inner(document, "tool", "setuptools", "dynamic", "version", "attr") or ""
     path = _inner(document, "tool", "hatch", "version", "path")
     named = [path] if isinstance(path, str) else []
@@ -263,11 +263,11 @@ def _dynamic_version(root: Path, document: Mapping[str, Any], entry: str | None)
 
 
 def find_files(project: Project) -> dict[str, Path]:
-    """The files of the module: place in the artefact -> file on disk, sorted.
+    """The files of the biz: place in the artefact -> file on disk, sorted.
 
-    Every package and module below ``src/`` (or, without it, beside ``pyproject.toml``) with its data files, namespace
-    packages among them, the ``config`` directory, and what ``include`` names; without what ``exclude`` matches.
-    Raises ``BuildFailed`` if the entry's package is not among them.
+    Included are all packages (namespace packages too) and Python modules below ``src/``, or beside ``pyproject.toml``
+    if there is no ``src/``, with their data files; the ``config`` directory; and files named by ``include``. Files
+    matched by ``exclude`` are left out. Raises ``BuildFailed`` if the entry's package is not found.
     """
     root = project.root
     source = root / "src" if _has_python(root / "src") else root
@@ -303,10 +303,10 @@ def _is_excluded(place: str, path: Path, project: Project) -> bool:
 
 
 def _has_python(directory: Path) -> bool:
-    """Whether anything below can be imported: Python files, however deep, in directories whose names can stand there.
+    """Whether there are importable Python files below ``directory``, at any depth.
 
-    A package without ``__init__.py`` is one all the same, and may hold nothing but further ones. A virtual environment
-    is not looked into: what lies there is other people's.
+    A package without ``__init__.py`` counts, and may hold only further packages. Directories without an importable
+    name, and virtual environments, are not searched.
     """
     for _, directories, names in os.walk(directory):
         if _ENVIRONMENT_MARK in names:
@@ -318,7 +318,7 @@ def _has_python(directory: Path) -> bool:
 
 
 def _tops(source: Path, *, is_root: bool, entry: str) -> Iterator[Path]:
-    """The top-level packages and modules, that of the entry among them whatever it is called."""
+    """The top-level packages and Python modules. The entry's is included under any name."""
     own = entry.partition(":")[0].partition(".")[0]
     for path in sorted(source.iterdir()):
         name = path.name
@@ -338,7 +338,7 @@ def _is_leftover(name: str) -> bool:
 
 
 def _below(top: Path) -> Iterator[Path]:
-    """Every file at or below ``top``, links followed once, without what tools leave lying about."""
+    """All files at or below ``top`` except leftovers of tools. A link to a directory is followed once."""
     if top.is_file():
         yield top
         return
@@ -354,5 +354,5 @@ def _below(top: Path) -> Iterator[Path]:
 
 
 def top_level_names(files: Mapping[str, object]) -> frozenset[str]:
-    """The first components of the places."""
+    """The first components of the places (relative paths in the artefact)."""
     return frozenset(PurePosixPath(place).parts[0] for place in files)

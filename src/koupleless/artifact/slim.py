@@ -1,4 +1,4 @@
-"""Which distributions travel in an artefact, and which the base provides: decided, explained, and fetched with pip."""
+"""Slimming: decide for each distribution whether the base provides or the artefact packs it, and run pip."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from koupleless.artifact.manifest import Manifest
 
 RUNTIME: Final = "koupleless"
-"""The one distribution that no biz may bring: it always gets the process's own."""
+"""The one distribution no biz may bring: all bizs use the copy of the process."""
 
 _PIP_TIMEOUT_S: Final = 900.0
 _NOISE: Final = frozenset({"INSTALLER", "direct_url.json", "REQUESTED"})
 
 
 class BaseFacts:
-    """What a base has: names and versions, and what those need in turn.
+    """The distributions of a base, with versions and requirements.
 
-    Immutable; answers may be slow the first time, because an environment is read only as far as it is asked about.
+    Immutable. The first answer about a distribution may be slow, because the environment is read on demand.
     """
 
     def __init__(self, versions: Mapping[str, str], requires: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -50,7 +50,7 @@ class BaseFacts:
 
     @classmethod
     def of_environment(cls) -> BaseFacts:
-        """Those of the running interpreter."""
+        """The facts of the running interpreter's environment."""
         facts = cls({})
         facts._find = functools.cache(_find_installed)
         facts._list = functools.cache(_list_installed)
@@ -62,12 +62,12 @@ class BaseFacts:
         return found[0] if found else None
 
     def requires_of(self, name: str) -> tuple[str, ...]:
-        """What a distribution of the base needs, as PEP 508 texts; empty where that is not known."""
+        """The requirements of a distribution of the base, as PEP 508 texts; empty if not known."""
         found = self._find(name)
         return found[1] if found else ()
 
     def versions(self) -> Mapping[str, str]:
-        """Everything: normalised name -> version."""
+        """All distributions: normalised name -> version."""
         return self._list()
 
 
@@ -82,7 +82,7 @@ def _find_installed(name: str) -> tuple[str, tuple[str, ...]] | None:
 def _list_installed() -> dict[str, str]:
     found: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
-        # The first one on the path is the one that is imported. Broken metadata has no name.
+        # Python imports from the first distribution on the path. Broken metadata has no name.
         if (name := distribution.metadata["Name"]) is not None:
             found.setdefault(str(canonicalize_name(name)), distribution.version)
     return found
@@ -90,7 +90,7 @@ def _list_installed() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Why one distribution is in the artefact, or not."""
+    """The decision about one distribution, packed or left out, with the reason."""
 
     name: str
     version: str
@@ -100,20 +100,20 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Every distribution that the module needs, in alphabetical order, and what became of it."""
+    """Decisions about all distributions needed by a biz, in alphabetical order."""
 
     decisions: tuple[Decision, ...] = ()
     provided: tuple[str, ...] = ()
-    """What a base has to satisfy for the rest to be left out, as PEP 508 texts."""
+    """Requirements to be satisfied by the base for the distributions left out, as PEP 508 texts."""
 
     @property
     def packed(self) -> tuple[Decision, ...]:
-        """Those that travel in the artefact."""
+        """The decisions about packed distributions."""
         return tuple(decision for decision in self.decisions if decision.is_packed)
 
     @property
     def left_out(self) -> tuple[Decision, ...]:
-        """Those that the base provides."""
+        """The decisions about distributions provided by the base."""
         return tuple(decision for decision in self.decisions if not decision.is_packed)
 
 
@@ -121,7 +121,7 @@ class Report:
 
 
 def lack(requirement: Requirement, facts: BaseFacts) -> str | None:
-    """Why the base does not satisfy a requirement, down to what its distributions need in turn; ``None`` if it does."""
+    """The reason why the base does not satisfy a requirement, dependencies included; ``None`` if it does."""
     return _lack(requirement, facts, set())
 
 
@@ -145,10 +145,10 @@ def _lack(requirement: Requirement, facts: BaseFacts, seen: set[tuple[str, froze
 
 
 def active(texts: Iterable[str], extras: Iterable[str] = ()) -> Iterator[Requirement]:
-    """Those requirements whose markers hold for the running interpreter and any of the extras."""
+    """The requirements with markers that hold for the running interpreter and any of the extras."""
     chosen = [*extras, ""]
     for text in texts:
-        with contextlib.suppress(InvalidRequirement):  # what an installed package says of itself is not ours to mend
+        with contextlib.suppress(InvalidRequirement):  # a mistake in the metadata of an installed package
             requirement = Requirement(text)
             marker = requirement.marker
             if marker is None or any(marker.evaluate({"extra": extra}) for extra in chosen):
@@ -156,9 +156,9 @@ def active(texts: Iterable[str], extras: Iterable[str] = ()) -> Iterator[Require
 
 
 def unsatisfied(manifest: Manifest, facts: BaseFacts) -> tuple[str, ...]:
-    """What the base would have to provide for this biz and does not, one sentence each.
+    """The requirements of this biz that the base does not satisfy, one sentence each.
 
-    For the moment before an install: an artefact may meet another base than the one it was slimmed for.
+    Asked before an install, because an artefact may have been slimmed for another base.
     """
     packed = {canonicalize_name(text.partition("==")[0]) for text in manifest.packed}
     sentences = {}
@@ -170,7 +170,7 @@ def unsatisfied(manifest: Manifest, facts: BaseFacts) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class _Need:
-    """One distribution while it is being decided about."""
+    """The combined requirement for one distribution, and the names of the distributions that need it."""
 
     wanted: Requirement
     by: set[str] = field(default_factory=set)
@@ -188,7 +188,7 @@ class _Need:
 
 
 def _needs(roots: Sequence[Requirement], requires_of: Callable[[str], Iterable[str]]) -> dict[str, _Need]:
-    """Everything that ``roots`` need, with all that is asked of each."""
+    """The needs of ``roots`` and of all dependencies: normalised name -> combined requirement."""
     needs: dict[str, _Need] = {}
     pending = [(root, "") for root in roots]
     while pending:
@@ -213,11 +213,11 @@ def gather(
     always: frozenset[str] = frozenset(),
     python: str = sys.executable,
 ) -> Report:
-    """Put the distributions that have to travel below ``into``, and say of every one why.
+    """Install the distributions to be packed below ``into``, and report all decisions with reasons.
 
-    ``facts`` says what the base provides; ``None`` packs everything. ``always`` are normalised names that travel in any
-    case, also if nobody requires them. pip runs only if something has to be packed. Raises ``BuildFailed`` with the
-    words of pip.
+    ``facts`` are the distributions of the base; ``None`` packs all dependencies. ``always`` are normalised names to be
+    packed in any case, required or not. pip runs only if there is a distribution to pack. Raises ``BuildFailed`` with
+    the output of pip.
     """
     base = facts if facts is not None else BaseFacts({})
     roots = list(active(requirements))
@@ -248,7 +248,7 @@ def gather(
 
 @dataclass(slots=True)
 class _Choice:
-    """What became of the distributions that pip resolved."""
+    """The decisions about the distributions resolved by pip."""
 
     packed: set[str] = field(default_factory=set)
     decisions: dict[str, Decision] = field(default_factory=dict)
@@ -262,7 +262,10 @@ def _decide(
     base: BaseFacts,
     always: frozenset[str],
 ) -> _Choice:
-    """Walk from what has to be packed to what that needs in turn; what only left-out ones need is not reached."""
+    """Decide about ``seeds`` and the dependencies of packed distributions.
+
+    Distributions needed only by left-out ones are never reached.
+    """
     choice = _Choice()
     pending = list(seeds)
     seen: set[str] = set()
@@ -301,7 +304,7 @@ def _left_out(name: str, need: _Need, base: BaseFacts) -> Decision:
 
 @dataclass(frozen=True, slots=True)
 class _Resolved:
-    """One distribution as pip resolved it."""
+    """One distribution as resolved by pip: version, requirements, and the pin to install the same again."""
 
     version: str
     requires: tuple[str, ...]
@@ -318,10 +321,10 @@ class Pip:
     def resolve(
         self, requirements: Sequence[Requirement], base: Mapping[str, str], *, also: Sequence[Requirement]
     ) -> dict[str, _Resolved]:
-        """Everything that ``requirements`` need, as pip would install it into an empty environment.
+        """Resolve ``requirements`` with all dependencies, as for an empty environment; normalised name -> result.
 
-        The base's versions are preferred, so that as much as possible can be left out; if they cannot be had together,
-        pip chooses freely within what is asked for.
+        The versions of the base are preferred, so that as much as possible can be left out. If there is no solution
+        with these versions, pip chooses freely within the requirements.
         """
         freely = [f"{requirement.name}{requirement.specifier}" for requirement in also if requirement.specifier]
         with temporary_directory("koupleless-pip-") as directory:
@@ -338,27 +341,27 @@ class Pip:
         return {str(canonicalize_name(item["metadata"]["name"])): _resolved(item) for item in found}
 
     def install(self, pins: Sequence[str], into: Path) -> None:
-        """Put exactly these below ``into``, and clean up what would differ from one build to the next."""
+        """Install exactly the pinned distributions below ``into``; remove files that would differ between builds."""
         if pins:
             code, output = self._run(["--no-deps", "--no-compile", "--target", str(into), *pins])
-            self._check(code, output, "pip could not install what it needs")
+            self._check(code, output, "pip could not install the dependencies")
             _clean(into)
 
     def install_freely(self, requirements: Sequence[str], into: Path, *, alone: bool = False) -> None:
-        """Put whatever pip chooses for ``requirements`` below ``into``; ``alone``: without what they need in turn.
+        """Install pip's choice for ``requirements`` below ``into``; with ``alone``, without dependencies.
 
-        Raises ``BuildFailed`` with what pip said.
+        Raises ``BuildFailed`` with the output of pip.
         """
         code, output = self._run([*(["--no-deps"] if alone else []), "--target", str(into), *requirements])
-        self._check(code, output, "pip could not install what it needs")
+        self._check(code, output, "pip could not install the dependencies")
 
     def _run(self, arguments: Sequence[str]) -> tuple[int, str]:
-        # What a user's pip configuration may say about where to install contradicts --target.
+        # A place for installs in the user's pip configuration would contradict --target.
         environment = {**os.environ, "PIP_USER": "0", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_VIRTUALENV", "PYTHONPATH"):
             environment.pop(name, None)
         command = [self._python, "-m", "pip", "install", "--quiet", "--progress-bar", "off", *arguments]
-        # A pip that is killed, by an interrupted build or the time-out, leaves its temporary files: they go with ours.
+        # A killed pip (interrupted build, time-out) leaves temporary files, which are removed with this directory.
         with temporary_directory("koupleless-pip-") as directory:
             try:
                 done = subprocess.run(  # noqa: S603 - the interpreter's own pip, no shell
@@ -394,13 +397,13 @@ def _resolved(item: Mapping[str, Any]) -> _Resolved:
 
 
 def _constraints(base: BaseFacts, missing: Iterable[Requirement], always: Iterable[str]) -> dict[str, str]:
-    """The base's versions, but for what it is known not to satisfy."""
+    """The versions of the base, without distributions known not to satisfy the requirements."""
     out = {str(canonicalize_name(requirement.name)) for requirement in missing} | set(always) | {RUNTIME}
     return {name: version for name, version in sorted(base.versions().items()) if name not in out}
 
 
 def _clean(directory: Path) -> None:
-    """Drop scripts, bytecode, and what pip notes about the very run it was."""
+    """Remove scripts, bytecode, and pip's notes about the run."""
     shutil.rmtree(directory / "bin", ignore_errors=True)
     for path in sorted(directory.rglob("__pycache__")):
         shutil.rmtree(path, ignore_errors=True)

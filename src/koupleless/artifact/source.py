@@ -1,4 +1,4 @@
-"""Where an artefact comes from: a zip, an unpacked directory, a wheel, or memory, all read through one face."""
+"""Sources of artefacts: a zip, an unpacked directory, a wheel, or memory, all read through one protocol."""
 
 from __future__ import annotations
 
@@ -48,39 +48,47 @@ _SEALED: Final = ("koupleless/", "lib/koupleless/")
 
 
 class Content(Protocol):
-    """An artefact that is open: its manifest has been read, its files can be."""
+    """An open artefact: the manifest has been read, the files can be read."""
 
     @property
     def manifest(self) -> Manifest:
-        """What it says of itself."""
+        """The checked manifest of the artefact."""
 
     def files(self) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Every file as its relative path and its pieces, which are to be consumed before the next file is asked for.
+        """Pairs of the relative path and the content in pieces. Consume the pieces before asking for the next file.
 
-        Raises ``ArchiveRefused`` in the middle, when what comes out breaks a limit or turns out to be damaged.
+        Raises ``ArchiveRefused`` between pieces if the content breaks a limit or turns out to be damaged.
         """
 
 
 class BizSource(Protocol):
-    """An artefact somewhere. Holds nothing open between calls; used by one thread at a time."""
+    """A place an artefact can be read from. Holds nothing open between calls; used by one thread at a time.
+
+    ::
+
+        with source.open() as content:
+            print(content.manifest.id)
+            for name, pieces in content.files():
+                write(name, b"".join(pieces))
+    """
 
     @property
     def origin(self) -> str:
-        """How messages call it."""
+        """The name of the artefact in messages."""
 
     @property
     def mark(self) -> FileMark | None:
-        """Which local file it is, if it is one: equal marks mean equal digests. ``None`` if that cannot be told."""
+        """The mark of the local file; equal marks mean equal digests. ``None`` if there is no single file."""
 
     def digest(self) -> str:
-        """The SHA-256 that identifies the content; of a file, that of its bytes."""
+        """The SHA-256 of the content; for a file, of the bytes of the file."""
 
     def open(self) -> AbstractContextManager[Content]:
-        """Open it for reading. Raises ``ArchiveRefused``, ``ManifestInvalid`` or another ``ArtifactError``."""
+        """Open for reading. Raises ``ArchiveRefused``, ``ManifestInvalid`` or another ``ArtifactError``."""
 
 
 def read_manifest(source: BizSource) -> Manifest:
-    """The manifest alone. Raises as `BizSource.open` does."""
+    """The manifest of an artefact. Raises as `BizSource.open` does."""
     with source.open() as content:
         return content.manifest
 
@@ -88,7 +96,7 @@ def read_manifest(source: BizSource) -> Manifest:
 def source_for(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> BizSource:
     """The source for an artefact on this machine: a zip (``.zip``, ``.jar``), a wheel, or an unpacked directory.
 
-    Raises ``ArtifactError`` for everything else, with what to do: a project or a ``.py`` file has to be built first.
+    Raises ``ArtifactError`` for any other path, with advice: a project or a ``.py`` file has to be built first.
     """
     path = Path(path)
     if path.is_dir():
@@ -111,7 +119,7 @@ def source_for(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> BizSource:
 
 
 class _FileSource:
-    """What the sources that are one file on disk have in common."""
+    """A source that is one file on disk."""
 
     def __init__(self, path: Path, *, limits: Limits = DEFAULT_LIMITS) -> None:
         self._path = path
@@ -136,7 +144,7 @@ class _FileSource:
     @contextlib.contextmanager
     def open(self) -> Iterator[Content]:
         with Archive(self._path, limits=self._limits) as archive:
-            # What is unpacked has to be what was digested, although the file may be written to at any moment.
+            # The unpacked content has to be the digested content, although the file may be written at any moment.
             if self._digested is not None and archive.mark != self._digested[1]:
                 raise ArtifactError(f"{self._path} was changed while it was being read; try again")
             yield self._content(archive)
@@ -148,7 +156,7 @@ class _FileSource:
 
 
 class ZipSource(_FileSource):
-    """An artefact as `build` writes it."""
+    """An artefact in the form written by `build`."""
 
 
 class _ZipContent:
@@ -164,14 +172,14 @@ class _ZipContent:
 
 
 class WheelSource(_FileSource):
-    """A wheel that names its biz in the entry-point group ``koupleless.module``, or carries a ``biz.toml``."""
+    """A wheel with a biz named in the entry-point group ``koupleless.module``, or with a ``biz.toml``."""
 
     def _content(self, archive: Archive) -> Content:
         return _WheelContent(archive, self._path)
 
 
 class _WheelContent:
-    """The code of a wheel goes where the biz's own code goes; the digests are those of its ``RECORD``."""
+    """The code of a wheel, in the place of the biz's own code, with the digests of the wheel's ``RECORD``."""
 
     def __init__(self, archive: Archive, path: Path) -> None:
         self._archive = archive
@@ -209,7 +217,7 @@ class _WheelContent:
 
     @staticmethod
     def _entry_point(text: str, issues: list[str]) -> tuple[str | None, str | None]:
-        # Not by configparser, whose expressions take a time that grows with the square of a line's length.
+        # configparser is no choice: the time for a line grows with the square of the length.
         group = ""
         found: list[tuple[str, str]] = []
         for line in map(str.strip, text.splitlines()):
@@ -241,7 +249,7 @@ class _WheelContent:
                     digests[place] = base64.urlsafe_b64decode(value + "==").hex()
                 except ValueError:
                     self._archive.refuse(f"its {record_path} has {shown(value)} for the SHA-256 of {shown(row[0])}")
-        # RECORD cannot hold its own digest; it is listed by what it is, so that every other file must be in it.
+        # RECORD cannot hold its own digest. With the actual digest listed, all other files must be in RECORD.
         digests[record_path] = hashlib.sha256(record.encode()).hexdigest()
         return digests
 
@@ -251,7 +259,7 @@ class _WheelContent:
 
 
 def _wheel_place(name: str) -> str | None:
-    """Where a file of a wheel belongs; ``None`` for scripts, headers and signatures."""
+    """The place of a wheel's file in the artefact; ``None`` for scripts, headers and signatures."""
     top, _, rest = name.partition("/")
     if top.endswith(".data"):
         scheme, _, inner = rest.partition("/")
@@ -262,7 +270,7 @@ def _wheel_place(name: str) -> str | None:
 
 
 class DirectorySource:
-    """An unpacked artefact, or one written by hand. Bytecode and version control beside it are not part of it."""
+    """An artefact that is a directory, unpacked or written by hand. Bytecode and version control are left out."""
 
     mark: FileMark | None = None
 
@@ -277,7 +285,7 @@ class DirectorySource:
         return str(self._path)
 
     def digest(self) -> str:
-        """Of all files, by path and content."""
+        """The SHA-256 of all files, by path and content."""
         digests = {}
         for name, path in self._walk(_listed_in(self._manifest())).items():
             digests[name] = digest_of(path)[0]
@@ -286,7 +294,7 @@ class DirectorySource:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Content]:
-        """See `BizSource.open`."""
+        """Open for reading. Raises as `BizSource.open` does."""
         manifest = self._manifest()
         yield _DirectoryContent(manifest, self._walk(_listed_in(manifest)), self.origin, self._digest)
 
@@ -307,7 +315,7 @@ class DirectorySource:
             raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
 
     def _walk(self, listed: frozenset[str]) -> dict[str, Path]:
-        """Every file, sorted; refuses links, special files, odd names and too much of anything."""
+        """All files, sorted. Refuses links, special files, odd names, and more than the limits allow."""
         found: dict[str, Path] = {}
         total = directories = 0
         pending = [(self._path, "")]
@@ -330,7 +338,7 @@ class DirectorySource:
         return dict(sorted(found.items()))
 
     def _is_directory(self, name: str, entry: os.DirEntry[str]) -> bool:
-        """Whether it is one and not a file; refuses everything else."""
+        """Whether the entry is a directory. Refuses entries that are neither a directory nor a file."""
         if (why := path_issue(name)) is not None:
             raise ArchiveRefused(self.origin, f"file {name!r} {why}")
         if entry.is_symlink():
@@ -380,7 +388,7 @@ class _DirectoryContent:
 
 
 class MemorySource:
-    """An artefact that is no file at all: relative path -> content, among them a manifest."""
+    """An artefact in memory: relative path -> content, a manifest included."""
 
     mark: FileMark | None = None
 
@@ -392,12 +400,12 @@ class MemorySource:
         self.origin = origin
 
     def digest(self) -> str:
-        """Of all files, by path and content."""
+        """The SHA-256 of all files, by path and content."""
         return tree_digest({name: hashlib.sha256(data).hexdigest() for name, data in self._files.items()})
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Content]:
-        """See `BizSource.open`."""
+        """Open for reading. Raises as `BizSource.open` does."""
         for name in self._files:
             if (why := path_issue(name)) is not None:
                 raise ArchiveRefused(self.origin, f"file {name!r} {why}")
@@ -429,7 +437,7 @@ def tree_digest(digests: Mapping[str, str]) -> str:
 
 
 def _manifest_from(read_text: Callable[[str], str | None], origin: str) -> Manifest:
-    """``biz.toml`` if there is one, with what ``MANIFEST.MF`` adds; else ``MANIFEST.MF`` alone."""
+    """Read ``biz.toml`` with the further keys of ``MANIFEST.MF``; without ``biz.toml``, ``MANIFEST.MF`` alone."""
     original = read_text(MANIFEST_MF)
     own = read_text(BIZ_TOML)
     if own is None:
@@ -447,12 +455,12 @@ def _manifest_from(read_text: Callable[[str], str | None], origin: str) -> Manif
 
 
 def copy_files(content: Content, directory: Path, origin: str) -> dict[str, str]:
-    """Write the files of an open artefact below ``directory``, which is empty; returns their paths and SHA-256.
+    """Write the files of an open artefact below the empty ``directory``; returns relative path -> SHA-256.
 
-    Each is checked against the digest that the manifest has for it; the manifest may leave none out and name none that
-    is missing. The manifests and the mark are checked but not written: they are for who reads the archive. On any error
-    the directory is left half full, for the caller to remove. Raises ``ArchiveRefused``, ``DigestMismatch`` and
-    ``OSError``.
+    All files are checked against the digests of the manifest. A manifest with digests must list all files, and no
+    missing one. The manifests and the mark are checked but not written, since only readers of the archive need them.
+    After an error the directory may be half full; the caller removes the directory. Raises ``ArchiveRefused``,
+    ``DigestMismatch`` and ``OSError``.
     """
     expected = content.manifest.files
     places = _Places(directory)
@@ -479,7 +487,7 @@ def copy_files(content: Content, directory: Path, origin: str) -> dict[str, str]
 
 
 class _Places:
-    """The directory that an artefact is written to. Makes the directories in between, each once."""
+    """A directory to write an artefact to. Makes each directory in between once."""
 
     def __init__(self, directory: Path) -> None:
         self._root = f"{directory}/"
@@ -487,7 +495,7 @@ class _Places:
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[Callable[[bytes], object]]:
-        """A new file at the relative path ``name``, as the function that writes to it."""
+        """Create a file at the relative path ``name``; the context gives the function that writes to the file."""
         if name in _NOT_WRITTEN:
             yield len
             return

@@ -1,4 +1,4 @@
-"""The content-addressed store: the same content is unpacked and compiled once, whoever asks, and never half."""
+"""The content-addressed store: an artefact is unpacked and compiled once for all users, and appears whole or not."""
 
 from __future__ import annotations
 
@@ -43,40 +43,40 @@ _ALIVE: Final = "alive"
 _MANIFEST: Final = "manifest.toml"
 _INVENTORY: Final = "files.json"
 _DAMAGED: Final = "damaged.txt"
-"""The files of an entry that were read and found damaged, one a line: it is not used any more."""
+"""The file in an entry that lists damaged files, one a line. An entry with this file is not used any more."""
 _TRIES: Final = 5
-"""How often an entry is made that others remove before it can be used."""
+"""Attempts to make an entry while other processes keep removing it."""
 _REMEMBERED: Final = 4096
 _SETTLED_NS: Final = 100_000_000
-"""A file younger than this may be written again within one tick of its clock, and its mark would not show it."""
+"""Least age of a file, in nanoseconds, for a remembered digest: a younger file may change without a new mark."""
 _UNCHECKED_HASH: Final = 0b01
 
 
 def default_root() -> Path:
-    """Where a user's store is unless told otherwise: ``$XDG_CACHE_HOME/koupleless/store`` or below ``~/.cache``."""
+    """The default place of a user's store: ``$XDG_CACHE_HOME/koupleless/store``, or below ``~/.cache``."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(cache) if cache.startswith("/") else Path.home() / ".cache") / "koupleless" / "store"
 
 
 class Unpacked:
-    """A place in the store that stays there until it is released. Used by one owner; safe to read from any thread."""
+    """An entry in use: stays in the store until released. Has one owner; safe to read from any thread."""
 
     def __init__(self, store: Store, manifest: Manifest, digest: str, path: Path, *, notice: str | None = None) -> None:
         self.notice = notice
-        """What an operator should know of it: that it had to be unpacked again, and why."""
+        """A sentence for the operator if the artefact had to be unpacked again, with the reason."""
         self.manifest = manifest
-        """What the artefact says of itself, without the digests of its files: those were checked."""
+        """The manifest without the digests of files, which were checked while unpacking."""
         self.digest = digest
         self.path = path
         lib = path / "lib"
         self.class_path: tuple[Path, ...] = (path, lib) if lib.is_dir() else (path,)
-        """Where its modules are imported from: its own code first, then its private dependencies."""
+        """Directories to import from: the biz's own code first, then the private dependencies."""
         self._store: Store | None = store
 
     def written(self) -> list[Path]:
-        """The files that were written below it since it was unpacked, relative to it, but for bytecode.
+        """Files written below `path` since unpacking, as relative paths.
 
-        Links, sockets and the like are none of them. Raises ``OSError``.
+        Bytecode, links, sockets and the like are left out. Raises ``OSError``.
         """
         try:
             inventory = Inventory.read(self.path.parent / _INVENTORY)
@@ -85,9 +85,9 @@ class Unpacked:
         return [Path(name) for name in inventory.written(self.path, with_code=True)]
 
     def damage(self) -> str | None:
-        """For who has seen it fail: that its code is not the artefact's, in words; ``None`` if it is. Reads all of it.
+        """Compare the code with the artefact's; a sentence if files differ, else ``None``. Reads all code.
 
-        What is damaged is unpacked again at its next use.
+        Asked after the biz has failed. A damaged entry is unpacked again at the next use.
         """
         entry = self.path.parent
         try:
@@ -102,13 +102,13 @@ class Unpacked:
 
     @property
     def scratch(self) -> Path:
-        """See `Store.scratch`. Raises ``ArtifactError`` after `release`."""
+        """The directory for work in progress, as `Store.scratch`. Raises ``ArtifactError`` after `release`."""
         if self._store is None:
             raise ArtifactError(f"{self.manifest.id} was given back to its store")
         return self._store.scratch
 
     def release(self) -> None:
-        """Let the store remove it, once it is asked to and nobody else uses it. Idempotent."""
+        """End this use of the entry. An entry without users may be removed from the store. Idempotent."""
         store, self._store = self._store, None
         if store is not None:
             store.release(self.digest)
@@ -127,7 +127,7 @@ class Unpacked:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Removed:
-    """What `Store.remove_unused` took away."""
+    """The entries removed by `Store.remove_unused`, and the bytes freed."""
 
     digests: tuple[str, ...]
     size_bytes: int
@@ -135,15 +135,15 @@ class Removed:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verified:
-    """What `Store.verify` found of one entry."""
+    """The findings of `Store.verify` about one entry."""
 
     digest: str
     identity: str
-    """Of the biz; empty if that cannot be read any more."""
+    """The identity of the biz; empty if the manifest cannot be read any more."""
     damaged: tuple[str, ...]
-    """Files that are missing, and code with other bytes than the artefact's."""
+    """Missing files, and code with other bytes than the artefact's."""
     written: tuple[str, ...]
-    """Other files that were added or changed since, by a module most likely."""
+    """Other files added or changed since unpacking, most likely by the biz."""
 
 
 class Store:
@@ -151,20 +151,20 @@ class Store:
 
     ::
 
-        root/lock                                   held for an instant by whoever changes what is there
-        root/cpython-311/<digest>/manifest.toml     what it is
-        root/cpython-311/<digest>/files.json        its files, to see whether they still are what was unpacked
-        root/cpython-311/<digest>/hello-1.0.0/      the files, with bytecode for that Python
-        root/sessions/<n>/                          one per open store: half-done work, and what it uses
+        root/lock                                   held for an instant while entries or sessions are changed
+        root/cpython-311/<digest>/manifest.toml     the manifest
+        root/cpython-311/<digest>/files.json        the inventory, to find files changed since unpacking
+        root/cpython-311/<digest>/hello-1.0.0/      the files, with bytecode for this Python
+        root/sessions/<n>/                          one per open store: work in progress, and marks of entries in use
         root/sessions/<n>/alive                     locked as long as the process lives
 
-    An entry appears by one rename, complete, and disappears by another. Work in progress lies in the session's own
-    directory; if the process dies, the next store that opens the root sweeps it away. Nothing is flushed to the disk on
-    purpose: after a power failure an entry may be damaged, and a store is a cache that may be deleted.
+    A complete entry appears by one rename, and disappears by another. Work in progress lies in the directory of the
+    session; if the process dies, the next store opened on the same root removes the directory. No data is flushed to
+    the disk on purpose: after a power failure an entry may be damaged, and a store is a cache that may be deleted.
 
-    What others remove or edit while it is open, its own directories among them, is made again at the next use.
+    Entries and directories removed or edited by others while the store is open are made again at the next use.
 
-    Thread-safe. Lives as long as its base; `close` gives everything back.
+    Thread-safe. Lives as long as the base; `close` ends all uses of entries.
     """
 
     def __init__(self, root: Path) -> None:
@@ -180,7 +180,7 @@ class Store:
         self._open()
 
     def _open(self) -> None:
-        """Make what is not there: the directories, and a session of this store."""
+        """Make the missing directories, and a session of this store."""
         with _disk_errors(f"use {self.root} as a store"):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._refuse_strangers()
@@ -200,7 +200,7 @@ class Store:
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _heal(self) -> None:
-        """Make the directories again that somebody has removed under this store."""
+        """Make directories again that were removed while the store was open."""
         if self._alive < 0 or (self._entries.is_dir() and (self._session / _ALIVE).is_file()):
             return
         with self._lock:
@@ -210,7 +210,7 @@ class Store:
             self._entries.mkdir(exist_ok=True)
 
     def _refuse_strangers(self) -> None:
-        """What lies in the store is run as code: nobody else may be able to put something there."""
+        """Refuse a root where other users can write, because the files in a store are run as code."""
         status = self.root.stat()
         if status.st_uid != os.geteuid() or status.st_mode & 0o002:
             raise ArtifactError(f"{self.root} cannot be a store: other users can write to it; choose another directory")
@@ -219,7 +219,7 @@ class Store:
     def _locked(self, kind: int) -> Iterator[None]:
         """Hold the root's lock: shared to take an entry into use, exclusive to remove entries and sessions.
 
-        A file description of its own for each holder: locks of one description do not exclude each other.
+        Each holder opens the file anew, because locks of one file description do not exclude each other.
         """
         gate = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -229,7 +229,7 @@ class Store:
             os.close(gate)
 
     def _take_dead_sessions(self) -> list[Path]:
-        """Move what dead processes left behind into this session, to be deleted there without holding the lock."""
+        """Move the sessions of dead processes into this session, to be deleted later without the lock."""
         dead = []
         for session in self._sessions():
             if session != self._session and not _is_alive(session):
@@ -240,18 +240,18 @@ class Store:
 
     @property
     def scratch(self) -> Path:
-        """A directory for work in progress: what a dead process leaves in it is swept away with its session."""
+        """A directory for work in progress, removed with the session even if the process dies."""
         self._heal()
         return self._session
 
     # --- unpacking -------------------------------------------------------------------------------------------------
 
     def unpack(self, source: BizSource) -> Unpacked:
-        """Have the artefact unpacked and compiled, and hold it there until the result is released.
+        """Unpack and compile the artefact, and keep the entry in use until the result is released.
 
-        What the store has already is not read again. Raises ``ArchiveRefused``, ``ManifestInvalid``,
-        ``DigestMismatch``, or another ``ArtifactError`` (a full disk, a file that changes while it is read, a Python
-        that does not fit); nothing is left behind then.
+        Content already in the store is not read again. Raises ``ArchiveRefused``, ``ManifestInvalid``,
+        ``DigestMismatch``, or another ``ArtifactError`` (full disk, file changed while being read, wrong Python);
+        nothing is left behind then.
         """
         self._heal()
         digest = self._digest_of(source)
@@ -269,11 +269,11 @@ class Store:
                 except ArtifactError as error:
                     if not isinstance(error.__cause__, FileNotFoundError):
                         raise
-                    self._heal()  # directories were removed while it was at work
+                    self._heal()  # directories were removed while unpacking
         raise ArtifactError(f"{source.origin} was removed from the store {self.root} while it was unpacked")
 
     def find(self, digest: str) -> Unpacked | None:
-        """The content of that digest, held as by `unpack`; ``None`` if the store does not have it whole."""
+        """Take the entry with this digest into use, as `unpack` does; ``None`` if there is no undamaged entry."""
         self._heal()
         manifest = self._acquire(digest)
         return None if manifest is None else self._unpacked(digest, manifest)
@@ -297,7 +297,7 @@ class Store:
 
     @contextlib.contextmanager
     def _one_at_a_time(self, digest: str) -> Iterator[None]:
-        """Threads that want the same content wait for the first. Other processes may do the same work beside us."""
+        """Make threads that want the same content wait for the first. Other processes may do the same work."""
         with self._lock:
             lock = self._busy.setdefault(digest, threading.Lock())
         with lock:
@@ -305,12 +305,12 @@ class Store:
                 yield
             finally:
                 with self._lock:
-                    # Whoever waits holds this very lock object and finds the entry made; newcomers may take a new one.
+                    # Waiting threads hold this lock object and will find the entry; newcomers may take a new lock.
                     if self._busy.get(digest) is lock:
                         del self._busy[digest]
 
     def _acquire(self, digest: str) -> Manifest | None:
-        """Take the entry into use if it is there, and say what it is."""
+        """Take the entry into use and return the manifest; ``None`` if there is no undamaged entry."""
         with _disk_errors(f"use {self._entries / digest}"), self._locked(fcntl.LOCK_SH):
             manifest = self._read_entry(digest)
             if manifest is None:
@@ -323,11 +323,11 @@ class Store:
             return manifest
 
     def _marker(self, digest: str) -> Path:
-        """The file by which other processes see that this one uses the entry."""
+        """The file that tells other processes that this store uses the entry."""
         return self._session / f"{TAG}.{digest}"
 
     def _read_entry(self, digest: str) -> Manifest | None:
-        """What the entry says of itself; ``None`` if it is not there, or not as it was unpacked."""
+        """The manifest of the entry; ``None`` if the entry is missing or damaged."""
         manifest = self._manifest_of(digest)
         return None if manifest is None or self._damage_of(digest, manifest) else manifest
 
@@ -350,14 +350,14 @@ class Store:
             return [_INVENTORY]
 
     def _damage(self, digest: str) -> list[str]:
-        """The files that are not as they were unpacked; nothing if there is no such entry."""
+        """The damaged files of the entry; empty if there is no such entry."""
         if not (self._entries / digest).is_dir():
             return []
         manifest = self._manifest_of(digest)
         return [_MANIFEST] if manifest is None else self._damage_of(digest, manifest)
 
     def _make(self, source: BizSource, digest: str) -> None:
-        """Unpack and compile beside the entries, then put the whole in place by one rename."""
+        """Unpack and compile in the session's directory, then put the entry in place by one rename."""
         with _disk_errors(f"unpack {source.origin} into {self.root}"):
             work = Path(tempfile.mkdtemp(prefix="work-", dir=self._session))
             try:
@@ -371,7 +371,7 @@ class Store:
                 final = self._entries / digest
                 _compile_tree(tree, written, final / tree.name)
                 Inventory.of(tree, written).write(work / _INVENTORY)
-                # The digests have done their work; thousands of lines would only slow down who reads this later.
+                # The digests are not needed any more, and thousands of lines would slow down every later reading.
                 kept = dataclasses.replace(manifest, files={})
                 (work / _MANIFEST).write_text(render_biz_toml(kept), "utf-8")
                 self._publish(work, final)
@@ -385,7 +385,7 @@ class Store:
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
             with self._locked(fcntl.LOCK_EX):
-                # Another process was faster, which is as good; or what stands there is damaged and has to go.
+                # Another process was faster, which is as good; or the entry in place is damaged and has to go.
                 if self._read_entry(final.name) is None:
                     damaged = self._session / f"damaged-{os.urandom(8).hex()}"
                     with contextlib.suppress(FileNotFoundError):
@@ -397,7 +397,7 @@ class Store:
     # --- giving back and removing ----------------------------------------------------------------------------------
 
     def release(self, digest: str) -> None:
-        """Give back one use of the entry; it stays until somebody removes what is unused."""
+        """End one use of the entry. The entry stays until `remove_unused`."""
         with self._lock:
             left = self._users.get(digest, 0) - 1
             if left > 0:
@@ -407,9 +407,10 @@ class Store:
                     self._marker(digest).unlink()
 
     def remove_unused(self, *, keep_newest: int = 0, keep_younger_s: float = 0.0) -> Removed:
-        """Remove what no process uses, but for the ``keep_newest`` last used entries and those used just now.
+        """Remove entries not used by any process, of every Python version.
 
-        Looks at the entries of every Python version. Raises ``ArtifactError`` if the disk refuses.
+        The ``keep_newest`` entries used last are kept, and entries used in the last ``keep_younger_s`` seconds. Raises
+        ``ArtifactError`` if the disk refuses.
         """
         self._heal()
         taken: list[tuple[str, Path]] = []
@@ -430,7 +431,7 @@ class Store:
         return Removed(tuple(digest for digest, _ in taken), size)
 
     def verify(self) -> list[Verified]:
-        """Read all files of all entries, of every Python version; what is damaged is unpacked again at its next use.
+        """Read all files of all entries, of every Python version. A damaged entry is unpacked again at the next use.
 
         Raises ``ArtifactError`` if the disk refuses.
         """
@@ -439,7 +440,7 @@ class Store:
             return [_verified(entry) for entry in sorted(self._all_entries())]
 
     def size_bytes(self) -> int:
-        """How much the entries hold, of every Python version."""
+        """Size of all entries in bytes, of every Python version."""
         return sum(_size_of(entry) for entry in self._all_entries())
 
     def _sessions(self) -> list[Path]:
@@ -449,7 +450,7 @@ class Store:
         return [entry for tag in self.root.iterdir() if tag.name not in {"sessions", "lock"} for entry in tag.iterdir()]
 
     def close(self) -> None:
-        """End this session: what it used may be removed by others. Idempotent; a forked child has no say in it."""
+        """End the session, and so all uses of entries by this store. Idempotent; without effect in a forked child."""
         if self._pid == os.getpid() and self._alive >= 0:
             with contextlib.suppress(OSError), self._locked(fcntl.LOCK_EX):
                 shutil.rmtree(self._session, ignore_errors=True)
@@ -466,7 +467,7 @@ class Store:
 
 
 def _is_alive(session: Path) -> bool:
-    """Whether the process that opened the session still runs: it holds a lock that dies with it."""
+    """Whether the process of the session still runs. The lock on the file dies with the process."""
     try:
         handle = os.open(session / _ALIVE, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -482,14 +483,14 @@ def _is_alive(session: Path) -> bool:
 
 
 def _remember(table: OrderedDict[K, V], key: K, value: V) -> None:
-    """Put it into a table of bounded size; the oldest goes."""
+    """Put an item into a table of bounded size; the oldest item is dropped."""
     table[key] = value
     if len(table) > _REMEMBERED:
         table.popitem(last=False)
 
 
 def _tree_name(manifest: Manifest) -> str:
-    """The directory of the files is what tracebacks show, so it says whose they are."""
+    """The name of the directory of the files: name and version of the biz, because tracebacks show the path."""
     return f"{manifest.id.name[:100]}-{manifest.id.version[:100]}"
 
 
@@ -503,7 +504,7 @@ def _size_of(directory: Path) -> int:
 
 @contextlib.contextmanager
 def _disk_errors(doing: str) -> Iterator[None]:
-    """Say in words what the disk refused."""
+    """Turn an ``OSError`` of the block into an ``ArtifactError`` with a sentence."""
     try:
         yield
     except OSError as error:
@@ -516,18 +517,18 @@ def _disk_errors(doing: str) -> Iterator[None]:
 
 
 def bytecode_path(path: str, *, optimize: int = 0) -> str:
-    """Where the running Python looks for the bytecode of the source file ``path``, beside it."""
+    """The place where the running Python looks for the bytecode of the source file ``path``."""
     parent, _, name = path.rpartition("/")
     suffix = f".opt-{optimize}" if optimize else ""
     return f"{parent}/__pycache__/{name.removesuffix('.py')}.{TAG}{suffix}.pyc".lstrip("/")
 
 
 def compile_source(source: bytes, name: str, *, optimize: int = 0, reproducible: bool = False) -> bytes | None:
-    """The content of a ``.pyc`` that stays good whatever the times of the files are (PEP 552, unchecked hash).
+    """The content of a ``.pyc`` that stays valid at any time of the files (PEP 552, unchecked hash).
 
-    ``None`` for what cannot be compiled: templates and code for other Pythons travel in packages too, and whoever
-    imports them shall see the error then. ``reproducible`` gives the same bytes in every process, at the price of
-    keeping every text of the code interned, on some Pythons for good: for builds, not for a base.
+    ``None`` for a file that cannot be compiled: packages also hold templates and code for other Pythons, and the
+    error belongs to the import of such a file. ``reproducible`` gives equal bytes in every process, but interns all
+    texts of the code, on some Pythons for the rest of the process: meant for builds, not for a base.
     """
     try:
         code = compile(source, name, "exec", dont_inherit=True, optimize=optimize)
@@ -538,9 +539,9 @@ def compile_source(source: bytes, name: str, *, optimize: int = 0, reproducible:
 
 
 def _interned(constant: Any) -> Any:
-    """The same constant with every text in it interned.
+    """A copy of the constant with all texts interned.
 
-    What marshal writes for a text depends on whether it is interned, and that on what the process did before.
+    The bytes marshal writes for a text depend on whether the text is interned, and so on the process's history.
     """
     match constant:
         case str():
@@ -561,7 +562,7 @@ def _interned(constant: Any) -> Any:
 
 
 def _keep_written(damaged: Path, entry: Path) -> None:
-    """Carry files that a module has written below its code from a damaged entry into the one in its place."""
+    """Carry files written by a biz below the biz's code from a damaged entry over into the new entry."""
     with contextlib.suppress(OSError, ValueError):
         inventory = Inventory.read(entry / _INVENTORY)
         (tree,) = (path.name for path in entry.iterdir() if path.is_dir())
@@ -592,9 +593,9 @@ def _verified(entry: Path) -> Verified:
 
 
 def _compile_tree(tree: Path, digests: dict[str, str], final: Path) -> None:
-    """Compile what came without bytecode for this Python. ``final`` is where the files will be when they are run.
+    """Compile source files without bytecode for this Python. ``final`` is the place of the files at run time.
 
-    ``digests`` are those of the files that came, to which the bytecode's are added.
+    ``digests`` holds the digests of the unpacked files; the digests of the bytecode are added.
     """
     optimize = sys.flags.optimize
     for name in list(digests):

@@ -1,4 +1,4 @@
-"""Temporary directories that go even if their process is killed: the next one of the same kind takes them away."""
+"""Temporary directories that are removed even if their process was killed: by the next process of the same kind."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 _HELD: Final = "held"
 INSIDE: Final = "work"
 _HOLDING_S: Final = 60.0
-"""How long a directory may be there before its process holds it."""
+"""Seconds a new directory may exist before the process has locked a file in the directory."""
 
 
 @contextlib.contextmanager
 def temporary_directory(prefix: str) -> Iterator[Path]:
-    """A new directory of this process, gone afterwards; those that killed processes left under ``prefix`` go first.
+    """A new directory of this process, removed at the end of the block.
 
-    Raises ``OSError`` if there is no place for it.
+    Directories of killed processes under ``prefix`` are removed first. Raises ``OSError`` if no directory can be made.
     """
     sweep(prefix)
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as made:
@@ -37,17 +37,17 @@ def temporary_directory(prefix: str) -> Iterator[Path]:
 
 
 def hold(directory: Path) -> int:
-    """Keep a new directory from being swept until what is returned is closed, or the process dies."""
+    """Protect a new directory from `sweep`, until the returned descriptor is closed or the process dies."""
     (directory / INSIDE).mkdir()
     unheld = directory / f"un{_HELD}"
     handle = os.open(unheld, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    unheld.rename(directory / _HELD)  # others see it locked, or not at all
+    unheld.rename(directory / _HELD)  # other processes see a locked file, or no file
     return handle
 
 
 def sweep(prefix: str) -> None:
-    """Remove the directories with this prefix that no living process holds. Never raises."""
+    """Remove the directories with this prefix and without a living process. Never raises."""
     with contextlib.suppress(OSError):
         for directory in Path(tempfile.gettempdir()).iterdir():
             if directory.name.startswith(prefix) and _is_left(directory):
@@ -55,11 +55,11 @@ def sweep(prefix: str) -> None:
 
 
 def _is_left(directory: Path) -> bool:
-    """Whether it is ours and its process is dead: the lock on the file in it died with that."""
+    """Whether the directory belongs to this user and to a dead process. A lock dies with the process."""
     try:
         status = directory.lstat()
     except OSError:
-        return False  # it has gone meanwhile
+        return False  # removed meanwhile
     if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
         return False
     try:

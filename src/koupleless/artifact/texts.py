@@ -1,4 +1,4 @@
-"""Texts of strangers, read with parsers that were not written for them: what these choke on becomes a sentence."""
+"""Reading texts of strangers with parsers written for friends: crashes and endless work become sentences."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, Final
 from packaging.requirements import Requirement
 
 MAX_REQUIREMENT: Final = 4096
-"""How long a PEP 508 text may be."""
+"""The longest PEP 508 text that is read, in characters."""
 _DEEPEST_KEY: Final = 100
 _KEY_PART: Final = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
-# For a dotted key tomllib takes a time that grows with the square of its length.
+# The time tomllib takes for a dotted key grows with the square of the key's length.
 _TOO_DEEP: Final = re.compile(rf"(?<![\w-])(?:{_KEY_PART}\.[ \t]*+){{{_DEEPEST_KEY}}}")
 
 
@@ -26,14 +26,14 @@ class _Short(reprlib.Repr):
 
 
 def shown(value: object) -> str:
-    """``repr`` of a value of any size and depth, shortened."""
+    """The `repr` of a value of any size and depth, shortened."""
     short = _Short()
     short.maxlevel, short.maxstring, short.maxother, short.maxlong = 3, 200, 200, 200
     return short.repr(value)
 
 
 def read_toml(text: str) -> dict[str, Any]:
-    """The document in ``text``. Raises ``ValueError`` in words, whatever is in it."""
+    """Read a TOML document. Raises ``ValueError`` with a sentence for any text that is no document."""
     if _TOO_DEEP.search(text):
         raise ValueError(f"a key has more than {_DEEPEST_KEY} parts")
     try:
@@ -43,7 +43,7 @@ def read_toml(text: str) -> dict[str, Any]:
 
 
 def read_requirement(text: str) -> str:
-    """A PEP 508 text in its normal spelling. Raises ``ValueError`` in words."""
+    """A PEP 508 text in normal spelling. Raises ``ValueError`` with a sentence for any other text."""
     reason = f"it is longer than {MAX_REQUIREMENT} characters"
     if len(text) <= MAX_REQUIREMENT:
         try:

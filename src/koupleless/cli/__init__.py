@@ -1,7 +1,7 @@
-"""The command line, ``arkctl``: it builds, locates, serves files for a while, and calls the arklet's API.
+"""The command line, ``arkctl``: builds artefacts, makes them reachable, and calls the API of an arklet.
 
-Lives here: commands, what they print, what they advise, project templates, the demonstration. May not: know how a base
-works inside; whatever it asks of a base could be asked with ``curl``. Results go to stdout, everything else to stderr.
-Nothing calls this room but the console script and ``python -m koupleless``. Commands import what they need when they
-run, so that ``arkctl status`` starts without the base, and without anything that draws.
+Lives here: commands, their output and advice, project templates, the demonstration. May not: know how a base works
+inside; every call to a base could be made with ``curl``. Results go to stdout, all other texts to stderr. Called only
+by the console script and ``python -m koupleless``. A command imports its modules when it runs, so that ``arkctl
+status`` starts without the base.
 """

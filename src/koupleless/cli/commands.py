@@ -1,6 +1,6 @@
 """The commands of ``arkctl``: flags in, one call, text out, an exit status.
 
-Nothing is decided here. Every command imports what it needs when it runs: `status` must not pay for the base.
+Nothing is decided here. A command imports its modules when the command runs: `status` must not pay for the base.
 """
 
 # ruff: noqa: PLC0415 - see above
@@ -32,12 +32,12 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 INTERRUPTED = 130
 NOT_FOUND = "NOT_FOUND_BIZ"
-"""What a base of any kind calls a module that it has not."""
+"""The response code of any base for a module that is not installed."""
 
 
 @dataclass(slots=True)
 class _How:
-    """What `main` must know of the command it ran, to report its failure."""
+    """Facts about the command that `main` needs to report a failure."""
 
     is_verbose: bool = False
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read the output has left. Python would complain once more when it flushes at exit.
+        # The reader of the output has left. Python would complain once more in the flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KouplelessError as error:
@@ -81,12 +81,12 @@ def arkctl() -> None:
     """Build modules, and install, switch and remove them in a running base."""
 
 
-# --- what commands have in common ----------------------------------------------------------------------------------
+# --- common to the commands ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """How one command reaches its base and shows what it learns."""
+    """The settings and the client of one command, and the form of the command's output."""
 
     settings: ClientSettings
     client: ArkletClient
@@ -98,12 +98,12 @@ class Session:
 
     @property
     def is_wide(self) -> bool:
-        """Whether everything is to be shown."""
+        """Whether the output shows all columns."""
         return self.settings.output == "wide"
 
     @property
     def way(self) -> str:
-        """The flags that lead a further command to the same base."""
+        """The flags for a further command to reach the same base."""
         from koupleless.settings import ClientSettings
 
         plain, own = ClientSettings(), self.settings
@@ -112,7 +112,7 @@ class Session:
 
     @property
     def is_coloured(self) -> bool:
-        """Whether stdout is a terminal of somebody who likes colours."""
+        """Whether stdout is a terminal with colours switched on."""
         return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def show(self, value: Mapping[str, object], text: str) -> None:
@@ -123,16 +123,16 @@ class Session:
 
 
 def _opens_session(command: F) -> F:
-    """Give a command the flags by which it finds its base, and a `Session` made of them as its first argument."""
+    """Add the flags that name a base to a command, and pass a `Session` made of the flags as first argument."""
 
-    @click.option("--host", metavar="HOST", help="Where the base is.  [default: 127.0.0.1]")
-    @click.option("--port", type=int, metavar="PORT", help="The port of its arklet.  [default: 1238]")
-    @click.option("--token", metavar="TOKEN", help="What an arklet beyond loopback demands; better in ARKCTL_TOKEN.")
-    @click.option("--timeout", type=float, metavar="SEC", help="How long to wait for an answer.  [default: 120]")
+    @click.option("--host", metavar="HOST", help="The host of the base.  [default: 127.0.0.1]")
+    @click.option("--port", type=int, metavar="PORT", help="The port of the arklet.  [default: 1238]")
+    @click.option("--token", metavar="TOKEN", help="The arklet's token, if one is demanded; better in ARKCTL_TOKEN.")
+    @click.option("--timeout", type=float, metavar="SEC", help="Seconds to wait for an answer.  [default: 120]")
     @click.option(
-        "-o", "--output", type=click.Choice(["table", "wide", "json"]), help="How to print.  [default: table]"
+        "-o", "--output", type=click.Choice(["table", "wide", "json"]), help="The form of output.  [default: table]"
     )
-    @click.option("-v", "--verbose", is_flag=True, help="Show every call as a curl command, and stack traces.")
+    @click.option("-v", "--verbose", is_flag=True, help="Show calls as curl commands, and stack traces.")
     @functools.wraps(command)
     def wrapped(
         *args: Any,
@@ -160,7 +160,7 @@ def _client(settings: ClientSettings, *, is_verbose: bool) -> ArkletClient:
     token = settings.read_token()
 
     class TalkativeClient(ArkletClient):
-        """Shows every call as the shell command that would repeat it."""
+        """A client that prints each call as a shell command to repeat the call."""
 
         def call(self, command: str, body: Mapping[str, Any] | None = None) -> Envelope:
             _say(as_curl(self.address, command, body or {}, has_token=token is not None))
@@ -194,7 +194,7 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _versions(session: Session, text: str, *, has_libraries: bool = False) -> list[BizInfo]:
-    """The installed bizs that ``name`` or ``name:version`` means. Raises ``NotThere``."""
+    """The installed bizs that match ``name`` or ``name:version``. Raises ``NotThere`` if there is none."""
     name, _, version = text.partition(":")
     installed = session.client.query(has_libraries=has_libraries)
     found = [biz for biz in installed if biz.biz_name == name and version in ("", biz.biz_version)]
@@ -204,11 +204,11 @@ def _versions(session: Session, text: str, *, has_libraries: bool = False) -> li
 
 
 def _zombies(session: Session, text: str) -> list[Zombie]:
-    """What still lives of removed bizs that ``name`` or ``name:version`` means, as far as the base says that."""
+    """The zombies of removed bizs that match ``name`` or ``name:version``, if the base reports zombies."""
     name, _, version = text.partition(":")
     try:
         left = session.client.health(type="biz").zombies or []
-    except KouplelessError:  # of the original, whose health may refuse; whether it is there at all shows elsewhere
+    except KouplelessError:  # a Java base may refuse the query; an unreachable base is reported by the next call
         return []
     return [zombie for zombie in left if zombie.biz == text or (not version and zombie.biz.startswith(f"{name}:"))]
 
@@ -221,7 +221,7 @@ def _not_there(text: str, installed: Sequence[BizInfo]) -> BizNotFound:
 
 @contextlib.contextmanager
 def _names_what_is_there(session: Session, identity: str) -> Iterator[None]:
-    """Turns a base's answer that it has no such module into a ``NotThere``, which says what it has."""
+    """Turn the answer "no such module" of a base into a ``NotThere``, which lists the installed modules."""
     try:
         yield
     except KouplelessError as error:
@@ -236,21 +236,21 @@ def _names_what_is_there(session: Session, identity: str) -> Iterator[None]:
 @arkctl.command()
 @click.argument("app", required=False)
 @click.option("--name", help="The name of the base.")
-@click.option("--host", help="Where the application is served.  [default: 127.0.0.1]")
+@click.option("--host", help="The address to serve the application on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="The port of the application.  [default: 8080]")
-@click.option("--arklet-host", help="Where the ops API listens.  [default: 127.0.0.1]")
+@click.option("--arklet-host", help="The address of the ops API.  [default: 127.0.0.1]")
 @click.option("--arklet-port", type=int, help="The port of the ops API.  [default: the first free one from 1238]")
-@click.option("--arklet-token-file", metavar="FILE", help="The token that callers of the ops API must present.")
-@click.option("--arklet-insecure", is_flag=True, default=None, help="Serve the ops API to everybody who reaches it.")
+@click.option("--arklet-token-file", metavar="FILE", help="A file with the token for callers of the ops API.")
+@click.option("--arklet-insecure", is_flag=True, default=None, help="Serve the ops API without a token to everybody.")
 @click.option("--module", "modules", multiple=True, metavar="PATH", help="A module to start with; repeatable.")
 @click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="The settings, instead of the project's."
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="The settings file, instead of the project's."
 )
-@click.option("--workers", type=int, default=1, show_default=True, help="Processes; more than one is still to come.")
+@click.option("--workers", type=int, default=1, show_default=True, help="Number of processes; only 1 so far.")
 def serve(app: str | None, *, modules: tuple[str, ...], config: Path | None, workers: int, **flags: object) -> int:
     """Serve an application as a base.
 
-    APP is package.module:attribute, or package.module:factory(); without it the base is empty.
+    APP is package.module:attribute, or package.module:factory(); without APP the base is empty.
     """
     from koupleless.cli.serve import run
     from koupleless.settings import load_base
@@ -270,7 +270,7 @@ def serve(app: str | None, *, modules: tuple[str, ...], config: Path | None, wor
 def new(kind: str, directory: Path, *, name: str | None) -> None:
     """Create a project that runs at once.
 
-    It is a module, or a base for modules.
+    The project is a module, or a base for modules.
     """
     from koupleless.cli.new import create
 
@@ -282,12 +282,10 @@ def new(kind: str, directory: Path, *, name: str | None) -> None:
 def _build_options(command: F) -> F:
     for option in (
         click.option("--version-override", "version", metavar="V", help="The version, instead of the project's own."),
-        click.option(
-            "--web-context-path", metavar="P", help="The path it answers below, instead of the project's own."
-        ),
-        click.option("--entry", metavar="E", help="package.module:app, where the project does not say."),
+        click.option("--web-context-path", metavar="P", help="The URL prefix, instead of the project's own."),
+        click.option("--entry", metavar="E", help="package.module:app, instead of the project's own."),
         click.option("--name", metavar="N", help="The name, instead of the project's own."),
-        click.option("--sub", metavar="DIR", help="The member of a workspace that is meant."),
+        click.option("--sub", metavar="DIR", help="The directory of one member of a workspace."),
     ):
         command = option(command)
     return command
@@ -296,16 +294,18 @@ def _build_options(command: F) -> F:
 @arkctl.command()
 @click.argument("path", required=False)
 @click.option("--requirement", "requirements", multiple=True, metavar="X",
-              help="A distribution that PATH needs besides; without PATH, the application itself.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to.  [default: dist beside PATH]")
-@click.option("--standalone", is_flag=True, help="Pack every dependency, whatever a base provides.")
-@click.option("-o", "--output", type=click.Choice(["table", "wide", "json"]), help="How to print.  [default: table]")
+              help="A further dependency of PATH; without PATH, the application itself.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Target directory.  [default: PATH/dist]")
+@click.option("--standalone", is_flag=True, help="Pack all dependencies, provided by a base or not.")
+@click.option("-o", "--output", type=click.Choice(["table", "wide", "json"]),
+              help="The form of output.  [default: table]")  # fmt: skip
 @_build_options
 def build(path: str | None, *, out: Path | None, output: str | None, **flags: Any) -> None:
     """Make an artefact of a project or .py file.
 
-    By default of what is here; with --requirement and --entry alone, of any application in the package index. Says of
-    every library how the module holds it and why, and prints where the artefact is.
+    PATH is the current directory by default; with --requirement and --entry alone, the artefact is made of an
+    application from the package index. Lists all libraries, how the module holds each, and why; prints the path of
+    the artefact.
     """
     from koupleless.cli.deploy import Options, Target, built
     from koupleless.cli.held import libraries_of
@@ -341,12 +341,12 @@ def build(path: str | None, *, out: Path | None, output: str | None, **flags: An
 @arkctl.command()
 @click.argument("target", default=".")
 @click.option("--strategy", type=click.Choice(["replace", "replace-all", "install-only"]), default="replace",
-              show_default=True, help="What happens to what is installed under the name already.")  # fmt: skip
+              show_default=True, help="How to treat the installed versions of the module.")  # fmt: skip
 @click.option("--arg", "args", multiple=True, metavar="A", help="An argument for the module; repeatable.")
-@click.option("--env", "envs", multiple=True, metavar="K=V", help="A variable of its environment; repeatable.")
-@click.option("--no-build", is_flag=True, help="Deploy what was built into dist before.")
+@click.option("--env", "envs", multiple=True, metavar="K=V", help="An environment variable; repeatable.")
+@click.option("--no-build", is_flag=True, help="Deploy the artefact built into dist before.")
 @click.option("--wait", is_flag=True, help="Wait until the module is started or broken.")
-@click.option("--dry-run", is_flag=True, help="Prepare everything, send nothing.")
+@click.option("--dry-run", is_flag=True, help="Build, and print the calls instead of sending them.")
 @click.option("--watch", is_flag=True, help="Deploy again whenever a file is saved.")
 @_build_options
 @_opens_session
@@ -355,7 +355,7 @@ def deploy(
 ) -> None:
     """Install or replace a module in a base.
 
-    TARGET is a project, a .py file, an artefact, a wheel or a URL; by default what is here. With --strategy:
+    TARGET is a project (by default the current directory), a .py file, an artefact, a wheel or a URL. With --strategy:
 
     \b
     replace       the new one takes over without a gap, and the others leave;
@@ -380,16 +380,16 @@ def deploy(
 @arkctl.command("test")
 @click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("arguments", metavar="[-- ARGUMENT...]", nargs=-1)
-@click.option("--requirement", "requirements", multiple=True, metavar="X", help="What the tests need besides.")
-@click.option("--program", default="pytest", show_default=True, metavar="X", help="A module, or a script of DIR.")
-@click.option("--compare", is_flag=True, help="Run it plainly too, and print the tests that differ.")
+@click.option("--requirement", "requirements", multiple=True, metavar="X", help="A further dependency of the tests.")
+@click.option("--program", default="pytest", show_default=True, metavar="X", help="A Python module, or script of DIR.")
+@click.option("--compare", is_flag=True, help="Run the tests without a base too, and print the differences.")
 def test_inside(
     directory: Path, arguments: tuple[str, ...], *, requirements: tuple[str, ...], program: str, compare: bool
 ) -> int:
     """Run a project's tests inside a module.
 
-    DIR is installed with what it requires, apart from the base, and is the working directory. The base has loaded its
-    own copy of everything that both have. What follows -- goes to the program; output and exit status are the
+    DIR is installed with its dependencies, apart from the base, and is the working directory. The base has loaded its
+    own copies of the libraries that both have. Arguments after -- go to the program; output and exit status are the
     program's. With --compare the status is 0 if no test differs, else 1.
     """
     from koupleless.suite.run import Suite, compare_runs, run_inside
@@ -406,17 +406,17 @@ def test_inside(
     return 1 if found.differences else 0
 
 
-# --- what a base has -----------------------------------------------------------------------------------------------
+# --- the modules of a base -----------------------------------------------------------------------------------------
 
 
 @arkctl.command()
 @click.argument("identity", metavar="NAME[:VERSION]", required=False)
 @click.option("--all-versions", is_flag=True, help="Every installed version of the name.")
-@click.option("--ignore-not-found", is_flag=True, help="Nothing to do is success.")
-@click.option("-y", "--yes", is_flag=True, help="Ask nothing.")
+@click.option("--ignore-not-found", is_flag=True, help="Succeed if the module is not installed.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before several versions are removed.")
 @_opens_session
 def undeploy(session: Session, identity: str | None, *, all_versions: bool, ignore_not_found: bool, yes: bool) -> None:
-    """Remove a module, and say what it left behind."""
+    """Remove a module, and report its remains."""
     if identity is None:
         identity = _choose(session)
     try:
@@ -470,7 +470,7 @@ def _stop_with_nothing() -> NoReturn:
 @click.argument("identity", metavar="NAME:VERSION")
 @_opens_session
 def switch(session: Session, identity: str) -> None:
-    """Make this version the one that answers."""
+    """Let this version of a module answer requests."""
     if ":" not in identity:
         raise click.UsageError(_which_version(session, identity))
     biz = _identity(identity)
@@ -480,7 +480,7 @@ def switch(session: Session, identity: str) -> None:
 
 
 def _which_version(session: Session, name: str) -> str:
-    """What to answer who named no version."""
+    """The error text for a switch without a version, with the installed versions."""
     from koupleless.biz import BizState
 
     try:
@@ -523,7 +523,7 @@ def status(session: Session, *, watch: float | None) -> None:
 @click.argument("identity", metavar="[NAME[:VERSION]]", required=False)
 @_opens_session
 def show(session: Session, identity: str | None) -> None:
-    """Show all that a base says of a module, or of itself."""
+    """Show all facts about a module, or about the base."""
     from koupleless.cli.render import base_details, biz_details, bizs_json, json_text, zombies_table
 
     if identity is None:
@@ -546,11 +546,11 @@ def show(session: Session, identity: str | None) -> None:
 
 @arkctl.command()
 @click.argument("identity", metavar="[NAME[:VERSION]]", required=False)
-@click.option("--type", "kind", type=click.Choice(["system", "biz", "plugin"]), help="One part of it alone.")
-@click.option("--metrics", multiple=True, metavar="ID", help="These indicators of the system alone: cpu, jvm.")
+@click.option("--type", "kind", type=click.Choice(["system", "biz", "plugin"]), help="Show one part only.")
+@click.option("--metrics", multiple=True, metavar="ID", help="Show these system indicators only: cpu, jvm.")
 @_opens_session
 def health(session: Session, identity: str | None, *, kind: str | None, metrics: tuple[str, ...]) -> None:
-    """Show how a base fares, or one of its modules."""
+    """Show the health of a base, or of one module."""
     from koupleless.cli.render import health_text, json_text
 
     name, _, version = (identity or "").partition(":")
@@ -580,9 +580,9 @@ def version(session: Session) -> None:
 @arkctl.command()
 @_opens_session
 def doctor(session: Session) -> int:
-    """Check what is installed, and the way to a base.
+    """Check the installation, and the connection to a base.
 
-    The interpreter, the packages, whether a base answers, and who owns its port.
+    Looks at the interpreter, the packages, the base, and the process that owns the port.
     """
     from koupleless.cli.doctor import examine
 
@@ -600,10 +600,10 @@ def store() -> None:
 @store.command()
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 def verify(directory: Path | None) -> int:
-    """Read all that is unpacked, and say what is not as it was.
+    """Compare all unpacked files with their artefacts.
 
-    DIRECTORY is the store, by default the store-dir of the project's base. What is damaged is unpacked again when a
-    base next installs it; files that modules have added or changed are theirs, and stay.
+    DIRECTORY is the store, by default the store-dir of the project's base. A damaged artefact is unpacked again at the
+    next install; files added or changed by modules belong to the modules, and stay.
     """
     from koupleless.cli.stored import run
 
@@ -611,7 +611,7 @@ def verify(directory: Path | None) -> int:
 
 
 @arkctl.command()
-@click.option("--copies", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many more modules.")
+@click.option("--copies", type=click.IntRange(1, 1000), default=50, show_default=True, help="Number of module copies.")
 def demo(*, copies: int) -> int:
     """Show a base at work, with measured figures."""
     from koupleless.cli.demo import run

@@ -1,7 +1,7 @@
-"""``arkctl demo``: a base at work, in a few steps, every figure measured in the run that prints it.
+"""``arkctl demo``: a base at work, in a few steps. All figures are measured while the demonstration runs.
 
-It starts processes of its own (the base, and a server to compare with) on free ports of the loopback address, works in
-a temporary directory, and leaves neither behind, however it ends.
+Starts a base, and a server to compare with, on free ports of the loopback address, and works in a temporary directory.
+Processes and directory are removed at the end in any case.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ _STOP_S: Final = 15.0
 _CLIENTS: Final = 2
 _PAUSE_S: Final = 0.004
 _LINE: Final = 240
-"""How much is shown of one purge report."""
+"""Characters shown of one purge report."""
 _TRAFFIC_S: Final = 0.5
-"""How long requests come in before and after the swap."""
+"""Seconds of requests before and after the swap."""
 
 
 class StepFailed(KouplelessError):
-    """A step of the demonstration did not do what it shows."""
+    """A step of the demonstration with another result than promised."""
 
 
 class _Ended(BaseException):
     """A signal asked the program to end.
 
-    Not ``KeyboardInterrupt``: the interpreter remembers one that cut short an ``exec`` of a text (dataclasses do that),
-    and ends as if killed by SIGINT although it was caught.
+    Not ``KeyboardInterrupt``: if ``KeyboardInterrupt`` cuts short an ``exec`` of a text (dataclasses use ``exec``), the
+    interpreter remembers the interrupt and ends as if killed by SIGINT, although the exception was caught.
     """
 
     def __init__(self, number: int) -> None:
@@ -70,7 +70,7 @@ class _Ended(BaseException):
 
 
 def run(*, copies: int) -> int:
-    """Show everything; returns the exit status."""
+    """Run the demonstration with ``copies`` copies of a module; returns the exit status."""
     with _leaving_nothing_behind():
         try:
             with tempfile.TemporaryDirectory(prefix="arkctl-demo-") as directory:
@@ -87,13 +87,13 @@ def run(*, copies: int) -> int:
 
 @contextlib.contextmanager
 def _leaving_nothing_behind() -> Iterator[None]:
-    """Turns the first of the signals that end a program into `_Ended`, and ends every descendant at the end."""
+    """Turn the first signal that ends a program into `_Ended`; at the end of the block, end all descendants."""
     has_ended = False
     known: set[psutil.Process] = set()
 
     def stop(number: int, _: object) -> None:
         nonlocal has_ended
-        # A child that dies now leaves its own children to init, where nobody finds them again: note them first.
+        # The children of a child that dies now go to init and cannot be found again, so note all descendants first.
         known.update(_descendants())
         if not has_ended:
             has_ended = True
@@ -121,17 +121,17 @@ def _descendants() -> list[psutil.Process]:
         return []
 
 
-# --- what the user sees --------------------------------------------------------------------------------------------
+# --- the display ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One step while it runs."""
+    """One running step."""
 
     tell: Callable[[str], object]
-    """Shows one finding of the step."""
+    """Show one finding of the step."""
     advance: Callable[[], object]
-    """Moves its bar on by one."""
+    """Move the bar of the step on by one."""
 
 
 class _Screen:
@@ -142,7 +142,7 @@ class _Screen:
 
     @contextlib.contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[_Step]:
-        """One step, for as long as the context lasts."""
+        """Show one step while the context lasts."""
         if not self._is_live:
             print(title, flush=True)
             yield _Step(lambda text: print(f"    {text}", flush=True), lambda: None)
@@ -170,7 +170,7 @@ class _Screen:
 
 
 class _Server:
-    """A server process of ours on the loopback address, with its output in a file."""
+    """A server process started by the demonstration, on the loopback address, with the output in a file."""
 
     def __init__(self, command: list[str], *, directory: Path, log: Path, port: int) -> None:
         self.port = port
@@ -183,7 +183,7 @@ class _Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the demonstration, which stops what it started in order
+                start_new_session=True,  # Ctrl-C reaches only the demonstration, which stops its processes in order
             )
         self._wait_for_answer()
         self.start_ms = (time.perf_counter() - begin) * 1000
@@ -201,15 +201,15 @@ class _Server:
             time.sleep(0.005)
 
     def memory(self) -> int:
-        """What of it is in memory now, in bytes."""
+        """Resident memory of the process, in bytes."""
         return int(psutil.Process(self._process.pid).memory_info().rss)
 
     def last_words(self) -> str:
-        """The end of its output."""
+        """The last lines of the output."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
 
     def stop(self) -> int:
-        """Ask it to end, and make it; returns its exit status."""
+        """Terminate the process, kill it after a time, and return the exit status."""
         self._process.terminate()
         try:
             return self._process.wait(_STOP_S)
@@ -237,7 +237,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 class _Traffic:
-    """Requests to one path, from several clients at once, for as long as the context lasts."""
+    """Requests to one path, from several clients at once, while the context lasts."""
 
     def __init__(self, port: int, path: str) -> None:
         self._port = port
@@ -261,7 +261,7 @@ class _Traffic:
 
     @property
     def longest_gap_ms(self) -> float:
-        """The longest time in which nobody got an answer."""
+        """The longest time between two answers, in milliseconds."""
         return max((b - a for a, b in itertools.pairwise(self._answered_at)), default=0.0) * 1000
 
     def _ask(self) -> None:
@@ -289,7 +289,7 @@ class _Traffic:
 
 
 class _Demo:
-    """The steps, in order. Works in ``directory`` alone; used once."""
+    """The steps of the demonstration, in order. Writes only into ``directory``; used once."""
 
     def __init__(self, directory: Path, screen: _Screen, *, copies: int) -> None:
         self._directory = directory
@@ -298,7 +298,7 @@ class _Demo:
         self._deployed: list[BizId] = []
 
     def run(self) -> None:
-        """Everything, from an empty directory to an empty base."""
+        """Run all steps, from an empty directory to an empty base."""
         _check_installed("fastapi", "flask")
         _write_template("demo_base.py", self._directory)
         port, arklet_port = _free_ports(2)
@@ -439,7 +439,7 @@ class _Demo:
 
     def _expect(self, step: _Step, path: str, text: str, *, is_told: bool = True) -> None:
         status, body = _get(self._base.port, path)
-        # JSON comes with or without blanks; the answer is what counts.
+        # JSON comes with or without blanks.
         if status != http.HTTPStatus.OK or text.replace(" ", "") not in body.replace(" ", ""):
             raise StepFailed(f"GET {path} answered {status}: {body[:500]}")
         if is_told:
@@ -461,7 +461,7 @@ def _make_database(directory: Path) -> Path:
     return path
 
 
-# --- its files -----------------------------------------------------------------------------------------------------
+# --- template files ------------------------------------------------------------------------------------------------
 
 
 def _modules() -> Traversable:

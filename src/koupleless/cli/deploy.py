@@ -1,10 +1,10 @@
-"""From a project, a file, an artefact or a URL to a module that answers: build, make reachable, call the arklet.
+"""Deployment, from a project, a file, an artefact or a URL to a serving biz: build, make reachable, call the arklet.
 
-How ``replace`` is done depends on who listens. A base of ours takes one ``installBiz`` with the strategy ``replace``:
-it starts the new module, moves the traffic over in one step and lets the old one drain, also where name and version are
-the same; if the new one fails, the old one never noticed. Every other arklet gets what the original client sends:
-``uninstallBiz`` of the same identity, then ``installBiz``; if another version is active there, the new one is switched
-to and the others are removed after that.
+The strategy ``replace`` depends on the arklet. An arklet of this project gets one ``installBiz`` with the strategy
+``replace``: the base starts the new biz, moves the traffic over in one step and drains the old biz, even if name and
+version are equal; if the new biz fails, the old biz goes on serving. Any other arklet gets the calls of the original
+client: ``uninstallBiz`` of the same identity, then ``installBiz``. If another version is active there, the new version
+is switched to, and the other versions are removed afterwards.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from koupleless.wire.replies import BizInfo, Library, PurgeReport
 
 OUR_SERVER: Final = "koupleless"
-"""What the ``Server`` header of our arklet begins with."""
+"""The start of the ``Server`` header of this project's arklet."""
 _ARTEFACT_ENDINGS: Final = (".zip", ".jar", ".whl")
 _POLL_S: Final = 0.2
 _IDENTITY: Final = re.compile(r"(?:Internal Error: )?[Bb]iz:? (\S+:\S+) ")
@@ -47,16 +47,16 @@ _STORED: Final = re.compile(
     r"(?<=\")[^\"\n]*/[0-9a-f]{64}/[^/\"\n]+/([^\"\n]+)(?=\")"  # in a traceback
     r"|/[^\s\"'()]*/[0-9a-f]{64}/[^/\s\"'()]+/([^\s\"'():,]+)"  # in a sentence
 )
-"""A file of an unpacked artefact: where it is, and its place there."""
+"""A path of an unpacked file in the store of a base; the group is the relative path in the artefact."""
 _COST: Final = re.compile(r"\bcost: (\d+) ms\b")
-"""What an install took, as every arklet says it."""
+"""The duration of an install in the message of any arklet."""
 
 
-# --- what to deploy ------------------------------------------------------------------------------------------------
+# --- the target ----------------------------------------------------------------------------------------------------
 
 
 class Kind(enum.Enum):
-    """What a target turned out to be."""
+    """The kind of a deployment target."""
 
     URL = "url"
     ARTEFACT = "artefact"
@@ -66,21 +66,21 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the user pointed at."""
+    """The project, file, artefact or URL named by the user."""
 
     text: str
     kind: Kind
     path: Path = field(default_factory=Path)
-    """Absolute; without a meaning for a URL."""
+    """Absolute path; without a meaning for a URL."""
 
     @property
     def is_built(self) -> bool:
-        """Whether a base can take it as it is."""
+        """Whether a base can install the target without a build."""
         return self.kind in (Kind.URL, Kind.ARTEFACT)
 
     @classmethod
     def of(cls, text: str, *, sub: str | None = None) -> Target:
-        """Look at what is there. Raises ``ArtifactError`` if that is nothing, or nothing that could be deployed."""
+        """Find the target named by ``text``. Raises ``ArtifactError`` if nothing deployable is there."""
         if text.startswith("file://"):
             text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
         elif "://" in text:
@@ -100,7 +100,7 @@ class Target:
 
 
 def _member(root: Path, sub: str | None) -> Path:
-    """The project that is meant below ``root``: itself, the only member of a workspace, or ``sub``."""
+    """The project at ``root``: the directory itself, the only member of a workspace, or ``sub``."""
     if sub is not None:
         if not (root / sub / "pyproject.toml").is_file():
             raise ArtifactError(f"--sub {sub}: there is no project in {root / sub}")
@@ -116,7 +116,7 @@ def _member(root: Path, sub: str | None) -> Path:
     if members:
         names = ", ".join(str(member.relative_to(root)) for member in members)
         raise ArtifactError(f"{root} has several modules ({names}): say which with --sub")
-    return root  # whatever is wrong with it, the builder knows the words
+    return root  # the builder reports the mistakes of the project
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What flags may say of one build or deployment."""
+    """The flags of one build or deployment."""
 
     name: str | None = None
     version: str | None = None
@@ -146,9 +146,9 @@ class Options:
 
 
 def built(target: Target | None, options: Options, *, out: Path | None) -> Built:
-    """Build ``target``, with the requirements besides its own, into the directory ``out``.
+    """Build ``target``, with the additional requirements of ``options``, into the directory ``out``.
 
-    Without a target the first requirement is the application, from the package index. Raises ``ArtifactError``.
+    Without a target, the first requirement names the application in the package index. Raises ``ArtifactError``.
     """
     from koupleless.artifact import build  # noqa: PLC0415 - heavy
 
@@ -173,17 +173,17 @@ def built(target: Target | None, options: Options, *, out: Path | None) -> Built
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """Something a base could install now."""
+    """An artefact that a base can install now."""
 
     path: Path | None
-    """Where it is; ``None`` for a URL."""
+    """The path of the artefact; ``None`` for a URL."""
     identity: BizId | None
-    """What is known of it; nothing of a URL."""
+    """Name and version of the biz; ``None`` for a URL."""
     build_ms: float = 0.0
 
 
 def ready(target: Target, options: Options, *, scratch: Path) -> Ready:
-    """Build ``target`` into ``scratch`` if need be, and read who it is. Raises ``ArtifactError``."""
+    """Build ``target`` into ``scratch`` unless built already, and read the identity. Raises ``ArtifactError``."""
     if target.kind is Kind.URL:
         identity = BizId.of(options.name, options.version) if options.name and options.version else None
         return Ready(path=None, identity=identity)
@@ -212,7 +212,7 @@ def _built_before(path: Path) -> Path:
 
 
 def is_ours(settings: ClientSettings) -> bool:
-    """Whether the arklet says that it is this project's; one that says nothing, or is not there, is not."""
+    """Whether the arklet belongs to this project, according to the ``Server`` header. Unreachable means no."""
     connection = http.client.HTTPConnection(settings.host, settings.port, timeout=min(settings.timeout_s, 10))
     try:
         connection.request("GET", "/help", headers={"Connection": "close"})
@@ -225,28 +225,28 @@ def is_ours(settings: ClientSettings) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """How a deployment went."""
+    """The result of one deployment."""
 
     identity: str
     state: BizState | None
-    """``None`` if the base does not say."""
+    """``None`` if the base does not report a state."""
     context_path: str
     removed: tuple[str, ...] = ()
-    """What the client removed."""
+    """Identities of the bizs removed by the client."""
     replaced: tuple[PurgeReport, ...] = ()
-    """What left because this came, as a base of ours says it."""
+    """Purge reports of the replaced bizs; only from a base of this project."""
     libraries: tuple[Library, ...] = ()
-    """How it holds each library that it had imported when it had started, as a base of ours says it."""
+    """Libraries imported by the biz, and how each is held; only from a base of this project."""
     warnings: tuple[str, ...] = ()
-    """What it changed of shared modules for everybody, as a base of ours says it."""
+    """Changes to shared Python modules that all bizs see, in words; only from a base of this project."""
     build_ms: float
     start_ms: int | None
-    """What the base says the install took; ``None`` if it does not."""
+    """Duration of the install in the base's own words, in ms; ``None`` if not reported."""
     install_ms: float
-    """From the first call to the last reply: with that install, and until what it replaces has left."""
+    """Time from the first call to the last reply: the install, and the removal of the replaced bizs."""
 
     def as_text(self) -> str:
-        """One line for people, one for each warning, and how each library is held."""
+        """Lines for people: the result, the warnings, and a table of libraries."""
         state = self.state.value if self.state else "installed"
         place = f" at {self.context_path}" if self.context_path else ""
         times = [f"build {self.build_ms:.0f} ms"] if self.build_ms else []
@@ -260,7 +260,7 @@ class Done:
         return "\n".join([line, *warnings, *([libraries_table(self.libraries)] if self.libraries else [])])
 
     def as_json(self) -> dict[str, object]:
-        """The same for programs."""
+        """Members for programs: all facts of the text, and the purge reports."""
         name, _, version = self.identity.partition(":")
         return {
             "bizName": name,
@@ -295,9 +295,9 @@ class Deployment:
         self._say = say
 
     def run(self, *, wait_s: float | None = None) -> Done:
-        """Build, install, and with ``wait_s`` wait until the module is started.
+        """Build, install, and with ``wait_s`` wait at most so many seconds until the biz is started.
 
-        Raises ``ArtifactError`` before anything was sent, ``NotInstalled``, ``BaseUnreachable``, ``NoArklet``,
+        Raises ``ArtifactError`` before the first call, ``NotInstalled``, ``BaseUnreachable``, ``NoArklet``,
         ``UploadFailed``, and ``EndedBroken``.
         """
         with scratch() as directory:
@@ -313,7 +313,7 @@ class Deployment:
         return self._conclude(artefact, data, removed, install_ms=_ms_since(begin), wait_s=wait_s)
 
     def _not_installed(self, artefact: Ready, error: Refused) -> NotInstalled:
-        """The refusal with what only a deployment knows: of what, what answers instead, where its files are."""
+        """The refusal with facts known only here: the identity, the bizs still serving, the author's files."""
         found = _IDENTITY.match(error.reason)
         identity = str(artefact.identity or (found[1] if found else self._target.text))
         serving: list[str] = []
@@ -328,7 +328,7 @@ class Deployment:
         )
 
     def _in_sources(self, text: str) -> str:
-        """``text`` with the files of the project in place of the copies of them in the store of the base."""
+        """``text`` with paths of the project's files in place of paths in the store of the base."""
         if self._target.is_built or self._options.no_build:
             return text
         path = self._target.path
@@ -341,7 +341,7 @@ class Deployment:
         return _STORED.sub(there, text)
 
     def rehearse(self) -> list[str]:
-        """Do everything but send: the calls that `run` would make, as ``curl`` commands."""
+        """Build, and return the calls of `run` as ``curl`` commands instead of sending them."""
         with scratch() as directory:
             artefact = ready(self._target, self._options, scratch=directory)
             where = artefact.path.as_uri() if artefact.path else self._target.text
@@ -357,7 +357,7 @@ class Deployment:
         return [as_curl(self._client.address, command, body, has_token=has_token) for command, body in calls]
 
     def watch(self, show: Callable[[Done], object]) -> None:
-        """Deploy, and again after every saved file, until interrupted; a failure is reported and waits for the next."""
+        """Deploy now and after every saved file, until interrupted. A failed deployment is reported."""
         import watchfiles  # noqa: PLC0415 - for this flag alone
 
         if self._target.kind is Kind.URL:
@@ -417,7 +417,7 @@ class Deployment:
         envelope = self._client.call("installBiz", body)
         if not envelope.is_success:
             raise Refused("installBiz", envelope)
-        # Nothing but the envelope's code is certain to come.
+        # Only the code of the envelope is certain to be sent.
         return decode_data({"code": "SUCCESS", "message": "", "elapsedSpace": 0, **(envelope.data or {})}, InstallData)
 
     def _remove_others(self, identity: BizId) -> list[str]:
@@ -431,7 +431,7 @@ class Deployment:
 
     @contextlib.contextmanager
     def _published(self, artefact: Ready) -> Iterator[str]:
-        """The artefact under a URL that the base can open while the context lasts."""
+        """Make the artefact reachable for the base while the context lasts; gives the URL."""
         if artefact.path is None:
             yield self._target.text
         elif _is_loopback(self._settings.host):
@@ -454,7 +454,7 @@ class Deployment:
         identity = info.identity if info else str(artefact.identity or self._target.text)
         state = info.biz_state if info else None
         if removed and state is BizState.DEACTIVATED:
-            state = BizState.ACTIVATED  # it was switched to since it said so
+            state = BizState.ACTIVATED  # the reply was sent before the switch
         if wait_s is not None:
             state = self._wait(identity, wait_s)
         if state is BizState.BROKEN:
@@ -492,10 +492,10 @@ class Deployment:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, besides raising ``KeyboardInterrupt``, while the context lasts.
+    """Give an event set by Ctrl-C, in addition to ``KeyboardInterrupt``, while the context lasts.
 
-    An exception alone can be lost: raised inside a callback from compiled code, as the watcher's is, it has nobody to
-    rise to. For the main thread alone, as everything that handles signals.
+    The exception alone can be lost: inside a callback from compiled code, like the watcher's, no caller receives the
+    exception. Only for the main thread, as all handling of signals.
     """
     interrupted = threading.Event()
 
@@ -518,7 +518,7 @@ def _ms_since(begin: float) -> float:
     return (time.perf_counter() - begin) * 1000
 
 
-# --- a base that is not here ---------------------------------------------------------------------------------------
+# --- a base on another machine -------------------------------------------------------------------------------------
 
 
 def _is_loopback(host: str) -> bool:

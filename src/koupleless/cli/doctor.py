@@ -1,4 +1,4 @@
-"""``arkctl doctor`` and ``arkctl version``: what is installed here, and who answers there."""
+"""``arkctl doctor`` and ``arkctl version``: facts about the installation, and about the base."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ FAIL: Final = "FAIL"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """One finding of the doctor."""
 
     subject: str
     verdict: str
-    """``ok``, ``note`` for what may be meant, ``FAIL`` for what will not work."""
+    """``ok``; ``note`` for a fact that may be intended; ``FAIL`` for a fault."""
     text: str
     status: int = 0
-    """The exit status that this finding alone would give."""
+    """The exit status for this finding alone."""
 
 
 def own_version() -> str:
-    """Which release this is."""
+    """The installed version of koupleless."""
     return importlib.metadata.version("koupleless")
 
 
 def version_text(client: str, base: Mapping[str, str] | None = None) -> str:
-    """The versions as the original prints its own."""
+    """The versions, in the form printed by the original client."""
     return f"arkctl Version: {client}" + (f"\nbase {base['bizName']} Version: {base['bizVersion']}" if base else "")
 
 
 def versions(client: ArkletClient) -> tuple[str, dict[str, str] | None]:
-    """Our own version, and who the base is; ``None`` if it does not answer within a moment or says no."""
+    """The version of arkctl, and name and version of the base; ``None`` if the base does not answer."""
     own = own_version()
     try:
         info = client.health().master_biz_info
@@ -62,7 +62,7 @@ def versions(client: ArkletClient) -> tuple[str, dict[str, str] | None]:
 
 
 def examine(client: ArkletClient, settings: ClientSettings) -> list[Finding]:
-    """Look at everything; never raises for what it finds."""
+    """Run all checks. A fault becomes a finding, never an exception."""
     return [*_interpreter(), *_packages(), *_scratch(), *_base(client, settings)]
 
 

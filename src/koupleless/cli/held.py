@@ -1,4 +1,4 @@
-"""How a module that was built will hold its libraries in a base like this one."""
+"""Prediction of how a built biz will hold its libraries, in a base with the packages of this interpreter."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def libraries_of(built: Built) -> list[Library]:
-    """Every distribution that the artefact needs, in alphabetical order, packed or not, and why.
+    """All distributions needed by the artefact, in alphabetical order: packed or not, how held, and why.
 
-    Those that were left out are held as a base with the distributions of the running interpreter would hold them.
+    For distributions left out of the artefact, the base is assumed to have those of the running interpreter.
     """
     manifest, report = built.manifest, built.report
     speakers = Speakers(

@@ -21,18 +21,18 @@ _ENDING: Final = ".tmpl"
 _PACKAGE: Final = "package"
 """The directory of a template that gets the name of the project's package."""
 _TAKEN: Final = ("tests", "koupleless", "starlette")
-"""What the projects have, or import, beside their package."""
+"""Names used, or imported, by the projects beside the package."""
 
 
 class ProjectRefused(KouplelessError):
-    """A project that cannot be created there, or under that name; nothing was written."""
+    """A project cannot be created in the directory, or under the name. Nothing was written."""
 
 
 def create(kind: str, directory: Path, *, name: str | None = None) -> list[str]:
     """Write a project of ``kind`` (``module`` or ``base``) into ``directory``, which must be new or empty.
 
-    The name of the directory is the project's, unless ``name`` is given. Returns what to tell the user.
-    Raises ``ProjectRefused`` and ``InvalidIdentity`` before anything is written.
+    The project is named like the directory, unless ``name`` is given. Returns lines for the user. Raises
+    ``ProjectRefused`` and ``InvalidIdentity`` before the first file is written.
     """
     directory = directory.absolute()
     name = parse_name(name or directory.name)
@@ -64,7 +64,10 @@ def _files(template: Traversable, package: str, below: str = "") -> Iterator[tup
 
 
 def _package_name(name: str) -> str:
-    """The import name for a project: what is no identifier becomes ``_``. Raises ``ProjectRefused``."""
+    """The import name for a project: other characters than letters and digits become ``_``.
+
+    Raises ``ProjectRefused`` for a name that is taken.
+    """
     package = re.sub(r"\W+", "_", name.lower(), flags=re.ASCII).strip("_")
     if not package or package[0].isdigit():
         package = f"app_{package}"

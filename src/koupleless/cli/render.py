@@ -1,4 +1,4 @@
-"""Values of the wire as text: tables for people, JSON for programs. Pure functions; nothing here prints."""
+"""Rendering: values of the wire as text, tables for people and JSON for programs. Pure functions; nothing prints."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def json_text(value: object) -> str:
 
 
 def bizs_json(bizs: Sequence[BizInfo], zombies: Sequence[Zombie] = ()) -> str:
-    """The bizs as the original prints them: the reply of ``queryAllBiz`` without what a client has no use for.
+    """The bizs in the form printed by the original client: the reply of ``queryAllBiz``, code and data only.
 
-    What outlived removed ones stands beside them, if there is any.
+    Zombies, if there are any, stand beside the bizs.
     """
     if zombies:
         return json_text({"code": Code.SUCCESS, "data": list(bizs), "zombies": list(zombies)})
@@ -49,7 +49,7 @@ def bizs_json(bizs: Sequence[BizInfo], zombies: Sequence[Zombie] = ()) -> str:
 
 
 def bizs_table(bizs: Sequence[BizInfo], *, is_wide: bool = False, is_coloured: bool = False) -> str:
-    """One line for each biz under a line of headings; headings alone if there is none."""
+    """One line for each biz under a line of headings; headings alone without bizs."""
     headings = ["NAME", "VERSION", "STATE", "CONTEXT-PATH", "SINCE", "REASON"]
     if is_wide:
         headings += ["ENTRY", "MESSAGE"]
@@ -66,7 +66,7 @@ def bizs_table(bizs: Sequence[BizInfo], *, is_wide: bool = False, is_coloured: b
 
 
 def biz_details(biz: BizInfo, *, is_coloured: bool = False) -> str:
-    """Everything that ``queryAllBiz`` says of one biz, its state records included."""
+    """All members of one biz in the reply of ``queryAllBiz``, state records included."""
     state = biz.biz_state.value
     if is_coloured:
         state = _painted(state, _COLOURS.get(biz.biz_state, ""))
@@ -86,13 +86,13 @@ def biz_details(biz: BizInfo, *, is_coloured: bool = False) -> str:
 
 
 def libraries_table(libraries: Sequence[Library]) -> str:
-    """One line for each library: how a module holds it, and why."""
+    """One line for each library of a module: how held, and why."""
     rows = [[one.name, one.version, one.held, one.reason] for one in libraries]
     return table(["LIBRARY", "VERSION", "HELD AS", "WHY"], rows)
 
 
 def health_text(health: HealthData, *, is_wide: bool = False) -> str:
-    """The health of a base: what matters of its process in words, then its bizs; ``is_wide``: every figure it sent."""
+    """The health of a base: the process in words, then the bizs. With ``is_wide``, all figures sent by the base."""
     lines: list[str] = []
     if health.master_biz_info is not None:
         lines.append(f"base     {_health_line(health.master_biz_info)}")
@@ -117,7 +117,7 @@ def health_text(health: HealthData, *, is_wide: bool = False) -> str:
 
 
 def zombies_table(zombies: Sequence[Zombie]) -> str:
-    """What outlived removed bizs: one line for each thing, with its size as far as that is known, and who holds it."""
+    """One line for each zombie: the removed biz, the surviving object, the size if known, and the holders."""
     rows = [
         [
             zombie.biz,
@@ -132,7 +132,7 @@ def zombies_table(zombies: Sequence[Zombie]) -> str:
 
 
 def base_details(health: HealthData) -> str:
-    """What a base says of itself: its state, the libraries that modules brought into it, and what outlived some."""
+    """The state of a base, the libraries brought in by modules, and the zombies of removed modules."""
     parts = []
     if health.master_biz_info is not None:
         parts.append(_health_line(health.master_biz_info))
@@ -145,7 +145,7 @@ def base_details(health: HealthData) -> str:
 
 
 def residents_table(residents: Sequence[Resident]) -> str:
-    """Libraries that modules brought into a base: one line for each, with its size, and who uses it now."""
+    """One line for each library brought into a base by modules: version, size, Python modules, and users."""
     rows = [
         [one.name, one.version or "-", megabytes(one.size_bytes), f"{one.modules:,}", ", ".join(one.users) or "-"]
         for one in residents
@@ -154,7 +154,7 @@ def residents_table(residents: Sequence[Resident]) -> str:
 
 
 def left_behind(purge: PurgeReport | None) -> str:
-    """``; nothing left behind; stays for the next user: numpy 2.3.5, 31 MB`` and so on; nothing without a report."""
+    """``; nothing left behind; stays for the next user: numpy 2.3.5, 31 MB`` and so on; empty without a report."""
     return "" if purge is None else f"; {purge.left}{_ended(purge)}{_staying(purge)}"
 
 
@@ -166,7 +166,7 @@ def _ended(purge: PurgeReport) -> str:
 
 
 _TOLD: Final = 3
-"""How many things of a kind are named in one line."""
+"""The number of names shown in one line."""
 
 
 def _staying(purge: PurgeReport) -> str:
@@ -183,13 +183,13 @@ _WORTH_NAMING: Final = 1_000_000
 
 
 def megabytes(count: float) -> str:
-    """A number of bytes in MB, as libraries are compared."""
+    """A number of bytes in MB (1,000,000 bytes)."""
     amount = count / 1e6
     return f"{amount:.0f} MB" if amount >= 10 else f"{amount:.1f} MB"  # noqa: PLR2004
 
 
 def _process_lines(figures: Mapping[str, object]) -> list[str]:
-    """Its runtime, age and memory, under the keys that the field made for a Java process."""
+    """Lines with runtime, age and memory of the process. The keys were made for Java processes."""
     lines = []
     if "java version" in figures:
         lines.append(f"runtime  {figures['java version']} in {figures.get('java home', '?')}")
@@ -226,7 +226,7 @@ def _plain(value: object) -> object:
 
 
 def _duration(seconds: float) -> str:
-    """The two largest units of it."""
+    """A duration in the two largest units: ``2 d 3 h``."""
     left = int(seconds)
     parts: list[str] = []
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
@@ -237,7 +237,7 @@ def _duration(seconds: float) -> str:
 
 
 def as_curl(address: str, command: str, body: Mapping[str, Any], *, has_token: bool) -> str:
-    """The shell command that repeats a call; the token stays in its variable."""
+    """The shell command to repeat a call. The token stays in the variable ``ARKCTL_TOKEN``."""
     words = ["curl", "-X", "POST", "-H", "Content-Type: application/json"]
     token = ' -H "Authorization: Bearer $ARKCTL_TOKEN"' if has_token else ""
     tail = ["-d", encode(without_nulls(dict(body))).decode(), f"{address}/{command}"]
@@ -247,7 +247,7 @@ def as_curl(address: str, command: str, body: Mapping[str, Any], *, has_token: b
 def table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], *, paint: tuple[int, Mapping[int, str]] = (0, {})
 ) -> str:
-    """Columns as wide as their content. ``paint`` is one column, and the colour of it in some of the rows."""
+    """Rows in columns as wide as the content. ``paint``: the number of one column, and row -> colour."""
     lines = [list(headings), *(list(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     column, colours = paint
@@ -261,7 +261,7 @@ def table(
 
 
 def mebibytes(count: float) -> str:
-    """A number of bytes in MiB, or in KiB where that would be next to nothing."""
+    """A number of bytes in MiB, or in KiB below one MiB."""
     amount = count / _MIB
     return f"{amount:.1f} MiB" if abs(amount) >= 1 else f"{count / 1024:.0f} KiB"
 
@@ -295,6 +295,6 @@ def _since(record: StateRecord | None, *, is_wide: bool) -> str:
 
 
 def _last_line(text: str) -> str:
-    """The line of a message or traceback that says what happened."""
+    """The last line of a message or traceback, which names the error."""
     lines = text.strip().splitlines()
     return lines[-1] if lines else "-"

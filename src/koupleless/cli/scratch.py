@@ -1,4 +1,4 @@
-"""What a command has only while it runs: a directory, and a server for one file. Both are gone whatever ends it."""
+"""Resources of a running command, removed at any end: a temporary directory, and a server for one file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ENDING: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "
 
 
 class Ended(SystemExit):
-    """A signal asked the program to end; the status is what a shell says of a program that a signal ended."""
+    """A signal asked the program to end. The exit status is 128 plus the number of the signal, as in a shell."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -32,13 +32,13 @@ class Ended(SystemExit):
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A new directory that is gone afterwards, also when a signal ends the command; see `signals_raised`."""
+    """A new directory, removed at the end of the block, even if a signal ends the command (`signals_raised`)."""
     with signals_raised() as signals:
         signals.hold()
         sweep(_PREFIX)
         directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
         held = hold(directory)
-        # What a signal raises may arrive between any two steps here: hence twice, and the second time nothing arrives.
+        # A signal may raise between any two steps here: hence two attempts, the second with signals held.
         try:
             try:
                 signals.release()
@@ -54,10 +54,10 @@ def scratch() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def signals_raised() -> Iterator[Signals]:
-    """Signals that end a program are exceptions while the context lasts, so that whatever has to be done is done.
+    """Turn signals that end a program into exceptions while the context lasts, so that ``finally`` blocks run.
 
-    SIGINT keeps meaning what it meant; one that would simply have killed the process raises `Ended`; one that is
-    ignored stays ignored. Only the main thread handles signals: on any other one nothing changes.
+    SIGINT keeps its handler; a signal without a handler, which would kill the process, raises `Ended`; an ignored
+    signal stays ignored. Python handles signals on the main thread only: on another thread nothing changes.
     """
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():
@@ -71,7 +71,7 @@ def signals_raised() -> Iterator[Signals]:
 
 
 class Signals:
-    """Handles the signals that end a program: at once, or, while they are held, when they are released."""
+    """Handler for signals that end a program: acts at once, or, while signals are held, at the release."""
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
@@ -79,18 +79,18 @@ class Signals:
         self._held: int | None = None
 
     def hold(self) -> None:
-        """Let none interrupt what follows."""
+        """Delay signals until `release`."""
         self._is_holding = True
 
     def release(self) -> None:
-        """Let them interrupt again; one that came meanwhile does so now."""
+        """Let signals interrupt again; a delayed signal acts now."""
         self._is_holding = False
         number, self._held = self._held, None
         if number is not None:
             self._raise(number, None)
 
     def take_over(self) -> None:
-        """Become the handler."""
+        """Become the handler of all signals that are not ignored."""
         for number in _ENDING:
             handler = signal.getsignal(number)
             if handler is not signal.SIG_IGN:
@@ -98,7 +98,7 @@ class Signals:
                 signal.signal(number, self._handle)
 
     def give_back(self) -> None:
-        """Make those the handlers that were, but where somebody else took over since; then `release`."""
+        """Restore the handlers from before, except for signals with a newer handler; then `release`."""
         for number, handler in self._before.items():
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, handler)
@@ -119,7 +119,7 @@ class Signals:
 
 
 class OneFileServer:
-    """Serves one file, under a path nobody can guess, from the interface that reaches the base, while entered."""
+    """A server for one file, under a secret path, on the interface towards the base, while the context lasts."""
 
     def __init__(self, path: Path, *, towards: str) -> None:
         self._path = path
@@ -177,12 +177,12 @@ class OneFileServer:
                 return True
 
             def log_message(self, *_: object) -> None:
-                """The user watches a deployment, not a server."""
+                """Print nothing: the user watches a deployment, not a server."""
 
         try:
             family, _, _, _, address = socket.getaddrinfo(self._towards, 9, type=socket.SOCK_DGRAM)[0]
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect(address)  # sends nothing; only asks the routing table which of our addresses is meant
+                probe.connect(address)  # sends nothing; asks the routing table for the local address
                 here = probe.getsockname()[0]
             server_class = type(
                 "Server", (http.server.ThreadingHTTPServer,), {"address_family": family, "daemon_threads": True}

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def run(app: str | None, settings: BaseSettings) -> int:
-    """Serve until a signal ends it; returns the exit status of the process.
+    """Serve until a signal ends the process; returns the exit status.
 
-    Raises ``BaseStartFailed`` for an application that cannot be loaded, and what building a static module raises.
+    Raises ``BaseStartFailed`` for an application that cannot be loaded, and for a static module that cannot be built.
     """
     from koupleless.base import serve  # noqa: PLC0415 - the one command that needs a base
 
@@ -32,14 +32,14 @@ def run(app: str | None, settings: BaseSettings) -> int:
             application = (app or "").partition(":")[0]
             return serve(load_app(app) if app else None, replace(settings, modules=modules), application=application)
         except KeyboardInterrupt:
-            return 0  # the server has stopped in order and passes on the signal that asked it to
+            return 0  # the server has stopped in order, and passes the signal on
 
 
 def load_app(name: str) -> object:
-    """The application ``package.module:attribute``, or what ``package.module:factory()`` returns.
+    """The application ``package.module:attribute``, or the result of ``package.module:factory()``.
 
-    The current directory is importable, as it is for ``python -m``. Raises ``BaseStartFailed`` with the traceback of
-    the application's own code, if that is what failed.
+    The current directory is importable, as for ``python -m``. Raises ``BaseStartFailed``; if the application's own code
+    failed, with the traceback of this code.
     """
     module_name, _, attribute = name.partition(":")
     is_factory = attribute.endswith("()")
@@ -66,29 +66,32 @@ def _imported(name: str) -> object:
         raise BaseStartFailed(_own_traceback(f"{name} cannot be imported", error)) from error
 
 
-def _made(factory: object, what: str) -> object:
+def _made(factory: object, name: str) -> object:
     if not callable(factory):
-        raise BaseStartFailed(f"{what} is no factory: it cannot be called")
+        raise BaseStartFailed(f"{name} is no factory: it cannot be called")
     try:
         return factory()
     except Exception as error:
-        raise BaseStartFailed(_own_traceback(f"{what} failed", error)) from error
+        raise BaseStartFailed(_own_traceback(f"{name} failed", error)) from error
 
 
-def _own_traceback(what: str, error: Exception) -> str:
-    """``what``, and the traceback without the frames of this file and of the import system."""
+def _own_traceback(sentence: str, error: Exception) -> str:
+    """``sentence``, and the traceback without the frames of this file and of the import system."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename not in (__file__, importlib.__file__) and not frame.filename.startswith("<frozen importlib")
     ]
     lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
-    return f"{what}:\n{''.join(lines).rstrip()}"
+    return f"{sentence}:\n{''.join(lines).rstrip()}"
 
 
 @contextlib.contextmanager
 def _static_modules(modules: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The same modules, with projects and single files built into artefacts that live as long as the context."""
+    """Build projects and single files among ``modules`` into artefacts that exist while the context lasts.
+
+    Gives the locations of all modules, in the same order. Raises ``BaseStartFailed`` if a build fails.
+    """
     from koupleless.cli.deploy import Options, Target, ready  # noqa: PLC0415 - needs the builder
     from koupleless.cli.scratch import scratch  # noqa: PLC0415
 
@@ -108,7 +111,7 @@ def _static_modules(modules: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def _log_to_stderr() -> None:
-    """What the base itself has to say, beside the server's lines; the root logger stays the application's own."""
+    """Print the log of the base itself to stderr; the root logger stays the application's own."""
     logger = logging.getLogger("koupleless")
     if not logger.handlers:
         handler = logging.StreamHandler()

@@ -1,4 +1,4 @@
-"""``arkctl store verify``: whether what is unpacked in a store is still what came in the artefacts."""
+"""``arkctl store verify``: compare the unpacked files of a store with their artefacts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def run(directory: Path | None) -> int:
-    """Verify the store; returns the exit status, 1 if anything is damaged.
+    """Verify the store; returns the exit status, 1 if an entry is damaged.
 
-    Raises ``SettingsError`` where it is not known which one, ``ArtifactError`` for one that cannot be read.
+    Raises ``SettingsError`` if no store is named or configured, ``ArtifactError`` for an unreadable store.
     """
     directory = directory or load_base().store_dir
     if directory is None:

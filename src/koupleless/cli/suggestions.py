@@ -1,7 +1,7 @@
-"""What to say, and what to end with, when a command failed.
+"""Reports of failed commands: an exit status, a sentence, and advice.
 
-A failure becomes an exit status, a sentence, and the advice of the first rule that recognises it, by its kind or by a
-fragment of what the build tool, the base or the module's own code said.
+The advice comes from the first rule that recognises the failure, by the kind of error or by a fragment of the texts of
+the build tool, the base or the module's own code.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ ENDED_BROKEN: Final = 6
 INTERRUPTED: Final = 130
 
 _NAMED: Final = 8
-"""How many modules are named to somebody who asked for another one."""
+"""The number of installed modules named in the error for a module that is not installed."""
 _TRACEBACK: Final = "Traceback (most recent call last)"
 _OWN_ERROR: Final = re.compile(r"^koupleless\.errors\.\w+: ")
-"""What an error of ours begins with in a traceback; its text says all."""
+"""The start of an error of this project in a traceback. The text after the class name is complete by itself."""
 
 FAQ: Final = "https://koupleless.io/en/docs/faq/faq/"
 
 
 class UploadFailed(KouplelessError):
-    """An artefact that was offered to a remote base and never fetched by it."""
+    """An artefact was offered to a remote base, and never fetched by the base."""
 
 
 class NotInstalled(Refused):
-    """A base refused to install a module, told to the people who wrote it."""
+    """A base refused to install a module; the text is for the authors of the module."""
 
     def __init__(
         self,
@@ -59,15 +59,15 @@ class NotInstalled(Refused):
         super().__init__(refused.command, refused.envelope)
         self.identity = identity
         self.is_ours = is_ours
-        """Whether it comes from a base of ours, whose words can stand without its codes."""
+        """Whether the base belongs to this project. The texts of such a base are understood without codes."""
         self.serving = tuple(serving)
-        """The versions that answer all the same."""
+        """The versions that go on serving."""
         self.in_sources = in_sources
-        """Gives back a text with the user's own files where it names the base's copies of them."""
+        """Replaces paths in the store of the base by paths of the author's files, in a text."""
 
 
 class NotThere(BizNotFound):
-    """A module that was asked for and is not installed; ``installed`` are those that are."""
+    """A module is not installed; ``installed`` are the identities of the installed modules."""
 
     def __init__(self, identity: str, installed: Sequence[str]) -> None:
         super().__init__(identity)
@@ -79,7 +79,7 @@ class NotThere(BizNotFound):
 
 
 class EndedBroken(KouplelessError):
-    """A module that the base accepted and that is broken now."""
+    """A module was accepted by the base, and is broken now."""
 
     def __init__(self, identity: str, message: str) -> None:
         self.identity = identity
@@ -88,7 +88,7 @@ class EndedBroken(KouplelessError):
 
 
 def exit_status(error: KouplelessError) -> int:
-    """The exit status that belongs to a failure."""
+    """The exit status for a failure."""
     match error:
         case UploadFailed():
             return UPLOAD_FAILED
@@ -105,7 +105,7 @@ def exit_status(error: KouplelessError) -> int:
 
 
 def report(error: KouplelessError, *, is_verbose: bool = False) -> list[str]:
-    """What to print of a failure, line by line: what happened, what the base said, what to do about it."""
+    """The lines to print for a failure: the failure itself, the words of the base, and the advice."""
     lines = [f"error: {error}"]
     if isinstance(error, NotInstalled):
         lines = _not_installed(error, is_verbose=is_verbose)
@@ -129,7 +129,7 @@ def _not_installed(error: NotInstalled, *, is_verbose: bool) -> list[str]:
         said = said.replace(subject, "it ", 1) if said.startswith(subject) else said
     said = _OWN_ERROR.sub("", said.removeprefix("it did not start: "))
     rest = said.strip().splitlines()
-    # The text of a syntax error begins with the place.
+    # The text of a syntax error begins with file and line.
     sentence = rest.pop(-1 if rest[0].startswith('File "') else 0)
     codes = "" if error.is_ours and not is_verbose else f" ({error.command}: {_codes(error)})"
     lines = [f"error: {error.identity} was not installed: {sentence}{codes}"]
@@ -144,7 +144,7 @@ def _codes(error: Refused) -> str:
 
 
 def _trace(error: Refused, *, is_verbose: bool) -> list[str]:
-    """A base of ours sends the traceback of the user's own code; the original sends that of its machinery."""
+    """The traceback, if worth showing: from a base of this project, of the user's own code; else with ``-v``."""
     trace = error.envelope.error_stack_trace or ""
     if isinstance(error, NotInstalled):
         trace = error.in_sources(trace)
@@ -152,7 +152,7 @@ def _trace(error: Refused, *, is_verbose: bool) -> list[str]:
 
 
 def suggest(error: KouplelessError) -> str | None:
-    """The advice of the first rule that recognises the failure."""
+    """The advice of the first rule that recognises the failure; ``None`` if there is no such rule."""
     text = _everything_said(error)
     for recognises, advise in _RULES:
         if recognises(error, text):
@@ -225,7 +225,7 @@ _RULES: Final[tuple[tuple[Callable[[KouplelessError, str], bool], Callable[[Koup
     (_is(NoArklet), _wrong_peer),
     (
         _says(r"No module named '?(pip|hatchling|setuptools|build)\b|BackendUnavailable|requires a different Python"),
-        lambda *_: f"the build ran with {_interpreter()}; install what it misses there, or use another interpreter",
+        lambda *_: f"the build ran with {_interpreter()}; install the missing package, or use another interpreter",
     ),
     (
         _says(r"\bentry\b.*(missing|required|not given|no default|must be)|no entry|names no entry"),
@@ -241,7 +241,7 @@ _RULES: Final[tuple[tuple[Callable[[KouplelessError, str], bool], Callable[[Koup
     ),
     (
         _says(r"NOT_FOUND_BIZ"),
-        _answer("`arkctl status` lists what is installed"),
+        _answer("`arkctl status` lists the installed modules"),
     ),
     (
         _says(r"conflict, exist unfinished command"),
@@ -251,7 +251,7 @@ _RULES: Final[tuple[tuple[Callable[[KouplelessError, str], bool], Callable[[Koup
         _says(r"more than once per process|does not support loading in subinterpreters|refuses? a second"),
         _answer("this compiled extension can live in a process once: install it where the base runs, and build again"),
     ),
-    # An error of ours says what to change; Python's own does not.
+    # An error of this project already says what to change; an error of Python does not.
     (_says(r"(?s)\A(?!.*neither biz).*(ModuleNotFoundError|ModuleRefused|No module named)"), _missing_module),
     (
         _says(r"isinstance\(\) arg|is not an instance of|expected .* instance"),
@@ -283,7 +283,7 @@ def _interpreter() -> str:
 
 
 def owner_of(address: str) -> str | None:
-    """The process that listens on the port of ``address``, if it is here and may be asked."""
+    """The process that listens on the port of ``address``; ``None`` if on another machine or not visible."""
     import psutil  # type: ignore[import-untyped]  # noqa: PLC0415 - only on the way to an error
 
     port = int(address.rpartition(":")[2])

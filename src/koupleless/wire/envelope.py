@@ -17,7 +17,7 @@ CONTENT_TYPE: Final = "application/json; charset=utf-8"
 
 
 class Code(enum.Enum):
-    """How a command went, as the envelope says it."""
+    """Outcome of a command, as the envelope names the outcome."""
 
     SUCCESS = "SUCCESS"
     FAILED = "FAILED"
@@ -26,7 +26,7 @@ class Code(enum.Enum):
 
 
 class ResponseCode(enum.Enum):
-    """How an operation on a biz went, as ``data`` says it."""
+    """Outcome of an operation on a biz, as the ``data`` of the reply names the outcome."""
 
     SUCCESS = "SUCCESS"
     FAILED = "FAILED"
@@ -36,7 +36,7 @@ class ResponseCode(enum.Enum):
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    """What every command answers. A member without a value is left out, never ``null``."""
+    """The reply to any command. A member without a value is left out, never ``null``."""
 
     code: Code
     data: Any = None
@@ -44,27 +44,27 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     error_stack_trace: str | None = None
     """Only with ``INTERNAL_ERROR``: the traceback of the user's own code where there is one."""
     base_identity: str | None = None
-    """Which base answered; absent with ``CMD_NOT_FOUND`` and ``INTERNAL_ERROR``."""
+    """The identity of the base; absent with ``CMD_NOT_FOUND`` and ``INTERNAL_ERROR``."""
 
     @property
     def is_success(self) -> bool:
-        """Whether the command did what was asked."""
+        """Whether the command succeeded."""
         return self.code is Code.SUCCESS
 
 
 class InputInvalid(KouplelessError, ValueError):
-    """A request that cannot be read, or that lacks what the command needs; the text goes to the caller."""
+    """A request with a body that cannot be read, or without a member the command needs; the caller gets the text."""
 
 
 class ReplyInvalid(KouplelessError, ValueError):
-    """A reply that no arklet would send."""
+    """A reply in a form no arklet sends."""
 
 
 def decode_body(raw: bytes) -> dict[str, object] | None:
     """The input object of a request: strict JSON, with or without a byte order mark.
 
-    ``None`` for an empty body and for ``null``, which both mean that there is none. Raises ``InputInvalid`` for
-    everything else that is not an object.
+    Returns ``None`` for an empty body and for ``null``: both mean no input. Raises ``InputInvalid`` for any other body
+    except an object.
     """
     text = raw.removeprefix(codecs.BOM_UTF8)
     if not text:
@@ -81,7 +81,7 @@ def decode_body(raw: bytes) -> dict[str, object] | None:
 
 
 def encode(value: object) -> bytes:
-    """Compact JSON. Text that is no valid Unicode (a file name, say) is written with escapes instead of failing."""
+    """Compact JSON. Text with invalid Unicode (a file name, say) is written with escapes instead of failing."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""What commands answer: the ``data`` of an envelope.
+"""Replies: the ``data`` of an envelope, a struct for each kind.
 
-The member types are those that the decoders of the original Go clients insist on. Everything has a default, so that a
-reply decodes whatever another arklet leaves out; only members typed ``| None`` are left out when they have no value.
+The decoders of the original Go clients insist on the types of the members. All members have defaults, because other
+arklets leave members out; only a member typed ``| None`` is left out here when the member has no value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class HelpItem(msgspec.Struct, frozen=True):
-    """One command."""
+    """One command of the list in a ``help`` reply."""
 
     desc: str = ""
     id: str = ""
@@ -38,7 +38,7 @@ class StateRecord(msgspec.Struct, frozen=True, rename="camel"):
 
     @classmethod
     def of(cls, record: Record) -> StateRecord:
-        """Spell a record of the container."""
+        """Spell a state record of the container."""
         return cls(record.time_ms, record.message, record.reason, record.state)
 
 
@@ -62,34 +62,34 @@ class BizHealth(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Zombie(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What of a removed biz still lives. Ours alone."""
+    """A Python module, or another object, of a removed biz that is still in memory. Sent only by this project."""
 
     biz: str
     """The identity of the biz."""
     name: str
-    """The module, or what of it lives."""
+    """The name of the Python module, or a description of the object."""
     since: int
-    """Milliseconds since the epoch."""
+    """The time of the removal, in milliseconds since the epoch."""
     holders: list[str]
-    """The chain of referrers in words, the outermost first; empty where none was found."""
+    """The chain of referrers in words, the outermost first; empty where no referrer was found."""
     size_bytes: int | None = None
 
 
 class Resident(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A library that bizs brought into the process. Ours alone."""
+    """A library that bizs brought into the process. Sent only by this project."""
 
     name: str
     version: str
     size_bytes: int
-    """By how much the process grew while it was loaded; 0 where the system does not say."""
+    """Growth of the process while the library was loaded; 0 where the operating system does not say."""
     modules: int
-    """How many Python modules of it are loaded."""
+    """The number of loaded Python modules of the library."""
     users: list[str] = []
-    """The identities of the bizs that use it now."""
+    """The identities of the bizs that use the library now."""
 
     @classmethod
     def of(cls, one: Brought) -> Resident:
-        """Spell a library."""
+        """Spell a resident library of the container."""
         return cls(
             name=one.name,
             version=one.version,
@@ -100,7 +100,7 @@ class Resident(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Library(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A distribution that a biz uses. Ours alone: the original sends none."""
+    """A distribution used by a biz. Sent only by this project."""
 
     name: str
     version: str
@@ -116,7 +116,7 @@ def _libraries(biz: Biz) -> list[Library] | msgspec.UnsetType:
 
 
 class BizInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One biz as ``queryAllBiz`` shows it."""
+    """One biz as ``queryAllBiz`` shows a biz."""
 
     biz_name: str = ""
     biz_version: str = ""
@@ -125,7 +125,7 @@ class BizInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     main_class: str = ""
     web_context_path: str = "/"
     libraries: list[Library] | msgspec.UnsetType = msgspec.UNSET
-    """How the biz holds each library that it had imported when it had started. Ours alone."""
+    """The libraries imported by the biz until it had started, and how each is held. Sent only by this project."""
 
     @property
     def identity(self) -> str:
@@ -134,7 +134,7 @@ class BizInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     @classmethod
     def of(cls, biz: Biz, *, has_libraries: bool = False) -> BizInfo:
-        """Spell a biz, with its libraries only if they are asked for: they are many, and clients poll."""
+        """Spell a biz; libraries only on request, since a biz has many of them and clients poll."""
         return cls(
             biz_name=biz.id.name,
             biz_version=biz.id.version,
@@ -147,7 +147,7 @@ class BizInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class BizDetails(BizInfo, frozen=True, kw_only=True, rename="camel"):
-    """One biz as ``installBiz`` shows it: the members the original has, those without a meaning here empty."""
+    """One biz as ``installBiz`` shows a biz: all members of the original; a member without a meaning here is empty."""
 
     attributes: dict[str, str] = {}
     biz_temp_work_dir: str = ""
@@ -189,46 +189,46 @@ class BizDetails(BizInfo, frozen=True, kw_only=True, rename="camel"):
 
 
 class BizReply(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How a switch went, and what all replies about one biz have in common."""
+    """The reply to a switch, and the members common to all replies about one biz."""
 
     code: ResponseCode
     message: str
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """One object of a removed biz that still lives."""
+    """One object of a removed biz that is still in memory."""
 
     name: str
     holders: list[str]
-    """The chain of referrers in words, nearest first."""
+    """The chain of referrers in words, the outermost first."""
     size_bytes: int | None = None
 
 
 class PurgeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a removed biz left behind. Ours alone: the original sends none."""
+    """The state of the process after a biz was removed: clean, or the remains. Sent only by this project."""
 
     biz: str
     clean: bool
     summary: str
     held: list[Held] = []
     undone: dict[str, int] = {}
-    """Kind of registration -> how many were undone."""
+    """Kind of registration -> number of registrations undone."""
     failures: list[str] = []
     elapsed_ms: float = 0.0
     ended: list[str] = []
-    """What did not end by itself and was ended, in words that say how."""
+    """Threads, tasks and processes that did not end by themselves and were ended, in words that say how."""
     stays: list[Resident] = []
-    """The libraries that it was the last to use, which wait for the next one."""
+    """Libraries last used by this biz, which stay loaded for the next user."""
     changed: list[str] = []
-    """What of the shared modules is still as the biz made it, by name."""
+    """Names in shared Python modules that still have the values set by the biz."""
     compared: bool = False
-    """Whether they were compared; else ``changed`` says nothing."""
+    """Whether the shared Python modules were compared; if not, ``changed`` says nothing."""
     notes: list[str] = []
-    """Sentences about something else than what is left in the process."""
+    """Sentences for the operator about other subjects than the remains in the process."""
 
     @property
     def left(self) -> str:
-        """What it left behind, in words for people, and no more than is known."""
+        """The remains of the biz, in words for people, and no more than is known."""
         if not self.clean:
             return f"left behind: {self.summary}"
         if self.changed:
@@ -237,41 +237,41 @@ class PurgeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class InstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """How one install went."""
+    """The reply to one install."""
 
     elapsed_space: int
-    """Bytes by which the process grew; may be negative."""
+    """Growth of the process in bytes; may be negative."""
     biz_infos: list[BizDetails] | None = None
     """Exactly one on success."""
     replaced: list[PurgeReport] | None = None
-    """How the bizs left that this one replaced. Ours alone."""
+    """Purge reports of the bizs replaced by this one. Sent only by this project."""
     warnings: list[str] | None = None
-    """What it changed of the shared modules for everybody, and notes on those it replaced, in words. Ours alone."""
+    """Sentences: changes to shared Python modules, seen by all, and notes on the replaced bizs. Only this project's."""
 
 
 class UninstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """How one uninstall went."""
+    """The reply to one uninstall."""
 
     purge_report: PurgeReport | None = None
 
 
 class BatchEntry(BizReply, frozen=True, kw_only=True, rename="camel"):
-    """How one element of a batch went."""
+    """The reply to one element of a batch."""
 
     biz_infos: list[BizDetails] = []
-    """Exactly one, always: the original controller reads the first without looking."""
+    """Always exactly one element: the original controller reads the first without a check."""
 
 
 class BatchData(BizReply, frozen=True, kw_only=True, rename="camel"):
-    """How a batch went."""
+    """The reply to a batch install."""
 
     elapsed_space: int = 0
     biz_url_to_response: dict[str, BatchEntry] = {}
-    """By the URL as it was requested."""
+    """URL as requested -> reply."""
 
 
 class HealthData(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What was asked for of: the base, its processor and memory, the bizs, the plugins."""
+    """The parts of the health of a base named in the query: the base, processor and memory, bizs, plugins."""
 
     master_biz_info: BizHealth | None = None
     cpu: dict[str, Any] | None = None
@@ -279,9 +279,9 @@ class HealthData(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     biz_list_info: list[BizHealth] | None = None
     biz_info: BizHealth | None = None
     zombies: list[Zombie] | None = None
-    """Left out where there are none. Ours alone."""
+    """Left out when empty. Sent only by this project."""
     residents: list[Resident] | None = None
-    """The libraries that bizs brought into the process. Left out where there are none. Ours alone."""
+    """The libraries that bizs brought into the process. Left out when empty. Sent only by this project."""
     plugin_list_info: list[dict[str, Any]] | None = None
     plugin_info: dict[str, Any] | None = None
 
@@ -293,7 +293,7 @@ class HealthReply(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class OpsStatus(enum.Enum):
-    """How far a background run got."""
+    """The state of a background run."""
 
     INITIALIZED = "INITIALIZED"
     EXECUTING = "EXECUTING"
@@ -302,7 +302,7 @@ class OpsStatus(enum.Enum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing can follow."""
+        """Whether the run has ended."""
         return self in (OpsStatus.SUCCEEDED, OpsStatus.FAILED)
 
 
@@ -310,7 +310,7 @@ class StackFrame(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """One frame of a traceback."""
 
     class_name: str
-    """The module, where the original has the class."""
+    """The name of the Python module; the original has the class here."""
     file_name: str
     line_number: int
     method_name: str
@@ -338,12 +338,12 @@ class OpsRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
 
     request_id: str
     ark_biz_meta: dict[str, Any]
-    """The request as it was understood."""
+    """The request as the arklet read the request."""
     status: OpsStatus
     start_time: int
     start_timestamp: int
     end_timestamp: int
-    """0 while running, as `elapsed_time`."""
+    """0 while the run lasts, like `elapsed_time`."""
     elapsed_time: int
     end_time: int | None = None
     thread_name: str | None = None
@@ -352,7 +352,7 @@ class OpsRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
 
 
 def decode_data(data: Any, kind: type[T]) -> T:
-    """Read the ``data`` of any arklet's reply, whatever the case of its states. Raises ``ReplyInvalid``."""
+    """Read the ``data`` of any arklet's reply, with states in any case. Raises ``ReplyInvalid``."""
     try:
         return msgspec.convert(_ours(without_nulls(data)), kind, strict=False)
     except msgspec.ValidationError as error:
@@ -365,7 +365,7 @@ _REASONS: Final = {reason.value: reason.value for reason in ChangeReason} | {
 
 
 def _ours(value: Any) -> Any:
-    """States in upper case and reasons by their text, wherever a biz or a state record is."""
+    """Plain data with the states of all bizs and state records in upper case, and reasons spelled as ours."""
     if isinstance(value, list):
         return [_ours(item) for item in value]
     if not isinstance(value, dict):

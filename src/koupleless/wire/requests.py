@@ -1,7 +1,7 @@
-"""What a command is given, and the lenient reading of it that the field's clients rely on.
+"""Requests: the input of each command, read as leniently as the clients of the Java original expect.
 
-Keys match whatever their case and whether or not they are written with ``_`` or ``-``; unknown ones are ignored;
-numbers and booleans do for texts. What cannot be converted raises ``InputInvalid`` and names the member.
+Keys match in any case, with or without ``_`` and ``-``; unknown keys are ignored; numbers and booleans are accepted
+for texts. A value of the wrong kind raises ``InputInvalid``, which names the member.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ def _spell(field: str) -> str:
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, rename=_spell):
-    """The input of a command. ``aliases`` are further spellings of a member, squeezed to bare lower-case letters."""
+    """The input of a command. ``aliases`` maps further spellings to members, both in lower case, letters alone."""
 
     aliases: ClassVar[dict[str, str]] = {}
     nullable: ClassVar[frozenset[str]] = frozenset()
-    """Members that an explicit ``null`` sets; elsewhere it leaves the default."""
+    """Members set to ``None`` by an explicit ``null``. Any other member keeps its default on ``null``."""
 
     def describe(self) -> dict[str, Any]:
-        """Everything that has a value, as it is spelled on the wire."""
+        """All members with a value, spelled as on the wire."""
         return cast("dict[str, Any]", without_nulls(msgspec.to_builtins(self)))
 
 
 class BizRequest(Request, frozen=True, kw_only=True):
-    """What all commands that change bizs have in common."""
+    """The members common to all commands that change bizs."""
 
     biz_name: str | None = None
     biz_version: str | None = None
@@ -49,7 +49,7 @@ class BizRequest(Request, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> str:
-        """The key of the lock: the parts as they were sent, ``null`` for one that was not."""
+        """The key of the lock: name and version as sent, ``null`` in place of a missing one."""
         return f"{_or_null(self.biz_name)}:{_or_null(self.biz_version)}"
 
 
@@ -97,7 +97,7 @@ class OpsQuery(Request, frozen=True, kw_only=True):
 
 
 def is_blank(text: str | None) -> bool:
-    """Whether nothing but white space was given."""
+    """Whether ``text`` is missing or only white space."""
     return text is None or not text.strip()
 
 
@@ -164,7 +164,7 @@ def _flag(name: str, value: object) -> bool:
 def _texts(name: str, value: object) -> list[str] | None:
     if isinstance(value, list):
         return [_text(name, item) for item in value if item is not None]
-    # A bare text counts as nothing given, as in the original, unless it plainly was meant as an argument.
+    # A bare text counts as nothing given, as in the original, unless the text looks like an argument.
     if isinstance(value, str) and not value.lstrip()[:1].isdigit() and not value.lstrip().startswith(("-", "+")):
         return None
     raise InputInvalid(f"{name} must be an array of texts")

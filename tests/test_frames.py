@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import sys
 import textwrap
@@ -13,7 +14,7 @@ import pytest
 
 from koupleless import frames
 from koupleless.contextual import ContextCallable
-from koupleless.frames import leave, passed_over, seen_as, standing_for
+from koupleless.frames import handing_on, leave, passed_over, seen_as, standing_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,3 +125,88 @@ def test_what_is_called_by_context_leaves_no_frame() -> None:
     assert callable(by_context)
     name = test_what_is_called_by_context_leaves_no_frame.__name__
     assert by_context(1, second=2) == ["walk", name, "3"]
+
+
+def through(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Calls a function, as a decorator does that takes whatever parameters there are."""
+
+    @handing_on
+    def make() -> Callable[..., Any]:
+        def made(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return made
+
+    return make()
+
+
+def test_keywords_are_handed_on_and_not_copied() -> None:
+    assert "DICT_MERGE" not in [one.opname for one in dis.get_instructions(through(original))]
+
+
+class Called:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.found = args, kwargs
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    @classmethod
+    def of(cls, first: Any, /, *, x: Any = None, **kwargs: Any) -> Any:
+        return first, x, kwargs
+
+
+KEYWORDS: dict[str, Callable[..., Any]] = {
+    "a function": lambda *args, **kwargs: (args, kwargs),
+    "named parameters": lambda first, second=None, *, x=None, y=None: (first, second, x, y),
+    "a class": lambda *args, **kwargs: Called(*args, **kwargs).found,
+    "an instance": Called(),
+    "a class method": Called.of,
+    "built in": lambda first, **kwargs: dict([first], **kwargs),
+    "a partial function": functools.partial(Called.of, x=5),
+}
+
+
+@pytest.mark.parametrize("called", KEYWORDS.values(), ids=list(KEYWORDS))
+def test_who_is_called_gets_the_keywords_that_were_given(called: Callable[..., Any]) -> None:
+    handed_on = through(called)
+    for _ in range(3):
+        assert handed_on(("a", 1)) == called(("a", 1))
+        assert handed_on(("a", 1), x=1) == called(("a", 1), x=1)
+        assert handed_on(("a", 1), y=2, x=1) == called(("a", 1), y=2, x=1)
+
+
+def test_what_is_built_in_gets_them_too() -> None:
+    assert through(dict)(a=1) == {"a": 1}
+    assert through(len)("abc") == 3
+    assert through(functools.partial)(dict, a=1)(b=2) == {"a": 1, "b": 2}
+    kept = through(functools.partial)(dict, a=1)
+    assert kept.keywords == {"a": 1}
+
+
+def test_who_is_called_changes_keywords_of_his_own() -> None:
+    def change(**kwargs: Any) -> None:
+        kwargs.clear()
+
+    @handing_on
+    def twice(**kwargs: Any) -> Any:
+        change(**kwargs)
+        return Called()(**kwargs)
+
+    assert twice(a=1) == ((), {"a": 1})
+
+
+def test_other_mappings_are_copied_as_always() -> None:
+    class Mapping:
+        def keys(self) -> list[str]:
+            return ["a"]
+
+        def __getitem__(self, name: str) -> str:
+            return name
+
+    @handing_on
+    def call(*args: Any, **kwargs: Any) -> Any:
+        other: Any = Mapping()
+        return Called()(*args, **other), Called()(**kwargs, b=1), {**kwargs}
+
+    assert call(1, c=2) == (((1,), {"a": "a"}), ((), {"c": 2, "b": 1}), {"c": 2})

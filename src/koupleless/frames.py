@@ -13,6 +13,7 @@ import builtins
 import dis
 import functools
 import importlib
+import inspect
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -44,6 +45,38 @@ def standing_for(original: Any) -> Callable[[F], F]:
         return function
 
     return wrap
+
+
+def handing_on(function: F) -> F:
+    """Let a function, and those made in it, hand its ``**kwargs`` on as they are, and no copy of them: a decorator.
+
+    Python copies what stands behind ``**``, which may be any mapping and anybody's. The keywords that a function was
+    called with are a dictionary of its own already. For those that do nothing with them but to hand them on. Where an
+    interpreter compiles such a call to something else, the function stays as it is.
+    """
+    _put_code(function, _without_copies(_code_of(function)))
+    return function
+
+
+def _without_copies(code: CodeType) -> CodeType:
+    """The same code without the two instructions that make an empty dictionary and update it by the keywords."""
+    inner = tuple(_without_copies(each) if type(each) is CodeType else each for each in code.co_consts)
+    if not code.co_flags & inspect.CO_VARKEYWORDS:
+        return code.replace(co_consts=inner)
+    is_variadic = bool(code.co_flags & inspect.CO_VARARGS)
+    keywords = code.co_varnames[code.co_argcount + code.co_kwonlyargcount + is_variadic]
+    instructions, made = list(dis.get_instructions(code)), bytearray(code.co_code)
+    for make, load, update, call in zip(*(instructions[at:] for at in range(4)), strict=False):
+        is_copied = (make.opname, make.arg, update.opname, update.arg) == ("BUILD_MAP", 0, "DICT_MERGE", 1)
+        is_loaded = load.opname in _LOADS and load.argval == keywords
+        if is_copied and is_loaded and call.opname == "CALL_FUNCTION_EX":
+            for one in (make, update):
+                made[one.offset : one.offset + 2] = _NOTHING
+    return code.replace(co_code=bytes(made), co_consts=inner)
+
+
+_LOADS: Final = frozenset({"LOAD_FAST", "LOAD_FAST_BORROW"})
+_NOTHING: Final = bytes((dis.opmap["NOP"], 0))
 
 
 def seen_as(original: Any) -> Callable[[F], F]:

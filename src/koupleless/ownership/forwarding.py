@@ -15,7 +15,7 @@ import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from koupleless.context import current
-from koupleless.frames import leave, passed_over
+from koupleless.frames import handing_on, leave, passed_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -195,6 +195,7 @@ def _described(thing: Any) -> str:
 # --- functions --------------------------------------------------------------------------------------------------------
 
 
+@handing_on
 @passed_over
 def make_function(chosen: Chosen, piece: Piece) -> Any:
     """A function that calls what is chosen for the running biz, else the original, which it looks like."""
@@ -204,12 +205,7 @@ def make_function(chosen: Chosen, piece: Piece) -> Any:
         scope = running()
         function = original if scope is None else find(scope, original)
         try:
-            if kwargs:
-                # They are copied on the way in and on the way out. Parameters of the original's names would save that,
-                # but would have to tell how each was given, since wrappers are to find it so: from two on nothing is
-                # won, and calls without keywords pay for it.
-                return function(*args, **kwargs)
-            return function(*args)
+            return function(*args, **kwargs)
         except BaseException as error:
             leave(error)
             raise

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from koupleless.biz import BizId
-from koupleless.context import Scope, current, entered
+from koupleless.context import Scope, entered
 from koupleless.readers import Layer, Readers, home_of_class
 
 if TYPE_CHECKING:
@@ -153,9 +153,8 @@ class World:
         self.layers: dict[str, Layer] = {}
         self.readers = Readers(self.module, self.layer)
 
-    def layer(self) -> Layer | None:
-        scope = current()
-        return None if scope is None else self.layers.get(scope.biz.name)
+    def layer(self, scope: Scope) -> Layer | None:
+        return self.layers.get(scope.biz.name)
 
     def assign(self, who: str, **variables: Any) -> None:
         self.layers.setdefault(who, self.readers.make_layer()).update(variables)
@@ -290,7 +289,7 @@ def test_a_class_of_no_module_is_passed_over() -> None:
     module: Any = types.ModuleType("bare")
     exec("LIMIT = 1\ndef read(self=None): return LIMIT\n", vars(module))
     module.Bare = eval("type('Bare', (), {'read': read})", {"read": module.read})
-    readers = Readers(module, lambda: None)
+    readers = Readers(module, lambda _: None)
     assert readers.follow(["LIMIT"]) == {"LIMIT"}
     readers.close()
     assert home_of_class(module.Bare) == ""

@@ -20,6 +20,8 @@ from koupleless.context import current
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from koupleless.context import Scope
+
 
 class Layer(dict[str, Any]):
     """The variables of a module as one biz has assigned them, over those of the process.
@@ -28,18 +30,25 @@ class Layer(dict[str, Any]):
     (``__builtins__``, ``__name__``). Asked for anything else, it answers with the variable of the module as it is then.
     """
 
-    __slots__ = ("bound", "plain")
+    __slots__ = ("_begin", "_plain", "bound")
 
-    def __init__(self, variables: Mapping[str, Any]) -> None:
+    def __init__(self, variables: Mapping[str, Any], begin: Callable[[Layer], object] | None) -> None:
         super().__init__((name, value) for name, value in variables.items() if name.startswith("__"))
-        self.plain = len(self)
-        """How many names are there that nobody has assigned."""
+        self._plain = len(self)
+        self._begin = begin
         self.bound: dict[types.FunctionType, types.FunctionType] = {}
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Assign a variable from outside. Functions over the layer store past this, and not before the first."""
+        super().__setitem__(name, value)
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            begin(self)
 
     @property
     def count(self) -> int:
         """How many variables were assigned."""
-        return len(self) - self.plain
+        return len(self) - self._plain
 
     def assigned(self) -> dict[str, Any]:
         """A copy of what was assigned."""
@@ -62,11 +71,11 @@ class Layer(dict[str, Any]):
 class Readers:
     """The functions of one module that read some of its variables.
 
-    ``layer`` returns the layer of the biz that runs; ``None`` for one that has assigned nothing. Lifetime:
-    from the first `follow` to `close`. Used by one thread at a time; the functions may be called by any, meanwhile too.
+    ``layer`` returns the layer of the biz that runs; ``None`` for one that has assigned nothing. Lifetime: from the
+    first `follow` to `close`. Used by one thread at a time; the functions may be called by any, meanwhile too.
     """
 
-    def __init__(self, module: types.ModuleType, layer: Callable[[], Layer | None]) -> None:
+    def __init__(self, module: types.ModuleType, layer: Callable[[Scope], Layer | None]) -> None:
         self._variables: dict[str, Any] = _MODULE_TABLE(module)
         self._name: str = self._variables["__name__"]
         self._layer = layer
@@ -77,9 +86,9 @@ class Readers:
         # What is not in a layer is looked up without running Python code.
         self._kind: type[Layer] = type("Layer", (Layer,), {"__slots__": (), "__missing__": self._variables.__getitem__})
 
-    def make_layer(self) -> Layer:
-        """A layer in which nothing was assigned yet."""
-        return self._kind(self._variables)
+    def make_layer(self, begin: Callable[[Layer], object] | None = None) -> Layer:
+        """A layer in which nothing was assigned yet; ``begin`` is called with it at the first variable that is."""
+        return self._kind(self._variables, begin)
 
     def follow(self, names: Iterable[str], *, but: frozenset[str] = frozenset()) -> frozenset[str]:
         """Let the functions that read one of ``names`` ask who runs.
@@ -121,15 +130,7 @@ class Readers:
         code = self._code(function)
         if code is not function.__code__:
             return
-        plain, layer = _function_over(self._variables, function), self._layer
-
-        def chosen() -> types.FunctionType:
-            own = layer()
-            if own is None:
-                return plain
-            return own.bound.get(plain) or own.bind(plain)
-
-        asking = _code_that_asks(code, plain, chosen)
+        asking = _code_that_asks(code, _function_over(self._variables, function), self._layer)
         if asking is not None:
             self._followed[function] = code, asking
             function.__code__ = asking
@@ -237,8 +238,14 @@ def _is_empty(cell: types.CellType) -> bool:
 
 _RUNNING: Final = "koupleless_running"
 _PLAIN: Final = "koupleless_plain"
-_CHOSEN: Final = "koupleless_chosen"
-_CALLED: Final = f"({_PLAIN} if {_RUNNING}() is None else {_CHOSEN}())"
+_LAYER: Final = "koupleless_layer"
+_SCOPE: Final = "koupleless_scope"
+_OWN: Final = "koupleless_own"
+_CALLED: Final = (
+    f"({_PLAIN} if ({_SCOPE} := {_RUNNING}()) is None or ({_OWN} := {_LAYER}({_SCOPE})) is None"
+    f" else {_OWN}.bound.get({_PLAIN}) or {_OWN}.bind({_PLAIN}))"
+)
+"""The function that is meant, with no frame of ours in between."""
 _SAME_FLAGS: Final = inspect.CO_ITERABLE_COROUTINE
 _FUNCTION: Final = "    return {call}"
 _GENERATOR: Final = "    return (yield from {call})"
@@ -263,9 +270,9 @@ _ASYNC_GENERATOR: Final = """
 
 
 def _code_that_asks(
-    code: types.CodeType, plain: types.FunctionType, chosen: Callable[[], types.FunctionType]
+    code: types.CodeType, plain: types.FunctionType, layer: Callable[[Scope], Layer | None]
 ) -> types.CodeType | None:
-    """Code with the parameters of ``code`` that calls ``plain`` for the base, and for a biz what ``chosen`` returns.
+    """Code with the parameters of ``code`` that calls ``plain``, or for a biz that has a layer what is bound to that.
 
     ``None`` if the parameters cannot be written.
     """
@@ -281,7 +288,7 @@ def _code_that_asks(
     elif flags & inspect.CO_ASYNC_GENERATOR:
         begin, body = "async def", _ASYNC_GENERATOR
     parameters, call = _parameters(code)
-    constants = {_RUNNING: current, _PLAIN: plain, _CHOSEN: chosen}
+    constants = {_RUNNING: current, _PLAIN: plain, _LAYER: layer}
     text = "\n".join(
         [
             f"{begin} asking({parameters}):",
@@ -304,7 +311,7 @@ def _code_that_asks(
 
 
 def _asks(code: types.CodeType) -> bool:
-    return _CHOSEN in code.co_varnames
+    return _LAYER in code.co_varnames
 
 
 def _count(code: types.CodeType) -> int:

@@ -530,6 +530,18 @@ def test_a_variable_of_a_module_is_another_one_for_who_has_set_it(lib: Any, make
     assert lib.limit.__code__ is code
 
 
+def test_who_has_put_a_variable_back_goes_by_that_of_the_module(lib: Any, make: Callable[..., Biz]) -> None:
+    first, second = make("first", "LIMIT"), make("second", "LIMIT")
+    first.run("lib.LIMIT = 6")
+    second.do("before = lib.LIMIT\nlib.LIMIT = 7")
+    assert second.sees("lib.limit()") == 7
+    second.do("lib.LIMIT = before")
+    lib.LIMIT = 8
+    assert [lib.limit(), first.sees("lib.limit()"), second.sees("lib.limit()")] == [8, 6, 8]
+    lib.LIMIT = 5
+    assert [second.leave().undone, first.leave().undone] == [{}, {"shared attribute": 1}]
+
+
 def test_what_functions_make_of_a_variable_is_the_bizs_own(lib: Any, make: Callable[..., Biz]) -> None:
     first, second = make("first", "LIMIT"), make("second")
     first.run("lib.LIMIT = 6")

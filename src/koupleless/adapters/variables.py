@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Mapping
 
+    from koupleless.context import Scope
+
 
 def own_variables(
     undo: contextlib.ExitStack, module: types.ModuleType, *names: str, start: Mapping[str, Any] = MappingProxyType({})
@@ -31,7 +33,7 @@ def own_variables(
         layer.update(start)
         return layer
 
-    def layer() -> Layer | None:
+    def layer(_: Scope) -> Layer | None:
         # One that reads a variable may call another that assigns it, and is to see what that has done.
         own = assigned.get() if start or readers.assign else assigned.peek()
         return own if own is None or own.count or readers.assign else None

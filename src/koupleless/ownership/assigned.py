@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from importlib.machinery import BuiltinImporter, ExtensionFileLoader
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,11 @@ class Assigned:
         self._module = module
         self._is_watched = is_watched
         self._names: set[str] = set()
-        self._layers: dict[Scope | None, Layer] = {}
+        self._layers: dict[Scope, Layer] = {}
+        self._used: dict[Scope, Layer] = {}
+        """Those in which something was assigned, which the functions of the module ask for."""
         self._undo = contextlib.ExitStack()
-        self._readers = Readers(module, self._of_whoever_runs)
+        self._readers = Readers(module, self._used.get)
         self._undo.callback(self._readers.close)
 
     def add(self, name: str) -> None:
@@ -50,6 +53,7 @@ class Assigned:
     def leave(self, scope: Scope) -> dict[str, Any]:
         """Forget what a biz has assigned; returns it."""
         layer = self._layers.pop(scope, None)
+        self._used.pop(scope, None)
         if layer is None:
             return {}
         assigned = layer.assigned()
@@ -75,11 +79,14 @@ class Assigned:
 
     def _of(self, scope: Scope) -> Layer:
         layer = self._layers.get(scope)
-        return self._layers.setdefault(scope, self._readers.make_layer()) if layer is None else layer
+        if layer is None:
+            layer = self._layers.setdefault(scope, self._readers.make_layer(functools.partial(self._use, scope)))
+        return layer
 
-    def _of_whoever_runs(self) -> Layer | None:
-        layer = self._layers.get(current())
-        return layer if layer is not None and len(layer) > layer.plain else None
+    def _use(self, scope: Scope, layer: Layer) -> None:
+        self._used[scope] = layer
+        if self._layers.get(scope) is not layer:  # the biz has left meanwhile
+            self._used.pop(scope, None)
 
 
 def is_of_python(module: Any) -> bool:

@@ -60,6 +60,13 @@ def test_the_entry_of_a_program_itself_stays_before_those_of_the_biz(tmp_path: P
     assert run(venv.executable, tmp_path / "scripts" / "run.py") == f"beside the script {tmp_path / 'scripts'}"
 
 
+@pytest.mark.parametrize("name", ["gc", "zipimport", "shop"])
+def test_the_first_import_of_a_program_may_be_of_anything(tmp_path: Path, own: list[str], name: str) -> None:
+    venv = VirtualEnvironment(tmp_path / "venv", own, Policy(declared=frozenset({"koupleless"})))
+    venv.make()
+    assert run(venv.executable, "-c", f"import {name} as m; print(m.__name__)") == name
+
+
 def test_it_is_made_once_by_many_threads_and_removed(tmp_path: Path, own: list[str]) -> None:
     venv = VirtualEnvironment(tmp_path / "venv", own, Policy())
     together = threading.Barrier(6)

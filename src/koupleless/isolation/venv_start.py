@@ -40,7 +40,8 @@ class _Order:
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - a finder
         if _is_starting():
             return
-        sys.meta_path.remove(self)
+        # Not out of the list itself: the interpreter is going through it, and would leave out the next one.
+        sys.meta_path = [finder for finder in sys.meta_path if finder is not self]
         try:
             here = os.getcwd()  # noqa: PTH109 - as the path finder; pathlib takes long to import
         except OSError:

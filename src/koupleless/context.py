@@ -10,17 +10,17 @@ here knows what those things are.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import itertools
 from contextvars import Context, ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from koupleless.frames import passed_over
 from koupleless.variables import Crossing, Ground, Variables, as_coroutine, has_decimal
 from koupleless.visits import Visits
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
     from types import TracebackType
 
     from koupleless.biz import BizId
@@ -206,16 +206,12 @@ def call_merged(scope: Scope | None, function: Callable[P, R], /, *args: P.args,
     return context.run(_begin, scope, functools.partial(function, *args, **kwargs))
 
 
-@passed_over
-def call_library(scope: Scope, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call ``function`` as a library that several bizs use; what it sets in context variables is there for all."""
-    return scope.ground.call(_begin_import, scope, functools.partial(function, *args, **kwargs))
-
-
-@passed_over
-def _begin_import(scope: Scope, function: Callable[[], R]) -> R:
-    _current.set(scope)  # as `_begin`
-    return function()
+@contextlib.contextmanager
+def library_context(scope: Scope) -> Iterator[Context]:
+    """A context for code of a library that several bizs use; what it sets in context variables is there for all."""
+    with scope.ground.copied() as context:
+        context.run(_current.set, scope)
+        yield context
 
 
 def begin_merged(

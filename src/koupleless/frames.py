@@ -14,6 +14,7 @@ import dis
 import functools
 import importlib
 import inspect
+import sys
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
 F = TypeVar("F", bound="Callable[..., Any]")
+
+_IMPORTLIB: Final = "<frozen importlib."
+_importing: Final[set[CodeType]] = set()
+"""The code of what is taken for functions of importlib; made when this package is imported, and no more later."""
 
 PASSED_OVER: Final[str] = importlib._bootstrap._call_with_frames_removed.__code__.co_filename  # type: ignore[attr-defined]  # noqa: SLF001
 """The file name of importlib's own code."""
@@ -91,18 +96,39 @@ def seen_as(original: Any) -> Callable[[F], F]:
         place = getattr(original, "__code__", None)
         if type(place) is not CodeType:
             return function
-        code, variables = _code_of(function), _globals_of(function)
-        known = {name: value for name, value in original.__globals__.items() if name[:2] == name[-2:] == "__"}
-        known |= {name: variables[name] for name in _globals_in(code) if not hasattr(builtins, name)}
-        arguments: Any = function
-        made: Any = FunctionType(_at(code, place), known, None, arguments.__defaults__, arguments.__closure__)
-        made.__kwdefaults__ = arguments.__kwdefaults__
-        functools.update_wrapper(made, function)
-        vars(made).pop("__wrapped__")
-        vars(made).update(vars(function))
-        return cast("F", made)
+        return cast("F", _moved(function, _at(_code_of(function), place), original))
 
     return disguise
+
+
+def making_seen_as(original: Any) -> Callable[[F], F]:
+    """The same for the functions that a function makes: a decorator."""
+
+    def disguise(function: F) -> F:
+        code, place = _code_of(function), original.__code__
+        made = tuple(_at(each, place) if type(each) is CodeType else each for each in code.co_consts)
+        return cast("F", _moved(function, code.replace(co_consts=made), original))
+
+    return disguise
+
+
+def _moved(function: Any, code: CodeType, original: Any) -> Any:
+    """The function with other code, among globals that say they are those of the original's module."""
+    own = _globals_of(function)
+    known = {name: value for name, value in original.__globals__.items() if name[:2] == name[-2:] == "__"}
+    known |= {name: _value(own, name) for name in _globals_in(code) if not hasattr(builtins, name)}
+    made: Any = FunctionType(code, known, None, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    functools.update_wrapper(made, function)
+    vars(made).pop("__wrapped__")
+    vars(made).update(vars(function))
+    return made
+
+
+def _value(own: dict[str, Any], name: str) -> Any:
+    """A global variable; one that is imported lazily is imported now."""
+    module = sys.modules.get(own["__name__"])
+    return getattr(module, name) if module is not None and vars(module) is own else own[name]
 
 
 def _code_of(function: Any) -> CodeType:
@@ -142,13 +168,16 @@ def _at(code: CodeType, place: CodeType) -> CodeType:
     """
     units = len(code.co_code) // 2
     lines = b"".join(bytes((0x80 | 13 << 3 | min(8, units - at) - 1, 0)) for at in range(0, units, 8))
-    return code.replace(
+    made = code.replace(
         co_filename=place.co_filename,
         co_name=place.co_name,
         co_qualname=place.co_qualname,
         co_firstlineno=place.co_firstlineno,
         co_linetable=lines,
     )
+    if place.co_filename.startswith(_IMPORTLIB):
+        _importing.add(made)
+    return made
 
 
 def leave(error: BaseException) -> None:
@@ -165,9 +194,14 @@ def leave(error: BaseException) -> None:
 
 
 def is_ours(frame: FrameType) -> bool:
-    """Whether a frame is of a function of this package, whatever file it seems to be in."""
+    """Whether a frame is of a function of this package, whatever file it seems to be in.
+
+    Those that are taken for functions of the standard library are not ours, but for what stands for importlib.
+    """
     name = frame.f_globals.get("__name__")
-    return isinstance(name, str) and name.startswith(_PACKAGE)
+    if not isinstance(name, str):
+        return False
+    return name.startswith(_PACKAGE) or (name.startswith("importlib._bootstrap") and frame.f_code in _importing)
 
 
 _PACKAGE: Final = f"{__package__}."

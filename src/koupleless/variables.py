@@ -35,6 +35,7 @@ own as alone where that of the base says nothing.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import types
 import weakref
@@ -45,7 +46,7 @@ from koupleless.frames import passed_over
 
 if TYPE_CHECKING:
     import decimal
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -99,9 +100,15 @@ class Ground:
         What it sets that was not set before is set here as well, and part of every ground afterwards: modules of the
         base are the process's.
         """
+        with self.copied() as context:
+            return context.run(function, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def copied(self) -> Iterator[Context]:
+        """The copy for `call`, for who runs something in it with no frame of ours in between."""
         context = self._context.copy()
         try:
-            return context.run(function, *args, **kwargs)
+            yield context
         finally:
             if len(context) > len(self._context):
                 self._share(context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
 import warnings
@@ -128,6 +129,111 @@ def test_between_a_module_and_who_imports_it_stands_importlib(biz, statement):
     between = [name for name in seen if Path(name).name not in {"watched.py", "web.py", "__init__.py"}]
     assert [name for name in between if not name.startswith("<frozen importlib._bootstrap")] == []
     assert Path(seen[-1]).name == "web.py"
+
+
+COUNTED = """
+import sys
+
+def seen():
+    frame, found = sys._getframe(1), []
+    while frame is not None:
+        code, name = frame.f_code, frame.f_globals.get("__name__")
+        found.append((code.co_name, code.co_filename.rpartition("/")[2], name))
+        if code.co_name == "outermost":
+            return found
+        frame = frame.f_back
+"""
+WATCHED = "from counted import seen\nseen = seen()"
+ALL_WATCHED = {
+    "counted.py": COUNTED,
+    "watched.py": WATCHED,
+    "parent/__init__.py": WATCHED,
+    "parent/child/__init__.py": WATCHED,
+    "parent/child/grandchild.py": WATCHED,
+    "parent/relative.py": "from .child import grandchild\n" + WATCHED,
+    "parent/named.py": "from counted import seen\n__all__ = ['child']\nseen = seen()",
+    "lazy/__init__.py": """
+        answers = []
+
+        def __getattr__(name):
+            from counted import seen
+            answers.append((name, seen()))
+            if name != "absent":
+                raise AttributeError(name)
+            return 1
+    """,
+    "lazy/child.py": WATCHED,
+    "loaded.py": """
+        import importlib.abc, importlib.machinery
+
+        class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+            def find_spec(self, name, path, target=None):
+                if name == "made":
+                    from counted import seen
+                    self.found = seen()
+                    return importlib.machinery.ModuleSpec(name, self)
+
+            def exec_module(self, module):
+                exec(compile("from counted import seen\\nseen = seen()", "made.py", "exec"), module.__dict__)
+
+        finder = Finder()
+    """,
+}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import watched",
+        "import watched as other",
+        "from watched import seen",
+        "__import__('watched')",
+        "__import__('watched', globals(), locals(), ['seen'], 0)",
+        "import importlib; importlib.import_module('watched')",
+        "import importlib; importlib.import_module('.child', 'parent')",
+        "import importlib; importlib.import_module('parent.child.grandchild')",
+        "import parent.child.grandchild",
+        "import parent.child.grandchild as other",
+        "from parent import child",
+        "from parent.child import grandchild",
+        "from parent.child.grandchild import seen",
+        "import parent.relative",
+        "from lazy import absent, child",
+        "import loaded, sys; sys.meta_path.insert(0, loaded.finder); import made; sys.meta_path.remove(loaded.finder)",
+        "import watched, importlib; importlib.reload(watched)",
+    ],
+)
+def test_as_many_frames_stand_at_import_as_in_a_program(biz, base, statement):
+    """The same number, and the same names, counted to the statement.
+
+    But for one name: a package that is asked for a submodule is asked by ``_handle_fromlist`` in a program.
+    """
+    base(ALL_WATCHED)
+    alone: dict[str, Any] = {"__name__": "web"}
+    exec(compile(of_function(statement), "web.py", "exec"), alone)
+    alone["outermost"]()
+    expected = counted(sys.modules)
+    for name in [name for name in sys.modules if name.partition(".")[0] in TOPS]:
+        del sys.modules[name]
+    namespace = biz({**ALL_WATCHED, "web.py": of_function(statement)})
+    with entered(namespace.scope):
+        namespace.import_module("web").outermost()
+    assert counted(namespace.table) == expected
+    assert expected
+
+
+TOPS = {name.partition("/")[0].removesuffix(".py") for name in ALL_WATCHED} | {"made"}
+
+
+def counted(table: Any) -> dict[str, list[tuple[str, str, str]]]:
+    """The frames that each module has seen on the way to the statement."""
+    found = {name: table[name] for name in list(table) if name.partition(".")[0] in TOPS - {"counted"}}
+    seen = {name: module.seen for name, module in found.items() if hasattr(module, "seen")}
+    if "lazy" in found:
+        seen["lazy"] = found["lazy"].answers
+    if "loaded" in found:
+        seen["loaded"] = found["loaded"].finder.found
+    return ast.literal_eval(repr(seen).replace("_handle_fromlist", "_find_and_load"))  # type: ignore[no-any-return]
 
 
 def test_a_module_of_the_base_that_a_biz_imports_warns_of_the_biz(biz, base):

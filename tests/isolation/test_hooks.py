@@ -27,6 +27,7 @@ from koupleless.errors import BizGone
 from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.isolation.interpreter import REAL, bootstrap, keep_apart
 from koupleless.isolation.namespace import Namespace
+from koupleless.isolation.reloading import SharedModuleWarning
 from koupleless.view.logs import install_logs, remove_logs
 
 MODELS = """
@@ -290,7 +291,7 @@ def test_reload_in_context_runs_the_bizs_code_again(biz, write):
     assert "app" not in REAL
     import json
 
-    with entered(namespace.scope):
+    with entered(namespace.scope), pytest.warns(SharedModuleWarning, match="standard library"):
         assert namespace.import_module("importlib").reload(json) is json
 
 

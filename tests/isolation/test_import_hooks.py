@@ -9,7 +9,9 @@ import importlib.machinery
 import importlib.util
 import json
 import sys
+import warnings
 import weakref
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +22,7 @@ from koupleless.context import Scope, entered
 from koupleless.isolation.interpreter import REAL
 from koupleless.isolation.linker import Linker
 from koupleless.isolation.namespace import Namespace
+from koupleless.isolation.reloading import SharedModuleWarning
 
 RECORDER = """
     import sys
@@ -386,13 +389,16 @@ def test_a_hook_sees_again_what_could_not_be_imported(biz, name):
     assert [each[:1] for each in app.seen] == [[name], [name]]
 
 
-def test_a_shared_module_is_not_run_again_by_reload(biz):
-    vars(colorsys)["mark"] = 1
+def test_a_shared_module_is_not_run_again_by_reload(biz, base):
+    """The biz is told, on the line that asks, and what it can do about it."""
+    base({"based_state.py": "values = []"})
+    state = importlib.import_module("based_state")
+    state.values.append(1)
     namespace = biz(
         {
             "app.py": """
-                import importlib, colorsys, sys, types
-                assert importlib.reload(colorsys) is colorsys and colorsys.mark == 1
+                import importlib, based_state, sys, types
+                assert importlib.reload(based_state).values == [1]
                 for name in ("os", "sys", "threading"):
                     assert importlib.reload(sys.modules[name]) is sys.modules[name]
                 try:
@@ -402,9 +408,46 @@ def test_a_shared_module_is_not_run_again_by_reload(biz):
                 """
         }
     )
-    assert "not in sys.modules" in namespace.import_module("app").message
-    del vars(colorsys)["mark"]
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        app = namespace.import_module("app")
+    assert "not in sys.modules" in app.message
+    assert [(Path(each.filename).name, each.lineno) for each in seen] == [("app.py", 3), *[("app.py", 5)] * 3]
+    assert {each.category for each in seen} == {SharedModuleWarning}
+    assert "biz biz1:1.0 reloaded based_state" in str(seen[0].message)
+    assert 'own = ["based_state"]' in str(seen[0].message)
+    assert "os, which was not executed again: the standard library" in str(seen[1].message)
+    assert importlib.reload(state).values == []
     gc.collect()
+
+
+def test_shared_code_that_reloads_for_a_biz_reloads_the_bizs(biz, base):
+    base({"based_reloader.py": "import importlib\nfrom importlib import reload"})
+    namespace = biz({"app.py": "import based_reloader\nloads = globals().get('loads', 0) + 1"})
+    app = namespace.import_module("app")
+    assert app.based_reloader.importlib.reload is importlib.reload
+    with entered(namespace.scope):
+        assert importlib.reload(app) is app
+    assert app.loads == 2
+
+
+def test_two_bizs_reload_modules_of_one_name_at_once(biz, shared):
+    """Each its own: alone, a module that is being reloaded already is handed out as it is."""
+    config = "import shared_by_the_test\nloads = globals().get('loads', 0) + 1\nshared_by_the_test.loaded(loads)"
+    app = "import importlib, config\ndef reload():\n    return importlib.reload(config)"
+    one, other = (biz({"app.py": app, "config.py": config}) for _ in range(2))
+    shared.loaded = [].append
+    apps = [namespace.import_module("app") for namespace in (one, other)]
+    inner: list[int] = []
+
+    def reload_the_other(loads: int) -> None:
+        shared.loaded = [].append
+        inner.append(apps[1].reload().loads)
+
+    shared.loaded = reload_the_other
+    assert apps[0].reload() is one.table["config"]
+    assert inner == [2]
+    assert other.table["config"].loads == 2
 
 
 def test_what_is_no_package_and_has_modules_in_it_is_not_asked_for_by_hooks(biz, base, monkeypatch):

@@ -12,6 +12,7 @@ import pkgutil
 import sys
 from dataclasses import replace
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import LazyLoader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from packaging.utils import canonicalize_name
 from koupleless.biz import Library
 from koupleless.context import as_base, current, entered
 from koupleless.errors import BizGone, ModuleRefused
-from koupleless.frames import passed_over
+from koupleless.frames import passed_over, seen_as
 from koupleless.isolation import distributions
 from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.extensions import load_once, shelf
@@ -170,7 +171,7 @@ class BizFinder:
             self._of_base.add(name)
         return module
 
-    @passed_over
+    @seen_as(bootstrap._find_spec)  # noqa: SLF001 - in its place
     def hooked(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
         """See `linker.Locator`."""
         if parent is not None and not hasattr(parent, "__path__"):
@@ -187,7 +188,7 @@ class BizFinder:
                 with entered(self.linker.scope):
                     spec = hook.find_spec(name, path, None)
                 if spec is not None:
-                    return spec
+                    return None if isinstance(spec.loader, LazyLoader) and is_one(name) else spec
         return None
 
     @passed_over

@@ -20,9 +20,9 @@ from importlib.machinery import ExtensionFileLoader
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from koupleless.context import current, entered
+from koupleless.context import current
 from koupleless.errors import BizGone
-from koupleless.frames import passed_over, standing_for
+from koupleless.frames import making_seen_as, passed_over, standing_for
 from koupleless.isolation import distributions
 from koupleless.isolation.interpreter import (
     REAL,
@@ -44,6 +44,7 @@ from koupleless.isolation.interpreter import (
 from koupleless.isolation.lazy import HAS_LAZY_IMPORTS, Filters, is_resolved_for_base, resolve_own
 from koupleless.isolation.linker import Linker, asking, linker_of, owner_of
 from koupleless.isolation.modules import place_views
+from koupleless.isolation.reloading import reload_of
 from koupleless.isolation.resident import arrivals
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class _Hooks:
 def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
     """``builtins.__import__``: where import statements of the base go, and calls by its Python and C code."""
 
-    def __import__(  # noqa: A001, C901, N807, PLR0911 - every statement of the base pays for a call
+    def __import__(  # noqa: A001, N807, PLR0911 - every statement of the base pays for a call
         name: str,
         globals: Mapping[str, Any] | None = None,  # noqa: A002 - the signature of the built-in function
         locals: Mapping[str, Any] | None = None,  # noqa: A002
@@ -150,16 +151,7 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
                 importing: Import = bootstrap.__import__ if exposed else original
                 with arrivals.written_down():
                     return linker.scope.ground.call(importing, name, globals, locals, fromlist, level)
-        try:
-            module = linker.run_import(name, globals, fromlist, level)
-            if not is_c_call(fromlist):
-                return module
-            wanted = linker.load(name)
-        except BaseException as error:
-            clean(error)
-            raise
-        lend(name, wanted, fromlist)
-        return module
+        return linker.import_(name, globals, locals, fromlist, level)
 
     return __import__
 
@@ -307,12 +299,12 @@ def _make_module_hook(original: Callable[..., ModuleType]) -> Callable[..., Modu
 
 
 def _make_reload_hook(original: Callable[[ModuleType], ModuleType]) -> Callable[[ModuleType], ModuleType]:
-    """``importlib.reload``: a module that all share is not executed again for one of them."""
+    """``importlib.reload`` of the base: in a call for a biz it is the biz's."""
 
     @standing_for(original)
     def reload(module: ModuleType) -> ModuleType:
         linker = linker_of(current())
-        return original(module) if linker is None or linker.has(module) else linker.reload(module)
+        return original(module) if linker is None else linker.personal["importlib"].reload(module)
 
     return reload
 
@@ -338,22 +330,6 @@ def importlib_for(linker: Linker) -> ModuleType:
     """
     facade = ModuleType("importlib", importlib.__doc__)
 
-    @passed_over
-    def _gcd_import(name: str, package: str | None = None, level: int = 0) -> ModuleType:
-        try:
-            bootstrap._sanity_check(name, package, level)  # noqa: SLF001
-            absolute = bootstrap._resolve_name(name, package, level) if level else name  # noqa: SLF001
-            return linker.load(absolute)
-        except BaseException as error:
-            clean(error)
-            raise
-
-    @standing_for(importlib.reload)
-    def reload(module: ModuleType) -> ModuleType:
-        """Run the code of a module again; a module that all share is handed back as it is."""
-        with entered(linker.scope):
-            return importlib.reload(module)
-
     def __getattr__(name: str) -> Any:  # noqa: N807
         return getattr(importlib, name)
 
@@ -361,8 +337,8 @@ def importlib_for(linker: Linker) -> ModuleType:
         return sorted({*vars(importlib), *vars(facade)})
 
     own: dict[str, object] = {
-        "import_module": _with_import(_gcd_import),
-        "reload": reload,
+        "import_module": _with_import(_make_gcd_import(linker)),
+        "reload": reload_of(linker),
         "invalidate_caches": linker.invalidate_caches,
         "__import__": linker.import_,
         "__getattr__": __getattr__,
@@ -371,6 +347,20 @@ def importlib_for(linker: Linker) -> ModuleType:
     about = ("__path__", "__spec__", "__file__", "__cached__", "__package__", "__loader__", "__all__")
     vars(facade).update({name: getattr(importlib, name) for name in about if hasattr(importlib, name)} | own)
     return facade
+
+
+@making_seen_as(bootstrap._gcd_import)  # noqa: SLF001
+def _make_gcd_import(linker: Linker) -> Callable[..., ModuleType]:
+    def _gcd_import(name: str, package: str | None = None, level: int = 0) -> ModuleType:
+        try:
+            bootstrap._sanity_check(name, package, level)  # noqa: SLF001
+            absolute = bootstrap._resolve_name(name, package, level) if level else name  # noqa: SLF001
+            return linker.load(absolute, _gcd_import)
+        except BaseException as error:
+            clean(error)
+            raise
+
+    return _gcd_import
 
 
 def _with_import(gcd_import: Callable[..., ModuleType]) -> FunctionType:

@@ -12,6 +12,8 @@ threads is noticed, across owners too), none shared with the base or with anothe
 from __future__ import annotations
 
 import builtins
+import contextlib
+import functools
 import sys
 import threading
 import warnings
@@ -27,9 +29,9 @@ from importlib.util import LazyLoader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
-from koupleless.context import call_library, crossed, current
+from koupleless.context import crossed, current, library_context
 from koupleless.errors import BizGone, ModuleRefused
-from koupleless.frames import passed_over
+from koupleless.frames import making_seen_as, passed_over, seen_as
 from koupleless.isolation.children import Children
 from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.interpreter import (
@@ -52,8 +54,9 @@ from koupleless.isolation.policy import PROCESS_NAMES, is_one
 from koupleless.isolation.stores import Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from importlib.abc import Loader
+    from types import CodeType
 
     from koupleless.context import Scope
 
@@ -78,7 +81,10 @@ class Locator(Protocol):
         """Whether a top-level package that is not imported yet would be the owner's."""
 
     def hooked(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
-        """What import hooks of the owner's code answer, those that come before its search path."""
+        """What import hooks of the owner's code answer, those that come before its search path.
+
+        What is lazy is no module yet, and would become one in the place of one that all share: then it is ``None``.
+        """
 
     def anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
         """The spec of somebody else's module, for the owner to execute; the module where there can be one only.
@@ -354,16 +360,15 @@ class Linker:
 
     # --- find and load -------------------------------------------------------------------------------------------
 
-    @passed_over
-    def load(self, name: str) -> ModuleType:
-        """The module of an absolute name, imported if need be. Raises what an import statement raises."""
-        module: ModuleType | None = self.table.get(name, ABSENT)
+    @seen_as(bootstrap._find_and_load)  # noqa: SLF001 - here and below: in its place
+    def load(self, name: str, import_: Import | None = None) -> ModuleType:
+        """The module of an absolute name, imported if need be. Raises what an import statement raises.
+
+        ``import_`` is called for its package; by default that is this method.
+        """
+        module = self.loaded(name)
         if module is ABSENT:
-            return self._find_and_load(name)
-        if module is None:
-            raise ModuleNotFoundError(f"import of {name} halted; None in sys.modules", name=name)
-        if name in self._loading:
-            self._wait_for(name)
+            module = self.find_and_load(name, self.parent_of(name, import_ or self.load))
         return module
 
     @passed_over
@@ -377,36 +382,68 @@ class Linker:
             return None
 
     @passed_over
-    def _find_and_load(self, name: str) -> ModuleType:
+    def loaded(self, name: str) -> ModuleType:
+        """The module of a name if the owner has imported it, or if it is known to be somebody else's; else `ABSENT`.
+
+        Waits for another thread that is loading it. Raises ``ModuleNotFoundError`` if the name is blocked.
+        """
+        module: ModuleType | None = self.table.get(name, ABSENT)
+        if module is None:
+            raise ModuleNotFoundError(f"import of {name} halted; None in sys.modules", name=name)
+        if module is not ABSENT:
+            if name in self._loading:
+                self._wait_for(name)
+            return module
         locator = self._locator
         if locator is None:
             raise BizGone(str(self.scope.biz), name=name)
         if name in self.personal:
             self.table[name] = self.personal[name]
             return self.personal[name]
-        is_anew = bool(self.removed) and self._is_anew(name)
-        is_hooked = self._is_hooked(name)
-        if not is_anew and not is_hooked:
+        if not (self.removed and self._is_anew(name)) and not self._is_hooked(name):
             found = locator.foreign(name)
             if found is not None:
                 self._met.add(name)
                 return found
         if is_initialising_compiled() and name in REAL and name.partition(".")[0] in self.own_tops():
             return REAL[name]  # entered there by the compiled code, which knows nothing of us
-        # The parent comes first, and without the child's lock: its code may import the child while another thread
-        # that asked for the child waits for the parent.
-        parent_name, _, child = name.rpartition(".")
-        parent = self.load(parent_name) if parent_name else None
+        return ABSENT
+
+    @seen_as(getattr(bootstrap, "_resolve_parents", bootstrap._find_and_load_unlocked))  # noqa: SLF001
+    def parent_of(self, name: str, import_: Import) -> ModuleType | None:
+        """The package of a module, imported if need be.
+
+        It comes first, and without the child's lock: its code may import the child while another thread that asked for
+        the child waits for the parent.
+        """
+        parent = name.rpartition(".")[0]
+        if not parent:
+            return None
+        if parent in self.table and parent not in self._loading:
+            return self.load(parent)
+        return cast("ModuleType", bootstrap._call_with_frames_removed(import_, parent))  # noqa: SLF001
+
+    @seen_as(bootstrap._find_and_load_unlocked)  # noqa: SLF001
+    def find_and_load(self, name: str, parent: ModuleType | None) -> ModuleType:
+        """Look for a module that is not there yet, and load it. Threads wait for each other here."""
         lock = self._lock_of(name)
         lock.acquire()
         try:
             if name not in self.table:
-                found = self._load_hooked(name, parent, child) if is_hooked else None
-                if found is None and is_hooked and not is_anew:
-                    found = locator.foreign(name)
-                if found is not None:
+                child = name.rpartition(".")[2]
+                is_anew = bool(self.removed) and self._is_anew(name)
+                is_hooked = self._is_hooked(name)
+                if is_hooked and self._locator is not None:
+                    with self._seeking(name):
+                        spec = self._locator.hooked(name, parent)
+                    if spec is not None:
+                        with self._loading_of(spec, is_hooked=True) as load_unlocked:
+                            return load_unlocked(spec, parent, child)
+                found = self._locate(name, parent, is_anew=is_anew, is_asked=is_hooked)
+                if not isinstance(found, ModuleSpec):
                     return found
-                return self._find_and_load_locked(name, parent, child, is_anew=is_anew, is_asked=is_hooked)
+                with self._loading_of(found) as load_unlocked:
+                    return load_unlocked(found, parent, child)
         except BaseException:
             self._met.discard(name)
             raise
@@ -433,27 +470,32 @@ class Linker:
             return False
         return self._sought.get(name) != threading.get_ident()  # a hook that imports what it is asked for
 
-    @passed_over
-    def _load_hooked(self, name: str, parent: ModuleType | None, child: str) -> ModuleType | None:
-        """The module that an import hook of the owner's code answers with; ``None`` if none of them knows the name."""
-        here = threading.get_ident()
+    @contextlib.contextmanager
+    def _seeking(self, name: str) -> Iterator[None]:
+        """The body asks import hooks of the owner's code for a module, which alone is not there yet then."""
         self.shown.pop(name, None)
-        self._sought[name] = here
+        self._sought[name] = threading.get_ident()
         try:
-            spec = None if self._locator is None else self._locator.hooked(name, parent)
+            yield
         finally:
             self._sought.pop(name, None)
             self._met.add(name)
-        if spec is None:
-            return None
-        # What is lazy is no module yet, and would become one in the place of the one that all share.
-        if isinstance(spec.loader, LazyLoader):
-            return None if is_one(name) else self._load_spec(spec, parent, child)
-        self._lending[name] = here
-        try:
-            return self._load_spec(spec, parent, child)
-        finally:
-            del self._lending[name]
+
+    @contextlib.contextmanager
+    def _loading_of(self, spec: ModuleSpec, *, is_hooked: bool = False) -> Iterator[Import]:
+        """Yields `_load_unlocked` in the context that a module is to be executed in, which has no frame of ours."""
+        with contextlib.ExitStack() as stack:
+            if is_hooked and not isinstance(spec.loader, LazyLoader):
+                self._lending[spec.name] = threading.get_ident()
+                stack.callback(self._lending.pop, spec.name, None)
+            if current() is self.scope:
+                yield self._load_unlocked
+            elif self._is_shared:  # what its import sets in context variables is there for all who use it
+                context = stack.enter_context(library_context(self.scope))
+                yield cast("Import", functools.partial(context.run, cast("Any", self._load_unlocked)))
+            else:
+                stack.enter_context(crossed(self.scope))
+                yield self._load_unlocked
 
     @passed_over
     def lend(self, name: str) -> ModuleType | None:
@@ -466,24 +508,33 @@ class Linker:
         return None if isinstance(found, ModuleSpec) else found
 
     @passed_over
-    def reload(self, module: ModuleType) -> ModuleType:
+    def reload(self, name: str) -> bool:
         """Have import hooks of the owner's code do with somebody else's module what they do when it is imported.
 
-        The module itself is everybody's, and not executed again. Raises ``ImportError`` if ``sys.modules`` lacks it.
+        The module itself is everybody's, and not executed again. Tells whether a hook knows it.
         """
-        name = module.__name__ if module.__spec__ is None else module.__spec__.name
-        if self._of_others(name) is not module or name in self.removed:
-            raise ImportError(f"module {name} not in sys.modules", name=name)
-        if self.hooks_in_use() != self.plain_hooks:
-            parent, _, child = name.rpartition(".")
-            self._load_hooked(name, self.load(parent) if parent else None, child)
-        return self.load(name)
+        if self.hooks_in_use() == self.plain_hooks or self._locator is None:
+            return False
+        parent, _, child = name.rpartition(".")
+        package = self.load(parent) if parent else None
+        with self._seeking(name):
+            spec = self._locator.hooked(name, package)
+        if spec is None:
+            return False
+        with self._loading_of(spec, is_hooked=True) as load_unlocked:
+            load_unlocked(spec, package, child)
+        return True
 
     @passed_over
-    def _find_and_load_locked(
-        self, name: str, parent: ModuleType | None, child: str, *, is_anew: bool, is_asked: bool
-    ) -> ModuleType:
-        parent_name = name.rpartition(".")[0]
+    def _locate(
+        self, name: str, parent: ModuleType | None, *, is_anew: bool, is_asked: bool
+    ) -> ModuleSpec | ModuleType:
+        """The spec of a module of the owner's, or the module of somebody else."""
+        parent_name, _, child = name.rpartition(".")
+        if is_asked and not is_anew and self._locator is not None:
+            shared = self._locator.foreign(name)
+            if shared is not None:
+                return shared
         is_own = parent is not None and self.table.get(parent_name) is parent
         if is_own and not hasattr(parent, "__path__"):  # that of somebody else may come with the module
             raise ModuleNotFoundError(f"No module named {name!r}; {parent_name!r} is not a package", name=name)
@@ -491,7 +542,7 @@ class Linker:
             raise BizGone(str(self.scope.biz), name=name)
         found = self._locator.anew(name, parent) if is_anew else self._locator.locate(name, parent, is_asked=is_asked)
         if isinstance(found, ModuleSpec):
-            return self._load_spec(found, parent, child)
+            return found
         if is_anew:
             self.removed.discard(name)
             if parent is not None:
@@ -500,13 +551,9 @@ class Linker:
             setattr(parent, child, found)  # a portion of a namespace package that is somebody else's
         return found
 
-    @passed_over
-    def _load_spec(self, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
-        if current() is not self.scope:
-            if self._is_shared:  # what its import sets in context variables is there for all who use it
-                return call_library(self.scope, self._load_spec, spec, parent, child)
-            with crossed(self.scope):
-                return self._load_spec(spec, parent, child)
+    @seen_as(bootstrap._load_unlocked)  # noqa: SLF001
+    def _load_unlocked(self, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
+        """Make a module, run its code, and hand back what stands under its name afterwards."""
         if load_whole is not None and spec.loader is not None and not hasattr(spec.loader, "exec_module"):
             module = load_whole(spec)
         else:
@@ -521,7 +568,11 @@ class Linker:
                     return shared
             if not isinstance(spec.loader, ExtensionFileLoader):
                 self.adopt(module)
-            module = self._run(module, spec, parent, child)
+            with self._running(module, spec, parent, child):
+                execute, *arguments = self._execution(spec, module)
+                execute(*arguments)
+            # Its code may have put something else in its place.
+            self.table[spec.name] = module = self.table.pop(spec.name)
         if parent is not None:
             try:
                 self._bind_child(parent, child, module)
@@ -544,9 +595,9 @@ class Linker:
         name = getattr(module, "__name__", "")
         return find_of_base(name) is not module and not self.is_lent(name, module)
 
-    @passed_over
-    def _run(self, module: ModuleType, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
-        """Run the code of a new module and hand back what stands under its name afterwards."""
+    @contextlib.contextmanager
+    def _running(self, module: ModuleType, spec: ModuleSpec, parent: ModuleType | None, child: str) -> Iterator[None]:
+        """The body runs the code of a new module: others find it by its name, or nothing if that fails."""
         name = spec.name
         tracked: list[str] = getattr(getattr(parent, "__spec__", None), "_uninitialized_submodules", [])
         spec._initializing = True  # type: ignore[attr-defined]  # noqa: SLF001 - what messages about cycles go by
@@ -559,14 +610,10 @@ class Linker:
             setattr(parent, child, module)
         tracked.append(child)
         try:
-            if spec.loader is not None:
-                with stored(name, module):
-                    execute, *arguments = self._execution(spec.loader, module)
-                    bootstrap._call_with_frames_removed(execute, *arguments)  # noqa: SLF001
-                for tell in tuple(awaited.get(name, ())):
-                    tell(self.scope, module)
-            elif spec.submodule_search_locations is None:
-                raise ImportError("missing loader", name=name)  # noqa: TRY301 - undone as any failure
+            with stored(name, module) if spec.loader is not None else contextlib.nullcontext():
+                yield
+            for tell in tuple(awaited.get(name, ())):
+                tell(self.scope, module)
         except BaseException:
             self.table.pop(name, None)
             if is_bound_early and getattr(parent, child, None) is module:
@@ -578,14 +625,17 @@ class Linker:
             del self._loading[name]
         if self.is_gone:  # dropped meanwhile: a start that took too long
             raise BizGone(str(self.scope.biz), name=name)
-        self.table[name] = module = self.table.pop(name)  # its code may have put something else in its place
-        return module
 
-    def _execution(self, loader: Any, module: ModuleType) -> tuple[Any, ...]:
+    def _execution(self, spec: ModuleSpec, module: ModuleType) -> tuple[Any, ...]:
         """The function that runs a module's code, and its arguments; what code there is to see is looked at.
 
         Called where the module is run, which has one frame less in between then: imports nest.
         """
+        loader: Any = spec.loader
+        if loader is None:
+            if spec.submodule_search_locations is None:
+                raise ImportError("missing loader", name=spec.name)
+            return (_do_nothing,)
         if type(loader) not in _PLAIN_LOADERS or "exec_module" in vars(loader):
             if not isinstance(loader, ExtensionFileLoader | NamespaceLoader):
                 self.stores.suspect()
@@ -594,7 +644,7 @@ class Linker:
         if code is None:
             raise ImportError(f"cannot load module {module.__name__!r} when get_code() returns None")
         self.stores.note(code)
-        return exec, code, module.__dict__
+        return _exec_module, code, module
 
     def adopt(self, module: ModuleType) -> None:
         """Make what runs in the module's dictionary code of this owner; not if it is a module that has an owner.
@@ -625,30 +675,30 @@ class Linker:
     # --- statements ----------------------------------------------------------------------------------------------
 
     @passed_over
-    def run_import(
-        self, name: str, namespace: Mapping[str, Any] | None, fromlist: Iterable[str] | None, level: int
-    ) -> ModuleType:
-        """What ``__import__`` answers to these arguments."""
-        package = ""
-        if level:
-            package = bootstrap._calc___package__(namespace or {})  # noqa: SLF001
-            bootstrap._sanity_check(name, package, level)  # noqa: SLF001
-            absolute: str = bootstrap._resolve_name(name, package, level)  # noqa: SLF001
-        else:
+    def absolute(self, name: str, namespace: Mapping[str, Any] | None, level: int) -> str:
+        """The name of the module that these arguments of ``__import__`` mean."""
+        if not level:
             bootstrap._sanity_check(name, None, 0)  # noqa: SLF001
-            absolute = name
-        module = self.load(absolute) if absolute in self.table else self._find_and_load(absolute)
-        if fromlist:
-            is_package = hasattr(module, "__path__")
-            if is_package:
-                self._import_children(module, fromlist)
-            if not self._is_settled(absolute, module):
-                pass
-            elif level:
-                self._relative[package, name, level] = module
-            else:
-                (self._packages if is_package else self._flat)[name] = module
-            return module
+            return name
+        package = bootstrap._calc___package__(namespace or {})  # noqa: SLF001
+        bootstrap._sanity_check(name, package, level)  # noqa: SLF001
+        return bootstrap._resolve_name(name, package, level)  # type: ignore[no-any-return]  # noqa: SLF001
+
+    def remember(
+        self, absolute: str, name: str, namespace: Mapping[str, Any] | None, level: int, module: ModuleType
+    ) -> None:
+        """Answer from memory from now on what ``from name import`` has imported, if that cannot change by itself."""
+        if not self._is_settled(absolute, module):
+            return
+        package = None if namespace is None else namespace.get("__package__")
+        if not level:
+            (self._packages if hasattr(module, "__path__") else self._flat)[name] = module
+        elif isinstance(package, str):
+            self._relative[package, name, level] = module
+
+    @passed_over
+    def top_of(self, absolute: str, name: str, level: int, module: ModuleType) -> ModuleType:
+        """What ``import name`` yields, which has imported the module of an absolute name."""
         if level:
             cut_off = len(name) - len(name.partition(".")[0])
             return self.load(absolute[: len(absolute) - cut_off]) if cut_off else module
@@ -676,16 +726,18 @@ class Linker:
         return self.is_lent(name, module)
 
     @passed_over
-    def _import_children(self, module: ModuleType, fromlist: Iterable[str], *, is_all: bool = False) -> None:
+    def items(self, module: ModuleType, fromlist: Iterable[str], *, is_all: bool = False) -> list[str]:
+        """What is to be there after ``from module import ...``, of a package."""
+        found: list[str] = []
         for item in fromlist:
             if not isinstance(item, str):
                 where = module.__name__ + ".__all__" if is_all else "``from list''"  # type: ignore[unreachable]
                 raise TypeError(f"Item in {where} must be str, not {type(item).__name__}")
-            if item == "*":
-                if not is_all and hasattr(module, "__all__"):
-                    self._import_children(module, module.__all__, is_all=True)
-            elif not hasattr(module, item):
-                self._import_child(module, item)
+            if item != "*":
+                found.append(item)
+            elif not is_all and hasattr(module, "__all__"):
+                found += self.items(module, module.__all__, is_all=True)
+        return found
 
     def _bind(self, name: str, module: ModuleType | None) -> None:
         """Make sure that what ``import a.b.c as d`` imported is found on its parents, some of which may be new.
@@ -701,24 +753,35 @@ class Linker:
             name, module = parent_name, parent
             parent_name, _, child = name.rpartition(".")
 
-    @passed_over
-    def _import_child(self, module: ModuleType, item: str) -> None:
+    def bind_item(self, module: ModuleType, item: str, child: ModuleType) -> None:
+        """A submodule was imported that ``from module import`` names: let the statement find it."""
+        if not hasattr(module, item):  # its package failed, and is loaded again: C looks into the real table next
+            self._bind_child(module, item, child)
+
+    def error_of_item(self, module: ModuleType, item: str, error: ModuleNotFoundError) -> ImportError | None:
+        """What ``from module import`` raises when a submodule that it names was not found; ``None`` if nothing yet."""
         name = f"{module.__name__}.{item}"
-        try:
-            child = self.load(name) if name in self.table else self._find_and_load(name)
-            if not hasattr(module, item):  # its package failed, and is loaded again: C looks into the real table next
-                self._bind_child(module, item, child)
-        except ModuleNotFoundError as error:
-            if error.name != name or self.table.get(name, ABSENT) is None:
-                raise
-            if name in REAL and self.hides(name) and not hasattr(module, item):
-                # The interpreter would now look into its own table, and find the module of the base.
-                where = getattr(module, "__file__", None) or "unknown location"
-                message = f"cannot import name {item!r} from {module.__name__!r} ({where})"
-                raise ImportError(message, name=module.__name__, path=getattr(module, "__file__", None)) from None
+        if error.name != name or self.table.get(name, ABSENT) is None:
+            return error
+        if name in REAL and self.hides(name) and not hasattr(module, item):
+            # The interpreter would now look into its own table, and find the module of the base.
+            where = getattr(module, "__file__", None) or "unknown location"
+            message = f"cannot import name {item!r} from {module.__name__!r} ({where})"
+            return ImportError(message, name=module.__name__, path=getattr(module, "__file__", None))
+        return None
 
     def __repr__(self) -> str:
         return f"<Linker of {self.scope.biz}, {len(self.table)} modules{', gone' if self.is_gone else ''}>"
+
+
+@seen_as(SourceFileLoader.exec_module)
+def _exec_module(code: CodeType, module: ModuleType) -> None:
+    """Run the code of a module in its dictionary."""
+    bootstrap._call_with_frames_removed(exec, code, module.__dict__)  # noqa: SLF001
+
+
+def _do_nothing() -> None:
+    """What there is to execute of a namespace package."""
 
 
 _PLAIN_LOADERS: Final = frozenset({SourceFileLoader, SourcelessFileLoader, SharedCodeLoader})
@@ -787,8 +850,8 @@ def base_changed(name: str) -> None:
             linker.forget()
 
 
-@passed_over
-def _make_import(  # noqa: C901 - as below
+@making_seen_as(bootstrap._find_and_load)  # noqa: SLF001
+def _make_import(  # noqa: C901, PLR0915 - as below
     linker: Linker,
     plain: dict[str, ModuleType],
     flat: dict[str, ModuleType],
@@ -796,9 +859,10 @@ def _make_import(  # noqa: C901 - as below
     relative: dict[tuple[str, str, int], ModuleType],
 ) -> Import:
     """The ``__import__`` of one owner's code: a closure, since this is where every import statement of it goes."""
-    flat_get, packages_get = flat.get, packages.get
+    flat_get, packages_get, load = flat.get, packages.get, linker.load
+    call: Callable[..., ModuleType] = bootstrap._call_with_frames_removed  # noqa: SLF001
 
-    def __import__(  # noqa: A001, C901, N807, PLR0912 - one frame, and no call, for what is imported already
+    def __import__(  # noqa: A001, C901, N807, PLR0911, PLR0912 - one frame, and no call, for what is imported already
         name: str,
         globals: Mapping[str, Any] | None = None,  # noqa: A002 - the signature of the built-in function
         locals: Mapping[str, Any] | None = None,  # noqa: A002, ARG001
@@ -836,11 +900,33 @@ def _make_import(  # noqa: C901 - as below
                         break
                 else:
                     return module
+        # From here on this is the frame that importlib has for the import, so what leads on is called here.
         try:
-            module = linker.run_import(name, globals, fromlist, level)
+            absolute = linker.absolute(name, globals, level)
+            module = linker.loaded(absolute)
+            if module is ABSENT:
+                module = linker.find_and_load(absolute, linker.parent_of(absolute, load))
+            if fromlist:
+                if hasattr(module, "__path__"):
+                    for item in linker.items(module, fromlist):
+                        if hasattr(module, item):
+                            continue
+                        try:
+                            child = call(load, f"{module.__name__}.{item}")
+                        except ModuleNotFoundError as error:
+                            other = linker.error_of_item(module, item, error)
+                            if other is error:
+                                raise
+                            if other is not None:
+                                raise other from None
+                        else:
+                            linker.bind_item(module, item, child)
+                linker.remember(absolute, name, globals, level, module)
+                return module
+            module = linker.top_of(absolute, name, level, module)
             if not is_c_call(fromlist):
                 return module
-            wanted = linker.load(name)
+            wanted = load(name)
         except BaseException as error:
             clean(error)
             raise

@@ -7,6 +7,7 @@ meant now.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 import threading
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeAlias, TypeVar
 from koupleless.frames import passed_over
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Iterator
 
 T = TypeVar("T")
@@ -175,6 +175,8 @@ class _ModuleKind(type):
     """
 
     assigned: dict[str, Here]
+    is_open: bool
+    """Whether any other variable may become one by context."""
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
         """A class that is derived from one of these, which is an ordinary module class."""
@@ -187,6 +189,7 @@ class _ModuleKind(type):
         namespace = {"__dict__": property(_shown), "__module__": types.ModuleType.__module__}
         made = super().__new__(cls, "module", (types.ModuleType,), namespace)
         made.assigned = {}
+        made.is_open = False
         return made
 
     def __call__(cls, *args: Any, **kwargs: Any) -> types.ModuleType:
@@ -254,8 +257,49 @@ def call_by_context(undo: contextlib.ExitStack, module: types.ModuleType, name: 
     _variables(module)[name] = hook.standing
 
 
-def _put_in(undo: contextlib.ExitStack, module: types.ModuleType, variable: _Variable) -> None:
-    name = variable.name
+def assign_any_by_context(undo: contextlib.ExitStack, module: types.ModuleType, here: Here, *outside: str) -> None:
+    """Let whoever runs assign to any variable of a module for himself, and leave the way back with ``undo``.
+
+    A variable becomes one by context when somebody who is not the process assigns to it for the first time. Readers in
+    packages named ``outside`` get the process's, whoever runs.
+
+    Raises ``TypeError`` as `assign_by_context`.
+    """
+    kind = _give_kind(module)
+    later = contextlib.ExitStack()
+
+    def prepare(name: str) -> None:
+        if here() is not None and name not in kind.assigned and not (name[:2] == name[-2:] == "__"):
+            with _one_at_a_time:
+                if kind.is_open and name not in kind.assigned:
+                    _put_in_locked(later, module, _ForInsiders(name, here, frozenset(outside)))
+
+    def assign(module: types.ModuleType, name: str, value: Any) -> None:
+        prepare(name)
+        _ASSIGN(module, name, value)
+
+    def delete(module: types.ModuleType, name: str) -> None:
+        prepare(name)
+        _DELETE(module, name)
+
+    def end() -> None:
+        with _one_at_a_time:
+            kind.is_open = False
+        later.close()
+        with _one_at_a_time:
+            del kind.__setattr__, kind.__delattr__
+            _take_kind_locked(module, kind)
+
+    undo.callback(end)
+    kind.is_open = True
+    kind.__setattr__, kind.__delattr__ = assign, delete
+
+
+_ASSIGN: Final[Any] = types.ModuleType.__setattr__
+_DELETE: Final[Any] = types.ModuleType.__delattr__
+
+
+def _give_kind(module: types.ModuleType) -> Any:
     with _one_at_a_time:
         kind: Any = type(module)
         if kind is types.ModuleType:
@@ -267,15 +311,30 @@ def _put_in(undo: contextlib.ExitStack, module: types.ModuleType, variable: _Var
                 del table[_ODD]
         elif type(kind) is not _ModuleKind:
             raise TypeError(f"module {module.__name__!r} is an instance of {kind} already")
-        setattr(kind, name, property(variable.get, variable.assign, variable.delete))
-        kind.assigned[name] = variable.here
+        return kind
+
+
+def _take_kind_locked(module: types.ModuleType, kind: Any) -> None:
+    if not kind.assigned and not kind.is_open and type(module) is kind:
+        module.__class__ = types.ModuleType
+
+
+def _put_in(undo: contextlib.ExitStack, module: types.ModuleType, variable: _Variable) -> None:
+    _give_kind(module)
+    with _one_at_a_time:
+        _put_in_locked(undo, module, variable)
+
+
+def _put_in_locked(undo: contextlib.ExitStack, module: types.ModuleType, variable: _Variable) -> None:
+    kind: Any = type(module)
+    setattr(kind, variable.name, property(variable.get, variable.assign, variable.delete))
+    kind.assigned[variable.name] = variable.here
 
     def restore() -> None:
         with _one_at_a_time:
-            delattr(kind, name)
-            del kind.assigned[name]
-            if not kind.assigned and type(module) is kind:
-                module.__class__ = types.ModuleType
+            delattr(kind, variable.name)
+            del kind.assigned[variable.name]
+            _take_kind_locked(module, kind)
 
     undo.callback(restore)
 
@@ -332,6 +391,25 @@ class _Variable:
 
     def _missing(self, module: types.ModuleType) -> AttributeError:
         return AttributeError(f"module {module.__name__!r} has no attribute {self.name!r}")
+
+
+class _ForInsiders(_Variable):
+    """One that readers in some packages get as it is for the process."""
+
+    def __init__(self, name: str, here: Here, outside: frozenset[str]) -> None:
+        super().__init__(name, here, None)
+        self._outside = outside
+
+    def get(self, module: types.ModuleType) -> Any:
+        own = self.here()
+        if own is not None and self.name in own:
+            reader = str(sys._getframe(1).f_globals.get("__name__", ""))  # noqa: SLF001 - past the property, which is C
+            if reader.partition(".")[0] not in self._outside:
+                return own[self.name]
+        try:
+            return _variables(module)[self.name]
+        except KeyError:
+            raise self._missing(module) from None
 
 
 class _Computed(_Variable):

@@ -25,13 +25,11 @@ FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "psycogreen.eventlet": ("patch_psycopg",),
     "grpc.experimental.gevent": ("init_gevent",),
     "_time_machine": ("patch*",),
-    "freezegun.api": ("_freeze_time.start",),
 }
-"""Module -> its functions, and methods of its classes; ``*`` at the end is every function whose name begins so."""
+"""Module -> its functions; ``*`` at the end is every function whose name begins so."""
 
 _EFFECTS: Final = {
     "_time_machine": "it replaces the clocks in the C code of time and datetime",
-    "freezegun": "it replaces the clocks of time and datetime in all modules that are loaded",
     "grpc": "it decides how gRPC waits",
     "nest_asyncio": _LOOP,
     "nest_asyncio2": _LOOP,
@@ -41,7 +39,6 @@ _EFFECTS: Final = {
 _CLOCK: Final = "give the code a clock that it asks, and fake time only in tests, which `arkctl test` gives a process"
 _INSTEAD: Final = {
     "_time_machine": _CLOCK,
-    "freezegun": _CLOCK,
     "nest_asyncio": "await instead of running a loop within a running one",
     "nest_asyncio2": "await instead of running a loop within a running one",
 }

@@ -145,28 +145,6 @@ def test_functions_in_c_are_refused_by_the_name_of_who_calls() -> None:
     assert module.original_time is time.time
 
 
-def test_a_method_that_fakes_clocks_is_refused_whoever_calls_it() -> None:
-    """As that of freezegun, which a decorator and a context manager call as well."""
-    caller = Scope(BizId.of("shop", "1"))
-    module: Any = types.ModuleType("freezegun.api")
-    exec(
-        "class _freeze_time:\n"
-        "    def start(self): started.append(self)\n"
-        "    def stop(self): started.clear()\n"
-        "    __enter__ = lambda self: self.start()\n"
-        "    __exit__ = lambda self, *_: self.stop()\n"
-        "def freeze_time(): return _freeze_time()\n"
-        "started = []\n",
-        vars(module),
-    )
-    refuse_in(caller, module)
-    refuse_in(caller, module)  # as a reload does
-    words = r"biz shop:1 may not call freezegun\.api\._freeze_time\.start\(\): it replaces the clocks of time"
-    with pytest.raises(PatchRefused, match=words), module.freeze_time():
-        pass
-    assert module.started == []
-
-
 @pytest.fixture
 def install(world: World, tmp_path: Path) -> Callable[[str], Any]:
     def put_in(source: str) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.adapters import (
     closing,
     flask,
+    freezegun,
     jinja2,
     lxml,
     matplotlib,
@@ -41,12 +42,27 @@ if TYPE_CHECKING:
     _Follow = Callable[[contextlib.ExitStack, Any], None]
 
 _ADAPTERS: Final[tuple[ModuleType, ...]] = (
-    *(closing, flask, jinja2, lxml, matplotlib, numpy, pandas, plain, polars, protobuf, psycopg, pyarrow, pyyaml),
+    *(
+        closing,
+        flask,
+        freezegun,
+        jinja2,
+        lxml,
+        matplotlib,
+        numpy,
+        pandas,
+        plain,
+        polars,
+        protobuf,
+        psycopg,
+        pyarrow,
+        pyyaml,
+    ),
     *(scipy, sentry_sdk, sklearn),
     *(sqlalchemy, sqlalchemy_events, zope),
 )
 
-OWN: Final[Mapping[str, _Follow]] = {**closing.OWN, **flask.OWN}
+OWN: Final[Mapping[str, _Follow]] = {**closing.OWN, **flask.OWN, **freezegun.OWN}
 """The modules that are followed in each biz that has its own, too."""
 
 _log: Final = logging.getLogger("koupleless")

@@ -595,6 +595,11 @@ class Linker:
         name = getattr(module, "__name__", "")
         return find_of_base(name) is not module and not self.is_lent(name, module)
 
+    def executed(self) -> dict[str, ModuleType]:
+        """The modules of the owner that are nobody else's, by name."""
+        table: dict[str, ModuleType | None] = {**self.table}
+        return {name: module for name, module in table.items() if module is not None and self.has(module)}
+
     @contextlib.contextmanager
     def _running(self, module: ModuleType, spec: ModuleSpec, parent: ModuleType | None, child: str) -> Iterator[None]:
         """The body runs the code of a new module: others find it by its name, or nothing if that fails."""

@@ -46,25 +46,19 @@ def remove_refusals() -> None:
 
 
 def _refuse(patches: Patches, module: types.ModuleType) -> None:
-    for holder, name, told in _functions(module):
-        patches.replace(holder, name, functools.partial(_refusing, module.__name__, told, None))
+    for name in _functions(module):
+        patches.replace(module, name, functools.partial(_refusing, module.__name__, name, None))
 
 
 def refuse_in(scope: Scope, module: types.ModuleType) -> None:
     """Refuse them in a module that is a biz's own, right after it was executed: to that biz, whatever the context."""
-    for holder, name, told in _functions(module):
-        setattr(holder, name, _refusing(module.__name__, told, scope, vars(holder)[name]))
+    for name in _functions(module):
+        setattr(module, name, _refusing(module.__name__, name, scope, vars(module)[name]))
 
 
-def _functions(module: types.ModuleType) -> list[tuple[Any, str, str]]:
-    """The functions of a module, or of its classes, that are to be refused and are not yet: holder, name, full name."""
-    variables = vars(module)
-    found = [(module, name, name) for name in variables if is_one(module.__name__, name)]
-    for known in FUNCTIONS.get(module.__name__, ()):
-        kind, _, name = known.rpartition(".")
-        if isinstance(variables.get(kind), type):
-            found.append((variables[kind], name, known))
-    return [one for one in found if _is_plain(vars(one[0]).get(one[1]))]
+def _functions(module: types.ModuleType) -> list[str]:
+    """The functions of a module that are to be refused and are not yet."""
+    return [name for name, value in vars(module).items() if is_one(module.__name__, name) and _is_plain(value)]
 
 
 def _is_plain(value: object) -> bool:

@@ -65,7 +65,7 @@ class Environment:
         has_process: bool = False,
         made: Mapping[str, Callable[[], str]] | None = None,
     ) -> None:
-        self._has_process = has_process
+        self.has_process = has_process
         self._made = {os.fsencode(key): make for key, make in (made or {}).items()}
         self.argv = [name if name is not None else str(scope.biz.name), *args]
         self._prefix = os.fsencode(_NOT_IN_A_PREFIX.sub("_", scope.biz.name) + "_")
@@ -103,13 +103,13 @@ class Environment:
         if not key:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._changes[key] = value
-        if self._has_process:
+        if self.has_process:
             _put_into_c(key, value)
 
     def delete(self, key: bytes) -> None:
         """Hide a variable from this biz, whether it is there or not."""
         self._changes[key] = None
-        if self._has_process:
+        if self.has_process:
             _take_out_of_c(key)
 
     def merged(self, process: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

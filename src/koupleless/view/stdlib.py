@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import as_base, current
 from koupleless.contextual import assign_by_context
 from koupleless.frames import standing_for
-from koupleless.view import decimals, dialects, mimes, policy, randoms
+from koupleless.view import clocks, decimals, dialects, mimes, policy, randoms
 from koupleless.view.own import Own, own_list, own_mapping, own_of, put_in_late
 from koupleless.view.patch import Shared, replace, specialise
 
@@ -240,13 +240,16 @@ def _put_into_multiprocessing(undo: contextlib.ExitStack, context: Any) -> None:
 _OTHERS: Final[dict[str, Callable[[contextlib.ExitStack, Any], None]]] = {
     "asyncio.events": policy.put_in,
     "csv": dialects.put_in,
+    "datetime": clocks.put_in,
     "decimal": decimals.put_in,
     "gettext": _put_into_gettext,
     "mimetypes": mimes.put_in,
     "multiprocessing.context": _put_into_multiprocessing,
     "random": randoms.put_in,
     "tempfile": _put_into_tempfile,
+    "time": clocks.put_in,
     "urllib.request": _put_into_request,
+    "uuid": clocks.put_in,
     "webbrowser": _put_into_webbrowser,
 }
 

@@ -1,0 +1,74 @@
+"""freezegun: a biz that freezes time freezes its own.
+
+What it puts into ``time`` and ``datetime`` is seen by the biz alone (`view.clocks`). It also goes through all
+modules that are loaded and replaces what they have imported by name: here only those that the biz executes
+itself, for the others are everybody's. How ``pickle`` reduces dates is each biz's own as well.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import sys
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import current
+from koupleless.isolation.linker import linker_of
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable
+    from types import ModuleType
+
+DISTRIBUTIONS: Final = ()  # keeps what is frozen, so it is each biz's own copy
+
+
+class _Modules(Mapping[str, "ModuleType"]):
+    """The modules that whoever runs has executed."""
+
+    def _table(self) -> Mapping[str, ModuleType]:
+        linker = linker_of(current())
+        return sys.modules if linker is None else linker.executed()
+
+    def __getitem__(self, name: str) -> ModuleType:
+        return self._table()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table())
+
+    def __len__(self) -> int:
+        return len(self._table())
+
+
+class _Reducers:
+    """``copyreg.dispatch_table``, through the function by which each biz has entries of its own."""
+
+    def __setitem__(self, kind: type, reduce: Callable[[Any], Any]) -> None:
+        copyreg.pickle(kind, reduce)
+
+    def pop(self, kind: type) -> None:
+        """Let objects of a class be pickled as ever."""
+        if current() is None:
+            copyreg.dispatch_table.pop(kind)
+        else:
+            copyreg.pickle(kind, _reduce)
+
+
+def _reduce(value: Any) -> Any:
+    return value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+
+
+def _follow(undo: contextlib.ExitStack, module: Any) -> None:
+    """``freezegun.api``."""
+    for name, stand_in in {
+        "sys": SimpleNamespace(modules=_Modules()),
+        "copyreg": SimpleNamespace(dispatch_table=_Reducers()),
+    }.items():
+        undo.callback(setattr, module, name, getattr(module, name))
+        setattr(module, name, stand_in)
+
+
+OWN: Final = {"freezegun.api": _follow}
+FOLLOWED: Final = OWN

@@ -26,8 +26,8 @@ CHILD = """
 import gc, importlib, json, os, sys, time
 from koupleless.biz import BizId
 from koupleless.context import Scope
-from koupleless.isolation.holding import Speakers, Wishes, decide
-from koupleless.isolation.distributions import base_index
+from koupleless.isolation.libraries.holding import Speakers, Wishes, decide
+from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.namespace import Namespace
 
 order = json.loads(sys.argv[1])

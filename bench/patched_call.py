@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 from harness import Row, report
 
 from koupleless.biz import BizId
+from koupleless.changes.changes import Changes
 from koupleless.context import Scope, entered
-from koupleless.ownership.changes import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

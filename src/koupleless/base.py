@@ -28,11 +28,11 @@ from koupleless.container.prepare import Preparation, words
 from koupleless.container.stage import Stage
 from koupleless.container.terms import Rules
 from koupleless.errors import BaseStartFailed, KouplelessError
-from koupleless.isolation.distributions import base_index
-from koupleless.isolation.holding import Speakers, Wishes, decide
+from koupleless.isolation.libraries.distributions import base_index
+from koupleless.isolation.libraries.holding import Speakers, Wishes, decide
 from koupleless.isolation.policy import SELF
 from koupleless.ownership.purge import freeze_base
-from koupleless.ownership.threads import leave_shared_workers_behind
+from koupleless.recorders.running.threads import leave_shared_workers_behind
 from koupleless.router.asgi import Front
 from koupleless.router.face import face_of
 from koupleless.router.gateway import FORWARDS, Forwards, read_rules

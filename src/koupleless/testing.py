@@ -30,8 +30,8 @@ from koupleless.container.life import Deadlines, Surroundings
 from koupleless.container.prepare import Preparation, words
 from koupleless.container.stage import Stage
 from koupleless.context import life_context
-from koupleless.isolation.distributions import base_index
-from koupleless.isolation.holding import Speakers, Wishes, conflicts
+from koupleless.isolation.libraries.distributions import base_index
+from koupleless.isolation.libraries.holding import Speakers, Wishes, conflicts
 from koupleless.isolation.namespace import Namespace
 from koupleless.ownership.purge import PurgeReport
 from koupleless.router.asgi import Front

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from koupleless.adapters import door
-from koupleless.isolation.known import SHARE, Share
+from koupleless.isolation.libraries.known import SHARE, Share
 
 if TYPE_CHECKING:
     from tests.adapters.conftest import Fleet

@@ -15,7 +15,7 @@ import pytest
 COUNT: Final = """
 import asyncio, functools, importlib, json, os, sys
 from koupleless.container.process import ProcessHooks
-from koupleless.isolation import distributions
+from koupleless.isolation.libraries import distributions
 
 calls = of_nothing = 0
 

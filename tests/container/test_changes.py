@@ -14,15 +14,15 @@ import starlette.responses
 
 from koupleless.artifact.build import Options, build_project
 from koupleless.biz import BizId
+from koupleless.changes.changes import SharedStateWarning, changes
 from koupleless.container.terms import Strategy
 from koupleless.errors import StartFailed
-from koupleless.ownership.changes import SharedStateWarning, changes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.filterwarnings("ignore::koupleless.ownership.changes.SharedStateWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::koupleless.changes.changes.SharedStateWarning")
 
 PATCH = """
 import starlette.responses
@@ -121,7 +121,7 @@ def test_nothing_is_compared_for_a_module_that_changes_nothing(
     def compare(*_: object) -> None:
         raise AssertionError("compared")
 
-    monkeypatch.setattr("koupleless.ownership.baseline.Baseline.extend", compare)
+    monkeypatch.setattr("koupleless.changes.baseline.Baseline.extend", compare)
     world.install("hello-1.0")
     install("plain", PLAIN)
     assert world.get("/plain/").text == PLAIN_PAGE
@@ -160,7 +160,7 @@ def test_a_change_that_stays_is_named_and_the_report_does_not_say_that_nothing_i
     del sys.modules["listing_library"]
 
 
-@pytest.mark.filterwarnings("ignore::koupleless.ownership.changes.SharedStateWarning")
+@pytest.mark.filterwarnings("ignore::koupleless.changes.changes.SharedStateWarning")
 def test_a_cache_of_pythons_own_is_not_taken_for_one_of_a_library_that_has_its_name(
     world: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

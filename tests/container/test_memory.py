@@ -22,7 +22,8 @@ from koupleless.adapters.containers import own_containers
 from koupleless.adapters.variables import own_variables
 from koupleless.artifact.build import Options, build_project
 from koupleless.container import memory
-from koupleless.ownership import caches, libraries
+from koupleless.ownership import caches
+from koupleless.recorders.libraries import libraries
 
 if TYPE_CHECKING:
     from pathlib import Path

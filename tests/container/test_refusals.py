@@ -19,7 +19,7 @@ from koupleless.artifact.build import Options, build_project
 from koupleless.biz import BizId
 from koupleless.context import Scope, entered
 from koupleless.errors import PatchRefused, StartFailed
-from koupleless.ownership.refusals import refuse_in
+from koupleless.recorders.registries.refusals import refuse_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from koupleless.biz import BizId
 from koupleless.container import prepare
 from koupleless.container.prepare import words
 from koupleless.errors import ManifestInvalid
-from koupleless.isolation.known import Share
+from koupleless.isolation.libraries.known import Share
 from koupleless.ownership import releasers
 
 BIZ = BizId.parse("user:1.0.0")

@@ -33,7 +33,7 @@ from koupleless.errors import (
 )
 from koupleless.isolation.namespace import Namespace
 from koupleless.router.table import RouteTable
-from koupleless.view.logspace import LogSpace
+from koupleless.view.logging.logspace import LogSpace
 
 ONE, TWO = BizId.parse("hello:1.0"), BizId.parse("hello:1.1")
 

@@ -13,8 +13,8 @@ import pytest
 
 from koupleless.biz import BizId
 from koupleless.context import Scope
-from koupleless.isolation.holding import Speakers
 from koupleless.isolation.interpreter import REAL, apart
+from koupleless.isolation.libraries.holding import Speakers
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 

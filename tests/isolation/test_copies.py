@@ -12,8 +12,8 @@ import pytest
 
 from koupleless.context import entered
 from koupleless.errors import ModuleRefused
-from koupleless.isolation.holding import Speakers, Wishes
 from koupleless.isolation.interpreter import REAL
+from koupleless.isolation.libraries.holding import Speakers, Wishes
 from koupleless.isolation.policy import Policy
 
 from .test_distributions import wheel

@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from koupleless.isolation.departure import taken_out, unimportable
-from koupleless.isolation.holding import Speakers, Wishes
 from koupleless.isolation.interpreter import REAL
+from koupleless.isolation.libraries.departure import taken_out, unimportable
+from koupleless.isolation.libraries.holding import Speakers, Wishes
 
 from .test_distributions import wheel
 

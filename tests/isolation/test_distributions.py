@@ -16,13 +16,13 @@ import pytest
 
 from koupleless.context import entered
 from koupleless.errors import ModuleRefused
-from koupleless.isolation import distributions
-from koupleless.isolation.distributions import Index
-from koupleless.isolation.holding import Speakers
 from koupleless.isolation.interpreter import REAL
-from koupleless.isolation.known import Share
-from koupleless.isolation.linker import Linker
-from koupleless.isolation.mentions import imported_for_sure
+from koupleless.isolation.libraries import distributions
+from koupleless.isolation.libraries.distributions import Index
+from koupleless.isolation.libraries.holding import Speakers
+from koupleless.isolation.libraries.known import Share
+from koupleless.isolation.libraries.mentions import imported_for_sure
+from koupleless.isolation.linking.linker import Linker
 from koupleless.isolation.policy import Policy
 
 

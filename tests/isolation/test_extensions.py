@@ -25,13 +25,14 @@ import pytest
 from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, current, entered
 from koupleless.errors import ModuleRefused
-from koupleless.isolation import extensions, imports
-from koupleless.isolation.distributions import base_index, index_of
-from koupleless.isolation.extensions import is_compiled, shelf
+from koupleless.isolation import imports
 from koupleless.isolation.finder import UnitFinder
 from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.isolation.interpreter import REAL, initialising, withheld, withholding
-from koupleless.isolation.linker import Linker
+from koupleless.isolation.libraries import extensions
+from koupleless.isolation.libraries.distributions import base_index, index_of
+from koupleless.isolation.libraries.extensions import is_compiled, shelf
+from koupleless.isolation.linking.linker import Linker
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from koupleless.context import entered
-from koupleless.isolation import linker
+from koupleless.isolation.linking import linker
 
 AGED = {
     "aged/__init__.py": """

@@ -28,7 +28,7 @@ from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.isolation.interpreter import REAL, bootstrap, keep_apart
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.reloading import SharedModuleWarning
-from koupleless.view.logs import install_logs, remove_logs
+from koupleless.view.logging.logs import install_logs, remove_logs
 
 MODELS = """
     import copy, pickle

@@ -20,7 +20,7 @@ import pytest
 from koupleless.biz import BizId
 from koupleless.context import Scope, entered
 from koupleless.isolation.interpreter import REAL
-from koupleless.isolation.linker import Linker
+from koupleless.isolation.linking.linker import Linker
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.reloading import SharedModuleWarning
 

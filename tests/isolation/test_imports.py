@@ -14,10 +14,10 @@ import pytest
 
 from koupleless.context import current, entered
 from koupleless.errors import BizGone, ModuleRefused
-from koupleless.isolation.holding import Speakers
 from koupleless.isolation.interpreter import REAL
-from koupleless.isolation.known import Share
-from koupleless.isolation.linker import advice_on
+from koupleless.isolation.libraries.holding import Speakers
+from koupleless.isolation.libraries.known import Share
+from koupleless.isolation.linking.linker import advice_on
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 

@@ -18,7 +18,7 @@ from koupleless.biz import BizId
 from koupleless.context import Scope, current, entered
 from koupleless.errors import BizGone
 from koupleless.isolation.interpreter import REAL, when_loaded
-from koupleless.isolation.linker import Linker
+from koupleless.isolation.linking.linker import Linker
 from koupleless.isolation.namespace import Namespace
 
 if typing.TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from koupleless.isolation import resident
-from koupleless.isolation.holding import Speakers, Wishes
-from koupleless.isolation.resident import Arrivals
+from koupleless.isolation.libraries import resident
+from koupleless.isolation.libraries.holding import Speakers, Wishes
+from koupleless.isolation.libraries.resident import Arrivals
 
 from .test_distributions import wheel
 
@@ -31,7 +31,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Arrivals:
     def grow(what: str) -> None:
         size[0] += SIZES[what]
 
-    for place in ("resident", "imports", "finder"):
+    for place in ("libraries.resident", "imports", "finder"):
         monkeypatch.setattr(f"koupleless.isolation.{place}.arrivals", made)
     monkeypatch.setattr(resident, "resident_bytes", lambda: size[0])
     monkeypatch.setattr("builtins.grow", grow, raising=False)

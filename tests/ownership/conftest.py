@@ -26,11 +26,11 @@ from koupleless.container.prepare import Preparation
 from koupleless.container.stage import Stage
 from koupleless.container.terms import Rules
 from koupleless.context import Scope, entered
-from koupleless.isolation.holding import Wishes
-from koupleless.ownership.eventloop import adopt_loop
+from koupleless.isolation.libraries.holding import Wishes
 from koupleless.ownership.ledger import Ledger
-from koupleless.ownership.libraries import install_recorders, remove_recorders
 from koupleless.ownership.purge import Survey, purge
+from koupleless.recorders.door import SWEEPS, install_recorders, remove_recorders
+from koupleless.recorders.running.eventloop import adopt_loop
 from koupleless.router.asgi import Front
 from koupleless.service.registry import Registry
 
@@ -97,7 +97,7 @@ class TinyBiz:
         survey = Survey(self.scope, self.modules)
         self.modules.clear()
         self.scope.close()
-        return purge(survey, self.failures, ended=self.ledger.ended)
+        return purge(survey, self.failures, sweeps=SWEEPS, ended=self.ledger.ended)
 
 
 @pytest.fixture(autouse=True)

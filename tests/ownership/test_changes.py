@@ -19,10 +19,10 @@ from unittest import mock
 import pytest
 
 from koupleless.biz import BizId
+from koupleless.changes.changes import Changes, SharedStateWarning, Watch
+from koupleless.changes.dispatch import Patched
+from koupleless.changes.origin import is_done_by
 from koupleless.context import Scope, entered
-from koupleless.ownership.changes import Changes, SharedStateWarning, Watch
-from koupleless.ownership.dispatch import Patched
-from koupleless.ownership.origin import is_done_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -553,7 +553,7 @@ def test_what_functions_make_of_a_variable_is_the_bizs_own(lib: Any, make: Calla
     lib.made = None
 
 
-@pytest.mark.filterwarnings("ignore::koupleless.ownership.changes.SharedStateWarning")
+@pytest.mark.filterwarnings("ignore::koupleless.changes.changes.SharedStateWarning")
 def test_a_variable_of_a_compiled_module_is_put_back_when_the_last_one_who_set_it_leaves(
     lib: Any, make: Callable[..., Biz]
 ) -> None:
@@ -685,7 +685,7 @@ def test_a_container_that_has_grown_is_told_and_named_as_long_as_it_has(lib: Any
 
 
 @pytest.mark.parametrize(("stores", "told"), [("optparse.known", ["optparse.known"]), ("known", []), ("lib.known", [])])
-@pytest.mark.filterwarnings("ignore::koupleless.ownership.changes.SharedStateWarning")
+@pytest.mark.filterwarnings("ignore::koupleless.changes.changes.SharedStateWarning")
 def test_a_container_of_pythons_own_is_whose_code_adds_to_it_there(stores: str, told: list[str]) -> None:
     module: Any = types.ModuleType("optparse")
     module.known = {}

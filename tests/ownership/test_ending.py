@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
-from koupleless.ownership.ending import ThreadEnded
+from koupleless.recorders.running.ending import ThreadEnded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ import uvloop
 from tests.conftest import until
 
 from koupleless.context import current, entered
-from koupleless.ownership.eventloop import adopt_loop
+from koupleless.recorders.running.eventloop import adopt_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from koupleless.ownership.idle import Idle
+from koupleless.container.idle import Idle
 
 SOURCE = """
 import functools, typing

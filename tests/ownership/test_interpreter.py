@@ -47,7 +47,7 @@ import atexit
 from koupleless.biz import BizId
 from koupleless.context import Scope, entered
 from koupleless.ownership.ledger import Ledger
-from koupleless.ownership.libraries import install_recorders
+from koupleless.recorders.door import install_recorders
 
 install_recorders()
 scopes = [Scope(BizId.of("tiny", "1.0")), Scope(BizId.of("stays", "1.0"))]

@@ -16,7 +16,7 @@ import pytest
 from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, current, entered
 from koupleless.ownership.ledger import NOTHING, Ledger, Order, Patches, Pending, owner
-from koupleless.ownership.libraries import install_recorders, remove_recorders
+from koupleless.recorders.door import install_recorders, remove_recorders
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ import gc, os, sys, textwrap
 from koupleless.biz import BizId
 from koupleless.context import Scope, entered
 from koupleless.ownership.ledger import Ledger
-from koupleless.ownership.libraries import install_recorders
+from koupleless.recorders.door import install_recorders
 
 
 def life(source, deadline_s=10.0):

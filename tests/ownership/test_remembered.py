@@ -15,8 +15,8 @@ import attr
 import pytest
 
 from koupleless.context import entered
-from koupleless.ownership.libraries import install_recorders, remove_recorders
-from koupleless.ownership.remembered import Cache
+from koupleless.recorders.door import install_recorders, remove_recorders
+from koupleless.recorders.registries.remembered import Cache
 
 if TYPE_CHECKING:
     import types

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from koupleless.context import Scope, entered
-from koupleless.view.logs import LogSpace
+from koupleless.view.logging.logs import LogSpace
 
 MakeBiz = Callable[..., Scope]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from koupleless.context import Scope, entered
-from koupleless.view.logs import LogSpace, install_logs, remove_logs
+from koupleless.view.logging.logs import LogSpace, install_logs, remove_logs
 
 MakeBiz = Callable[..., Scope]
 
@@ -65,7 +65,7 @@ def test_handlers_that_fail_to_close_are_reported_and_keep_no_other_from_closing
 def test_a_handler_that_a_thread_is_writing_to_is_reported_and_not_waited_for_for_ever(
     keeping: Any, make_biz: MakeBiz, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("koupleless.view.logspace._BUSY_S", 0.01)
+    monkeypatch.setattr("koupleless.view.logging.logspace._BUSY_S", 0.01)
     scope, entered_lock, leave = make_biz(), threading.Event(), threading.Event()
     with entered(scope):
         kept = keeping()

@@ -33,7 +33,7 @@ import pytest
 import uvloop
 
 from koupleless.context import Scope, entered
-from koupleless.view.stdlib import install_stdlib, remove_stdlib
+from koupleless.view.standard.stdlib import install_stdlib, remove_stdlib
 
 MakeBiz = Callable[..., Scope]
 

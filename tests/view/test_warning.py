@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from koupleless.context import Scope, entered
-from koupleless.view.warning import Warnings, install_warnings, remove_warnings
+from koupleless.view.standard.warning import Warnings, install_warnings, remove_warnings
 
 MakeBiz = Callable[..., Scope]
 

@@ -14,8 +14,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
-from koupleless.ownership.closing import Closer, follow_class
 from koupleless.ownership.ledger import Order, Patches
+from koupleless.recorders.running.closing import Closer, follow_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable

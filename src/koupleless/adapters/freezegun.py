@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current
-from koupleless.isolation.linker import linker_of
+from koupleless.isolation.linking.linker import linker_of
 
 if TYPE_CHECKING:
     import contextlib

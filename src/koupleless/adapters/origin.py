@@ -7,12 +7,12 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.isolation.distributions import base_index
-from koupleless.isolation.holding import Holding, Speakers, decide
 from koupleless.isolation.interpreter import find_of_base
+from koupleless.isolation.libraries.distributions import base_index
+from koupleless.isolation.libraries.holding import Holding, Speakers, decide
 
 if TYPE_CHECKING:
-    from koupleless.isolation.distributions import Index
+    from koupleless.isolation.libraries.distributions import Index
 
 _OURS: Final = "koupleless."
 """What stands for something of a library: containers that look at what is in them themselves."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.adapters.own import replace
 from koupleless.context import as_base, current
 from koupleless.frames import standing_for
-from koupleless.isolation.linker import ABSENT, linker_of, owner_of
+from koupleless.isolation.linking.linker import ABSENT, linker_of, owner_of
 from koupleless.router.gate import Gate
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from koupleless.isolation.linker import Linker
+    from koupleless.isolation.linking.linker import Linker
 
 DISTRIBUTIONS: Final = ("sentry-sdk",)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.adapters.containers import own_containers
 from koupleless.adapters.origin import is_of_base_alone
 from koupleless.context import current
-from koupleless.isolation.distributions import base_index
-from koupleless.isolation.linker import linker_of
+from koupleless.isolation.libraries.distributions import base_index
+from koupleless.isolation.linking.linker import linker_of
 
 if TYPE_CHECKING:
     import contextlib

@@ -31,7 +31,7 @@ from koupleless.errors import (
     ManifestInvalid,
     MasterBizProtected,
 )
-from koupleless.ownership.threads import leave_workers_behind
+from koupleless.recorders.running.threads import leave_workers_behind
 from koupleless.wire.envelope import Code, Envelope, InputInvalid, ResponseCode, decode_body
 from koupleless.wire.replies import (
     BatchData,

@@ -38,9 +38,9 @@ from koupleless.errors import (
     PathTaken,
     StartFailed,
 )
-from koupleless.isolation.resident import arrivals
+from koupleless.isolation.libraries.resident import arrivals
 from koupleless.ownership.purge import PurgeReport
-from koupleless.ownership.telemetry import publish_gauge
+from koupleless.recorders.libraries.telemetry import publish_gauge
 from koupleless.router.table import Route, normalise_path
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from koupleless import errors
-from koupleless.isolation.linker import advice_on
+from koupleless.isolation.linking.linker import advice_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from koupleless.adapters.own import LoopCalls
+from koupleless.changes.changes import NOTHING_CHANGED, Watch, changes
 from koupleless.container.entry import load_entry, refuse_application
 from koupleless.container.failure import in_words, own_traceback
 from koupleless.container.prepare import words
@@ -26,18 +27,18 @@ from koupleless.container.stage import DeadlineMissed
 from koupleless.context import Scope, entered, life_context
 from koupleless.errors import ContainerClosed, StartFailed, StartTimeout
 from koupleless.exits import EXITS, in_place_of
-from koupleless.isolation.holding import NOTHING, Speakers, Wishes
 from koupleless.isolation.interpreter import all_of_base
+from koupleless.isolation.libraries.holding import NOTHING, Speakers, Wishes
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 from koupleless.isolation.venv import VirtualEnvironment
-from koupleless.ownership.changes import NOTHING_CHANGED, Watch, changes
-from koupleless.ownership.eventloop import AwaitedTasks
-from koupleless.ownership.forks import OwnCode
-from koupleless.ownership.interpreter import values_by_thread
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
 from koupleless.ownership.releasers import call_releasers
+from koupleless.recorders.door import SWEEPS
+from koupleless.recorders.registries.interpreter import values_by_thread
+from koupleless.recorders.running.eventloop import AwaitedTasks
+from koupleless.recorders.running.forks import OwnCode
 from koupleless.router.asgi import unmounted
 from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules
@@ -48,10 +49,10 @@ from koupleless.view.children import Interpreter
 from koupleless.view.config import Configuration
 from koupleless.view.data import VARIABLE, DataDirectory
 from koupleless.view.environ import Environment
-from koupleless.view.logs import LogSpace
+from koupleless.view.logging.logs import LogSpace
 from koupleless.view.own import Own
-from koupleless.view.warning import Warnings
-from koupleless.view.zone import other_zone
+from koupleless.view.standard.warning import Warnings
+from koupleless.view.standard.zone import other_zone
 
 if TYPE_CHECKING:
     import threading
@@ -334,7 +335,7 @@ class Life:
         return self._around.stage.run(step, name=f"{what} {self.biz}", timeout_s=timeout_s)
 
     def _purge(self, survey: Survey) -> PurgeReport:
-        report = purge(survey, failures=tuple(self._failures), left=self._left, ended=tuple(self._ended))
+        report = purge(survey, failures=tuple(self._failures), sweeps=SWEEPS, left=self._left, ended=tuple(self._ended))
         return replace(report, notes=tuple(self._notes))
 
     def _drain(self) -> None:

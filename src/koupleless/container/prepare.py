@@ -14,10 +14,10 @@ from koupleless.artifact.slim import BaseFacts, unsatisfied
 from koupleless.artifact.source import source_for
 from koupleless.biz import BizInfo, BizState, Isolation, StateRecord
 from koupleless.errors import IdentityMismatch, ManifestInvalid
-from koupleless.isolation.distributions import base_index, index_of
-from koupleless.isolation.extensions import shelf
-from koupleless.isolation.holding import Speakers, Wishes, conflicts
-from koupleless.isolation.known import SHARE, Share
+from koupleless.isolation.libraries.distributions import base_index, index_of
+from koupleless.isolation.libraries.extensions import shelf
+from koupleless.isolation.libraries.holding import Speakers, Wishes, conflicts
+from koupleless.isolation.libraries.known import SHARE, Share
 from koupleless.ownership.releasers import forget_releasers, words_of_libraries
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from koupleless.artifact.manifest import Manifest
     from koupleless.artifact.store import Store, Unpacked
     from koupleless.biz import BizId, Library
-    from koupleless.isolation.distributions import Index
+    from koupleless.isolation.libraries.distributions import Index
 
 
 def words() -> Callable[[str], Share | None]:

@@ -12,18 +12,18 @@ import threading
 from typing import TYPE_CHECKING
 
 from koupleless.adapters.door import OWN, install_adapters, put_into_own, remove_adapters
+from koupleless.changes.changes import changes
 from koupleless.isolation.interpreter import loaded, when_loaded
-from koupleless.isolation.resident import resident_bytes
-from koupleless.ownership.changes import changes
-from koupleless.ownership.eventloop import adopt_loop
-from koupleless.ownership.libraries import install_recorders, remove_recorders
-from koupleless.ownership.refusals import install_refusals, refuse_in, remove_refusals
+from koupleless.isolation.libraries.resident import resident_bytes
 from koupleless.patching import FUNCTIONS
+from koupleless.recorders.door import install_recorders, remove_recorders
+from koupleless.recorders.registries.refusals import install_refusals, refuse_in, remove_refusals
+from koupleless.recorders.running.eventloop import adopt_loop
 from koupleless.view.environ import install_environ, remove_environ
-from koupleless.view.logs import install_logs, remove_logs
+from koupleless.view.logging.logs import install_logs, remove_logs
 from koupleless.view.process import install_guards, remove_guards
-from koupleless.view.stdlib import install_stdlib, remove_stdlib
-from koupleless.view.warning import install_warnings, remove_warnings
+from koupleless.view.standard.stdlib import install_stdlib, remove_stdlib
+from koupleless.view.standard.warning import install_warnings, remove_warnings
 
 if TYPE_CHECKING:
     import asyncio

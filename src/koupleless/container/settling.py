@@ -8,15 +8,15 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from koupleless.container.idle import Idle
 from koupleless.container.memory import page_out, returned_if_much
 from koupleless.container.stage import DeadlineMissed
 from koupleless.context import as_base
 from koupleless.errors import in_words
-from koupleless.isolation.departure import taken_out, unimportable
-from koupleless.isolation.resident import arrivals
+from koupleless.isolation.libraries.departure import taken_out, unimportable
+from koupleless.isolation.libraries.resident import arrivals
 from koupleless.late import parted
 from koupleless.ownership.collect import LAST_RESORT_S, collect_all
-from koupleless.ownership.idle import Idle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from koupleless.errors import ContainerClosed
 from koupleless.ownership.ledger import start_thread
-from koupleless.ownership.threads import pass_for_main_thread, where
+from koupleless.recorders.running.threads import pass_for_main_thread, where
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

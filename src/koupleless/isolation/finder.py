@@ -22,26 +22,26 @@ from koupleless.biz import Library
 from koupleless.context import as_base, current, entered
 from koupleless.errors import BizGone, ModuleRefused
 from koupleless.frames import passed_over, seen_as
-from koupleless.isolation import distributions
-from koupleless.isolation.codes import SharedCodeLoader
-from koupleless.isolation.extensions import load_once, shelf
-from koupleless.isolation.holding import Held, Holding, Speakers, decide
 from koupleless.isolation.imports import importlib_for
 from koupleless.isolation.interpreter import bootstrap, find_of_base, is_initialising
-from koupleless.isolation.known import PORTIONS
-from koupleless.isolation.lent import lent_spec
-from koupleless.isolation.linker import linker_of
+from koupleless.isolation.libraries import distributions
+from koupleless.isolation.libraries.extensions import load_once, shelf
+from koupleless.isolation.libraries.holding import Held, Holding, Speakers, decide
+from koupleless.isolation.libraries.known import PORTIONS
+from koupleless.isolation.libraries.resident import arrivals
+from koupleless.isolation.linking.codes import SharedCodeLoader
+from koupleless.isolation.linking.lent import lent_spec
+from koupleless.isolation.linking.linker import linker_of
 from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import NEVER_DELEGATED, PROCESS_NAMES, SELF, Policy, Side, is_of_process, is_one
-from koupleless.isolation.resident import arrivals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from importlib.metadata import Distribution, DistributionFinder
 
-    from koupleless.isolation.distributions import Index
-    from koupleless.isolation.extensions import Unit
-    from koupleless.isolation.linker import Linker
+    from koupleless.isolation.libraries.distributions import Index
+    from koupleless.isolation.libraries.extensions import Unit
+    from koupleless.isolation.linking.linker import Linker
 
 
 _BROUGHT: Final = "the module brings it along"

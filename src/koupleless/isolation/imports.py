@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from koupleless.context import current
 from koupleless.errors import BizGone
 from koupleless.frames import making_seen_as, passed_over, standing_for
-from koupleless.isolation import distributions
 from koupleless.isolation.interpreter import (
     REAL,
     apart,
@@ -41,17 +40,18 @@ from koupleless.isolation.interpreter import (
     settle,
     withheld,
 )
-from koupleless.isolation.lazy import HAS_LAZY_IMPORTS, Filters, is_resolved_for_base, resolve_own
-from koupleless.isolation.linker import Linker, asking, linker_of, owner_of
+from koupleless.isolation.libraries import distributions
+from koupleless.isolation.libraries.resident import arrivals
+from koupleless.isolation.linking.lazy import HAS_LAZY_IMPORTS, Filters, is_resolved_for_base, resolve_own
+from koupleless.isolation.linking.linker import Linker, asking, linker_of, owner_of
 from koupleless.isolation.modules import place_views
 from koupleless.isolation.reloading import reload_of
-from koupleless.isolation.resident import arrivals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from importlib.machinery import ModuleSpec
 
-    from koupleless.isolation.linker import Import
+    from koupleless.isolation.linking.linker import Import
 
 
 def install_hooks() -> None:

@@ -28,7 +28,7 @@ from koupleless.isolation.interpreter import (
     unstore,
     views,
 )
-from koupleless.isolation.linker import ABSENT, asking, base_changed, linker_of, owner_of
+from koupleless.isolation.linking.linker import ABSENT, asking, base_changed, linker_of, owner_of
 
 if TYPE_CHECKING:
     import contextlib
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
     from typing import Self, SupportsIndex
 
-    from koupleless.isolation.linker import Linker
+    from koupleless.isolation.linking.linker import Linker
 
 T = TypeVar("T")
 

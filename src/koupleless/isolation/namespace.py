@@ -11,13 +11,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import entered
-from koupleless.isolation import distributions
-from koupleless.isolation.extensions import is_compiled, let_go, own_table
 from koupleless.isolation.finder import BizFinder, prefixes
-from koupleless.isolation.holding import Speakers
 from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.isolation.interpreter import all_of_base, clean, find_of_base
-from koupleless.isolation.linker import Linker, other_linkers
+from koupleless.isolation.libraries import distributions
+from koupleless.isolation.libraries.extensions import is_compiled, let_go, own_table
+from koupleless.isolation.libraries.holding import Speakers
+from koupleless.isolation.linking.linker import Linker, other_linkers
 from koupleless.isolation.policy import Policy
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from koupleless.biz import Library
     from koupleless.context import Scope
-    from koupleless.isolation.holding import Held
+    from koupleless.isolation.libraries.holding import Held
     from koupleless.isolation.stores import Stored
 
 _EVERYTHING: Final = Policy()

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from koupleless.context import current, entered
 from koupleless.frames import passed_over
-from koupleless.isolation import distributions
 from koupleless.isolation.interpreter import bootstrap
+from koupleless.isolation.libraries import distributions
 from koupleless.isolation.policy import is_of_process
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-    from koupleless.isolation.linker import Linker
+    from koupleless.isolation.linking.linker import Linker
 
 
 class SharedModuleWarning(RuntimeWarning):

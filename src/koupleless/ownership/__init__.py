@@ -1,9 +1,8 @@
-"""What a biz registered in the process, and how it is undone when the biz leaves.
+"""Registrations of a biz in the process, and the proof that a biz is gone when it has left.
 
-Here live the ledger of each biz, the recorders that write into it at the source (threads, processes, event loop,
-interpreter, libraries, telemetry), the changes it made to shared modules, which are kept to it and taken back, the
-selective purge of shared caches, and the purge report that proves the biz gone or names who holds it. Nothing here
-decides when a biz leaves or knows how its modules are found: `container` calls `install_recorders` of `libraries`,
-`Ledger.undo_all` of `ledger`, `adopt_loop` of `eventloop`, `Changes.watch` of `changes`, and `Survey` and `purge` of
-`purge`.
+Here live the ledger of each biz (`ledger`), the question what belongs to a biz (`caches`), caches of shared code, the
+collection of one biz alone (`collect`), the search for holders (`holders`), the purge and its report (`purge`), and the
+published protocol by which libraries release a biz themselves (`releasers`). This is the mechanism: it knows no library
+and no part of the standard library, `recorders` do. Nothing here decides when a biz leaves: `container` calls
+`Ledger.undo_all` and `purge`.
 """

@@ -2,7 +2,7 @@
 
 A recorder puts a function of its own, by `Patches`, in the place of one that registers. That passes straight through
 while the base is running (one call of a context variable) and otherwise writes what was registered, with its undo, into
-the `Ledger` of the biz that is running. ``libraries.install_recorders`` puts all recorders in.
+the `Ledger` of the biz that is running. `koupleless.recorders.door` puts all recorders in.
 """
 
 from __future__ import annotations

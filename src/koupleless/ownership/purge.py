@@ -7,17 +7,14 @@ done only for a biz that lives on, as far as the size of the heap allows: see `_
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.context import as_base
 from koupleless.errors import in_words
-from koupleless.ownership import interpreter, libraries, stdlib
 from koupleless.ownership.caches import Survey, freeze_base, purge_caches, purge_typing
-from koupleless.ownership.changes import NOT_COMPARED
 from koupleless.ownership.collect import LAST_RESORT_S, collect, collect_all, collect_these, collect_young, reach
 from koupleless.ownership.holders import Search, can_search_outwards, nowhere, running_code
 
@@ -25,11 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from koupleless.biz import BizId, Resident
-    from koupleless.ownership.changes import Left
     from koupleless.ownership.holders import Chains
     from koupleless.ownership.ledger import Failure
 
-__all__ = ["Held", "PurgeReport", "Survey", "freeze_base", "purge"]
+__all__ = ["NOT_COMPARED", "Grown", "Held", "Left", "PurgeReport", "Survey", "Sweep", "freeze_base", "purge"]
 
 EXPLAIN_BUDGET_S: Final = 1.0
 """Processor time of the search for holders, in steps between which other threads run; a large heap may need more."""
@@ -117,6 +113,46 @@ _TOLD: Final = 3
 """The number of names of one kind in a summary."""
 
 
+# --- what a purge is given ------------------------------------------------------------------------------------------
+
+
+class Sweep(NamedTuple):
+    """One registry of the process that can be looked through for objects of a biz."""
+
+    kind: str
+    """The name of the registrations in a report."""
+    look: Callable[[Survey], int]
+    """Takes objects of the biz out of the registry; returns their number. May raise: the report names the error."""
+    is_thorough: bool = False
+    """Whether the look takes long, and is made only for a biz that lives on without it."""
+
+
+class Grown(NamedTuple):
+    """A container of a shared Python module that has grown while a biz ran."""
+
+    path: str
+    container: Any
+    length: int
+    """The length from which the container counts as changed."""
+
+
+class Left(NamedTuple):
+    """The changes of one biz to shared Python modules, when the biz has left."""
+
+    undone: Mapping[str, int]
+    """Changes taken back, counted by kind."""
+    is_compared: bool
+    """Whether shared Python modules were compared, or no code of the biz could change any."""
+    grown: tuple[Grown, ...] = ()
+
+    def remaining(self) -> tuple[str, ...]:
+        """Name shared state that is still changed; asked after all else is undone and purged."""
+        return tuple(sorted(one.path for one in self.grown if len(one.container) >= one.length))
+
+
+NOT_COMPARED: Final = Left({}, is_compared=False)
+
+
 # --- purging ---------------------------------------------------------------------------------------------------------
 
 _one_at_a_time = threading.Lock()
@@ -128,6 +164,7 @@ def purge(
     survey: Survey,
     failures: Sequence[Failure | str] = (),
     *,
+    sweeps: Sequence[Sweep] = (),
     left: Left = NOT_COMPARED,
     ended: Sequence[str] = (),
 ) -> PurgeReport:
@@ -147,7 +184,7 @@ def purge(
     has_turn = _one_at_a_time.acquire(timeout=_TURN_S)
     try:
         with as_base():
-            if not _sweep_and_collect(survey, counts, words):
+            if not _sweep_and_collect(survey, sweeps, counts, words):
                 held = _held(survey, words)
     finally:
         if has_turn:
@@ -165,30 +202,35 @@ def purge(
     )
 
 
-def _sweep_and_collect(survey: Survey, counts: dict[str, int], failures: list[str]) -> bool:
-    def sweep(name: str, action: Callable[[Survey], Mapping[str, int]]) -> None:
+def _sweep_and_collect(survey: Survey, sweeps: Sequence[Sweep], counts: dict[str, int], failures: list[str]) -> bool:
+    def sweep(*, is_thorough: bool) -> None:
+        for one in sweeps:
+            if one.is_thorough is is_thorough:
+                try:
+                    _add(counts, {one.kind: one.look(survey)})
+                except BaseException as error:  # noqa: BLE001 - objects of the biz may raise anything; other sweeps follow
+                    failures.append(f"{one.kind}: {in_words(error)}")
+
+    def clear_caches(*, deeply: bool = False) -> None:
         try:
-            _add(counts, action(survey))
-        except BaseException as error:  # noqa: BLE001 - objects of the biz may raise anything; other sweeps follow
-            failures.append(f"{name}: {in_words(error)}")
+            _add(counts, purge_caches(survey, deeply=deeply))
+        except BaseException as error:  # noqa: BLE001 - as above
+            failures.append(f"caches: {in_words(error)}")
 
     survey.refresh()
     # Objects made by a library for the biz may be garbage that refers to the biz, once the library lets go of both.
     reached = list(reach(survey).values())
-    sweep("caches", purge_caches)
-    sweep("interpreter", interpreter.sweep)
-    sweep("libraries", libraries.sweep)
+    clear_caches()
+    sweep(is_thorough=False)
     if collect(survey, reached):
         return True
     survey.refresh()
     purge_typing()
-    sweep("caches", functools.partial(purge_caches, deeply=True))
+    clear_caches(deeply=True)
     if collect(survey):
         return True
     survey.refresh()
-    # These look through all of the base, and take the longest.
-    sweep("finalizers", interpreter.sweep_finalizers)
-    sweep("registries", lambda survey: {"registry": stdlib.sweep_registries(survey)})
+    sweep(is_thorough=True)
     # Garbage outside the biz with a reference to it, such as an exception of the last request, is usually young.
     return collect(survey) or (collect_young() and collect(survey)) or (collect_all() and survey.is_gone())
 

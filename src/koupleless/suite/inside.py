@@ -28,15 +28,15 @@ from koupleless.isolation.interpreter import REAL, trimmed, when_loaded
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import SELF, Policy
 from koupleless.isolation.venv import VirtualEnvironment
-from koupleless.ownership.forks import OwnProcess
 from koupleless.ownership.ledger import Ledger
-from koupleless.ownership.libraries import install_recorders
+from koupleless.recorders.door import install_recorders
+from koupleless.recorders.running.forks import OwnProcess
 from koupleless.view.children import Interpreter
 from koupleless.view.environ import Environment, install_environ
-from koupleless.view.logs import LogSpace, install_logs
+from koupleless.view.logging.logs import LogSpace, install_logs
 from koupleless.view.own import Own
-from koupleless.view.stdlib import install_stdlib
-from koupleless.view.warning import Warnings, install_warnings
+from koupleless.view.standard.stdlib import install_stdlib
+from koupleless.view.standard.warning import Warnings, install_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -226,7 +226,7 @@ def measure(world: World, artefact: str) -> Sequence[float] | str:
 
 def copy_all(names: Sequence[str]) -> None:
     """Let each biz have its own copy of some distributions, whatever is known of them."""
-    from koupleless.isolation import holding, known
+    from koupleless.isolation.libraries import holding, known
 
     for name in names:
         known.SHARE[name] = known.Share.COPY

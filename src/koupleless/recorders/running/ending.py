@@ -186,7 +186,7 @@ def _stack(thread: Started) -> list[FrameType]:
 
 _GUARDED: Final = frozenset({"importlib", "logging", "tempfile", "warnings", "weakref", "zipimport"})
 """Modules of the standard library that change, or lock, something which the whole process has."""
-_BOOT: Final = frozenset({"koupleless.context", "koupleless.ownership.threads", "koupleless.container.stage"})
+_BOOT: Final = frozenset({"koupleless.context", "koupleless.recorders.running.threads", "koupleless.container.stage"})
 """Ours that do nothing but begin a thread."""
 _ENDING: Final = frozenset({"_bootstrap", "_bootstrap_inner", "_delete", "_stop"})
 """Functions of ``threading`` in which a thread enters or leaves the list of all."""

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, call_as, call_merged, current, entered, life_context
 from koupleless.frames import is_ours, leave, passed_over, standing_for
-from koupleless.ownership.ending import DAEMONS_S, Ending
 from koupleless.ownership.ledger import NOTHING, Entry, Ledger, Order, Pending, owner
-from koupleless.ownership.once import is_thread_of_process
+from koupleless.recorders.running.ending import DAEMONS_S, Ending
+from koupleless.recorders.running.once import is_thread_of_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Final
 
 from packaging.utils import canonicalize_name
 
-from koupleless.isolation.known import COPYABLE, SHARE, Share
+from koupleless.isolation.libraries.known import COPYABLE, SHARE, Share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from koupleless.isolation.distributions import Index
+    from koupleless.isolation.libraries.distributions import Index
 
 
 class Holding(enum.Enum):

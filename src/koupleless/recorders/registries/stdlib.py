@@ -17,6 +17,7 @@ from koupleless.context import current, entered
 from koupleless.frames import standing_for
 from koupleless.ownership.caches import attributes, is_a
 from koupleless.ownership.ledger import NOTHING, owner, take_out
+from koupleless.ownership.purge import Sweep
 from koupleless.readers import home_of_class
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ _TABLES: Final = (
 )
 
 
-def sweep_tables(survey: Survey) -> int:
+def _sweep_tables(survey: Survey) -> int:
     """Take the biz's classes and functions out of the tables that go by class; returns how many entries."""
     count = 0
     for module, path in _TABLES:
@@ -280,7 +281,7 @@ _BOOKS_OF_WHAT_RUNS: Final = frozenset(
 """Modules of which an entry stands for a thread, a task, a process, a finaliser: these end, and are not struck out."""
 
 
-def sweep_registries(survey: Survey) -> int:
+def _sweep_registries(survey: Survey) -> int:
     """Take out what is made of the biz's code of every container of the standard library; returns how many entries.
 
     Those of its modules and classes, and of the objects that these have. For a biz that something still holds: it looks
@@ -334,3 +335,9 @@ def _strike_out(container: Any, survey: Survey) -> int:
     for item in found:
         take_out(container, item)
     return len(found)
+
+
+SWEEPS: Final = (
+    Sweep("table by class", _sweep_tables),
+    Sweep("registry", _sweep_registries, is_thorough=True),
+)

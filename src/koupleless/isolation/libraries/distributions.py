@@ -28,7 +28,7 @@ from packaging.utils import canonicalize_name
 
 from koupleless.context import as_base
 from koupleless.isolation.interpreter import find_of_base
-from koupleless.isolation.mentions import imported_for_sure, imported_in_c
+from koupleless.isolation.libraries.mentions import imported_for_sure, imported_in_c
 from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import PROCESS_NAMES, SELF, Provenance
 

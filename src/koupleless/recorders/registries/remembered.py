@@ -11,10 +11,12 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.ownership.ledger import Ledger, owner
+from koupleless.ownership.purge import Sweep
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from koupleless.ownership.caches import Survey
     from koupleless.ownership.ledger import Entered, Patches
 
 _CACHES: Final = (
@@ -159,3 +161,12 @@ def forget(entered: Entered) -> None:
                 dict.pop(cache, key, None)
             else:
                 dict.__setitem__(cache, key, before)
+
+
+def _sweep(survey: Survey) -> int:
+    """Take entries of the biz out of these caches. Not counted: a cache may forget any entry at any time."""
+    forget(survey.entered)
+    return 0
+
+
+SWEEPS: Final = (Sweep("remembered entry", _sweep),)

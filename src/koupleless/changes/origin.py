@@ -8,15 +8,15 @@ import types
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from koupleless.changes.dispatch import table_of
+from koupleless.changes.forwarding import ABSENT
 from koupleless.ownership.caches import attributes, builtins_of, is_a, is_findable
-from koupleless.ownership.dispatch import table_of
-from koupleless.ownership.forwarding import ABSENT
 from koupleless.readers import home_of_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from koupleless.ownership.baseline import Difference
+    from koupleless.changes.baseline import Difference
 
 _OURS: Final = "koupleless."
 _NODES: Final = 200

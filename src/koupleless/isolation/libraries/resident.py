@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.biz import Resident
 from koupleless.frames import passed_over
-from koupleless.isolation import distributions
 from koupleless.isolation.interpreter import all_of_base
+from koupleless.isolation.libraries import distributions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from collections.abc import Set as AbstractSet
     from types import ModuleType
 
-    from koupleless.isolation.distributions import Index
-    from koupleless.isolation.linker import Linker
+    from koupleless.isolation.libraries.distributions import Index
+    from koupleless.isolation.linking.linker import Linker
 
 STDLIB: Final = "the standard library"
 """Stands for its modules, which are no distribution's."""

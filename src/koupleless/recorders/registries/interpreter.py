@@ -23,11 +23,11 @@ from koupleless.context import as_base, call_as, current
 from koupleless.contextual import ContextCallable
 from koupleless.errors import in_words
 from koupleless.frames import passed_over, standing_for
-from koupleless.ownership import remembered
 from koupleless.ownership.caches import attributes, tracked_of
 from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner, take_out
-from koupleless.ownership.once import is_of_process
+from koupleless.ownership.purge import Sweep
 from koupleless.ownership.registered import note_error, note_exit
+from koupleless.recorders.running.once import is_of_process
 
 if TYPE_CHECKING:
     import types
@@ -354,25 +354,32 @@ def _put_hooks_back(survey: Survey) -> int:
     return count
 
 
-def sweep(survey: Survey) -> dict[str, int]:
-    """Take the biz out of the interpreter's hooks, lists and tables; returns how many of each kind."""
-    counts = {"hook": 0, "callback": 0, "copyreg": 0, "stored exception": 0, "shown warning": 0}
-    counts["hook"] = _put_hooks_back(survey)
+def _sweep_lists(survey: Survey) -> int:
+    """Take callbacks and hooks of the biz out of lists of the interpreter."""
+    count = 0
     lists: tuple[list[Any], ...] = (gc.callbacks, sys.path_hooks, sys.meta_path)
     for listed in lists:
         for item in [item for item in listed if survey.reaches(item)]:
             take_out(listed, item)
-            counts["callback"] += 1
+            count += 1
+    return count
+
+
+def _sweep_copyreg(survey: Survey) -> int:
+    """Remove functions that pickle classes, where the class or the function is of the biz."""
+    count = 0
     for kind, function in list(copyreg.dispatch_table.items()):
         if survey.reaches(kind) or survey.reaches(function):
             take_out(copyreg.dispatch_table, kind)
-            counts["copyreg"] += 1
-    counts["stored exception"] = _forget_exceptions(survey)
-    counts["shown warning"] = _forget_warnings(survey)
-    remembered.forget(survey.entered)
+            count += 1
+    return count
+
+
+def _forget_sources(survey: Survey) -> int:
+    """Remove the lines of source files of the biz from ``linecache``. Not counted: nobody registered them."""
     for file in survey.files:
         linecache.cache.pop(file, None)
-    return counts
+    return 0
 
 
 def _forget_warnings(survey: Survey) -> int:
@@ -429,7 +436,7 @@ def _finalizers() -> dict[Any, Any]:
     return getattr(weakref.finalize, "_registry", {})
 
 
-def sweep_finalizers(survey: Survey) -> dict[str, int]:
+def _sweep_finalizers(survey: Survey) -> int:
     """End the ``weakref.finalize`` finalisers and after-fork functions of the biz that wait for an object of the base.
 
     Those of the biz's own objects have run by now, but for one that waits for an object and has what leads to it among
@@ -451,7 +458,7 @@ def sweep_finalizers(survey: Survey) -> dict[str, int]:
     for key in [key for key in list(after_fork) if survey.reaches(key)]:
         after_fork.pop(key, None)
         count += 1
-    return {"finalizer": count, "thread local": _sweep_locals(survey)}
+    return count
 
 
 def _sweep_locals(survey: Survey) -> int:
@@ -574,3 +581,15 @@ def _as_stored(value: bytes) -> object:
         except ValueError:
             continue
     return value.decode()
+
+
+SWEEPS: Final = (
+    Sweep("hook", _put_hooks_back),
+    Sweep("callback", _sweep_lists),
+    Sweep("copyreg", _sweep_copyreg),
+    Sweep("stored exception", _forget_exceptions),
+    Sweep("shown warning", _forget_warnings),
+    Sweep("source line", _forget_sources),
+    Sweep("finalizer", _sweep_finalizers, is_thorough=True),
+    Sweep("thread local", _sweep_locals, is_thorough=True),
+)

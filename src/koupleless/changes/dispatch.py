@@ -16,8 +16,8 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.ownership import forwarding
-from koupleless.ownership.forwarding import ABSENT
+from koupleless.changes import forwarding
+from koupleless.changes.forwarding import ABSENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

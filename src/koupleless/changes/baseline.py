@@ -12,8 +12,8 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from koupleless.ownership.dispatch import table_of
-from koupleless.ownership.forwarding import ABSENT
+from koupleless.changes.dispatch import table_of
+from koupleless.changes.forwarding import ABSENT
 from koupleless.readers import home_of_class
 
 if TYPE_CHECKING:

@@ -32,14 +32,14 @@ from koupleless.context import Scope, current
 from koupleless.errors import ModuleRefused
 from koupleless.frames import passed_over
 from koupleless.isolation.interpreter import REAL, all_of_base, exposed, initialising, keep_apart, restorer
-from koupleless.isolation.linker import Linker, Locator
-from koupleless.isolation.mentions import imported_for_sure
-from koupleless.isolation.worlds import inhabiting, world_of
+from koupleless.isolation.libraries.mentions import imported_for_sure
+from koupleless.isolation.libraries.worlds import inhabiting, world_of
+from koupleless.isolation.linking.linker import Linker, Locator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from koupleless.isolation.distributions import Index
+    from koupleless.isolation.libraries.distributions import Index
 
 
 # --- single files --------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from koupleless.exits import EXITS, in_words, is_of_signal
 from koupleless.frames import passed_over, standing_for
 from koupleless.ownership.caches import is_findable
 from koupleless.ownership.ledger import Ledger, Order, Patches, Pending
+from koupleless.ownership.purge import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -122,7 +123,7 @@ def _find_direct_tasks(ledger: Ledger) -> None:
             adoption.footprint_of(ledger)
 
 
-def sweep_callbacks(survey: Survey) -> int:
+def _sweep_callbacks(survey: Survey) -> int:
     """Take the biz's functions off tasks of others, which may never end: anyio waits for the end of the server's."""
     count = 0
     for adoption in list(_adoptions):
@@ -131,6 +132,9 @@ def sweep_callbacks(survey: Survey) -> int:
                 if survey.reaches(callback):
                     count += task.remove_done_callback(callback)
     return count
+
+
+SWEEPS: Final = (Sweep("done callback", _sweep_callbacks),)
 
 
 class AwaitedTasks:

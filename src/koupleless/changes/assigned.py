@@ -7,9 +7,9 @@ import functools
 from importlib.machinery import BuiltinImporter, ExtensionFileLoader
 from typing import TYPE_CHECKING, Any
 
+from koupleless.changes.dispatch import table_of
 from koupleless.context import current
 from koupleless.contextual import assign_by_context, assigned_of
-from koupleless.ownership.dispatch import table_of
 from koupleless.readers import Layer, Readers
 
 if TYPE_CHECKING:

@@ -32,8 +32,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 from koupleless.context import crossed, current, library_context
 from koupleless.errors import BizGone, ModuleRefused
 from koupleless.frames import making_seen_as, passed_over, seen_as
-from koupleless.isolation.children import Children
-from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.interpreter import (
     REAL,
     all_of_base,
@@ -48,8 +46,10 @@ from koupleless.isolation.interpreter import (
     load_whole,
     stored,
 )
-from koupleless.isolation.lazy import LazyImports
-from koupleless.isolation.lent import AT_START, left_as_it_is
+from koupleless.isolation.linking.children import Children
+from koupleless.isolation.linking.codes import SharedCodeLoader
+from koupleless.isolation.linking.lazy import LazyImports
+from koupleless.isolation.linking.lent import AT_START, left_as_it_is
 from koupleless.isolation.policy import PROCESS_NAMES, is_one
 from koupleless.isolation.stores import Stored
 

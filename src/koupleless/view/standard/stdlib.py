@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import as_base, current
 from koupleless.contextual import assign_by_context
 from koupleless.frames import standing_for
-from koupleless.view import clocks, decimals, dialects, mimes, policy, randoms
 from koupleless.view.own import Own, own_list, own_mapping, own_of, put_in_late
 from koupleless.view.patch import Shared, replace, specialise
+from koupleless.view.standard import clocks, decimals, dialects, mimes, policy, randoms
 
 if TYPE_CHECKING:
     import contextlib

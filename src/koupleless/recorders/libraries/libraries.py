@@ -1,4 +1,4 @@
-"""Recorders and sweeps for registries of shared libraries, and the door through which all recorders are put in.
+"""Recorders and sweeps for registries of shared libraries.
 
 Known are ``logging``, ``typing``'s overloads, pydantic, SQLAlchemy, Celery and the signals of blinker and Django
 (``telemetry`` is apart). None is imported for it: its functions are replaced when the base imports it. Registries that
@@ -10,29 +10,15 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-import threading
 import typing
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.context import current
-from koupleless.errors import in_words
 from koupleless.frames import standing_for
-from koupleless.ownership import (
-    caches,
-    eventloop,
-    forks,
-    interpreter,
-    once,
-    processes,
-    remembered,
-    sockets,
-    stdlib,
-    telemetry,
-    threads,
-)
 from koupleless.ownership.caches import attributes
 from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, owner, take_out
+from koupleless.ownership.purge import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,41 +26,6 @@ if TYPE_CHECKING:
     from koupleless.context import Scope
     from koupleless.ownership.caches import Survey
     from koupleless.ownership.ledger import Entry, Ledger
-
-_log: Final = logging.getLogger("koupleless")
-
-_lock = threading.Lock()
-_patches: Final = Patches()
-_installed = 0
-
-
-def install_recorders() -> None:
-    """Start recording; counted, so that several containers share one set. The first call replaces the functions.
-
-    Called as the base, before the first biz is installed.
-    """
-    global _installed  # noqa: PLW0603 - the process has one set of functions to replace
-    with _lock:
-        _installed += 1
-        if _installed == 1:
-            try:
-                for put_in in _RECORDERS:
-                    put_in(_patches)
-            except BaseException:
-                _installed = 0
-                _patches.restore()
-                raise
-
-
-def remove_recorders() -> None:
-    """Undo one `install_recorders`; the last one puts every function back. Raises ``RuntimeError`` if none is left."""
-    global _installed  # noqa: PLW0603 - as above
-    with _lock:
-        if _installed == 0:
-            raise RuntimeError("no recorders are installed")
-        _installed -= 1
-        if _installed == 0:
-            _patches.restore()
 
 
 def install(patches: Patches) -> None:
@@ -176,17 +127,6 @@ def _weakly(thing: Any) -> Callable[[], Any]:
 
 
 # --- caches that need to be known by name ----------------------------------------------------------------------------
-
-
-def sweep(survey: Survey) -> dict[str, int]:
-    """Take the biz out of the caches of libraries the base shares; returns how many entries of each kind."""
-    counts = {}
-    for kind, look in _SWEEPS.items():
-        try:
-            counts[kind] = look(survey)
-        except Exception as error:  # noqa: BLE001 - a version of a library that keeps things otherwise
-            _log.warning("%s of biz %s could not be looked for: %s", kind, survey.biz, in_words(error))
-    return counts
 
 
 def _sweep_overloads(survey: Survey) -> int:
@@ -507,29 +447,13 @@ def _sweep_celery(survey: Survey) -> int:
     return count
 
 
-_SWEEPS: Final[dict[str, Callable[[Survey], int]]] = {
-    "celery task": _sweep_celery,
-    "done callback": eventloop.sweep_callbacks,
-    "pydantic generic": _sweep_pydantic,
-    "overload": _sweep_overloads,
-    "table by class": stdlib.sweep_tables,
-    "sqlalchemy listener": _sweep_listeners,
-    "sqlalchemy mapper": _sweep_mappers,
-    "sqlalchemy statement": _sweep_statements,
-}
-_RECORDERS: Final = (
-    once.install,
-    threads.install,
-    processes.install,
-    forks.install,
-    sockets.install,
-    eventloop.install,
-    interpreter.install,
-    stdlib.install,
-    remembered.install,
-    caches.install,
-    install,
-    telemetry.install,
+SWEEPS: Final = (
+    Sweep("celery task", _sweep_celery),
+    Sweep("pydantic generic", _sweep_pydantic),
+    Sweep("overload", _sweep_overloads),
+    Sweep("sqlalchemy listener", _sweep_listeners),
+    Sweep("sqlalchemy mapper", _sweep_mappers),
+    Sweep("sqlalchemy statement", _sweep_statements),
 )
 _LIBRARIES: Final[dict[str, Callable[[Patches, Any], None]]] = {
     "sqlalchemy.sql.schema": _follow_tables,

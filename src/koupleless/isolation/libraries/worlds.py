@@ -18,7 +18,7 @@ from koupleless.isolation.interpreter import bootstrap
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from koupleless.isolation.linker import Linker
+    from koupleless.isolation.linking.linker import Linker
 
 _BEGINNINGS: Final = ("__pybind11_", "__nb_")
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from koupleless.context import as_base, current
 from koupleless.contextual import ContextCallable, ContextList, ContextMapping
 from koupleless.frames import passed_over, seen_as, standing_for
-from koupleless.view.logspace import BizManager, LogSpace, live_spaces, module_lock
+from koupleless.view.logging.logspace import BizManager, LogSpace, live_spaces, module_lock
 from koupleless.view.patch import Shared, replace, specialise
 
 if TYPE_CHECKING:

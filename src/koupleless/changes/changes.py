@@ -19,14 +19,15 @@ import threading
 import types
 import warnings
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from koupleless.changes.assigned import Assigned, is_of_python
+from koupleless.changes.baseline import Baseline, Difference, Growth, is_dunder, is_of_standard_library
+from koupleless.changes.dispatch import Patched, Place, Shown, put, table_of
+from koupleless.changes.forwarding import ABSENT, inherited
+from koupleless.changes.origin import home_of, is_behaviour, is_done_by, is_done_by_library, makers_of
 from koupleless.context import as_base, entered
-from koupleless.ownership.assigned import Assigned, is_of_python
-from koupleless.ownership.baseline import Baseline, Difference, Growth, is_dunder, is_of_standard_library
-from koupleless.ownership.dispatch import Patched, Place, Shown, put, table_of
-from koupleless.ownership.forwarding import ABSENT, inherited
-from koupleless.ownership.origin import home_of, is_behaviour, is_done_by, is_done_by_library, makers_of
+from koupleless.ownership.purge import Grown, Left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,12 +64,6 @@ class Anything:
         return True
 
 
-class _Grown(NamedTuple):
-    path: str
-    container: Any
-    length: int
-
-
 class Watch:
     """What one life of one biz has changed; a facet of its scope.
 
@@ -86,7 +81,7 @@ class Watch:
         """Until the first comparison: what nobody else accounts for is this biz's then."""
         self.told: dict[str, str] = {}
         """What it changed for everybody, by path, in words."""
-        self.grown: list[_Grown] = []
+        self.grown: list[Grown] = []
         self._changes = changes
 
     def begin(self) -> None:
@@ -115,22 +110,7 @@ class Watch:
         return self._changes.leave(self)
 
 
-class Left(NamedTuple):
-    """What became of a biz's changes."""
-
-    undone: dict[str, int]
-    """How many of each kind were taken back."""
-    is_compared: bool
-    """Whether shared modules were looked at, or no code was there that may change them."""
-    grown: tuple[_Grown, ...] = ()
-
-    def remaining(self) -> tuple[str, ...]:
-        """What of the shared state is still changed, by name: asked when all else is undone and purged."""
-        return tuple(sorted(one.path for one in self.grown if len(one.container) >= one.length))
-
-
 NOTHING_CHANGED: Final = Left({}, is_compared=True)
-NOT_COMPARED: Final = Left({}, is_compared=False)
 
 
 class Changes:
@@ -310,7 +290,7 @@ class Changes:
         if owner is None:
             return
         count = found.after - found.before
-        owner.grown.append(_Grown(found.path, found.container, found.after if count > 0 else 0))
+        owner.grown.append(Grown(found.path, found.container, found.after if count > 0 else 0))
         did = f"changed `{found.path}` ({f'{count} more' if count > 0 else f'{-count} fewer'})"
         then = "which every module sees. It stays when it leaves, unless it takes it back."
         owner.told[found.path] = _told(owner, found.module, did, then)

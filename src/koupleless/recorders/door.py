@@ -1,0 +1,73 @@
+"""The door through which all recorders are put in, and the list of all sweeps.
+
+A new recorder is a file with ``install(patches)``, ``SWEEPS`` or both, and a line in the lists below.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from koupleless.ownership import caches
+from koupleless.ownership.ledger import Patches
+from koupleless.recorders.libraries import libraries, telemetry
+from koupleless.recorders.registries import interpreter, remembered, stdlib
+from koupleless.recorders.running import eventloop, forks, once, processes, sockets, threads
+
+_lock = threading.Lock()
+_patches: Final = Patches()
+_installed = 0
+
+
+def install_recorders() -> None:
+    """Start recording; counted, so that several containers share one set. The first call replaces the functions.
+
+    Called as the base, before the first biz is installed.
+    """
+    global _installed  # noqa: PLW0603 - the process has one set of functions to replace
+    with _lock:
+        _installed += 1
+        if _installed == 1:
+            try:
+                for put_in in RECORDERS:
+                    put_in(_patches)
+            except BaseException:
+                _installed = 0
+                _patches.restore()
+                raise
+
+
+def remove_recorders() -> None:
+    """Undo one `install_recorders`; the last one puts every function back. Raises ``RuntimeError`` if none is left."""
+    global _installed  # noqa: PLW0603 - as above
+    with _lock:
+        if _installed == 0:
+            raise RuntimeError("no recorders are installed")
+        _installed -= 1
+        if _installed == 0:
+            _patches.restore()
+
+
+RECORDERS: Final = (
+    once.install,
+    threads.install,
+    processes.install,
+    forks.install,
+    sockets.install,
+    eventloop.install,
+    interpreter.install,
+    stdlib.install,
+    remembered.install,
+    caches.install,
+    libraries.install,
+    telemetry.install,
+)
+"""Called in this order, each with the patches of the process."""
+SWEEPS: Final = (
+    *interpreter.SWEEPS,
+    *remembered.SWEEPS,
+    *eventloop.SWEEPS,
+    *libraries.SWEEPS,
+    *stdlib.SWEEPS,
+)
+"""The sweeps of a purge, in their order."""

@@ -51,6 +51,21 @@ def test_processes_and_pools_it_started(trial: Trial) -> None:
     assert mine.returncode == 0
 
 
+@pytest.mark.parametrize("daemon", [True, False])
+def test_a_process_whose_end_somebody_else_has_awaited(trial: Trial, daemon: bool) -> None:
+    """``multiprocessing`` takes such a process for one that runs, and keeps it."""
+    report = trial(
+        f"""
+        import multiprocessing, os
+        process = multiprocessing.get_context("spawn").Process(target=int, daemon={daemon})
+        process.start()
+        process.k = K
+        os.waitpid(process.pid, 0)
+        """
+    )
+    assert report.clean, report.summary()
+
+
 # --- signals and tracing ---------------------------------------------------------------------------------------------
 
 

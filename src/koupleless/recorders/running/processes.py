@@ -7,6 +7,7 @@ a program: it has a choice and a table of its own, above those of the base.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import functools
 import os
 import signal
@@ -67,17 +68,18 @@ _LATER: Final = Order.DAEMONS
 
 def _end_processes(processes: weakref.WeakSet[Any]) -> Pending:
     # As at interpreter exit: daemonic children are terminated, the others are awaited; but not for ever.
-    running = [process for process in processes if process.is_alive()]
+    running = [process for process in processes if process.is_alive() and not _is_reaped(process)]
     for process in running:
         if process.daemon:
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
 
     def wait(timeout_s: float) -> str | None:
         ends = time.monotonic() + timeout_s
         stubborn = []
         for process in running:
             process.join(max(0.0, ends - time.monotonic()))
-            if process.is_alive():
+            if process.is_alive() and not _is_reaped(process):
                 _kill(process)
                 process.join(1.0)
                 stubborn.append(f"{process.name} did not end in time and was killed")
@@ -86,11 +88,25 @@ def _end_processes(processes: weakref.WeakSet[Any]) -> Pending:
     return Pending(wait, count=len(running))
 
 
-def _kill(process: Any) -> None:
+def _is_reaped(process: Any) -> bool:
+    """Tell whether other code has awaited the end of a child process; `multiprocessing` is told the end then.
+
+    `multiprocessing` takes such a process for a running one, and refers to it, for ever.
+    """
     try:
-        process.kill()
-    except AttributeError:  # loky's processes know how to be terminated only
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        process._popen.returncode = 0  # noqa: SLF001 - unknown, as `subprocess` has it for a lost child
+        return not process.is_alive()
+    return False
+
+
+def _kill(process: Any) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        try:
+            process.kill()
+        except AttributeError:  # loky's processes know how to be terminated only
+            os.kill(process.pid, signal.SIGKILL)
 
 
 def _follow_finalizers(patches: Patches, module: Any) -> None:

@@ -31,6 +31,7 @@ from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import Survey, purge
 from koupleless.recorders.door import SWEEPS, install_recorders, remove_recorders
 from koupleless.recorders.running.eventloop import adopt_loop
+from koupleless.recorders.running.stubborn import loop_at_hand
 from koupleless.router.asgi import Front
 from koupleless.service.registry import Registry
 
@@ -97,7 +98,8 @@ class TinyBiz:
         survey = Survey(self.scope, self.modules)
         self.modules.clear()
         self.scope.close()
-        return purge(survey, self.failures, sweeps=SWEEPS, ended=self.ledger.ended)
+        with loop_at_hand():
+            return purge(survey, self.failures, sweeps=SWEEPS, ended=self.ledger.ended)
 
 
 @pytest.fixture(autouse=True)

@@ -137,28 +137,6 @@ def test_a_task_that_ended_costs_nothing_at_the_end(biz: TinyBiz, loop: LoopThre
     assert report.undone == {}
 
 
-def test_a_task_that_ignores_its_cancellation_is_reported_with_its_place(biz: TinyBiz, loop: LoopThread) -> None:
-    stop = threading.Event()
-    start(
-        loop,
-        biz,
-        """
-        async def stubborn():
-            while not stop.is_set():
-                try:
-                    await asyncio.sleep(0.01)
-                except asyncio.CancelledError:
-                    pass
-        task = asyncio.get_running_loop().create_task(stubborn(), name="stubborn")
-        """,
-        stop=stop,
-    )
-    (failure,) = biz.undo(0.2)
-    assert "task 'stubborn' did not end when it was cancelled at /biz/" in str(failure)
-    stop.set()
-    loop.run(cancel_others)
-
-
 @pytest.mark.parametrize(
     "call", ["call_later(3600, reach)", "call_at(asyncio.get_running_loop().time() + 3600, reach)"]
 )

@@ -39,6 +39,7 @@ from koupleless.recorders.door import SWEEPS
 from koupleless.recorders.registries.interpreter import values_by_thread
 from koupleless.recorders.running.eventloop import AwaitedTasks
 from koupleless.recorders.running.forks import OwnCode
+from koupleless.recorders.running.stubborn import loop_at_hand
 from koupleless.router.asgi import unmounted
 from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules
@@ -335,7 +336,10 @@ class Life:
         return self._around.stage.run(step, name=f"{what} {self.biz}", timeout_s=timeout_s)
 
     def _purge(self, survey: Survey) -> PurgeReport:
-        report = purge(survey, failures=tuple(self._failures), sweeps=SWEEPS, left=self._left, ended=tuple(self._ended))
+        with loop_at_hand():
+            report = purge(
+                survey, failures=tuple(self._failures), sweeps=SWEEPS, left=self._left, ended=tuple(self._ended)
+            )
         return replace(report, notes=tuple(self._notes))
 
     def _drain(self) -> None:

@@ -41,11 +41,13 @@ class Order(enum.IntEnum):
     """Nothing new is started any more."""
     EXECUTORS = 2
     TASKS = 3
-    THREADS = 4
-    REST = 5
-    DAEMONS = 6
+    GENERATORS = 4
+    """Async generators, which tasks were stepping through."""
+    THREADS = 5
+    REST = 6
+    DAEMONS = 7
     """Daemon threads: as at interpreter exit, what was registered with ``atexit`` gets to stop them first."""
-    LAST = 7
+    LAST = 8
     """What the others may still use: log handlers."""
 
 

@@ -12,26 +12,29 @@ nothing; others have no such place, so there each callback of a biz has a functi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import gc
 import itertools
 import logging
+import sys
 import threading
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import Scope, as_base, current, entered, scope_in
+from koupleless.context import Scope, as_base, current, entered, life_context, scope_in
 from koupleless.errors import BizGone
 from koupleless.exits import EXITS, in_words, is_of_signal
 from koupleless.frames import passed_over, standing_for
 from koupleless.ownership.caches import is_findable
 from koupleless.ownership.ledger import Ledger, Order, Patches, Pending
 from koupleless.ownership.purge import Sweep
+from koupleless.recorders.running.stubborn import Insistence, ended, finalise, finaliser_of, followed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
     from koupleless.ownership.caches import Survey
 
@@ -69,42 +72,6 @@ def adopt_loop(loop: asyncio.AbstractEventLoop) -> Adoption:
             vars(loop)[_ATTRIBUTE] = adoption
         adoption.holders += 1
         return adoption
-
-
-tasks_that_ignore_their_cancellation: Final[set[asyncio.Task[Any]]] = set()
-"""Those that are kept, see `_keep`, until they are done."""
-
-
-def _keep(task: asyncio.Task[Any]) -> None:
-    """Let nobody collect a task that catches everything: away from its loop its coroutine would spin for ever.
-
-    It would find no loop to wait on, and catch that error, too. Nor is it collected when the interpreter ends, which
-    clears all that modules refer to.
-    """
-    tasks_that_ignore_their_cancellation.add(task)
-    count = _counting()
-    if count is None:
-        task.add_done_callback(tasks_that_ignore_their_cancellation.discard)
-        return
-    more, less = count
-
-    def done(task: asyncio.Task[Any]) -> None:
-        tasks_that_ignore_their_cancellation.discard(task)
-        less(task)
-
-    more(task)
-    task.add_done_callback(done)
-
-
-@functools.cache
-def _counting() -> tuple[Callable[[object], None], Callable[[object], None]] | None:
-    """What counts one reference to an object more, and one less."""
-    try:
-        import ctypes  # noqa: PLC0415 - a Python may be built without it
-    except ImportError:
-        return None
-    call = ctypes.PYFUNCTYPE(None, ctypes.py_object)
-    return call(("Py_IncRef", ctypes.pythonapi)), call(("Py_DecRef", ctypes.pythonapi))
 
 
 _adoptions: Final[weakref.WeakSet[Adoption]] = weakref.WeakSet()
@@ -213,6 +180,9 @@ class Adoption:
             replace("call_soon_threadsafe", _soon)
         else:
             replace("_run_once", _run_once)
+        self._hooks: tuple[Any, Callable[[Any], None]] | None = None
+        with contextlib.suppress(RuntimeError):  # closed
+            loop.call_soon_threadsafe(self._follow_generators, context=contextvars.Context())
 
     def release(self) -> None:
         """Undo one `adopt_loop`; the last one puts the loop's methods back."""
@@ -222,6 +192,8 @@ class Adoption:
             if self.holders == 0 and loop is not None:
                 self._patches.restore()
                 vars(loop).pop(_ATTRIBUTE, None)
+                with contextlib.suppress(RuntimeError):  # closed
+                    loop.call_soon_threadsafe(self._leave_generators, context=contextvars.Context())
 
     def _footprint(self) -> Footprint | None:
         scope = current()
@@ -245,6 +217,32 @@ class Adoption:
     def has_task_of(self, scope: Scope) -> bool:
         """Whether a task on this loop runs as a biz. From any thread."""
         return any(_scope_of(task) is scope for task in self.tasks())
+
+    # --- async generators, of which each thread knows when they begin: on the loop's thread -------------------------
+
+    def _follow_generators(self) -> None:
+        of_loop = sys.get_asyncgen_hooks()
+        if of_loop.firstiter is None or of_loop.finalizer is None:
+            return
+        begin = of_loop.firstiter
+
+        @passed_over
+        def first_step(generator: AsyncGenerator[Any, Any]) -> None:
+            begin(generator)
+            footprint = None if current() is None else self._footprint()
+            if footprint is not None:
+                footprint.generators.add(generator)
+                followed.add(generator)
+
+        self._hooks = of_loop, first_step
+        sys.set_asyncgen_hooks(first_step, finaliser_of(of_loop.finalizer))
+
+    def _leave_generators(self) -> None:
+        if self._hooks is not None:
+            of_loop, first_step = self._hooks
+            if sys.get_asyncgen_hooks().firstiter is first_step:
+                sys.set_asyncgen_hooks(*of_loop)
+        self._hooks = None
 
     # --- the replacements: each passes straight through for the base -----------------------------------------------
 
@@ -430,6 +428,9 @@ def _guarded(callback: Callable[..., object], *args: Any) -> None:
         if scope is None or is_of_signal(error):
             raise
         _tell_exit(scope, error)
+    except asyncio.InvalidStateError:
+        if getattr(callback, "__self__", None) not in ended:
+            raise
 
 
 def _tell_exit(scope: Scope, error: BaseException) -> None:
@@ -459,6 +460,7 @@ class Footprint:
     def __init__(self, loop: asyncio.AbstractEventLoop, adoption: Adoption) -> None:
         self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.timers: weakref.WeakSet[asyncio.TimerHandle] = weakref.WeakSet()
+        self.generators: weakref.WeakSet[Any] = weakref.WeakSet()
         self._watched = adoption.watched
         self._asked = adoption.asked
         self._transports: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -473,8 +475,12 @@ class Footprint:
 
         ledger.record("loop timer", "of the event loop", cancel_timers, order=Order.TIMERS)
         find_tasks = functools.partial(self._find_tasks, ledger.scope)
-        cancel_tasks = functools.partial(self._on_loop, functools.partial(self._cancel_tasks, find_tasks), self._stuck)
+        cancel_tasks = functools.partial(self._on_loop, functools.partial(self._cancel_tasks, find_tasks))
         ledger.record("asyncio task", "of the event loop", cancel_tasks, order=Order.TASKS)
+        close_generators = functools.partial(
+            self._on_loop, functools.partial(self._close_generators, ledger.scope), told=True
+        )
+        ledger.record("async generator", "of the event loop", close_generators, order=Order.GENERATORS)
         ledger.record("transport", "of the event loop", functools.partial(self._on_loop, self._close))
 
     def add_transport(self, made: Any) -> None:
@@ -496,7 +502,7 @@ class Footprint:
 
     # --- undoing, each on the loop's thread; they return how many there were and what to await -----------------------
 
-    def _cancel_timers(self) -> tuple[int, list[asyncio.Future[Any]]]:
+    def _cancel_timers(self) -> tuple[int, list[asyncio.Task[Any]]]:
         count = 0
         now = self._loop.time()
         for handle in list(self.timers):
@@ -513,15 +519,30 @@ class Footprint:
         found = {task for task in _tasks_of(self._loop) if _scope_of(task) is scope}
         self.tasks.update(found - set(self._asked))
 
-    def _cancel_tasks(self, find: Callable[[], None]) -> tuple[int, list[asyncio.Future[Any]]]:
+    def _cancel_tasks(self, find: Callable[[], None]) -> tuple[int, list[asyncio.Task[Any]]]:
         find()
         running: list[asyncio.Task[Any]] = [task for task in list(self.tasks) if not task.done()]
         self._asked.update(running)
         for task in running:
             task.cancel()
-        return len(running), list(running)
+        return len(running), running
 
-    def _close(self) -> tuple[int, list[asyncio.Future[Any]]]:
+    def _close_generators(self, scope: Scope) -> tuple[int, list[asyncio.Task[Any]]]:
+        """As at the end of ``asyncio.run``: left to the collector, they would be closed when their biz is gone."""
+        closing: list[asyncio.Task[Any]] = []
+        if not self._loop.is_running():
+            return 0, closing
+        for generator in list(self.generators):
+            if generator.ag_frame is None or generator.ag_running:
+                continue
+            steps: Any = generator.aclose()
+            task = asyncio.Task(steps, loop=self._loop, name=f"close {_name(generator)}", context=life_context(scope))
+            task.add_done_callback(functools.partial(_finalise_at_end, generator), context=contextvars.Context())
+            closing.append(task)
+        self._asked.update(closing)
+        return len(closing), closing
+
+    def _close(self) -> tuple[int, list[asyncio.Task[Any]]]:
         count = 0
         for remove, fd in [key for key, footprint in self._watched.items() if footprint is self]:
             getattr(self._loop, remove)(fd)
@@ -532,20 +553,15 @@ class Footprint:
             made.close()
         return count, []
 
-    def _stuck(self) -> str:
-        stuck = [task for task in list(self.tasks) if not task.done()]
-        for task in stuck:
-            if task not in tasks_that_ignore_their_cancellation:
-                _keep(task)
-        return "; ".join(map(_place, stuck))
-
     # --- from the thread that uninstalls ------------------------------------------------------------------------------
 
     def _on_loop(
         self,
-        act: Callable[[], tuple[int, list[asyncio.Future[Any]]]],
-        left: Callable[[], str] = lambda: "",
+        act: Callable[[], tuple[int, list[asyncio.Task[Any]]]],
+        *,
+        told: bool = False,
     ) -> Pending:
+        """``told`` means that what the tasks raise is part of the report."""
         loop = self._loop
         if loop.is_closed():
             return Pending(lambda _: None, count=0)
@@ -556,12 +572,13 @@ class Footprint:
                 pending.wait = lambda _: "its event loop does not run"
             return pending
         ended = threading.Event()
+        insistence = Insistence(loop, ended)
 
         def begin() -> None:
             try:
                 with as_base():
-                    pending.count, awaited = act()
-                    _after(loop, awaited, ended.set)
+                    pending.count, insistence.tasks = act()
+                    _after(loop, insistence.tasks, ended.set)
             except BaseException:
                 ended.set()
                 raise
@@ -572,11 +589,17 @@ class Footprint:
             if _is_running_here(loop):
                 return "cannot be awaited on the thread of its own event loop"
             if ended.wait(timeout_s):
-                return None
-            return left() or "the event loop did not get to it in time"
+                return insistence.errors() if told else None
+            return insistence.keep() or "the event loop did not get to it in time"
 
         pending.wait = wait
+        if not _is_running_here(loop):
+            pending.force = insistence
         return pending
+
+
+def _finalise_at_end(generator: Any, _: object) -> None:
+    finalise(generator)
 
 
 def _scope_of(task: asyncio.Task[Any]) -> Scope | None:
@@ -614,12 +637,6 @@ def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
         return asyncio.get_running_loop() is loop
     except RuntimeError:
         return False
-
-
-def _place(task: asyncio.Task[Any]) -> str:
-    frames = task.get_stack(limit=1)
-    at = f" at {frames[0].f_code.co_filename}:{frames[0].f_lineno}" if frames else ""
-    return f"task {task.get_name()!r} did not end when it was cancelled{at}"
 
 
 def _number(fd: Any) -> int:

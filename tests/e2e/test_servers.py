@@ -6,19 +6,27 @@ A base of a process of its own, since one that was done wrong would stand still 
 from __future__ import annotations
 
 import contextlib
+import os
+import pwd
+import re
+import shutil
+import signal
 import socket
 import socketserver
+import struct
+import subprocess
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import grpc  # type: ignore[import-untyped]
+import psycopg
 import pytest
 import zmq
 from tests.conftest import free_port, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.e2e.conftest import BaseProcess
 
@@ -120,6 +128,67 @@ client.connect("127.0.0.1", PORT)
 client.loop_start()
 """
 
+REDIS = """
+import redis
+
+kept = redis.Redis(port=PORT), redis.Redis(connection_pool=redis.BlockingConnectionPool(port=PORT))
+for each in kept:
+    each.ping()
+"""
+
+MONGO = """
+import pymongo
+
+kept = pymongo.MongoClient(port=PORT, directConnection=True)
+kept.admin.command("ping")
+"""
+
+WAREHOUSE = "host=127.0.0.1 port={PORT} user=postgres dbname=postgres"
+URL = "postgres@127.0.0.1:{PORT}/postgres"
+
+POSTGRES = {
+    "psycopg": f"""
+import psycopg, psycopg_pool
+kept = psycopg.connect(f"{WAREHOUSE}"), psycopg_pool.ConnectionPool(f"{WAREHOUSE}", min_size=2, open=True)
+kept[1].wait()
+""",
+    "psycopg2": f"""
+import psycopg2.pool
+kept = psycopg2.connect(f"{WAREHOUSE}"), psycopg2.pool.ThreadedConnectionPool(2, 4, f"{WAREHOUSE}")
+out = kept[1].getconn()
+""",
+    "asyncpg": f"""
+import asyncpg
+
+async def start():
+    url = f"postgresql://{URL}"
+    return await asyncpg.connect(url), await asyncpg.create_pool(url, min_size=2)
+
+async def app(scope, receive, send):
+    global kept
+    if scope["type"] == "lifespan":
+        await receive()
+        kept = await start()
+        await send({{"type": "lifespan.startup.complete"}})
+        await receive()
+        await send({{"type": "lifespan.shutdown.complete"}})
+        return
+    await send({{"type": "http.response.start", "status": 200, "headers": []}})
+    await send({{"type": "http.response.body", "body": VERSION.encode()}})
+""",
+    **{
+        f"sqlalchemy {driver}": f"""
+import sqlalchemy
+engine = sqlalchemy.create_engine(f"postgresql+{driver}://{URL}")
+with engine.connect() as other:
+    other.execute(sqlalchemy.text("select 1"))
+    kept = engine.connect()
+    kept.execute(sqlalchemy.text("select 1"))
+"""
+        for driver in ("psycopg", "psycopg2")
+    },
+}
+
 POOLS = """
 import psycopg_pool
 import sqlalchemy
@@ -215,6 +284,113 @@ def test_pools_of_connections(base: BaseProcess, deploy: Callable[[str, str, int
         assert "did not end by itself" not in said
 
 
+@pytest.mark.parametrize("library", ["redis", "pymongo"])
+def test_clients_of_a_database(base: BaseProcess, deploy: Callable[[str, str, int], None], library: str) -> None:
+    """With doubles, which speak as much as it takes to be connected to."""
+    pytest.importorskip(library)
+    source, answer = (REDIS, as_redis) if library == "redis" else (MONGO, as_mongo)
+    with database(answer) as (port, clients):
+        for version in ("1", "2"):
+            deploy(source, version, port)
+            assert len(clients) >= 1 + (library == "redis")
+            said = base.undeploy("greet")
+            assert "nothing left behind" in said, said
+            until(lambda: not clients)
+
+
+@pytest.mark.parametrize("kind", POSTGRES)
+def test_connections_to_postgresql(
+    base: BaseProcess, deploy: Callable[[str, str, int], None], postgres: int, kind: str
+) -> None:
+    pytest.importorskip(kind.rpartition(" ")[2])
+    for version in ("1", "2"):
+        deploy(POSTGRES[kind], version, postgres)
+        assert (connections(postgres) or 0) >= 2
+        said = base.undeploy("greet")
+        assert "nothing left behind" in said, said
+        until(lambda: connections(postgres) == 0)
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server that belongs to these tests, where PostgreSQL is installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    there = Path(shutil.which("initdb") or (found[-1] if found else "")).parent
+    if not (there / "initdb").is_file():
+        pytest.skip("PostgreSQL is not installed here")
+    directory = tmp_path_factory.mktemp("postgres")
+    port = free_port()
+    options: dict[str, Any] = {"cwd": directory, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    if os.getuid() == 0:  # as whom it does not start
+        try:
+            user = pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+        for each in (directory, *directory.parents):
+            if each.stat().st_uid == 0 and each.name.startswith("pytest-"):
+                each.chmod(each.stat().st_mode | 0o11)
+        os.chown(directory, user.pw_uid, user.pw_gid)
+        options |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    data = str(directory / "data")
+    subprocess.run([there / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N"], check=True, **options)
+    settings = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
+    with subprocess.Popen([there / "postgres", "-D", data, "-p", str(port), *settings], **options) as server:
+        try:
+            until(lambda: connections(port) is not None)
+            yield port
+        finally:
+            server.send_signal(signal.SIGINT)
+
+
+def connections(port: int) -> int | None:
+    """Count the clients of a server, but for this one; ``None`` if it does not answer yet."""
+    query = "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
+    try:
+        with psycopg.connect(WAREHOUSE.format(PORT=port)) as connection:
+            row = connection.execute(query).fetchone()
+    except psycopg.OperationalError:
+        return None
+    return int(row[0]) if row else None
+
+
+def as_redis(request: bytes) -> bytes:
+    """Answer commands, each by what a client that has just come asks for."""
+    known = {b"PING": b"+PONG\r\n", b"HELLO": b"%1\r\n$5\r\nproto\r\n:3\r\n"}
+    commands = re.findall(rb"\*\d+\r\n\$\d+\r\n(\w+)", request)
+    return b"".join(known.get(command, b"+OK\r\n") for command in commands)
+
+
+def as_mongo(request: bytes) -> bytes:
+    """Answer a message as a server that is alone and does what it is told."""
+    length, number, _, kind = struct.unpack_from("<iiii", request)
+    assert length == len(request)
+    body = b"\x01ok\0" + struct.pack("<d", 1.0) + b"\x08ismaster\0\1\x08isWritablePrimary\0\1"
+    body += b"\x10minWireVersion\0" + struct.pack("<i", 0) + b"\x10maxWireVersion\0" + struct.pack("<i", 21)
+    document = struct.pack("<i", len(body) + 5) + body + b"\0"
+    if kind == 2004:  # OP_QUERY, with which a client begins
+        reply, kind = struct.pack("<iqii", 8, 0, 0, 1) + document, 1
+    else:
+        reply = struct.pack("<ib", 0, 0) + document
+    return struct.pack("<iiii", len(reply) + 16, 1, number, kind) + reply
+
+
+@contextlib.contextmanager
+def database(answer: Callable[[bytes], bytes]) -> Iterator[tuple[int, set[object]]]:
+    """A server whose clients are known while they are connected."""
+    clients: set[object] = set()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            clients.add(self)
+            with contextlib.suppress(OSError):
+                while request := self.request.recv(10_000):
+                    self.request.sendall(answer(request))
+            clients.discard(self)
+
+    with listening(Handler) as port:
+        yield port, clients
+
+
 def greet(port: int) -> str:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         call = channel.unary_unary("/greet.Greeter/Greet")
@@ -248,14 +424,20 @@ def broker() -> Iterator[tuple[int, threading.Event]]:
                 if data[0] == 0xE0:  # DISCONNECT
                     ended.set()
 
+    with listening(Handler) as port:
+        yield port, ended
+
+
+@contextlib.contextmanager
+def listening(handler: type[socketserver.BaseRequestHandler]) -> Iterator[int]:
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield server.server_address[1], ended
+            yield server.server_address[1]
         finally:
             server.shutdown()
             thread.join()

@@ -32,6 +32,35 @@ def test_a_thread_started_by_a_biz_runs_as_that_biz_and_is_forgotten_when_it_end
     assert "_bootstrap_inner" not in vars(module.thread)
 
 
+class PollerCompletionQueue:
+    """A queue of ``grpc.aio``, as older releases have compiled it: its methods say nothing of their module."""
+
+    __module__ = "grpc._cython.cygrpc"
+
+    class _poll_wrapper:  # noqa: N801
+        __name__ = "_poll_wrapper"
+        __module__ = None  # type: ignore[assignment]
+
+        def __init__(self, queue: PollerCompletionQueue, ended: threading.Event) -> None:
+            self.__self__ = queue
+            self.__name__ = "_poll_wrapper"
+            self._ended = ended
+
+        def __call__(self) -> None:
+            self._ended.wait()
+
+
+def test_a_thread_that_a_library_has_for_all_its_users_goes_on(biz: TinyBiz) -> None:
+    ended = threading.Event()
+    target = PollerCompletionQueue._poll_wrapper(PollerCompletionQueue(), ended)
+    thread = threading.Thread(target=target, daemon=True)
+    biz.run("thread.start()", thread=thread)
+    assert biz.leave(0.3).clean
+    assert thread.is_alive()
+    ended.set()
+    thread.join(10)
+
+
 def test_a_subclass_that_overrides_run_is_carried_too(biz: TinyBiz) -> None:
     seen: list[Any] = []
     biz.run(

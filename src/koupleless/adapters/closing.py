@@ -103,6 +103,19 @@ def _end_paho(client: Any, _: float) -> bool:
 # --- databases -------------------------------------------------------------------------------------------------------
 
 
+def _close_record(record: Any, _: float) -> bool:
+    """Close a connection of an SQLAlchemy pool, in use or not; a pool that is disposed of leaves those in use open."""
+    connection = record.dbapi_connection
+    if connection is None or hasattr(connection, "driver_connection"):
+        return False  # the latter is one of an event loop, whose transport is closed with the others
+    try:
+        connection.close()
+    except Exception:  # noqa: BLE001 - a driver may allow this to the thread alone that has opened it (sqlite3)
+        return False
+    record.dbapi_connection = None  # so that nobody rolls back on it
+    return True
+
+
 def _call(name: str, is_closed: str, pool: Any, _: float) -> bool:
     if getattr(pool, is_closed, False) is True:
         return False
@@ -128,6 +141,7 @@ _CLASSES: Final[dict[str, dict[str, Closer]]] = {
     "psycopg2.pool": {
         "AbstractConnectionPool": Closer("connection pool", functools.partial(_call, "closeall", "closed"))
     },
+    "sqlalchemy.pool.base": {"_ConnectionRecord": Closer("database connection", _close_record, Order.LAST)},
     "redis.connection": {
         "ConnectionPool": Closer("connection pool", functools.partial(_call, "disconnect", ""), Order.LAST)
     },

@@ -11,7 +11,7 @@ import functools
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from koupleless.context import as_base, call_as
 from koupleless.errors import in_words
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from koupleless.context import Scope
     from koupleless.ownership.ledger import Ledger, Patches
+
+    _Things: TypeAlias = dict[int, weakref.ref[Any]]
+    """Objects by their address: what says that it equals others, or has no hash before it is made, is kept as well."""
 
 _FLOOR_S: Final = 0.1
 
@@ -59,18 +62,20 @@ def _making(closer: Closer, original: Callable[..., None]) -> Any:
 
 
 def _add(ledger: Ledger, closer: Closer, made: Any) -> None:
-    things: weakref.WeakSet[Any] | None = ledger.notes.get(closer)
+    things: _Things | None = ledger.notes.get(closer)
     if things is None:
-        things = ledger.notes[closer] = weakref.WeakSet()
+        things = ledger.notes[closer] = {}
         close = functools.partial(_close, ledger, closer, things)
         ledger.record(closer.kind, "that was not closed", close, order=closer.order)
-    things.add(made)
+    address = id(made)
+    things[address] = weakref.ref(made, lambda _: things.pop(address, None))
 
 
-def _close(ledger: Ledger, closer: Closer, things: weakref.WeakSet[Any]) -> Pending:
+def _close(ledger: Ledger, closer: Closer, things: _Things) -> Pending:
     if closer.is_for_one_thread and ledger.has_left_threads:
         return NOTHING
-    closing = _Closing(ledger.scope, closer, list(things), max(ledger.remaining_s() / 2, _FLOOR_S))
+    made = [thing for reference in list(things.values()) if (thing := reference()) is not None]
+    closing = _Closing(ledger.scope, closer, made, max(ledger.remaining_s() / 2, _FLOOR_S))
     with as_base():
         start_thread(threading.Thread(target=closing.run, name=f"close {closer.kind} {ledger.biz}", daemon=True))
     pending = Pending(lambda _: None)

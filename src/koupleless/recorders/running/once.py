@@ -87,7 +87,8 @@ _THREADS: Final = frozenset({("grpc._cython.cygrpc", "_poll_wrapper")})
 
 def is_thread_of_process(target: object) -> bool:
     """Whether a thread that runs this function is one that a library starts once, for whoever needs it first."""
-    return (getattr(target, "__module__", ""), getattr(target, "__name__", "")) in _THREADS
+    home = getattr(target, "__module__", None) or type(getattr(target, "__self__", None)).__module__
+    return (home, getattr(target, "__name__", "")) in _THREADS
 
 
 # --- clean-up at interpreter exit ------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from koupleless.ownership import purge as purging
 from koupleless.ownership.holders import Search
 from koupleless.ownership.ledger import Failure
 from koupleless.ownership.purge import Held, PurgeReport, Survey, purge
+from koupleless.ownership.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -593,3 +594,55 @@ def test_a_connection_of_sqlite_that_nobody_closed_goes_with_its_cache(biz: Tiny
         sqlite3=sqlite3,
     )
     assert biz.leave().summary() == "clean"
+
+
+def test_a_finaliser_that_hangs_costs_the_others_one_wait(
+    make_biz: Callable[..., TinyBiz], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("koupleless.ownership.purge._turns", Turns(0.5))
+    hangs, goes_on = threading.Event(), threading.Event()
+    hanging = make_biz("hanging")
+    hanging.run(
+        """
+        class Late:
+            def __del__(self, hang=hangs.set, wait=goes_on.wait):
+                hang()
+                wait()
+        late = Late()
+        late.itself = late
+        """,
+        hangs=hangs,
+        goes_on=goes_on,
+    )
+    leaving = threading.Thread(target=hanging.leave)
+    leaving.start()
+    try:
+        assert hangs.wait(10)
+        took = []
+        for _ in range(4):
+            began = time.monotonic()
+            assert make_biz().leave().clean
+            took.append(time.monotonic() - began)
+        assert took[0] >= 0.5
+        assert max(took[1:]) < 0.5, took
+    finally:
+        goes_on.set()
+        leaving.join(10)
+
+
+def test_those_who_take_turns_wait_for_one_another() -> None:
+    turns, inside, most = Turns(10.0), [], [0]
+
+    def take() -> None:
+        with turns.one():
+            inside.append(1)
+            most[0] = max(most[0], len(inside))
+            time.sleep(0.01)
+            inside.pop()
+
+    threads = [threading.Thread(target=take) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]

@@ -1,6 +1,7 @@
 """How the sources of a biz's configuration are folded, and how its values are found."""
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,22 @@ def test_properties_are_read_as_java_reads_them(places: Any) -> None:
         "escaped=key name": "tab\tline\nunicodeé",
         "url": "http://host:80/?a=b",
     }
+
+
+def test_continued_lines_are_joined_in_linear_time(places: Any) -> None:
+    where = places({"own/application.properties": "key=" + "word \\\n" * 400_000 + "end\nother=1"})
+    began = time.process_time()
+    configuration = Configuration.load("hello", **where)
+    assert time.process_time() - began < 5
+    assert configuration["key"] == "word " * 400_000 + "end"
+    assert configuration["other"] == "1"
+
+
+def test_a_continued_line_may_look_like_a_comment(places: Any) -> None:
+    where = places({"own/application.properties": "\\\n# no comment\nkey = \\\n  # none either"})
+    configuration = Configuration.load("hello", **where)
+    assert configuration["#"] == "no comment"
+    assert configuration["key"] == "# none either"
 
 
 def test_several_profiles_may_be_active_and_the_last_one_named_wins(places: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,7 @@ from koupleless.isolation.libraries.departure import taken_out, unimportable
 from koupleless.isolation.libraries.resident import arrivals
 from koupleless.late import parted
 from koupleless.ownership.collect import LAST_RESORT_S, collect_all
+from koupleless.ownership.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from koupleless.container.stage import Stage
 
 _log: Final = logging.getLogger("koupleless")
-_one_at_a_time = threading.Lock()
+_turns: Final = Turns(5.0)
 
 
 class Settling:
@@ -58,7 +58,7 @@ _SETTLED_S: Final = 20.0
 
 
 def _let_go_in_turn() -> None:
-    with as_base(), _one_at_a_time:
+    with as_base(), _turns.one():
         _let_go()
 
 

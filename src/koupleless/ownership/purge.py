@@ -7,7 +7,6 @@ done only for a biz that lives on, as far as the size of the heap allows: see `_
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,6 +16,7 @@ from koupleless.errors import in_words
 from koupleless.ownership.caches import Survey, freeze_base, purge_caches, purge_typing
 from koupleless.ownership.collect import LAST_RESORT_S, collect, collect_all, collect_these, collect_young, reach
 from koupleless.ownership.holders import Search, can_search_outwards, nowhere, running_code
+from koupleless.ownership.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -155,9 +155,8 @@ NOT_COMPARED: Final = Left({}, is_compared=False)
 
 # --- purging ---------------------------------------------------------------------------------------------------------
 
-_one_at_a_time = threading.Lock()
-_TURN_S: Final = 5.0
-"""Seconds that a purge waits for another one, which may hang in a finaliser of a biz."""
+_turns: Final = Turns(5.0)
+"""A purge may hang in a finaliser of a biz; another one waits 5 seconds for its end."""
 
 
 def purge(
@@ -181,14 +180,9 @@ def purge(
     words = [str(failure) for failure in failures]
     held: tuple[Held, ...] = ()
     # Another purge would find objects held by this one.
-    has_turn = _one_at_a_time.acquire(timeout=_TURN_S)
-    try:
-        with as_base():
-            if not _sweep_and_collect(survey, sweeps, counts, words):
-                held = _held(survey, words)
-    finally:
-        if has_turn:
-            _one_at_a_time.release()
+    with _turns.one(), as_base():
+        if not _sweep_and_collect(survey, sweeps, counts, words):
+            held = _held(survey, words)
     return PurgeReport(
         biz=survey.biz,
         clean=not held and not words,

@@ -223,21 +223,17 @@ _ESCAPED: Final = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 def _parse_properties(text: str) -> dict[str, str]:
     """As ``java.util.Properties`` reads it, in UTF-8."""
     values: dict[str, str] = {}
-    pending = ""
-    for raw in text.splitlines():
+    parts: list[str] = []
+    for raw in [*text.splitlines(), ""]:
         line = raw.lstrip()
-        if not pending and (not line or line[0] in "#!"):
+        if not parts and (not line or line[0] in "#!"):
             continue
-        pending += line
         if _is_continued(line):
-            pending = pending[:-1]
+            parts.append(line[:-1])
             continue
-        key, value = _key_and_value(pending)
+        key, value = _key_and_value("".join([*parts, line]))
         values[_unescape(key)] = _unescape(value)
-        pending = ""
-    if pending:
-        key, value = _key_and_value(pending)
-        values[_unescape(key)] = _unescape(value)
+        parts.clear()
     return values
 
 

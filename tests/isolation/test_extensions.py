@@ -1035,6 +1035,51 @@ def test_a_shared_library_imports_what_its_user_has_put_into_sys_modules(compile
             assert app.use() == answer
 
 
+def test_a_shared_library_finds_what_its_user_has_put_in_the_place_of_what_it_requires(compile_native, put, biz):
+    library = {
+        "fastlib/__init__.py": """
+            from fastlib import native
+            def used():
+                try:
+                    import fastlib_helper
+                except ImportError:
+                    return "blocked"
+                return fastlib_helper.value
+            """,
+        "fastlib_helper.py": "value = 'required'",
+        "fastlib_helper-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: fastlib-helper\nVersion: 1\n",
+        "fastlib_helper-1.dist-info/RECORD": "fastlib_helper.py,,\n",
+    }
+    root = put(
+        compile_native(flavour="in its place"),
+        library,
+        at="fastlib/native",
+        dist=("fastlib", "4.4"),
+        requires=("fastlib-helper",),
+    )
+    record = root / "fastlib-4.4.dist-info/RECORD"
+    record.write_text("".join(f"{line}\n" for line in record.read_text().splitlines() if "helper" not in line))
+    put_in = """
+        import fastlib, sys, types
+        def use():
+            found = []
+            for module in None, types.SimpleNamespace(value="other"):
+                sys.modules["fastlib_helper"] = module
+                found.append(fastlib.used())
+                del sys.modules["fastlib_helper"]
+                found.append(fastlib.used())
+            return found
+        """
+    others = biz({"app.py": "import fastlib\ndef use(): return fastlib.used()"}, root)
+    users = [biz({"app.py": put_in}, root), others, biz({"app.py": put_in}, root)]
+    found = []
+    for user in users:
+        app = user.import_module("app")
+        with entered(user.scope):
+            found.append(app.use())
+    assert found == [["blocked", "required", "other", "required"], "required", *found[:1]]
+
+
 def test_a_library_that_fails_half_way_is_not_initialised_again(compile_native, put, biz):
     files = LATE | {
         "fastlib/__init__.py": "from fastlib import native\nimport app\napp.check()\nvalue = native.count()"

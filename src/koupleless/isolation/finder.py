@@ -775,12 +775,12 @@ class UnitFinder(BizFinder):
         """See `linker.Locator`. What is not the unit's own, and the biz it works for has, means that biz's."""
         running = linker_of(current())
         if running is not None and running is not self.linker:
-            if name.partition(".")[0] in self.linker.claims:
+            if running.has_changed(name):
+                is_meant = True
+            elif name.partition(".")[0] in self.linker.claims:
                 is_meant = self.linker in running.lenders and running.is_own_part(name)
-            elif self._policy.before_own(name) is None:
-                is_meant = name in running.table or running.hides(name)
             else:
-                is_meant = name in running.removed
+                is_meant = self._policy.before_own(name) is None and running.hides(name)
             if is_meant:
                 return running.load(name)
         return super().foreign(name)

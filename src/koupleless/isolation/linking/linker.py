@@ -135,6 +135,8 @@ class Linker:
 
         They do not show through any more, and are executed anew when they are imported.
         """
+        self.placed: set[str] = set()
+        """Names under which the owner's code has put something into ``sys.modules``."""
         self.lenders: list[Linker] = []
         """Owners of shared modules this one uses; their tables show through."""
         self.claims: set[str] = set()
@@ -148,7 +150,7 @@ class Linker:
         self.stores = Stored()
         """What the owner's code may change of things that are not its own."""
         self.is_gone = False
-        self._is_shared = is_shared
+        self.is_shared = is_shared
         self._locator: Locator | None = locator
         self._loading: dict[str, int] = {}
         self._met: set[str] = set()
@@ -164,8 +166,7 @@ class Linker:
         self._flat: dict[str, ModuleType] = {}
         self._packages: dict[str, ModuleType] = {}
         self._relative: dict[tuple[str, str, int], ModuleType] = {}
-        own = ModuleType("builtins", builtins.__doc__)
-        own.__dict__.update(builtins.__dict__)
+        own = _copy_of_builtins()
         self.builtins: dict[str, Any] = own.__dict__
         self.import_: Import = _make_import(self, self._plain, self._flat, self._packages, self._relative)
         self.builtins["__import__"] = self.import_
@@ -174,8 +175,7 @@ class Linker:
         self.table["builtins"] = own
         self.personal: dict[str, ModuleType] = {"builtins": own}
         """Modules that every owner has of its own from the beginning, for when its code has emptied the table."""
-        _linkers.add(self)
-        _by_builtins[id(self.builtins)] = self
+        _enter(self)
 
     # --- look-up without loading ---------------------------------------------------------------------------------
 
@@ -278,10 +278,13 @@ class Linker:
         if module is not None and module is known and (name not in self.table or name in self.removed):
             self.table.pop(name, None)
             self.removed.discard(name)
+            self.placed.discard(name)
         else:
             self.table[name] = module  # type: ignore[assignment]  # ``None`` blocks the name
+            self.placed.add(name)
             if self._of_others(name, is_narrow=is_narrow) is not ABSENT:
-                self._remove({name})
+                self.removed.add(name)
+            _dispute({name})
         self.forget()
 
     def take(self, name: str, *, is_narrow: bool = False) -> ModuleType:
@@ -294,7 +297,9 @@ class Linker:
         if module is ABSENT:
             raise KeyError(name)
         if known is not ABSENT:
-            self._remove({name})
+            self.removed.add(name)
+            _dispute({name})
+        self.placed.discard(name)
         self._met.discard(name)
         self.forget()
         return module
@@ -303,19 +308,17 @@ class Linker:
         """Remove every name by hand."""
         is_seen = self.sight() if is_narrow else bool
         others = {*filter(is_seen, all_of_base().copy()), *self.names()}
-        self._remove({name for name in others if self._of_others(name) is not ABSENT})
+        hidden = {name for name in others if self._of_others(name) is not ABSENT}
+        self.removed |= hidden
+        _dispute(hidden)
         self.table.clear()
+        self.placed.clear()
         self._met.clear()
         self.forget()
 
-    def _remove(self, names: set[str]) -> None:
-        """Let modules of others show through no more; shared libraries that work for the owner are to hear of it."""
-        self.removed |= names
-        if not names <= _disputed:
-            _disputed.update(names)
-            for linker in list(_linkers):
-                if linker._is_shared:  # noqa: SLF001 - of the same class
-                    linker.forget()
+    def has_changed(self, name: str) -> bool:
+        """Whether the owner's code, by its changes of ``sys.modules``, says what a name means."""
+        return name in self.placed or name in self.removed
 
     def forget(self) -> None:
         """Forget the answers of finished imports; the next ones look at the tables again."""
@@ -490,7 +493,7 @@ class Linker:
                 stack.callback(self._lending.pop, spec.name, None)
             if current() is self.scope:
                 yield self._load_unlocked
-            elif self._is_shared:  # what its import sets in context variables is there for all who use it
+            elif self.is_shared:  # what its import sets in context variables is there for all who use it
                 context = stack.enter_context(library_context(self.scope))
                 yield cast("Import", functools.partial(context.run, cast("Any", self._load_unlocked)))
             else:
@@ -722,13 +725,16 @@ class Linker:
             return True
         if is_initialising(module):
             return False
-        top = name.partition(".")[0]
-        if self._is_shared and top not in self.claims and (top not in PROCESS_NAMES or name in _disputed):
+        if self.is_shared and not self._is_undisputed(name):
             return False  # each of its users may have something else there
         if find_of_base(name) is module:
             _borrowed.add(name)
             return True
         return self.is_lent(name, module)
+
+    def _is_undisputed(self, name: str) -> bool:
+        top = name.partition(".")[0]
+        return (top in self.claims or top in PROCESS_NAMES) and name not in _disputed
 
     @passed_over
     def items(self, module: ModuleType, fromlist: Iterable[str], *, is_all: bool = False) -> list[str]:
@@ -796,9 +802,29 @@ _by_builtins: weakref.WeakValueDictionary[int, Linker] = weakref.WeakValueDictio
 _borrowed: set[str] = set()
 """Names of the base whose answers some linker remembers."""
 _disputed: Final[set[str]] = set()
-"""Names under which the code of some owner did not want what everybody has."""
+"""Names of which some owner's code has changed the meaning."""
 _PERSONAL: Final = frozenset({"builtins", "importlib", "__main__", "__mp_main__"})
 """Names every owner has a module of its own for; modules below them are the process's."""
+
+
+def _copy_of_builtins() -> ModuleType:
+    own = ModuleType("builtins", builtins.__doc__)
+    own.__dict__.update(builtins.__dict__)
+    return own
+
+
+def _enter(linker: Linker) -> None:
+    _linkers.add(linker)
+    _by_builtins[id(linker.builtins)] = linker
+
+
+def _dispute(names: set[str]) -> None:
+    """Let shared libraries ask again what these names mean, each time."""
+    if not names <= _disputed:
+        _disputed.update(names)
+        for linker in list(_linkers):
+            if linker.is_shared:
+                linker.forget()
 
 
 def linker_of(scope: Scope | None) -> Linker | None:

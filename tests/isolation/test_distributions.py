@@ -51,6 +51,46 @@ def test_a_compiled_module_need_not_be_an_identifier(write):
     assert index.owners("not-one") == ()
 
 
+def mypyc(version: str, *, is_whole: bool = True) -> dict[str, str]:
+    """What mypyc leaves in a wheel: extension modules beside their sources, and one library that they refer to."""
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    sources = {
+        "quick/__init__.py": f"from quick.part import late\nversion = '{version}'",
+        "quick/part.py": "def late():\n    from . import table\n    return table.values",
+        "quick/table.py": f"values = '{version}'",
+    }
+    stems = [name.removesuffix(".py") for name in sources] + ["650f__mypyc"]
+    extensions = {f"{stem}{suffix}": "no library" for stem in stems}
+    if not is_whole:
+        del sources["quick/table.py"]
+    return wheel("quick", version, {**sources, **extensions})
+
+
+def test_what_mypyc_has_compiled_is_executed_from_its_source(biz, write):
+    """Each biz has its own, in any version: its compiled functions would ask nobody whose modules they import."""
+    versions = ("1.0", "2.0")
+    namespaces = [biz({"app.py": "import quick"}, write(mypyc(version))) for version in versions]
+    for namespace, version in zip(namespaces, versions, strict=True):
+        quick = namespace.import_module("app").quick
+        assert (quick.version, quick.late()) == (version, version)
+        assert Path(quick.__file__).parts[-2:] == ("quick", "__init__.py")
+        assert quick.__path__ == [str(Path(quick.__file__).parent)]
+        with entered(namespace.scope):
+            spec = importlib.util.find_spec("quick.part")
+        assert spec is not None
+        assert str(spec.origin).endswith("part.py")
+
+
+def test_what_mypyc_has_compiled_is_compiled_where_a_source_is_missing(write):
+    index = Index([str(write(mypyc("1.0")))])
+    assert index.extended == {"quick"}
+    assert index.compiled == set()
+    assert index.is_sourced("quick.part")
+    index = Index([str(write(mypyc("1.0", is_whole=False)))])
+    assert index.compiled == {"quick"}
+    assert not index.is_sourced("quick.part")
+
+
 def test_ownership_comes_from_the_records(write):
     root = write(
         {

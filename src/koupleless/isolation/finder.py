@@ -11,7 +11,14 @@ import os
 import pkgutil
 import sys
 from dataclasses import replace
-from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import (
+    BuiltinImporter,
+    ExtensionFileLoader,
+    FrozenImporter,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+)
 from importlib.util import LazyLoader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
@@ -502,6 +509,8 @@ class BizFinder:
             spec: ModuleSpec | None = None if finder is None else finder.find_spec(name)
             if spec is None:
                 continue
+            if type(spec.loader) is ExtensionFileLoader:
+                spec = self._from_source(spec)
             if type(spec.loader) is SourceFileLoader and not self._is_own_code(spec.loader.path):
                 # Private libraries lie in another directory for each biz that brings them.
                 is_private = spec.loader.path.startswith(self._prefixes)
@@ -514,6 +523,24 @@ class BizFinder:
         spec = ModuleSpec(name, None, is_package=True)
         spec.submodule_search_locations = NamespacePath(portions)
         return spec
+
+    def _from_source(self, spec: ModuleSpec) -> ModuleSpec:
+        """The spec of the source of what mypyc has compiled, if it is there.
+
+        Such code looks for modules in the interpreter's own table whenever a function of it runs, and asks nobody.
+        """
+        assert spec.origin is not None
+        index = self._own_index() if spec.origin.startswith(self._prefixes) else distributions.base_index()
+        if not index.is_sourced(spec.name):
+            return spec
+        path = os.path.join(os.path.dirname(spec.origin), os.path.basename(spec.origin).partition(".")[0] + ".py")  # noqa: PTH118, PTH119, PTH120
+        is_package = spec.submodule_search_locations is not None
+        places = [os.path.dirname(path)] if is_package else None  # noqa: PTH120
+        loader = SourceFileLoader(spec.name, path)
+        found = importlib.util.spec_from_file_location(
+            spec.name, path, loader=loader, submodule_search_locations=places
+        )
+        return spec if found is None else found
 
     def _is_own_code(self, path: str) -> bool:
         """Whether a file is the biz's program, of which no other has a copy: below its first directory alone."""

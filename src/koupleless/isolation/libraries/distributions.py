@@ -58,8 +58,10 @@ class Index:
         self._tops: dict[str, list[str]] = {}
         self._records: dict[str, list[str]] = {}
         self._editable: list[tuple[str, str]] = []
+        self.extended: set[str] = set()
+        """The distributions with extension modules."""
         self.compiled: set[str] = set()
-        """The distributions with compiled modules."""
+        """Those that have no source to be executed instead."""
         self._closures: dict[str, frozenset[str]] = {}
         self._surroundings: dict[str, frozenset[str]] = {}
         self._needs: dict[str, frozenset[str]] = {}
@@ -80,8 +82,11 @@ class Index:
         tops = {_module_part(line.partition(",")[0].lstrip('"')) for line in lines}
         for top in tops - {""}:
             self._tops.setdefault(top, []).append(name)
-        if any(_module_part(line.partition(",")[0]) for line in lines if _EXTENSION.search(line)):
-            self.compiled.add(name)
+        files = [line.partition(",")[0].strip('"') for line in lines if _EXTENSION.search(line)]
+        if any(map(_module_part, files)):
+            self.extended.add(name)
+            if not _is_sourced(files, lines):
+                self.compiled.add(name)
         editable = _editable_directory(distribution)
         if editable:
             self._editable.append((editable, name))
@@ -103,6 +108,10 @@ class Index:
                 return found
             rest = rest.rpartition(".")[0]
         return ()
+
+    def is_sourced(self, module: str) -> bool:
+        """Whether a module belongs to what mypyc has compiled, of which the source is there as well."""
+        return any(owner in self.extended and owner not in self.compiled for owner in self.owners(module))
 
     def owner_of_file(self, file: str) -> str | None:
         """The distribution whose editable project holds the file."""
@@ -396,6 +405,17 @@ def _module_part(file: str) -> str:
         return ""
     # What compilers write beside a package (mypyc's is named by a digest) is imported by C code, as no identifier.
     return stem if stem.isidentifier() or head.endswith(tuple(EXTENSION_SUFFIXES)) else ""
+
+
+def _is_sourced(extensions: Iterable[str], lines: Iterable[str]) -> bool:
+    """Whether each extension module of a RECORD is one that mypyc has made, and has its source beside it.
+
+    What mypyc makes together refers to each other by one library, which it names so.
+    """
+    stems = {file.partition(".")[0] for file in extensions}
+    made = {stem for stem in stems if stem.endswith("__mypyc")}
+    installed = {line.partition(",")[0].strip('"') for line in lines}
+    return bool(made) and installed.issuperset(f"{stem}.py" for stem in stems - made)
 
 
 def _module_name(file: str) -> str:

@@ -117,7 +117,7 @@ def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
     wished = [name for name, one in held.items() if one.holding is Holding.SHARED and name in wishes]
     for name, by in _reached(wished, lambda name: index.needs(name) - speakers.asked):
         held[name] = Held(Holding.SHARED, f"{by} requires it, which is to be shared")
-    for name in index.compiled - held.keys():
+    for name in index.extended - held.keys():
         held[name] = Held(Holding.SHARED, "it is compiled, and not tested as a copy")
     shared = [name for name, one in held.items() if one.holding is Holding.SHARED and name not in speakers.application]
     for name, by in _reached(shared, lambda name: index.needs(name) - held.keys()):

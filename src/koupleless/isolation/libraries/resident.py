@@ -185,7 +185,7 @@ class Arrivals:
         which a library shows modules of another one, as ``requests.packages`` does, are among its names.
         """
         index = distributions.base_index()
-        wanted = {one.name for one in residents if one.name in index.versions} - index.compiled
+        wanted = {one.name for one in residents if one.name in index.versions} - index.extended
         found: dict[str, list[str]] = {name: [] for name in wanted}
         table = all_of_base().copy()
         with self._lock:
@@ -205,7 +205,7 @@ class Arrivals:
     def directories(residents: Iterable[Resident]) -> frozenset[str]:
         """Where the compiled files of libraries lie, those that they share with no other library."""
         index = distributions.base_index()
-        return frozenset().union(*(index.directories(one.name) for one in residents if one.name in index.compiled))
+        return frozenset().union(*(index.directories(one.name) for one in residents if one.name in index.extended))
 
     def _users(self, index: Index) -> tuple[Mapping[str, set[str]], AbstractSet[str]]:
         """Distribution -> the bizs that got modules of it, or of one that requires it; and all that these might use.

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from koupleless.artifact.build import Options, build, build_file, build_project, build_requirement
+from koupleless.artifact.building.requirements import BaseFacts
+from koupleless.artifact.keeping.bytecode import bytecode_path
 from koupleless.artifact.manifest import MARK
-from koupleless.artifact.slim import BaseFacts
-from koupleless.artifact.source import ZipSource, read_manifest
-from koupleless.artifact.store import Store, bytecode_path
+from koupleless.artifact.source import read_manifest
+from koupleless.artifact.sources.zipped import FileSource
+from koupleless.artifact.store import Store
 from koupleless.errors import ArtifactError, BuildFailed, ManifestInvalid
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class TestProject:
             assert names[2:] == sorted(names[2:])
             manifest_mf = archive.read("META-INF/MANIFEST.MF").decode()
         assert "Ark-Biz-Name: Hello.World\r\nArk-Biz-Version: 1.0.0\r\n" in manifest_mf
-        manifest = read_manifest(ZipSource(built.path))
+        manifest = read_manifest(FileSource(built.path))
         assert manifest == built.manifest
         assert (manifest.entry, manifest.priority, manifest.web_context_path) == ("hello.app:app", 5, "/Hello.World")
         assert (manifest.requirements, manifest.provided) == (("fastapi>=0.100",), ("fastapi>=0.100",))
@@ -78,16 +80,16 @@ class TestProject:
     ) -> None:
         built = build_project(project, Options(base=FASTAPI))
         if sys.flags.optimize == 0:
-            monkeypatch.setattr("koupleless.artifact.store.compile_source", None)
+            monkeypatch.setattr("koupleless.artifact.keeping.bytecode.compile_source", None)
         with Store(tmp_path / "store") as store:
-            unpacked = store.unpack(ZipSource(built.path))
+            unpacked = store.unpack(FileSource(built.path))
             assert unpacked.class_path == (unpacked.path,)
             assert (unpacked.path / "hello" / "page.html").read_text() == "<p>"
 
     def test_the_module_finds_its_own_metadata(self, project: Path, tmp_path: Path) -> None:
         built = build_project(project, Options(base=FASTAPI))
         with Store(tmp_path / "store") as store:
-            path = store.unpack(ZipSource(built.path)).path
+            path = store.unpack(FileSource(built.path)).path
             (found,) = importlib.metadata.distributions(path=[str(path)])
             assert (found.metadata["Name"], found.version) == ("Hello.World", "1.0.0")
             assert [point.name for point in found.entry_points] == ["hello"]
@@ -245,7 +247,7 @@ class TestPrivateDependencies:
     def fill(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, bytes]], None]:
         def use(files: dict[str, bytes]) -> None:
             def gather(_project: str, _requirements: object, into: Path, **_: object) -> object:
-                from koupleless.artifact.slim import Report
+                from koupleless.artifact.building.slim import Report
 
                 for name, data in files.items():
                     (into / name).parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from koupleless.artifact.build import Options, build
-from koupleless.artifact.calls import find_refused_calls
+from koupleless.artifact.building.calls import find_refused_calls
 from koupleless.errors import BuildFailed
 
 if TYPE_CHECKING:

@@ -223,7 +223,7 @@ class TestHttp:
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("koupleless.artifact.fetch.hashlib.sha256", full)
+        monkeypatch.setattr("koupleless.artifact.fetching.transfer.hashlib.sha256", full)
         assert "No space left" in failure(f"{serve(reply()).url}/a.zip", into)
 
 

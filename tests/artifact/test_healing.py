@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.artifact.memory import MemorySource
 
 from koupleless.artifact import store as store_module
 from koupleless.artifact import temporary
-from koupleless.artifact.source import MemorySource
-from koupleless.artifact.store import Store, bytecode_path
+from koupleless.artifact.keeping import bytecode
+from koupleless.artifact.keeping.bytecode import TAG, bytecode_path
+from koupleless.artifact.store import Store
 from koupleless.artifact.temporary import temporary_directory
 from koupleless.cli.commands import main
 from koupleless.errors import ArtifactError
@@ -150,9 +152,9 @@ def test_a_directory_of_a_running_store_that_is_removed_is_made_again(
     first = unpack()
     {
         "sessions": lambda: shutil.rmtree(store.root / "sessions"),
-        "session": lambda: shutil.rmtree(store._session),
-        "alive": (store._session / "alive").unlink,
-        "tag": lambda: shutil.rmtree(store.root / store_module.TAG),
+        "session": lambda: shutil.rmtree(store._session.directory),
+        "alive": (store._session.directory / "alive").unlink,
+        "tag": lambda: shutil.rmtree(store.root / TAG),
         "root": lambda: shutil.rmtree(store.root),
         "lock": (store.root / "lock").unlink,
     }[what]()
@@ -169,7 +171,7 @@ def test_a_directory_of_a_running_store_that_is_removed_is_made_again(
 def test_directories_that_go_while_an_artefact_is_unpacked_are_made_again(
     store: Store, unpack: Callable[..., Unpacked], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compile_tree = store_module._compile_tree
+    compile_tree = bytecode.compile_tree
     times = []
 
     def and_remove(*arguments: Any) -> None:
@@ -178,7 +180,7 @@ def test_directories_that_go_while_an_artefact_is_unpacked_are_made_again(
         if len(times) < 3:
             shutil.rmtree(store.root)
 
-    monkeypatch.setattr(store_module, "_compile_tree", and_remove)
+    monkeypatch.setattr(store_module, "compile_tree", and_remove)
 
     assert (unpack().path / APP).is_file()
     assert len(times) == 3

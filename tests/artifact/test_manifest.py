@@ -7,17 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from koupleless.artifact.manifest import (
-    Manifest,
-    is_entry,
-    manifest_keys,
-    normal_web_path,
-    parse_biz_toml,
-    parse_manifest_mf,
-    path_issue,
-    render_biz_toml,
-    render_manifest_mf,
-)
+from koupleless.artifact.manifest import Manifest, parse_biz_toml, render_biz_toml
+from koupleless.artifact.manifest_mf import manifest_keys, parse_manifest_mf, render_manifest_mf
+from koupleless.artifact.reading.common_keys import is_entry, normal_web_path, path_issue
 from koupleless.biz import BizId, Isolation
 from koupleless.errors import ManifestInvalid
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from koupleless.artifact.project import Overrides, find_files, has_module_table, read_project
+from koupleless.artifact.build import Options
+from koupleless.artifact.building.project import read_project
+from koupleless.artifact.building.project_files import find_files
 from koupleless.biz import Isolation
 from koupleless.errors import ArtifactError, BuildFailed, ManifestInvalid
 
@@ -72,14 +74,13 @@ class TestTable:
         assert project.deny_imports == ("numpy.*",)
 
     def test_the_caller_wins_over_both(self, tmp_path: Path) -> None:
-        overrides = Overrides(name="mine", version="9", entry="hello:main", web_context_path="/x")
-        project = read_project(write(tmp_path, LEAST), overrides)
+        options = Options(name="mine", version="9", entry="hello:main", web_context_path="/x")
+        project = read_project(write(tmp_path, LEAST), options)
         assert (str(project.id), project.entry, project.web_context_path) == ("mine:9", "hello:main", "/x")
 
     def test_an_ordinary_project_becomes_a_module_when_the_entry_is_named(self, tmp_path: Path) -> None:
         write(tmp_path, LEAST.partition("[tool")[0])
-        assert not has_module_table(tmp_path)
-        assert read_project(tmp_path, Overrides(entry="hello.app:app")).entry == "hello.app:app"
+        assert read_project(tmp_path, Options(entry="hello.app:app")).entry == "hello.app:app"
         with pytest.raises(ManifestInvalid, match=r"entry is missing.*--entry"):
             read_project(tmp_path)
 
@@ -111,11 +112,7 @@ class TestTable:
     def test_no_project_is_said(self, tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match=r"has no pyproject\.toml"):
             read_project(tmp_path)
-        assert not has_module_table(tmp_path)
         assert "no TOML" in issues(tmp_path, "[[[")[0]
-
-    def test_a_module_project_is_told_by_its_table(self, tmp_path: Path) -> None:
-        assert has_module_table(write(tmp_path, LEAST))
 
     def test_entry_points_are_kept_for_run_time(self, tmp_path: Path) -> None:
         text = LEAST + '[project.scripts]\nrun = "hello:main"\n[project.entry-points."a.b"]\nx = "hello:x"\n'

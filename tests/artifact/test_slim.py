@@ -12,8 +12,9 @@ import pytest
 from packaging.requirements import Requirement
 
 from koupleless.artifact.build import Options, build_project, build_requirement
+from koupleless.artifact.building.requirements import BaseFacts, lack, unsatisfied
+from koupleless.artifact.building.slim import Decision, Report, gather
 from koupleless.artifact.manifest import Manifest
-from koupleless.artifact.slim import BaseFacts, gather, lack, unsatisfied
 from koupleless.biz import BizId
 from koupleless.errors import BuildFailed
 
@@ -28,6 +29,10 @@ WEB = BaseFacts(
         "werkzeug": ["flask"],
     },
 )
+
+
+def left_out(report: Report) -> list[Decision]:
+    return [decision for decision in report.decisions if not decision.is_packed]
 
 
 class TestLack:
@@ -83,7 +88,7 @@ class TestUnsatisfied:
 class TestGatherWithoutPip:
     def test_a_base_that_has_everything_needs_no_pip(self, tmp_path: Path) -> None:
         report = gather("p", ["flask>=2", "koupleless"], tmp_path, facts=WEB, python="/nowhere/python")
-        assert [(decision.name, decision.reason) for decision in report.left_out] == [
+        assert [(decision.name, decision.reason) for decision in left_out(report)] == [
             ("click", "the base has it, needed by flask"),
             ("flask", "the base has it, which satisfies >=2, needed by werkzeug"),
             ("koupleless", "every biz gets the base's own"),
@@ -182,7 +187,7 @@ class TestGather:
     def test_only_what_the_base_lacks_travels(self, fake_pip: Path, tmp_path: Path) -> None:
         report = gather("p", ["free", "flask"], tmp_path / "into", facts=WEB, python=str(fake_pip))
         assert {decision.name for decision in report.packed} == {"free", "dep", "only-x"}
-        assert {decision.name for decision in report.left_out} == {"flask", "werkzeug", "click"}
+        assert {decision.name for decision in left_out(report)} == {"flask", "werkzeug", "click"}
         assert report.provided == ("flask>=2",)
         (dep,) = [decision for decision in report.packed if decision.name == "dep"]
         assert dep.reason == "the base does not have it, needed by free"
@@ -196,7 +201,7 @@ class TestGather:
     def test_one_library_travels_without_the_rest_whoever_needs_it(self, fake_pip: Path, tmp_path: Path) -> None:
         report = gather("p", ["flask"], tmp_path / "into", facts=WEB, always=frozenset({"flask"}), python=str(fake_pip))
         assert [(one.name, one.reason) for one in report.packed] == [("flask", "it is asked for")]
-        assert {decision.name for decision in report.left_out} >= {"werkzeug"}
+        assert {decision.name for decision in left_out(report)} >= {"werkzeug"}
         unneeded = gather("p", [], tmp_path / "more", facts=WEB, always=frozenset({"dep"}), python=str(fake_pip))
         assert [one.name for one in unneeded.packed] == ["dep"]
 

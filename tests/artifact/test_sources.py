@@ -10,25 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+from tests.artifact.memory import MemorySource
 
 from koupleless.artifact.archive import DEFAULT_LIMITS, Limits
+from koupleless.artifact.keeping.unpack import copy_files
 from koupleless.artifact.manifest import BIZ_TOML, MANIFEST_MF, MARK
-from koupleless.artifact.source import (
-    BizSource,
-    DirectorySource,
-    MemorySource,
-    WheelSource,
-    ZipSource,
-    copy_files,
-    read_manifest,
-    source_for,
-)
+from koupleless.artifact.source import read_manifest, source_for
+from koupleless.artifact.sources.directory import DirectorySource
+from koupleless.artifact.sources.zipped import FileSource
 from koupleless.errors import ArchiveRefused, ArtifactError, DigestMismatch, ManifestInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tests.artifact.conftest import MakeFiles, MakeZip
+
+    from koupleless.artifact.sources.content import BizSource
 
 
 class MakeSource(Protocol):
@@ -172,27 +169,27 @@ class TestEverySource:
 class TestZip:
     def test_the_manifest_of_the_original_alone_is_enough(self, make_zip: MakeZip) -> None:
         text = b"Ark-Biz-Name: old\r\nArk-Biz-Version: 2\r\nStart-Class: pkg.mod:app\r\nbuild-user: me\r\n"
-        manifest = read_manifest(ZipSource(make_zip({MANIFEST_MF: text, "pkg/mod.py": b""})))
+        manifest = read_manifest(FileSource(make_zip({MANIFEST_MF: text, "pkg/mod.py": b""})))
         assert (str(manifest.id), manifest.attributes) == ("old:2", {"build-user": "me"})
 
     def test_no_manifest_at_all_says_what_the_original_says(self, make_zip: MakeZip) -> None:
         with pytest.raises(ManifestInvalid) as caught:
-            read_manifest(ZipSource(make_zip({"a.py": b""})))
+            read_manifest(FileSource(make_zip({"a.py": b""})))
         assert "Biz Name must not be empty!" in caught.value.issues
 
     def test_a_java_module_is_told_apart(self, make_zip: MakeZip) -> None:
         text = b"Ark-Biz-Name: old\r\nArk-Biz-Version: 2\r\nStart-Class: com.x.Main\r\n"
         with pytest.raises(ArchiveRefused, match="Java"):
-            read_manifest(ZipSource(make_zip({MANIFEST_MF: text, "com/x/Main.class": b""})))
+            read_manifest(FileSource(make_zip({MANIFEST_MF: text, "com/x/Main.class": b""})))
 
     def test_the_digest_is_that_of_the_file(self, make_zip: MakeZip, make_files: MakeFiles) -> None:
         path = make_zip(make_files())
-        assert ZipSource(path).digest() == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert FileSource(path).digest() == hashlib.sha256(path.read_bytes()).hexdigest()
 
     def test_a_file_that_is_replaced_after_it_was_digested_is_noticed(
         self, make_zip: MakeZip, make_files: MakeFiles
     ) -> None:
-        source = ZipSource(make_zip(make_files()))
+        source = FileSource(make_zip(make_files()))
         source.digest()
         make_zip(make_files({"more": b"x"}))
         with pytest.raises(ArtifactError, match="was changed while"), source.open():
@@ -202,13 +199,13 @@ class TestZip:
         self, make_zip: MakeZip, make_files: MakeFiles
     ) -> None:
         path = make_zip(make_files())
-        with pytest.raises(ArtifactError, match="was changed while"), ZipSource(path).open(), path.open("ab") as file:
+        with pytest.raises(ArtifactError, match="was changed while"), FileSource(path).open(), path.open("ab") as file:
             file.write(b"x")
 
 
 class TestWheel:
-    def wheel(self, make_zip: MakeZip, files: Mapping[str, bytes], **replaced: bytes) -> WheelSource:
-        return WheelSource(make_zip(wheel_files(files, **replaced), WHEEL_NAME))
+    def wheel(self, make_zip: MakeZip, files: Mapping[str, bytes], **replaced: bytes) -> BizSource:
+        return source_for(make_zip(wheel_files(files, **replaced), WHEEL_NAME))
 
     def test_the_entry_point_makes_it_a_module(self, make_zip: MakeZip, tmp_path: Path) -> None:
         source = self.wheel(make_zip, {"hello/app.py": b"app = 1\n"})
@@ -235,16 +232,16 @@ class TestWheel:
         files = wheel_files({})
         del files[f"{INFO}/RECORD"]
         with pytest.raises(ArchiveRefused, match="RECORD is missing"):
-            read_manifest(WheelSource(make_zip(files, WHEEL_NAME)))
+            read_manifest(source_for(make_zip(files, WHEEL_NAME)))
 
     def test_a_name_that_is_no_wheels_is_refused(self, make_zip: MakeZip) -> None:
         with pytest.raises(ArchiveRefused, match="wheel filename"):
-            read_manifest(WheelSource(make_zip(wheel_files({}), "hello.whl")))
+            read_manifest(source_for(make_zip(wheel_files({}), "hello.whl")))
 
     def test_its_digests_are_those_of_its_record(self, make_zip: MakeZip, tmp_path: Path) -> None:
         files = {**wheel_files({"hello/app.py": b"app = 1\n"}), "hello/app.py": b"app = 2\n"}
         with pytest.raises(DigestMismatch, match=r"hello/app\.py"):
-            copied(WheelSource(make_zip(files, WHEEL_NAME)), tmp_path / "out")
+            copied(source_for(make_zip(files, WHEEL_NAME)), tmp_path / "out")
 
     def test_libraries_in_its_data_directory_go_where_they_belong_and_scripts_go_nowhere(
         self, make_zip: MakeZip, tmp_path: Path
@@ -256,7 +253,7 @@ class TestWheel:
 
     def test_a_wheel_for_one_python_says_so(self, make_zip: MakeZip) -> None:
         name = "hello-1.0.0-cp39-cp39-linux_x86_64.whl"
-        manifest = read_manifest(WheelSource(make_zip(wheel_files({}), name)))
+        manifest = read_manifest(source_for(make_zip(wheel_files({}), name)))
         assert "was built for cp39" in (manifest.python_issue() or "")
 
 
@@ -334,7 +331,9 @@ class TestSourceFor:
         (tmp_path / "d").mkdir()
         (tmp_path / "d" / BIZ_TOML).write_text("")
         kinds = [source_for(path) for path in (make_zip(make_files()), make_zip({}, "x.whl"), tmp_path / "d")]
-        assert [type(kind) for kind in kinds] == [ZipSource, WheelSource, DirectorySource]
+        assert [type(kind) for kind in kinds] == [FileSource, FileSource, DirectorySource]
+        with pytest.raises(ArchiveRefused, match="wheel filename"):
+            read_manifest(kinds[1])
 
 
 def test_an_archive_with_zip64_fields_is_read(tmp_path: Path, make_files: MakeFiles) -> None:
@@ -342,4 +341,4 @@ def test_an_archive_with_zip64_fields_is_read(tmp_path: Path, make_files: MakeFi
         for name, data in make_files().items():
             with archive.open(name, "w", force_zip64=True) as file:
                 file.write(data)
-    assert str(read_manifest(ZipSource(tmp_path / "x.zip")).id) == "hello:1.0.0"
+    assert str(read_manifest(FileSource(tmp_path / "x.zip")).id) == "hello:1.0.0"

@@ -12,20 +12,24 @@ import threading
 import time
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.artifact.memory import MemorySource
 
 from koupleless.artifact import store as store_module
 from koupleless.artifact.archive import Limits
+from koupleless.artifact.keeping.bytecode import bytecode_path, compile_source
+from koupleless.artifact.keeping.unpack import copy_files
 from koupleless.artifact.manifest import BIZ_TOML, parse_biz_toml, render_biz_toml
-from koupleless.artifact.source import MemorySource, ZipSource, copy_files, source_for
-from koupleless.artifact.store import Store, bytecode_path, compile_source, default_root
+from koupleless.artifact.source import source_for
+from koupleless.artifact.sources.zipped import FileSource
+from koupleless.artifact.store import Store
 from koupleless.errors import ArchiveRefused, ArtifactError, DigestMismatch, ManifestInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.artifact.conftest import MakeFiles, MakeZip
 
@@ -45,7 +49,7 @@ class TestUnpacking:
     def test_the_files_are_there_with_their_private_libraries_on_the_class_path(
         self, store: Store, make_zip: MakeZip, make_files: MakeFiles
     ) -> None:
-        with store.unpack(ZipSource(make_zip(make_files()))) as unpacked:
+        with store.unpack(FileSource(make_zip(make_files()))) as unpacked:
             assert (unpacked.path / "hello" / "data.txt").read_bytes() == b"data"
             assert unpacked.class_path == (unpacked.path, unpacked.path / "lib")
             assert unpacked.path.name == "hello-1.0.0"
@@ -54,43 +58,42 @@ class TestUnpacking:
     def test_the_same_content_is_unpacked_once(
         self, store: Store, make_zip: MakeZip, make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first = store.unpack(ZipSource(make_zip(make_files(), "one.zip")))
+        first = store.unpack(FileSource(make_zip(make_files(), "one.zip")))
         monkeypatch.setattr(store_module, "copy_files", None)
-        second = store.unpack(ZipSource(make_zip(make_files(), "two.jar")))
+        second = store.unpack(FileSource(make_zip(make_files(), "two.jar")))
         assert (second.path, second.digest) == (first.path, first.digest)
         assert second.manifest == first.manifest
 
     def test_another_store_on_the_root_finds_what_is_there(
-        self, store: Store, make_zip: MakeZip, make_files: MakeFiles
+        self, store: Store, make_zip: MakeZip, make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first = store.unpack(ZipSource(make_zip(make_files())))
+        first = store.unpack(FileSource(make_zip(make_files())))
         with Store(store.root) as other:
-            found = other.find(first.digest)
-            assert found is not None
+            monkeypatch.setattr(store_module, "copy_files", None)
+            found = other.unpack(FileSource(make_zip(make_files())))
             assert (found.path, found.manifest) == (first.path, first.manifest)
-            assert other.find("0" * 64) is None
 
     def test_a_known_file_is_not_read_again(
         self, store: Store, make_zip: MakeZip, make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = make_zip(make_files())
         monkeypatch.setattr(store_module, "_SETTLED_NS", -1_000_000_000)
-        store.unpack(ZipSource(path))
-        monkeypatch.setattr("koupleless.artifact.source.digest_of", None)
-        store.unpack(ZipSource(path))
+        store.unpack(FileSource(path))
+        monkeypatch.setattr("koupleless.artifact.sources.zipped.digest_of", None)
+        store.unpack(FileSource(path))
 
     def test_a_file_written_again_at_once_is_read_again(
         self, store: Store, make_zip: MakeZip, make_files: MakeFiles
     ) -> None:
         path = make_zip(make_files())
-        one = store.unpack(ZipSource(path))
+        one = store.unpack(FileSource(path))
         times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
         data = path.read_bytes()
         other = make_zip(make_files(version="1.0.1"), "other.zip").read_bytes()
         assert len(data) == len(other)
         path.write_bytes(other)
         os.utime(path, ns=times)
-        assert store.unpack(ZipSource(path)).manifest.id != one.manifest.id
+        assert store.unpack(FileSource(path)).manifest.id != one.manifest.id
 
     def test_small_modules_take_milliseconds(
         self, store: Store, make_zip: MakeZip, make_files: MakeFiles, tmp_path: Path
@@ -118,7 +121,7 @@ class TestUnpacking:
         assert min(known) < 0.002
 
     def test_a_damaged_entry_is_made_again(self, store: Store, make_zip: MakeZip, make_files: MakeFiles) -> None:
-        source = ZipSource(make_zip(make_files()))
+        source = FileSource(make_zip(make_files()))
         unpacked = store.unpack(source)
         (unpacked.path.parent / "manifest.toml").write_text("damaged")
         with Store(store.root) as other:
@@ -200,19 +203,26 @@ class TestFailure:
         files = make_files()
         change(files)
         with pytest.raises(error):
-            store.unpack(ZipSource(make_zip(files)))
+            store.unpack(FileSource(make_zip(files)))
         assert entries(store) == work(store) == []
 
     def test_a_bomb_leaves_nothing(self, store: Store, make_zip: MakeZip, make_files: MakeFiles) -> None:
         path = make_zip(make_files({"bomb": bytes(40 << 20)}))
         with pytest.raises(ArchiveRefused, match="a bomb"):
-            store.unpack(ZipSource(path))
+            store.unpack(FileSource(path))
         with pytest.raises(ArchiveRefused, match="more than"):
-            store.unpack(ZipSource(path, limits=Limits(max_bytes=1000)))
+            store.unpack(FileSource(path, limits=Limits(max_bytes=1000)))
         assert entries(store) == work(store) == []
 
     @pytest.mark.parametrize(
-        "step", ["tempfile.mkdtemp", "copy_files", "_compile_tree", "render_biz_toml", "Path.rename"]
+        "step",
+        [
+            "store.tempfile.mkdtemp",
+            "store.copy_files",
+            "store.compile_tree",
+            "keeping.entry.render_biz_toml",
+            "store.Path.rename",
+        ],
     )
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
     def test_a_disk_that_refuses_at_any_step_leaves_nothing(
@@ -222,7 +232,7 @@ class TestFailure:
             raise OSError(number, os.strerror(number))
 
         with monkeypatch.context() as patch:
-            patch.setattr(f"koupleless.artifact.store.{step}", refuse)
+            patch.setattr(f"koupleless.artifact.{step}", refuse)
             with pytest.raises(ArtifactError, match="nothing was kept") as caught:
                 store.unpack(MemorySource(make_files()))
         words = "Input/output" if number == errno.EIO else "no space is left on the disk"
@@ -252,7 +262,7 @@ class TestFailure:
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(store_module, "_compile_tree", interrupt)
+        monkeypatch.setattr(store_module, "compile_tree", interrupt)
         with pytest.raises(KeyboardInterrupt):
             store.unpack(MemorySource(make_files()))
         assert entries(store) == work(store) == []
@@ -284,7 +294,7 @@ class TestTogether:
 
         def take() -> None:
             together.wait(10)
-            paths.add(store.unpack(ZipSource(path)).path)
+            paths.add(store.unpack(FileSource(path)).path)
 
         threads = [threading.Thread(target=take) for _ in range(8)]
         for thread in threads:
@@ -338,7 +348,7 @@ class TestTogether:
             for _ in range(3)
         ]
         outputs = {child.communicate(timeout=60)[0].strip() for child in children}
-        assert outputs == {str(store.unpack(ZipSource(path)).path)}
+        assert outputs == {str(store.unpack(FileSource(path)).path)}
         assert len(entries(store)) == 1
 
     def test_what_a_killed_process_left_is_swept_by_the_next_that_opens(self, tmp_path: Path) -> None:
@@ -348,7 +358,7 @@ class TestTogether:
             from pathlib import Path
             from koupleless.artifact.store import Store
             store = Store(Path(sys.argv[1]))
-            work = Path(tempfile.mkdtemp(prefix="work-", dir=store._session))
+            work = Path(tempfile.mkdtemp(prefix="work-", dir=store.scratch))
             (work / "half").write_text("x")
             print("ready", flush=True)
             sys.stdin.read()
@@ -415,15 +425,7 @@ class TestRemoving:
         assert unpacked.path.is_dir()
 
 
-def test_the_default_root_is_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert default_root() == Path("/cache/koupleless/store")
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    monkeypatch.setenv("HOME", "/home/me")
-    assert default_root() == Path("/home/me/.cache/koupleless/store")
-
-
 def test_objects_describe_themselves(store: Store, make_zip: MakeZip, make_files: MakeFiles) -> None:
-    assert "hello:1.0.0" in repr(store.unpack(ZipSource(make_zip(make_files()))))
+    assert "hello:1.0.0" in repr(store.unpack(FileSource(make_zip(make_files()))))
     with zipfile.ZipFile(make_zip(make_files())) as archive:
         assert BIZ_TOML in archive.namelist()

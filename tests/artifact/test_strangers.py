@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.artifact.conftest import everything_below
+from tests.artifact.memory import MemorySource
 
 from koupleless.artifact.archive import Archive, Limits
+from koupleless.artifact.build import Options
+from koupleless.artifact.building.project import parse_project, read_project
 from koupleless.artifact.fetch import fetch
-from koupleless.artifact.manifest import BIZ_TOML, MANIFEST_MF, manifest_keys, parse_biz_toml, parse_manifest_mf
-from koupleless.artifact.project import Overrides, parse_project, read_project
-from koupleless.artifact.source import DirectorySource, MemorySource, WheelSource, read_manifest, source_for
+from koupleless.artifact.manifest import BIZ_TOML, MANIFEST_MF, parse_biz_toml
+from koupleless.artifact.manifest_mf import manifest_keys, parse_manifest_mf
+from koupleless.artifact.source import read_manifest, source_for
+from koupleless.artifact.sources.directory import DirectorySource
 from koupleless.errors import ArchiveRefused, ArtifactError, FetchFailed, ManifestInvalid
 
 if TYPE_CHECKING:
@@ -122,7 +126,7 @@ def test_a_project_has_its_mistake_in_words_too(tmp_path: Path) -> None:
         read_project(tmp_path)
     project = {"name": "x", "version": "1", "dependencies": ["(" * 3000]}
     with pytest.raises(ManifestInvalid, match="is no requirement"):
-        parse_project({"project": project}, root=tmp_path, origin="x", overrides=Overrides(entry="x"))
+        parse_project({"project": project}, root=tmp_path, origin="x", options=Options(entry="x"))
 
 
 # --- wheels ---------------------------------------------------------------------------------------------------------
@@ -154,7 +158,7 @@ def test_a_crafted_wheel_is_refused_in_words(make_zip: MakeZip, name: str, text:
     }
     begun = time.thread_time()
     with pytest.raises((ManifestInvalid, ArchiveRefused)):
-        read_manifest(WheelSource(make_zip(files, "hello-1.0-py3-none-any.whl")))
+        read_manifest(source_for(make_zip(files, "hello-1.0-py3-none-any.whl")))
 
     assert taken(begun) < 3
 
@@ -167,7 +171,7 @@ def test_metadata_is_read_as_headers_alone(make_zip: MakeZip) -> None:
         "hello-1.0.dist-info/RECORD": b"",
         "hello-1.0.dist-info/entry_points.txt": b"# x\n[console_scripts]\ny = z\n[koupleless.module]\n x = a:app [y]\n",
     }
-    manifest = read_manifest(WheelSource(make_zip(files, "hello-1.0-py3-none-any.whl")))
+    manifest = read_manifest(source_for(make_zip(files, "hello-1.0-py3-none-any.whl")))
 
     assert (str(manifest.id), manifest.entry, manifest.requirements) == ("x:1.0", "a:app", ("click",))
 

@@ -312,7 +312,7 @@ def test_the_events_tell_what_happened_in_order(world):
 
 def test_a_module_slimmed_for_a_richer_base_is_refused_before_its_code_runs(world, tmp_path):
     from koupleless.artifact.build import Options, build_file
-    from koupleless.artifact.slim import BaseFacts
+    from koupleless.artifact.building.requirements import BaseFacts
 
     source = tmp_path / "poor.py"
     source.write_text('# /// script\n# dependencies = ["nowhere-to-be-found>=2"]\n# ///\nraise SystemExit\n')

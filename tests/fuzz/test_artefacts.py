@@ -11,20 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.artifact.memory import MemorySource
 from tests.fuzz.mutations import INPUTS, SEED, Mutator
 
 from koupleless.artifact.fetch import fetch
-from koupleless.artifact.manifest import (
-    BIZ_TOML,
-    MANIFEST_MF,
-    MARK,
-    Manifest,
-    parse_biz_toml,
-    parse_manifest_mf,
-    render_biz_toml,
-    render_manifest_mf,
-)
-from koupleless.artifact.source import MemorySource, copy_files, source_for
+from koupleless.artifact.keeping.unpack import copy_files
+from koupleless.artifact.manifest import BIZ_TOML, MANIFEST_MF, MARK, Manifest, parse_biz_toml, render_biz_toml
+from koupleless.artifact.manifest_mf import parse_manifest_mf, render_manifest_mf
+from koupleless.artifact.source import source_for
 from koupleless.biz import BizId
 from koupleless.errors import KouplelessError
 

@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
-from koupleless.artifact.manifest import path_issue
+from koupleless.artifact.reading.common_keys import path_issue
 from koupleless.errors import ArchiveRefused, ArtifactError
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Archive:
     """
 
     def __init__(self, path: Path, *, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.path = path
         self.origin = str(path)
         self._limits = limits
         self._total = 0

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ast
 import csv
+import dataclasses
 import hashlib
 import io
 import re
 import sys
 import tokenize
-import tomllib
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,20 +23,17 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from koupleless.artifact.archive import write_archive
-from koupleless.artifact.calls import find_refused_calls
-from koupleless.artifact.manifest import (
-    BIZ_TOML,
-    MANIFEST_MF,
-    MARK,
-    UNLISTED,
-    Manifest,
-    check_requirements,
-    render_biz_toml,
-    render_manifest_mf,
-)
-from koupleless.artifact.project import Overrides, Project, find_files, parse_project, read_project, top_level_names
-from koupleless.artifact.slim import BaseFacts, Report, gather
-from koupleless.artifact.store import bytecode_path, compile_source
+from koupleless.artifact.building.calls import find_refused_calls
+from koupleless.artifact.building.options import Options
+from koupleless.artifact.building.project import Project, parse_project, read_project
+from koupleless.artifact.building.project_files import find_files, top_level_names
+from koupleless.artifact.building.requirements import BaseFacts
+from koupleless.artifact.building.single_file import find_entry, find_version, read_script_block
+from koupleless.artifact.building.slim import Report, gather
+from koupleless.artifact.keeping.bytecode import bytecode_path, compile_source
+from koupleless.artifact.manifest import BIZ_TOML, MANIFEST_MF, MARK, UNLISTED, Manifest, render_biz_toml
+from koupleless.artifact.manifest_mf import render_manifest_mf
+from koupleless.artifact.reading.common_keys import check_requirements
 from koupleless.artifact.temporary import temporary_directory
 from koupleless.biz import Isolation
 from koupleless.errors import BuildFailed, ManifestInvalid
@@ -44,47 +41,12 @@ from koupleless.errors import BuildFailed, ManifestInvalid
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+__all__ = ["Built", "Options", "build", "build_file", "build_project", "build_requirement"]
+
 LIB: Final = "lib"
 DEFAULT_VERSION: Final = "1.0.0"
 
-_SCRIPT_BLOCK: Final = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
-_APPLICATIONS: Final = ("app", "application", "asgi", "wsgi")
-_FACTORIES: Final = ("create_app", "make_app")
 _NATIVE: Final = re.compile(r"\.(?:so|pyd)$")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Options of one build. Frozen; made by the command line."""
-
-    out: Path | None = None
-    """The directory for the artefact; by default ``dist`` beside the project or file."""
-    name: str | None = None
-    version: str | None = None
-    entry: str | None = None
-    web_context_path: str | None = None
-    requirements: tuple[str, ...] = ()
-    """Requirements in addition to the project's own, as PEP 508 texts."""
-    base: BaseFacts | None = None
-    """The distributions of the base; by default those of the running interpreter."""
-    standalone: bool = False
-    """Pack all dependencies, provided by a base or not."""
-    compile: bool = True
-    """Add bytecode for the running Python."""
-    python: str = sys.executable
-    """The interpreter with the pip that fetches distributions to pack; of the same version as the running one."""
-
-    @property
-    def facts(self) -> BaseFacts | None:
-        """The distributions that may be left out because the base has them; ``None``: leave nothing out."""
-        if self.standalone:
-            return None
-        return self.base if self.base is not None else BaseFacts.of_environment()
-
-    @property
-    def overrides(self) -> Overrides:
-        """Values of the project replaced by the caller."""
-        return Overrides(self.name, self.version, self.entry, self.web_context_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +73,7 @@ def build_project(path: Path, options: Options = Options()) -> Built:
     Raises ``ManifestInvalid`` with all mistakes of the ``pyproject.toml``, ``BuildFailed`` (with the output of pip) and
     other children of ``ArtifactError``.
     """
-    project = read_project(path, options.overrides)
+    project = read_project(path, options)
     files = _read(project, find_files(project))
     files |= _metadata(project, files)
     return _assemble(project, files, options, out=options.out or path / "dist")
@@ -136,16 +98,16 @@ def build_file(path: Path, options: Options = Options()) -> Built:
     module = re.sub(r"\W", "_", path.stem)
     if module in sys.stdlib_module_names or module == "koupleless" or not module.isidentifier():
         raise BuildFailed(str(path), f"a module cannot be called {module}, as a part of Python is; rename the file")
-    block = _script_block(path, text)
-    facts: dict[str, object] = {"name": path.stem, "version": _assigned_version(tree) or DEFAULT_VERSION}
+    block = read_script_block(path, text)
+    facts: dict[str, object] = {"name": path.stem, "version": find_version(tree) or DEFAULT_VERSION}
     needs = {key: block[key] for key in ("dependencies", "requires-python") if key in block}
     document = {"project": facts | needs, "tool": block.get("tool", {})}
     project = parse_project(
         document,
         root=path.parent,
         origin=str(path),
-        overrides=options.overrides,
-        default_entry=_found_entry(module, tree),
+        options=options,
+        default_entry=find_entry(module, tree),
     )
     # A single file is never installed, so no metadata is expected at run time.
     return _assemble(project, {f"{module}.py": data}, options, out=options.out or path.parent / "dist")
@@ -167,9 +129,9 @@ def build_requirement(requirement: str, *, entry: str, options: Options = Option
         "project": {"name": name, "version": options.version or "0", "dependencies": [str(wanted)]},
         "tool": {"koupleless": {"module": {"entry": entry}}},
     }
-    overrides = Overrides(name, options.version, entry, options.web_context_path)
+    options = dataclasses.replace(options, name=name, entry=entry)
     out = options.out or Path("dist")
-    project = parse_project(document, root=Path(), origin=requirement, overrides=overrides)
+    project = parse_project(document, root=Path(), origin=requirement, options=options)
     return _assemble(project, {}, options, out=out, application=own)
 
 
@@ -178,61 +140,6 @@ def _read(project: Project, places: Mapping[str, Path]) -> dict[str, bytes]:
         return {place: path.read_bytes() for place, path in places.items()}
     except OSError as error:
         raise BuildFailed(str(project.root), f"cannot read {error.filename}: {error.strerror}") from None
-
-
-# --- a single file -------------------------------------------------------------------------------------------------
-
-
-def _script_block(path: Path, text: str) -> dict[str, object]:
-    blocks = list(_SCRIPT_BLOCK.finditer(text))
-    if len(blocks) > 1:
-        raise BuildFailed(str(path), "it has more than one '# /// script' block")
-    if not blocks:
-        return {}
-    lines = [line[2:] if line.startswith("# ") else line[1:] for line in blocks[0]["content"].splitlines()]
-    try:
-        return tomllib.loads("\n".join(lines))
-    except tomllib.TOMLDecodeError as error:
-        raise BuildFailed(str(path), f"its '# /// script' block is no TOML: {error}") from None
-
-
-def _assigned_version(tree: ast.Module) -> str | None:
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            names = {target.id for target in node.targets if isinstance(target, ast.Name)}
-            if "__version__" in names and isinstance(node.value.value, str):
-                return node.value.value
-    return None
-
-
-def _found_entry(module: str, tree: ast.Module) -> str:
-    names = _top_level_names(tree)
-    callables = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
-    for name in _APPLICATIONS:
-        if name in names:
-            return f"{module}:{name}"
-    for name in _FACTORIES:
-        if name in callables:
-            return f"{module}:{name}()"
-    return f"{module}:main" if "main" in callables else module
-
-
-def _top_level_names(tree: ast.Module) -> set[str]:
-    """Names bound by the Python module, as far as visible without running the code."""
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names.update((alias.asname or alias.name).partition(".")[0] for alias in node.names)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.With, ast.If, ast.Try)):
-            names.update(
-                inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)
-            )
-    return names
-
-
-# --- putting it together -------------------------------------------------------------------------------------------
 
 
 def _assemble(
@@ -248,7 +155,7 @@ def _assemble(
     with temporary_directory("koupleless-build-") as directory:
         always = frozenset(project.bring) | ({application} if application else frozenset[str]())
         report = gather(
-            str(project.id), requirements, directory, facts=options.facts, always=always, python=options.python
+            str(project.id), requirements, directory, facts=_facts(options), always=always, python=options.python
         )
         gathered = {path.relative_to(directory).as_posix(): path for path in _files_below(str(directory))}
         private = _read(project, gathered)
@@ -287,6 +194,13 @@ def _assemble(
     except OSError as error:
         raise BuildFailed(str(identity), f"cannot write {path}: {error.strerror}") from None
     return Built(path, manifest, size, report)
+
+
+def _facts(options: Options) -> BaseFacts | None:
+    """The distributions that may be left out because the base has them; ``None``: leave nothing out."""
+    if options.standalone:
+        return None
+    return options.base if options.base is not None else BaseFacts.of_environment()
 
 
 def _files_below(directory: str) -> list[Path]:

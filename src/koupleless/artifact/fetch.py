@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
-import functools
-import hashlib
-import http.client
-import ipaddress
-import os
 import re
 import shutil
-import socket
 import stat
 import tempfile
-import threading
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from koupleless.artifact.archive import CHUNK, digest_of
+from koupleless.artifact.archive import digest_of
+from koupleless.artifact.fetching.locations import check_name, check_prefix, expanded, file_path, split, without_secrets
+from koupleless.artifact.fetching.transfer import Transfer
 from koupleless.errors import ArtifactError, DigestMismatch, FetchFailed
 
 if TYPE_CHECKING:
@@ -30,11 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_S: Final = 120.0
 DEFAULT_MAX_BYTES: Final = 1 << 30
-
-_MAX_REDIRECTS: Final = 5
 _PIN: Final = re.compile(r"sha256=([0-9A-Fa-f]{64})")
-_ARCHIVE_STARTS: Final = (b"PK\x03\x04", b"PK\x05\x06")
-_ENDINGS: Final = (".zip", ".jar", ".whl")
 
 
 @contextlib.contextmanager
@@ -58,14 +44,14 @@ def fetch(
     Raises ``FetchFailed`` and ``DigestMismatch``. May be called from any thread that is allowed to block.
     """
     if "\0" in url or not url.isascii():
-        _check_name(url)
+        check_name(url)
     place, pin = _pinned(url, sha256)
-    _check_prefix(place, allowed_prefixes)
-    scheme = _split(place).scheme.lower()
+    check_prefix(place, allowed_prefixes)
+    scheme = split(place).scheme.lower()
     if scheme not in {"http", "https"}:
         yield _local(place, scheme, pin)
         return
-    shown = _without_secrets(place)
+    shown = without_secrets(place)
     try:
         if into is not None:
             into.mkdir(parents=True, exist_ok=True)
@@ -73,7 +59,7 @@ def fetch(
     except OSError as error:
         raise FetchFailed(shown, f"there is no room to download to: {error.strerror}") from None
     try:
-        transfer = _Transfer(place, shown, directory, allowed_prefixes, timeout_s=timeout_s, max_bytes=max_bytes)
+        transfer = Transfer(place, shown, directory, allowed_prefixes, timeout_s=timeout_s, max_bytes=max_bytes)
         path, digest = transfer.run()
         if pin is not None and digest != pin:
             raise DigestMismatch(shown, expected=pin, actual=digest)
@@ -85,7 +71,7 @@ def fetch(
 def _pinned(url: str, sha256: str | None) -> tuple[str, str | None]:
     """The location without the fragment, and the required digest; ``None`` if the content is not pinned."""
     if sha256 is not None and not _PIN.fullmatch(f"sha256={sha256}"):
-        raise FetchFailed(_without_secrets(url), f"{sha256!r} is no SHA-256")
+        raise FetchFailed(without_secrets(url), f"{sha256!r} is no SHA-256")
     pin = sha256.lower() if sha256 else None
     is_plain = "://" not in url
     place, hash_sign, fragment = url.rpartition("#") if is_plain else url.partition("#")
@@ -94,21 +80,21 @@ def _pinned(url: str, sha256: str | None) -> tuple[str, str | None]:
         return url, pin
     match = _PIN.fullmatch(fragment)
     if match is None:
-        raise FetchFailed(_without_secrets(place), f"its fragment {fragment!r} is no sha256=<64 hexadecimal digits>")
+        raise FetchFailed(without_secrets(place), f"its fragment {fragment!r} is no sha256=<64 hexadecimal digits>")
     if pin is not None and pin != match[1].lower():
-        raise FetchFailed(_without_secrets(place), "two different digests are given for it")
+        raise FetchFailed(without_secrets(place), "two different digests are given for it")
     return place, match[1].lower()
 
 
 def _local(place: str, scheme: str, pin: str | None) -> Path:
     if scheme == "file":
-        path = _file_path(place)
+        path = file_path(place)
     elif "://" in place:
         raise FetchFailed(
-            _without_secrets(place), f"{scheme}:// is not understood; use a path, file://, http:// or https://"
+            without_secrets(place), f"{scheme}:// is not understood; use a path, file://, http:// or https://"
         )
     else:
-        path = _expanded(place)
+        path = expanded(place)
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -127,322 +113,3 @@ def _local(place: str, scheme: str, pin: str | None) -> Path:
         if actual != pin:
             raise DigestMismatch(place, expected=pin, actual=actual)
     return path
-
-
-def _check_name(url: str) -> None:
-    """Refuse a text that cannot be the name of a file."""
-    try:
-        os.fsencode(url)
-    except UnicodeEncodeError:
-        raise FetchFailed(ascii(url), "it is no Unicode text") from None
-    if "\0" in url:
-        raise FetchFailed(_without_secrets(url), "it has an embedded null byte")
-
-
-def _split(place: str) -> urllib.parse.SplitResult:
-    try:
-        return urllib.parse.urlsplit(place)
-    except ValueError as error:
-        raise FetchFailed(_without_secrets(place), f"it is no location: {error}") from None
-
-
-def _expanded(place: str) -> Path:
-    try:
-        return Path(place).expanduser()
-    except RuntimeError:
-        raise FetchFailed(place, f"there is no home directory {place.partition('/')[0]}") from None
-
-
-def _file_path(place: str) -> Path:
-    parts = _split(place)
-    if parts.netloc not in {"", "localhost"}:
-        raise FetchFailed(place, f"file:// cannot name another machine ({parts.netloc}); use file:///path or http://")
-    path = urllib.parse.unquote(parts.path)
-    _check_name(path)
-    return Path(path)
-
-
-def _without_secrets(url: str) -> str:
-    """The location for logs and messages: without user, password and query."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-    except ValueError:  # reported where the location is used
-        return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
-    if not parts.netloc:
-        return url
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-# --- where artefacts may come from ---------------------------------------------------------------------------------
-
-
-def _check_prefix(place: str, allowed: Sequence[str]) -> None:
-    if allowed and not any(_is_below(_normal(place), _normal(prefix)) for prefix in allowed):
-        raise FetchFailed(_without_secrets(place), f"artefacts may only come from {', '.join(allowed)}")
-
-
-def _normal(place: str) -> tuple[str, str, str]:
-    """Scheme, host and path, with links, dot segments and escapes resolved, so that prefixes compare truly."""
-    parts = _split(place)
-    scheme = parts.scheme.lower()
-    if scheme in {"http", "https"}:
-        default = {"http": 80, "https": 443}[scheme]
-        try:
-            host = f"{(parts.hostname or '').lower()}:{parts.port or default}"
-        except ValueError as error:
-            raise FetchFailed(_without_secrets(place), str(error)) from None
-        path = urllib.parse.unquote(parts.path)
-        if ".." in path.replace("\\", "/").split("/"):
-            raise FetchFailed(_without_secrets(place), "its path climbs by '..'")
-        return scheme, host, path
-    if "://" in place and scheme != "file":
-        return scheme, parts.netloc, parts.path
-    path = str(_file_path(place)) if scheme == "file" else str(_expanded(place))
-    return "file", "", os.path.realpath(path)
-
-
-def _is_below(place: tuple[str, str, str], prefix: tuple[str, str, str]) -> bool:
-    path, root = place[2], prefix[2].rstrip("/")
-    return place[:2] == prefix[:2] and (path == root or path.startswith(root + "/"))
-
-
-# --- over HTTP -----------------------------------------------------------------------------------------------------
-
-
-class _Transfer:
-    """One download, on a separate thread.
-
-    Neither a slow name look-up nor a server that sends a byte a second can hold the caller beyond the deadline. The
-    thread ends by itself soon after the deadline, because the socket in use is shut down by the caller.
-    """
-
-    def __init__(
-        self, url: str, shown: str, directory: Path, allowed: Sequence[str], *, timeout_s: float, max_bytes: int
-    ) -> None:
-        self._url = url
-        self._shown = shown
-        self._directory = directory
-        self._allowed = allowed
-        self._timeout_s = timeout_s
-        self._deadline = time.monotonic() + timeout_s
-        self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._is_cancelled = False
-
-    def run(self) -> tuple[Path, str]:
-        """Download, and return the file and its SHA-256. Raises ``FetchFailed``."""
-        outcome: concurrent.futures.Future[tuple[Path, str]] = concurrent.futures.Future()
-        thread = threading.Thread(target=self._work, args=(outcome,), name="koupleless-fetch", daemon=True)
-        thread.start()
-        try:
-            return outcome.result(max(0.0, self._deadline - time.monotonic()))
-        except concurrent.futures.TimeoutError:
-            raise FetchFailed(self._shown, self._words(TimeoutError())) from None
-        finally:
-            self._cancel()
-            # The thread gets a second to notice. Only a name look-up lasts longer, and no file is open then.
-            thread.join(1.0)
-
-    def _work(self, outcome: concurrent.futures.Future[tuple[Path, str]]) -> None:
-        try:
-            result = self._download()
-        except FetchFailed as error:
-            outcome.set_exception(error)
-        except urllib.error.HTTPError as error:
-            error.close()
-            outcome.set_exception(FetchFailed(self._shown, f"the server answered {error.code} {error.reason}"))
-        except urllib.error.URLError as error:
-            outcome.set_exception(FetchFailed(self._shown, self._words(error.reason)))
-        except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
-            outcome.set_exception(FetchFailed(self._shown, self._words(error)))
-        except BaseException as error:  # noqa: BLE001 - only the caller can report a failure of this thread
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)
-
-    def _cancel(self) -> None:
-        with self._lock:
-            self._is_cancelled = True
-            connected, self._socket = self._socket, None
-        if connected is not None:
-            # The base class on purpose: SSLSocket.shutdown drops the TLS state under the thread that is reading.
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(connected, socket.SHUT_RDWR)
-
-    def connect(self, address: tuple[str, int], _timeout: object, _source: object) -> socket.socket:
-        """Connect like `socket.create_connection`, within the rest of the deadline; `run` can cancel the socket."""
-        connected = socket.create_connection(address, timeout=max(0.01, self._deadline - time.monotonic()))
-        with self._lock:
-            if not self._is_cancelled:
-                self._socket = connected
-                return connected
-        connected.close()
-        raise TimeoutError("the deadline has passed")
-
-    def secured(self, connection: http.client.HTTPConnection) -> None:
-        """Note the TLS socket, which has replaced the plain socket of the connection."""
-        with self._lock:
-            if not self._is_cancelled:
-                self._socket = connection.sock
-                return
-        connection.close()
-        raise TimeoutError("the deadline has passed")
-
-    def _download(self) -> tuple[Path, str]:
-        url, headers = _with_login(self._url)
-        headers |= {"User-Agent": "koupleless", "Accept": "application/zip, */*;q=0.5", "Accept-Encoding": "identity"}
-        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http and https only, see fetch
-        opener = urllib.request.OpenerDirector()
-        for handler in (
-            _Proxies(),
-            _Plain(self),
-            _Secure(self),
-            _Redirects(self._allowed),
-            urllib.request.HTTPDefaultErrorHandler(),
-            urllib.request.HTTPErrorProcessor(),
-        ):
-            opener.add_handler(handler)
-        with opener.open(request, timeout=self._timeout_s) as response:
-            return self._receive(response)
-
-    def _receive(self, response: http.client.HTTPResponse) -> tuple[Path, str]:
-        kind = response.headers.get_content_type()
-        if kind in {"text/html", "application/xhtml+xml"}:
-            self._fail("the answer is a web page (HTML), not an artefact; is a login or another address needed?")
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            self._fail(f"the answer is encoded as {response.headers['Content-Encoding']}, which was not asked for")
-        promised = response.length
-        if promised is not None and promised > self._max_bytes:
-            self._fail(f"it has {promised} bytes, and {self._max_bytes} are allowed")
-        path = self._directory / _file_name(response.url)
-        hashed, size = hashlib.sha256(), 0
-        with path.open("xb") as file:
-            while piece := response.read1(CHUNK):
-                if size == 0 and not _is_archive(piece):
-                    self._fail(f"the answer ({kind}) is no archive; it begins with {piece[:20]!r}")
-                size += len(piece)
-                if size > self._max_bytes:
-                    self._fail(f"it has more than the {self._max_bytes} bytes that are allowed")
-                hashed.update(piece)
-                file.write(piece)
-        if promised is not None and size < promised:
-            self._fail(f"the connection ended after {size} of {promised} bytes")
-        if size == 0:
-            self._fail("the answer is empty")
-        return path, hashed.hexdigest()
-
-    def _fail(self, reason: str) -> None:
-        raise FetchFailed(self._shown, reason)
-
-    def _words(self, error: object) -> str:
-        if isinstance(error, TimeoutError):  # of the transfer, or of the socket, whose limit is the rest of the first
-            return f"it did not arrive whole within {self._timeout_s:g} s"
-        if isinstance(error, OSError) and error.strerror:
-            return error.strerror
-        return str(error) or type(error).__name__
-
-
-def _is_archive(piece: bytes) -> bool:
-    return any(piece.startswith(start[: len(piece)]) for start in _ARCHIVE_STARTS)
-
-
-def _file_name(url: str) -> str:
-    """A file name with the ending of the archive's kind; no other part of the location reaches the file system."""
-    ending = Path(urllib.parse.urlsplit(url).path).suffix.lower()
-    if ending == ".whl":
-        name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
-        # The name of a wheel carries name, version and tags. A name with odd characters is not a wheel's.
-        return name if re.fullmatch(r"[A-Za-z0-9._+!-]{1,200}", name) else "artefact.whl"
-    return f"artefact{ending if ending in _ENDINGS else '.zip'}"
-
-
-def _with_login(url: str) -> tuple[str, dict[str, str]]:
-    parts = urllib.parse.urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    if not at:
-        return url, {}
-    import base64  # noqa: PLC0415 - seldom needed
-
-    token = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
-    return urllib.parse.urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {token}"}
-
-
-class _PlainConnection(http.client.HTTPConnection):
-    def __init__(self, *args: Any, transfer: _Transfer, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._create_connection = transfer.connect  # the attribute HTTPConnection offers for this purpose
-
-
-class _SecureConnection(http.client.HTTPSConnection):
-    def __init__(self, *args: Any, transfer: _Transfer, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._create_connection = transfer.connect
-        self._transfer = transfer
-
-    def connect(self) -> None:
-        super().connect()
-        self._transfer.secured(self)
-
-
-class _Plain(urllib.request.HTTPHandler):
-    def __init__(self, transfer: _Transfer) -> None:
-        super().__init__()
-        self._transfer = transfer
-
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(functools.partial(_PlainConnection, transfer=self._transfer), req)
-
-
-class _Secure(urllib.request.HTTPSHandler):
-    def __init__(self, transfer: _Transfer) -> None:
-        super().__init__()
-        self._transfer = transfer
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(functools.partial(_SecureConnection, transfer=self._transfer), req)
-
-
-class _Proxies(urllib.request.ProxyHandler):
-    """The proxies of the environment, except for requests to this machine."""
-
-    def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:  # noqa: A002 - the base's name
-        if _is_loopback(urllib.parse.urlsplit(req.full_url).hostname or ""):
-            return None
-        return super().proxy_open(req, proxy, type)
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    max_redirections = _MAX_REDIRECTS
-    max_repeats = 2
-
-    def __init__(self, allowed: Sequence[str]) -> None:
-        self._allowed = allowed
-
-    def redirect_request(  # noqa: PLR0917 - the base's signature
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        try:
-            self._check(req.full_url, newurl)
-        except FetchFailed:
-            fp.close()
-            raise
-        follow = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if follow is not None and urllib.parse.urlsplit(req.full_url).netloc != urllib.parse.urlsplit(newurl).netloc:
-            follow.remove_header("Authorization")
-        return follow
-
-    def _check(self, old: str, new: str) -> None:
-        schemes = urllib.parse.urlsplit(old).scheme, urllib.parse.urlsplit(new).scheme
-        if schemes[1] not in {"http", "https"} or schemes == ("https", "http"):
-            raise FetchFailed(_without_secrets(old), f"it redirects to {_without_secrets(new)}, which is not followed")
-        _check_prefix(new, self._allowed)

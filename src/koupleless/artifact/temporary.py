@@ -63,16 +63,21 @@ def _is_left(directory: Path) -> bool:
     if status.st_uid != os.geteuid() or not stat.S_ISDIR(status.st_mode):
         return False
     try:
-        handle = os.open(directory / _HELD, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return not is_locked(directory / _HELD)
     except FileNotFoundError:
         return time.time() - status.st_mtime > _HOLDING_S
     except OSError:
         return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds a lock on the file. Raises ``OSError`` if the file cannot be opened."""
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return False
-    else:
         return True
+    else:
+        return False
     finally:
         os.close(handle)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from koupleless.artifact.inventory import in_words
+from koupleless.artifact.keeping.inventory import in_words
 from koupleless.artifact.store import Store
 from koupleless.errors import SettingsError
 from koupleless.settings import load_base

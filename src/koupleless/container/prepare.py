@@ -9,8 +9,8 @@ import functools
 import threading
 from typing import TYPE_CHECKING, Self
 
+from koupleless.artifact.building.requirements import BaseFacts, unsatisfied
 from koupleless.artifact.fetch import fetch
-from koupleless.artifact.slim import BaseFacts, unsatisfied
 from koupleless.artifact.source import source_for
 from koupleless.biz import BizInfo, BizState, Isolation, StateRecord
 from koupleless.errors import IdentityMismatch, ManifestInvalid

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from koupleless.artifact.slim import RUNTIME, Pip
+from koupleless.artifact.building.pip import Pip
+from koupleless.artifact.building.requirements import RUNTIME
 from koupleless.errors import ArtifactError
 
 if TYPE_CHECKING:

@@ -1,0 +1,35 @@
+"""The options of one build: one value, from the command line to the reader of the project."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from koupleless.artifact.building.requirements import BaseFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Options of one build. Frozen; made by the command line, or by a test of a biz."""
+
+    out: Path | None = None
+    """The directory for the artefact; by default ``dist`` beside the project or file."""
+    name: str | None = None
+    """As `version`, `entry` and `web_context_path`: in place of the value of the project, which ``None`` keeps."""
+    version: str | None = None
+    entry: str | None = None
+    web_context_path: str | None = None
+    requirements: tuple[str, ...] = ()
+    """Requirements in addition to the project's own, as PEP 508 texts."""
+    base: BaseFacts | None = None
+    """The distributions of the base; by default those of the running interpreter."""
+    standalone: bool = False
+    """Pack all dependencies, provided by a base or not."""
+    compile: bool = True
+    """Add bytecode for the running Python."""
+    python: str = sys.executable
+    """The interpreter with the pip that fetches distributions to pack; of the same version as the running one."""

@@ -1,0 +1,121 @@
+"""The distributions of a base, and whether they satisfy requirements."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+from typing import TYPE_CHECKING, Final
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from koupleless.artifact.manifest import Manifest
+
+RUNTIME: Final = "koupleless"
+"""The one distribution no biz may bring: all bizs use the copy of the process."""
+
+
+class BaseFacts:
+    """The distributions of a base, with versions and requirements.
+
+    Immutable. The first answer about a distribution may be slow, because the environment is read on demand.
+    """
+
+    def __init__(self, versions: Mapping[str, str], requires: Mapping[str, Sequence[str]] | None = None) -> None:
+        known = {str(canonicalize_name(name)): version for name, version in versions.items()}
+        needs = {str(canonicalize_name(name)): tuple(texts) for name, texts in (requires or {}).items()}
+        self._find: Callable[[str], tuple[str, tuple[str, ...]] | None] = lambda name: (
+            (known[name], needs.get(name, ())) if name in known else None
+        )
+        self._list: Callable[[], Mapping[str, str]] = lambda: known
+
+    @classmethod
+    def of_environment(cls) -> BaseFacts:
+        """The facts of the running interpreter's environment."""
+        facts = cls({})
+        facts._find = functools.cache(_find_installed)
+        facts._list = functools.cache(_list_installed)
+        return facts
+
+    def version_of(self, name: str) -> str | None:
+        """The version of a distribution, given its normalised name; ``None`` if the base lacks it."""
+        found = self._find(name)
+        return found[0] if found else None
+
+    def requires_of(self, name: str) -> tuple[str, ...]:
+        """The requirements of a distribution of the base, as PEP 508 texts; empty if not known."""
+        found = self._find(name)
+        return found[1] if found else ()
+
+    def versions(self) -> Mapping[str, str]:
+        """All distributions: normalised name -> version."""
+        return self._list()
+
+
+def _find_installed(name: str) -> tuple[str, tuple[str, ...]] | None:
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
+    return distribution.version, tuple(distribution.requires or ())
+
+
+def _list_installed() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        # Python imports from the first distribution on the path. Broken metadata has no name.
+        if (name := distribution.metadata["Name"]) is not None:
+            found.setdefault(str(canonicalize_name(name)), distribution.version)
+    return found
+
+
+def lack(requirement: Requirement, facts: BaseFacts) -> str | None:
+    """The reason why the base does not satisfy a requirement, dependencies included; ``None`` if it does."""
+    return _lack(requirement, facts, set())
+
+
+def _lack(requirement: Requirement, facts: BaseFacts, seen: set[tuple[str, frozenset[str]]]) -> str | None:
+    name = canonicalize_name(requirement.name)
+    if name == RUNTIME:
+        return None
+    version = facts.version_of(name)
+    if version is None or requirement.url:
+        return "it comes from an address of its own" if requirement.url else "the base does not have it"
+    if not requirement.specifier.contains(version, prereleases=True):
+        return f"{requirement.specifier} is needed, the base has {version}"
+    key = (name, frozenset(requirement.extras))
+    if key in seen:
+        return None
+    seen.add(key)
+    for needed in active(facts.requires_of(name), requirement.extras):
+        if (why := _lack(needed, facts, seen)) is not None:
+            return f"the base has {version}, but not the {needed.name} it needs ({why})"
+    return None
+
+
+def active(texts: Iterable[str], extras: Iterable[str] = ()) -> Iterator[Requirement]:
+    """The requirements with markers that hold for the running interpreter and any of the extras."""
+    chosen = [*extras, ""]
+    for text in texts:
+        with contextlib.suppress(InvalidRequirement):  # a mistake in the metadata of an installed package
+            requirement = Requirement(text)
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({"extra": extra}) for extra in chosen):
+                yield requirement
+
+
+def unsatisfied(manifest: Manifest, facts: BaseFacts) -> tuple[str, ...]:
+    """The requirements of this biz that the base does not satisfy, one sentence each.
+
+    Asked before an install, because an artefact may have been slimmed for another base.
+    """
+    packed = {canonicalize_name(text.partition("==")[0]) for text in manifest.packed}
+    sentences = {}
+    for requirement in active((*manifest.requirements, *manifest.provided)):
+        if canonicalize_name(requirement.name) not in packed and (why := lack(requirement, facts)) is not None:
+            sentences[requirement.name] = f"{requirement}: {why}"
+    return tuple(sentences[name] for name in sorted(sentences))

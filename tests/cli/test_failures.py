@@ -10,8 +10,8 @@ import pytest
 from tests.cli.conftest import failed
 from tests.conftest import free_port
 
-from koupleless.cli import suggestions
-from koupleless.cli.suggestions import EndedBroken, UploadFailed, exit_status, suggest
+from koupleless.cli.showing import suggestions
+from koupleless.cli.showing.suggestions import EndedBroken, UploadFailed, exit_status, suggest
 from koupleless.client import NoArklet, Refused
 from koupleless.errors import (
     ArchiveRefused,

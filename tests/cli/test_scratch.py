@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from koupleless.cli.scratch import Ended, scratch
+from koupleless.cli.deploying.scratch import Ended, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

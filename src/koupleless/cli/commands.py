@@ -7,32 +7,32 @@ Nothing is decided here. A command imports its modules when the command runs: `s
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from koupleless.cli.session import (
+    F,
+    Session,
+    naming_installed,
+    not_there,
+    opens_session,
+    say,
+    versions_of,
+    zombies_of,
+)
 from koupleless.errors import BizNotFound, InvalidIdentity, KouplelessError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
     from koupleless.biz import BizId
-    from koupleless.client import ArkletClient
-    from koupleless.settings import ClientSettings
-    from koupleless.wire.envelope import Envelope
-    from koupleless.wire.replies import BizInfo, Zombie
 
-F = TypeVar("F", bound="Callable[..., Any]")
-
-INTERRUPTED = 130
-NOT_FOUND = "NOT_FOUND_BIZ"
-"""The response code of any base for a module that is not installed."""
+INTERRUPTED: Final = 130
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KouplelessError as error:
-        from koupleless.cli.suggestions import exit_status, report
+        from koupleless.cli.showing.suggestions import exit_status, report
 
         for line in report(error, is_verbose=how.is_verbose):
             click.echo(line, err=True)
@@ -81,97 +81,7 @@ def arkctl() -> None:
     """Build modules, and install, switch and remove them in a running base."""
 
 
-# --- common to the commands ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """The settings and the client of one command, and the form of the command's output."""
-
-    settings: ClientSettings
-    client: ArkletClient
-
-    @property
-    def is_json(self) -> bool:
-        """Whether the result is for a program."""
-        return self.settings.output == "json"
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether the output shows all columns."""
-        return self.settings.output == "wide"
-
-    @property
-    def way(self) -> str:
-        """The flags for a further command to reach the same base."""
-        from koupleless.settings import ClientSettings
-
-        plain, own = ClientSettings(), self.settings
-        host = f" --host {own.host}" if own.host != plain.host else ""
-        return host + (f" --port {own.port}" if own.port != plain.port else "")
-
-    @property
-    def is_coloured(self) -> bool:
-        """Whether stdout is a terminal with colours switched on."""
-        return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-    def show(self, value: Mapping[str, object], text: str) -> None:
-        """Print a result: ``value`` for programs, ``text`` for people."""
-        from koupleless.cli.render import json_text
-
-        click.echo(json_text(value) if self.is_json else text)
-
-
-def _opens_session(command: F) -> F:
-    """Add the flags that name a base to a command, and pass a `Session` made of the flags as first argument."""
-
-    @click.option("--host", metavar="HOST", help="The host of the base.  [default: 127.0.0.1]")
-    @click.option("--port", type=int, metavar="PORT", help="The port of the arklet.  [default: 1238]")
-    @click.option("--token", metavar="TOKEN", help="The arklet's token, if one is demanded; better in ARKCTL_TOKEN.")
-    @click.option("--timeout", type=float, metavar="SEC", help="Seconds to wait for an answer.  [default: 120]")
-    @click.option(
-        "-o", "--output", type=click.Choice(["table", "wide", "json"]), help="The form of output.  [default: table]"
-    )
-    @click.option("-v", "--verbose", is_flag=True, help="Show calls as curl commands, and stack traces.")
-    @functools.wraps(command)
-    def wrapped(
-        *args: Any,
-        host: str | None,
-        port: int | None,
-        token: str | None,
-        timeout: float | None,
-        output: str | None,
-        verbose: bool,
-        **kwargs: Any,
-    ) -> Any:
-        from koupleless.settings import load_client
-
-        click.get_current_context().obj.is_verbose = verbose
-        settings = load_client({"host": host, "port": port, "token": token, "timeout_s": timeout, "output": output})
-        return command(Session(settings, _client(settings, is_verbose=verbose)), *args, **kwargs)
-
-    return wrapped  # type: ignore[return-value]
-
-
-def _client(settings: ClientSettings, *, is_verbose: bool) -> ArkletClient:
-    from koupleless.cli.render import as_curl
-    from koupleless.client import ArkletClient
-
-    token = settings.read_token()
-
-    class TalkativeClient(ArkletClient):
-        """A client that prints each call as a shell command to repeat the call."""
-
-        def call(self, command: str, body: Mapping[str, Any] | None = None) -> Envelope:
-            _say(as_curl(self.address, command, body or {}, has_token=token is not None))
-            return super().call(command, body)
-
-    kind = TalkativeClient if is_verbose else ArkletClient
-    return kind(settings.host, settings.port, token=token, timeout_s=settings.timeout_s)
-
-
-def _say(text: str) -> None:
-    click.echo(text, err=True)
+# --- arguments -----------------------------------------------------------------------------------------------------
 
 
 def _identity(text: str) -> BizId:
@@ -191,43 +101,6 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
             raise click.UsageError(f"--env {text!r}: KEY=VALUE is expected")
         pairs[key] = value
     return pairs
-
-
-def _versions(session: Session, text: str, *, has_libraries: bool = False) -> list[BizInfo]:
-    """The installed bizs that match ``name`` or ``name:version``. Raises ``NotThere`` if there is none."""
-    name, _, version = text.partition(":")
-    installed = session.client.query(has_libraries=has_libraries)
-    found = [biz for biz in installed if biz.biz_name == name and version in ("", biz.biz_version)]
-    if not found:
-        raise _not_there(text, installed)
-    return found
-
-
-def _zombies(session: Session, text: str) -> list[Zombie]:
-    """The zombies of removed bizs that match ``name`` or ``name:version``, if the base reports zombies."""
-    name, _, version = text.partition(":")
-    try:
-        left = session.client.health(type="biz").zombies or []
-    except KouplelessError:  # a Java base may refuse the query; an unreachable base is reported by the next call
-        return []
-    return [zombie for zombie in left if zombie.biz == text or (not version and zombie.biz.startswith(f"{name}:"))]
-
-
-def _not_there(text: str, installed: Sequence[BizInfo]) -> BizNotFound:
-    from koupleless.cli.suggestions import NotThere
-
-    return NotThere(text, [biz.identity for biz in installed])
-
-
-@contextlib.contextmanager
-def _names_what_is_there(session: Session, identity: str) -> Iterator[None]:
-    """Turn the answer "no such module" of a base into a ``NotThere``, which lists the installed modules."""
-    try:
-        yield
-    except KouplelessError as error:
-        if getattr(error, "response_code", "") != NOT_FOUND:
-            raise
-        raise _not_there(identity, session.client.query()) from None
 
 
 # --- running a base ------------------------------------------------------------------------------------------------
@@ -275,7 +148,7 @@ def new(kind: str, directory: Path, *, name: str | None) -> None:
     from koupleless.cli.new import create
 
     for line in create(kind, directory, name=name):
-        _say(line)
+        say(line)
     click.echo(directory)
 
 
@@ -300,26 +173,27 @@ def _build_options(command: F) -> F:
 @click.option("-o", "--output", type=click.Choice(["table", "wide", "json"]),
               help="The form of output.  [default: table]")  # fmt: skip
 @_build_options
-def build(path: str | None, *, out: Path | None, output: str | None, **flags: Any) -> None:
+def build(path: str | None, *, sub: str | None, output: str | None, **flags: Any) -> None:
     """Make an artefact of a project or .py file.
 
     PATH is the current directory by default; with --requirement and --entry alone, the artefact is made of an
     application from the package index. Lists all libraries, how the module holds each, and why; prints the path of
     the artefact.
     """
-    from koupleless.cli.deploy import Options, Target, built
-    from koupleless.cli.held import libraries_of
-    from koupleless.cli.render import json_text, libraries_table, mebibytes
+    from koupleless.artifact.building.options import Options
+    from koupleless.cli.deploying.target import DeployTarget, build_target
+    from koupleless.cli.showing.held import libraries_of
+    from koupleless.cli.showing.render import json_text, libraries_table, mebibytes
     from koupleless.settings import load_client
 
     output = load_client({"output": output}).output
     options = Options(**flags)
-    target = Target.of(path or ".", sub=options.sub) if path or not options.requirements else None
-    result = built(target, options, out=out)
+    target = DeployTarget.of(path or ".", sub=sub) if path or not options.requirements else None
+    result = build_target(target, options)
     libraries = libraries_of(result)
     if libraries and output != "json":
-        _say(libraries_table(libraries))
-    _say(f"built {result.manifest.id}, {mebibytes(result.size)}, {len(result.report.packed)} distributions packed")
+        say(libraries_table(libraries))
+    say(f"built {result.manifest.id}, {mebibytes(result.size)}, {len(result.report.packed)} distributions packed")
     if output == "json":
         distributions = [
             {
@@ -349,10 +223,11 @@ def build(path: str | None, *, out: Path | None, output: str | None, **flags: An
 @click.option("--dry-run", is_flag=True, help="Build, and print the calls instead of sending them.")
 @click.option("--watch", is_flag=True, help="Deploy again whenever a file is saved.")
 @_build_options
-@_opens_session
+@opens_session
 def deploy(
-    session: Session, target: str, *, envs: tuple[str, ...], watch: bool, wait: bool, dry_run: bool, **flags: Any
-) -> None:
+    session: Session, target: str, *, sub: str | None, strategy: str, args: tuple[str, ...], envs: tuple[str, ...],
+    no_build: bool, watch: bool, wait: bool, dry_run: bool, **flags: Any,
+) -> None:  # fmt: skip
     """Install or replace a module in a base.
 
     TARGET is a project (by default the current directory), a .py file, an artefact, a wheel or a URL. With --strategy:
@@ -363,16 +238,20 @@ def deploy(
     replace-all   the base removes every version of the name, then installs
     install-only  nothing is removed, and another version goes on answering
     """  # noqa: D301 - the escape keeps click from wrapping the list
-    from koupleless.cli.deploy import Deployment, Options, Target
+    from koupleless.artifact.building.options import Options
+    from koupleless.cli.deploying.deploy import Deployment, DeployOptions
+    from koupleless.cli.deploying.target import DeployTarget
 
-    options = Options(envs=_pairs(envs), **flags)
-    deployment = Deployment(session.client, session.settings, Target.of(target, sub=options.sub), options, say=_say)
+    options = DeployOptions(build=Options(**flags), no_build=no_build, strategy=strategy, args=args, envs=_pairs(envs))
+    found = DeployTarget.of(target, sub=sub)
+    deployment = Deployment(session.client, session.settings, found, options, say=say)
     if dry_run:
         click.echo("\n".join(deployment.rehearse()))
         return
     if watch:
-        deployment.watch(lambda done: session.show(done.as_json(), done.as_text()))
-        return
+        from koupleless.cli.deploying.watch import watch as deploy_again
+
+        deploy_again(deployment, found, show=lambda done: session.show(done.as_json(), done.as_text()), say=say)
     done = deployment.run(wait_s=session.settings.timeout_s if wait else None)
     session.show(done.as_json(), done.as_text())
 
@@ -397,7 +276,7 @@ def test_inside(
     suite = Suite(tree=directory, requirements=requirements, program=program, arguments=arguments)
     if not compare:
         return run_inside(suite)
-    found = compare_runs(suite, say=_say)
+    found = compare_runs(suite, say=say)
     for difference in found.differences:
         click.echo(difference.as_text())
     click.echo(f"alone: {found.alone.as_text()}")
@@ -414,7 +293,7 @@ def test_inside(
 @click.option("--all-versions", is_flag=True, help="Every installed version of the name.")
 @click.option("--ignore-not-found", is_flag=True, help="Succeed if the module is not installed.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before several versions are removed.")
-@_opens_session
+@opens_session
 def undeploy(session: Session, identity: str | None, *, all_versions: bool, ignore_not_found: bool, yes: bool) -> None:
     """Remove a module, and report its remains."""
     if identity is None:
@@ -424,16 +303,16 @@ def undeploy(session: Session, identity: str | None, *, all_versions: bool, igno
         if len(chosen) > 1 and not yes and sys.stdin.isatty():
             click.confirm(f"remove {', '.join(map(str, chosen))}?", abort=True, err=True)
         for biz in chosen:
-            with _names_what_is_there(session, str(biz)):
+            with naming_installed(session, str(biz)):
                 _remove(session, biz)
     except BizNotFound:
         if not ignore_not_found:
             raise
-        _say(f"{identity} is not installed")
+        say(f"{identity} is not installed")
 
 
 def _remove(session: Session, biz: BizId) -> None:
-    from koupleless.cli.render import left_behind
+    from koupleless.cli.showing.render import left_behind
 
     purge = session.client.uninstall(biz).purge_report
     said = {"bizName": biz.name, "bizVersion": biz.version, "purgeReport": purge}
@@ -442,7 +321,7 @@ def _remove(session: Session, biz: BizId) -> None:
 
 
 def _all_of(session: Session, name: str, *, all_versions: bool) -> list[BizId]:
-    found = [_identity(biz.identity) for biz in _versions(session, name)]
+    found = [_identity(biz.identity) for biz in versions_of(session, name)]
     if len(found) > 1 and not all_versions:
         raise click.UsageError(
             f"{name} has the versions {', '.join(b.version for b in found)}: name one, or --all-versions"
@@ -457,7 +336,7 @@ def _choose(session: Session) -> str:
     if not found:
         _stop_with_nothing()
     for number, biz in enumerate(found, 1):
-        _say(f"{number:>3}  {biz.identity}  {biz.biz_state.value}")
+        say(f"{number:>3}  {biz.identity}  {biz.biz_state.value}")
     number = click.prompt("which one", type=click.IntRange(1, len(found)), err=True)
     return str(found[number - 1].identity)
 
@@ -468,13 +347,13 @@ def _stop_with_nothing() -> NoReturn:
 
 @arkctl.command()
 @click.argument("identity", metavar="NAME:VERSION")
-@_opens_session
+@opens_session
 def switch(session: Session, identity: str) -> None:
     """Let this version of a module answer requests."""
     if ":" not in identity:
         raise click.UsageError(_which_version(session, identity))
     biz = _identity(identity)
-    with _names_what_is_there(session, identity):
+    with naming_installed(session, identity):
         session.client.switch(biz)
     session.show({"bizName": biz.name, "bizVersion": biz.version}, f"{biz} answers now")
 
@@ -484,7 +363,7 @@ def _which_version(session: Session, name: str) -> str:
     from koupleless.biz import BizState
 
     try:
-        found = _versions(session, name)
+        found = versions_of(session, name)
     except BizNotFound as error:
         return str(error)
     except KouplelessError:
@@ -496,10 +375,10 @@ def _which_version(session: Session, name: str) -> str:
 
 @arkctl.command()
 @click.option("--watch", type=click.FloatRange(min=0, min_open=True), metavar="SEC", help="Print again and again.")
-@_opens_session
+@opens_session
 def status(session: Session, *, watch: float | None) -> None:
     """List the modules of a base."""
-    from koupleless.cli.render import bizs_json, bizs_table
+    from koupleless.cli.showing.render import bizs_json, bizs_table
 
     while True:
         bizs = session.client.query()
@@ -521,18 +400,18 @@ def status(session: Session, *, watch: float | None) -> None:
 
 @arkctl.command()
 @click.argument("identity", metavar="[NAME[:VERSION]]", required=False)
-@_opens_session
+@opens_session
 def show(session: Session, identity: str | None) -> None:
     """Show all facts about a module, or about the base."""
-    from koupleless.cli.render import base_details, biz_details, bizs_json, json_text, zombies_table
+    from koupleless.cli.showing.render import base_details, biz_details, bizs_json, json_text, zombies_table
 
     if identity is None:
         of_base = session.client.health()
         click.echo(json_text(of_base) if session.is_json else base_details(of_base))
         return
-    zombies = _zombies(session, identity)
+    zombies = zombies_of(session, identity)
     try:
-        found = _versions(session, identity, has_libraries=True)
+        found = versions_of(session, identity, has_libraries=True)
     except BizNotFound:
         if not zombies:
             raise
@@ -548,10 +427,10 @@ def show(session: Session, identity: str | None) -> None:
 @click.argument("identity", metavar="[NAME[:VERSION]]", required=False)
 @click.option("--type", "kind", type=click.Choice(["system", "biz", "plugin"]), help="Show one part only.")
 @click.option("--metrics", multiple=True, metavar="ID", help="Show these system indicators only: cpu, jvm.")
-@_opens_session
+@opens_session
 def health(session: Session, identity: str | None, *, kind: str | None, metrics: tuple[str, ...]) -> None:
     """Show the health of a base, or of one module."""
-    from koupleless.cli.render import health_text, json_text
+    from koupleless.cli.showing.render import health_text, json_text
 
     name, _, version = (identity or "").partition(":")
     kind = kind or ("biz" if name else "system" if metrics else None)
@@ -560,7 +439,7 @@ def health(session: Session, identity: str | None, *, kind: str | None, metrics:
     except KouplelessError as error:
         if identity is None or not str(error).startswith("can not find biz"):
             raise
-        raise _not_there(identity, session.client.query()) from None
+        raise not_there(identity, session.client.query()) from None
     click.echo(json_text(found) if session.is_json else health_text(found, is_wide=session.is_wide))
 
 
@@ -568,7 +447,7 @@ def health(session: Session, identity: str | None, *, kind: str | None, metrics:
 
 
 @arkctl.command()
-@_opens_session
+@opens_session
 def version(session: Session) -> None:
     """Print the versions of arkctl and of the base."""
     from koupleless.cli.doctor import version_text, versions
@@ -578,7 +457,7 @@ def version(session: Session) -> None:
 
 
 @arkctl.command()
-@_opens_session
+@opens_session
 def doctor(session: Session) -> int:
     """Check the installation, and the connection to a base.
 
@@ -614,6 +493,6 @@ def verify(directory: Path | None) -> int:
 @click.option("--copies", type=click.IntRange(1, 1000), default=50, show_default=True, help="Number of module copies.")
 def demo(*, copies: int) -> int:
     """Show a base at work, with measured figures."""
-    from koupleless.cli.demo import run
+    from koupleless.cli.demonstration.demo import run
 
     return run(copies=copies)

@@ -108,7 +108,7 @@ def _scratch() -> Iterator[Finding]:
 
 
 def _base(client: ArkletClient, settings: ClientSettings) -> Iterator[Finding]:
-    from koupleless.cli.suggestions import UNREACHABLE, owner_of, suggest  # noqa: PLC0415 - imports this room's rules
+    from koupleless.cli.showing.suggestions import UNREACHABLE, owner_of, suggest  # noqa: PLC0415 - imports this room's rules
 
     owner = owner_of(client.address)
     try:

@@ -92,19 +92,19 @@ def _static_modules(modules: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
     Gives the locations of all modules, in the same order. Raises ``BaseStartFailed`` if a build fails.
     """
-    from koupleless.cli.deploy import Options, Target, ready  # noqa: PLC0415 - needs the builder
-    from koupleless.cli.scratch import scratch  # noqa: PLC0415
+    from koupleless.cli.deploying.scratch import scratch  # noqa: PLC0415
+    from koupleless.cli.deploying.target import DeployTarget, prepare_artefact  # noqa: PLC0415 - needs the builder
 
     with contextlib.ExitStack() as stack:
         locations = []
         for module in modules:
-            target = Target.of(module)
+            target = DeployTarget.of(module)
             if target.is_built:
                 locations.append(module)
                 continue
             directory = stack.enter_context(scratch())
             try:
-                locations.append(str(ready(target, Options(), scratch=directory).path))
+                locations.append(str(prepare_artefact(target, scratch=directory).path))
             except KouplelessError as error:
                 raise BaseStartFailed(f"static module {module} cannot be built: {error}") from error
         yield tuple(locations)

@@ -1,4 +1,4 @@
-"""Deployment, from a project, a file, an artefact or a URL to a serving biz: build, make reachable, call the arklet.
+"""Deployment of one target into one base: build, make reachable, call the arklet.
 
 The strategy ``replace`` depends on the arklet. An arklet of this project gets one ``installBiz`` with the strategy
 ``replace``: the base starts the new biz, moves the traffic over in one step and drains the old biz, even if name and
@@ -10,37 +10,35 @@ is switched to, and the other versions are removed afterwards.
 from __future__ import annotations
 
 import contextlib
-import enum
 import http.client
 import re
-import signal
-import threading
 import time
-import urllib.parse
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from koupleless.artifact.building.options import Options
+from koupleless.artifact.fetching.locations import is_loopback
 from koupleless.biz import BizId, BizState
-from koupleless.cli.render import as_curl, libraries_table
-from koupleless.cli.scratch import OneFileServer, scratch
-from koupleless.cli.suggestions import EndedBroken, NotInstalled, UploadFailed, report
+from koupleless.cli.deploying.offer import OneFileServer
+from koupleless.cli.deploying.scratch import scratch
+from koupleless.cli.deploying.target import ms_since, prepare_artefact
+from koupleless.cli.showing.render import as_curl, libraries_table
+from koupleless.cli.showing.suggestions import EndedBroken, NotInstalled, UploadFailed
 from koupleless.client import ArkletClient, Refused
-from koupleless.errors import ArtifactError, BaseUnreachable, KouplelessError
+from koupleless.errors import BaseUnreachable, KouplelessError
 from koupleless.wire.replies import InstallData, decode_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from types import FrameType
+    from pathlib import Path
 
-    from koupleless.artifact.build import Built
+    from koupleless.cli.deploying.target import Artefact, DeployTarget
     from koupleless.client import ArkletClient
     from koupleless.settings import ClientSettings
     from koupleless.wire.replies import BizInfo, Library, PurgeReport
 
 OUR_SERVER: Final = "koupleless"
 """The start of the ``Server`` header of this project's arklet."""
-_ARTEFACT_ENDINGS: Final = (".zip", ".jar", ".whl")
 _POLL_S: Final = 0.2
 _IDENTITY: Final = re.compile(r"(?:Internal Error: )?[Bb]iz:? (\S+:\S+) ")
 _STORED: Final = re.compile(
@@ -50,165 +48,6 @@ _STORED: Final = re.compile(
 """A path of an unpacked file in the store of a base; the group is the relative path in the artefact."""
 _COST: Final = re.compile(r"\bcost: (\d+) ms\b")
 """The duration of an install in the message of any arklet."""
-
-
-# --- the target ----------------------------------------------------------------------------------------------------
-
-
-class Kind(enum.Enum):
-    """The kind of a deployment target."""
-
-    URL = "url"
-    ARTEFACT = "artefact"
-    PROJECT = "project"
-    FILE = "file"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The project, file, artefact or URL named by the user."""
-
-    text: str
-    kind: Kind
-    path: Path = field(default_factory=Path)
-    """Absolute path; without a meaning for a URL."""
-
-    @property
-    def is_built(self) -> bool:
-        """Whether a base can install the target without a build."""
-        return self.kind in (Kind.URL, Kind.ARTEFACT)
-
-    @classmethod
-    def of(cls, text: str, *, sub: str | None = None) -> Target:
-        """Find the target named by ``text``. Raises ``ArtifactError`` if nothing deployable is there."""
-        if text.startswith("file://"):
-            text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
-        elif "://" in text:
-            return cls(text, Kind.URL)
-        path = Path(text).absolute()
-        if not path.exists():
-            raise ArtifactError(f"there is no {text}")
-        if path.is_file():
-            if path.suffix == ".py":
-                return cls(text, Kind.FILE, path)
-            if path.suffix.lower() in _ARTEFACT_ENDINGS:
-                return cls(text, Kind.ARTEFACT, path)
-            raise ArtifactError(f"{text} is no artefact (.zip, .jar, .whl), no .py file and no project directory")
-        if not sub and ((path / "biz.toml").is_file() or (path / "META-INF" / "MANIFEST.MF").is_file()):
-            return cls(text, Kind.ARTEFACT, path)
-        return cls(text, Kind.PROJECT, _member(path, sub))
-
-
-def _member(root: Path, sub: str | None) -> Path:
-    """The project at ``root``: the directory itself, the only member of a workspace, or ``sub``."""
-    if sub is not None:
-        if not (root / sub / "pyproject.toml").is_file():
-            raise ArtifactError(f"--sub {sub}: there is no project in {root / sub}")
-        return root / sub
-    project = root / "pyproject.toml"
-    if project.is_file() and "project" in _toml(project):
-        return root
-    members = sorted(
-        path.parent for path in root.glob("*/pyproject.toml") if "koupleless" in _toml(path).get("tool", {})
-    )
-    if len(members) == 1:
-        return members[0]
-    if members:
-        names = ", ".join(str(member.relative_to(root)) for member in members)
-        raise ArtifactError(f"{root} has several modules ({names}): say which with --sub")
-    return root  # the builder reports the mistakes of the project
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    import tomllib  # noqa: PLC0415 - not every deployment has a project to read
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The flags of one build or deployment."""
-
-    name: str | None = None
-    version: str | None = None
-    sub: str | None = None
-    entry: str | None = None
-    web_context_path: str | None = None
-    requirements: tuple[str, ...] = ()
-    standalone: bool = False
-    no_build: bool = False
-    strategy: str = "replace"
-    args: tuple[str, ...] = ()
-    envs: Mapping[str, str] = field(default_factory=dict)
-
-
-def built(target: Target | None, options: Options, *, out: Path | None) -> Built:
-    """Build ``target``, with the additional requirements of ``options``, into the directory ``out``.
-
-    Without a target, the first requirement names the application in the package index. Raises ``ArtifactError``.
-    """
-    from koupleless.artifact import build  # noqa: PLC0415 - heavy
-
-    requirements = options.requirements if target else options.requirements[1:]
-    wanted = build.Options(
-        out=out,
-        name=options.name,
-        version=options.version,
-        entry=options.entry,
-        web_context_path=options.web_context_path,
-        requirements=requirements,
-        standalone=options.standalone,
-    )
-    if target is None:
-        if not options.entry:
-            raise ArtifactError(f"which object of {options.requirements[0]} is the application? Pass --entry")
-        return build.build_requirement(options.requirements[0], entry=options.entry, options=wanted)
-    if target.is_built:
-        raise ArtifactError(f"{target.text} is built already")
-    return build.build(target.path, wanted)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """An artefact that a base can install now."""
-
-    path: Path | None
-    """The path of the artefact; ``None`` for a URL."""
-    identity: BizId | None
-    """Name and version of the biz; ``None`` for a URL."""
-    build_ms: float = 0.0
-
-
-def ready(target: Target, options: Options, *, scratch: Path) -> Ready:
-    """Build ``target`` into ``scratch`` unless built already, and read the identity. Raises ``ArtifactError``."""
-    if target.kind is Kind.URL:
-        identity = BizId.of(options.name, options.version) if options.name and options.version else None
-        return Ready(path=None, identity=identity)
-    begin = time.perf_counter()
-    if target.is_built or options.no_build:
-        if options.name or options.version or options.entry:
-            raise ArtifactError("an artefact has its name, version and entry inside: build it again to change them")
-        from koupleless.artifact.source import read_manifest, source_for  # noqa: PLC0415 - heavy
-
-        path = target.path if target.is_built else _built_before(target.path)
-        return Ready(path=path, identity=read_manifest(source_for(path)).id)
-    result = built(target, options, out=scratch)
-    return Ready(path=result.path, identity=result.manifest.id, build_ms=_ms_since(begin))
-
-
-def _built_before(path: Path) -> Path:
-    directory = (path if path.is_dir() else path.parent) / "dist"
-    found = sorted(directory.glob("*-ark-biz.*"))
-    if len(found) != 1:
-        listed = ", ".join(each.name for each in found) or "nothing"
-        raise ArtifactError(f"--no-build: one artefact is expected in {directory}, there is {listed}")
-    return found[0]
-
-
-# --- calling the arklet --------------------------------------------------------------------------------------------
 
 
 def is_ours(settings: ClientSettings) -> bool:
@@ -221,6 +60,22 @@ def is_ours(settings: ClientSettings) -> bool:
         return False
     finally:
         connection.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployOptions:
+    """Options of one deployment. Frozen; made by the command line."""
+
+    build: Options = Options()
+    """Options of the build before the deployment."""
+    no_build: bool = False
+    """Deploy the artefact in ``dist``."""
+    strategy: str = "replace"
+    """``replace``, ``replace-all`` or ``install-only``."""
+    args: tuple[str, ...] = ()
+    """Arguments for the module."""
+    envs: Mapping[str, str] = field(default_factory=dict)
+    """Variables for the environment of the module."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,8 +138,8 @@ class Deployment:
         self,
         client: ArkletClient,
         settings: ClientSettings,
-        target: Target,
-        options: Options,
+        target: DeployTarget,
+        options: DeployOptions,
         *,
         say: Callable[[str], object],
     ) -> None:
@@ -301,7 +156,7 @@ class Deployment:
         ``UploadFailed``, and ``EndedBroken``.
         """
         with scratch() as directory:
-            artefact = ready(self._target, self._options, scratch=directory)
+            artefact = self._prepare(directory)
             begin = time.perf_counter()
             try:
                 with self._published(artefact) as url:
@@ -310,9 +165,12 @@ class Deployment:
                 if error.command != "installBiz":
                     raise
                 raise self._not_installed(artefact, error) from None
-        return self._conclude(artefact, data, removed, install_ms=_ms_since(begin), wait_s=wait_s)
+        return self._conclude(artefact, data, removed, install_ms=ms_since(begin), wait_s=wait_s)
 
-    def _not_installed(self, artefact: Ready, error: Refused) -> NotInstalled:
+    def _prepare(self, directory: Path) -> Artefact:
+        return prepare_artefact(self._target, self._options.build, scratch=directory, no_build=self._options.no_build)
+
+    def _not_installed(self, artefact: Artefact, error: Refused) -> NotInstalled:
         """The refusal with facts known only here: the identity, the bizs still serving, the author's files."""
         found = _IDENTITY.match(error.reason)
         identity = str(artefact.identity or (found[1] if found else self._target.text))
@@ -343,7 +201,7 @@ class Deployment:
     def rehearse(self) -> list[str]:
         """Build, and return the calls of `run` as ``curl`` commands instead of sending them."""
         with scratch() as directory:
-            artefact = ready(self._target, self._options, scratch=directory)
+            artefact = self._prepare(directory)
             where = artefact.path.as_uri() if artefact.path else self._target.text
         self._say(f"would deploy {artefact.identity or self._target.text}")
         named = _named(artefact.identity)
@@ -355,35 +213,6 @@ class Deployment:
             calls.insert(0, ("uninstallBiz", {**named, "bizUrl": where}))
         has_token = self._settings.read_token() is not None
         return [as_curl(self._client.address, command, body, has_token=has_token) for command, body in calls]
-
-    def watch(self, show: Callable[[Done], object]) -> None:
-        """Deploy now and after every saved file, until interrupted. A failed deployment is reported."""
-        import watchfiles  # noqa: PLC0415 - for this flag alone
-
-        if self._target.kind is Kind.URL:
-            raise ArtifactError("--watch needs files to watch, not a URL")
-        path = self._target.path
-        directory = path if path.is_dir() else path.parent
-        self._say(f"watching {path}: every save deploys again; interrupt to stop")
-
-        def deploy() -> None:
-            try:
-                show(self.run())
-            except KouplelessError as error:
-                for line in [*report(error), "not deployed; the next save tries again"]:
-                    self._say(line)
-
-        wanted = watchfiles.DefaultFilter(
-            ignore_dirs=(*watchfiles.DefaultFilter.ignore_dirs, "dist", "build", ".ruff_cache")
-        )
-        with _interrupts() as interrupted:
-            deploy()
-            for changes in watchfiles.watch(
-                directory, watch_filter=wanted, debounce=200, step=20, stop_event=interrupted, raise_interrupt=False
-            ):
-                if path.is_dir() or any(Path(changed) == path for _, changed in changes):
-                    deploy()
-        raise KeyboardInterrupt
 
     def _extras(self) -> dict[str, object]:
         strategies = {"replace-all": "uninstallThenInstall"}
@@ -430,11 +259,11 @@ class Deployment:
         return removed
 
     @contextlib.contextmanager
-    def _published(self, artefact: Ready) -> Iterator[str]:
+    def _published(self, artefact: Artefact) -> Iterator[str]:
         """Make the artefact reachable for the base while the context lasts; gives the URL."""
         if artefact.path is None:
             yield self._target.text
-        elif _is_loopback(self._settings.host):
+        elif is_loopback(self._settings.host):
             yield artefact.path.as_uri()
         else:
             with OneFileServer(artefact.path, towards=self._settings.host) as offer:
@@ -448,7 +277,7 @@ class Deployment:
                     raise
 
     def _conclude(
-        self, artefact: Ready, data: InstallData, removed: list[str], *, install_ms: float, wait_s: float | None
+        self, artefact: Artefact, data: InstallData, removed: list[str], *, install_ms: float, wait_s: float | None
     ) -> Done:
         info = data.biz_infos[0] if data.biz_infos else None
         identity = info.identity if info else str(artefact.identity or self._target.text)
@@ -490,43 +319,5 @@ class Deployment:
             time.sleep(_POLL_S)
 
 
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Give an event set by Ctrl-C, in addition to ``KeyboardInterrupt``, while the context lasts.
-
-    The exception alone can be lost: inside a callback from compiled code, like the watcher's, no caller receives the
-    exception. Only for the main thread, as all handling of signals.
-    """
-    interrupted = threading.Event()
-
-    def interrupt(signal_number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        signal.default_int_handler(signal_number, frame)
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _named(identity: BizId | None) -> dict[str, str]:
     return {"bizName": identity.name, "bizVersion": identity.version} if identity else {}
-
-
-def _ms_since(begin: float) -> float:
-    return (time.perf_counter() - begin) * 1000
-
-
-# --- a base on another machine -------------------------------------------------------------------------------------
-
-
-def _is_loopback(host: str) -> bool:
-    import ipaddress  # noqa: PLC0415 - most hosts are recognised before
-
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,0 +1,157 @@
+"""The session of one command: settings, client, output, and the questions several commands ask of a base."""
+
+# ruff: noqa: PLC0415 - a command pays only for the modules it uses
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from koupleless.errors import BizNotFound, KouplelessError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from koupleless.client import ArkletClient
+    from koupleless.settings import ClientSettings
+    from koupleless.wire.envelope import Envelope
+    from koupleless.wire.replies import BizInfo, Zombie
+
+F = TypeVar("F", bound="Callable[..., Any]")
+NOT_FOUND: Final = "NOT_FOUND_BIZ"
+"""The response code of any base for a module that is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The settings and the client of one command, and the form of the command's output."""
+
+    settings: ClientSettings
+    client: ArkletClient
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the result is for a program."""
+        return self.settings.output == "json"
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the output shows all columns."""
+        return self.settings.output == "wide"
+
+    @property
+    def way(self) -> str:
+        """The flags for a further command to reach the same base."""
+        from koupleless.settings import ClientSettings
+
+        plain, own = ClientSettings(), self.settings
+        host = f" --host {own.host}" if own.host != plain.host else ""
+        return host + (f" --port {own.port}" if own.port != plain.port else "")
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether stdout is a terminal with colours switched on."""
+        return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def show(self, value: Mapping[str, object], text: str) -> None:
+        """Print a result: ``value`` for programs, ``text`` for people."""
+        from koupleless.cli.showing.render import json_text
+
+        click.echo(json_text(value) if self.is_json else text)
+
+
+def opens_session(command: F) -> F:
+    """Add the flags that name a base to a command, and pass a `Session` made of the flags as first argument."""
+
+    @click.option("--host", metavar="HOST", help="The host of the base.  [default: 127.0.0.1]")
+    @click.option("--port", type=int, metavar="PORT", help="The port of the arklet.  [default: 1238]")
+    @click.option("--token", metavar="TOKEN", help="The arklet's token, if one is demanded; better in ARKCTL_TOKEN.")
+    @click.option("--timeout", type=float, metavar="SEC", help="Seconds to wait for an answer.  [default: 120]")
+    @click.option(
+        "-o", "--output", type=click.Choice(["table", "wide", "json"]), help="The form of output.  [default: table]"
+    )
+    @click.option("-v", "--verbose", is_flag=True, help="Show calls as curl commands, and stack traces.")
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        host: str | None,
+        port: int | None,
+        token: str | None,
+        timeout: float | None,
+        output: str | None,
+        verbose: bool,
+        **kwargs: Any,
+    ) -> Any:
+        from koupleless.settings import load_client
+
+        click.get_current_context().obj.is_verbose = verbose
+        settings = load_client({"host": host, "port": port, "token": token, "timeout_s": timeout, "output": output})
+        return command(Session(settings, _client(settings, is_verbose=verbose)), *args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _client(settings: ClientSettings, *, is_verbose: bool) -> ArkletClient:
+    from koupleless.cli.showing.render import as_curl
+    from koupleless.client import ArkletClient
+
+    token = settings.read_token()
+
+    class TalkativeClient(ArkletClient):
+        """A client that prints each call as a shell command to repeat the call."""
+
+        def call(self, command: str, body: Mapping[str, Any] | None = None) -> Envelope:
+            say(as_curl(self.address, command, body or {}, has_token=token is not None))
+            return super().call(command, body)
+
+    kind = TalkativeClient if is_verbose else ArkletClient
+    return kind(settings.host, settings.port, token=token, timeout_s=settings.timeout_s)
+
+
+def say(text: str) -> None:
+    """Print a text that is not the result to stderr."""
+    click.echo(text, err=True)
+
+
+def versions_of(session: Session, text: str, *, has_libraries: bool = False) -> list[BizInfo]:
+    """The installed bizs that match ``name`` or ``name:version``. Raises ``NotThere`` if there is none."""
+    name, _, version = text.partition(":")
+    installed = session.client.query(has_libraries=has_libraries)
+    found = [biz for biz in installed if biz.biz_name == name and version in ("", biz.biz_version)]
+    if not found:
+        raise not_there(text, installed)
+    return found
+
+
+def zombies_of(session: Session, text: str) -> list[Zombie]:
+    """The zombies of removed bizs that match ``name`` or ``name:version``, if the base reports zombies."""
+    name, _, version = text.partition(":")
+    try:
+        left = session.client.health(type="biz").zombies or []
+    except KouplelessError:  # a Java base may refuse the query; an unreachable base is reported by the next call
+        return []
+    return [zombie for zombie in left if zombie.biz == text or (not version and zombie.biz.startswith(f"{name}:"))]
+
+
+def not_there(text: str, installed: Sequence[BizInfo]) -> BizNotFound:
+    """The error for a module that is not installed, with the identities of the installed modules."""
+    from koupleless.cli.showing.suggestions import NotThere
+
+    return NotThere(text, [biz.identity for biz in installed])
+
+
+@contextlib.contextmanager
+def naming_installed(session: Session, identity: str) -> Iterator[None]:
+    """Turn the answer "no such module" of a base into a ``NotThere``, which lists the installed modules."""
+    try:
+        yield
+    except KouplelessError as error:
+        if getattr(error, "response_code", "") != NOT_FOUND:
+            raise
+        raise not_there(identity, session.client.query()) from None

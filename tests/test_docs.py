@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -29,3 +30,13 @@ def test_links_between_pages_lead_somewhere():
     for page in [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_floors_of_the_architecture_are_those_of_the_contract():
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    drawn = page.partition("## Floors")[2].partition("```text\n")[2].partition("```")[0]
+    contracts = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["name"] == "Layers")
+
+    # A line of the drawing is a floor, with its explanation behind a gap or on a line of its own.
+    assert [line.split("  ")[0] for line in drawn.splitlines() if not line.startswith(" ")] == layers

@@ -1,9 +1,11 @@
-"""What the code of a biz may import to ask who it is; it works the same when the module runs alone.
+"""Names for the code of a biz: its identity, configuration and data directory, callbacks, and the errors it may meet.
 
-Only names of `koupleless.errors`, `koupleless.biz` and `koupleless.context` may be taken in here: importing any part of
-the package runs this file, so a heavier import would cost the command line and every base. `config` and `data_dir` are
-found at their first use for that reason.
+All of them work in a module that runs alone, too.
 """
+
+# Only names of koupleless.errors, koupleless.biz and koupleless.context may be taken in here: importing any part of the
+# package runs this file, so a heavier import would cost the command line and every base. `config` and `data_dir` are
+# found at their first use for that reason.
 
 from typing import TYPE_CHECKING
 

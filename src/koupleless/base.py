@@ -1,7 +1,7 @@
-"""Puts a base together, as its own server or inside somebody else's, and takes it down in reverse.
+"""Put a base together, as a server of its own or inside another server, and take the base down in reverse order.
 
 This is the composition root of the base side: settings are read here and nowhere below, every part is made here, and
-one function starts them in order. ``koupleless.base`` is what the code of a base may import.
+one function starts the parts in order. The code of a base may import ``koupleless.base``.
 """
 
 from __future__ import annotations

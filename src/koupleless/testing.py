@@ -1,12 +1,15 @@
 r"""For tests of libraries: prove that a module which uses the library can leave.
 
+A test of ``mylib``::
+
     from koupleless.testing import assert_unloads
 
     def test_a_module_with_a_listener_can_leave():
         assert_unloads("import mylib\n\n@mylib.listen\ndef heard(event): ...\n")
 
-The module is installed into a container of this process that has nothing else in it, used, and uninstalled; what the
-tests have imported is what its base has. Everything is as in a base that serves, but that nothing listens on a port.
+The module is installed into a container of the test's process, used, and uninstalled. The container has no other
+module; the Python modules that the tests have imported are those of its base. A base that serves differs in one point
+only: here nothing listens on a port.
 """
 
 from __future__ import annotations

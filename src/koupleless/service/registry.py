@@ -53,9 +53,9 @@ class Directory(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Registration:
-    """One offered object; what `Registry.offer` returns, to take it back with `withdraw`.
+    """One offered object, returned by `offer`; `withdraw` takes the object back.
 
-    It belongs to the biz that offered it and is withdrawn with it; the object is let go then.
+    A registration belongs to the biz that offered the object and is withdrawn with the biz, which lets the object go.
     """
 
     registry: Registry

@@ -1,7 +1,7 @@
 """How Sphinx makes the site of these pages: `scripts/check docs` builds it, and fails where a link leads nowhere.
 
 The pages are read on the site and in the repository. A link to a file that has no page leads to the file in the
-repository; `start`, `changelog` and `contributing` are pages of files that lie beside this directory.
+repository; `start`, `changelog`, `contributing` and `security` are pages of files that lie beside this directory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ _DOCS = Path(__file__).parent
 _ROOT = _DOCS.parent
 _TABLES = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))
 _PROJECT = _TABLES["project"]
-_PAGES = {"README.md": "start", "CHANGELOG.md": "changelog", "CONTRIBUTING.md": "contributing"}
+_PAGES = {
+    "README.md": "start",
+    "CHANGELOG.md": "changelog",
+    "CONTRIBUTING.md": "contributing",
+    "SECURITY.md": "security",
+}
 _LINK = re.compile(r"(?<=\]\()(?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?(?=\))")
 
 project = "Koupleless for Python"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _OLDEST: Final = (3, 11)
 _NEWEST: Final = (3, 15)
 _LEAST_FREE_BYTES: Final = 200 * 1024 * 1024
-_PACKAGES: Final = ("a2wsgi", "click", "msgspec", "packaging", "psutil", "rich", "starlette", "uvicorn", "watchfiles")
+_PACKAGES: Final = ("a2wsgi", "click", "msgspec", "packaging", "psutil", "starlette", "uvicorn", "watchfiles")
 
 OK: Final = "ok"
 NOTE: Final = "note"

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ class Step:
 
 
 class Screen:
-    """Steps with their findings: a live display on a terminal, plain lines elsewhere."""
+    """Steps with their findings: a live display on a terminal where rich is installed, plain lines elsewhere."""
 
     def __init__(self) -> None:
-        self._is_live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        is_terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._is_live = is_terminal and find_spec("rich") is not None
 
     @contextlib.contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Step]:

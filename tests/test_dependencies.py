@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PACKAGE = Path(__file__).parent.parent / "src" / "koupleless"
-OF_DEMO = [PACKAGE / "cli/demo.py", PACKAGE / "cli/demo_modules/demo_base.py.tmpl"]
+OF_DEMO = [*PACKAGE.glob("cli/demonstration/*.py"), *PACKAGE.rglob("demo_base.py.tmpl")]
 OF_LIBRARIES = [*PACKAGE.glob("adapters/*.py")]
 """Files that import the library they are for, where a base has it."""
 

@@ -12,7 +12,7 @@ from koupleless.biz import BizId
 from koupleless.context import Scope, entered
 from koupleless.isolation.namespace import Namespace
 from koupleless.view.own import Own
-from koupleless.view.process import install_guards, remove_guards
+from koupleless.view.shared.process import install_guards, remove_guards
 
 MakeBiz = Callable[..., Scope]
 

@@ -27,7 +27,7 @@ import pytest
 
 from koupleless.artifact.build import Options, build_project
 from koupleless.errors import StartFailed
-from koupleless.view.process import ProcessWideWarning
+from koupleless.view.shared.process import ProcessWideWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,7 +182,7 @@ def watched() -> Iterator[list[Any]]:
     thread.join()
 
 
-@pytest.mark.filterwarnings("always::koupleless.view.process.ProcessWideWarning")
+@pytest.mark.filterwarnings("always::koupleless.view.shared.process.ProcessWideWarning")
 def test_settings_that_switch_safety_off_are_as_before_at_every_moment(
     world: World, install: Callable[..., Any], watched: list[Any]
 ) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"),
     # Django sets the process's time zone; the module is told that it was not.
-    pytest.mark.filterwarnings("ignore:.*time.tzset:koupleless.view.process.ProcessWideWarning"),
+    pytest.mark.filterwarnings("ignore:.*time.tzset:koupleless.view.shared.process.ProcessWideWarning"),
 ]
 
 BIZS = Path(__file__).parent.parent / "bizs"

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from koupleless.isolation.stores import Stored, may_store, stores_of
+from koupleless.isolation.linking.stores import Stored, may_store, stores_of
 
 
 def compiled(source: str):

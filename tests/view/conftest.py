@@ -13,7 +13,7 @@ from koupleless.view.config import Configuration
 from koupleless.view.environ import Environment, install_environ, remove_environ
 from koupleless.view.logging.logs import LogSpace, install_logs, remove_logs
 from koupleless.view.own import Own
-from koupleless.view.process import install_guards, remove_guards
+from koupleless.view.shared.process import install_guards, remove_guards
 from koupleless.view.standard.stdlib import install_stdlib, remove_stdlib
 from koupleless.view.standard.warning import Warnings, install_warnings, remove_warnings
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from koupleless.context import Scope, entered
-from koupleless.view.process import ProcessWideWarning, install_guards, remove_guards
+from koupleless.view.shared.process import ProcessWideWarning, install_guards, remove_guards
 
 MakeBiz = Callable[..., Scope]
 

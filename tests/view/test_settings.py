@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from koupleless.context import Scope, entered
-from koupleless.view.process import ProcessWideWarning
+from koupleless.view.shared.process import ProcessWideWarning
 
 resource = pytest.importorskip("resource")
 

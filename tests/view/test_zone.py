@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from koupleless.context import Scope, entered
-from koupleless.view.standard.zone import is_of_process, other_zone
+from koupleless.view.shared.zone import is_of_process, other_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

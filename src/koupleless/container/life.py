@@ -52,8 +52,8 @@ from koupleless.view.data import VARIABLE, DataDirectory
 from koupleless.view.environ import Environment
 from koupleless.view.logging.logs import LogSpace
 from koupleless.view.own import Own
+from koupleless.view.shared.zone import other_zone
 from koupleless.view.standard.warning import Warnings
-from koupleless.view.standard.zone import other_zone
 
 if TYPE_CHECKING:
     import threading

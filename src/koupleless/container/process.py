@@ -21,7 +21,7 @@ from koupleless.recorders.registries.refusals import install_refusals, refuse_in
 from koupleless.recorders.running.eventloop import adopt_loop
 from koupleless.view.environ import install_environ, remove_environ
 from koupleless.view.logging.logs import install_logs, remove_logs
-from koupleless.view.process import install_guards, remove_guards
+from koupleless.view.shared.process import install_guards, remove_guards
 from koupleless.view.standard.stdlib import install_stdlib, remove_stdlib
 from koupleless.view.standard.warning import install_warnings, remove_warnings
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from koupleless.biz import Library
     from koupleless.context import Scope
     from koupleless.isolation.libraries.holding import Held
-    from koupleless.isolation.stores import Stored
+    from koupleless.isolation.linking.stores import Stored
 
 _EVERYTHING: Final = Policy()
 _NOBODY: Final = Speakers()

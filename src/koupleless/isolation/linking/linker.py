@@ -50,8 +50,8 @@ from koupleless.isolation.linking.children import Children
 from koupleless.isolation.linking.codes import SharedCodeLoader
 from koupleless.isolation.linking.lazy import LazyImports
 from koupleless.isolation.linking.lent import AT_START, left_as_it_is
+from koupleless.isolation.linking.stores import Stored
 from koupleless.isolation.policy import PROCESS_NAMES, is_one
-from koupleless.isolation.stores import Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.frames import standing_for
-from koupleless.view.guest import ProcessWideWarning, begin, guest, ignored
 from koupleless.view.patch import Shared, replace
-from koupleless.view.standard import settings
+from koupleless.view.shared import settings
+from koupleless.view.shared.guest import ProcessWideWarning, begin, guest, ignored
 
 if TYPE_CHECKING:
     import contextlib

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import sys
 import weakref
+from importlib.machinery import FileFinder
 
 import pytest
 
@@ -70,6 +71,43 @@ def test_a_file_that_has_changed_is_read_again(base, biz):
     (root / "based_state/__init__.py").write_text("def read(): return 'changed, and longer'\n")
     importlib.invalidate_caches()
     assert biz(APP).import_module("app").based_state.read() == "changed, and longer"
+
+
+def test_where_the_files_are_is_found_out_once(base, biz, monkeypatch):
+    root = base(STATE)
+    asked, find_spec = [], FileFinder.find_spec
+
+    def counted(finder, name, target=None):
+        if finder.path.startswith(str(root)):
+            asked.append(name)
+        return find_spec(finder, name, target)
+
+    monkeypatch.setattr(FileFinder, "find_spec", counted)
+    apps = [biz(APP).import_module("app") for _ in range(2)]
+    assert asked.count("based_state.deep") == 1
+    specs = [app.deep.__spec__ for app in apps]
+    assert specs[0] == specs[1]
+    assert specs[0] is not specs[1]
+    assert specs[0].cached == specs[1].cached == importlib.util.cache_from_source(apps[0].deep.__file__)
+    first, second = (app.based_state.__path__ for app in apps)
+    assert first == second
+    assert first is not second
+
+
+def test_a_directory_that_has_changed_is_looked_at_again(base, biz):
+    root = base(STATE)
+
+    def deep():
+        importlib.invalidate_caches()
+        return biz(APP).import_module("app").deep
+
+    assert deep().top.__name__ == "based_state"
+    (root / "based_state/deep.py").unlink()
+    (root / "based_state/deep").mkdir()
+    (root / "based_state/deep/__init__.py").write_text("top = 'package'\n")
+    assert [deep().top for _ in range(2)] == ["package", "package"]
+    (root / "based_state/deep/__init__.py").unlink()
+    assert (deep().__file__, hasattr(deep(), "top")) == (None, False)
 
 
 def test_a_copy_draws_along_what_requires_it(base, biz):

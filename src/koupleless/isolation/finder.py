@@ -21,7 +21,7 @@ from importlib.machinery import (
 )
 from importlib.util import LazyLoader
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from packaging.utils import canonicalize_name
 
@@ -40,6 +40,7 @@ from koupleless.isolation.linking.codes import SharedCodeLoader
 from koupleless.isolation.linking.lent import lent_spec
 from koupleless.isolation.linking.linker import linker_of
 from koupleless.isolation.modules import base_path
+from koupleless.isolation.places import find_once
 from koupleless.isolation.policy import NEVER_DELEGATED, PROCESS_NAMES, SELF, Policy, Side, is_of_process, is_one
 
 if TYPE_CHECKING:
@@ -80,6 +81,15 @@ def _is_copied(name: str, owner: str, held: Held | None) -> bool:
     return held.holding is Holding.COPY or (portions is not None and portions.fullmatch(name) is not None)
 
 
+class _Copied(NamedTuple):
+    """What of a module, and of those below it, the biz is to execute from files of the base."""
+
+    is_any: bool
+    """Any portion of it."""
+    is_whole: bool
+    """All modules below it, as far as they are files of the base."""
+
+
 class BizFinder:
     """The locator of one biz, and what its code finds by the ``PathFinder`` on ``sys.meta_path``.
 
@@ -92,7 +102,7 @@ class BizFinder:
         self._policy = policy
         self._speakers = speakers
         self._holdings: tuple[Index, Mapping[str, Held]] | None = None
-        self._copied: dict[str, bool] = {}
+        self._copied: dict[str, _Copied] = {}
         self._private = prefixes(policy.private)
         self._owner = f"biz {identity}"
         self._identity = identity
@@ -309,19 +319,20 @@ class BizFinder:
         """See `linker.Locator`. Of a namespace package, whether the biz has an own copy of any portion."""
         if self._speakers is None:
             return False
+        return self._judged(name).is_any
+
+    def _judged(self, name: str) -> _Copied:
         known = self._copied.get(name)
         if known is None:
-            holdings = self.holdings()
-            owners = distributions.base_index().owners(name)
-            known = any(_is_copied(name, owner, holdings.get(owner)) for owner in owners)
-            self._copied[name] = known = known and not distributions.is_stdlib(name)
+            holdings = self.holdings()  # after which what was known may be forgotten
+            index = distributions.base_index() if self._holdings is None else self._holdings[0]
+            held = [(owner, holdings.get(owner)) for owner in index.owners(name)]
+            is_any = any(_is_copied(name, owner, how) for owner, how in held)
+            top = self._copied.get(name.partition(".")[0])
+            is_any = is_any and ((top is not None and top.is_any) or not distributions.is_stdlib(name))
+            is_whole = is_any and any(how is not None and how.holding is Holding.COPY for _, how in held)
+            self._copied[name] = known = _Copied(is_any, is_whole)
         return known
-
-    def _is_whole_copy(self, name: str) -> bool:
-        """Whether all modules below a package are own copies, as far as they are files of the base."""
-        holdings = self.holdings() if self.is_copied(name) else {}
-        owners = distributions.base_index().owners(name)
-        return any(owner in holdings and holdings[owner].holding is Holding.COPY for owner in owners)
 
     def _find_copy(self, name: str) -> ModuleSpec | None:
         """The spec of a module that the biz is to execute from files of the base."""
@@ -338,7 +349,7 @@ class BizFinder:
 
     @passed_over
     def _compiled_once(self, spec: ModuleSpec) -> ModuleSpec | ModuleType:
-        found = load_once(spec, self.linker, self._beside(spec.name))
+        found = load_once(spec, self.linker, self._beside)
         if not isinstance(found, ModuleSpec):
             self.linker.table[spec.name] = found
         return found
@@ -495,7 +506,7 @@ class BizFinder:
         path = [str(entry) for entry in package.__path__]
         own = path
         if not all(entry.startswith(self._prefixes) for entry in path):  # pkgutil.extend_path looks everywhere
-            if getattr(package, "__file__", None) is not None and self._is_whole_copy(name):
+            if getattr(package, "__file__", None) is not None and self._judged(name).is_whole:
                 return path, False
             tail = name.replace(".", os.sep)
             of_base = {os.path.join(entry, tail) for entry in base_path() if entry not in self.paths}  # noqa: PTH118
@@ -506,14 +517,16 @@ class BizFinder:
         portions: list[str] = []
         for entry in path:
             finder = self._finder(entry)
-            spec: ModuleSpec | None = None if finder is None else finder.find_spec(name)
+            if finder is None:
+                continue
+            is_private = entry in self.paths or entry.startswith(self._prefixes)
+            spec: ModuleSpec | None = finder.find_spec(name) if is_private else find_once(finder, name)
             if spec is None:
                 continue
             if type(spec.loader) is ExtensionFileLoader:
                 spec = self._from_source(spec)
             if type(spec.loader) is SourceFileLoader and not self._is_own_code(spec.loader.path):
                 # Private libraries lie in another directory for each biz that brings them.
-                is_private = spec.loader.path.startswith(self._prefixes)
                 spec.loader = SharedCodeLoader(name, spec.loader.path, by_text=is_private)
             if spec.loader is not None:
                 return spec

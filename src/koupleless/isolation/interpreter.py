@@ -64,11 +64,12 @@ def name_of(module: object) -> str | None:
     """What a module says it is called, read without running its code; ``None`` if it does not say."""
     if not issubclass(type(module), ModuleType):
         return None
-    name = _VARIABLES(module).get("__name__")
+    name = variables_of(module).get("__name__")
     return name if type(name) is str else None
 
 
-_VARIABLES: Final[Any] = vars(ModuleType)["__dict__"].__get__
+variables_of: Final[Callable[[object], dict[str, Any]]] = vars(ModuleType)["__dict__"].__get__
+"""The variables of a module themselves, the process's, whatever its class shows to whoever runs."""
 
 
 views: Final[list[dict[str, ModuleType]]] = []
@@ -88,23 +89,32 @@ def unstore(name: str) -> None:
         dict.pop(view, name, None)
 
 
-@contextlib.contextmanager
-def stored(name: str, module: ModuleType) -> Iterator[None]:
+class stored:  # noqa: N801 - a context manager
     """Let C code see a module of a biz while the module's own code runs; in the views also in the place of the base's.
 
     As msgspec looks for the module of a class whose annotations are texts, while the class is made.
     """
-    before = [(view, dict.get(view, name, _ABSENT)) for view in views]
-    store(name, module)
-    try:
-        with exposing({name: module}):
-            yield
-    finally:
-        for view, module_before in before:
+
+    __slots__ = ("_before", "_exposed", "_module", "_name")
+
+    def __init__(self, name: str, module: ModuleType) -> None:
+        self._name = name
+        self._module = module
+        self._exposed = exposing({name: module})
+
+    def __enter__(self) -> None:
+        name, module = self._name, self._module
+        self._before = [(view, dict.get(view, name, _ABSENT)) for view in views]
+        store(name, module)
+        self._exposed.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._exposed.__exit__()
+        for view, module_before in self._before:
             if module_before is _ABSENT:
-                dict.pop(view, name, None)
+                dict.pop(view, self._name, None)
             else:
-                dict.__setitem__(view, name, module_before)
+                dict.__setitem__(view, self._name, module_before)
 
 
 withheld: Final[dict[str, tuple[ModuleType, int]]] = {}
@@ -157,24 +167,31 @@ exposed: Final[dict[str, tuple[ModuleType, int]]] = {}
 """Modules of others that are in the interpreter's table for a moment, and for how many reasons."""
 
 
-@contextlib.contextmanager
-def exposing(modules: Mapping[str, ModuleType]) -> Iterator[None]:
+class exposing:  # noqa: N801 - a context manager
     """Put modules whose names the base does not know into the table, for compiled code that is being initialised.
 
     What mypyc makes looks there, and nowhere else, for its own package and for the module that holds all its code.
     """
-    with _lock:
-        mine = [name for name, module in modules.items() if REAL.get(name, module) is module]
-        for name in mine:
-            _, users = exposed.get(name) or (None, 0)
-            if users or name not in REAL:
-                exposed[name] = (modules[name], users + 1)
-                REAL[name] = modules[name]
-    try:
-        yield
-    finally:
+
+    __slots__ = ("_mine", "_modules")
+
+    def __init__(self, modules: Mapping[str, ModuleType]) -> None:
+        self._modules = modules
+
+    def __enter__(self) -> None:
+        modules = self._modules
         with _lock:
-            for name in mine:
+            self._mine = [name for name, module in modules.items() if REAL.get(name, module) is module]
+            for name in self._mine:
+                _, users = exposed.get(name) or (None, 0)
+                if users or name not in REAL:
+                    exposed[name] = (modules[name], users + 1)
+                    REAL[name] = modules[name]
+
+    def __exit__(self, *_: object) -> None:
+        modules = self._modules
+        with _lock:
+            for name in self._mine:
                 module, users = exposed.pop(name, (None, 0))
                 if users > 1:
                     exposed[name] = (modules[name], users - 1)

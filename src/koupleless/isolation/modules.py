@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast, overload
 
-from koupleless.context import as_base, current
+from koupleless.context import current
 from koupleless.contextual import ContextList, assign_by_context, call_by_context
 from koupleless.isolation.interpreter import (
     REAL,
@@ -26,6 +26,7 @@ from koupleless.isolation.interpreter import (
     store,
     take_of_base,
     unstore,
+    variables_of,
     views,
 )
 from koupleless.isolation.linking.linker import ABSENT, asking, base_changed, linker_of, owner_of
@@ -295,8 +296,7 @@ def _enter(linker: Linker | None, is_narrow: bool, name: str, module: ModuleType
 
 def base_path() -> list[str]:
     """The base's own ``sys.path``, whoever is running."""
-    with as_base():
-        path: Any = sys.path
+    path: Any = variables_of(sys)["path"]
     return path.of_base if isinstance(path, _SysList) else path
 
 

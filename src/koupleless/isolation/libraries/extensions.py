@@ -126,16 +126,16 @@ def let_go(module: ModuleType) -> None:
         module.__dict__.clear()
 
 
-def load_once(spec: ModuleSpec, linker: Linker, beside: str = "") -> ModuleSpec | ModuleType:
+def load_once(spec: ModuleSpec, linker: Linker, what_is_beside: Callable[[str], str]) -> ModuleSpec | ModuleType:
     """A compiled module that serves everybody, if the spec means one; else the spec, with a loader of ours if compiled.
 
     A module that refers to Python code of its own package serves one owner only. One that was made where other compiled
-    libraries were found serves those who find the same, for it keeps what it got from these in static data: ``beside``
-    tells them apart, and is empty where all that can be found is the base's.
+    libraries were found serves those who find the same, for it keeps what it got from these in static data:
+    ``what_is_beside`` tells them apart, and says nothing where all that can be found is the base's.
     """
     if type(spec.loader) is not ExtensionFileLoader:
         return spec
-    path = spec.loader.path
+    path, beside = spec.loader.path, what_is_beside(spec.name)
     with _kept.lock:
         digest = _kept.digest(path)
         module = _kept.modules.get(digest + beside)

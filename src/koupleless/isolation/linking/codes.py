@@ -42,20 +42,40 @@ class SharedCodeLoader(SourceFileLoader):
         key = _key(self.path)
         code = None if key is None else _by_file.get(key)
         if code is None:
-            code = self._find_by_text(fullname) if self._by_text else super().get_code(fullname)
+            code = self._find_by_text(fullname) if self._by_text and key is not None else super().get_code(fullname)
             if code is not None and key is not None:
                 code = _by_file.setdefault(key, code)
         self._code = code
         return code
 
     def _find_by_text(self, fullname: str) -> CodeType | None:
-        text = hashlib.sha256(self.get_data(self.path)).digest()
+        text = _digest(self.path)
         code = _by_text.get(text)
         if code is None:
             code = super().get_code(fullname)
             if code is not None:
                 code = _by_text.setdefault(text, code)
         return code
+
+
+def _digest(path: str) -> bytes:
+    """That of the text of a file, which is not what is executed. Raises ``OSError``.
+
+    Past ``io``: that is for opening code, and imports a module each time, which goes the way of a biz's imports.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        digest, text = hashlib.sha256(), os.read(file, _AT_ONCE)
+        digest.update(text)
+        while len(text) == _AT_ONCE:
+            text = os.read(file, _AT_ONCE)
+            digest.update(text)
+        return digest.digest()
+    finally:
+        os.close(file)
+
+
+_AT_ONCE: Final = 1 << 16
 
 
 def _key(path: str) -> tuple[str, int, int, int, int] | None:

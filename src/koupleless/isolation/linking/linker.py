@@ -226,7 +226,7 @@ class Linker:
 
     def is_lent(self, name: str, module: object) -> bool:
         """Whether a module belongs to a lender."""
-        return any(lender.table.get(name) is module for lender in self.all_lenders())
+        return bool(self.lenders) and any(lender.table.get(name) is module for lender in self.all_lenders())
 
     def is_lent_somehow(self, module: object) -> bool:
         """The same under whatever name."""

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import textwrap
+import weakref
+from typing import TYPE_CHECKING
 
 import pytest
 
-from koupleless.isolation.linking.stores import Stored, may_store, stores_of
+from koupleless.isolation.linking import stores
+from koupleless.isolation.linking.stores import Stored, Stores, may_store, stores_of
+
+if TYPE_CHECKING:
+    from types import CodeType
 
 
 def compiled(source: str):
@@ -159,3 +165,24 @@ def test_code_that_cannot_be_looked_at_may_store_anything() -> None:
     assert told == ["begun"]
     assert stored.has_attribute("anything")
     assert not stored.has_container("anything")
+
+
+def test_code_that_several_execute_is_read_once_and_forgotten_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(code: CodeType) -> Stores:
+        read.append(code.co_filename)
+        return stores_of(code)
+
+    monkeypatch.setattr(stores, "stores_of", counted)
+    code, other = compiled("import lib\nlib.a = 1"), compiled("import lib\nlib.a = 1")
+    several = [Stored() for _ in range(3)]
+    for stored in several:
+        stored.note(code)
+    several[0].note(other)  # equal, and not the same
+    assert [stored.has_attribute("a") for stored in several] == [True] * 3
+    assert len(read) == 2
+    known, gone = len(stores._read), weakref.ref(code)
+    del code
+    assert gone() is None
+    assert len(stores._read) == known - 1

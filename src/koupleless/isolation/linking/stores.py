@@ -8,6 +8,7 @@ nothing but the few instructions before one that stores.
 from __future__ import annotations
 
 import sys
+import weakref
 from opcode import opmap
 from types import CodeType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -164,8 +165,28 @@ class Stored:
 
     def _read(self) -> list[Stores]:
         while self._unread:
-            self._known.append(stores_of(self._unread.pop()))
+            self._known.append(_read_once(self._unread.pop()))
         return self._known
+
+
+_read: Final[dict[int, tuple[weakref.ref[CodeType], Stores]]] = {}
+"""What was read of code objects, which several bizs execute, by what tells them apart; each as long as it lives."""
+
+
+def _read_once(code: CodeType) -> Stores:
+    key = id(code)
+    known = _read.get(key)
+    if known is not None and known[0]() is code:
+        return known[1]
+    found = stores_of(code)
+
+    def forget(gone: weakref.ref[CodeType]) -> None:
+        known = _read.get(key)
+        if known is not None and known[0] is gone:
+            del _read[key]
+
+    _read[key] = weakref.ref(code, forget), found
+    return found
 
 
 # --- reading bytecode ------------------------------------------------------------------------------------------------

@@ -114,11 +114,11 @@ def compile_native(tmp_path_factory):
         pytest.skip("no C compiler, or no headers of Python")
     out = tmp_path_factory.mktemp("native")
 
-    def build(*, flavour: str, multi: bool = True, sibling: str = "") -> Path:
-        target: Path = out / f"{flavour}-{multi}-{sibling}{SUFFIX}"
+    def build(*, flavour: str, multi: bool = True, sibling: str = "", name: str = "native") -> Path:
+        target: Path = out / f"{flavour}-{multi}-{sibling}-{name}{SUFFIX}"
         source = target.with_suffix(".c")
         if not target.exists():
-            source.write_text(SOURCE)
+            source.write_text(SOURCE.replace("PyInit_native", f"PyInit_{name}"))
             defines = [f'-DFLAVOUR="{flavour}"', f"-DMULTI={int(multi)}", f'-DSIBLING="{sibling}"']
             include = f"-I{sysconfig.get_path('include')}"
             subprocess.run([compiler, "-shared", "-fPIC", "-w", *defines, include, source, "-o", target], check=True)
@@ -298,6 +298,41 @@ def test_one_file_is_bound_anew_to_each_version_of_what_it_uses(compile_native, 
             sys.path.remove(path)
             sys.path_importer_cache.pop(path, None)
         for name in [name for name in sys.modules if name.partition(".")[0] in {"used", "user"}]:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("has_base", [False, True])
+def test_one_file_is_bound_anew_to_each_version_of_another_of_its_own_distribution(compile_native, put, biz, has_base):
+    """As parts of numpy are to its core: releases differ in some files only."""
+    same = compile_native(flavour=f"same{has_base}", sibling="?pair.kind")
+
+    def of_version(version):
+        files = {"pair/__init__.py": f"from pair import kind, native\nversion = {version!r}"}
+        root = put(same, files, at="pair/native")
+        compiled = compile_native(flavour=f"kind{has_base}{version}", name="kind")
+        shutil.copy(compiled, root / f"pair/kind{SUFFIX}")
+        names = ["pair/__init__.py", f"pair/kind{SUFFIX}", f"pair/native{SUFFIX}"]
+        root.joinpath(f"pair-{version}.dist-info").mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: pair\nVersion: {version}\n"
+        root.joinpath(f"pair-{version}.dist-info/METADATA").write_text(metadata)
+        root.joinpath(f"pair-{version}.dist-info/RECORD").write_text("".join(f"{name},,\n" for name in names))
+        return root
+
+    for_base = [str(of_version("0"))] if has_base else []
+    sys.path[:0] = for_base
+    try:
+        if has_base:
+            importlib.import_module("pair")
+        found: dict[str, Any] = {}
+        for version in ("1", "2", "1"):
+            pair = biz({"app.py": "import pair"}, of_version(version)).import_module("app").pair
+            assert (pair.version, pair.native.bound(), pair.native.count()) == (version, pair.kind, 1)
+            assert pair.native is found.setdefault(version, pair.native)
+    finally:
+        for path in for_base:
+            sys.path.remove(path)
+            sys.path_importer_cache.pop(path, None)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "pair"]:
             del sys.modules[name]
 
 

@@ -394,7 +394,7 @@ class BizFinder:
         return self._replaced[2]
 
     def _beside(self, name: str) -> str:
-        """What tells apart the compiled libraries that a compiled module is bound to; empty if all are the base's."""
+        """What tells apart the compiled files that a compiled module may be bound to; empty if all are the base's."""
         own, base = self._own_index(), distributions.base_index()
         if not own.compiled:
             return ""
@@ -405,7 +405,9 @@ class BizFinder:
         elif self.is_copied(name):
             around = frozenset().union(*map(base.closure, base.owners(name)))
         others = own.compiled.intersection(around).difference(owners)
-        return " ".join(own.content(other) for other in sorted(others) if not self._is_of_base(other, own))
+        told = [own.content(other) for other in sorted(others) if not self._is_of_base(other, own)]
+        told += [files for owner in owners if (files := own.compiled_content(owner)) != base.compiled_content(owner)]
+        return " ".join(told)
 
     @staticmethod
     def _is_of_base(distribution: str, index: Index) -> bool:

@@ -68,6 +68,7 @@ class Index:
         self._imports: dict[str, frozenset[str]] = {}
         self._certain: dict[str, frozenset[str]] = {}
         self._contents: dict[tuple[str, bool], str] = {}
+        self._compiled_contents: dict[str, str] = {}
         for distribution in MetadataPathFinder.find_distributions(DistributionFinder.Context(path=list(paths))):
             name, version = _identity_of(distribution)
             if name and name not in self.versions:
@@ -321,6 +322,18 @@ class Index:
                     if "__pycache__" not in file and not file.endswith((".pyc", *_PRIVATE)):
                         digest.update(f"{file},{rest.strip(',') or self._stamp(member, file)}\n".encode())
             known = self._contents[name, alone] = digest.hexdigest()
+        return known
+
+    def compiled_content(self, name: str) -> str:
+        """What tells apart the compiled files of a distribution that has several; empty for any other."""
+        known = self._compiled_contents.get(name)
+        if known is None:
+            lines = [line for line in sorted(self._records.get(name, ())) if _EXTENSION.search(line)]
+            digest = hashlib.sha256()
+            for line in lines if len(lines) > 1 else ():
+                file, _, rest = line.partition(",")
+                digest.update(f"{file},{rest.strip(',') or self._stamp(name, file)}\n".encode())
+            known = self._compiled_contents[name] = digest.hexdigest() if len(lines) > 1 else ""
         return known
 
     def _stamp(self, name: str, file: str) -> str:

@@ -152,6 +152,11 @@ def test_it_is_asked_by_what_it_is_known_by(biz: TinyBiz, source: str, how: str)
 
 INTERRUPTED = {
     "sleeps again and again": "def work():\n    while True:\n        time.sleep(0.01)" + START,
+    "sleeps for minutes": "def work():\n    time.sleep(600)" + START,
+    "sleeps for minutes, of the low-level module": (
+        "def work():\n    time.sleep(600)\n_thread.start_new_thread(work, ())"
+    ),
+    "sleeps for minutes, of a name": "from time import sleep\ndef work():\n    sleep(600.0)" + START,
     "computes": "def work():\n    sum(number for number in iter(int, 1))" + START,
     "waits for a queue": "def work():\n    jobs = queue.Queue()\n    while True:\n        jobs.get()()" + START,
     "waits for an event": "def work():\n    threading.Event().wait()" + START,

@@ -375,3 +375,27 @@ def test_a_shared_anyio_worker_is_the_base_s(biz: TinyBiz, loop: LoopThread) -> 
     report = biz.leave()
     assert report.clean, report
     assert loop.run(work) is None
+
+
+def test_a_sleep_on_a_thread_of_a_biz_is_as_long_and_as_strict(biz: TinyBiz) -> None:
+    seen: list[Any] = []
+    biz.run(
+        """
+        def work():
+            for seconds in (0.01, 0.3, True):
+                begun = time.monotonic()
+                seen.append((time.sleep(seconds), time.monotonic() - begun >= seconds))
+            for wrong in (-1, 1e300, float("nan"), "1", None):
+                try:
+                    time.sleep(wrong)
+                except Exception as error:
+                    seen.append(type(error))
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        """,
+        threading=threading,
+        time=time,
+        seen=seen,
+    )
+    assert seen == [(None, True)] * 3 + [ValueError, OverflowError, ValueError, TypeError, TypeError]

@@ -187,7 +187,9 @@ def _stack(thread: Started) -> list[FrameType]:
 _GUARDED: Final = frozenset({"importlib", "logging", "tempfile", "warnings", "weakref", "zipimport"})
 """Modules of the standard library that change, or lock, something which the whole process has."""
 _BOOT: Final = frozenset({"koupleless.context", "koupleless.recorders.running.threads", "koupleless.container.stage"})
-"""Ours that do nothing but begin a thread."""
+"""Ours that do nothing but begin a thread, or let it sleep."""
+_SLEEP: Final = "sleep"
+"""The name of ours that does nothing but wait."""
 _ENDING: Final = frozenset({"_bootstrap", "_bootstrap_inner", "_delete", "_stop"})
 """Functions of ``threading`` in which a thread enters or leaves the list of all."""
 
@@ -210,7 +212,7 @@ def _is_interruptible(frames: Sequence[FrameType], own: dict[str, Any]) -> bool:
             is_inside = False
         else:
             return False
-    return not (is_ours(frames[0]))
+    return not is_ours(frames[0]) or frames[0].f_code.co_name == _SLEEP
 
 
 def _is_of_process(frame: FrameType, name: str) -> bool:

@@ -45,6 +45,7 @@ def install(patches: Patches) -> None:
     patches.replace(_thread, "start_new", _start_new_thread)
     patches.replace(pools.ThreadPoolExecutor, "__init__", _pool_init)
     patches.replace(pools.ThreadPoolExecutor, "submit", _pool_submit)
+    patches.replace(time, "sleep", _sleep)
     for what in ("trace", "profile"):
         patches.replace(sys, f"set{what}", functools.partial(_set_tracer, what))
 
@@ -81,6 +82,7 @@ def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
 
 def _boot(thread: threading.Thread, scope: Scope, ledger: Ledger, entry: Entry | None) -> None:
     del vars(thread)["_bootstrap_inner"]
+    _here.is_own = True
     try:
         call_as(scope, thread._bootstrap_inner)  # type: ignore[attr-defined]  # noqa: SLF001
     finally:
@@ -278,6 +280,7 @@ class _BareThread:
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         self._ident = threading.get_ident()
+        _here.is_own = True
         try:
             call_as(self._scope, self._function, *args, **kwargs)
         finally:
@@ -306,6 +309,32 @@ class _BareThread:
 
     def _wait(self, timeout_s: float) -> str | None:
         return None if self._ended.wait(timeout_s) else f"still runs {where(self._ident)}"
+
+
+class _Here(threading.local):
+    is_own = False
+    """Whether a biz has started this thread."""
+
+
+_here: Final = _Here()
+_LONG_S: Final = 0.25
+"""A shorter sleep is over before anybody asks for its end."""
+
+
+def _sleep(original: Callable[[float], None]) -> _Wrapped:
+    """``time.sleep``: on a thread of a biz a wait that can be ended, where Python's own would keep the biz alive."""
+
+    @standing_for(original)
+    def sleep(seconds: float, /) -> None:
+        if not _here.is_own or type(seconds) not in _NUMBERS or not _LONG_S <= seconds <= threading.TIMEOUT_MAX:
+            original(seconds)
+        else:
+            threading.Event().wait(seconds)
+
+    return sleep
+
+
+_NUMBERS: Final = (int, float)
 
 
 # --- executors ------------------------------------------------------------------------------------------------------

@@ -248,6 +248,9 @@ def test_the_figure_of_the_install_is_the_bases_own_and_the_rest_is_named(
     assert re.fullmatch(
         rf"hello:1.0.0 ACTIVATED at /hello \(install 7 ms, in all \d+ ms\); replaced hello:0.9; {left}\n", out
     )
+    told = json.loads(arkctl("deploy", hello_zip, "--port", arklet.port, "-o", "json").out)
+    assert (told["startMs"], told["leftBehind"]) == (7, [left])
+    assert [report["biz"] for report in told["replaced"]] == ["hello:0.9"]
     purge["clean"] = True
     assert arkctl("deploy", hello_zip, "--port", arklet.port).out.endswith("; replaced hello:0.9\n")
 

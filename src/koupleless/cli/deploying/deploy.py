@@ -100,6 +100,11 @@ class Done:
     install_ms: float
     """Time from the first call to the last reply: the install, and the removal of the replaced bizs."""
 
+    @property
+    def left_behind(self) -> tuple[str, ...]:
+        """Remains of the replaced bizs, in words; empty if no biz left remains."""
+        return tuple(report.left for report in self.replaced if not report.clean or report.changed)
+
     def as_text(self) -> str:
         """Lines for people: the result, the warnings, and a table of libraries."""
         state = self.state.value if self.state else "installed"
@@ -109,13 +114,13 @@ class Done:
         times += [f"in all {self.build_ms + self.install_ms:.0f} ms"]
         removed = f"; removed {', '.join(self.removed)}" if self.removed else ""
         replaced = f"; replaced {', '.join(report.biz for report in self.replaced)}" if self.replaced else ""
-        left = "".join(f"; {report.left}" for report in self.replaced if not report.clean or report.changed)
+        left = "".join(f"; {words}" for words in self.left_behind)
         line = f"{self.identity} {state}{place} ({', '.join(times)}){removed}{replaced}{left}"
         warnings = (f"warning: {words}" for words in self.warnings)
         return "\n".join([line, *warnings, *([libraries_table(self.libraries)] if self.libraries else [])])
 
     def as_json(self) -> dict[str, object]:
-        """Members for programs: all facts of the text, and the purge reports."""
+        """Members for programs: all facts and words of the text, and the purge reports."""
         name, _, version = self.identity.partition(":")
         return {
             "bizName": name,
@@ -124,9 +129,11 @@ class Done:
             "webContextPath": self.context_path,
             "removed": list(self.removed),
             "replaced": list(self.replaced),
+            "leftBehind": list(self.left_behind),
             "libraries": list(self.libraries),
             "warnings": list(self.warnings),
             "buildMs": round(self.build_ms, 1),
+            "startMs": self.start_ms,
             "installMs": round(self.install_ms, 1),
         }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from packaging.requirements import Requirement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -383,3 +385,19 @@ def test_doctor_ends_with_four_where_no_base_answers_and_zero_where_one_does(
     assert "shop:1.0.0" in healthy.out
     findings = json.loads(arkctl("doctor", "--port", arklet.port, "-o", "json").out)["findings"]
     assert {finding["subject"] for finding in findings} >= {"interpreter", "packages", "base", "port"}
+
+
+def test_doctor_holds_what_is_installed_to_what_koupleless_requires(
+    arkctl: Arkctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = next(line for line in arkctl("doctor", "--port", 9).out.splitlines() if "packages: " in line)
+    for requirement in map(Requirement, importlib.metadata.requires("koupleless") or ()):
+        of_an_extra = requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
+        assert of_an_extra or f"{requirement.name} {importlib.metadata.version(requirement.name)}" in packages
+    wanted = ["click<1", "no-such-distribution>=1", "unwanted; extra == 'demo'", "msgspec"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: wanted)
+    told = arkctl("doctor", "--port", 9)
+    assert told.status == 4
+    click = importlib.metadata.version("click")
+    assert f"FAIL  packages: click {click} is not <1, no-such-distribution is missing; install koupleless" in told.out
+    assert "unwanted" not in told.out

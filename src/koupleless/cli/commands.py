@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
     if is_asked and not context.resilient_parsing:
-        from koupleless.cli.doctor import own_version, version_text
+        from koupleless.cli.versions import own_version, version_text
 
         click.echo(version_text(own_version()))
         context.exit()
@@ -450,7 +450,7 @@ def health(session: Session, identity: str | None, *, kind: str | None, metrics:
 @opens_session
 def version(session: Session) -> None:
     """Print the versions of arkctl and of the base."""
-    from koupleless.cli.doctor import version_text, versions
+    from koupleless.cli.versions import version_text, versions
 
     client, base = versions(session.client)
     session.show({"client": client, "base": base}, version_text(client, base))

@@ -1,4 +1,4 @@
-"""``arkctl doctor`` and ``arkctl version``: facts about the installation, and about the base."""
+"""``arkctl doctor``: checks of the installation, and of the connection to a base."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from koupleless.cli.versions import own_version
 from koupleless.client import ArkletClient, NoArklet
 from koupleless.errors import BaseUnreachable, KouplelessError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from koupleless.settings import ClientSettings
 
-_OLDEST: Final = (3, 11)
-_NEWEST: Final = (3, 15)
 _LEAST_FREE_BYTES: Final = 200 * 1024 * 1024
-_PACKAGES: Final = ("a2wsgi", "click", "msgspec", "packaging", "psutil", "starlette", "uvicorn", "watchfiles")
 
 OK: Final = "ok"
 NOTE: Final = "note"
@@ -41,26 +42,6 @@ class Finding:
     """The exit status for this finding alone."""
 
 
-def own_version() -> str:
-    """The installed version of koupleless."""
-    return importlib.metadata.version("koupleless")
-
-
-def version_text(client: str, base: Mapping[str, str] | None = None) -> str:
-    """The versions, in the form printed by the original client."""
-    return f"arkctl Version: {client}" + (f"\nbase {base['bizName']} Version: {base['bizVersion']}" if base else "")
-
-
-def versions(client: ArkletClient) -> tuple[str, dict[str, str] | None]:
-    """The version of arkctl, and name and version of the base; ``None`` if the base does not answer."""
-    own = own_version()
-    try:
-        info = client.health().master_biz_info
-    except KouplelessError:
-        return own, None
-    return own, None if info is None else {"bizName": info.biz_name, "bizVersion": info.biz_version}
-
-
 def examine(client: ArkletClient, settings: ClientSettings) -> list[Finding]:
     """Run all checks. A fault becomes a finding, never an exception."""
     return [*_interpreter(), *_packages(), *_scratch(), *_base(client, settings)]
@@ -68,27 +49,35 @@ def examine(client: ArkletClient, settings: ClientSettings) -> list[Finding]:
 
 def _interpreter() -> Iterator[Finding]:
     text = f"{platform.python_implementation()} {platform.python_version()} at {sys.executable}"
-    is_known = platform.python_implementation() == "CPython" and _OLDEST <= sys.version_info[:2] <= _NEWEST
-    if is_known:
+    wanted = SpecifierSet(importlib.metadata.metadata("koupleless")["Requires-Python"])
+    is_fit = platform.python_implementation() == "CPython" and wanted.contains(
+        platform.python_version(), prereleases=True
+    )
+    if is_fit:
         yield Finding("interpreter", OK, text)
     else:
-        wanted = f"CPython {'.'.join(map(str, _OLDEST))} to {'.'.join(map(str, _NEWEST))} is needed"
-        yield Finding("interpreter", FAIL, f"{text}; {wanted}", 2)
+        yield Finding("interpreter", FAIL, f"{text}; CPython {wanted} is needed", 2)
     is_virtual = sys.prefix != sys.base_prefix
     yield Finding("environment", OK if is_virtual else NOTE, sys.prefix + ("" if is_virtual else ", no virtual one"))
 
 
 def _packages() -> Iterator[Finding]:
     yield Finding("koupleless", OK, own_version())
-    found, missing = [], []
-    for name in _PACKAGES:
+    found, wrong = [], []
+    for requirement in map(Requirement, importlib.metadata.requires("koupleless") or ()):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
         try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
+            version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
+            wrong.append(f"{requirement.name} is missing")
+        else:
+            found.append(f"{requirement.name} {version}")
+            if not requirement.specifier.contains(version, prereleases=True):
+                wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
     yield Finding("packages", OK, ", ".join(found))
-    if missing:
-        yield Finding("packages", FAIL, f"{', '.join(missing)} missing; install koupleless again", 2)
+    if wrong:
+        yield Finding("packages", FAIL, f"{', '.join(wrong)}; install koupleless again", 2)
     try:
         yield Finding("pip", OK, f"{importlib.metadata.version('pip')}, for `arkctl build`")
     except importlib.metadata.PackageNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,7 +29,6 @@ from koupleless.wire.envelope import Code, Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.cli.conftest import FakeArklet, Outcome
 
@@ -341,3 +341,13 @@ def test_five_exit_statuses_can_be_told_apart_in_one_script(
     ]
     assert statuses == [0, 1, 2, 3, 4]
     assert json.loads(arkctl("status", "--port", arklet.port, "-o", "json").out) == {"code": "SUCCESS", "data": []}
+
+
+def test_every_advice_leads_to_a_section_of_our_own_page():
+    page = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    titles = {line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")}
+
+    assert {rule.section for rule in suggestions.RULES} == {title.lower().replace(" ", "-") for title in titles}
+    assert suggestions.HELP.endswith("/docs/troubleshooting.md")
+    told = suggestions.report(BizNotFound("NOT_FOUND_BIZ"))[-1]
+    assert told == f"            more: {suggestions.HELP}#the-module-is-refused"

@@ -7,7 +7,7 @@ the build tool, the base or the module's own code.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from koupleless.client import NoArklet, Refused
 from koupleless.errors import (
@@ -22,7 +22,6 @@ from koupleless.wire.envelope import ReplyInvalid
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-DONE: Final = 0
 REFUSED: Final = 1
 UNUSABLE: Final = 2
 BUILD_FAILED: Final = 3
@@ -37,7 +36,8 @@ _TRACEBACK: Final = "Traceback (most recent call last)"
 _OWN_ERROR: Final = re.compile(r"^koupleless\.errors\.\w+: ")
 """The start of an error of this project in a traceback. The text after the class name is complete by itself."""
 
-FAQ: Final = "https://koupleless.io/en/docs/faq/faq/"
+HELP: Final = "https://github.com/koupleless/koupleless-python/blob/main/docs/troubleshooting.md"
+"""The page with a section for each kind of failure."""
 
 
 class UploadFailed(KouplelessError):
@@ -116,8 +116,11 @@ def report(error: KouplelessError, *, is_verbose: bool = False) -> list[str]:
         lines += _trace(error, is_verbose=is_verbose)
     if isinstance(error, BuildFailed) and error.output:
         lines += error.output.rstrip().splitlines()
-    if advice := suggest(error):
-        lines += [f"suggestion: {advice}", f"            more: {FAQ}"]
+    if (rule := _rule_for(error)) is not None:
+        lines += [
+            f"suggestion: {rule.advise(error, _everything_said(error))}",
+            f"            more: {HELP}#{rule.section}",
+        ]
     return lines
 
 
@@ -153,11 +156,13 @@ def _trace(error: Refused, *, is_verbose: bool) -> list[str]:
 
 def suggest(error: KouplelessError) -> str | None:
     """The advice of the first rule that recognises the failure; ``None`` if there is no such rule."""
+    rule = _rule_for(error)
+    return None if rule is None else rule.advise(error, _everything_said(error))
+
+
+def _rule_for(error: KouplelessError) -> Rule | None:
     text = _everything_said(error)
-    for recognises, advise in _RULES:
-        if recognises(error, text):
-            return advise(error, text)
-    return None
+    return next((rule for rule in RULES if rule.recognises(error, text)), None)
 
 
 def _everything_said(error: KouplelessError) -> str:
@@ -210,66 +215,93 @@ def _missing_module(_: KouplelessError, text: str) -> str:
     )
 
 
-_RULES: Final[tuple[tuple[Callable[[KouplelessError, str], bool], Callable[[KouplelessError, str], str]], ...]] = (
-    (_is(BaseUnreachable), _unreachable),
-    (
+class Rule(NamedTuple):
+    """A rule of advice. Both functions take the error and all texts said about the failure."""
+
+    section: str
+    """The anchor in the page of help."""
+    recognises: Callable[[KouplelessError, str], bool]
+    advise: Callable[[KouplelessError, str], str]
+
+
+RULES: Final = (
+    Rule("the-base-does-not-answer", _is(BaseUnreachable), _unreachable),
+    Rule(
+        "the-base-does-not-fetch-the-artefact",
         _is(UploadFailed),
         _answer(
             "the base fetches the artefact from this machine: let it through the firewall, or deploy a URL instead"
         ),
     ),
-    (
+    Rule(
+        "a-token-is-demanded",
         _says(r"HTTP 40[13]|not authori[sz]ed|bearer|token (is )?(missing|wrong|required)"),
         _answer("the arklet demands a token: pass --token, or set ARKCTL_TOKEN"),
     ),
-    (_is(NoArklet), _wrong_peer),
-    (
+    Rule("the-base-does-not-answer", _is(NoArklet), _wrong_peer),
+    Rule(
+        "the-build-fails",
         _says(r"No module named '?(pip|hatchling|setuptools|build)\b|BackendUnavailable|requires a different Python"),
         lambda *_: f"the build ran with {_interpreter()}; install the missing package, or use another interpreter",
     ),
-    (
+    Rule(
+        "the-build-fails",
         _says(r"\bentry\b.*(missing|required|not given|no default|must be)|no entry|names no entry"),
         _answer('set `entry = "package.module:app"` under [tool.koupleless.module], or pass --entry'),
     ),
-    (
+    Rule(
+        "the-module-is-refused",
         _says(r"change web-context-path|Child name .* is not unique|path .* is (already )?taken"),
         _answer("give one of the two another `web-context-path`, or undeploy the module that has it"),
     ),
-    (
+    Rule(
+        "the-module-is-refused",
         _says(r"REPEAT_BIZ|has been installed or registered"),
         _answer("this version is installed already: raise the version, or use --strategy replace"),
     ),
-    (
+    Rule(
+        "the-module-is-refused",
         _says(r"NOT_FOUND_BIZ"),
         _answer("`arkctl status` lists the installed modules"),
     ),
-    (
+    Rule(
+        "the-module-is-refused",
         _says(r"conflict, exist unfinished command"),
         _answer("another operation on this module is under way: wait for it, then try again"),
     ),
-    (
+    Rule(
+        "the-module-does-not-start",
         _says(r"more than once per process|does not support loading in subinterpreters|refuses? a second"),
         _answer("this compiled extension can live in a process once: install it where the base runs, and build again"),
     ),
     # An error of this project already says what to change; an error of Python does not.
-    (_says(r"(?s)\A(?!.*neither biz).*(ModuleNotFoundError|ModuleRefused|No module named)"), _missing_module),
-    (
+    Rule(
+        "the-module-does-not-start",
+        _says(r"(?s)\A(?!.*neither biz).*(ModuleNotFoundError|ModuleRefused|No module named)"),
+        _missing_module,
+    ),
+    Rule(
+        "the-module-does-not-start",
         _says(r"isinstance\(\) arg|is not an instance of|expected .* instance"),
         _answer("a package may be in the base and in the module at once: leave it to the base, so that types agree"),
     ),
-    (
+    Rule(
+        "the-module-does-not-start",
         _says(r"MemoryError|memory threshold|metaspace"),
         _answer("the base is short of memory: undeploy modules, or restart it"),
     ),
-    (
+    Rule(
+        "the-module-does-not-start",
         _says(r"did not start within"),
         _answer("look for work at import or start-up that waits for something; the limit is the base's start-timeout"),
     ),
-    (
+    Rule(
+        "the-build-fails",
         _says(r"is no project"),
         _answer("name a project or a .py file: arkctl deploy PATH; `arkctl new module DIRECTORY` makes a project"),
     ),
-    (
+    Rule(
+        "the-build-fails",
         lambda error, _: isinstance(error, BuildFailed) and bool(error.output),
         lambda *_: f"the build ran with {_interpreter()}; `arkctl doctor` checks it",
     ),

@@ -108,6 +108,7 @@ class Base:
         )
         self._ground = Ground()
         self._stage = Stage()
+        self._store = Store(self._store_dir())
         configuration = Configuration.load("", profile=settings.profile or "", own=settings.config_dirs)
         table = RouteTable(_forwards(settings, configuration))
         self._front = Front(face.asgi, table=table, on_startup=self._begin, on_shutdown=self._end)
@@ -116,7 +117,7 @@ class Base:
             base=_describe(name),
             front=self._front,
             preparation=Preparation(
-                Store(self._store_dir()),
+                self._store,
                 allowed_prefixes=settings.allowed_sources,
                 timeout_s=settings.fetch_timeout_s,
             ),
@@ -182,6 +183,8 @@ class Base:
         try:
             for url in self._static_modules():
                 self._install_static(url)
+            if self.settings.store_dir is not None:
+                self._store.remove_unused(keep_newest=self.settings.store_keep)
             self._start_arklet()
         except BaseException:
             self._stop()

@@ -224,6 +224,8 @@ class BaseSettings:
     """Where modules have their data directories, by name: what they write there stays over their versions."""
     store_dir: Path | None = _setting(_path, None, properties={"com.alipay.sofa.ark.biz.dir": None})
     """Where artefacts are unpacked, by content; ``None`` means a temporary directory that leaves with the base."""
+    store_keep: int = _setting(_number, 20)
+    """The number of unpacked artefacts that no base uses and that stay in ``store-dir`` when the base starts."""
     shared_keys: tuple[str, ...] = _setting(_list, (), properties={"ark.common.env.share.keys": None})
     """Keys of the base's configuration that its modules see as well, as the weakest source."""
     profile: str | None = _setting(_text, None, properties={"spring.profiles.active": None})

@@ -333,3 +333,30 @@ def test_the_command_line_verifies_a_store(
     assert said in capsys.readouterr().out
     assert main(["store", "verify", str(tmp_path / "nowhere")]) != 0
     assert "is no directory" in capsys.readouterr().err
+
+
+def test_the_command_line_cleans_a_store_of_all_but_what_is_used_and_was_used_last(
+    tmp_path: Path, make_files: MakeFiles, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "store"
+    with Store(root) as store:
+        used = store.unpack(MemorySource(make_files(version="9.0.0")))
+        made = [store.unpack(MemorySource(make_files(version=f"{number}.0.0"))) for number in range(1, 4)]
+        for number, unpacked in enumerate(made):
+            os.utime(unpacked.path.parent, (1_000_000 + number, 1_000_000 + number))
+            unpacked.release()
+        assert main(["store", "clean", str(root), "--keep", "1"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split("  ")[1:] for line in lines[:-1]] == [["hello:2.0.0", "removed"], ["hello:1.0.0", "removed"]]
+        assert lines[-1].endswith("left")
+        assert used.path.is_dir()
+        assert made[2].path.is_dir()
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "koupleless.toml").write_text('[base]\nstore-dir = "store"\nstore-keep = 1\n')
+        assert main(["store", "clean"]) == 0
+        assert capsys.readouterr().out.count("removed") == 0, "the settings keep one"
+        assert main(["store", "clean", "--keep", "0"]) == 0
+        assert "hello:3.0.0  removed" in capsys.readouterr().out
+        assert used.path.is_dir()
+    assert main(["store", "clean", str(tmp_path / "nowhere")]) != 0
+    assert "is no directory" in capsys.readouterr().err

@@ -411,8 +411,10 @@ class TestRemoving:
         for age, unpacked in enumerate(made):
             os.utime(unpacked.path.parent, (1_000_000 - age, 1_000_000 - age))
             unpacked.release()
-        assert store.remove_unused(keep_younger_s=1e10).digests == ()
-        assert set(store.remove_unused(keep_newest=1).digests) == {made[1].digest, made[2].digest}
+        assert store.remove_unused(keep_newest=3).digests == ()
+        removed = store.remove_unused(keep_newest=1)
+        assert removed.digests == (made[1].digest, made[2].digest), "the newest first"
+        assert removed.identities == ("hello:1.0.0", "hello:1.0.0")
         assert entries(store) == [made[0].digest]
 
     def test_a_closed_store_leaves_no_session(self, tmp_path: Path, make_files: MakeFiles) -> None:

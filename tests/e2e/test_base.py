@@ -19,6 +19,9 @@ import websockets
 from tests.conftest import free_port, until
 from tests.e2e.conftest import BaseProcess
 
+from koupleless.artifact.source import source_for
+from koupleless.artifact.store import Store
+
 BIZS = Path(__file__).parent.parent / "bizs"
 
 ASGI_BASE = """
@@ -318,6 +321,20 @@ def test_static_modules_are_there_when_the_base_is(serve, sources, tmp_path):
     process = serve("asgi_base:app", "--module", str(BIZS / "hello-1.0"), cwd=sources)
 
     assert process.get("/hello/").json()["version"] == "1.0"
+
+
+def test_a_configured_store_is_cleaned_when_the_base_starts(serve, tmp_path, artefact):
+    store, settings = tmp_path / "store", tmp_path / "koupleless.toml"
+    with Store(store) as filled:
+        for name in ("hello-1.0", "hello-1.1", "flasky-1.0"):
+            filled.unpack(source_for(artefact(name))).release()
+    settings.write_text(f'[base]\nstore-dir = "{store}"\nstore-keep = 1\nmodules = ["{artefact("hello-1.0")}"]\n')
+
+    process = serve(cwd=tmp_path)
+
+    assert process.get("/hello/").json()["version"] == "1.0"
+    entries = [entry for tag in store.glob("cpython-*") for entry in tag.iterdir()]
+    assert len(entries) == 2, "that of the installed module, and the last one that was used"
 
 
 def test_a_taken_port_is_refused_before_anything_is_started(base, sources):

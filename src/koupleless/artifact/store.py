@@ -96,10 +96,13 @@ class Unpacked:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Removed:
-    """The entries removed by `Store.remove_unused`, and the bytes freed."""
+    """The entries removed by `Store.remove_unused`, in the order of their last use, the newest first."""
 
     digests: tuple[str, ...]
+    identities: tuple[str, ...]
+    """The identity of the biz of each entry; empty for an entry with an unreadable manifest."""
     size_bytes: int
+    """The bytes freed."""
 
 
 class Store:
@@ -305,29 +308,28 @@ class Store:
             elif self._users.pop(digest, None) is not None:
                 self._session.unmark(_mark_of(digest))
 
-    def remove_unused(self, *, keep_newest: int = 0, keep_younger_s: float = 0.0) -> Removed:
-        """Remove entries not used by any process, of every Python version.
+    def remove_unused(self, *, keep_newest: int = 0) -> Removed:
+        """Remove entries not used by any process, of every Python version; the ``keep_newest`` used last are kept.
 
-        The ``keep_newest`` entries used last are kept, and entries used in the last ``keep_younger_s`` seconds. Raises
-        ``ArtifactError`` if the disk refuses.
+        Entries are moved away under the lock of the store and deleted afterwards. Raises ``ArtifactError`` if the disk
+        refuses.
         """
         self._heal()
-        taken: list[tuple[str, Path]] = []
-        with _disk_errors(f"clear the store {self.root}"), self._locked(fcntl.LOCK_EX):
+        taken: list[tuple[str, str, Path]] = []
+        with _disk_errors(f"clean the store {self.root}", consequence=""), self._locked(fcntl.LOCK_EX):
             used = {marker.name for session in self._sessions() if is_alive(session) for marker in session.iterdir()}
             unused = [entry for entry in self._all_entries() if f"{entry.parent.name}.{entry.name}" not in used]
             by_age = sorted(unused, key=lambda entry: entry.stat().st_mtime, reverse=True)
-            oldest_kept = time.time() - keep_younger_s
             for entry in by_age[keep_newest:]:
-                if not keep_younger_s or entry.stat().st_mtime < oldest_kept:
-                    target = self._session.directory / f"removed-{entry.parent.name}-{entry.name}"
-                    entry.rename(target)
-                    taken.append((entry.name, target))
+                identity = Entry(entry).identity()
+                target = self._session.directory / f"removed-{entry.parent.name}-{entry.name}"
+                entry.rename(target)
+                taken.append((entry.name, identity, target))
         size = 0
-        for _, target in taken:
+        for _, _, target in taken:
             size += _size_of(target)
             shutil.rmtree(target, ignore_errors=True)
-        return Removed(tuple(digest for digest, _ in taken), size)
+        return Removed(tuple(digest for digest, _, _ in taken), tuple(identity for _, identity, _ in taken), size)
 
     def verify(self) -> list[Verified]:
         """Read all files of all entries, of every Python version. A damaged entry is unpacked again at the next use.
@@ -335,7 +337,7 @@ class Store:
         Raises ``ArtifactError`` if the disk refuses.
         """
         self._heal()
-        with _disk_errors(f"read the store {self.root}"):
+        with _disk_errors(f"read the store {self.root}", consequence=""):
             return [Entry(path).verify() for path in sorted(self._all_entries())]
 
     def size_bytes(self) -> int:
@@ -379,11 +381,11 @@ def _size_of(directory: Path) -> int:
 
 
 @contextlib.contextmanager
-def _disk_errors(doing: str) -> Iterator[None]:
+def _disk_errors(doing: str, *, consequence: str = "; nothing was kept") -> Iterator[None]:
     """Turn an ``OSError`` of the block into an ``ArtifactError`` with a sentence."""
     try:
         yield
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         reason = "no space is left on the disk" if full else (error.strerror or str(error))
-        raise ArtifactError(f"cannot {doing}: {reason}; nothing was kept") from error
+        raise ArtifactError(f"cannot {doing}: {reason}{consequence}") from error

@@ -484,9 +484,23 @@ def verify(directory: Path | None) -> int:
     DIRECTORY is the store, by default the store-dir of the project's base. A damaged artefact is unpacked again at the
     next install; files added or changed by modules belong to the modules, and stay.
     """
-    from koupleless.cli.stored import run
+    from koupleless.cli.stored import verify_store
 
-    return run(directory)
+    return verify_store(directory)
+
+
+@store.command()
+@click.argument("directory", required=False, type=click.Path(path_type=Path))
+@click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Unused artefacts that stay.  [default: 20]")
+def clean(directory: Path | None, *, keep: int | None) -> None:
+    """Remove unpacked artefacts that no base uses.
+
+    DIRECTORY is the store, by default the store-dir of the project's base. The artefacts used last stay, by default as
+    many as the store-keep of the project's base says. A base cleans its store-dir in the same way when it starts.
+    """
+    from koupleless.cli.stored import clean_store
+
+    clean_store(directory, keep=keep)
 
 
 @arkctl.command()

@@ -1,4 +1,4 @@
-"""``arkctl store verify``: compare the unpacked files of a store with their artefacts."""
+"""``arkctl store``: verify the unpacked files of a store, and remove entries that no base uses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from koupleless.artifact.keeping.inventory import in_words
 from koupleless.artifact.store import Store
+from koupleless.cli.showing.render import mebibytes
 from koupleless.errors import SettingsError
 from koupleless.settings import load_base
 
@@ -15,16 +16,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def run(directory: Path | None) -> int:
+def verify_store(directory: Path | None) -> int:
     """Verify the store; returns the exit status, 1 if an entry is damaged.
 
     Raises ``SettingsError`` if no store is named or configured, ``ArtifactError`` for an unreadable store.
     """
-    directory = directory or load_base().store_dir
-    if directory is None:
-        raise SettingsError("there is no store-dir: such a base has a store of its own while it runs; name a directory")
-    if not directory.is_dir():
-        raise SettingsError(f"{directory} is no directory, so no store either")
+    directory = _directory(directory)
     with Store(directory) as store:
         entries = store.verify()
     is_damaged = False
@@ -35,7 +32,34 @@ def run(directory: Path | None) -> int:
             said = f"damaged, unpacked again at its next use: {in_words(entry.damaged)}"
         if entry.written:
             said += f"; written since: {in_words(entry.written)}"
-        click.echo(f"{entry.digest[:12]}  {entry.identity or '?'}  {said}")
+        click.echo(_line(entry.digest, entry.identity, said))
     if not entries:
         click.echo(f"{directory} holds nothing")
     return int(is_damaged)
+
+
+def clean_store(directory: Path | None, *, keep: int | None) -> None:
+    """Remove the entries used by no base except the ``keep`` used last; ``None``: the number of the settings.
+
+    Raises ``SettingsError`` if no store is named or configured, ``ArtifactError`` if the disk refuses.
+    """
+    keep = load_base().store_keep if keep is None else keep
+    with Store(_directory(directory)) as store:
+        removed = store.remove_unused(keep_newest=keep)
+        left = store.size_bytes()
+    for digest, identity in zip(removed.digests, removed.identities, strict=True):
+        click.echo(_line(digest, identity, "removed"))
+    click.echo(f"{mebibytes(removed.size_bytes)} freed, {mebibytes(left)} left")
+
+
+def _directory(named: Path | None) -> Path:
+    directory = named or load_base().store_dir
+    if directory is None:
+        raise SettingsError("there is no store-dir: such a base has a store of its own while it runs; name a directory")
+    if not directory.is_dir():
+        raise SettingsError(f"{directory} is no directory, so no store either")
+    return directory
+
+
+def _line(digest: str, identity: str, said: str) -> str:
+    return f"{digest[:12]}  {identity or '?'}  {said}"

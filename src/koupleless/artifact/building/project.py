@@ -63,15 +63,6 @@ class Project:
     entry_points: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def has_module_table(root: Path) -> bool:
-    """Whether the directory is a module project. Raises ``ArtifactError`` for an unreadable ``pyproject.toml``."""
-    try:
-        document = _load(root / PYPROJECT)
-    except FileNotFoundError:
-        return False
-    return "module" in _inner(document, "tool", "koupleless")
-
-
 def read_project(root: Path, options: Options = Options()) -> Project:
     """Read the ``pyproject.toml`` of ``root``. Raises ``ManifestInvalid`` with all mistakes, or ``ArtifactError``."""
     try:

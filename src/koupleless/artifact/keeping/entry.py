@@ -72,6 +72,11 @@ class Entry:
         manifest = self._manifest()
         return [_MANIFEST] if manifest is None else self._damage(manifest)
 
+    def identity(self) -> str:
+        """The identity of the biz; empty if the manifest cannot be read."""
+        manifest = self._manifest()
+        return "" if manifest is None else str(manifest.id)
+
     def _manifest(self) -> Manifest | None:
         try:
             return parse_biz_toml((self.path / _MANIFEST).read_text("utf-8"), str(self.path))
@@ -109,12 +114,13 @@ class Entry:
 
     def verify(self) -> Verified:
         """Read all files, and note a damaged entry as such. Raises ``OSError`` if files cannot be listed."""
-        identity = ""
+        manifest = self._manifest()
+        if manifest is None:
+            return Verified(self.path.name, "", (_MANIFEST,), ())
+        identity, tree = str(manifest.id), self.tree(manifest)
         try:
-            manifest = parse_biz_toml((self.path / _MANIFEST).read_text("utf-8"), str(self.path))
-            identity, tree = str(manifest.id), self.tree(manifest)
             inventory = Inventory.read(self.path / _INVENTORY)
-        except (OSError, ArtifactError, ValueError):
+        except (OSError, ValueError):
             return Verified(self.path.name, identity, (_INVENTORY,), ())
         written = inventory.written(tree)
         damaged = [name for name in inventory.differences(tree) if name not in written]

@@ -109,6 +109,13 @@ current: Callable[[], Scope | None] = _current.get
 """The scope of the biz that is running in this context; ``None`` means the base is. One C call."""
 
 
+enter: Callable[[Scope | None], Token[Scope | None]] = _current.set
+"""Let the biz of a scope, or the base, run from here on, until `leave` gets the token. `entered` without its object."""
+
+leave: Callable[[Token[Scope | None]], None] = _current.reset
+"""Take `enter` back, in the same context."""
+
+
 def scope_in(context: Context) -> Scope | None:
     """The scope of the biz that a captured context belongs to."""
     return context.get(_current)
@@ -156,9 +163,7 @@ class crossed:  # noqa: N801 - as above
     def __enter__(self) -> Scope | None:
         if not self._has_begun:
             self._has_begun = True
-            here = _current.get()
-            if here is not self._scope and _differ(here, self._scope):
-                self._crossing = Crossing(_variables(here), _variables(self._scope))
+            self._crossing = crossing_into(self._scope)
         if self._crossing is not None:
             self._crossing.enter()
         self._token: Token[Scope | None] = _current.set(self._scope)
@@ -172,15 +177,20 @@ class crossed:  # noqa: N801 - as above
             self._crossing.leave()
 
 
+def crossing_into(there: Scope | None) -> Crossing | None:
+    """The way from here into a biz, or the base; ``None`` if no context variable has another value there."""
+    here = _current.get()
+    if here is there:
+        return None
+    if here is None:
+        differ = there is not None and (there.variables.on_top or has_decimal())
+    else:
+        differ = here.variables.on_top or (there is not None and there.variables.on_top)
+    return Crossing(_variables(here), _variables(there)) if differ else None
+
+
 def _variables(scope: Scope | None) -> Variables | None:
     return None if scope is None else scope.variables
-
-
-def _differ(here: Scope | None, there: Scope | None) -> bool:
-    """Whether a variable may have another value over there."""
-    if here is None:
-        return there is not None and bool(there.variables.on_top or has_decimal())
-    return bool(here.variables.on_top or (there is not None and there.variables.on_top))
 
 
 def call_as(scope: Scope, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:

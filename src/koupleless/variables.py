@@ -153,12 +153,14 @@ class Variables:
     time, while the biz starts; everything else may be called from any.
     """
 
-    __slots__ = ("_ground", "_is_settled", "_known", "_on_top", "context")
+    __slots__ = ("_ground", "_is_settled", "_known", "_on_top", "context", "may_differ")
 
     def __init__(self, ground: Ground) -> None:
         self._ground: Ground | None = ground
         self._on_top: tuple[tuple[ContextVar[Any], Any], ...] = ()
         self._is_settled = False
+        self.may_differ = True
+        """Whether `on_top` has, or may get, any variable; read at every call of a service."""
         self._known = ground.values
         values = dict(ground.values)
         if _decimal is not None and (shared := values.pop(_decimal, None)) is not None and not _says_nothing(shared):
@@ -182,6 +184,7 @@ class Variables:
         if self._ground is not None:
             self._on_top = self._find_on_top(self._ground)
             self._is_settled = True
+            self.may_differ = bool(self._on_top)
 
     def _find_on_top(self, ground: Ground) -> tuple[tuple[ContextVar[Any], Any], ...]:
         return tuple(
@@ -228,6 +231,7 @@ class Variables:
         """Let go of everything. Idempotent."""
         self.context = Context()
         self._on_top = ()
+        self.may_differ = False
         self._ground = None
         self._known = {}
 

@@ -1,7 +1,7 @@
-"""Who is inside a biz now: counted in and out, nobody let in any more, the last one awaited.
+"""The visits inside a biz: signed in and out, refused once the biz is leaving, and awaited until the last has left.
 
-Requests and calls of services are visits alike. Both end in the same way when their biz leaves: they may go on until
-the drain deadline, are told to end then, and whoever made them gets an answer.
+A request is a visit, and so is a call of a service. When the biz leaves, both may go on until the drain deadline. They
+are told to end then, and their makers get an answer.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
 
 
 class Visit:
-    """One thing inside a biz. Whoever enters makes it, and leaves with it."""
+    """A request, or the body of a service, inside a biz; made for each one, and signed in and out by its maker.
 
-    __slots__ = ("_cancelled_before", "_cancels", "task")
+    The fields begin as variables of the class, so that making a visit costs as little as making any object.
+    """
 
-    def __init__(self, task: asyncio.Task[Any] | None) -> None:
-        self.task = task
-        """The task that runs the biz's code, if one does."""
-        self._cancels = 0
-        self._cancelled_before = 0
+    task: asyncio.Task[Any] | None = None
+    """The task that runs the code of the biz, if one does."""
+    _cancels: int = 0
+    _cancelled_before: int = 0
 
     @property
     def is_aborted(self) -> bool:
-        """Whether it was told to end."""
+        """Whether the visit was told to end."""
         return self._cancels > 0
 
     def abort(self, inside: Visits) -> None:
-        """Tell it to end. From any thread; a visit without a task is left alone."""
+        """Tell the visit to end. From any thread; a visit without a task is left alone."""
         if self.task is None:
             return
         try:
             self.task.get_loop().call_soon_threadsafe(self._cancel, inside)
         except RuntimeError:
-            # Its loop is closed, so it never ends and never leaves by itself.
+            # The loop is closed, so the visit never ends and never leaves by itself.
             inside.leave(self)
 
     def _cancel(self, inside: Visits) -> None:
-        """On the loop of the task, and only while the visit is inside: what the task does later is not ours."""
+        """Cancel the task, on its loop, while the visit is inside: afterwards the task does something else."""
         task = self.task
         if task is None or self not in inside:
             return
@@ -50,7 +50,7 @@ class Visit:
         task.cancel("its module is being uninstalled")
 
     def forgive(self) -> bool:
-        """Take our cancellation of the task back, in the task; whether nobody else has cancelled it, too."""
+        """Take the cancellation of the task back, in the task; return whether nobody else has cancelled the task."""
         task = self.task
         if task is None:
             return True
@@ -62,21 +62,33 @@ class Visit:
 class Visits:
     """The visits of one biz: of its requests, or of calls of its services.
 
+    A **plain** visit, such as the call of a function on a thread, cannot be interrupted. So plain visits are only
+    counted, by the length of `plain`, and all that are inside when `abort` is called are told to end by `is_aborted`,
+    which they read on their way out. Their makers sign them in and out without a call::
+
+        visits.plain.append(None)
+        if visits.is_shut:  # see `leave_plain`
+            ...
+        visits.plain.pop()
+
     Lifetime: as one life of the biz; never opened again. Threads: `drain` and `abort` run on an event loop, which need
-    not be that of the visits; the rest may be called from any thread. There is no lock: whoever enters signs in first
-    and looks whether it is shut afterwards, whoever shuts it does so first and looks who is inside afterwards, so that
-    one of the two sees the other.
+    not be the loop of the visits; the rest may be called from any thread. There is no lock: a visit signs in first and
+    looks for `is_shut` afterwards, `shut` sets `is_shut` first and the waiter looks for visits afterwards, so that one
+    of the two sees the other. The way out is the same, with signing out in the place of signing in.
     """
 
-    __slots__ = ("_inside", "_waiters", "is_shut")
+    __slots__ = ("_inside", "_waiters", "is_aborted", "is_shut", "plain")
 
     def __init__(self) -> None:
         self.is_shut = False
+        self.is_aborted = False
+        """Whether all that were inside were told to end."""
+        self.plain: list[None] = []
         self._inside: set[Visit] = set()
         self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
     def enter(self, visit: Visit) -> bool:
-        """Sign in; ``False``, and the visit is not inside, once it is shut."""
+        """Sign in; return ``False``, and the visit is not inside, if the visits are shut."""
         self._inside.add(visit)
         if self.is_shut:
             self.leave(visit)
@@ -86,18 +98,33 @@ class Visits:
     def leave(self, visit: Visit) -> None:
         """Sign out. Idempotent."""
         self._inside.discard(visit)
-        if self._waiters and not self._inside:
+        if self.is_shut:
+            self._wake()
+
+    def leave_plain(self) -> bool:
+        """Sign a plain visit out; return whether the visit was told to end."""
+        self.plain.pop()
+        return self.left_plain()
+
+    def left_plain(self) -> bool:
+        """Note that a plain visit has signed out; return whether the visit was told to end."""
+        if self.is_shut:
+            self._wake()
+        return self.is_aborted
+
+    def _wake(self) -> None:
+        if self._waiters and not self:
             for loop, left in tuple(self._waiters):
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(left.set)
 
     def shut(self) -> None:
-        """Let nobody in any more. Whoever is inside stays."""
+        """Let nobody in any more. Visits that are inside stay."""
         self.is_shut = True
 
     async def drain(self, timeout_s: float) -> int:
-        """Shut it and wait until the last one has left, at most ``timeout_s``. Returns how many are left."""
-        import asyncio  # noqa: PLC0415 - not for whoever imports the public package alone
+        """Shut, and wait until the last visit has left, at most ``timeout_s``. Returns the number that is left."""
+        import asyncio  # noqa: PLC0415 - not for a program that imports the public package alone
 
         self.shut()
         left = asyncio.Event()
@@ -105,18 +132,19 @@ class Visits:
         self._waiters.add(waiter)
         try:
             async with asyncio.timeout(timeout_s):
-                while self._inside:
+                while self:
                     await left.wait()
                     left.clear()
         except TimeoutError:
-            pass  # not an error: the answer is how many are left
+            pass  # not an error: the number of visits left is the answer
         finally:
             self._waiters.discard(waiter)
-        return len(self._inside)
+        return len(self)
 
     async def abort(self, timeout_s: float) -> int:
-        """Tell all to end and wait for them to leave, at most ``timeout_s``. Returns how many did not."""
+        """Tell all visits to end and wait for them to leave, at most ``timeout_s``. Returns the number that is left."""
         self.shut()
+        self.is_aborted = True
         for visit in self:
             visit.abort(self)
         return await self.drain(timeout_s)
@@ -128,7 +156,7 @@ class Visits:
         return visit in self._inside
 
     def __len__(self) -> int:
-        return len(self._inside)
+        return len(self._inside) + len(self.plain)
 
     def __bool__(self) -> bool:
-        return bool(self._inside)
+        return bool(self._inside or self.plain)

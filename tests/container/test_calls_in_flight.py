@@ -318,3 +318,16 @@ def test_a_version_that_leaves_lets_no_call_in(stage, hall):
 
 def is_shut(world):
     return world.container.scope_of(BizId.of("provider", "1.0")).calls.is_shut
+
+
+def test_a_call_waits_for_no_lock_of_the_container_and_follows_each_change(stage, hall):
+    world = stage(drain_s=30)
+    provider = world.services.use("provider")
+    with world.container._lock:
+        future = concurrent.futures.ThreadPoolExecutor(1).submit(provider.version)
+        assert future.result(20) == 1
+    world.deploy(2)
+    assert provider.version() == 2
+    world.container.uninstall(BizId.of("provider", "2.0"))
+    with pytest.raises(ServiceError, match="was not found"):
+        provider.version()

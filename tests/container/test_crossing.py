@@ -78,6 +78,7 @@ def test_what_the_caller_s_isinstance_does_not_know_is_told_once(box):
         reference.make()
     (said,) = told
     assert said.category is CrossingWarning
+    assert said.filename == __file__
     assert str(said.message).startswith("the base got an object of sqlparse.sql.Token of biz boxes:1.0.0")
     assert REMEDY in str(said.message)
 

@@ -1,7 +1,7 @@
 """A registry, a directory that stands for a container, and bizs in it."""
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -10,41 +10,36 @@ from koupleless.biz import BizId, BizState
 from koupleless.context import Scope
 from koupleless.errors import ServiceError
 from koupleless.service import ServiceReference
+from koupleless.service.directory import Directory, Listed
 from koupleless.service.registry import Registry
 
 
-@dataclass
-class Directory:
-    """What a container would know: the state and the present life of each biz, in the order of registration."""
+class Bizs:
+    """What a container would do: give bizs a state and a life, and publish each change."""
 
-    registry: Registry
-    bizs: dict[BizId, tuple[BizState, Scope]] = field(default_factory=dict)
-    """Read by any thread, so every look-up goes over a copy."""
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._place = registry.join()
+        self._lock = threading.Lock()
+
+    def _publish(self, change: Callable[[Directory], Directory]) -> None:
+        with self._lock:
+            self._place.publish(change(self._place.directory))
 
     def add(self, name: str, version: str = "1.0", state: BizState = BizState.ACTIVATED) -> Scope:
         scope = Scope(BizId.of(name, version))
         scope.attach(self.registry.space(scope))
-        self.bizs[scope.biz] = (state, scope)
+        self.move(scope, state)
         return scope
 
     def move(self, scope: Scope, state: BizState) -> None:
-        self.bizs[scope.biz] = (state, scope)
+        self._publish(lambda directory: directory.with_biz(Listed(scope.biz, state, scope)))
 
     def remove(self, scope: Scope) -> tuple[str, ...]:
         failures = self.registry.withdraw(scope)
-        del self.bizs[scope.biz]
+        self._publish(lambda directory: directory.without(scope.biz))
         scope.close()
         return failures
-
-    def locate(self, name: str, version: str | None = None) -> tuple[BizId, BizState] | None:
-        for biz, (state, _) in list(self.bizs.items()):
-            if biz.name == name and (biz.version == version if version else state is BizState.ACTIVATED):
-                return biz, state
-        return None
-
-    def scope_of(self, biz: BizId) -> Scope | None:
-        known = self.bizs.get(biz)
-        return None if known is None else known[1]
 
 
 @pytest.fixture
@@ -53,10 +48,8 @@ def registry() -> Registry:
 
 
 @pytest.fixture
-def directory(registry: Registry) -> Directory:
-    directory = Directory(registry)
-    registry.join(directory)
-    return directory
+def directory(registry: Registry) -> Bizs:
+    return Bizs(registry)
 
 
 @pytest.fixture

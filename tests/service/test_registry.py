@@ -208,11 +208,11 @@ def test_while_a_biz_is_replaced_by_itself_the_life_that_answers_is_the_director
     old = directory.add("a")
     registry.offer(Greeter("old"), name="greeter", scope=old)
     starting = directory.add("a")
-    directory.bizs[old.biz] = (BizState.ACTIVATED, old)
+    directory.move(old, BizState.ACTIVATED)
     registry.offer(Greeter("starting"), name="greeter", scope=starting)
     reference = registry.use("greeter", biz="a")
     assert (reference.greet(), registry.use("greeter").greet()) == ("old", "old")
-    directory.bizs[old.biz] = (BizState.ACTIVATED, starting)
+    directory.move(starting, BizState.ACTIVATED)
     assert (reference.greet(), registry.use("greeter").greet()) == ("starting", "starting")
 
 
@@ -286,20 +286,13 @@ def test_all_activated_bizs_that_offer_a_thing_are_listed_by_name(registry: Regi
 
 
 def test_two_directories_share_a_registry_until_one_leaves(registry: Registry, directory: Any, code_of: CodeOf) -> None:
-    class Empty:
-        def locate(self, name: Any, version: Any = None) -> Any:
-            return None
-
-        def scope_of(self, biz: Any) -> Any:
-            return None
-
-    leave = registry.join(Empty())
+    leave = registry.join().leave
     registry.offer(Greeter(), name="greeter", scope=directory.add("a"))
     assert registry.use("greeter", biz="a").greet() == "hello"
     leave()
     assert registry.use("greeter", biz="a").greet() == "hello"
     other = Registry()
-    other.join(Empty())
+    other.join()
     assert code_of(other.use("greeter", biz="a"))[0] == "100003"
 
 

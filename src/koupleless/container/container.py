@@ -42,6 +42,7 @@ from koupleless.isolation.libraries.resident import arrivals
 from koupleless.ownership.purge import PurgeReport
 from koupleless.recorders.libraries.telemetry import publish_gauge
 from koupleless.router.table import Route, normalise_path
+from koupleless.service.directory import Listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -133,7 +134,7 @@ class Container:
         self._busy: dict[BizId, str] = {}
         self._is_closed = False
         self._ends_process = False
-        self._leave_services = around.services.join(self)
+        self._services = around.services.join()
 
     # --- questions -----------------------------------------------------------------------------------------------
 
@@ -150,19 +151,13 @@ class Container:
 
     def locate(self, name: str, version: str | None = None) -> tuple[BizId, BizState] | None:
         """Who answers for ``name``: the given version, else the first active one; ``None`` if there is no such biz."""
-        with self._lock:
-            for entry in self._bizs.values():
-                if entry.id.name == name and (
-                    entry.id.version == version if version is not None else entry.state is BizState.ACTIVATED
-                ):
-                    return entry.id, entry.state
-        return None
+        listed = self._services.directory.locate(name, version)
+        return None if listed is None else (listed.biz, listed.state)
 
     def scope_of(self, biz: BizId) -> Scope | None:
         """The life that answers for ``biz`` now; ``None`` if it is not there or has none."""
-        with self._lock:
-            entry = self._bizs.get(biz)
-            return None if entry is None or entry.life is None else entry.life.scope
+        listed = self._services.directory.locate(biz.name, biz.version)
+        return None if listed is None else listed.scope
 
     def zombies(self) -> tuple[Zombie, ...]:
         """What of bizs that left still lives, the oldest first. Looked at now, in microseconds for each."""
@@ -232,7 +227,7 @@ class Container:
         entry.move(BizState.RESOLVED, ChangeReason.CREATED)
         if entry.id.name == self.base.id.name:
             raise MasterBizProtected(str(entry.id))
-        with self._lock:
+        with self._changing(entry.id):
             owner = self._path_owner_locked(entry)
             is_free = prepared.id not in self._bizs
             if not is_free and not beside:
@@ -267,10 +262,10 @@ class Container:
                     old = [other for other in old if self._bizs.get(other.id) is other]  # it may have left meanwhile
                 reports = [self._stop(other) for other in old]
         except BaseException:
-            with self._lock:
+            with self._changing(entry.id):
                 self._forget_locked(entry)
             raise
-        with self._lock:
+        with self._changing(entry.id):
             self._bizs[entry.id] = self._incoming.pop(entry.id, entry)
         return reports
 
@@ -288,7 +283,7 @@ class Container:
         life = Life(entry.prepared, self._around)
         try:
             self._hooks.install(self._around.stage.loop)
-            with self._lock:
+            with self._changing(entry.id):
                 entry.life = life
             life.start(args=args, envs=envs)
             return self._commit(entry, take_over=take_over)
@@ -308,7 +303,7 @@ class Container:
     def _break(self, entry: _Entry, error: BaseException, report: PurgeReport) -> None:
         trace = error.traceback if isinstance(error, StartFailed) else ""
         detail = str(error) if report.clean else f"{error}; left behind: {report.summary()}"
-        with self._lock:
+        with self._changing(entry.id):
             entry.life = None
             entry.move(BizState.BROKEN, ChangeReason.INSTALL_FAILED, trace or str(error))
             if not self._rules.keep_broken or self._bizs.get(entry.id) is not entry:
@@ -322,7 +317,7 @@ class Container:
         Returns the other lives of its name that were started, or broken, by then. Raises ``ContainerClosed`` if the
         base is going down.
         """
-        with self._lock:
+        with self._changing(entry.id):
             if self._is_closed:
                 raise ContainerClosed(f"the base is shutting down; biz {entry.id} was started and is stopped again")
             others = tuple(
@@ -391,7 +386,7 @@ class Container:
             return self._stop(entry, with_successor=self._rules.activate_next or self._rules.activate_many)
 
     def _stop(self, entry: _Entry, *, with_successor: bool = False) -> PurgeReport:
-        with self._lock:
+        with self._changing(entry.id):
             if not entry.state.is_stoppable:
                 raise IllegalMove(str(entry.id), entry.state.value, BizState.STOPPED.value)
             successor = self._successor_locked(entry) if with_successor else None
@@ -414,11 +409,11 @@ class Container:
         )
         if report.failures:
             failed = "; ".join(report.failures)
-            with self._lock:
+            with self._changing(entry.id):
                 entry.move(BizState.BROKEN, ChangeReason.UN_INSTALL_FAILED, failed)
                 info = entry.info()
             self.events.append(EventKind.STOP_FAILED, info, failed)
-        with self._lock:
+        with self._changing(entry.id):
             entry.move(BizState.STOPPED, ChangeReason.STOPPED)
             self._forget_locked(entry)
             info = entry.info()
@@ -441,7 +436,7 @@ class Container:
         Nothing happens if it is active already. Raises ``BizNotFound``, ``BizBusy``, and ``IllegalMove`` if it has not
         been started.
         """
-        with self._operation(biz, "switchBiz"), self._lock:
+        with self._operation(biz, "switchBiz"), self._changing(biz):
             entry = self._entry_locked(biz)
             if not entry.state.is_started:
                 raise IllegalMove(str(biz), entry.state.value, BizState.ACTIVATED.value)
@@ -483,12 +478,33 @@ class Container:
             closing.callback(self._hooks.remove)
             closing.callback(self._unpublish)
             closing.callback(self._unpublish_residents)
-            closing.callback(self._leave_services)
+            closing.callback(self._services.leave)
             for entry in entries:
                 if entry.state.is_stoppable:
                     closing.callback(self._stop, entry)
 
     # --- under the lock ------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _changing(self, biz: BizId) -> Iterator[None]:
+        """Hold the lock for a change of a biz, and other versions of it, and publish the change to the services."""
+        with self._lock:
+            try:
+                yield
+            finally:
+                self._publish_locked(biz)
+
+    def _publish_locked(self, biz: BizId) -> None:
+        before = directory = self._services.directory
+        for each in (*directory.versions(biz.name), biz):
+            entry = self._bizs.get(each)
+            if entry is None:
+                directory = directory.without(each)
+            else:
+                scope = None if entry.life is None else entry.life.scope
+                directory = directory.with_biz(Listed(entry.id, entry.state, scope))
+        if directory is not before:
+            self._services.publish(directory)
 
     @contextlib.contextmanager
     def _operation(self, biz: BizId, operation: str) -> Iterator[None]:

@@ -48,10 +48,8 @@ class Traffic:
 class _Request(Visit):
     """One request, WebSocket or stream inside a gate: its task, and what it has said to the client so far."""
 
-    __slots__ = ("_context", "_receive", "_send", "failed", "kind", "started")
-
     def __init__(self, kind: str, receive: Receive, send: Send, task: asyncio.Task[Any] | None) -> None:
-        super().__init__(task)
+        self.task = task
         self.kind = kind
         self.started = False
         self.failed = False

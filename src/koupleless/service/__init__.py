@@ -12,7 +12,8 @@ offered; base and biz code call the functions below.
 """
 
 from koupleless.errors import ServiceError
+from koupleless.service.api import offer, use, use_all
+from koupleless.service.offers import Registration
 from koupleless.service.reference import ServiceReference
-from koupleless.service.registry import Registration, offer, use, use_all
 
 __all__ = ["Registration", "ServiceError", "ServiceReference", "offer", "use", "use_all"]

@@ -1,4 +1,8 @@
-"""One use of a service, which its owner waits for before it leaves, and ends if that takes too long."""
+"""Calls of services as visits: the owner of a service waits for the calls inside before it leaves.
+
+A call that has not ended at the drain deadline is told to end, and its caller gets `BizGone`. `Call` is a plain call,
+from entrance to return; `Body` is the body of a coroutine or generator, from its first step to its last.
+"""
 
 from __future__ import annotations
 
@@ -19,105 +23,75 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("koupleless")
 
 _GIVEN_UP: Final = 2
+"""Cancellations of one body after which nobody waits for the body any more."""
 
 
-class Use:
-    """A use of a service of one's own, or of the base's: nobody waits for its end, and nobody ends it."""
+def gone(scope: Scope) -> BizGone:
+    """The error for the caller of a service that has left, or was told to end the call."""
+    return BizGone(str(scope.biz), what="this call of its service was not finished")
+
+
+class Unwatched:
+    """The body of a service of the caller's own biz, or of the base: nobody waits for its end, and nobody ends it."""
 
     __slots__ = ()
 
     is_given_up = False
 
     def awaits(self) -> None:
-        """The task that runs here awaits the body from now on."""
+        """Note the task that runs here: it awaits the body from now on."""
 
     def close_by(self, close: Callable[[], Coroutine[Any, Any, None] | None]) -> None:
-        """Say how the body is closed that this is the use of."""
+        """Say how the body is closed."""
 
     def pauses(self) -> bool:
-        """The body has made a step; ``False`` if it is to make no other one, but to be closed."""
+        """Note that the body has made a step; return ``False`` if the body is to be closed instead of going on."""
         return True
 
     def resumes(self) -> bool:
-        """The body is to make another step; ``False`` if it was closed meanwhile."""
+        """Note that the body is to make another step; return ``False`` if the body was closed meanwhile."""
         return True
 
-    def ends(self, error: BaseException | None = None) -> bool:  # noqa: ARG002 - see `Call`
-        """Sign out; whether the caller gets the outcome, ``error`` or a value: if not, `gone` is what it gets."""
+    def ends(self, error: BaseException | None = None) -> bool:  # noqa: ARG002 - as `Body.ends`
+        """Sign out; return whether the caller gets the outcome, ``error`` or a value, rather than `gone`."""
         return True
 
     def gone(self) -> BizGone:
-        """The error for the caller."""
-        raise AssertionError("it ends by itself")
+        """The error for the caller of a body that was told to end."""
+        raise AssertionError("nobody tells an unwatched body to end")
 
-    def go_on_alone(self, rest: Coroutine[Any, Any, None]) -> None:  # noqa: ARG002 - see `Call`
-        """Leave the rest of the body to a task of its owner's, which is asked to end, and named, as all of these."""
-        raise AssertionError("it ends by itself")
+    def go_on_alone(self, rest: Coroutine[Any, Any, None]) -> None:  # noqa: ARG002 - as `Body.go_on_alone`
+        """Leave the rest of the body to a task of the owner's, which the ledger of the owner ends, and reports."""
+        raise AssertionError("nobody gives an unwatched body up")
 
 
-class Call(Use, Visit):
-    """A use of a service of another biz's, for which that waits before it leaves: this one lasts as long as a call.
+class Body(Unwatched, Visit):
+    """The body of a coroutine, generator or context manager of another biz, from its first step to its last.
 
-    A thread that waits in it cannot be interrupted; if the call was told to end, its caller gets `BizGone` when it
-    returns.
+    The caller of a body that is told to end gets `BizGone`, however the body reacts:
+
+    - a body that a task awaits is cancelled together with the task; for the task, the cancellation ends here;
+    - a body that ignores its cancellation is given up at the second one, and goes on in a task of the owner's;
+    - a body that is paused between two steps is closed, on a thread or on its event loop, and the caller is told at the
+      next step.
     """
 
-    __slots__ = ("_is_over", "_scope")
-
     def __init__(self, scope: Scope) -> None:
-        self.task = None  # as `Visit.__init__`, without the way there: this is paid for each call
-        self._cancels = 0
-        self._is_over = False
         self._scope = scope
-
-    def enters(self) -> bool:
-        """Sign in; ``False`` if the owner is leaving."""
-        return self._scope.calls.enter(self)
-
-    def ends(self, error: BaseException | None = None) -> bool:
-        """As `Use.ends`. A cancellation is the caller's own if somebody else has cancelled the task as well."""
-        self._scope.calls.leave(self)
-        if not self.is_over:
-            return True
-        return not self.forgive() and isinstance(error, asyncio.CancelledError)
-
-    def gone(self) -> BizGone:  # noqa: D102
-        return BizGone(str(self._scope.biz), what="this call of its service was not finished")
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it was told to end."""
-        return self._is_over or self._cancels > 0
-
-    def abort(self, inside: Visits) -> None:
-        """Tell it to end. On an event loop."""
-        if self.task is None:
-            self._is_over = True
-        else:
-            super().abort(inside)
-
-
-class Body(Call):
-    """The body of a coroutine, generator or context manager: a use from its first step to its last.
-
-    If it is told to end, its caller gets `BizGone`, whatever the body makes of that. One that a task awaits is
-    cancelled together with the task, for which the cancellation ends here; one that ignores it is given up at the
-    second time, and goes on in a task of its owner's. One that is paused between two steps is closed, on a thread or on
-    its loop, and its caller is told at the next step.
-    """
-
-    __slots__ = ("_close", "_loop", "_paused")
-
-    def __init__(self, scope: Scope) -> None:
-        super().__init__(scope)
+        self._is_closed = False
         self._close: Callable[[], Coroutine[Any, Any, None] | None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._paused: list[bool] = []
-        """Not empty while the body is between two steps; whoever empties it goes on with the body, or closes it."""
+        """Not empty while the body is between two steps. The taker of the item goes on with the body, or closes it."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the body was told to end."""
+        return self._is_closed or self._cancels > 0
 
     def awaits(self) -> None:  # noqa: D102
-        # Outside of event loops, and in those that are not asyncio's, there is no task.
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - what the public function raises for
+        # Outside of event loops, and in loops that are not asyncio's, there is no task.
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public function raises where there is none
             self.task = asyncio.current_task()
 
     def close_by(self, close: Callable[[], Coroutine[Any, Any, None] | None]) -> None:  # noqa: D102
@@ -137,13 +111,28 @@ class Body(Call):
         except IndexError:
             return False
 
+    def ends(self, error: BaseException | None = None) -> bool:
+        """Sign out; return whether the caller gets the outcome, ``error`` or a value, rather than `gone`.
+
+        A cancellation is the caller's own if somebody else has cancelled the task as well.
+        """
+        self._scope.calls.leave(self)
+        if not self.is_over:
+            return True
+        return not self.forgive() and isinstance(error, asyncio.CancelledError)
+
+    def gone(self) -> BizGone:  # noqa: D102
+        return gone(self._scope)
+
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def abort(self, inside: Visits) -> None:
-        """Tell it to end. On an event loop."""
+        """Tell the body to end. On an event loop."""
         if self.resumes():
-            self._is_over = True
+            self._is_closed = True
             self._close_body()
+        elif self.task is None:
+            self._is_closed = True
         else:
             super().abort(inside)
 
@@ -155,13 +144,13 @@ class Body(Call):
             return
         try:
             self._loop.call_soon_threadsafe(self._begin_closing, close)
-        except RuntimeError:  # its loop is closed
+        except RuntimeError:  # the loop is closed
             self._scope.calls.leave(self)
 
     def _closing(self, close: Callable[[], object]) -> None:
         try:
             close()
-        except BaseException as error:  # noqa: BLE001 - code of the owner; told, for nobody waits for it
+        except BaseException as error:  # noqa: BLE001 - code of the owner; logged, for nobody waits for the outcome
             self._tell(error)
         finally:
             self._scope.calls.leave(self)
@@ -170,7 +159,7 @@ class Body(Call):
         async def closing() -> None:
             try:
                 await close()
-            except BaseException as error:  # noqa: BLE001 - as above
+            except BaseException as error:  # noqa: BLE001 - code of the owner; logged, for nobody waits for the outcome
                 self._tell(error)
             finally:
                 self._scope.calls.leave(self)
@@ -184,7 +173,7 @@ class Body(Call):
 
     @property
     def is_given_up(self) -> bool:  # type: ignore[override]
-        """Whether the body ignored that it was to end."""
+        """Whether the body ignored its cancellation."""
         return self._cancels >= _GIVEN_UP
 
     def go_on_alone(self, rest: Coroutine[Any, Any, None]) -> None:  # noqa: D102
@@ -192,17 +181,17 @@ class Body(Call):
             asyncio.get_running_loop().create_task(rest, name=f"call of a service of {self._scope.biz}")
 
 
-_UNWATCHED: Final = Use()
+_UNWATCHED: Final = Unwatched()
 
 
-def begin(scope: Scope | None, kind: type[Call] = Call) -> Use:
-    """The use of a service of ``scope`` by whoever is running.
+def begin_body(scope: Scope | None) -> Unwatched:
+    """Sign the body of a service of ``scope`` in, for the biz that is running here.
 
-    Raises `BizGone` if the biz is leaving.
+    Raises `BizGone` if the owner is leaving.
     """
     if scope is None or scope is current():
         return _UNWATCHED
-    call = kind(scope)
-    if not call.enters():
-        raise call.gone()
-    return call
+    body = Body(scope)
+    if not scope.calls.enter(body):
+        raise body.gone()
+    return body

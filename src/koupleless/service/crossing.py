@@ -81,7 +81,7 @@ def tell_result(result: object, owner: Scope | None) -> None:
     known.add(life)
     found = _mismatch(kind, owner, scope)
     if found is not None:
-        warnings.warn(_in_words("got an object of", *found, owner, scope), CrossingWarning, stacklevel=4)
+        warnings.warn(_in_words("got an object of", *found, owner, scope), CrossingWarning, stacklevel=2)
 
 
 def explain(error: BaseException, owner: Scope | None) -> None:

@@ -1,0 +1,145 @@
+"""One use of a service: finding the object, running as its owner, and keeping the owner from leaving meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from koupleless.context import crossed, current, enter, leave
+from koupleless.frames import passed_over
+from koupleless.service.bodies import VALUES, owned, tell
+from koupleless.service.call import gone
+from koupleless.service.crossing import explain
+from koupleless.variables import has_decimal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from koupleless.context import Scope
+    from koupleless.service.lookup import Lookup
+
+
+class Use:
+    """A use that can be made of a service again and again. Keeps neither the object nor its owner alive.
+
+    Threads: as safe as the object. A call of the use raises ``ServiceError`` while nobody answers, and ``BizGone`` if
+    the owner leaves before the use has ended.
+
+    The names of the fields leave every other name to the objects that references stand for.
+    """
+
+    __slots__ = ("_koupleless_action", "_koupleless_lookup")
+
+    _koupleless_action: str | Callable[..., Any]
+    _koupleless_lookup: Lookup
+
+    def __init__(self, lookup: Lookup, action: str | Callable[..., Any]) -> None:
+        """``action`` is the name of a method, or a function that is called with the object."""
+        object.__setattr__(self, "_koupleless_lookup", lookup)
+        object.__setattr__(self, "_koupleless_action", action)
+
+    @passed_over
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Let the object that answers now do the action, as its owner, who does not leave meanwhile."""
+        lookup, action = self._koupleless_lookup, self._koupleless_action
+        obj, scope, _ = lookup.known.providers.get(lookup.key) or lookup.find()
+        here = current()
+        if scope is None or scope is here:
+            return owned(as_owner(scope, _act, obj, action, args, kwargs), scope)
+        calls = scope.calls
+        calls.plain.append(None)
+        if calls.is_shut:
+            calls.leave_plain()
+            return _by_next(self, scope, args, kwargs)
+        try:
+            if scope.variables.may_differ or (has_decimal() if here is None else here.variables.may_differ):
+                with crossed(scope):
+                    result = _act(obj, action, args, kwargs)
+            else:
+                token = enter(scope)
+                try:
+                    if type(action) is str and not kwargs:
+                        result = getattr(obj, action)(*args)
+                    else:
+                        result = _act(obj, action, args, kwargs)
+                finally:
+                    leave(token)
+            is_value = type(result) in VALUES
+            if not is_value:
+                tell(result, scope)
+        except BaseException as error:
+            if not calls.leave_plain():
+                explain(error, scope)
+                raise
+        else:
+            calls.plain.pop()
+            was_shut = bool(calls.is_shut)  # by another thread, meanwhile
+            if not was_shut or not calls.left_plain():
+                return result if is_value else owned(result, scope)
+            del result
+        raise gone(scope)
+
+
+class Method(Use):
+    """A method of a service, found again at every call. Keeps neither the method nor the object alive."""
+
+    __slots__ = ("__name__",)
+
+    def __init__(self, lookup: Lookup, name: str) -> None:
+        super().__init__(lookup, name)
+        self.__name__ = name
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The signature of the method, so that frameworks can read its parameters."""
+        return inspect.signature(getattr(self._koupleless_lookup.provider().obj, self.__name__))
+
+    def __repr__(self) -> str:
+        return f"<method {self._koupleless_lookup.label}.{self.__name__}>"
+
+
+class AsyncMethod(Method):
+    """A method that is a coroutine function, and is one for callers that ask before they call."""
+
+    __slots__ = ()
+
+    # asyncio.iscoroutinefunction and, from 3.12 on, inspect.iscoroutinefunction look for these on other callables.
+    _is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
+    _is_coroutine_mark = getattr(inspect, "_is_coroutine_mark", None)
+
+    @passed_over
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method of the object that answers when the coroutine begins, as its owner."""
+        return await Use.__call__(self, *args, **kwargs)
+
+
+@passed_over
+def _by_next(use: Use, left: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Let the object act that answers in the place of one whose owner is leaving.
+
+    Between the look-up and the entrance, a biz may begin to leave. Raises ``BizGone`` if no other one answers.
+    """
+    if use._koupleless_lookup.find().scope is left:  # noqa: SLF001 - of the same file
+        raise gone(left)
+    return Use.__call__(use, *args, **kwargs)
+
+
+@passed_over
+def _act(obj: Any, action: str | Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return getattr(obj, action)(*args, **kwargs) if isinstance(action, str) else action(obj, *args, **kwargs)
+
+
+@passed_over
+def as_owner(scope: Scope | None, action: Callable[..., Any], *args: Any) -> Any:
+    """Call ``action`` as a service of the biz that is running, or of the base: nobody waits for its end."""
+    if current() is scope:
+        return action(*args)
+    try:
+        with crossed(scope):
+            result = action(*args)
+    except BaseException as error:
+        explain(error, scope)
+        raise
+    tell(result, scope)
+    return result

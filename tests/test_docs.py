@@ -32,6 +32,15 @@ def test_links_between_pages_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_files_that_pages_name_are_there():
+    roots = [DOCS.parent / place for place in ("", "src", "src/koupleless")]
+    pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
+    named = set(re.findall(r"`(\w[\w/]*/\w+\.py)`", pages))
+
+    assert named
+    assert {name for name in named if not any((root / name).exists() for root in roots)} == set()
+
+
 def test_the_floors_of_the_architecture_are_those_of_the_contract():
     page = (DOCS / "architecture.md").read_text(encoding="utf-8")
     drawn = page.partition("## Floors")[2].partition("```text\n")[2].partition("```")[0]

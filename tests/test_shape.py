@@ -30,7 +30,7 @@ KNOWN: dict[str, set[str]] = {
         "isolation/linking/linker.py",
         "recorders/running/eventloop.py",
     },
-    "rooms": {"container"},
+    "rooms": {"container", "isolation", "service"},
     "methods": {
         "isolation/finder.py: BizFinder",
         "isolation/libraries/distributions.py: Index",

@@ -13,6 +13,7 @@ import pytest
 
 from koupleless.context import entered
 from koupleless.errors import ModuleRefused
+from koupleless.isolation import places
 from koupleless.isolation.interpreter import REAL
 from koupleless.isolation.libraries.holding import Speakers, Wishes
 from koupleless.isolation.policy import Policy
@@ -92,6 +93,15 @@ def test_where_the_files_are_is_found_out_once(base, biz, monkeypatch):
     first, second = (app.based_state.__path__ for app in apps)
     assert first == second
     assert first is not second
+
+
+def test_where_the_files_are_is_forgotten_when_a_biz_leaves(base, biz):
+    base(STATE)
+    namespace = biz(APP)
+    namespace.import_module("app")
+    assert sum("based_state.deep" in each.known for each in places._places.values()) == 1
+    namespace.drop()
+    assert not places._places
 
 
 def test_a_directory_that_has_changed_is_looked_at_again(base, biz):

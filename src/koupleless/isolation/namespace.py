@@ -18,6 +18,7 @@ from koupleless.isolation.libraries import distributions
 from koupleless.isolation.libraries.extensions import is_compiled, let_go, own_table
 from koupleless.isolation.libraries.holding import Speakers
 from koupleless.isolation.linking.linker import Linker, other_linkers
+from koupleless.isolation.places import forget_places
 from koupleless.isolation.policy import Policy
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ class Namespace:
             for path in [path for path in list(remembered) if path in self.paths or path.startswith(below)]:
                 remembered.pop(path, None)
         distributions.forget_index(self.paths)
+        forget_places()
         remove_hooks()
 
     def __repr__(self) -> str:

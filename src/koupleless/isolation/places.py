@@ -3,7 +3,7 @@
 A biz that holds a library as an own copy looks in the directories where others have looked. `find_once` asks a finder
 of files for each module once, for as long as the directory looks unchanged, which is what such a finder goes by itself.
 
-Lifetime: what was found is forgotten with the finder. Threads: any.
+Lifetime: what was found is forgotten with the finder, and all of it when a biz leaves. Threads: any.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ def find_once(finder: Any, name: str) -> ModuleSpec | None:
         locations = spec.submodule_search_locations
         places.known[name] = _Place(spec.origin, spec.cached, None if locations is None else tuple(locations))
     return spec
+
+
+def forget_places() -> None:
+    """Forget all that was found. A biz that comes in the place of another one has looked by then."""
+    _places.clear()
 
 
 def _spec_at(name: str, place: _Place) -> ModuleSpec | None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from koupleless.biz import BizId
 from koupleless.context import Scope, entered
+from koupleless.view.logging.logs import LogSpace
 
 MakeBiz = Callable[..., Scope]
 
@@ -42,6 +44,19 @@ def test_without_configuration_records_of_a_biz_go_to_the_base_and_name_the_biz(
     assert of_base.messages == ["from the biz", "from its root"]
     assert [record.biz for record in of_base.records] == ["hello:1.0", "hello:1.0"]
     assert [record.name for record in of_base.records] == ["app", "root"]
+
+
+def test_a_program_that_is_alone_in_its_process_gets_a_handler_as_without_a_base(capsys: Any) -> None:
+    scope = Scope(BizId.of("program", "0"))
+    space = LogSpace(scope, has_process=True)
+    scope.attach(space)
+    with entered(scope):
+        logging.getLogger().setLevel(logging.DEBUG)
+        logging.debug("seen")  # noqa: LOG015 - the function that makes one
+        assert len(logging.getLogger().handlers) == 1
+    space.close()
+    scope.close()
+    assert capsys.readouterr().err == "DEBUG:root:seen\n"
 
 
 def test_handlers_of_the_base_run_as_the_base(make_biz: MakeBiz, of_base: Any) -> None:

@@ -91,7 +91,7 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
     scope.attach(Ledger(scope))
     envs = {"PYTHONPATH": _search_path(order.paths)}
     scope.attach(Environment(scope, envs=envs, args=arguments, name=program, has_process=True))
-    scope.attach(LogSpace(scope))
+    scope.attach(LogSpace(scope, has_process=True))
     scope.attach(Warnings())
     scope.attach(Own())
     # Declared mode, with nothing declared: what the base has besides must not make a test pass that fails alone.

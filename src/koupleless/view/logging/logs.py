@@ -283,7 +283,8 @@ class _ModuleFunctions:
     def basicConfig(self, **kwargs: Any) -> None:  # noqa: N802 - the name is logging's
         # ``logging.info`` and its kin call it by themselves where there is no handler; a biz has the base's then.
         is_asked_for = sys._getframe(1).f_globals is not vars(logging)  # noqa: SLF001 - there is no other way to ask
-        if is_asked_for or _here() is None:
+        space = _here()
+        if is_asked_for or space is None or space.has_process:
             self._original_basic_config(**kwargs)
 
     @passed_over

@@ -121,14 +121,18 @@ class LogSpace:
 
     With ``file``, records that reach the biz's root also go to that file, whatever handlers the biz has; its directory
     is made now, the file with the first record. ``level`` is the root's; without one it is the base's level until the
-    biz configures itself, and then ``WARNING`` as in any fresh process.
+    biz configures itself, and then ``WARNING`` as in any fresh process. ``has_process`` means that no base's handlers
+    are behind those of the biz: it gets one by logging without any, as alone.
 
     Lifetime: made before the biz's first import, closed when it leaves, before the scope is. Its loggers may be used
     from any thread, also afterwards: then they write through the base.
     """
 
-    def __init__(self, scope: Scope, *, file: Path | None = None, level: int | str | None = None) -> None:
+    def __init__(
+        self, scope: Scope, *, file: Path | None = None, level: int | str | None = None, has_process: bool = False
+    ) -> None:
         self.identity = str(scope.biz)
+        self.has_process = has_process
         self.root = BizRoot()
         self.manager = BizManager(self, self.root)
         self.variables = ModuleVariables()

@@ -21,9 +21,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import tomllib
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
@@ -35,11 +36,13 @@ from koupleless.artifact.manifest import Manifest, render_biz_toml
 from koupleless.biz import BizId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 HERE: Final = Path(__file__).parent
 FILES: Final = ("science.toml", "compiled.toml", "pure.toml", "pairs.toml")
 SIDES: Final = ("newer", "older")
+NEWEST: Final = ("3.14", "3.15")
+"""Pythons of which compiled libraries have wheels in their latest versions only."""
 MIXED: Final = "mixed"
 """The side of a pair with the newer of the distribution that finds the other one, and the older of that."""
 REDEPLOYS: Final = 2
@@ -57,10 +60,20 @@ class Case:
     is_compiled: bool
     fails: str = ""
     """Why two versions cannot be had, in words for its users."""
+    fails_mixed: str = ""
+    """Of a pair, why the same one of the second cannot be had beside two versions of the first, in words for users."""
     keeps: str = ""
     """What stays of a module that used it, and why."""
     pair: tuple[str, ...] = ()
     """Of a pair, the distribution that is found, and the one that finds it in C."""
+    pins_of_newest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The pins for the newest Pythons, for which there are no wheels of the others; empty for pure Python."""
+
+    def on(self, version: str) -> Case | None:
+        """The case as it is used on a Python; ``None`` if there are no two versions of it there."""
+        if version not in NEWEST or not self.is_compiled:
+            return self
+        return replace(self, pins=self.pins_of_newest) if self.pins_of_newest else None
 
     @property
     def distribution(self) -> str:
@@ -78,13 +91,16 @@ def read_cases() -> list[Case]:
     for file in FILES:
         for name, table in tomllib.loads((HERE / file).read_text()).items():
             pins = {side: tuple(table[side]) for side in SIDES}
+            newest = {side: tuple(pinned) for side, pinned in table.get("newest", {}).items()}
             pair = tuple(table.get("pair", ()))
             if pair:
                 older = {_name_of(pin): pin for pin in pins["older"]}
                 pins[MIXED] = tuple(older[pair[0]] if _name_of(pin) == pair[0] else pin for pin in pins["newer"])
             module = table.get("module", pair[1] if pair else name)
-            words = {key: table.get(key, "") for key in ("fails", "keeps")}
-            cases.append(Case(name, module, pins, table["use"], file != "pure.toml", **words, pair=pair))
+            words = {key: table.get(key, "") for key in ("fails", "fails_mixed", "keeps")}
+            cases.append(
+                Case(name, module, pins, table["use"], file != "pure.toml", **words, pair=pair, pins_of_newest=newest)
+            )
     return cases
 
 
@@ -106,9 +122,16 @@ class Outcome:
     second_mb: float = 0.0
     redeploy_mb: float = 0.0
 
+    def fails_as_said(self, case: Case) -> bool:
+        """Whether something failed, and nothing but what the tables say."""
+        is_mixed = bool(case.fails_mixed) and all(MIXED in failure.partition(":")[0] for failure in self.failures)
+        return bool(self.failures) and (bool(case.fails) or is_mixed)
+
     def word(self, case: Case) -> str:
         """What the document says of it."""
         found = "ok" if not self.failures else "refused" if case.fails else "fails"
+        if self.fails_as_said(case) and not case.fails:
+            found = "ok, but not mixed"
         return f"{found}, keeps the module" if self.kept else found
 
 
@@ -298,14 +321,22 @@ def interpreter_of(python: str) -> str:
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def run_all(cases: Sequence[Case], pythons: Sequence[str], scratch: Path, jobs: int) -> dict[str, dict[str, Outcome]]:
-    """Python version -> case -> what became of it."""
+def run_all(
+    cases: Sequence[Case],
+    pythons: Sequence[str],
+    scratch: Path,
+    jobs: int,
+    tell: Callable[[dict[str, dict[str, Outcome]]], object],
+) -> dict[str, dict[str, Outcome]]:
+    """Python version -> case -> what became of it; ``tell`` gets that of each case, never two at a time."""
     results: dict[str, dict[str, Outcome]] = {}
+    telling = threading.Lock()
     link_runtime(scratch / "runtime")
     for python in pythons:
         version = version_of(python)
         wheels = Wheels(scratch / "wheels" / version, version)
-        wheels.fetch(cases)
+        here = [used for case in cases if (used := case.on(version)) is not None]
+        wheels.fetch(here)
 
         def run(case: Case, python: str = python, version: str = version, wheels: Wheels = wheels) -> Outcome:
             directory = scratch / version / case.name
@@ -313,16 +344,19 @@ def run_all(cases: Sequence[Case], pythons: Sequence[str], scratch: Path, jobs: 
                 case, python=interpreter_of(python), wheels=wheels, directory=directory, shared=scratch
             ).run()
             show(case, version, outcome)
+            with telling:
+                tell({version: {case.name: outcome}})
             return outcome
 
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            results[version] = dict(zip((case.name for case in cases), pool.map(run, cases), strict=True))
+            results[version] = dict(zip((case.name for case in here), pool.map(run, here), strict=True))
     return results
 
 
 def show(case: Case, version: str, outcome: Outcome) -> None:
     """A line for each case, as soon as it is known."""
-    is_as_said = bool(outcome.failures) == bool(case.fails) and (case.keeps or not outcome.kept)
+    is_expected = outcome.fails_as_said(case) if outcome.failures else not (case.fails or case.fails_mixed)
+    is_as_said = is_expected and (case.keeps or not outcome.kept)
     word = "FAILED" if not is_as_said else "fails, as expected" if outcome.failures else "ok"
     print(f"{version}  {case.name:<14} {case.version('newer'):>11} + {case.version('older'):<11} {word}", flush=True)
     for failure in (*outcome.failures[:3], *outcome.kept[: 0 if case.keeps else 3]):
@@ -343,6 +377,8 @@ get what a process gets that has this version alone; and no compiled file may be
 
 "ok" is all of that. "Compiled" counts the compiled files that both versions load. The memory is that of the second
 version when it is used first (it stays for good if it is compiled), and of each further deployment of the same content.
+Where a Python is newer than the wheels of these versions, later ones were used, which its column names. A cell is empty
+where there are no wheels of two versions, or where it was not run. Each cell is of the latest run of that row.
 """
 PAIRS: Final = """## Pairs that find each other in C
 
@@ -351,8 +387,9 @@ these pairs was used as above, in other versions of both than the base or the ot
 the one that is found with the same one of the other, whose compiled files are then bound to both: on the server's
 thread, on another one, and from the second time on in ways for which both import more of themselves.
 """
-PAIR_COLUMNS: Final = ("Pair", "Versions", "3.11", "3.12", "3.13")
-COLUMNS: Final = ("Distribution", "Versions", "Compiled", "3.11", "3.12", "3.13", "Second version", "Redeployed")
+PYTHONS: Final = ("3.11", "3.12", "3.13", *NEWEST)
+PAIR_COLUMNS: Final = ("Pair", "Versions", *PYTHONS)
+COLUMNS: Final = ("Distribution", "Versions", "Compiled", *PYTHONS, "Second version", "Redeployed")
 
 
 def write_document(path: Path, cases: Sequence[Case], results: Mapping[str, Mapping[str, Outcome]]) -> None:
@@ -368,6 +405,10 @@ def write_document(path: Path, cases: Sequence[Case], results: Mapping[str, Mapp
                 continue
             outcome = outcomes[case.name]
             cells[version] = outcome.word(case)
+            here = case.on(version)
+            if here is not None and here is not case:
+                cells[version] += f", {_versions(here)}"
+                continue
             if case.is_compiled:
                 cells["Compiled"] = str(outcome.files)
             if not outcome.failures:
@@ -387,6 +428,8 @@ def write_document(path: Path, cases: Sequence[Case], results: Mapping[str, Mapp
     lines += ["", "## Those that do not work", ""]
     lines += [f"- **{case.name}**: {case.fails}." for case in alone if case.fails]
     lines += ["", "A base refuses a second version of such a library at install, and says so by name.", ""]
+    mixed = [f"- **{' + '.join(case.pair)}**: {case.fails_mixed}." for case in cases if case.fails_mixed]
+    lines += ["## Those of which one does not go with two versions of the other", "", *mixed, ""] if mixed else []
     lines += ["## Those that keep a module", ""]
     lines += [f"- **{' + '.join(case.pair) or case.name}**: {case.keeps}." for case in cases if case.keeps]
     path.write_text("\n".join([*lines, ""]))
@@ -406,18 +449,24 @@ def _row(cells: Sequence[str]) -> str:
 def _cells(document: str) -> dict[tuple[str, str], dict[str, str]]:
     """Distribution, or pair, and versions -> column -> what an earlier document says."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in document.splitlines() if "|" in line]
-    columns = {len(names): names for names in (COLUMNS, PAIR_COLUMNS)}
-    return {(row[0], row[1]): dict(zip(columns[len(row)], row, strict=True)) for row in rows if len(row) in columns}
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    columns: list[str] = []
+    for row in rows:
+        if row[0] in {COLUMNS[0], PAIR_COLUMNS[0]}:
+            columns = row
+        else:
+            cells[row[0], row[1]] = dict(zip(columns, row, strict=False))
+    return cells
 
 
 def surprises(cases: Sequence[Case], results: Mapping[str, Mapping[str, Outcome]]) -> list[str]:
     """What is not as the tables say."""
     found = []
     for version, outcomes in results.items():
-        for case in cases:
-            if outcomes[case.name].failures and not case.fails:
+        for case in (case for case in cases if case.name in outcomes):
+            if outcomes[case.name].failures and not outcomes[case.name].fails_as_said(case):
                 found.append(f"{case.name} fails on {version}")
-            elif case.fails and not outcomes[case.name].failures:
+            elif (case.fails or case.fails_mixed) and not outcomes[case.name].failures:
                 found.append(f"{case.name} works on {version}, although it is listed as one that fails")
             if outcomes[case.name].kept and not case.keeps:
                 found.append(f"{case.name} leaves something behind on {version}")
@@ -439,11 +488,13 @@ def main() -> int:
     unexpected = []
     with tempfile.TemporaryDirectory(prefix="koupleless-versions-") as temporary:
         scratch = (options.scratch or Path(temporary)).absolute()
-        for python in options.python or [sys.executable]:
-            results = run_all(cases, [python], scratch, options.jobs)
-            unexpected += surprises(cases, results)
+
+        def tell(results: dict[str, dict[str, Outcome]]) -> None:
             if options.write:
                 write_document(options.write, read_cases(), results)
+
+        for python in options.python or [sys.executable]:
+            unexpected += surprises(cases, run_all(cases, [python], scratch, options.jobs, tell))
     for surprise in unexpected:
         print(surprise)
     return 1 if unexpected else 0

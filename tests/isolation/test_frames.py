@@ -236,6 +236,28 @@ def counted(table: Any) -> dict[str, list[tuple[str, str, str]]]:
     return ast.literal_eval(repr(seen).replace("_handle_fromlist", "_find_and_load"))  # type: ignore[no-any-return]
 
 
+def test_between_a_shared_library_and_who_imports_it_stands_importlib(biz, base):
+    """Some frames more than alone: seven where a biz has the base import it, two where the library imports its own."""
+    base(
+        {
+            "based_counted.py": COUNTED,
+            "based_watched/__init__.py": "from based_counted import seen\nseen = seen()\nfrom . import inner",
+            "based_watched/inner.py": "from based_counted import seen\nseen = seen()",
+        }
+    )
+    namespace = biz({"web.py": of_function("import based_watched\n    return based_watched")})
+    watched = namespace.import_module("web").outermost()
+    first = [(name, file) for name, file, _ in watched.seen]
+    assert first[0] == ("<module>", "__init__.py")
+    assert first[-1] == ("outermost", "web.py")
+    assert {file.rpartition(".")[0] for _, file in first[1:-1]} == {"<frozen importlib"}
+    assert len(first) <= 2 + 5 + 7
+    inner = [(name, file) for name, file, _ in watched.inner.seen]
+    between = inner[1 : inner.index(("<module>", "__init__.py"))]
+    assert {file.rpartition(".")[0] for _, file in between} == {"<frozen importlib"}
+    assert len(between) <= 7 + 2
+
+
 def test_a_module_of_the_base_that_a_biz_imports_warns_of_the_biz(biz, base):
     base({"based_old.py": "import warnings; warnings.warn('old', DeprecationWarning, stacklevel=2)"})
     with warnings.catch_warnings(record=True) as seen:

@@ -605,8 +605,8 @@ class BizFinder:
         if module is not None and not is_initialising(module):
             return module
         try:
-            with arrivals.written_down():
-                return self.linker.scope.ground.call(bootstrap._gcd_import, name)  # type: ignore[no-any-return]  # noqa: SLF001
+            with arrivals.written_down(), self.linker.scope.ground.copied() as context:
+                return context.run(bootstrap._find_and_load, name, bootstrap._gcd_import)  # type: ignore[no-any-return]  # noqa: SLF001
         except ModuleNotFoundError as error:
             if error.name != name.partition(".")[0]:
                 raise

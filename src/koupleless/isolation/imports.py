@@ -149,8 +149,8 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
                 if _is_loaded(name, globals, fromlist, level):
                     return original(name, globals, locals, fromlist, level)
                 importing: Import = bootstrap.__import__ if exposed else original
-                with arrivals.written_down():
-                    return linker.scope.ground.call(importing, name, globals, locals, fromlist, level)
+                with arrivals.written_down(), linker.scope.ground.copied() as context:
+                    return context.run(importing, name, globals, locals, fromlist, level)
         return linker.import_(name, globals, locals, fromlist, level)
 
     return __import__
@@ -209,7 +209,6 @@ def _is_loaded(name: str, namespace: Mapping[str, Any], fromlist: Sequence[str] 
 @passed_over
 def _make_load_hook(original: Callable[..., Any]) -> Callable[..., Any]:
     """``_find_and_load``: where ``import_module`` goes, and C code that imports what the real table does not have."""
-    original = arrivals.measured(original)
 
     def _find_and_load(name: str, import_: object, **how: bool) -> Any:
         linker = linker_of(current())
@@ -223,7 +222,9 @@ def _make_load_hook(original: Callable[..., Any]) -> Callable[..., Any]:
             load = original if scope is None else functools.partial(scope.ground.call, original)
             if import_ is bootstrap._gcd_import:  # noqa: SLF001 - a statement of the base is about something of its own
                 load = _told_if_gone(load)
-            module: Any = load(name, import_, **how)
+            with arrivals.measured(name) as arrived:
+                module: Any = load(name, import_, **how)
+                arrived(module)
             if module is None:  # a submodule that there is not, asked of its package
                 return None
             for told in loaded:

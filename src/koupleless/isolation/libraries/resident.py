@@ -8,6 +8,7 @@ which bizs use one now. What the base has imported by itself is no business of t
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from koupleless.biz import Resident
-from koupleless.frames import passed_over
 from koupleless.isolation.interpreter import all_of_base
 from koupleless.isolation.libraries import distributions
 
@@ -98,38 +98,29 @@ class Arrivals:
         finally:
             stack.pop()
 
-    @passed_over
-    def measured(self, original: Callable[..., ModuleType]) -> Callable[..., ModuleType]:
-        """``_find_and_load``, which writes down what comes, and each library's part of it, while somebody wants it."""
+    @contextlib.contextmanager
+    def measured(self, name: str) -> Iterator[Callable[[ModuleType], None]]:
+        """The body loads a module, and hands it over: write down by how much the process grows, if somebody wants it.
+
+        A library grows by what it loads of itself; what it loads of others is theirs.
+        """
         loading = self._loading
-
-        def _find_and_load(name: str, import_: object, **how: object) -> ModuleType:
-            if not loading.stack:
-                return original(name, import_, **how)
-            top, arrival = loading.stack[-1]
-            if top != name.partition(".")[0]:
-                return self._measured(name, lambda: original(name, import_, **how))
-            module = original(name, import_, **how)
-            arrival.add(name, module)
-            return module
-
-        return _find_and_load
-
-    @passed_over
-    def _measured(self, name: str, load: Callable[[], ModuleType]) -> ModuleType:
-        loading = self._loading
+        if not loading.stack:
+            yield _nobody_asks
+            return
         top = name.partition(".")[0]
+        outer_top, outer = loading.stack[-1]
+        if top == outer_top:
+            yield functools.partial(outer.add, name)
+            return
         with self._lock:
             arrival = self._by_top.setdefault(top, _Arrival())
         now = resident_bytes()
-        _, outer = loading.stack[-1]
         outer.size_bytes += now - loading.seen_bytes
         loading.seen_bytes = now
         loading.stack.append((top, arrival))
         try:
-            module = load()
-            arrival.add(name, module)
-            return module
+            yield functools.partial(arrival.add, name)
         finally:
             loading.stack.pop()
             now = resident_bytes()
@@ -240,6 +231,10 @@ def _required(index: Index, name: str) -> AbstractSet[str]:
         found |= further
         ahead += further
     return found
+
+
+def _nobody_asks(module: ModuleType) -> None:
+    """Takes what is not written down."""
 
 
 _STATM: Final = Path("/proc/self/statm")

@@ -51,7 +51,9 @@ def front(modules: int) -> Front:
     table = made.table
     for number in range(modules):
         name = "hello" if number == modules // 2 else f"m{number}"
-        gate = Gate(Scope(BizId.of(name, "1.0")), application())
+        scope = Scope(BizId.of(name, "1.0"))
+        scope.variables.settle()  # the module has started
+        gate = Gate(scope, application())
         table = table.with_route(Route.to(gate, path=f"/{name}", identity=f"{name}:1.0"))
     made.swap(table)
     return made
@@ -71,7 +73,7 @@ def contenders() -> dict[str, tuple[Any, str]]:
 
 
 async def call_rate(app: Any, path: str) -> float:
-    """Calls per second of the ASGI application itself, with the scope a server would make."""
+    """Calls per second of processor time of the ASGI application itself, with the scope a server would make."""
     headers = [
         (b"host", b"127.0.0.1:8080"),
         (b"accept", b"*/*"),
@@ -88,10 +90,10 @@ async def call_rate(app: Any, path: str) -> float:
         if message["type"] == "http.response.start":
             statuses.append(message["status"])
 
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(CALLS):
         await app(dict(template), receive, send)
-    rate = CALLS / (time.perf_counter() - began)
+    rate = CALLS / (time.thread_time() - began)
     assert statuses == [200] * CALLS
     return rate
 
@@ -174,8 +176,8 @@ async def take_turns(measures: dict[str, Callable[[], Awaitable[float]]], *, rou
     return rates
 
 
-def rows_of(what: str, rates: dict[str, list[float]]) -> list[Row]:
-    def row(figure: str, ours: str, peer: str, budget: float | None) -> Row:
+def rows_of(what: str, rates: dict[str, list[float]], *, alone: float) -> list[Row]:
+    def row(figure: str, ours: str, peer: str, budget: float) -> Row:
         # The median of the ratios within a round: the two were measured next to each other.
         ratio = statistics.median(a / b for a, b in zip(rates[ours], rates[peer], strict=True))
         return Row(
@@ -183,13 +185,13 @@ def rows_of(what: str, rates: dict[str, list[float]]) -> list[Row]:
             f"{statistics.median(rates[ours]):,.0f}/s",
             f"{statistics.median(rates[peer]):,.0f}/s",
             f"{ratio:.3f}",
-            "" if budget is None else f">= {budget:g}",
-            None if budget is None else ratio >= budget,
+            f">= {budget:g}",
+            ratio >= budget,
         )
 
     return [
-        row("one module, beside Mount", "front", "mount", 0.97),
-        row("one module, beside the application alone", "front", "alone", None),
+        row("one module, beside Mount", "front", "mount", 1.03),
+        row("one module, beside the application alone", "front", "alone", alone),
         # "No slower", measured: within what two runs of the same thing differ by.
         row("500 modules, beside one", "front500", "front", 0.97),
     ]
@@ -212,7 +214,7 @@ def main(seconds: float) -> None:
         for server, _ in servers.values():
             server.stop()
     details = {"calls_per_s": called, "answers_per_s": served, "connections": CONNECTIONS, "rounds": ROUNDS}
-    report("throughput", [*rows_of("ASGI call", called), *rows_of("uvicorn", served)], details)
+    report("throughput", [*rows_of("ASGI call", called, alone=0.8), *rows_of("uvicorn", served, alone=0.93)], details)
 
 
 if __name__ == "__main__":

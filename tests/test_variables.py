@@ -156,8 +156,8 @@ def test_a_request_leaves_nothing_in_the_context_it_came_in() -> None:
 
     async def serve() -> None:
         before = dict(copy_context())
-        context, coroutine = begin_merged(scope, request)
-        assert await rest_in(context, coroutine, context.run(coroutine.send, None)) == (scope, "fr")
+        context, item, coroutine = begin_merged(scope, request)
+        assert await rest_in(context, coroutine, item) == (scope, "fr")
         assert dict(copy_context()) == before
 
     asyncio.run(serve())

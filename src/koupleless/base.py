@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from pathlib import Path
 
-    from koupleless.router.gate import Receive, Send
+    from koupleless.router.types import Receive, Send
 
 __all__ = ["Base", "serve"]
 

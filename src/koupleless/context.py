@@ -14,9 +14,10 @@ import contextlib
 import functools
 import itertools
 from contextvars import Context, ContextVar, Token, copy_context
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from koupleless.variables import Crossing, Ground, Variables, as_coroutine, has_decimal
+from koupleless.variables import ENDED, Crossing, Ground, Variables, as_coroutine, has_decimal
 from koupleless.visits import Visits
 
 if TYPE_CHECKING:
@@ -226,10 +227,25 @@ def library_context(scope: Scope) -> Iterator[Context]:
 
 def begin_merged(
     scope: Scope, function: Callable[..., Awaitable[R]], /, *args: Any
-) -> tuple[Context, Coroutine[Any, Any, R]]:
-    """`call_merged` for what is to be awaited: the context, and the coroutine each step of which is to run there."""
+) -> tuple[Context, Any, Coroutine[Any, Any, R]]:
+    """Call ``function`` as `call_merged` does, and make the first step of the awaitable that it returns.
+
+    Returns the context, the item to wait for and the coroutine, of which `rest_in` makes every further step in the
+    context. The item is `ENDED`, and the result of the coroutine is lost, if the coroutine did not have to wait.
+    """
     context = scope.variables.merged()
-    return context, as_coroutine(context.run(_begin, scope, function, *args))
+    item, coroutine = context.run(_begin_awaiting, scope, function, args)
+    return context, item, coroutine
+
+
+def _begin_awaiting(
+    scope: Scope, function: Callable[..., Awaitable[R]], args: tuple[Any, ...]
+) -> tuple[Any, Coroutine[Any, Any, R]]:
+    _current.set(scope)  # as `_begin`
+    coroutine = function(*args)
+    if type(coroutine) is not CoroutineType:
+        coroutine = as_coroutine(coroutine)
+    return next(coroutine.__await__(), ENDED), coroutine
 
 
 def _begin(scope: Scope | None, function: Callable[..., R], /, *args: Any) -> R:

@@ -204,7 +204,7 @@ class Variables:
         """A copy of the context that is current here, with the life's on top, to run one thing in."""
         context = copy_context()
         ground = self._ground
-        if ground is not None and (ground.values or self._on_top or not self._is_settled or has_decimal()):
+        if ground is not None and (ground.values or self.may_differ or has_decimal()):
             context.run(self._put_on_top, ground)
         return context
 
@@ -274,6 +274,10 @@ async def await_in(context: Context, function: Callable[..., Awaitable[R]], *arg
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
     return await rest_in(context, coroutine, item)
+
+
+ENDED: Final[Any] = object()
+"""In the place of an item to wait for: the coroutine has returned."""
 
 
 def as_coroutine(awaitable: Awaitable[R]) -> Coroutine[Any, Any, R]:

@@ -21,13 +21,10 @@ class Visit:
 
     task: asyncio.Task[Any] | None = None
     """The task that runs the code of the biz, if one does."""
+    is_aborted: bool = False
+    """Whether the task was cancelled, to end the visit."""
     _cancels: int = 0
     _cancelled_before: int = 0
-
-    @property
-    def is_aborted(self) -> bool:
-        """Whether the visit was told to end."""
-        return self._cancels > 0
 
     def abort(self, inside: Visits) -> None:
         """Tell the visit to end. From any thread; a visit without a task is left alone."""
@@ -47,6 +44,7 @@ class Visit:
         if not self._cancels:
             self._cancelled_before = task.cancelling()
         self._cancels += 1
+        self.is_aborted = True
         task.cancel("its module is being uninstalled")
 
     def forgive(self) -> bool:

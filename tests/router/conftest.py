@@ -36,7 +36,7 @@ def gate_of() -> Iterator[Callable[..., Gate]]:
     def make(app: object, identity: str = "hello:1.0", *, state: Mapping[str, object] | None = None) -> Gate:
         face = face_of(app, name=identity)
         assert face.asgi is not None
-        gates.append(Gate(Scope(BizId.parse(identity)), face.asgi, state=state))
+        gates.append(Gate(Scope(BizId.parse(identity)), face.asgi, state=state, close=face.close))
         return gates[-1]
 
     yield make

@@ -137,15 +137,15 @@ def test_the_applications_of_frameworks_are_known(make: Callable[[], Any], kind:
 def test_what_cannot_be_called_has_no_face(entry: object) -> None:
     face = face_of(entry, name="x:1")
 
-    assert (face.kind, face.asgi, face.start, face.is_web) == (FaceKind.NONE, None, None, False)
+    assert (face.kind, face.asgi, face.start, face.close) == (FaceKind.NONE, None, None, None)
 
 
 def test_a_face_holds_what_the_container_needs_of_it() -> None:
     assert face_of(asgi, name="x:1").asgi is asgi
     assert face_of(start, name="x:1").start is start
     bridged = face_of(wsgi, name="x:1")
-    assert bridged.is_web
     assert isinstance(bridged.asgi, WsgiApp)
+    assert bridged.close == bridged.asgi.close
 
 
 class Asgi2:

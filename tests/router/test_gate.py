@@ -13,7 +13,7 @@ import pytest
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, current, current_biz
-from koupleless.router.gate import Gate, Traffic
+from koupleless.router.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,25 +82,6 @@ async def test_every_request_gets_its_own_copy_of_the_lifespans_state(gate_of: C
     assert "mine" not in state
 
 
-async def test_the_figures_count_requests_failures_and_time(gate_of: Callable[..., Gate]) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope.get("raises"):
-            raise KeyError("mine")
-        await answer(scope, receive, send)
-
-    gate = gate_of(app)
-    for status in (200, 404, 499, 500, 503):
-        wire = Wire(status=status)
-        await gate.serve(wire.scope, wire.receive, wire.send)
-        assert wire.sent[0]["status"] == status
-    with pytest.raises(KeyError, match="mine"):
-        await gate.serve({"type": "http", "raises": True}, Wire().receive, Wire().send)
-
-    traffic = gate.traffic()
-    assert (traffic.requests, traffic.failed, traffic.in_flight) == (6, 3, 0)
-    assert 0 < traffic.seconds < 5
-
-
 async def test_a_module_that_calls_sys_exit_fails_its_request_and_not_the_server(gate_of: Callable[..., Gate]) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise SystemExit(3)
@@ -108,7 +89,7 @@ async def test_a_module_that_calls_sys_exit_fails_its_request_and_not_the_server
     gate = gate_of(app)
     with pytest.raises(RuntimeError, match=r"hello:1\.0 called sys\.exit\(3\)"):
         await gate.serve(Wire().scope, Wire().receive, Wire().send)
-    assert gate.traffic().failed == 1
+    assert gate.in_flight == 0
 
 
 async def test_a_shut_gate_lets_nobody_in_and_touches_nothing(gate_of: Callable[..., Gate]) -> None:
@@ -118,7 +99,7 @@ async def test_a_shut_gate_lets_nobody_in_and_touches_nothing(gate_of: Callable[
 
     assert await gate.serve(wire.scope, wire.receive, wire.send) is False
     assert wire.sent == []
-    assert gate.traffic() == Traffic(0, 0, 0, 0.0)
+    assert gate.in_flight == 0
 
 
 async def test_drain_waits_for_the_last_one_inside(gate_of: Callable[..., Gate]) -> None:
@@ -187,7 +168,7 @@ async def test_abort_answers_503_where_nothing_was_said_yet(gate_of: Callable[..
     assert inside.cancelling() == 0
     assert wire.sent[0]["status"] == 503
     assert b"hello:1.0 is being uninstalled" in wire.sent[1]["body"]
-    assert gate.traffic().failed == 1
+    assert gate.in_flight == 0
 
 
 async def test_abort_cuts_off_an_answer_that_is_half_out(gate_of: Callable[..., Gate]) -> None:
@@ -309,7 +290,7 @@ async def test_abort_forgets_requests_of_a_loop_that_has_ended(gate_of: Callable
     context.run(serving.close)
 
 
-async def test_a_cancellation_that_is_not_the_gates_passes_through_uncounted(gate_of: Callable[..., Gate]) -> None:
+async def test_a_cancellation_that_is_not_the_gates_passes_through(gate_of: Callable[..., Gate]) -> None:
     app = Held()
     gate = gate_of(app)
     inside = Wire().enter(gate)
@@ -318,7 +299,6 @@ async def test_a_cancellation_that_is_not_the_gates_passes_through_uncounted(gat
 
     with pytest.raises(asyncio.CancelledError):
         await inside
-    assert gate.traffic().failed == 0
     assert gate.in_flight == 0
 
 

@@ -106,11 +106,12 @@ def test_the_same_path_on_another_host_is_free(table_of: Callable[..., RouteTabl
     assert table.owner_of("/a", host="three.example") is None
 
 
-def test_another_version_takes_a_path_over_if_it_names_whom_it_replaces(
+def test_another_version_takes_a_path_over_when_the_gate_that_has_it_leaves(
     table_of: Callable[..., RouteTable], gate_of: Callable[..., Gate]
 ) -> None:
     old = table_of("/a")
-    new = old.with_route(Route.to(gate_of(nothing), path="/a", identity="a:2"), replace="a:1")
+    (held,) = old.routes
+    new = old.without(held.gate).with_route(Route.to(gate_of(nothing), path="/a", identity="a:2"))
 
     assert (found(old, "/a"), found(new, "/a")) == ("a:1", "a:2")
     assert len(new.routes) == 1

@@ -259,7 +259,7 @@ class Life:
             app = unmounted(face.asgi) if self._prepared.manifest.strips_path else face.asgi
             lifespan = Lifespan(app, scope=self.scope)
             watch = self.scope.facet(Watch)
-            self.gate = Gate(self.scope, app, state=lifespan.state, after_first=watch.check_soon)
+            self.gate = Gate(self.scope, app, state=lifespan.state, close=face.close, after_first=watch.check_soon)
             self._lifespan = lifespan
             timeout_s = _left(deadline)
             self._around.stage.call(

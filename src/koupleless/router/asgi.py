@@ -6,34 +6,21 @@ import asyncio
 import inspect
 import traceback
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
 from koupleless.context import as_base
 from koupleless.errors import BaseStartFailed
-from koupleless.router.gate import refuse
 from koupleless.router.lifespan import Lifespan
+from koupleless.router.refusals import NOT_FOUND, UNAVAILABLE, refuse
 from koupleless.router.table import RouteTable, normalise_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable
 
-    from koupleless.router.gate import ASGIApp, Receive, Send, Traffic
     from koupleless.router.gateway import Forward
     from koupleless.router.table import Route
-
-
-@dataclass(frozen=True, slots=True)
-class RouteInfo:
-    """One route and what went through its gate: a snapshot, safe to keep."""
-
-    host: str | None
-    path: str
-    """With its leading slash; ``/`` for the root."""
-    identity: str
-    is_open: bool
-    traffic: Traffic
+    from koupleless.router.types import ASGIApp, Connection, Receive, Send
 
 
 class Front:
@@ -74,47 +61,46 @@ class Front:
         before, self._table = self._table, table
         return before
 
-    def routes(self) -> tuple[RouteInfo, ...]:
-        """Every route with its figures, for health and status."""
-        return tuple(
-            RouteInfo(found.host, found.path or "/", found.identity, not found.gate.is_shut, found.gate.traffic())
-            for found in self._table.routes
-        )
-
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one connection of the server: its lifespan, a request, a WebSocket."""
-        if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
+    async def __call__(self, connection: Connection, receive: Receive, send: Send) -> None:
+        """Serve one connection of the server: its lifespan, a request, or a WebSocket."""
+        if connection["type"] == "lifespan":
+            await self._live(connection, receive, send)
             return
         if not self._has_begun:
             await self._begin_late()
         table = self._table
         while True:
-            path, forward, route = _look_up(table, scope)
+            root: str = connection.get("root_path", "")
+            path: str = _below(connection["path"], root) if root else connection["path"]
+            if table.is_plain:
+                forward, route = None, table.match_path(path)
+            else:
+                path, forward, route = _look_up(table, connection, path)
             if route is None:
                 break
-            if await route.gate.serve(_inner_scope(scope, path, route, forward), receive, send):
+            if await route.gate.serve(_inner(connection, root, path, route, forward), receive, send):
                 return
             if table is self._table:
                 # Shut, and no newer table to look at: the module is just leaving.
-                await refuse(scope, send, status=503, detail=f"{route.identity} takes no requests at the moment")
+                detail = f"{route.identity} takes no requests at the moment"
+                await refuse(connection, send, status=UNAVAILABLE, detail=detail)
                 return
             table = self._table
         if self._base_app is None or forward is not None:
-            await refuse(scope, send, status=404, detail=f"no module answers at {scope['path']}")
+            await refuse(connection, send, status=NOT_FOUND, detail=f"no module answers at {connection['path']}")
         else:
-            await self._base_app(scope, receive, send)
+            await self._base_app(connection, receive, send)
 
     # --- the server's lifespan --------------------------------------------------------------------------------------
 
-    async def _live(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def _live(self, connection: Connection, receive: Receive, send: Send) -> None:
         """Run the server's lifespan: the base's application around the modules, so that it outlives them."""
         stage = "startup"
         await receive()
         try:
             async with AsyncExitStack() as stack:
                 if self._base_app is not None:
-                    base = Lifespan(self._base_app, server=scope)
+                    base = Lifespan(self._base_app, server=connection)
                     await base.startup(None)
                     stack.push_async_callback(base.shutdown, None)
                 await self._begin()
@@ -155,15 +141,9 @@ class Front:
         return f"<Front {self._table!r} before {self._base_app!r}>"
 
 
-def _look_up(table: RouteTable, scope: MutableMapping[str, Any]) -> tuple[str, Forward | None, Route | None]:
-    """Where a request goes: the path below the server's root path (after forwarding), the forward, the route."""
-    path: str = scope["path"]
-    root = scope.get("root_path")
-    if root:
-        path = _below(path, root)
-    if table.is_plain:
-        return path, None, table.match("", path)
-    host = _host_of(scope)
+def _look_up(table: RouteTable, connection: Connection, path: str) -> tuple[str, Forward | None, Route | None]:
+    """The path after forwarding, the forward, and the route, in a table in which the path alone does not decide."""
+    host = _host_of(connection)
     forward = table.forwards.find(host, path or "/")
     if forward is not None:
         path = normalise_path(forward.context_path) + forward.target(path or "/")
@@ -176,9 +156,9 @@ def _below(path: str, root: str) -> str:
     return rest if rest != path and (not rest or rest[0] == "/") else path
 
 
-def _host_of(scope: MutableMapping[str, Any]) -> str:
+def _host_of(connection: Connection) -> str:
     """The host that the client asked for, as it was sent, without its port; of what is none, the whole."""
-    for name, value in scope["headers"]:
+    for name, value in connection["headers"]:
         if name == b"host":
             host: str = value.decode("latin-1")
             if host.startswith("["):
@@ -188,20 +168,23 @@ def _host_of(scope: MutableMapping[str, Any]) -> str:
     return ""
 
 
-def _inner_scope(
-    scope: MutableMapping[str, Any], path: str, route: Route, forward: Forward | None
-) -> MutableMapping[str, Any]:
-    """The request as the module's application sees it: mounted at ``root_path``, everything else as it came."""
-    root = scope.get("root_path", "")
-    inner = dict(scope)
-    inner["root_path"] = root + route.path
+def _inner(connection: Connection, root: str, path: str, route: Route, forward: Forward | None) -> Connection:
+    """The connection as the application of a module gets it: mounted at ``root_path``, everything else as it came.
+
+    ``path`` is the path below ``root``, after forwarding. Returns the connection itself where nothing changes.
+    """
     # Asked for exactly its mount point, an application is asked for its "/". Starlette would redirect to it, Django and
     # datasette would not find it.
     full = f"{root}{path}/" if path == route.path else root + path
-    if full != scope["path"]:
+    is_same_path = full == connection["path"]
+    if is_same_path and not route.path and not route.gate.changes(connection):
+        return connection
+    inner = dict(connection)
+    inner["root_path"] = root + route.path
+    if not is_same_path:
         inner["path"] = full
-        if scope.get("raw_path") is not None:
-            inner["raw_path"] = _raw_path(scope, full, forward)
+        if connection.get("raw_path") is not None:
+            inner["raw_path"] = _raw_path(connection, root, full, forward)
     return inner
 
 
@@ -212,23 +195,23 @@ def unmounted(app: ASGIApp) -> ASGIApp:
     where it is mounted all the same.
     """
 
-    async def stripped(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        root = scope.get("root_path", "")
-        if root and scope["type"] in ("http", "websocket"):
-            scope = {**scope, "path": _below(scope["path"], root) or "/"}
-            raw = scope.get("raw_path")
+    async def stripped(connection: Connection, receive: Receive, send: Send) -> None:
+        root = connection.get("root_path", "")
+        if root and connection["type"] in ("http", "websocket"):
+            path = _below(connection["path"], root) or "/"
+            connection = {**connection, "path": path}
+            raw = connection.get("raw_path")
             if raw is not None:
                 start = quote(root).encode()
-                scope["raw_path"] = raw.removeprefix(start) if raw.startswith(start) else quote(scope["path"]).encode()
-        await app(scope, receive, send)
+                connection["raw_path"] = raw.removeprefix(start) if raw.startswith(start) else quote(path).encode()
+        await app(connection, receive, send)
 
     return stripped
 
 
-def _raw_path(scope: MutableMapping[str, Any], full: str, forward: Forward | None) -> bytes:
+def _raw_path(connection: Connection, root: str, full: str, forward: Forward | None) -> bytes:
     """The percent-encoded form of ``full``, spelt as the client did wherever that can be told."""
-    raw: bytes = scope["raw_path"].partition(b"?")[0]
-    root = scope.get("root_path", "")
+    raw: bytes = connection["raw_path"].partition(b"?")[0]
     guesses: tuple[bytes, ...]
     if forward is None:
         guesses = (raw + b"/", quote(root).encode() + raw, quote(root).encode() + raw + b"/")

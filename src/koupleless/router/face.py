@@ -13,7 +13,7 @@ from koupleless.router.wsgi import DEFAULT_WORKERS, WsgiApp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from koupleless.router.gate import ASGIApp
+    from koupleless.router.types import ASGIApp
 
 _ASGI_ARGUMENTS: Final = 3
 _WSGI_ARGUMENTS: Final = 2
@@ -37,13 +37,10 @@ class Face:
     kind: FaceKind
     asgi: ASGIApp | None = None
     """For `FaceKind.ASGI` the entry itself, for `FaceKind.WSGI` a bridge to it; to be given to a gate."""
+    close: Callable[[float], tuple[str, ...]] | None = None
+    """For `FaceKind.WSGI`: ends the threads of the bridge, see `WsgiApp.close`."""
     start: Callable[[], Any] | None = None
     """For `FaceKind.START`; what it returns may be awaitable."""
-
-    @property
-    def is_web(self) -> bool:
-        """Whether it answers requests."""
-        return self.asgi is not None
 
 
 def face_of(entry: object, *, name: str, workers: int = DEFAULT_WORKERS) -> Face:
@@ -59,7 +56,8 @@ def face_of(entry: object, *, name: str, workers: int = DEFAULT_WORKERS) -> Face
         case FaceKind.ASGI:
             return Face(FaceKind.ASGI, asgi=entry)
         case FaceKind.WSGI:
-            return Face(FaceKind.WSGI, asgi=WsgiApp(entry, name=name, workers=workers))
+            bridge = WsgiApp(entry, name=name, workers=workers)
+            return Face(FaceKind.WSGI, asgi=bridge, close=bridge.close)
         case kind:
             return Face(kind, start=entry)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
     from koupleless.context import Scope
-    from koupleless.router.gate import ASGIApp, Message
+    from koupleless.router.types import ASGIApp, Message
 
 _log: Final = logging.getLogger(__name__)
 

@@ -117,20 +117,24 @@ class RouteTable:
                     return found
         return self._anywhere.longest(path)
 
+    def match_path(self, path: str) -> Route | None:
+        """`match` in a table that `is_plain`: on any host."""
+        return self._anywhere.longest(path)
+
     def owner_of(self, path: str, *, host: str | None = None) -> str | None:
         """The identity whose route is exactly this path on exactly this host; ``None`` if it is free."""
         found = self._paths_of(host).by_path.get(normalise_path(path))
         return None if found is None else found.identity
 
-    def with_route(self, route: Route, *, replace: str | None = None) -> RouteTable:
+    def with_route(self, route: Route) -> RouteTable:
         """A table that has ``route`` too.
 
-        A route of the same identity on the same path is displaced, and so is one of the identity ``replace``: that is
-        how another version takes over. Raises ``PathTaken`` if anybody else has the path.
+        ``route`` displaces a route of the same identity on the same path. Raises ``PathTaken`` if another identity has
+        the path.
         """
         paths = self._paths_of(route.host)
         held = paths.by_path.get(route.path)
-        if held is not None and held.identity not in (route.identity, replace):
+        if held is not None and held.identity != route.identity:
             raise PathTaken(route.identity, route.path or "/", held.identity)
         return self._with_paths(route.host, {**paths.by_path, route.path: route})
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from koupleless.router.gate import Message, Receive, Send
+    from koupleless.router.types import Message, Receive, Send
 
 DEFAULT_WORKERS: Final = 32
 _QUEUED_CHUNKS: Final = 10

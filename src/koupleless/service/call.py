@@ -87,7 +87,7 @@ class Body(Unwatched, Visit):
     @property
     def is_over(self) -> bool:
         """Whether the body was told to end."""
-        return self._is_closed or self._cancels > 0
+        return self._is_closed or self.is_aborted
 
     def awaits(self) -> None:  # noqa: D102
         # Outside of event loops, and in loops that are not asyncio's, there is no task.

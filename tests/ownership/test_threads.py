@@ -399,3 +399,32 @@ def test_a_sleep_on_a_thread_of_a_biz_is_as_long_and_as_strict(biz: TinyBiz) -> 
         seen=seen,
     )
     assert seen == [(None, True)] * 3 + [ValueError, OverflowError, ValueError, TypeError, TypeError]
+
+
+def test_a_biz_counts_its_own_threads(biz: TinyBiz, make_biz: MakeBiz) -> None:
+    """A program that awaits all threads before it ends, as CherryPy does, does not wait for those of others."""
+    names = "[thread.name for thread in threading.enumerate()], threading.active_count()"
+    source = f"""
+        def work(release):
+            seen.append(({names}))
+            release.wait(10)
+        def start(name, release):
+            threading.Thread(target=work, args=(release,), name=name).start()
+    """
+    seen: list[Any] = []
+    release = threading.Event()
+    of_base = threading.Thread(target=release.wait, args=(10,), name="of the base")
+    of_base.start()
+    for one, name in ((biz, "one"), (make_biz("other"), "other")):
+        module = one.run(source, threading=threading, seen=seen)
+        with entered(one.scope):
+            module.start(name, release)
+    try:
+        until(lambda: len(seen) == 2)
+        assert seen == [(["MainThread", "one"], 2), (["MainThread", "other"], 2)]
+        assert "of the base" in [thread.name for thread in threading.enumerate()]
+        with entered(biz.scope):
+            assert {thread.name for thread in threading.enumerate()} == {"MainThread", "one"}
+    finally:
+        release.set()
+        of_base.join()

@@ -36,11 +36,16 @@ _Wrapped = Any
 
 # The attribute under which a pool knows the scope of the biz that made it.
 _HOME: Final = "_koupleless_home"
+# The attribute of a thread that says which life of a biz has started it.
+_STARTER: Final = "_koupleless_starter"
 
 
 def install(patches: Patches) -> None:
     """Replace what starts threads and takes work for them."""
     patches.replace(threading.Thread, "start", _thread_start)
+    patches.replace(threading, "enumerate", _enumerate)
+    for name in ("active_count", "activeCount"):
+        patches.replace(threading, name, _active_count)
     patches.replace(_thread, "start_new_thread", _start_new_thread)
     patches.replace(_thread, "start_new", _start_new_thread)
     patches.replace(pools.ThreadPoolExecutor, "__init__", _pool_init)
@@ -63,6 +68,7 @@ def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
         if ledger is None or _is_shared_worker(self) or _is_of_debugger(self) or is_thread_of_process(_target(self)):
             with as_base():
                 return original(self)
+        vars(self)[_STARTER] = scope.generation
         entry = None if _target(self) is pools._worker else _record_thread(ledger, self)  # noqa: SLF001
         # The one place every thread passes through inside its own context, before `run` and around the excepthook.
         # An attribute of this thread alone: threads of the base are not touched.
@@ -78,6 +84,28 @@ def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
             raise
 
     return start
+
+
+def _enumerate(original: Callable[[], list[threading.Thread]]) -> _Wrapped:
+    """``threading.enumerate``: a biz sees the threads that a program has, and awaits no others."""
+
+    @standing_for(original)
+    def enumerate() -> list[threading.Thread]:  # noqa: A001 - the name of the original
+        found, scope = original(), current()
+        if scope is None or scope.find_facet(Ledger) is None:
+            return found
+        always = (threading.main_thread(), threading.current_thread())
+        return [thread for thread in found if thread in always or vars(thread).get(_STARTER) == scope.generation]
+
+    return enumerate
+
+
+def _active_count(original: Callable[[], int]) -> _Wrapped:
+    @standing_for(original)
+    def active_count() -> int:
+        return original() if current() is None else len(threading.enumerate())
+
+    return active_count
 
 
 def _boot(thread: threading.Thread, scope: Scope, ledger: Ledger, entry: Entry | None) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import gc
@@ -419,6 +420,83 @@ def test_what_ends_a_program_does_not_end_the_loop_and_is_told(
     assert re.fullmatch(said, record.getMessage()), record.getMessage()
     assert loop.run(lambda: "goes on") == "goes on"
     biz.leave()
+
+
+PROTOCOLS = {
+    "factory": "def __init__(self):",
+    "connection_made": "def connection_made(self, transport):",
+    "data_received": "def data_received(self, data):",
+    "eof_received": "def eof_received(self):",
+    "connection_lost": "def connection_lost(self, error):",
+    "get_buffer": "def get_buffer(self, hint):",
+    "buffer_updated": "def get_buffer(self, hint): return bytearray(9)\n            def buffer_updated(self, count):",
+}
+
+
+@pytest.mark.parametrize("raised", ["sys.exit(5)", "raise KeyboardInterrupt"])
+@pytest.mark.parametrize("kind", PROTOCOLS)
+def test_what_ends_a_program_in_a_protocol_ends_its_connection(
+    biz: TinyBiz, loop: LoopThread, caplog: pytest.LogCaptureFixture, kind: str, raised: str
+) -> None:
+    """Loops call protocols from elsewhere, and asyncio calls one again that left its connection as it was."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    start(
+        loop,
+        biz,
+        f"""
+        def end():
+            {raised}
+        class Protocol(asyncio.{"BufferedProtocol" if "buffer" in kind else "Protocol"}):
+            {PROTOCOLS[kind]}
+                end()
+        async def serve():
+            global server
+            server = await asyncio.get_running_loop().create_server(Protocol, sock=listening)
+        made = asyncio.get_running_loop().create_task(serve())
+        """,
+        sys=sys,
+        listening=listening,
+    )
+    with socket.create_connection(listening.getsockname(), timeout=10) as client, contextlib.suppress(OSError):
+        client.send(b"x")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+    (record,) = until(lambda: [each for each in caplog.records if each.name == "koupleless"])
+    call = "called sys.exit(5)" if "sys" in raised else "raised KeyboardInterrupt"
+    said = rf"biz {biz.scope.biz} {re.escape(call)} on the event loop it shares, at /biz/\S+:\d+; the base goes on"
+    assert re.fullmatch(said, record.getMessage()), record.getMessage()
+    assert loop.run(lambda: "goes on") == "goes on"
+    report = biz.leave()
+    assert report.clean, report.summary()
+
+
+def test_a_protocol_goes_when_its_connection_does(biz: TinyBiz, loop: LoopThread) -> None:
+    here, there = socket.socketpair()
+    gone: list[int] = []
+    start(
+        loop,
+        biz,
+        """
+        class Protocol(asyncio.Protocol):
+            def data_received(self, data):
+                pass
+            def __del__(self, gone=gone.append):
+                gone(1)
+        async def connect():
+            await asyncio.get_running_loop().connect_accepted_socket(Protocol, sock=here)
+        made = asyncio.get_running_loop().create_task(connect())
+        """,
+        here=here,
+        gone=gone,
+    )
+    until(lambda: loop.run(is_idle))
+    assert not gone
+    gc.disable()
+    try:
+        there.close()
+        until(lambda: gone)
+    finally:
+        gc.enable()
 
 
 def test_of_an_exit_that_a_timer_calls_itself_no_line_is_told(

@@ -31,6 +31,7 @@ from koupleless.frames import passed_over, standing_for
 from koupleless.ownership.caches import is_findable
 from koupleless.ownership.ledger import Ledger, Order, Patches, Pending
 from koupleless.ownership.purge import Sweep
+from koupleless.recorders.running.protocols import guarded_factory
 from koupleless.recorders.running.stubborn import Insistence, ended, finalise, finaliser_of, followed
 
 if TYPE_CHECKING:
@@ -308,9 +309,13 @@ class Adoption:
 
         @standing_for(original)
         def create(*args: Any, **kwargs: Any) -> Awaitable[Any]:
-            making = original(*args, **kwargs)
-            footprint = None if current() is None else self._footprint()
-            return making if footprint is None else make(footprint, making)
+            if current() is None or (footprint := self._footprint()) is None:
+                return original(*args, **kwargs)
+            if "protocol_factory" in kwargs:
+                kwargs["protocol_factory"] = guarded_factory(kwargs["protocol_factory"], _tell_exit)
+            elif args:
+                args = (guarded_factory(args[0], _tell_exit), *args[1:])
+            return make(footprint, original(*args, **kwargs))
 
         return create
 

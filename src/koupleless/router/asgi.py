@@ -1,4 +1,4 @@
-"""The ASGI application in front of everything: it finds the biz of a request, or passes it to the base."""
+"""The front: the ASGI application that finds the biz of a request, or passes the request to the base."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 
 
 class Front:
-    """What the server gets: modules by the route table, everything else to the base's own application.
+    """The application that the server gets: modules by the route table, everything else to the application of the base.
 
-    Lifetime: as long as the server. Several may live in one process; they share nothing.
+    Lifetime: as long as the server. Several fronts may live in one process; they share nothing.
 
-    Threads: requests run on the server's loop. `swap`, `table` and `routes` may be used from any thread: the table is
-    one reference to an immutable value, so a request sees the old table or the new one.
+    Threads: requests run on the loop of the server. `swap` and `table` may be used from any thread: the table is one
+    reference to an immutable value, so a request sees the old table or the new one.
 
-    ``on_startup`` is called with the server's loop when the server has started the base's application, ``on_shutdown``
-    before that is ended; both may be async. A server that sends no lifespan events has ``on_startup`` called by the
-    first request, which waits for it, and ``on_shutdown`` never.
+    ``on_startup`` is called with the loop of the server when the server has started the application of the base,
+    ``on_shutdown`` before the server ends that application; both may be async. Under a server that sends no lifespan
+    events, the first request calls ``on_startup`` and waits for the end of the call, and ``on_shutdown`` is never
+    called.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Front:
 
     @property
     def table(self) -> RouteTable:
-        """The table that the next request will see."""
+        """The table for the next request."""
         return self._table
 
     def swap(self, table: RouteTable) -> RouteTable:
@@ -94,7 +95,7 @@ class Front:
     # --- the server's lifespan --------------------------------------------------------------------------------------
 
     async def _live(self, connection: Connection, receive: Receive, send: Send) -> None:
-        """Run the server's lifespan: the base's application around the modules, so that it outlives them."""
+        """Run the lifespan of the server: the application of the base around the modules, so that it ends last."""
         stage = "startup"
         await receive()
         try:
@@ -128,7 +129,7 @@ class Front:
                 await outcome
 
     async def _begin_late(self) -> None:
-        """The server said nothing of a lifespan: the first request begins, the others wait for that."""
+        """Begin at the first request, under a server without lifespan events; other requests wait for the beginning."""
         if self._beginning is None:
             with as_base():
                 self._beginning = asyncio.create_task(self._begin(), name="late start of the base")
@@ -151,13 +152,13 @@ def _look_up(table: RouteTable, connection: Connection, path: str) -> tuple[str,
 
 
 def _below(path: str, root: str) -> str:
-    """``path`` without ``root``. ASGI wants it to be a prefix; behind some proxies and servers it is not."""
+    """``path`` without ``root``. In ASGI a path begins with the root; behind some proxies and servers, none does."""
     rest = path.removeprefix(root)
     return rest if rest != path and (not rest or rest[0] == "/") else path
 
 
 def _host_of(connection: Connection) -> str:
-    """The host that the client asked for, as it was sent, without its port; of what is none, the whole."""
+    """The host that the client asked for, in the spelling of the client, without a port; a malformed one as a whole."""
     for name, value in connection["headers"]:
         if name == b"host":
             host: str = value.decode("latin-1")
@@ -173,8 +174,8 @@ def _inner(connection: Connection, root: str, path: str, route: Route, forward: 
 
     ``path`` is the path below ``root``, after forwarding. Returns the connection itself where nothing changes.
     """
-    # Asked for exactly its mount point, an application is asked for its "/". Starlette would redirect to it, Django and
-    # datasette would not find it.
+    # Asked for exactly its mount point, an application gets the path "/". Starlette would redirect to that path, Django
+    # and datasette would not find it.
     full = f"{root}{path}/" if path == route.path else root + path
     is_same_path = full == connection["path"]
     if is_same_path and not route.path and not route.gate.changes(connection):
@@ -189,10 +190,10 @@ def _inner(connection: Connection, root: str, path: str, route: Route, forward: 
 
 
 def unmounted(app: ASGIApp) -> ASGIApp:
-    """An application that finds in ``path`` what follows its mount point, as behind a proxy that takes that away.
+    """An application that finds the path below its mount point in ``path``, as behind a proxy that strips mount points.
 
-    ASGI has the whole path there (HTTP scope, ``root_path``); some applications compare it as it is. ``root_path`` says
-    where it is mounted all the same.
+    ASGI has the whole path there (HTTP scope, ``root_path``), and some applications compare the whole path.
+    ``root_path`` names the mount point all the same.
     """
 
     async def stripped(connection: Connection, receive: Receive, send: Send) -> None:
@@ -210,7 +211,7 @@ def unmounted(app: ASGIApp) -> ASGIApp:
 
 
 def _raw_path(connection: Connection, root: str, full: str, forward: Forward | None) -> bytes:
-    """The percent-encoded form of ``full``, spelt as the client did wherever that can be told."""
+    """The percent-encoded form of ``full``, in the spelling of the client wherever the spelling can be told."""
     raw: bytes = connection["raw_path"].partition(b"?")[0]
     guesses: tuple[bytes, ...]
     if forward is None:

@@ -1,4 +1,4 @@
-"""What an entry object is: an ASGI application, a WSGI application, a start function, or nothing to call."""
+"""The face of an entry object: an ASGI application, a WSGI application, a start function, or nothing to call."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ _WSGI_ARGUMENTS: Final = 2
 
 
 class FaceKind(enum.Enum):
-    """What a biz shows to the base."""
+    """The kinds of entry objects."""
 
     ASGI = "asgi"
     WSGI = "wsgi"
     START = "start"
     """A function without arguments that is called once, when the biz starts."""
     NONE = "none"
-    """Importing it was all: a module, or any other object that cannot be called."""
+    """A Python module, or any other object that cannot be called: the import was all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """What an entry object turned out to be."""
+    """An entry object, as the base serves or starts the object."""
 
     kind: FaceKind
     asgi: ASGIApp | None = None
-    """For `FaceKind.ASGI` the entry itself, for `FaceKind.WSGI` a bridge to it; to be given to a gate."""
+    """For `FaceKind.ASGI` the entry itself, for `FaceKind.WSGI` a bridge to the entry; the application of a gate."""
     close: Callable[[float], tuple[str, ...]] | None = None
     """For `FaceKind.WSGI`: ends the threads of the bridge, see `WsgiApp.close`."""
     start: Callable[[], Any] | None = None
-    """For `FaceKind.START`; what it returns may be awaitable."""
+    """For `FaceKind.START`; the result may be awaitable."""
 
 
 def face_of(entry: object, *, name: str, workers: int = DEFAULT_WORKERS) -> Face:
-    """Tell what ``entry`` is by looking at how it wants to be called; it is not called.
+    """Tell the kind of ``entry`` by the arguments that a call takes; ``entry`` is not called.
 
-    ``name`` is the identity of its biz: worker threads of a WSGI application are named after it, at most ``workers``
-    of them. Raises ``TypeError`` with a sentence for the module's author if ``entry`` can be called, but as none of
-    these.
+    ``name`` is the identity of the biz: worker threads of a WSGI application are named after the biz, and there are at
+    most ``workers`` threads. Raises ``TypeError`` with a sentence for the author of the module if ``entry`` can be
+    called, but not in any of these ways.
     """
     if entry is None or inspect.ismodule(entry) or not callable(entry):
         return Face(FaceKind.NONE)
@@ -68,7 +68,7 @@ def kind_of(entry: Callable[..., Any]) -> FaceKind:
     try:
         signature = inspect.signature(entry)
     except (TypeError, ValueError):
-        # Compiled code may keep its signature to itself.
+        # Compiled code may show no signature.
         if is_async:
             return FaceKind.ASGI
         raise TypeError(
@@ -85,7 +85,7 @@ def kind_of(entry: Callable[..., Any]) -> FaceKind:
         if needs == _WSGI_ARGUMENTS and not is_async:
             return FaceKind.WSGI
         if needs == 0:
-            # An instance that takes anything wraps an application; a function that does is a main().
+            # An instance that takes any arguments wraps an application; a function that takes any is a main().
             what = _unbound(entry)
             wraps = takes_any and not inspect.isroutine(what) and not inspect.isclass(what)
             return FaceKind.WSGI if wraps else FaceKind.START
@@ -102,7 +102,7 @@ def kind_of(entry: Callable[..., Any]) -> FaceKind:
 
 
 def _unbound(entry: Callable[..., Any]) -> Callable[..., Any]:
-    """What a partial is a partial of."""
+    """The function inside a partial, or inside partials of partials."""
     while isinstance(entry, functools.partial):
         entry = entry.func
     return entry

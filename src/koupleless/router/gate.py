@@ -1,4 +1,4 @@
-"""The entrance of one biz: lets requests in, refuses them once the biz is leaving, and waits for the last one."""
+"""The entrance of one biz: lets requests in, refuses requests once the biz is leaving, and waits for the last one."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class _Request(Visit):
     """One request, WebSocket or stream inside a gate.
 
-    The code of the server runs as the base, in a context in which no biz has set a variable. That code sets timers,
-    resumes reading and starts the next request of the connection, and each of them inherits the context it is made in:
+    The code of the server runs as the base, in a context in which no biz has set a variable. The server sets timers,
+    resumes reading and starts the next request of the connection, and each of these inherits the context of its maker:
     the context of a biz would be pinned there, and would be the context of requests for other bizs.
     """
 
@@ -123,7 +123,7 @@ class Gate:
         return len(self._inside)
 
     def changes(self, connection: Connection) -> bool:
-        """Whether `serve` changes a connection: the state in it is that of the application, not that of the base."""
+        """Whether `serve` changes a connection: applications get their own state in the place of the base's."""
         return bool(self._state) or "state" in connection
 
     async def serve(self, connection: Connection, receive: Receive, send: Send) -> bool:

@@ -1,4 +1,4 @@
-"""The gateway's forward rules: which module gets a request that names none. Pure functions over values.
+"""Forward rules of the gateway: the module for a request whose path names no module. Pure functions over values.
 
 The rules are those of ``koupleless.web.gateway.forwards``. Two things differ from the original: ``to`` and the rest of
 the path are joined by exactly one slash (the original makes ``/v1x`` of ``/`` -> ``/v1`` and ``/x``), and nothing is
@@ -44,8 +44,8 @@ class Rule:
     def parse(cls, entry: object, *, origin: str = FORWARDS) -> Rule:
         """Read one item of the configured list.
 
-        Keys may be spelt ``contextPath`` or ``context-path``; ``hosts`` may be one text. Raises ``SettingsError`` that
-        names ``origin`` where the item has no context path or something of another shape than expected.
+        Keys may be spelt ``contextPath`` or ``context-path``; ``hosts`` may be one text. Raises ``SettingsError``,
+        naming ``origin``, for an item without a context path, or of another shape.
         """
         if not isinstance(entry, Mapping):
             raise SettingsError(f"{origin}: every rule is a table with a contextPath, not {entry!r}")
@@ -73,10 +73,11 @@ def _listed(found: object, origin: str, key: str) -> list[object]:
 
 
 def read_rules(configuration: Mapping[str, object], *, origin: str = FORWARDS) -> tuple[Rule, ...]:
-    """The rules in a configuration of dotted keys: as one list, or as properties and variables spell lists.
+    """The rules in a configuration of dotted keys: one list, or indexed keys, as properties and variables spell lists.
 
-    That is ``koupleless.web.gateway.forwards[0].contextPath``, or ``KOUPLELESS_WEB_GATEWAY_FORWARDS_0_CONTEXTPATH``; if
-    there is any of these they are all that counts. Raises ``SettingsError`` that names ``origin``.
+    An indexed key is ``koupleless.web.gateway.forwards[0].contextPath``, or
+    ``KOUPLELESS_WEB_GATEWAY_FORWARDS_0_CONTEXTPATH``; if there is any of these, the list does not count. Raises
+    ``SettingsError`` that names ``origin``.
     """
     entries: dict[int, dict[str, Any]] = {}
     listed: object = None
@@ -106,14 +107,14 @@ def _add_indexed(entries: dict[int, dict[str, Any]], spelt: str, value: object, 
 
 
 def _in_order(entry: Mapping[str, Any]) -> dict[str, object]:
-    """An entry whose lists were collected by index, with lists."""
+    """An entry with lists in the place of tables by index."""
     lists = {key: [entry[key][index] for index in sorted(entry[key])] for key in ("hosts", "paths")}
     return {**entry, **lists}
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """One rule for one host and one path: what requests are compared with."""
+    """One rule for one host and one path, as requests are compared with the rule."""
 
     context_path: str
     host: str
@@ -131,7 +132,7 @@ class Forward:
         return self.start in ("/", path) or path.startswith(f"{self.start}/")
 
     def target(self, path: str) -> str:
-        """What ``path`` becomes inside the module."""
+        """The path inside the module for a ``path`` that the rule applies to."""
         rest = path[len(self.start) :]
         if not rest:
             return self.to
@@ -155,7 +156,7 @@ def expand(rules: Iterable[Rule]) -> tuple[Forward, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Forwards:
-    """All forward rules of a moment: those that modules brought, then the base's. Immutable, part of a route table."""
+    """All forward rules of a moment: the rules of modules, then those of the base. Immutable, part of a route table."""
 
     base: tuple[Forward, ...] = ()
     by_identity: Mapping[str, tuple[Forward, ...]] = field(default_factory=dict)
@@ -166,13 +167,13 @@ class Forwards:
         return cls(expand(rules))
 
     def with_module(self, identity: str, rules: Sequence[Rule]) -> Forwards:
-        """With the rules that the biz ``identity`` brings; they are tried before the base's."""
+        """With the rules of the biz ``identity``, which are tried before the rules of the base."""
         if not rules:
             return self.without_module(identity)
         return Forwards(self.base, {**self.by_identity, identity: expand(rules)})
 
     def without_module(self, identity: str) -> Forwards:
-        """Without the rules of that biz; the same value if there are none."""
+        """Without the rules of the biz ``identity``; the same value if there are none."""
         if identity not in self.by_identity:
             return self
         kept = {name: forwards for name, forwards in self.by_identity.items() if name != identity}

@@ -12,10 +12,8 @@ from koupleless.errors import StartFailed, StartTimeout, StopFailed
 from koupleless.exits import EXITS, in_place_of
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
-
     from koupleless.context import Scope
-    from koupleless.router.types import ASGIApp, Message
+    from koupleless.router.types import ASGIApp, Connection, Message
 
 _log: Final = logging.getLogger(__name__)
 
@@ -24,24 +22,22 @@ _GRACE_S: Final = 1.0
 
 
 class Lifespan:
-    """One application's lifespan, from `startup` to `shutdown`.
+    """The lifespan of one application, from `startup` to `shutdown`.
 
-    Lifetime: one, used once. The application runs it in one task from the first message to the last, because context
-    variables and task groups opened on the way in are closed on the way out. An application that knows no lifespan
-    (raises or returns before it has answered) is as good as one whose lifespan does nothing.
+    Lifetime: used once. The application runs in one task from the first message to the last, because context variables
+    and task groups opened on the way in are closed on the way out. An application that knows no lifespan (raises or
+    returns before an answer) is as good as one with a lifespan that does nothing.
 
-    Threads: `startup` and `shutdown` run on the loop that serves the application's requests.
+    Threads: `startup` and `shutdown` run on the loop that serves the requests of the application.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, scope: Scope | None = None, server: MutableMapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, scope: Scope | None = None, server: Connection | None = None) -> None:
         """``scope`` is the biz to run as, ``None`` the base; ``server`` the lifespan scope of a server to pass on."""
         self.name = "the application of the base" if scope is None else str(scope.biz)
         self.is_supported: bool | None = None
-        """``None`` until it has started."""
+        """Whether the application knows lifespans; ``None`` until the application has started."""
         self.state: dict[str, Any] = {}
-        """What the application put into ``scope["state"]``; its requests get a copy."""
+        """The state that the application has put into ``scope["state"]``; requests get a copy of the state."""
         self._app: ASGIApp | None = app
         self._scope = scope
         self._server = server
@@ -51,11 +47,11 @@ class Lifespan:
         self._answered = asyncio.Event()
 
     async def startup(self, timeout_s: float | None) -> dict[str, Any]:
-        """Start the application; returns its state.
+        """Start the application; returns the state of the application.
 
-        Raises ``StartFailed`` with what the application said, ``StartTimeout`` if it said nothing in time. In both
-        cases, and when the caller is cancelled, its task is cancelled and over (or has ignored that for a second), and
-        the error holds nothing of the application but text.
+        Raises ``StartFailed`` with the message of the application, ``StartTimeout`` if there was no message in time. In
+        both cases, and when the caller is cancelled, the task is cancelled and over (or has ignored the cancellation
+        for a second), and the error holds nothing of the application but text.
         """
         self._task = self._begin()
         try:
@@ -82,13 +78,14 @@ class Lifespan:
     def _begin(self) -> asyncio.Task[None]:
         context = None if self._scope is None else life_context(self._scope)
         with as_base():
-            # The base's task, not the biz's: it is ended here, by its own protocol.
+            # A task of the base, not of the biz: the task is ended here, by the protocol of lifespans.
             return asyncio.create_task(self._run(), name=f"lifespan of {self.name}", context=context)
 
     async def shutdown(self, timeout_s: float | None) -> None:
-        """End the application; nothing happens if it did not start, or has ended.
+        """End the application; nothing happens if the application did not start, or has ended.
 
-        Raises ``StopFailed`` if it says so, raises, or takes longer; its task is over all the same, as in `startup`.
+        Raises ``StopFailed`` if the application says that its shutdown failed, raises, or takes longer; the task is
+        over all the same, as in `startup`.
         """
         if self._task is None:
             return
@@ -107,7 +104,7 @@ class Lifespan:
             raise StopFailed(self.name, f"did not stop cleanly: {_gist(said or raised)}", traceback=said or raised)
 
     async def _ask(self, what: Literal["startup", "shutdown"], timeout_s: float | None) -> Message | None:
-        """Send the message and wait for its answer; ``None`` if the task ended without one."""
+        """Send the message and wait for the answer; ``None`` if the task ended without an answer."""
         assert self._task is not None
         self._inbox.put_nowait({"type": f"lifespan.{what}"})
         async with asyncio.timeout(timeout_s):
@@ -117,10 +114,10 @@ class Lifespan:
         return answer
 
     async def _end(self, *, patience_s: float = 0.0) -> str:
-        """See to it that the task is over and nothing here refers to the biz.
+        """End the task, and let go of the biz.
 
-        An application that has given its last answer is on its way out by itself, and gets ``patience_s`` for it.
-        Returns the traceback of what the task raised, as text: the exception itself would keep the biz alive.
+        An application that has given the last answer is on its way out, and gets ``patience_s`` to end. Returns the
+        traceback of an error of the task, as text: the exception itself would keep the biz alive.
         """
         task, self._task = self._task, None
         self._app = self._scope = self._server = None
@@ -141,19 +138,19 @@ class Lifespan:
         app, biz = self._app, self._scope
         assert app is not None
         if self._server is None:
-            scope: MutableMapping[str, Any] = {
+            connection: Connection = {
                 "type": "lifespan",
                 "asgi": {"version": "3.0", "spec_version": "2.0"},
                 "state": self.state,
             }
         else:
-            scope = self._server
+            connection = self._server
         try:
             with entered(biz):
-                await app(scope, self._inbox.get, self._send)
+                await app(connection, self._inbox.get, self._send)
         except EXITS as error:
             refused = in_place_of(error, self.name, "in its lifespan")
-            # An application that raises anything else before it answers has no lifespan, as ASGI has it.
+            # An application that raises any other error before an answer has no lifespan, as ASGI says.
             self._answers.setdefault("startup", {"type": "lifespan.startup.failed", "message": str(refused)})
             raise refused from error
         except Exception:
@@ -170,6 +167,6 @@ class Lifespan:
 
 
 def _gist(said: str) -> str:
-    """One line of what went wrong: applications send a whole traceback, of which the last line says it."""
+    """The line of a failure that names the failure: of a whole traceback, which applications send, the last one."""
     lines = said.strip().splitlines()
     return lines[-1] if lines else "its lifespan reported a failure without a message"

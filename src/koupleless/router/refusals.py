@@ -1,4 +1,4 @@
-"""Answers in the place of an application: requests that no application gets, or that one has not finished."""
+"""Answers in the place of an application: to requests without an application, and to requests that are cut off."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GOING_AWAY: Final = 1001  # the WebSocket close code for an endpoint that leave
 
 
 async def refuse(connection: Connection, send: Send, *, status: int, detail: str) -> None:
-    """Answer a request that nothing has answered yet with a small JSON document.
+    """Answer a request with a small JSON document, before anything else has been sent.
 
     A WebSocket gets the document where the server can send one, and is closed elsewhere.
     """
@@ -27,9 +27,9 @@ async def refuse(connection: Connection, send: Send, *, status: int, detail: str
 
 
 async def apologise(kind: str, send: Send, *, detail: str) -> None:
-    """Tell the client of a request, or of a WebSocket of any state, that the biz of the request leaves.
+    """Tell the client of a request, or of a WebSocket in any state, that the biz of the request leaves.
 
-    ``kind`` is the type of the connection. An HTTP request must not have been answered yet.
+    ``kind`` is the type of the connection. Nothing of the answer to an HTTP request may have been sent.
     """
     if kind == "websocket":
         await send({"type": "websocket.close", "code": _GOING_AWAY, "reason": detail})

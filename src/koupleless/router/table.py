@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def normalise_path(path: str) -> str:
-    """A web context path as the table spells it: a leading slash, no trailing one, and ``""`` for the root."""
+    """A web context path in the spelling of the table: a leading slash, no trailing one, and ``""`` for the root."""
     trimmed = path.strip("/")
     return f"/{trimmed}" if trimmed else ""
 
@@ -27,13 +27,13 @@ class Route:
     host: str | None
     """In lower case, without a port; ``None`` is any host."""
     path: str
-    """As `normalise_path` spells it."""
+    """In the spelling of `normalise_path`."""
     identity: str
     gate: Gate
 
     @classmethod
     def to(cls, gate: Gate, *, path: str, identity: str, host: str | None = None) -> Route:
-        """A route with its host and path normalised."""
+        """Make a route with a normalised host and path."""
         return cls(host.lower() if host else None, normalise_path(path), identity, gate)
 
 
@@ -43,7 +43,7 @@ class _Paths:
 
     by_path: Mapping[str, Route]
     depth: int
-    """Most segments that any of the paths has: a look-up never cuts a request's path more often than that."""
+    """Most segments of any of the paths: a look-up never cuts the path of a request more often."""
 
     @classmethod
     def of(cls, by_path: Mapping[str, Route]) -> _Paths:
@@ -59,7 +59,7 @@ class _Paths:
             found = by_path.get(path[:end])
         else:
             found = self._longest_of_many(path, end)
-        # "/" is spelt "", and "/" itself is no key, so the root's route is what is left.
+        # The root is spelt "", and "/" is no key, so the route of the root is left.
         return by_path.get("") if found is None else found
 
     def _longest_of_many(self, path: str, end: int) -> Route | None:
@@ -83,8 +83,8 @@ _NO_PATHS = _Paths.of({})
 class RouteTable:
     """All routes and forward rules of a moment.
 
-    Lifetime: a request reads one table and keeps to it. Every change makes another table; who holds the old one sees
-    no change. Safe to share between threads. A look-up costs the same with one route as with thousands.
+    Lifetime: a request reads one table and keeps to the table. Every change makes another table; a holder of the old
+    table sees no change. Safe to share between threads. A look-up costs the same with one route as with thousands.
     """
 
     forwards: Forwards = field(default_factory=Forwards)
@@ -98,14 +98,14 @@ class RouteTable:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """Every route: those for any host first, each group in the order they were added."""
+        """Every route: the routes for any host first, each group in the order of addition."""
         return (
             *self._anywhere.by_path.values(),
             *(route for paths in self._hosts.values() for route in paths.by_path.values()),
         )
 
     def match(self, host: str, path: str) -> Route | None:
-        """Who answers ``path`` on ``host`` (lower case, no port): the host's own routes first, then those of any host.
+        """The route for ``path`` on ``host`` (lower case, no port); a route of the host goes before one of any host.
 
         Prefixes match on whole segments, the longest wins: ``/a`` matches ``/a`` and ``/a/b``, not ``/ab``.
         """
@@ -118,16 +118,16 @@ class RouteTable:
         return self._anywhere.longest(path)
 
     def match_path(self, path: str) -> Route | None:
-        """`match` in a table that `is_plain`: on any host."""
+        """The route for ``path`` in a table that `is_plain`, so on any host."""
         return self._anywhere.longest(path)
 
     def owner_of(self, path: str, *, host: str | None = None) -> str | None:
-        """The identity whose route is exactly this path on exactly this host; ``None`` if it is free."""
+        """The identity of the route with exactly this path on exactly this host; ``None`` if the path is free."""
         found = self._paths_of(host).by_path.get(normalise_path(path))
         return None if found is None else found.identity
 
     def with_route(self, route: Route) -> RouteTable:
-        """A table that has ``route`` too.
+        """Return a table with ``route`` added.
 
         ``route`` displaces a route of the same identity on the same path. Raises ``PathTaken`` if another identity has
         the path.
@@ -139,7 +139,7 @@ class RouteTable:
         return self._with_paths(route.host, {**paths.by_path, route.path: route})
 
     def without(self, gate: Gate) -> RouteTable:
-        """A table in which nothing leads to ``gate``; the same table if nothing did."""
+        """Return a table without the routes to ``gate``; the same table if there were none."""
         table = self
         for host in (None, *self._hosts):
             held = self._paths_of(host).by_path
@@ -149,7 +149,7 @@ class RouteTable:
         return table
 
     def with_forwards(self, forwards: Forwards) -> RouteTable:
-        """A table with these forward rules instead of its own."""
+        """Return a table with these forward rules in the place of the earlier ones."""
         if forwards is self.forwards:
             return self
         return replace(self, forwards=forwards)

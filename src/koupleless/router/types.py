@@ -1,4 +1,4 @@
-"""ASGI's own types, as the rooms that serve applications name them."""
+"""The types of ASGI, under the names that all files of the room use."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A WSGI application behind the ASGI front: a2wsgi does the translation, this file the life around it.
+"""A WSGI application behind the ASGI front: a2wsgi translates, and this file ends streams, threads and responses.
 
-What a2wsgi leaves open, and what happens here instead: a stream whose client has gone would run for ever, one that is
-aborted would leave its thread waiting for a loop that no longer listens, the threads would never end, and a head that
-the application replaces, for it has caught an error, would be sent as it was first, and the error raised all the same.
+Under a2wsgi alone, a stream goes on for ever after its client has left; an aborted stream leaves its thread waiting for
+a loop that no longer listens; threads never end; and a head that the application replaces, because the application has
+caught an error, is sent in its first form, and the error is raised all the same.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from koupleless.context import as_base
 from koupleless.exits import EXITS, in_place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, MutableMapping
+    from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from koupleless.router.types import Message, Receive, Send
+    from koupleless.router.types import Connection, Message, Receive, Send
 
 DEFAULT_WORKERS: Final = 32
 _QUEUED_CHUNKS: Final = 10
 
 
 class _Workers(ThreadPoolExecutor):
-    """Threads that belong to the base even when a request of the biz makes the pool start one.
+    """Threads that belong to the base even when a request of the biz makes the pool start a thread.
 
-    What runs on them runs as the biz all the same: a2wsgi hands the request's context along with the work.
+    Work on a thread runs as the biz all the same: a2wsgi hands the context of the request along with the work.
     """
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -40,7 +40,7 @@ class _Workers(ThreadPoolExecutor):
 
 @contextmanager
 def _no_exit(name: str) -> Iterator[None]:
-    """Make an error of ``sys.exit()``: as what it is it would come out of the event loop and end the server."""
+    """Turn ``sys.exit()`` into an error: a ``SystemExit`` would come out of the event loop and end the server."""
     try:
         yield
     except EXITS as error:
@@ -48,7 +48,7 @@ def _no_exit(name: str) -> Iterator[None]:
 
 
 class _Head:
-    """Status and headers of a response: sent with its first bytes, and until then the application may replace them."""
+    """Status and headers of a response, sent with the first bytes; until then the application may replace the head."""
 
     def __init__(self, start: StartResponse) -> None:
         self._start = start
@@ -56,7 +56,7 @@ class _Head:
         self._send: Callable[[bytes], object] | None = None
 
     def replace(self, status: str, headers: list[tuple[str, str]], error: Any = None, /) -> Callable[[bytes], object]:
-        """What the application calls as ``start_response`` (PEP 3333)."""
+        """``start_response`` (PEP 3333), for the application."""
         if error is not None:
             try:
                 if self._send is not None:
@@ -69,11 +69,11 @@ class _Head:
         return self.write
 
     def write(self, chunk: bytes) -> None:
-        """What ``start_response`` returns."""
+        """Send a chunk: the function that ``start_response`` returns."""
         self.send()(chunk)
 
     def send(self) -> Callable[[bytes], object]:
-        """Let the head go, if it has not gone yet; returns what sends a chunk."""
+        """Send the head, unless the head has been sent; returns the function that sends a chunk."""
         if self._send is None:
             if self._head is None:
                 raise AssertionError("the application did not call start_response")
@@ -82,7 +82,7 @@ class _Head:
 
 
 class _Watched:
-    """The chunks of a response, for as long as there is a client to take them."""
+    """The chunks of a response, for as long as there is a client."""
 
     def __init__(self, chunks: Iterable[bytes], head: _Head, exchange: _Exchange, name: str) -> None:
         self._chunks = chunks
@@ -108,10 +108,10 @@ class _Watched:
 
 
 class _Exchange:
-    """One request's two directions, between the server and a worker thread.
+    """The two directions of one request, between the server and a worker thread.
 
-    Lives on the loop; the worker reads `is_over` and nothing else. Once it is over, whatever the worker still sends is
-    dropped and whatever it still reads is the end, so that the thread always comes back.
+    Lives on the loop; the worker reads `is_over` and nothing else. Once the exchange is over, everything that the
+    worker sends is dropped and everything that the worker reads is the end, so that the thread always comes back.
     """
 
     def __init__(self, receive: Receive, send: Send) -> None:
@@ -165,11 +165,11 @@ class _Exchange:
             self._sender = None
 
     async def _watch(self) -> None:
-        """Notice that the client leaves during a stream: servers tell only who reads, and a streamer does not."""
+        """Notice that the client leaves during a stream: servers tell only readers, and a stream reads nothing."""
         while True:
             async with self._reading:
                 if any(message.get("more_body") for message in self._kept):
-                    return  # the worker has not read the request's body yet, and will be told by it
+                    return  # the worker has not read the body of the request yet, and will be told by a read
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
                     self.is_over = True
@@ -177,14 +177,14 @@ class _Exchange:
                 self._kept.append(message)
 
     def abandon(self) -> None:
-        """The request was cancelled: let go of the worker wherever it waits."""
+        """Let go of the worker, wherever the worker waits: the request was cancelled."""
         self.is_over = True
         for task in (self._reader, self._sender, self._watcher):
             if task is not None:
                 task.cancel()
 
     def finish(self) -> None:
-        """The worker has come back. Raises what the server said to the response, if it refused it."""
+        """Note that the worker has come back. Raises the error of a server that refused the response."""
         if self._watcher is not None:
             self._watcher.cancel()
         if self._error is not None:
@@ -194,8 +194,8 @@ class _Exchange:
 class WsgiApp:
     """An ASGI application that runs a WSGI application on threads of its own.
 
-    Lifetime: made with the biz's face, closed with its gate. It has no lifespan and closes WebSockets. Threads are
-    started as requests need them, at most ``workers``, and named after the biz.
+    Lifetime: made with the face of the biz, closed with the gate. There is no lifespan, and WebSockets are closed.
+    Threads are started as requests need threads, at most ``workers``, and named after the biz.
     """
 
     def __init__(self, app: WSGIApplication, *, name: str, workers: int = DEFAULT_WORKERS) -> None:
@@ -204,17 +204,17 @@ class WsgiApp:
 
         self._name = name
         self._app: WSGIApplication | None = app
-        # Its types for messages and environments are its own dictionaries, not the standard library's.
+        # The types of a2wsgi for messages and environments are dictionaries of its own, not the standard library's.
         self._responder: Any = WSGIResponder
         self._workers = _Workers(workers, thread_name_prefix=f"{name} wsgi")
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, connection: Connection, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] == "websocket":
+        if connection["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000, "reason": ""})
             return
         app = self._app
-        if scope["type"] != "http" or app is None:
+        if connection["type"] != "http" or app is None:
             return
         exchange = _Exchange(receive, send)
 
@@ -224,8 +224,8 @@ class WsgiApp:
                 return _Watched(app(environ, head.replace), head, exchange, self._name)
 
         respond = self._responder(watched, self._workers, _QUEUED_CHUNKS)
-        # A task of its own: when this one is cancelled, it goes on until the worker has noticed.
-        work = asyncio.ensure_future(respond(scope, exchange.receive, exchange.send))
+        # A task of its own: when the task here is cancelled, the work goes on until the worker has noticed.
+        work = asyncio.ensure_future(respond(connection, exchange.receive, exchange.send))
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -238,7 +238,7 @@ class WsgiApp:
         exchange.finish()
 
     def close(self, timeout_s: float = 1.0) -> tuple[str, ...]:
-        """End the threads, waiting at most ``timeout_s``; returns the names of those that still run. Idempotent."""
+        """End the threads, waiting at most ``timeout_s``; returns the names of threads that still run. Idempotent."""
         self._app = None
         threads = tuple(self._workers._threads)  # noqa: SLF001 - the pool has no bounded way to wait
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -249,6 +249,6 @@ class WsgiApp:
 
 
 def _look_at(work: asyncio.Future[None]) -> None:
-    """Take the outcome of abandoned work, so that asyncio does not complain that nobody did."""
+    """Take the outcome of abandoned work, so that asyncio does not complain of an outcome that nobody took."""
     if not work.cancelled():
         work.exception()

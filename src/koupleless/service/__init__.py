@@ -1,8 +1,9 @@
 """Offering objects to, and using objects of, the base and other modules of the same process. Public API for biz code.
 
-What lives here: who offers what (``registry``) and the handles that find it again at every use (``reference``). What
-may not: starting, stopping or knowing states of bizs, copying values, any transport. ``container`` withdraws what a biz
-offered; base and biz code call the functions below.
+Here live the offers of each owner (``offers``, ``registry``), the bizs that answer (``directory``), and the references
+that find an object again at every use (``reference``, ``use``). Starting, stopping or moving bizs, copying values, and
+transports do not belong here. ``container`` withdraws the offers of a biz and publishes the bizs; base and biz code
+call the functions below.
 
 >>> registration = offer({"hello": "bonjour"}, name="dictionary")
 >>> dictionary = use("dictionary")

@@ -31,11 +31,11 @@ def offer(
     """Offer ``obj`` to the base and to the other modules, under a name, or types, or both.
 
     Without ``type``, ``obj`` is found under its class and the bases of the class. The offer is withdrawn when the
-    offering module stops, and ``on_close`` is called then; to take the offer back earlier, call ``withdraw`` of the
-    `Registration` that is returned.
+    offering module stops, and ``on_close`` is called then; ``withdraw`` of the returned `Registration` takes the offer
+    back earlier.
 
-    Raises ``TypeError`` for an object that is none of the types given, or that can only be found by name and has none,
-    ``ServiceError`` if this module offers that name already.
+    Raises ``TypeError`` for an object that is none of the types given, or can only be found by name and has none,
+    ``ServiceError`` if this module offers the name already.
     """
     return _registry_here().offer(obj, name=name, type=type, scope=current(), on_close=on_close)
 
@@ -51,10 +51,10 @@ def use(key: type[T], *, biz: str | None = None, version: str | None = None) -> 
 def use(key: str | type[Any], *, biz: str | None = None, version: str | None = None) -> Any:
     """A `ServiceReference` to the service of that name or type, to be used like the object itself.
 
-    With ``biz``, the service is that of the named module: of the given ``version``, else of the version that is active
-    at the moment of a call. Without ``biz``, the service is that of the base, or, if the base has none, that of the
-    only active module which offers one. The service need not be there yet, may be replaced, and is looked up at every
-    use; while there is none, a use raises ``ServiceError``.
+    With ``biz``, the service is an offer of the named module: of the given ``version``, else of the version that is
+    active at the moment of a call. Without ``biz``, the service is an offer of the base, or, if the base has none, of
+    the only active module with such an offer. The service need not be there yet, may be replaced, and is looked up at
+    every use; while there is none, a use raises ``ServiceError``.
     """
     return _registry_here().use(key, biz=biz, version=version)
 

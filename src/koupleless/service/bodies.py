@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 VALUES: Final = frozenset(
     {type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset}
 )
-"""Classes of results that are the same for everybody, and have no body."""
+"""Classes of results without a body, shared by every biz with the base."""
 
 _BODIES: Final = frozenset({types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType})
 _PLAIN: Final = VALUES | _BODIES | {types.MethodType, types.FunctionType}
-"""Classes that are the same for everybody."""
+"""Classes that every biz shares with the base."""
 
 
 @passed_over
 def tell(result: object, scope: Scope | None) -> None:
-    """Warn if ``isinstance`` of the caller, who runs here, will not know the class of a result of ``scope``."""
+    """Warn if ``isinstance`` of the running caller will not know the class of a result of ``scope``."""
     if current() is not scope and type(result) not in _PLAIN:
         tell_result(result, scope)
 
@@ -111,7 +111,7 @@ async def _awaited(scope: Scope | None, coroutine: Coroutine[Any, Any, Any]) -> 
 @types.coroutine
 @passed_over
 def _drive(owner: crossed, body: Any, use: Unwatched, error: BaseException | None = None) -> Generator[Any, Any, Any]:
-    """Await ``body`` in such a way that each step of the body runs as its owner, and everything in between does not."""
+    """Await ``body``: each step of the body runs as the owner, and the code between two steps does not."""
     value: Any = None
     while True:
         try:
@@ -142,7 +142,7 @@ async def _rest(owner: crossed, body: Any, error: BaseException) -> None:
 
 @passed_over
 def _steps(scope: Scope | None, generator: Any) -> Generator[Any, Any, Any]:
-    """Drive a generator in such a way that each step runs as its owner, and everything in between does not."""
+    """Drive a generator: each step runs as the owner, and the code between two steps does not."""
     owner, use = crossed(scope), begin_body(scope)
     use.close_by(functools.partial(_close, owner, generator))
     value: Any = None

@@ -1,7 +1,7 @@
-"""Calls of services as visits: the owner of a service waits for the calls inside before it leaves.
+"""Calls of services as visits: before leaving, the owner of a service waits for the calls inside.
 
-A call that has not ended at the drain deadline is told to end, and its caller gets `BizGone`. `Call` is a plain call,
-from entrance to return; `Body` is the body of a coroutine or generator, from its first step to its last.
+The caller of a call that has not ended at the drain deadline gets `BizGone`. Plain calls, from entrance to return, are
+counted by `Visits`; `Body` is the body of a coroutine or generator, from the first step to the last.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GIVEN_UP: Final = 2
 
 
 def gone(scope: Scope) -> BizGone:
-    """The error for the caller of a service that has left, or was told to end the call."""
+    """The error for the caller of an owner that has left, or has told the call to end."""
     return BizGone(str(scope.biz), what="this call of its service was not finished")
 
 
@@ -39,17 +39,17 @@ class Unwatched:
     is_given_up = False
 
     def awaits(self) -> None:
-        """Note the task that runs here: it awaits the body from now on."""
+        """Note the running task, which awaits the body from now on."""
 
     def close_by(self, close: Callable[[], Coroutine[Any, Any, None] | None]) -> None:
         """Say how the body is closed."""
 
     def pauses(self) -> bool:
-        """Note that the body has made a step; return ``False`` if the body is to be closed instead of going on."""
+        """Note that the body has made a step; return ``False`` if the body must be closed instead of going on."""
         return True
 
     def resumes(self) -> bool:
-        """Note that the body is to make another step; return ``False`` if the body was closed meanwhile."""
+        """Note that the body is about to make another step; return ``False`` if the body was closed meanwhile."""
         return True
 
     def ends(self, error: BaseException | None = None) -> bool:  # noqa: ARG002 - as `Body.ends`
@@ -66,14 +66,14 @@ class Unwatched:
 
 
 class Body(Unwatched, Visit):
-    """The body of a coroutine, generator or context manager of another biz, from its first step to its last.
+    """The body of a coroutine, generator or context manager of another biz, from the first step to the last.
 
-    The caller of a body that is told to end gets `BizGone`, however the body reacts:
+    A body can be told to end, and the caller then gets `BizGone`, however the body reacts:
 
-    - a body that a task awaits is cancelled together with the task; for the task, the cancellation ends here;
-    - a body that ignores its cancellation is given up at the second one, and goes on in a task of the owner's;
-    - a body that is paused between two steps is closed, on a thread or on its event loop, and the caller is told at the
-      next step.
+    - an awaited body is cancelled together with the awaiting task; for the task, the cancellation ends here;
+    - a body that ignores a cancellation is given up at the second one, and goes on in a task of the owner;
+    - a body paused between two steps is closed, on a thread or on the event loop of the body, and the caller is told at
+      the next step.
     """
 
     def __init__(self, scope: Scope) -> None:
@@ -90,7 +90,7 @@ class Body(Unwatched, Visit):
         return self._is_closed or self.is_aborted
 
     def awaits(self) -> None:  # noqa: D102
-        # Outside of event loops, and in loops that are not asyncio's, there is no task.
+        # Outside of event loops, and in loops other than those of asyncio, there is no task.
         if asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public function raises where there is none
             self.task = asyncio.current_task()
 
@@ -173,7 +173,7 @@ class Body(Unwatched, Visit):
 
     @property
     def is_given_up(self) -> bool:  # type: ignore[override]
-        """Whether the body ignored its cancellation."""
+        """Whether the body ignored a cancellation."""
         return self._cancels >= _GIVEN_UP
 
     def go_on_alone(self, rest: Coroutine[Any, Any, None]) -> None:  # noqa: D102

@@ -1,8 +1,8 @@
 """Objects that cross a service between two holders of one library, told by name.
 
-A class of one copy of a library is none of another copy: ``isinstance`` and ``except`` of the one do not know objects
-of the other, and fail without a word. So an object of a private class is told when it is offered, and so is an object
-that a call returns or raises while the caller has another class of that name.
+A class of one copy of a library is no class of another copy: ``isinstance`` and ``except`` of one holder do not know
+objects of the other, and fail without a word. So the offer of an object of a private class is told, and so is the
+result or error of a call for a caller with another class of the same name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from koupleless.context import Scope
 
     LibraryOf = Callable[[type], str | None]
-    """The distribution that a class belongs to, if the owner holds it for itself; ``None`` for any other class."""
+    """The distribution of a class, if the owner has a copy of the distribution alone; ``None`` for any other class."""
 
 
 class CrossingWarning(RuntimeWarning):
@@ -28,7 +28,7 @@ class CrossingWarning(RuntimeWarning):
 
 
 class PrivateLibraries:
-    """The facet that knows which classes belong to libraries that a biz has for itself."""
+    """The facet that knows the classes of libraries that a biz has for itself."""
 
     __slots__ = ("library_of",)
 
@@ -42,7 +42,7 @@ def _library_of(scope: Scope | None, kind: type) -> str | None:
 
 
 def tell_offer(scope: Scope | None, types: Iterable[type]) -> None:
-    """Warn if a biz offers an object of a class that only it has, while others may have the library of the class."""
+    """Warn if a biz offers an object of a private class, while others may have the library of the class."""
     if scope is None:
         return
     for kind in {id(base): base for one in types for base in one.__mro__}.values():
@@ -59,7 +59,7 @@ def tell_offer(scope: Scope | None, types: Iterable[type]) -> None:
 
 
 _told: Final[dict[int, tuple[weakref.ref[type], set[int]]]] = {}
-"""A class by its address, since ``hash`` of one is code of its metaclass -> the lives that were told of it."""
+"""Address of a class -> the lives that were told of the class; ``hash`` of a class is code of the metaclass."""
 
 
 def _lives_told(kind: type) -> set[int]:
@@ -71,7 +71,7 @@ def _lives_told(kind: type) -> set[int]:
 
 
 def tell_result(result: object, owner: Scope | None) -> None:
-    """Warn, once for each class and caller, if a call returned an object that ``isinstance`` will not know there."""
+    """Warn, once for each class and caller, of a returned object that ``isinstance`` of the caller will not know."""
     kind = type(result)
     scope = current()
     life = 0 if scope is None else scope.generation
@@ -85,7 +85,7 @@ def tell_result(result: object, owner: Scope | None) -> None:
 
 
 def explain(error: BaseException, owner: Scope | None) -> None:
-    """Add a note to an exception that a call raised and that ``except`` of the caller will not know."""
+    """Add a note to an exception of a call that ``except`` of the caller will not know."""
     scope = current()
     found = _mismatch(type(error), owner, scope)
     if found is not None:
@@ -95,7 +95,7 @@ def explain(error: BaseException, owner: Scope | None) -> None:
 
 
 def _mismatch(kind: type, owner: Scope | None, user: Scope | None) -> tuple[type, str] | None:
-    """The nearest class of an object of which the caller has another one under its name, and its library."""
+    """The nearest class of an object for which the caller has another class of the same name, and the library."""
     for base in kind.__mro__:
         if base.__module__ == "builtins":
             return None
@@ -109,7 +109,7 @@ def _mismatch(kind: type, owner: Scope | None, user: Scope | None) -> tuple[type
 
 
 def _named(kind: type, user: Scope | None) -> type | None:
-    """The class that the user's modules have under the name of ``kind``."""
+    """The class under the name of ``kind`` in the Python modules of the caller."""
     with entered(user):
         found: Any = sys.modules.get(kind.__module__)
     for part in kind.__qualname__.split("."):

@@ -1,7 +1,7 @@
-"""The bizs that a container has at one moment, as far as services ask: an immutable value, published by the container.
+"""The bizs of a container at one moment, for services: an immutable value that the container publishes.
 
-A container makes another directory of the one before whenever a biz comes, goes or changes its state, and publishes the
-directory together with its routes. So a call of a service waits for no lock of a container.
+A container makes another directory from the last one whenever a biz comes, goes or changes state, and publishes the
+directory together with the routes. So a call of a service waits for no lock of a container.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ class Listed(NamedTuple):
     state: BizState
     scope: Scope | None
     """The life that answers for the biz; ``None`` while the biz has none. Of two lives of one identity, one of which
-    replaces the other, a directory has the one that answers."""
+    replaces the other, a directory has the answering one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
     """The bizs of one container at one moment.
 
-    Lifetime: any; an old directory holds the scopes of bizs that have left, which are empty then. From any thread.
+    Lifetime: any; an old directory holds the scopes of bizs that have left, and these scopes are empty. From any
+    thread.
     """
 
     by_name: Mapping[str, Mapping[str, Listed]] = field(default_factory=dict)
     """Name -> version -> biz, versions in the order of their registration."""
 
     def locate(self, name: str, version: str | None = None) -> Listed | None:
-        """The biz of that name and version, in any state; without a version, the first one that is activated."""
+        """The biz of this name and version, in any state; without a version, the first activated one."""
         versions = self.by_name.get(name)
         if versions is None:
             return None
@@ -52,14 +53,14 @@ class Directory:
         return tuple(listed.biz for listed in self.by_name.get(name, {}).values())
 
     def with_biz(self, listed: Listed) -> Directory:
-        """Return a directory in which ``listed`` stands in the place of its identity, or last."""
+        """Return a directory with ``listed`` in the place of its identity, or last."""
         versions = self.by_name.get(listed.biz.name, {})
         if versions.get(listed.biz.version) == listed:
             return self
         return Directory({**self.by_name, listed.biz.name: {**versions, listed.biz.version: listed}})
 
     def without(self, biz: BizId) -> Directory:
-        """Return a directory without that identity; the same directory if it was not there."""
+        """Return a directory without an identity; the same directory if the identity was not there."""
         versions = self.by_name.get(biz.name, {})
         if biz.version not in versions:
             return self

@@ -1,4 +1,4 @@
-"""Finding, at every use of a reference, the object that answers now, without holding the object in between."""
+"""The search for the object behind a reference, made at every use, so that nothing is held in between."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Provider(NamedTuple):
-    """The object that answers the uses of a reference now."""
+    """The object behind a reference, and the life of its owner."""
 
     obj: Any
     scope: Scope | None
@@ -22,10 +22,10 @@ class Provider(NamedTuple):
 
 
 class Known:
-    """The providers found since services or bizs have changed last. One for each registry.
+    """The providers found since the last change of services or bizs. One for each registry.
 
-    Every change replaces the dict after the change has been made, and a search stores its result in the dict that was
-    there when the search began. So a result from before a change is never found after the change, although no reader
+    Every change replaces the dict after the change has been made, and a search stores its result in the dict of the
+    moment when the search began. So a result from before a change is never found after the change, although no reader
     takes a lock.
     """
 
@@ -42,7 +42,7 @@ class Known:
 class Lookup:
     """The search for the provider of one name or type, which every use of a reference makes.
 
-    Lifetime: as the references that share it; holds the registry, and nothing of a provider. From any thread.
+    Lifetime: as the longest-lived of its references; holds the registry, and nothing of a provider. From any thread.
     """
 
     __slots__ = ("_search", "key", "known", "label")
@@ -51,7 +51,7 @@ class Lookup:
         """``search`` returns the provider, and whether the provider stays until `Known.clear` is called."""
         self.known = known
         self.key = key
-        """A text that only lookups of the same name or type, in the same bizs, have."""
+        """A text shared by all lookups of one name or type in the same bizs, and by no other lookup."""
         self.label = label
         self._search = search
 
@@ -64,7 +64,7 @@ class Lookup:
 
     def find(self) -> Provider:
         """Search anew, and remember the provider. Raises ``ServiceError`` while there is none."""
-        providers = self.known.providers  # those of before the search
+        providers = self.known.providers  # from before the search
         found, stays = self._search()
         if stays:
             providers[self.key] = found

@@ -1,4 +1,4 @@
-"""Offered objects: the registration of each, the names and types it is found under, and all offers of one owner."""
+"""Offered objects: a registration for each, with its names and types, and all offers of one owner."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 Key: TypeAlias = "str | type[Any]"
-"""The name or type that a service is asked for by."""
+"""The name or type of a service."""
 
 WITHDRAWN: Final = object()
 """The target of a registration that has been closed."""
@@ -32,8 +32,8 @@ class _Registry(Protocol):
 class Registration:
     """One offered object. `offer` returns the registration, and `withdraw` takes the offer back.
 
-    Lifetime: the registration belongs to the biz that offered the object and is withdrawn together with the biz; the
-    object is let go then. From any thread.
+    Lifetime: the registration belongs to the offering biz and is withdrawn together with the biz; the object is let go
+    then. From any thread.
     """
 
     registry: _Registry
@@ -43,7 +43,7 @@ class Registration:
     types: tuple[type, ...]
     """The types that the object was offered as."""
     inherited: tuple[type, ...]
-    """The bases of ``types``; the object is found under one of them if nothing was offered as that very type."""
+    """The bases of ``types``; the object is found under a base if nothing was offered as the base itself."""
     target: Any
     on_close: Callable[[], object] | None = None
 
@@ -70,9 +70,9 @@ class Registration:
             raise TypeError("on_close must not be asynchronous; use koupleless.on_stop for that")
 
     def found_under(self) -> Iterator[str | int]:
-        """All keys that the object is found under: its name, and the addresses of its types and of their bases.
+        """All keys of the object: the name, and the addresses of the types and of their bases.
 
-        Classes are told apart by their address: ``==`` and ``hash`` of a class are code of its metaclass, so of a biz.
+        Classes are told apart by address: ``==`` and ``hash`` of a class are code of the metaclass, so of a biz.
         """
         if self.name is not None:
             yield self.name
@@ -102,7 +102,7 @@ class Offers:
                 table.setdefault(id(one), {})[registration] = None
 
     def remove(self, registration: Registration) -> bool:
-        """Remove a registration; return ``False`` if it was not there."""
+        """Remove a registration; return ``False`` if the registration was not there."""
         if registration not in self.every:
             return False
         del self.every[registration]
@@ -125,7 +125,7 @@ class Offers:
         return key in self._by_name or key in self._by_type or key in self._by_base
 
     def find(self, key: str | int) -> tuple[Registration, ...]:
-        """The registrations under a name, or under the address of a type: those of the very type, else of a base."""
+        """The registrations under a name, or the address of a type: offers as the very type, else as a subclass."""
         if isinstance(key, str):
             found = self._by_name.get(key)
             return () if found is None else (found,)
@@ -133,7 +133,7 @@ class Offers:
 
 
 def types_of(obj: object, given: type[Any] | Iterable[type[Any]] | None, *, is_named: bool) -> tuple[type[Any], ...]:
-    """The types to offer ``obj`` as: the ``given`` ones, else its class. Raises ``TypeError`` if they do not fit."""
+    """The types of an offer: the ``given`` ones, else the class. Raises ``TypeError`` if ``obj`` does not fit."""
     if given is None:
         if not (inspect.isroutine(obj) or inspect.isclass(obj) or inspect.ismodule(obj)):
             return (obj.__class__,)

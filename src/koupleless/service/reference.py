@@ -1,8 +1,8 @@
 """A reference stands for an object of another biz: every use finds the object anew, and nothing is held in between.
 
-Calls run as the owner of the object, including the bodies of coroutines and generators, whoever drives them. Results
-and errors arrive as they are, without copies or wrappers. A caller that keeps a result keeps the owner of the result
-alive; a reference does not. While a call goes on, the owner does not leave: see `Visits`.
+Calls run as the owner of the object, including the bodies of coroutines and generators, in every task and thread that
+drives them. Results and errors arrive without copies or wrappers. A caller that keeps a result keeps the owner of the
+result alive; a reference does not. While a call goes on, the owner does not leave: see `Visits`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 class ServiceReference(Use):
     """Stands for a service. Attributes, calls, items, iteration and operators go to the object that answers now.
 
-    Methods are looked up again when they are called, so a method kept in a variable is as good as the reference itself.
-    A ``with`` block is not passed on, for its end could meet another object than its beginning; let the service have a
-    method that returns a context manager.
+    Methods are looked up again at every call, so a method kept in a variable is as good as the reference itself. A
+    ``with`` block is not passed on, for the end of the block could meet another object than the beginning; let the
+    service have a method that returns a context manager.
 
     Lifetime: any; a reference keeps neither the object nor the owner alive. Threads: as safe as the object. Every use
     raises ``ServiceError`` while nobody answers, and ``BizGone`` if the owner leaves without having finished the use.
-    ``repr`` describes the reference, ``str`` is that of the object.
+    ``repr`` describes the reference, ``str`` is the text of the object.
     """
 
     __slots__ = ("__weakref__",)

@@ -1,7 +1,7 @@
-"""The services of a base and its bizs: who offers which object, and who answers for a name or type now.
+"""The services of a base and its bizs: the offers of each owner, and the offer that answers for a name or type.
 
-Offers are kept by owner and closed in reverse when their owner leaves. Which version of a biz answers is the knowledge
-of the container, which publishes a `Directory` at every change; so references follow a switch or a reinstall.
+Offers are kept by owner and closed in reverse when their owner leaves. The container knows the version of a biz that
+answers, and publishes a `Directory` at every change; so references follow a switch or a reinstall.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ServiceSpace:
 
 
 class Place:
-    """The place of one container in a registry, where the container publishes its directory.
+    """The place of one container in a registry, for the directory of the container.
 
     Lifetime: from `Registry.join` to `leave`. From any thread.
     """
@@ -77,7 +77,7 @@ class Place:
 class Registry:
     """The services of a base and its bizs.
 
-    Lifetime: as long as the process for `default_registry`, else as long as its maker wants. A registry holds an
+    Lifetime: as long as the process for `default_registry`, else as long as the maker wants. A registry holds an
     offered object until the offer is withdrawn; references hold the registry, and nothing of the objects.
 
     Threads: any. Offers change under a lock, and readers take no lock: a use of a reference is the look-up of a
@@ -129,9 +129,9 @@ class Registry:
         Without ``type``, ``obj`` is found under its class. In both cases ``obj`` is found under the bases of these
         types, too. ``on_close`` is called, as the owner, when the registration is withdrawn.
 
-        Raises ``TypeError`` for an object that is none of the types given, or that can only be found by name and has
-        none, and for a name that is no text or a type that is none; ``ServiceError`` if the owner offers the name
-        already, or if the owner is gone.
+        Raises ``TypeError`` for an object that is none of the types given, or can only be found by name and has none,
+        and for a name that is no text or a type that is none; ``ServiceError`` if the owner offers the name already, or
+        if the owner is gone.
         """
         name = None if name is None else text_of(name)
         types = types_of(obj, type, is_named=name is not None)
@@ -192,14 +192,14 @@ class Registry:
     # --- using ---------------------------------------------------------------------------------------------------
 
     def use(self, key: str | type[Any], *, biz: str | None = None, version: str | None = None) -> Any:
-        """A `ServiceReference` to the service of that name or type.
+        """A `ServiceReference` to the service of a name or type.
 
-        With ``biz``, the service is that of the biz: of its given ``version``, else of the version that is activated at
-        the moment of a call. Without ``biz``, the service is that of the base, or, if the base has none, that of the
-        only activated biz which offers one.
+        With ``biz``, the service is an offer of the biz: of the given ``version``, else of the version activated at the
+        moment of a call. Without ``biz``, the service is an offer of the base, or, if the base has none, of the only
+        activated biz with such an offer.
 
-        The service need not be there yet: a biz that is absent or still starting may come. Raises ``ServiceError`` if
-        the biz is there in a state from which it cannot answer, ``TypeError`` for a key that is neither text nor type.
+        The service need not be there yet: an absent or starting biz may come. Raises ``ServiceError`` for a biz in a
+        state from which no biz answers, ``TypeError`` for a key that is neither text nor type.
         """
         key = key_of(key)
         if biz is None and version is not None:
@@ -214,16 +214,16 @@ class Registry:
         return ServiceReference(Lookup(self.known, wanted, search, f"{words(key)}{of}"))
 
     def use_all(self, key: str | type[Any]) -> dict[str, Any]:
-        """References to all activated bizs that offer such a service now, by name; each follows the versions of it."""
+        """References to all activated bizs with such an offer, by name; each follows the versions of its name."""
         key = key_of(key)
         owners = list(self._owners.get(indexed(key), ()))
         names = {scope.biz.name for scope in owners if scope is not None and self._is_activated(scope)}
         return {name: self.use(key, biz=name) for name in sorted(names)}
 
     def _search(self, key: Key, biz: str | None, version: str | None) -> tuple[Provider, bool]:
-        """Find who answers now, and whether `Known.clear` will be called when that changes.
+        """Find the provider, and whether `Known.clear` is called when the provider leaves.
 
-        Nobody tells a registry without a container when a scope is closed. Raises ``ServiceError`` with the codes of
+        A registry without a container is not told that a scope was closed. Raises ``ServiceError`` with the codes of
         the field.
         """
         found = self._offers_anywhere(key) if biz is None else self._offers_of(key, biz, version)
@@ -307,5 +307,5 @@ _of_process: Final = Registry()
 
 
 def default_registry() -> Registry:
-    """The registry of the process: of bases that were given no other, and of modules that run alone."""
+    """The registry of the process: of bases without another one, and of modules that run alone."""
     return _of_process

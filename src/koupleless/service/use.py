@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class Use:
-    """A use that can be made of a service again and again. Keeps neither the object nor its owner alive.
+    """An action on the object behind a reference, to be called again and again; holds neither the object nor its owner.
 
-    Threads: as safe as the object. A call of the use raises ``ServiceError`` while nobody answers, and ``BizGone`` if
-    the owner leaves before the use has ended.
+    Threads: as safe as the object. A call raises ``ServiceError`` while nobody answers, and ``BizGone`` if the owner
+    leaves before the action has ended.
 
-    The names of the fields leave every other name to the objects that references stand for.
+    The names of the fields leave every other name to the objects behind references.
     """
 
     __slots__ = ("_koupleless_action", "_koupleless_lookup")
@@ -41,7 +41,7 @@ class Use:
 
     @passed_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Let the object that answers now do the action, as its owner, who does not leave meanwhile."""
+        """Let the object that answers now act as its owner, and keep the owner from leaving meanwhile."""
         lookup, action = self._koupleless_lookup, self._koupleless_action
         obj, scope, _ = lookup.known.providers.get(lookup.key) or lookup.find()
         here = current()
@@ -100,7 +100,7 @@ class Method(Use):
 
 
 class AsyncMethod(Method):
-    """A method that is a coroutine function, and is one for callers that ask before they call."""
+    """A coroutine function of a service, and also one for callers that ask before they call."""
 
     __slots__ = ()
 
@@ -110,13 +110,13 @@ class AsyncMethod(Method):
 
     @passed_over
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method of the object that answers when the coroutine begins, as its owner."""
+        """Call the method of the object behind the reference when the coroutine begins, as the owner of the object."""
         return await Use.__call__(self, *args, **kwargs)
 
 
 @passed_over
 def _by_next(use: Use, left: Scope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Let the object act that answers in the place of one whose owner is leaving.
+    """Let another object act in the place of an object of a leaving owner.
 
     Between the look-up and the entrance, a biz may begin to leave. Raises ``BizGone`` if no other one answers.
     """
@@ -132,7 +132,7 @@ def _act(obj: Any, action: str | Callable[..., Any], args: tuple[Any, ...], kwar
 
 @passed_over
 def as_owner(scope: Scope | None, action: Callable[..., Any], *args: Any) -> Any:
-    """Call ``action`` as a service of the biz that is running, or of the base: nobody waits for its end."""
+    """Call ``action`` as a service of the running biz, or of the base: nobody waits for the end of the call."""
     if current() is scope:
         return action(*args)
     try:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from koupleless.biz import BizId, BizState
-from koupleless.errors import ArchiveRefused, IllegalMove, ManifestInvalid, PathTaken, StartFailed, StopFailed
-from koupleless.ownership.purge import PurgeReport
+from koupleless.errors import ArchiveRefused, IllegalMove, ManifestInvalid, PathTaken, StartFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -344,20 +343,6 @@ def test_the_base_is_not_uninstalled_whatever_the_version(wire: Any) -> None:
             "data": {"code": "FAILED", "message": "Master biz must not be uninstalled."},
             "message": "uninstall biz not success!",
         }
-
-
-def test_a_biz_whose_stop_fails_is_an_error_with_the_report(wire: Any, container: Any) -> None:
-    error = StopFailed("shop:1.0", "raised in a stop hook", traceback="ValueError: no\n")
-    error.report = PurgeReport(BizId.parse("shop:1.0"), True, (), {}, (), 0.0)  # type: ignore[attr-defined]
-    wire.command("installBiz", named("shop:1.0", container.offer("shop:1.0", on_stop=raising(error))))
-
-    envelope = wire.command("uninstallBiz", named("shop:1.0"))
-
-    assert envelope["code"] == INTERNAL
-    assert envelope["message"] == "Internal Error: biz shop:1.0 raised in a stop hook"
-    assert envelope["errorStackTrace"] == "ValueError: no\n"
-    assert envelope["data"]["purgeReport"]["clean"] is True
-    assert wire.command("queryAllBiz")["data"] == []
 
 
 def test_switch_makes_a_version_the_active_one(wire: Any, container: Any) -> None:

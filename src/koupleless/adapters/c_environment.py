@@ -1,8 +1,8 @@
-"""Environment variables as compiled code reads them, other ones for the length of a call.
+"""Environment variables as compiled code reads them, replaced for the length of a call.
 
-C code asks for the process's. It finds them through one pointer, which is turned to another array for as long as the
-call lasts: an array is never changed and never freed, since another thread may be reading it at any time. Where that
-cannot be, the variables are set.
+C code reads the variables of the process through one pointer. The pointer is turned to another array as long as the
+call lasts; an array is never changed and never freed, since another thread may be reading it at any time. Where the
+pointer cannot be turned, the variables are set.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _lock: Final = threading.RLock()
-"""Held by whoever needs the pointer where it is."""
+"""Held while the pointer is turned."""
 
 
 @contextlib.contextmanager
 def shown_to_c(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Show these variables to C code, ``None`` for one that is not there; one caller at a time.
+    """Show these variables to C code, ``None`` for an absent one; one caller at a time.
 
-    Code on other threads sees them as well meanwhile; so they are to be read by the callers of this alone.
+    Code on other threads sees the variables meanwhile, too; so only the code called here may read the variables.
     """
     with _lock:
         with as_base():
@@ -78,7 +78,7 @@ def _put(variables: Mapping[str, str | None]) -> None:
 
 
 def _pointer() -> ctypes.c_void_p | None:
-    """Where the C library keeps its pointer; ``None`` on systems that do not say."""
+    """The address of the pointer of the C library; ``None`` on systems that do not tell the address."""
     try:
         return ctypes.c_void_p.in_dll(ctypes.CDLL(None), "environ")
     except (OSError, TypeError, ValueError):

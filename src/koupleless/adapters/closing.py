@@ -1,7 +1,7 @@
-"""Classes of libraries whose objects serve clients, hold connections or wait for others, and how each is closed.
+"""Classes of libraries with objects that serve clients, hold connections or wait for others, and the end of each.
 
-Those that a biz makes are closed when it leaves, whichever way it holds the library. What a biz was merely the first to
-ask a library for, as the global context of ZeroMQ, is everybody's.
+Objects made by a biz are closed when the biz leaves, whichever way the biz holds the library. An object of the library
+that a biz was merely the first to ask for, such as the global context of ZeroMQ, belongs to the base.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DISTRIBUTIONS: Final = ()
 
 
 def _stop_grpc(server: Any, timeout_s: float) -> bool:
-    # Calls that run are given the time, new ones are refused at once.
+    # Running calls get the time, new calls are refused at once.
     state = getattr(server, "_state", None)
     if state is None or getattr(state.stage, "value", "") == "stopped":
         return False
@@ -46,7 +46,7 @@ def _close_grpc_of_loop(channel: Any, timeout_s: float) -> bool:
 def _on_its_loop(thing: Any, make: Callable[[], Any], timeout_s: float) -> bool:
     loop = getattr(thing, "_loop", None)
     if not isinstance(loop, asyncio.AbstractEventLoop) or loop.is_closed() or not loop.is_running():
-        return False  # without it nothing can be closed, and nothing served
+        return False  # without the library, nothing can be closed, and nothing served
     asyncio.run_coroutine_threadsafe(make(), loop).result(timeout_s)
     return True
 
@@ -55,7 +55,7 @@ def _on_its_loop(thing: Any, make: Callable[[], Any], timeout_s: float) -> bool:
 
 
 def _wake_zmq(context: Any, timeout_s: float) -> bool:
-    """Let whoever waits in a socket of a context know that it ends; the only call that other threads may make."""
+    """End the waits in sockets of a context; the only call that other threads may make."""
     if context.closed or _is_everybodys(context):
         return False
     ended = threading.Event()
@@ -67,7 +67,7 @@ def _wake_zmq(context: Any, timeout_s: float) -> bool:
 
     with as_base():
         threading.Thread(target=terminate, name="end ZeroMQ", daemon=True).start()
-    ended.wait(min(timeout_s, _MOMENT_S))  # until it has said so; it ends when the last socket is closed, below
+    ended.wait(min(timeout_s, _MOMENT_S))  # the context itself ends with the last socket, below
     return True
 
 
@@ -82,7 +82,7 @@ def _close_zmq_socket(socket: Any, _: float) -> bool:
 
 
 def _is_everybodys(context: Any) -> bool:
-    """Whether a context is the global one of a library that is the base's."""
+    """Whether a context is the global one of a library of the base."""
     kind = type(context)
     with as_base():
         module = sys.modules.get(kind.__module__)
@@ -104,15 +104,15 @@ def _end_paho(client: Any, _: float) -> bool:
 
 
 def _close_record(record: Any, _: float) -> bool:
-    """Close a connection of an SQLAlchemy pool, in use or not; a pool that is disposed of leaves those in use open."""
+    """Close a connection of an SQLAlchemy pool, in use or not; disposing of a pool leaves connections in use open."""
     connection = record.dbapi_connection
     if connection is None or hasattr(connection, "driver_connection"):
-        return False  # the latter is one of an event loop, whose transport is closed with the others
+        return False  # a connection of an event loop; the transport is closed with the others
     try:
         connection.close()
     except Exception:  # noqa: BLE001 - a driver may allow this to the thread alone that has opened it (sqlite3)
         return False
-    record.dbapi_connection = None  # so that nobody rolls back on it
+    record.dbapi_connection = None  # nobody rolls the connection back then
     return True
 
 
@@ -149,7 +149,7 @@ _CLASSES: Final[dict[str, dict[str, Closer]]] = {
         "MongoClient": Closer("MongoDB client", functools.partial(_call, "close", "_closed"))
     },
 }
-"""Module -> its classes."""
+"""Python module -> classes of the Python module."""
 
 
 def _follow(undo: contextlib.ExitStack, module: Any) -> None:
@@ -162,5 +162,5 @@ def _follow(undo: contextlib.ExitStack, module: Any) -> None:
 
 
 OWN: Final = dict.fromkeys(_CLASSES, _follow)
-"""Followed in the copies and versions that are a biz's own, too."""
+"""Followed in own copies and own versions of a biz, too."""
 FOLLOWED: Final = OWN

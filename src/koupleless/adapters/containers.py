@@ -1,4 +1,4 @@
-"""Dictionaries, lists and sets that each biz has a copy of as soon as it changes them."""
+"""Dictionaries, lists and sets, copied for a biz at the first change by the biz."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Hides: TypeAlias = "Callable[[Any, Any], bool]"
 
 
 def is_hidden(key: Any, value: Any) -> bool:
-    """Whether either is code that only the base has."""
+    """Whether the key or the value is code of the base alone."""
     return is_of_base_alone(key) or is_of_base_alone(value)
 
 
 class OwnDict(dict[Any, Any]):
-    """A dictionary that a biz has a copy of as soon as it changes it. The storage is the base's.
+    """A dictionary, copied for a biz at the first change by the biz. The storage is the base's.
 
-    A biz starts with what is in there, except what ``hides(key, value)`` says is the base's alone, by default code of
-    its own. What the base puts in later, as a library does that imports parts of itself when they are needed, reaches
-    every biz that has not changed the same key. Dictionaries, lists and sets among the values are treated likewise, at
-    any depth. C code that reads past the methods sees those of the base.
+    A biz starts with the entries of the base, except entries for which ``hides(key, value)`` is true: by default, code
+    of the base alone. Later entries of the base, such as those of a library with parts that are imported when needed,
+    reach every biz without a change of the same key. Dictionaries, lists and sets among the values are treated
+    likewise, at any depth. C code that reads past the methods sees the entries of the base.
     """
 
     __slots__ = ("_hides", "_hiding", "_own")
@@ -42,7 +42,7 @@ class OwnDict(dict[Any, Any]):
         self._hiding: object = None
 
     def restore(self, original: dict[Any, Any]) -> dict[Any, Any]:
-        """Bring ``original`` to the present state of the base, and hand it back."""
+        """Bring ``original`` to the present state of the base, and return ``original``."""
         before = dict(original)
         original.clear()
         original.update((key, _plain(value, before.get(key))) for key, value in dict.items(self))
@@ -52,11 +52,11 @@ class OwnDict(dict[Any, Any]):
         return dict(dict.items(self))
 
     def _of_all(self) -> dict[Any, Any]:
-        with as_base():  # to say whose an entry is may take reading this very container
+        with as_base():  # telling the owner of an entry may take reading this very container
             return {key: value for key, value in self._of_base().items() if not self._hides(key, value)}
 
     def _tell(self, before: dict[Any, Any]) -> None:
-        """Bring a change of the base to those who have a copy."""
+        """Bring a change of the base to the copies."""
         self._hiding = None
         everybody = self._own.of_everybody()
         if not everybody:
@@ -78,7 +78,7 @@ class OwnDict(dict[Any, Any]):
 
 
 class OwnList(list[Any]):
-    """A list that a biz has a copy of as soon as it changes it, otherwise as `OwnDict`."""
+    """A list, copied for a biz at the first change by the biz, otherwise as `OwnDict`."""
 
     __slots__ = ("_hides", "_hiding", "_own")
 
@@ -89,7 +89,7 @@ class OwnList(list[Any]):
         self._hiding: object = None
 
     def restore(self, original: list[Any]) -> list[Any]:
-        """Bring ``original`` to the present state of the base, and hand it back."""
+        """Bring ``original`` to the present state of the base, and return ``original``."""
         original[:] = self._of_base()
         return original
 
@@ -97,11 +97,11 @@ class OwnList(list[Any]):
         return list(list.__iter__(self))
 
     def _of_all(self) -> list[Any]:
-        with as_base():  # to say whose an entry is may take reading this very container
+        with as_base():  # telling the owner of an entry may take reading this very container
             return [item for item in self._of_base() if not self._hides(item, item)]
 
     def _tell(self, before: list[Any]) -> None:
-        """Bring what the base has put in to those who have a copy."""
+        """Bring additions of the base to the copies."""
         self._hiding = None
         everybody = self._own.of_everybody()
         if not everybody:
@@ -119,9 +119,9 @@ class OwnList(list[Any]):
 
 
 class OwnSet(set[Any]):
-    """A set that a biz has a copy of as soon as it changes it, otherwise as `OwnDict`.
+    """A set, copied for a biz at the first change by the biz, otherwise as `OwnDict`.
 
-    ``set(it)`` reads past the methods.
+    ``set(container)`` reads past the methods.
     """
 
     __slots__ = ("_hides", "_hiding", "_own")
@@ -133,7 +133,7 @@ class OwnSet(set[Any]):
         self._hiding: object = None
 
     def restore(self, original: set[Any]) -> set[Any]:
-        """Bring ``original`` to the present state of the base, and hand it back."""
+        """Bring ``original`` to the present state of the base, and return ``original``."""
         original.clear()
         original.update(self._of_base())
         return original
@@ -142,11 +142,11 @@ class OwnSet(set[Any]):
         return set(set.__iter__(self))
 
     def _of_all(self) -> set[Any]:
-        with as_base():  # to say whose an entry is may take reading this very container
+        with as_base():  # telling the owner of an entry may take reading this very container
             return {item for item in self._of_base() if not self._hides(item, item)}
 
     def _tell(self, before: set[Any]) -> None:
-        """Bring a change of the base to those who have a copy."""
+        """Bring a change of the base to the copies."""
         self._hiding = None
         everybody = self._own.of_everybody()
         if not everybody:
@@ -184,7 +184,7 @@ def _plain(value: Any, original: Any) -> object:
 def hides_some(container: Any) -> bool:
     """Whether anything in one of these containers is the base's alone.
 
-    Asked when a biz reads, and not when the base writes: whose code something is takes an index of all that is
+    Asked when a biz reads, and not when the base writes: telling the owner of code takes an index of everything
     installed. The answer is remembered until the base changes the container.
     """
     known = container._hiding  # noqa: SLF001 - it is of the three classes of this file
@@ -262,9 +262,10 @@ for _kind, _readers, _writers in _METHODS:
 def own_containers(
     undo: contextlib.ExitStack, holder: Any, *names: str, package: str = "", hides: Hides = is_hidden
 ) -> None:
-    """Give each biz its own dictionaries, lists and sets of a module, a class or an object, as far as there are such.
+    """Give each biz its own dictionaries, lists and sets of a Python module, a class or an object.
 
-    Where a module is the holder, also under other names in modules of the ``package``, by default the module's.
+    The containers of a Python module are also replaced under other names in Python modules of the ``package``, by
+    default the package of the holder.
     """
     found = {name: there_is(holder, name) for name in names}
     originals = {name: original for name, original in found.items() if type(original) in _KINDS}

@@ -1,4 +1,4 @@
-"""The adapters, and putting them in: each as soon as the base has imported the module that it follows."""
+"""The adapters, and their start: each as soon as the base has imported the Python module that the adapter follows."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _ADAPTERS: Final[tuple[ModuleType, ...]] = (
 )
 
 OWN: Final[Mapping[str, _Follow]] = {**closing.OWN, **flask.OWN, **freezegun.OWN}
-"""The modules that are followed in each biz that has its own, too."""
+"""The Python modules followed in own copies and own versions of a biz, too."""
 
 _log: Final = logging.getLogger("koupleless")
 
@@ -90,16 +90,16 @@ def install_adapters() -> None:
 
 
 def put_into_own(scope: Scope, module: ModuleType) -> None:  # noqa: ARG001 - goes with the module
-    """Follow a module that a biz has executed as its own. Nothing takes that out: it goes with the module."""
+    """Follow a Python module that a biz has executed as its own. The adapter goes with the Python module."""
     _put_in(OWN[module.__name__], module)
 
 
 def _put_in(follow: _Follow, module: Any) -> Callable[[], None] | None:
-    """Put in what follows one module, and return what takes it out.
+    """Put the adapter of one Python module in, and return the function that takes the adapter out.
 
-    A version that the adapter does not know is left as it is, and told.
+    A version that the adapter does not know stays without the adapter, and a warning says so.
     """
-    undo = contextlib.ExitStack()  # adapters may keep it for what they put in later
+    undo = contextlib.ExitStack()  # adapters may keep the stack, for later replacements
     try:
         follow(undo, module)
     except Exception as error:  # noqa: BLE001 - any version of a library, whose import is not to fail for it

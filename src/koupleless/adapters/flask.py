@@ -1,9 +1,9 @@
-"""Flask and blinker: each biz has signals of its own in the place of those that Flask sends.
+"""Flask and blinker: each biz has signals of its own in the place of the signals that Flask sends.
 
-Its instance folder, where Flask finds it by itself, is in its data directory.
+The instance folder, if Flask finds the folder by itself, is in the data directory of the biz.
 
-``blinker.signal("name")`` is each biz's own, too. Signals that the base's own code makes and hands out reach receivers
-of bizs as any object does.
+``blinker.signal("name")`` is each biz's own, too. Signals that code of the base makes and hands out reach receivers of
+bizs as any object does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _follow_names(undo: contextlib.ExitStack, module: Any) -> None:
 
 
 def _lead_instance_folder(undo: contextlib.ExitStack, module: Any) -> None:
-    """The module of the class that looks for it: ``flask.sansio.app``, before 2.3 ``flask.app``."""
+    """The Python module of the class that looks for the folder: ``flask.sansio.app``, before 2.3 ``flask.app``."""
     for kind in list(vars(module).values()):
         if isinstance(kind, type) and kind.__module__ == module.__name__ and _FINDER in vars(kind):
             replace(undo, kind, _FINDER, _leading(vars(kind)[_FINDER]))
@@ -55,5 +55,5 @@ def _leading(original: Callable[[Any], str]) -> Callable[[Any], str]:
 _FINDER: Final = "auto_find_instance_path"
 
 OWN: Final = {"flask.sansio.app": _lead_instance_folder, "flask.app": _lead_instance_folder}
-"""Followed in the copies and versions that are a biz's own, too."""
+"""Followed in own copies and own versions of a biz, too."""
 FOLLOWED: Final = {"flask.signals": _follow_signals, "blinker.base": _follow_names, **OWN}

@@ -1,8 +1,8 @@
-"""freezegun: a biz that freezes time freezes its own.
+"""freezegun: a biz that freezes time freezes its own time.
 
-What it puts into ``time`` and ``datetime`` is seen by the biz alone (`view.clocks`). It also goes through all
-modules that are loaded and replaces what they have imported by name: here only those that the biz executes
-itself, for the others are everybody's. How ``pickle`` reduces dates is each biz's own as well.
+Functions put into ``time`` and ``datetime`` are seen by the biz alone (`view.clocks`). freezegun also goes through all
+loaded Python modules and replaces functions imported by name: here, only in Python modules executed by the biz itself,
+for the others are shared. The way ``pickle`` reduces dates is each biz's own as well.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-DISTRIBUTIONS: Final = ()  # keeps what is frozen, so it is each biz's own copy
+DISTRIBUTIONS: Final = ()  # keeps the frozen times, so each biz has a copy
 
 
 class _Modules(Mapping[str, "ModuleType"]):
-    """The modules that whoever runs has executed."""
+    """The Python modules executed by the running biz."""
 
     def _table(self) -> Mapping[str, ModuleType]:
         linker = linker_of(current())

@@ -1,6 +1,7 @@
 """Jinja: each biz has the default filters, tests, globals and policies, and the environments of bare templates.
 
-A biz starts with those of the base. An environment copies them when it is made, so one of the base keeps its own.
+A biz starts with the defaults of the base. An environment copies the defaults when it is made, so an environment of the
+base keeps its own.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ DISTRIBUTIONS: Final = ("jinja2",)
 
 
 def _follow_defaults(undo: contextlib.ExitStack, module: Any) -> None:
-    """``jinja2.defaults``, under whose names ``filters`` and ``tests`` have theirs too."""
+    """``jinja2.defaults``, which ``filters`` and ``tests`` share under the same names."""
     own_containers(undo, module, "DEFAULT_FILTERS", "DEFAULT_TESTS", "DEFAULT_NAMESPACE", "DEFAULT_POLICIES")
 
 
 def _follow_environment(undo: contextlib.ExitStack, module: Any) -> None:
-    """``jinja2.environment``: what ``Template("...")`` makes its environment with."""
+    """``jinja2.environment``, with the maker of environments for ``Template("...")``."""
     own_cache(undo, module, "get_spontaneous_environment")
 
 

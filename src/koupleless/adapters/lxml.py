@@ -1,9 +1,9 @@
 """lxml: each biz has a default parser, extension functions for XPath and prefixes of namespaces of its own.
 
-Compiled code keeps them; so a biz's parser is handed to functions that are called without one, its functions are
-called by one that stands for those of all, and its prefixes are declared where it makes an element. What stays one for
-all: the prefix of a namespace of functions, and class look-ups, but for those that a biz gives to its parsers. Methods
-of elements (``set``) know the base's prefixes only.
+Compiled code keeps all three. So the parser of a biz is handed to functions that are called without one; one dispatcher
+in the place of the functions of all calls the functions of the biz; and the prefixes of a biz are declared where the
+biz makes an element. Shared by all remain the prefix of a namespace of functions, and class look-ups, but for class
+look-ups that a biz gives to its parsers. Methods of elements (``set``) know the prefixes of the base only.
 """
 
 from __future__ import annotations
@@ -79,14 +79,14 @@ _WITH_PARSER: Final = 2
 
 
 class _Functions(MutableMapping[Any, Any]):
-    """The functions of one namespace: those of whoever runs, as what ``FunctionNamespace`` returns."""
+    """The functions of one namespace, of the running biz: the result of ``FunctionNamespace``."""
 
     def __init__(self, module: Any, registry: Any) -> None:
         self._module = module
         self._registry = registry
         self._own: Own[dict[Any, Any]] = Own(dict)
         self._of_base: dict[Any, Any] = {}
-        """Of those that a dispatcher stands for."""
+        """The functions behind a dispatcher."""
         self._standing: dict[Any, Any] = {}
 
     @property
@@ -169,7 +169,7 @@ class _Functions(MutableMapping[Any, Any]):
 
 
 def _key(name: Any) -> Any:
-    """A name as the registry keeps it."""
+    """A name in the form of the registry."""
     return name.encode() if isinstance(name, str) else name
 
 
@@ -209,7 +209,7 @@ def _follow_prefixes(undo: contextlib.ExitStack, module: Any) -> None:
         mine[uri] = prefix
 
     def declared(tag: Any, attributes: Any, nsmap: Any, known: Any) -> Any:
-        """The prefixes to declare at an element, with those that its names need."""
+        """The prefixes to declare at an element, for the names in the element, too."""
         mine = own.peek()
         if not mine:
             return nsmap

@@ -1,8 +1,8 @@
-"""matplotlib: each biz has parameters and a backend of its own, and figures that ``pyplot`` knows.
+"""matplotlib: each biz has parameters and a backend of its own, and its own figures in ``pyplot``.
 
-A biz starts with the ``rcParams`` that the base has when it first asks, and registers colours and their maps, units,
-fonts, styles, scales, projections and writers for itself. ``rcParamsDefault`` and ``rcParamsOrig``, which are not meant
-to be changed, are one for all.
+A biz starts with the ``rcParams`` of the base at the first use, and registers colours and their maps, units, fonts,
+styles, scales, projections and writers for itself. ``rcParamsDefault`` and ``rcParamsOrig``, which are not meant to be
+changed, are shared by all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _follow_parameters(undo: contextlib.ExitStack, module: Any) -> None:
     def __getitem__(self: Any, key: str) -> Any:  # noqa: N807 - a method
         if key == "backend" and self._get_backend_or_none() is None:
             pyplot = importlib.import_module("matplotlib.pyplot")
-            pyplot.switch_backend(self._get(key))  # as the original does for the one it knows by name
+            pyplot.switch_backend(self._get(key))  # as the original does for the backend that it knows by name
         return kind.__getitem__(self, key)
 
     def make() -> Any:
@@ -57,7 +57,7 @@ def _follow_colours(undo: contextlib.ExitStack, module: Any) -> None:
 
 
 def _follow_colour_maps(undo: contextlib.ExitStack, module: Any) -> None:
-    """``matplotlib.cm``: a biz starts with the maps that come with the library, if that tells which these are."""
+    """``matplotlib.cm``: a biz starts with the maps that come with the library, if the library tells these maps."""
     registry = module._colormaps  # noqa: SLF001
     builtin = getattr(registry, "_builtin_cmaps", None)
     own_containers(undo, registry, "_cmaps", hides=lambda name, _: builtin is not None and name not in builtin)

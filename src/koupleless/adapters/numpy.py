@@ -1,7 +1,7 @@
-"""NumPy: each biz has a global random generator of its own, which it may seed.
+"""NumPy: each biz has a global random generator of its own, which the biz may seed.
 
-It is what the functions of ``numpy.random`` use, and what others take for their default (``mtrand._rand``). How errors
-are handled and arrays are printed are context variables, and a biz has a context of its own.
+The functions of ``numpy.random`` use this generator, and other libraries take it for their default (``mtrand._rand``).
+The handling of errors and the printing of arrays are context variables, and a biz has a context of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whose code it is that stands in a registry: of something that modules share, or of the base alone."""
+"""The owner of code in a registry: a library that bizs share, or the base alone."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from koupleless.isolation.libraries.distributions import Index
 
 _OURS: Final = "koupleless."
-"""What stands for something of a library: containers that look at what is in them themselves."""
+"""Stand-ins for objects of a library: containers that look at their entries themselves."""
 _PLAIN: Final = frozenset({bool, bytes, complex, float, int, str, type(None), dict})
 
 
 def is_of_base_alone(thing: Any) -> bool:
     """Whether ``thing`` is code of the base that no biz has: a function, a class or an instance, or a tuple with one.
 
-    That is code of the base's application, and of libraries of which each biz has a copy: a biz that uses one registers
-    again what it registers. Plain data belongs to nobody.
+    Such code is the application of the base, and libraries of which each biz has a copy: a biz with a copy registers
+    again whatever the library registers. Plain data has no owner.
     """
     kind = type(thing)
     if kind in _PLAIN or kind.__module__.startswith(_OURS):

@@ -1,4 +1,4 @@
-"""Values that each biz has for itself in the place of one of the process, which stays the base's."""
+"""Values of each biz in the place of one value of the process, which stays the base's."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MISSING: Final = object()
-"""What is not there, where ``None`` may be."""
+"""A value that is not there, where ``None`` may be one."""
 
 
 class _Values:
-    """The values of one biz by their keys: a facet of its scope."""
+    """The values of one biz by key: a facet of the scope."""
 
     __slots__ = ("__weakref__", "table")
 
@@ -49,9 +49,9 @@ def _values_of(scope: Scope) -> _Values:
 
 
 class Own(Generic[T]):
-    """A value that each biz has for itself, made by ``make`` when the biz first needs it.
+    """A value of each biz alone, made by ``make`` when the biz first needs the value.
 
-    Lifetime: the value goes with the biz. Threads: any; of what two of them make at once, one is kept.
+    Lifetime: the value goes with the biz. Threads: any; if two threads make the value at once, one result is kept.
     """
 
     __slots__ = ("__weakref__", "_make")
@@ -60,23 +60,23 @@ class Own(Generic[T]):
         self._make = make
 
     def peek(self) -> T | None:
-        """The value of the running biz if it has been made; ``None`` otherwise, and for the base."""
+        """The value of the running biz, if the value has been made; ``None`` otherwise, and for the base."""
         scope = current()
         values = None if scope is None else scope.find_facet(_Values)
         return None if values is None else values.table.get(self)
 
     def get(self) -> T | None:
-        """The value of the running biz; ``None`` for the base, and for a biz that has left."""
+        """The value of the running biz; ``None`` for the base, and after the biz has left."""
         known = self.peek()
         scope = current()
         if known is not None or scope is None or scope.is_closed:
             return known
-        made = self._make()  # without the lock: it may import modules, and ask for other values
+        made = self._make()  # without the lock: the maker may import Python modules, and ask for other values
         with _one_at_a_time:
             return _values_of(scope).table.setdefault(self, made)  # type: ignore[no-any-return]
 
     def put(self, value: T) -> None:
-        """Make ``value`` the one of the running biz. Nothing for the base, and for a biz that has left."""
+        """Make ``value`` the value of the running biz. Nothing happens for the base, and after the biz has left."""
         scope = current()
         if scope is None or scope.is_closed:
             return
@@ -84,7 +84,7 @@ class Own(Generic[T]):
             _values_of(scope).table[self] = value
 
     def of_everybody(self) -> list[T]:
-        """The values that have been made, of all bizs there are."""
+        """The values made so far, of all present bizs."""
         with _one_at_a_time:
             return [values.table[self] for values in _everybody if self in values.table]
 
@@ -93,9 +93,9 @@ class Own(Generic[T]):
 
 
 class LoopCalls:
-    """What is to be done on the thread of the event loop once a biz is imported: a facet of its scope.
+    """Calls to make on the thread of the event loop once a biz is imported: a facet of the scope.
 
-    Alone, one thread does both, so what a library keeps by thread is there in requests.
+    Alone, one thread imports and serves, so a value that a library keeps by thread is there in requests.
     """
 
     __slots__ = ("calls",)
@@ -112,7 +112,7 @@ class LoopCalls:
 def call_on_loop(call: Callable[[], object]) -> None:
     """Have ``call`` called, as the running biz, on the thread of the loop once the biz is imported.
 
-    Does nothing after that, and for the base.
+    Nothing happens after the import, and for the base.
     """
     scope = current()
     calls = None if scope is None else scope.find_facet(LoopCalls)
@@ -124,17 +124,17 @@ def call_on_loop(call: Callable[[], object]) -> None:
 
 
 def there_is(holder: Any, name: str) -> Any:
-    """What an attribute is, of a module, its variables, a class, or an object; ``None`` for none."""
+    """The value of an attribute of a Python module, its variables, a class, or an object; ``None`` for none."""
     if type(holder) is dict:
         return holder.get(name)
     return vars(holder).get(name) if hasattr(holder, "__dict__") else getattr(holder, name, None)
 
 
 def holders_of(things: Iterable[object], package: str, *, since: str = "") -> Iterator[tuple[Any, str, object]]:
-    """The modules of the package that have one of ``things``, under which name, and which one that is.
+    """The Python modules of the package with one of ``things``: the Python module, the name, and the thing.
 
-    ``since`` is the module that has made them, where it is just being imported: only modules that it imports in turn
-    can have them.
+    ``since`` is the maker of the things, while the import of ``since`` goes on: only Python modules imported by
+    ``since`` can have the things.
     """
     wanted = frozenset(map(id, things))
     modules = list(sys.modules.items())
@@ -155,7 +155,7 @@ def _those_of(variables: dict[str, Any], wanted: frozenset[int]) -> list[tuple[s
 
 
 def _variables_of_functions(module: types.ModuleType) -> dict[str, Any]:
-    """The variables that functions of a module use: of another one, if that has put this one in its place."""
+    """The variables for functions of a Python module: of a replacement, if the Python module has put one in place."""
     name = module.__name__
     for member in list(vars(module).values()):
         if type(member) is types.FunctionType and member.__globals__.get("__name__") == name:
@@ -164,13 +164,13 @@ def _variables_of_functions(module: types.ModuleType) -> dict[str, Any]:
 
 
 def replace(undo: contextlib.ExitStack, holder: Any, name: str, new: object) -> None:
-    """Put ``new`` in the place of an attribute, and leave with ``undo`` what puts the original back."""
+    """Put ``new`` in the place of an attribute, and leave the way back with ``undo``."""
     original = there_is(holder, name)
     swap(undo, holder, name, new, lambda: original)
 
 
 def replace_function(undo: contextlib.ExitStack, module: types.ModuleType, name: str, new: object) -> None:
-    """The same for a function of a module, which other modules of the package may have under names of their own."""
+    """Replace a function of a Python module, under all names in Python modules of the package."""
     original = vars(module)[name]
     is_new = is_initialising(module) and getattr(original, "__module__", None) == module.__name__
     since = module.__name__ if is_new else ""
@@ -179,7 +179,7 @@ def replace_function(undo: contextlib.ExitStack, module: types.ModuleType, name:
 
 
 def swap(undo: contextlib.ExitStack, holder: Any, name: str, new: object, old: Callable[[], object]) -> None:
-    """As `replace`, where ``old`` returns what is to be put back."""
+    """Replace an attribute; ``old`` returns the value to put back."""
     put: Callable[[Any, str, Any], None]
     if type(holder) is dict:
         put = dict.__setitem__
@@ -196,7 +196,7 @@ def swap(undo: contextlib.ExitStack, holder: Any, name: str, new: object, old: C
 
 
 def named(function: Callable[..., Any], plain: Any) -> Callable[..., Any]:
-    """The function under the name, and with the description, of the one it stands for."""
+    """Name and describe a function as the function in whose place it stands."""
     function.__name__ = function.__qualname__ = plain.__name__
     function.__doc__ = plain.__doc__
     return function
@@ -206,7 +206,7 @@ def named(function: Callable[..., Any], plain: Any) -> Callable[..., Any]:
 
 
 def own_cache(undo: contextlib.ExitStack, holder: Any, name: str) -> None:
-    """Let a function, or method, that ``functools.lru_cache`` keeps the results of keep those of each biz apart."""
+    """Keep the results of a function, or method, under ``functools.lru_cache`` apart for each biz."""
     original: Any = vars(holder)[name]
     limits = original.cache_parameters()
     own = Own(lambda: functools.lru_cache(**limits)(original.__wrapped__))
@@ -235,9 +235,9 @@ def _call_of(of_whom: Callable[[], Any], method: str) -> Callable[[], Any]:
 
 
 class OwnAttribute:
-    """Stands in a class for an attribute that each biz may have for itself: what ``make`` makes for it, or was `put`.
+    """Stands in a class for an attribute of which each biz may have its own value, from ``make`` or `put`.
 
-    Where that is ``None``, and for the base, it is what stood there, or what the class inherits.
+    Where a biz has none, and for the base, the attribute is the original, or inherited.
     """
 
     def __init__(self, holder: type, name: str, make: Callable[[], Any] = lambda: None) -> None:
@@ -264,7 +264,7 @@ class OwnAttribute:
         value = self._own.get()
         if value is None:
             value = self.of_base
-        if value is MISSING:  # what is above, as if nothing stood here
+        if value is MISSING:  # the inherited attribute, as if nothing stood here
             above: Any = super(self._holder, kind if instance is None else instance)
             return getattr(above, self._name)
         get = getattr(type(value), "__get__", None)
@@ -290,17 +290,17 @@ _KEPT: Final = [
     "__subclasshook__",
     "__weakref__",
 ]
-"""What such an object's class keeps, of the methods that the interpreter finds without asking the object."""
+"""Special methods of the class of such an object, which the interpreter finds without asking the object."""
 
 
 def own_object(undo: contextlib.ExitStack, thing: Any, make: Callable[[], Any]) -> None:
-    """Let an object that a library has one of be another for each biz, of the same class, made by ``make``.
+    """Let one object of a library be another one for each biz, of the same class, made by ``make``.
 
-    The object stays what it is, wherever it is known; for a biz everything that is done with it is done with the biz's.
+    The object keeps its identity everywhere; every use by a biz goes to the object of the biz.
     """
     kind: Any = type(thing)
 
-    def make_as_base() -> Any:  # it may well start from the object
+    def make_as_base() -> Any:  # the maker may start from the object
         with as_base():
             return make()
 
@@ -335,10 +335,10 @@ def _forwarded(method: Any, of_whom: Callable[[Any], Any]) -> Callable[..., Any]
 
 
 def own_dict(undo: contextlib.ExitStack, thing: Any) -> None:
-    """The same for an instance of a class that is derived from ``dict``: a biz's starts as a copy of the base's."""
+    """Do as `own_object` for an instance of a subclass of ``dict``: a biz starts with a copy of the base's entries."""
 
     def make() -> Any:
-        kind: Any = type(thing).__mro__[1]  # its own, which the one made for it here is derived from
+        kind: Any = type(thing).__mro__[1]  # the class of its own, from which the class made here is derived
         made = kind.__new__(kind)
         dict.update(made, dict(dict.items(thing)))
         vars(made).update(

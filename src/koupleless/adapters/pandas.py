@@ -1,7 +1,6 @@
 """pandas: each biz has options of its own, and registers accessors, data types, backends and writers for itself.
 
-A biz starts with the options of the base. Accessors that a biz has registered are attributes of the classes for that
-biz alone.
+A biz starts with the options of the base. Accessors of a biz are attributes of the classes for the biz alone.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ DISTRIBUTIONS: Final = ("pandas",)
 
 
 def _follow(undo: contextlib.ExitStack, _module: ModuleType) -> None:
-    """``pandas``, which has registered all its options once it is imported."""
+    """``pandas``, with all options registered once the import is complete."""
     config = importlib.import_module("pandas._config.config")
     own_containers(undo, config, "_global_config", "_registered_options")
     options = vars(config.options)

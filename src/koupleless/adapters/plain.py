@@ -1,8 +1,8 @@
-"""Libraries of which a module changes nothing but variables and containers: data, and no code for each.
+"""Libraries of which a module changes nothing but variables and containers: data, and no code for each library.
 
-A biz assigns these variables, and changes these dictionaries, lists and sets, for itself and for what the library does
-for it; it starts with the base's, but for what is code of the base alone. Class attributes that a module assigns are
-not this adapter's. What else they keep stays one for all: caches of what does not depend on who asks.
+A biz assigns these variables, and changes these dictionaries, lists and sets, for itself and for the library at work
+for the biz. A biz starts with the values of the base, without code of the base alone. Class attributes are not covered.
+Other state stays shared by all: caches of results that do not depend on the caller.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class _Kept(NamedTuple):
-    """What one module keeps."""
+    """The state of one Python module."""
 
     containers: str = ""
     variables: str = ""
     of: str = ""
-    """Containers of these of its members, ``Class.name`` or ``object.name``."""
+    """Members with containers, ``Class.name`` or ``object.name``."""
     fresh: str = ""
-    """Variables that are ``None`` until the library makes something for them, for each biz anew."""
+    """Variables that are ``None`` until the library makes a value, for each biz anew."""
 
 
 _LIBRARIES: Final[dict[str, dict[str, _Kept]]] = {
@@ -147,7 +147,7 @@ def _follow(name: str, kept: _Kept, undo: contextlib.ExitStack, _module: Any) ->
 
 
 def _follow_formats(undo: contextlib.ExitStack, module: Any) -> None:
-    """``PIL.Image``, of which other registries name the formats that are in these."""
+    """``PIL.Image``, with registries of formats by name."""
     registries = [module.OPEN, module.SAVE, module.SAVE_ALL]
 
     def is_of_base_format(key: Any, value: Any) -> bool:

@@ -1,8 +1,9 @@
-"""polars: each biz prints tables and series as it has set it.
+"""polars: each biz prints tables and series with its own settings.
 
-Compiled code reads how from variables of the environment of the process, and from variables of its own. They are those
-of whoever prints for as long as that lasts. Options that say how queries run (``POLARS_VERBOSE``, the size of chunks)
-are read by compiled code at any time, and are the process's; so is its string cache.
+Compiled code reads the settings from variables of the environment of the process, and from variables of its own. Both
+are set to the values of the running biz as long as the print lasts. Options for the running of queries
+(``POLARS_VERBOSE``, the size of chunks) are read by compiled code at any time, and stay the process's; so does the
+string cache.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class _Printing:
     def __init__(self, config: Any) -> None:
         self.names = [name for name in config._POLARS_CFG_ENV_VARS if name.startswith(_OF_PRINTING)]  # noqa: SLF001
         self.own: Own[dict[str, Any]] = Own(dict)
-        """What a biz has set of what compiled code keeps."""
+        """The settings of a biz that compiled code keeps."""
         self.of_process: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {}
 
     @contextlib.contextmanager
@@ -95,7 +96,7 @@ def _setter(printing: _Printing, name: str) -> Any:
                 put(*args, **kwargs)
                 return
             before = get()
-            put(*args, **kwargs)  # which refuses what it cannot be
+            put(*args, **kwargs)  # which refuses an impossible value
             own[name] = get()
             put(before)
 

@@ -1,7 +1,8 @@
 """protobuf: each biz has a default pool of descriptors, so that two may know different messages under one name.
 
-The modules generated for the messages that come with protobuf are executed anew for each biz (`isolation.known`), in
-its pool. ``descriptor_pb2`` is not: compiled code looks for it, and for options, in the pool of the base.
+The Python modules generated for the messages that come with protobuf are executed anew for each biz
+(`isolation.known`), in the pool of the biz. ``descriptor_pb2`` is the exception: compiled code looks for
+``descriptor_pb2``, and for options, in the pool of the base.
 """
 
 from __future__ import annotations

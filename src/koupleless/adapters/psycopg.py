@@ -1,6 +1,6 @@
-"""psycopg: each biz has global adapters of its own, which are the template for those of its connections.
+"""psycopg: each biz has global adapters of its own, the template for the adapters of its connections.
 
-So are the functions by which all connections of a biz read and write JSON.
+Each biz also has its own functions for reading and writing JSON, which all its connections use.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DISTRIBUTIONS: Final = ("psycopg",)
 
 
 def _follow_adapters(undo: contextlib.ExitStack, module: Any) -> None:
-    """``psycopg``, which fills its adapters when it is imported."""
+    """``psycopg``, with adapters filled by the import."""
     adapters = module.adapters
     kind: Any = type(adapters)
     own_containers(undo, kind, "_optimised")
@@ -29,7 +29,7 @@ def _follow_adapters(undo: contextlib.ExitStack, module: Any) -> None:
 
 def _follow_json(undo: contextlib.ExitStack, module: Any) -> None:
     """``psycopg.types.json``."""
-    # Classes made for a function are remembered by its code object, which bizs share.
+    # Classes made for a function are remembered by code object, and bizs share code objects.
     own_containers(undo, module, "_dumpers_cache", "_loaders_cache")
     for setter, holder, name in (
         ("set_json_dumps", module._JsonDumper, "_dumps"),  # noqa: SLF001

@@ -1,8 +1,8 @@
 """pyarrow: each biz has extension types of its own, so that two may know different types by one name.
 
-Compiled code has one table of names. Where a biz has registered a type, there stands one that asks who runs, and makes
-the type of that biz, of the base, or for others the plain type of the storage. The pools of threads are the process's:
-how many threads a biz wants is told to it alone, and the base's number counts.
+Compiled code has one table of names. In the place of a type of a biz stands a type that makes the type of the running
+biz, of the base, or for others the plain type of the storage. The pools of threads are the process's: a biz is shown
+the number of threads that it has set, and the number of the base counts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Types:
         self._unregister = library.unregister_extension_type
         self._own: Own[dict[str, Any]] = Own(dict)
         self._of_base: dict[str, Any] = {}
-        """Of names that a dispatcher stands for."""
+        """The types behind the name of a dispatcher."""
         self._standing: dict[str, Any] = {}
         self._lock = threading.Lock()
 
@@ -90,13 +90,13 @@ class _Types:
 
 
 def _is_of_library(kind: type) -> bool:
-    """Whether a type belongs to a module that is shared: whoever imported it first, it is there for all."""
+    """Whether a type belongs to a shared Python module: whichever biz imported it first, the type is there for all."""
     module = find_of_base(kind.__module__)
     return getattr(module, kind.__name__, None) is kind
 
 
 def _follow(undo: contextlib.ExitStack, module: Any) -> None:
-    """``pyarrow.lib``, once its package is there, which has the same functions."""
+    """``pyarrow.lib``, once the package is there, which has the same functions."""
     library = module.lib
     types = _Types(library)
     undo.callback(types.restore)
@@ -123,7 +123,7 @@ def _own_count(undo: contextlib.ExitStack, library: Any, setter: str, getter: st
     def set_count(count: int) -> None:
         mine = own.get()
         if mine is None or count < 1:
-            set_of_process(count)  # which refuses it
+            set_of_process(count)  # which refuses a wrong name
         else:
             mine["count"] = int(count)
 

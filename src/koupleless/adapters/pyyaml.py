@@ -1,8 +1,8 @@
 """PyYAML: each biz has constructors, representers and resolvers of its own for the loaders and dumpers of all.
 
-The tables hang on classes, and a class gets one of its own, copied from what it inherits, when somebody adds to it.
-A biz that adds to a class gets the table, and the base's class goes on inheriting. Methods that a biz puts on these
-classes are not this adapter's.
+The tables hang on classes, and a class gets a table of its own, copied from the inherited one, at the first addition. A
+biz that adds to a class gets the table, and the class of the base goes on inheriting. Methods that a biz puts on these
+classes are not covered.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TABLES: Final = {
 
 
 class _Inherited:
-    """Stands in a class for a table: who has added to it has one, others see what the class inherits."""
+    """Stands in a class for a table: a biz with additions has a table, and others see the inherited one."""
 
     def __init__(self, kind: type, name: str) -> None:
         self._kind = weakref.ref(kind)
@@ -41,7 +41,7 @@ class _Inherited:
         self.of_base: OwnDict | None = None
 
     def begin(self) -> None:
-        """Make the table of whoever is running."""
+        """Make the table of the running biz."""
         if current() is not None:
             self._own.get()
         elif self.of_base is None:

@@ -1,8 +1,9 @@
 """SciPy: each biz has its own actions for errors of special functions, and its own backends of ``scipy.fft``.
 
-Compiled code keeps one action for each kind of error, by thread. Where two want different ones, it warns, and the
-warning becomes for whoever runs what he wants: compiled code takes the class to warn with from ``scipy.special`` each
-time. The one backend for all asks who runs; the flags with which a biz sets one are not looked at.
+Compiled code keeps one action for each kind of error, by thread. Where two bizs want different actions, compiled code
+warns, and the warning becomes the action of the running biz: compiled code takes the class of the warning from
+``scipy.special`` each time. One backend in the place of all asks for the backends of the running biz; the flags of a
+set backend are not looked at.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _SAID: Final = {
     "other": "other error",
     "memory": "memory allocation failed",
 }
-"""The kinds of errors, as they are called and as messages say them."""
+"""The kinds of errors, by function name and by message."""
 _FILTERS: Final = {"raise": "error", "ignore": "ignore"}
 
 
@@ -51,7 +52,7 @@ class _OfThread(threading.local):
 
 
 class _Actions:
-    """The action for each kind of error, of whoever runs."""
+    """The action for each kind of error, of the running biz."""
 
     def __init__(self, module: Any) -> None:
         self._set, self._get = module.seterr, module.geterr
@@ -59,14 +60,14 @@ class _Actions:
         self._own: Own[dict[str, str]] = Own(dict)
         bases = (module.SpecialFunctionError, module.SpecialFunctionWarning)
         self._kind = type("SpecialFunctionError", bases, {"__module__": bases[0].__module__})
-        """What stands for the class to warn with: caught as either, as its message is to be treated."""
+        """A stand-in for the class of the warning: caught as a warning or as an error, according to the message."""
 
     def get(self) -> dict[str, str]:
         return {**self._of_base.actions, **(self._own.peek() or {})}
 
     def set(self, **actions: str) -> dict[str, str]:
         before, in_c = self.get(), self._get()
-        self._set(**actions)  # which refuses what it does not know
+        self._set(**actions)  # which refuses an unknown kind
         self._set(**in_c)
         if "all" in actions:
             actions = {**dict.fromkeys(before, actions["all"]), **actions}
@@ -74,7 +75,7 @@ class _Actions:
         own = self._own.get()
         (self._of_base.actions if own is None else own).update(actions)
         self._apply()
-        if own is not None:  # alone, the thread of the import is that of the loop
+        if own is not None:  # alone, the import runs on the thread of the loop
             call_on_loop(self._apply)
         return before
 
@@ -87,7 +88,7 @@ class _Actions:
         return wanted.pop() if len(wanted) == 1 else "warn"
 
     def class_to_warn_with(self) -> dict[str, Any]:
-        """The class, for compiled code that takes it when there is an error; Python code names it."""
+        """The class, for compiled code that looks it up at an error; Python code names the class."""
         if _CLASS in sys._getframe(2).f_code.co_names:  # noqa: SLF001 - past the descriptor
             return {}
         actions = self.get()
@@ -136,7 +137,7 @@ def _follow_special(undo: contextlib.ExitStack, module: Any) -> None:
 
 
 class _Backends:
-    """The backend that stands for those of all, and what each biz has set and registered."""
+    """The backend in the place of all, and the backends of each biz, set and registered."""
 
     __ua_domain__ = "numpy.scipy.fft"
 
@@ -146,7 +147,7 @@ class _Backends:
         (backend, coerce, only), _, try_last = module.ua.get_state()._pickle()[0][self.__ua_domain__]  # noqa: SLF001
         self._of_base: tuple[Any, dict[str, bool]] = backend, {"coerce": coerce, "only": only, "try_last": try_last}
         self._own: Own[list[Any]] = Own(list)
-        """What a biz has registered; first what it has set."""
+        """The registered backends of a biz, after the set ones."""
         self._is_standing = False
 
     def set(self, backend: Any, **flags: bool) -> None:
@@ -185,7 +186,7 @@ class _Backends:
         return self._own.peek() or [self._backend_of_base()]
 
     def __ua_function__(self, method: Any, args: Any, kwargs: Any) -> Any:
-        """Called by SciPy: the first that has an answer."""
+        """Called by SciPy: the first backend with an answer."""
         for backend in self._meant():
             answer = backend.__ua_function__(method, args, kwargs)
             if answer is not NotImplemented:

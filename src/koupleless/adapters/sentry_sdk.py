@@ -1,8 +1,8 @@
 """Sentry: a client of the base says nothing of bizs that have Sentry themselves, and its threads are the base's.
 
-What the base's client has put into shared libraries and into Python runs for bizs too, and asks for the client each
-time. While a biz runs that has imported a copy of its own, the base's is not found; nor does the base's report what a
-request of that biz has raised when the server writes it to its log. Errors of a biz without Sentry are the base's.
+Hooks of the base's client in shared libraries and in Python run for bizs too, and ask for the client each time. While a
+biz with its own copy of Sentry runs, the client of the base is not found; nor does this client report an error from a
+request of such a biz when the server logs the error. Errors of a biz without Sentry are reported by the base.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _THREADS: Final = {
     "sentry_sdk.monitor": "Monitor._ensure_running",
     "sentry_sdk._batcher": "Batcher._ensure_thread",
 }
-"""The methods that start a thread of the client when it is first needed; a version may lack some."""
+"""The methods that start a thread of the client at the first need; a version may lack some."""
 
 
 def _follow_scope(undo: contextlib.ExitStack, module: Any) -> None:
@@ -65,7 +65,7 @@ def _has_own(linker: Linker | None) -> bool:
 
 
 def _is_reported(hint: Mapping[str, Any]) -> bool:
-    """Whether an error has come out of a request of a biz that has Sentry itself."""
+    """Whether an error has come out of a request of a biz with its own Sentry."""
     info = hint.get("exc_info")
     trace: TracebackType | None = info[2] if type(info) is tuple else getattr(info, "__traceback__", None)
     is_of_request = False

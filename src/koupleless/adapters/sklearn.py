@@ -1,6 +1,6 @@
 """scikit-learn: each biz has a configuration of its own, for all its threads.
 
-The library keeps one by thread, so what a biz sets when it is imported would not be there in its requests.
+The library keeps one configuration by thread, so settings of an import would be absent in requests.
 """
 
 from __future__ import annotations

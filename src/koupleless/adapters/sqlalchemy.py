@@ -1,9 +1,9 @@
-"""SQLAlchemy: what a biz puts on classes of the library works for it alone (listeners: `sqlalchemy_events`).
+"""SQLAlchemy: additions of a biz to classes of the library work for the biz alone (listeners: `sqlalchemy_events`).
 
 ``@compiles`` for a construct of the library, dialects, plugins and reflected types that are registered are each biz's
-own, and ``configure_mappers`` and ``clear_mappers`` are about the registries that the caller has made.
-``close_all_sessions`` closes those of all. What a biz does with an engine or a model of the base is seen by all who use
-that.
+own. ``configure_mappers`` and ``clear_mappers`` act on the registries that the caller has made, ``close_all_sessions``
+closes the sessions of all. Changes of a biz to an engine or a model of the base are seen by all users of the engine or
+model.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _follow_compilers(undo: contextlib.ExitStack, module: Any) -> None:
         return decorate
 
     def _enter(dispatcher: OwnAttribute, dispatch: OwnAttribute, class_: Any, specs: Any, function: Any) -> None:
-        """Do as the original does for a class, to one that stands in for it, with what whoever runs has so far."""
+        """Do as the original, to a stand-in for the class that has the additions of the running biz so far."""
         mine = (
             dispatcher.peek()
             if current() is not None
@@ -95,7 +95,7 @@ def _follow_dialects(undo: contextlib.ExitStack, module: Any) -> None:
 
 
 def _follow_types(undo: contextlib.ExitStack, module: Any) -> None:
-    """The base module of a dialect, whose class has the same dictionary."""
+    """The base module of a dialect, with a class that has the same dictionary."""
     original = module.ischema_names
     own_containers(undo, module, "ischema_names", package="sqlalchemy")
     for kind in [member for member in vars(module).values() if isinstance(member, type)]:

@@ -1,6 +1,6 @@
-"""SQLAlchemy's listeners on its own classes: those of a biz hear that biz, those of the base what no biz has made.
+"""Listeners on classes of SQLAlchemy: a biz's hear the biz alone, the base's hear everything that no biz has made.
 
-So a listener of the base's application goes on serving an engine of the base, whoever uses that.
+So a listener of the application of the base goes on serving an engine of the base, for every user of the engine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _UNCHANGED: Final[dict[str, Callable[..., Any]]] = {
     "before_execute": lambda *args, **_: args[1:4],
     "before_cursor_execute": lambda *args, **_: args[2:4],
 }
-"""What listeners return who leave things as they are, where that is not ``None``."""
+"""The results of listeners that change nothing, other than ``None``."""
 
 
 def _follow_events(undo: contextlib.ExitStack, module: Any) -> None:
@@ -41,7 +41,7 @@ def _follow_events(undo: contextlib.ExitStack, module: Any) -> None:
         if not is_of_library(self.target) or (scope is None and not _is_of_bases_code(self.fn)):
             original(self, *args, named=named, **kwargs)
             return
-        # How the listener wants to be called is read from its signature, which the one around it does not have.
+        # The arguments of a call are read from the signature of the listener, which a wrapper does not have.
         events = getattr(self.dispatch_target.dispatch, self.identifier)
         adjusted = events._adjust_fn_spec(self._listen_fn, named)  # noqa: SLF001
         made = (
@@ -57,7 +57,7 @@ def _follow_events(undo: contextlib.ExitStack, module: Any) -> None:
 
 
 def _of_classes(module: Any) -> Iterator[tuple[Any, str, Any, Callable[[Any], None]]]:
-    """What the base's application listens to on classes so far: with what puts another listener in its place."""
+    """The listeners of the base's application on classes so far, each with a way to replace the listener."""
     for reference, listeners in list(module._collection_to_key.items()):  # noqa: SLF001
         collection = reference()
         if getattr(collection, "_clslevel", None) is None:
@@ -87,7 +87,7 @@ def _is_of_bases_code(listener: Any) -> bool:
 
 
 def _exchange(module: Any, collection: Any, old: Any, new: Any) -> None:
-    """Put a listener in the place of another, for all classes, and in the books by which it is removed."""
+    """Put a listener in the place of another, for all classes, and in the books for removals."""
     for kind, known in list(collection._clslevel.items()):  # noqa: SLF001
         if is_of_library(kind):
             for index, one in enumerate(known):
@@ -107,11 +107,11 @@ def _put_back(module: Any, reference: Any, new: Any, old: Any) -> None:
 
 
 _made: Final[weakref.WeakKeyDictionary[Any, weakref.ref[Scope]]] = weakref.WeakKeyDictionary()
-"""Engines, their dialects, which their pools know, and sessions -> the bizs that made them."""
+"""Engines, their dialects, which their pools know, and sessions -> the bizs that made each."""
 
 
 def _of_base(event: str, listener: Callable[..., Any]) -> Callable[..., Any]:
-    """A listener of the base's application, who is not told of what a biz has made."""
+    """A listener of the base's application, which hears nothing of objects that a biz has made."""
     unchanged = _UNCHANGED.get(event)
 
     def heard(*args: Any, **kwargs: Any) -> Any:
@@ -129,7 +129,7 @@ def _is_made_by_biz(thing: Any) -> bool:
             if one is not None and one in _made:
                 return True
         except TypeError:
-            continue  # what cannot be referred to weakly is none of these
+            continue  # an object without weak references is none of these
     registry = getattr(thing, "registry", None)
     return registry is not None and hasattr(registry, "mappers") and maker_of(registry) is not None
 
@@ -164,7 +164,7 @@ def _follow_sessions(undo: contextlib.ExitStack, module: Any) -> None:
 
 
 def is_of_library(target: object) -> bool:
-    """Whether something is of the library itself: a class, a function that stands for one, or one of its listeners."""
+    """Whether an object is of the library itself: a class, a stand-in function for one, or one of the listeners."""
     home = getattr(target, "__module__", None) if hasattr(target, "__qualname__") else None
     return type(home) is str and home.partition(".")[0] == "sqlalchemy"
 

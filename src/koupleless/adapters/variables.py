@@ -1,4 +1,4 @@
-"""Variables of a module that each biz assigns for itself, also as seen by the functions of the module."""
+"""Variables of a Python module that each biz assigns for itself, also for the functions of the Python module."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def own_variables(
     undo: contextlib.ExitStack, module: types.ModuleType, *names: str, start: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
-    """Let a biz assign module variables for itself, also by and for the functions of the module that know them.
+    """Let a biz assign variables of a Python module for itself, also for and by functions of the Python module.
 
-    A biz starts with the values of the base, or with those of ``start``.
+    A biz starts with the values of the base, or with the values of ``start``.
     """
     known = [name for name in names if name in vars(module)]
     if not known:
@@ -34,7 +34,7 @@ def own_variables(
         return layer
 
     def layer(_: Scope) -> Layer | None:
-        # One that reads a variable may call another that assigns it, and is to see what that has done.
+        # A function that reads a variable may call a function that assigns the variable, and is to see the new value.
         own = assigned.get() if start or readers.assign else assigned.peek()
         return own if own is None or own.count or readers.assign else None
 

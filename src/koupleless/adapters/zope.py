@@ -1,7 +1,7 @@
 """zope.interface: each biz has adapter hooks of its own, by which an interface that is called finds adapters.
 
-Compiled code reads them straight from a list. In it stands one hook, which calls those of whoever runs. What a biz
-declares of built-in classes (``classImplements(str, ...)``) is declared for all.
+Compiled code reads the hooks straight from a list. The list has one hook, which calls the hooks of the running biz.
+Declarations of a biz for built-in classes (``classImplements(str, ...)``) are made for all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DISTRIBUTIONS: Final = ("zope-interface",)
 
 
 def _function(hook: Any) -> Any:
-    """The function itself where it can be exchanged, as zope.component's hook can, whatever is in its place now."""
+    """The function itself, if it can be exchanged, as the hook of zope.component can, whatever the present one."""
     return getattr(hook, "original", hook)
 
 
@@ -31,7 +31,7 @@ def _is_of_application(hook: Any, _: Any) -> bool:
 
 
 def _is_superseded(hook: Any) -> bool:
-    """Whether a hook is that of the base's copy of a library of which the running biz has its own."""
+    """Whether a hook belongs to the base's copy of a library of which the running biz has a copy."""
     function, linker = _function(hook), linker_of(current())
     own = None if linker is None else linker.table.get(getattr(function, "__module__", None) or "")
     return own is not None and getattr(function, "__globals__", None) is not getattr(own, "__dict__", None)
@@ -40,7 +40,7 @@ def _is_superseded(hook: Any) -> bool:
 def _follow_hooks(undo: contextlib.ExitStack, module: Any) -> None:
     """``zope.interface.interface``."""
     read_in_c = module.adapter_hooks
-    # The way back restores what is read in C, too.
+    # The way back restores the list for C code, too.
     own_containers(undo, module, "adapter_hooks", package="zope", hides=_is_of_application)
     hooks = module.adapter_hooks
 

@@ -1,6 +1,6 @@
-"""The agent in a base that answers ops commands: what the field calls the arklet.
+"""The agent in a base that answers operations commands, called the arklet in the field.
 
-Lives here: one function per command over the container, the one map from errors to replies, the HTTP server that
-carries them and decides who may call, and the values of base health. May not: hold a biz, read settings, run code of a
-biz on the server's loop. ``base`` makes an `Operations` and an `ArkletServer` and takes them down again.
+Here live one function for each command over the container, the one map from errors to replies, the HTTP server with its
+decision about callers, and the values of base health. Holding a biz, reading settings, and running code of a biz on the
+loop of the server do not belong here. ``base`` makes an `Operations` and an `ArkletServer` and takes both down again.
 """

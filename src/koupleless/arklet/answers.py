@@ -1,4 +1,4 @@
-"""From what the container returns or raises to what is said on the wire; the one map from errors to replies."""
+"""Results and errors of the container, as the wire spells them; the one map from errors to replies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from koupleless.wire.replies import (
     InstallData,
     PurgeReport,
     Resident,
-    UninstallData,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def explain(error: BaseException, command: str, *, base_identity: str) -> Envelope:
-    """The reply to what ``command`` raised: nowhere else does an error get its spelling on the wire."""
+    """The reply to an error of ``command``: nowhere else does an error get a spelling on the wire."""
     verb = command.removesuffix("Biz").removeprefix("batch").lower()
     message = f"{verb} biz not success!"
     data: BizReply | None = None
@@ -68,17 +67,11 @@ def explain(error: BaseException, command: str, *, base_identity: str) -> Envelo
 
 
 def _internal_error(error: BaseException, text: str) -> Envelope:
-    report = getattr(error, "report", None)
-    data = None
-    if report is not None:  # the biz is gone although its stop failed: what it left is worth knowing
-        data = UninstallData(code=ResponseCode.FAILED, message=text, purge_report=purge_report(report))
-    return Envelope(
-        code=Code.INTERNAL_ERROR, message=f"Internal Error: {text}", error_stack_trace=_trace(error), data=data
-    )
+    return Envelope(code=Code.INTERNAL_ERROR, message=f"Internal Error: {text}", error_stack_trace=_trace(error))
 
 
 def _trace(error: BaseException) -> str:
-    """The traceback that helps the caller: the biz's own; of what we raise on purpose only the chain of causes."""
+    """The traceback for the caller: that of the biz; for an error raised on purpose, the chain of causes alone."""
     if isinstance(error, BizFailed) and error.traceback:
         return error.traceback
     if isinstance(error, KouplelessError):
@@ -87,7 +80,7 @@ def _trace(error: BaseException) -> str:
 
 
 def say(error: BaseException) -> str:
-    """What went wrong: our own errors are sentences, of others the innermost cause says most."""
+    """An error in words: errors of the product are sentences; of any other error, the innermost cause says most."""
     if isinstance(error, KouplelessError):
         return str(error)
     root = chain(error)[-1]
@@ -95,7 +88,7 @@ def say(error: BaseException) -> str:
 
 
 def entry_of_failure(error: BaseException, present: BizDetails) -> BatchEntry:
-    """What a batch says of an element that was not installed; ``present`` is the biz as it is now."""
+    """The entry of a batch for an element that was not installed; ``present`` is the biz in its present state."""
     code, message = ResponseCode.FAILED, f"internal exception: {say(error)}"
     if isinstance(error, BizRepeated):
         code, message = ResponseCode.REPEAT_BIZ, repeated(error)
@@ -105,17 +98,17 @@ def entry_of_failure(error: BaseException, present: BizDetails) -> BatchEntry:
 
 
 def conflict(error: BizBusy, command: str) -> str:
-    """What a command is told that came second."""
+    """The message for a command that comes while another command runs for the biz."""
     return f"FAILED:{error.identity} {command} conflict, exist unfinished command({error.operation}) for this biz"
 
 
 def repeated(error: BizRepeated) -> str:
-    """What an install is told whose identity is taken."""
+    """The message for an install of an identity that is taken."""
     return f"Biz: {error.identity} has been installed or registered."
 
 
 def detail(envelope: Envelope) -> str:
-    """The message of a failure together with what its data says, which the original's records lose."""
+    """The message of a failure together with the message of its data, which records of the original lose."""
     data = envelope.data
     if isinstance(data, BatchData):
         failed = {
@@ -128,7 +121,7 @@ def detail(envelope: Envelope) -> str:
 
 
 def install_data(installed: Installed) -> InstallData:
-    """What a successful install says."""
+    """The data of a successful install."""
     clock = time.strftime("%H:%M:%S", time.localtime(installed.started_at))
     milliseconds = int(installed.started_at * 1000) % 1000
     started = f"cost: {installed.elapsed_ms} ms, started at: {clock},{milliseconds:03}"
@@ -143,7 +136,7 @@ def install_data(installed: Installed) -> InstallData:
 
 
 def purge_report(report: purge.PurgeReport) -> PurgeReport:
-    """What is left of a biz."""
+    """The purge report of a biz, as the wire spells the report."""
     return PurgeReport(
         biz=str(report.biz),
         clean=report.clean,

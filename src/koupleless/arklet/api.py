@@ -1,7 +1,7 @@
-"""The commands over HTTP, byte for byte as the field's clients know it.
+"""The commands over HTTP, byte for byte as clients in the field expect.
 
-Order of a request: may it come in, is it a POST, the body, the command. The path is the command; the query and the
-``Content-Type`` are ignored; the outcome of a command is in the envelope, never in the status.
+A request is checked in this order: the caller, the method (POST), the body, the command. The path is the command; the
+query and the ``Content-Type`` are ignored; the outcome of a command is in the envelope, never in the status.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 ONLY_POST: Final = b"POST http request only supported by arklet"
 SERVER: Final = "koupleless"
-"""The ``Server`` header of every answer, refusals too: clients tell by it what an arklet can do beyond the original."""
+"""The ``Server`` header of every answer, refusals too, by which clients know an arklet with more than the original."""
 BODY_SECONDS: Final = 60.0
-"""How long a client may take to send its body."""
+"""Seconds that a client may take to send the body."""
 LINGER_SECONDS: Final = 1.0
 LINGER_BYTES: Final = 8 * MAX_BODY_BYTES
 
 
 class BodyTooLarge(Exception):
-    """More than `MAX_BODY_BYTES` were sent; ``is_whole`` says that there is nothing more to come."""
+    """A body of more than `MAX_BODY_BYTES`; ``is_whole`` says that nothing more comes."""
 
     def __init__(self, *, is_whole: bool) -> None:
         self.is_whole = is_whole
 
 
 class ArkletApi:
-    """The ASGI application of the arklet. Lives as long as its server, on the server's loop only.
+    """The ASGI application of the arklet. Lives as long as the server, on the loop of the server only.
 
-    Commands that change bizs run on the operations' workers; the others are answered on the loop, at once, so that no
-    number of running installs can delay them.
+    Commands that change bizs run on the workers of the operations; the others are answered on the loop, at once, so
+    that no number of running installs can delay them.
     """
 
     def __init__(self, operations: Operations, guard: Guard) -> None:
@@ -111,9 +111,9 @@ def _reply(status: int, content: bytes = b"", *, content_type: str = CONTENT_TYP
 
 
 async def _send_before_body(response: Response, request: Request, send: Send, *, is_drained: bool = False) -> None:
-    """Answer without waiting for the body, then take a little of it in.
+    """Answer without waiting for the body, then take a little of the body in.
 
-    A connection that is closed while data waits in it is reset, and a reset can overtake the answer.
+    A connection that is closed while data waits is reset, and a reset can overtake the answer.
     """
 
     async def send_open(message: Message) -> None:

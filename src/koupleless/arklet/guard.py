@@ -1,8 +1,8 @@
-"""Who may call: decided from the headers alone, before anything else of a request is read.
+"""The decision about callers, from the headers alone, before anything else of a request is read.
 
-The ops API installs code. Three kinds of stranger are kept out: another machine (loopback unless told otherwise, and
-then a token), another user with the address but without the token, and a web page in a developer's browser (``Origin``,
-or a ``Host`` that is a name rebound to us).
+The operations API installs code. Three kinds of stranger are kept out: another machine (by listening on loopback, or
+else by a token), another user with the address but without the token, and a web page in the browser of a developer
+(``Origin``, or a ``Host`` with a name rebound to this machine).
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _HOST: Final = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<name>[^:\[\]]+))(
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is not let in, and the HTTP status that says so."""
+    """The reason for refusing a request, and the HTTP status."""
 
     status: int
     reason: str
 
 
 class Guard:
-    """Judges requests. Lifetime: that of the server. Holds no mutable state, so any thread may ask."""
+    """Judges requests. Lifetime: as the server. Holds no mutable state, so any thread may ask."""
 
     def __init__(self, *, bound: str, token: str | None, names: Iterable[str] = ()) -> None:
-        """``bound`` is the address the server listens on, ``names`` what else callers may address it by."""
+        """``bound`` is the address that the server listens on, ``names`` are further names of the base."""
         self._token = None if token is None else token.encode()
         address = ipaddress.ip_address(bound)
-        # A literal address in `Host` cannot be a rebound name. A server on all addresses is called by any of them,
-        # also by those of a node or a service that translate to it, which this process cannot know.
+        # A literal address in `Host` cannot be a rebound name. Callers reach a server on all addresses by any of them,
+        # also by addresses of a node or a service in front of the server, which this process cannot know.
         self._any_address = address.is_unspecified
         self._hosts = _LOOPBACK_NAMES | {_bare(bound)} | {_bare(name) for name in names}
 
@@ -78,10 +78,10 @@ class Guard:
 
 
 def check_exposure(address: str, *, token: str | None, insecure: bool) -> None:
-    """Refuse to listen where strangers are without a token.
+    """Refuse to listen for strangers without a token.
 
-    Raises ``SettingsError`` for an address that is not loopback, unless there is a token or ``insecure`` says that this
-    is meant, which is warned about; also for a token that is empty.
+    Raises ``SettingsError`` for an address other than loopback without a token, unless ``insecure`` says that no token
+    is meant, and logs a warning in that case; raises for an empty token, too.
     """
     if token is not None and (not token.strip() or not token.isascii() or token != token.strip()):
         raise SettingsError("the arklet token must be printable ASCII without blanks around it")
@@ -96,7 +96,7 @@ def check_exposure(address: str, *, token: str | None, insecure: bool) -> None:
 
 
 def _name_in(host: str) -> str | None:
-    """The name or address in a ``Host`` header; ``None`` if it holds neither, or anything besides but a port."""
+    """The name or address in a ``Host`` header; ``None`` without a name, or with more than a port besides."""
     host = host.strip()
     match = _HOST.fullmatch(host)
     if match is not None and match["name"]:

@@ -1,7 +1,7 @@
-"""Who a base is, and how it and its bizs fare, as values.
+"""The identity of a base, and the health of the base and of its bizs, as values.
 
-The identifiers and key texts are the field's, made for a Java process; the values are this interpreter's. Every answer
-is built for its caller alone.
+Identifiers and keys are those of the field, made for a Java process; the values are those of this interpreter. Every
+answer is built for one caller alone.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _UNKNOWN_LETTERS: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseMetadata:
-    """What a base says of itself; computed once, because a controller takes a new identity for a new base.
+    """The identity of a base; computed once, because a controller takes a new identity for a new base.
 
     Identity, environment and cluster become Kubernetes names and label values: lower-case letters, digits, ``-`` and
     ``.`` are safe.
     """
 
     identity: str
-    """The local IPv4 address unless configured; the original controller calls the base by it."""
+    """The local IPv4 address unless configured; the original controller calls the base by this text."""
     name: str = "base"
     version: str = "1.0.0"
     cluster: str = "default"
@@ -65,7 +65,7 @@ class BaseMetadata:
         cluster: str = "default",
         environment: str = "default",
     ) -> Self:
-        """Fill in what was not configured from the machine; sends nothing and asks no name server."""
+        """Fill values in from the machine that are not configured; sends nothing and asks no name server."""
         address = _local_address()
         if identity is None:
             letters = string.ascii_lowercase + string.digits
@@ -83,25 +83,25 @@ class BaseMetadata:
 
 
 class HealthRefused(KouplelessError):
-    """A query for something that is not there; the text is the envelope's message."""
+    """A query for something absent; the text is the message of the envelope."""
 
 
 class Health:
     """Answers health queries.
 
-    Lifetime: that of the operations. Threads: any number may ask at once; the only state is the processor times of the
-    first moment, which are set once. An answer takes well below a millisecond after the first one, which imports
-    ``psutil``; `warm` does that ahead.
+    Lifetime: as the operations. Threads: any number may ask at once; the only state is the processor times of the first
+    moment, which are set once. An answer takes well below a millisecond after the first answer, which imports
+    ``psutil``; `warm` imports ``psutil`` ahead.
     """
 
     def __init__(self, container: Container, *, module_memory_bytes: int | None = None) -> None:
-        """``module_memory_bytes`` is what all bizs together may use; ``None`` reports no limit."""
+        """``module_memory_bytes`` is the limit of all bizs together; ``None`` reports no limit."""
         self._container = container
         self._module_memory_bytes = module_memory_bytes
         self._indicators: Mapping[str, Callable[[], dict[str, Any]]] = {"cpu": self._cpu, "jvm": self._interpreter}
 
     def answer(self, query: HealthQuery) -> HealthData:
-        """What was asked for. Raises ``HealthRefused`` for what is not there, ``InputInvalid`` for an unknown type."""
+        """The answer. Raises ``HealthRefused`` for an absent biz or indicator, ``InputInvalid`` for an unknown type."""
         everything = is_blank(query.type)
         members: dict[str, Any] = {}
         if not everything and query.type not in ("system", "biz", "plugin"):
@@ -110,7 +110,8 @@ class Health:
             members["master_biz_info"] = self._base()
         if everything or query.type == "system":
             members |= self._system(query.metrics or [])
-        # With a name and no type the original asks for the biz, then for a plugin of that name, and says the latter.
+        # With a name and no type, the original asks for the biz, then for a plugin of this name, and answers the
+        # latter.
         if query.type == "biz" or (everything and is_blank(query.biz_name)):
             members |= self._bizs(query.biz_name, query.biz_version)
         if everything or query.type == "plugin":
@@ -120,7 +121,7 @@ class Health:
         return HealthData(**members)
 
     def warm(self) -> None:
-        """Do now what the first answer would have to wait for; processor figures count from here."""
+        """Import and measure now, ahead of the first answer; processor figures count from here."""
         self._start  # noqa: B018 - a cached property
         _processor_model()
         self._interpreter()
@@ -128,7 +129,7 @@ class Health:
     # --- the base and its bizs -----------------------------------------------------------------------------------
 
     def _base(self) -> BizHealth:
-        # A base that answers is serving; anything else makes a controller give the node up.
+        # A base that answers is serving; any other state makes a controller give the node up.
         base = self._container.base
         return BizHealth(
             biz_name=base.id.name,
@@ -240,7 +241,7 @@ class Health:
 
 @functools.cache
 def _psutil() -> Any:
-    # 15 ms that a base need not wait for when it starts.
+    # The import takes 15 ms, which the start of a base need not wait for.
     import psutil  # type: ignore[import-untyped]  # noqa: PLC0415
 
     return psutil
@@ -263,7 +264,7 @@ def _processor_model() -> str:
 
 
 def _local_address() -> str | None:
-    """The IPv4 address that traffic to elsewhere would leave from; ``None`` without a network."""
+    """The IPv4 address from which traffic to other machines would leave; ``None`` without a network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # reserved for documentation; connecting a datagram socket sends nothing

@@ -1,6 +1,6 @@
 """The commands of a base: one function each, from a wire request over the container to a wire reply.
 
-Every transport calls `Operations.handle`, so no command can differ between them.
+Every transport calls `Operations.handle`, so no command differs between transports.
 """
 
 from __future__ import annotations
@@ -83,15 +83,15 @@ class Command:
     description: str
     run: Callable[[Operations, Body], Envelope]
     changes_bizs: bool = False
-    """Takes the lock of its biz, may run in the background, and may take long."""
+    """Whether the command runs alone for its biz, may run in the background, and may take long."""
 
 
 class Operations:
     """All commands over one container.
 
     Lifetime: from the start of the base to its end, when `close` is called after the transports have stopped. Threads:
-    `handle` may be called from any number at once and blocks for as long as the container does; commands that change
-    no biz return within a millisecond.
+    `handle` may be called from any number at once and blocks as long as the container blocks; commands that change no
+    biz return within a millisecond.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Operations:
             "ARKLET-ark-biz-ops",
             initializer=lambda: setattr(threading.current_thread(), "name", f"ARKLET-ark-biz-ops-0-T{next(numbers)}"),
         )
-        """Where transports run commands that change bizs, and background runs."""
+        """Threads for commands that change bizs, and for background runs."""
         self._container = container
         self._identity = metadata.identity
         self._conflicts = Conflicts()
@@ -120,7 +120,7 @@ class Operations:
         return command in _BY_ID and _BY_ID[command].changes_bizs
 
     def handle(self, command: str, raw: bytes) -> Envelope:
-        """Run one command on the bytes of its input. Never raises: whatever happens is in the envelope."""
+        """Run one command on the bytes of its input. Never raises: errors become part of the envelope."""
         found = _BY_ID.get(command)
         if found is None:
             return Envelope(code=Code.CMD_NOT_FOUND, message="please follow the doc")
@@ -130,11 +130,11 @@ class Operations:
             return answers.explain(error, command, base_identity=self._identity)
 
     def close(self) -> None:
-        """Start nothing more; what runs goes on to its end. Idempotent."""
+        """Start nothing more; running commands go on to their end. Idempotent."""
         self.workers.shutdown(wait=False, cancel_futures=True)
 
     def leave_behind(self) -> None:
-        """Let the process end without operations that do not end; after `close`, when all was taken down."""
+        """Let the process end without operations that do not end; after `close`, when all bizs were taken down."""
         leave_workers_behind(self.workers)
 
     # --- commands that change nothing ----------------------------------------------------------------------------
@@ -144,13 +144,13 @@ class Operations:
         return self._success([HelpItem(command.description, command.id) for command in COMMANDS])
 
     def query_all(self, body: Body) -> Envelope:
-        """Every biz but the base, by priority; with ``libraries``, which the original does not know, also those."""
+        """Every biz but the base, by priority; with the libraries of each for ``libraries``, a field of ours."""
         has_libraries = body is not None and body.get("libraries") is True
         bizs = [biz for biz in self._container.bizs() if not biz.is_base]
         return self._success([BizInfo.of(biz, has_libraries=has_libraries) for biz in bizs])
 
     def health(self, body: Body) -> Envelope:
-        """The health of what was asked for."""
+        """The health of the base, of a biz, or of all."""
         return self._success(HealthReply(self.vitals.answer(read(HealthQuery, body))))
 
     def query_ops(self, body: Body) -> Envelope:
@@ -173,15 +173,15 @@ class Operations:
         _check_async(request)
         _check_install(request)
         if not is_blank(request.biz_name):
-            BizId.of(request.biz_name or "", request.biz_version or "")
-            return self._perform("installBiz", request, lambda: self._do_install(request))
+            expected = BizId.of(request.biz_name or "", request.biz_version or "")
+            return self._perform("installBiz", request, lambda: self._do_install(request, expected))
         prepared = self._identify(request)
         name, version = prepared.id.name, prepared.id.version
         named = msgspec.structs.replace(request, biz_name=name, biz_version=version)
-        return self._perform("installBiz", named, lambda: self._do_install(named, prepared), unused=prepared.discard)
+        return self._perform("installBiz", named, lambda: self._installed(prepared, named), unused=prepared.discard)
 
     def _identify(self, request: InstallBiz) -> Prepared:
-        """Ask the artefact itself what it is, unless the request would be refused anyway."""
+        """Read the identity from the artefact, unless the request would be refused anyway."""
         if request.is_async and self._runs.find(request.request_id or "") is not None:
             raise RunRepeated(request.request_id or "")
         try:
@@ -191,17 +191,16 @@ class Operations:
         except ArtifactError as error:
             raise InputInvalid(f"refresh biz info from jar failed: {error}") from error
 
-    def _do_install(self, request: InstallBiz, prepared: Prepared | None = None) -> Envelope:
-        strategy = _strategy(request)
-        if prepared is None:
-            expected = BizId.of(request.biz_name or "", request.biz_version or "")
-            if strategy is Strategy.INSTALL_ONLY:
-                self._check_not_installed(expected)
-            prepared = self._prepare(request, expected)
+    def _do_install(self, request: InstallBiz, expected: BizId) -> Envelope:
+        if _strategy(request) is Strategy.INSTALL_ONLY:
+            self._check_not_installed(expected)
+        return self._installed(self._prepare(request, expected), request)
+
+    def _installed(self, prepared: Prepared, request: InstallBiz) -> Envelope:
         return self._success(answers.install_data(self._start(prepared, request)))
 
     def batch_install(self, body: Body) -> Envelope:
-        """Install several bizs: priority by priority, those of one priority at the same time."""
+        """Install several bizs: priority by priority, all bizs of one priority at the same time."""
         request = read(BatchInstallBiz, body)
         _check_async(request)
         if request.biz_list is None:
@@ -222,7 +221,7 @@ class Operations:
                 said += pool.map(lambda pair: (pair[0], self._install_element(*pair)), group)
         for element, entry in said:
             url = element.biz_url or ""
-            # Of elements with the same URL the one that is installed says what became of it.
+            # Of several elements with one URL, the installed one is shown.
             if url not in entries or entries[url].code is not ResponseCode.SUCCESS:
                 entries[url] = entry
         is_success = all(entry.code is ResponseCode.SUCCESS for _, entry in said)
@@ -237,7 +236,7 @@ class Operations:
     def _prepare_all(
         self, elements: Sequence[InstallBiz], pool: ThreadPoolExecutor
     ) -> tuple[list[tuple[InstallBiz, Prepared]], list[tuple[InstallBiz, BatchEntry]]]:
-        """The artefacts of a batch, and what is to be said of the elements of which none can be had."""
+        """The artefacts of a batch, and the entries of elements without an artefact."""
         futures = [pool.submit(self._prepare, element) for element in elements]
         ready, said = [], []
         for element, future in zip(elements, futures, strict=True):
@@ -264,7 +263,7 @@ class Operations:
         return BatchEntry(code=data.code, message=data.message, biz_infos=data.biz_infos or [])
 
     def uninstall(self, body: Body) -> Envelope:
-        """Remove one biz; the reply says what is left of it."""
+        """Remove one biz; the reply has the purge report."""
         request = read(UninstallBiz, body)
         _check_named(request)
         if request.biz_name != self._container.base.id.name:
@@ -284,16 +283,13 @@ class Operations:
         """Make one version the active one."""
         request = read(SwitchBiz, body)
         _check_named(request)
-        _known(request)
-        return self._perform("switchBiz", request, lambda: self._do_switch(request))
-
-    def _do_switch(self, request: SwitchBiz) -> Envelope:
         biz = _known(request)
+        return self._perform("switchBiz", request, lambda: self._do_switch(biz))
+
+    def _do_switch(self, biz: BizId) -> Envelope:
         if biz != self._container.base.id:  # which is always active
             self._container.switch(biz)
-        return self._success(
-            BizReply(code=ResponseCode.SUCCESS, message=f"Switch biz: {request.identity} is activated.")
-        )
+        return self._success(BizReply(code=ResponseCode.SUCCESS, message=f"Switch biz: {biz} is activated."))
 
     # --- how they run --------------------------------------------------------------------------------------------
 
@@ -305,9 +301,9 @@ class Operations:
         *,
         unused: Callable[[], object] = _nothing,
     ) -> Envelope:
-        """Do ``work`` as the only command for the request's biz: now, or in the background.
+        """Do ``work`` as the only command for the biz of the request: now, or in the background.
 
-        ``unused`` is called instead if ``work`` never gets its turn.
+        ``unused`` is called instead if another command is running for the biz.
         """
         if not request.is_async:
             return self._exclusively(command, request.identity, work, unused=unused)
@@ -370,7 +366,7 @@ class Operations:
         )
 
     def _present(self, name: str, version: str) -> BizDetails:
-        """What a batch shows of a biz: as it is, or broken if it is not there."""
+        """The biz in an entry of a batch: in its present state, or broken if the biz is not there."""
         try:
             return BizDetails.of(self._container.find(BizId.of(name, version)))
         except (BizNotFound, InvalidIdentity):
@@ -428,7 +424,7 @@ def _check_named(request: BizRequest) -> None:
 
 
 def _known(request: BizRequest) -> BizId:
-    """The identity that was named; raises ``BizNotFound`` for a text that none can have."""
+    """The identity in a request; raises ``BizNotFound`` for a text that is no identity."""
     try:
         return BizId.of(request.biz_name or "", request.biz_version or "")
     except InvalidIdentity:

@@ -1,4 +1,4 @@
-"""What is running and what ran: one command per biz at a time, and the records of background runs."""
+"""Running commands, one for each biz at a time, and the records of background runs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from koupleless.wire.requests import BizRequest
 
 KEPT_RUNS: Final = 1000
-"""How many finished runs are remembered."""
+"""Most finished runs that are remembered."""
 KEPT_SECONDS: Final = 24 * 3600.0
-"""For how long."""
+"""Seconds that a finished run is remembered."""
 KEPT_BYTES: Final = 16 << 20
-"""How large they may be together, as they go over the wire."""
+"""Most bytes of all finished runs together, in their form on the wire."""
 MAX_UNFINISHED_RUNS: Final = 1000
 MAX_UNFINISHED_BYTES: Final = 8 << 20
-"""How large the requests of those that have not finished may be together: what they become in memory is larger."""
+"""Most bytes of the requests of all unfinished runs together; in memory, the requests are larger."""
 
 _LONGEST_TEXT: Final = 10_000
 _MOST_FRAMES: Final = 100
@@ -35,28 +35,28 @@ _MOST_CAUSES: Final = 10
 
 
 class RunRepeated(KouplelessError):
-    """A request id that was used already."""
+    """A second request with the same id."""
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"The request corresponding to the requestId({request_id}) has been executed.")
 
 
 class TooManyRuns(KouplelessError):
-    """More background runs are waiting than a base takes; ``limit`` is how many of what that is."""
+    """A background run above the limit of the base; ``limit`` is the number and the kind of runs."""
 
     def __init__(self, limit: str) -> None:
         super().__init__(f"{limit} have not finished; ask again when some of them have")
 
 
 class Conflicts:
-    """Which command is running for which ``name:version``. Lives as long as the operations; any thread may ask."""
+    """The running command of each ``name:version``. Lives as long as the operations; any thread may ask."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: dict[str, str] = {}
 
     def take(self, identity: str, command: str) -> None:
-        """Claim ``identity`` for ``command``, to be given back; raises ``BizBusy`` at once if another has it."""
+        """Claim ``identity`` for ``command``, until `give_back`; raises ``BizBusy`` at once if another one has it."""
         with self._lock:
             if identity in self._running:
                 raise BizBusy(identity, self._running[identity])
@@ -69,16 +69,16 @@ class Conflicts:
 
 
 class Run:
-    """One background run, from the moment it was accepted.
+    """One background run, from the moment of acceptance.
 
-    Lifetime: as long as `Runs` remembers it. Threads: one worker moves it, any thread takes `snapshot`s. It keeps the
-    bytes of its record alone: no exception, so no biz, and a size that can be known.
+    Lifetime: as long as `Runs` remembers the run. Threads: one worker changes the run, any thread takes `snapshot`s. A
+    run keeps the bytes of the record alone: no exception, so no biz, and a known size.
     """
 
     def __init__(self, request_id: str, meta: dict[str, Any], *, clock: Callable[[], float]) -> None:
         self.request_id = request_id
         self.ended: int | None = None
-        """When it finished, in milliseconds."""
+        """The end of the run, in milliseconds; ``None`` before the end."""
         self._clock = clock
         self._lock = threading.Lock()
         started = self._now()
@@ -96,23 +96,23 @@ class Run:
 
     @property
     def size(self) -> int:
-        """How many bytes it takes."""
+        """The size of the record in bytes."""
         return len(self._encoded)
 
     def snapshot(self) -> OpsRecord:
-        """The record as it is now."""
+        """The present record."""
         return msgspec.json.decode(self._encoded, type=OpsRecord)
 
     def begin(self) -> None:
-        """A worker took it up: this thread."""
+        """Note that the thread here has begun to work on the run."""
         self._move(status=OpsStatus.EXECUTING, thread_name=threading.current_thread().name)
 
     def succeed(self) -> None:
-        """It did what was asked."""
+        """Note that the command has succeeded."""
         self._end(OpsStatus.SUCCEEDED)
 
     def fail(self, message: str, throwable: Throwable | None = None) -> None:
-        """It did not."""
+        """Note that the command has failed."""
         self._end(OpsStatus.FAILED, message=_cut(message), throwable=throwable)
 
     def _end(self, status: OpsStatus, **changes: Any) -> None:
@@ -126,7 +126,7 @@ class Run:
             self._put(msgspec.structs.replace(self.snapshot(), **changes))
 
     def _put(self, record: OpsRecord) -> None:
-        # A copy, since what the encoder returns has room for half as much again.
+        # A copy, since the result of the encoder has room for half as much again.
         self._encoded = bytes(memoryview(encode(record)))
 
     def _now(self) -> int:
@@ -134,11 +134,9 @@ class Run:
 
 
 class Runs:
-    """The background runs a base remembers: all unfinished ones, and of the finished the latest, for a day.
+    """The background runs that a base remembers: all unfinished ones, and the latest finished ones, for a day.
 
-    As many of those as have room: `KEPT_RUNS`, and `KEPT_BYTES`.
-
-    Lives as long as the operations; any thread may call.
+    `KEPT_RUNS` and `KEPT_BYTES` limit the finished ones. Lives as long as the operations; any thread may call.
     """
 
     def __init__(
@@ -172,19 +170,19 @@ class Runs:
         return run
 
     def find(self, request_id: str) -> Run | None:
-        """The run of that id, if it is remembered."""
+        """The run of an id, if the run is remembered."""
         with self._lock:
             return self._runs.get(request_id)
 
     def _forget_locked(self) -> list[Run]:
-        """Drop the finished runs that are too old or too many; the unfinished ones are returned."""
+        """Drop finished runs that are too old or too many; returns the unfinished runs."""
         oldest = int((self._clock() - self._kept_s) * 1000)
         unfinished = [run for run in self._runs.values() if run.ended is None]
         size = 0
         finished = [run for run in self._runs.values() if run.ended is not None]
         for kept, run in enumerate(reversed(finished), 1):
             size += run.size
-            # One place is for the run that is about to be opened.
+            # One place is for the run of the caller.
             if kept >= self._kept or size > self._kept_bytes or (run.ended or 0) < oldest:
                 del self._runs[run.request_id]
         return unfinished
@@ -195,7 +193,7 @@ def _cut(text: str) -> str:
 
 
 def describe_error(error: BaseException, *, message: str | None = None) -> Throwable:
-    """An exception and its causes as plain data, so that nothing of it stays alive; ``message`` replaces its text."""
+    """An exception and its causes as plain data, so that no object stays alive; ``message`` replaces the text."""
     described: Throwable | None = None
     for link in reversed(chain(error)[:_MOST_CAUSES]):
         text = _cut(message if message is not None and link is error else str(link))

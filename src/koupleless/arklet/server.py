@@ -1,4 +1,4 @@
-"""The arklet's HTTP server: its own thread, its own event loop, nothing shared with the application's."""
+"""The HTTP server of the arklet: a thread and an event loop of its own, shared with no application."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 DEFAULT_PORTS: Final = range(1238, 1338)
 BACKLOG: Final = 64
-"""Also how many connections are accepted at once, so how many file descriptors are taken beyond `CONNECTIONS`."""
+"""Also the most connections that are accepted at once: so many file descriptors are taken beyond `CONNECTIONS`."""
 CONNECTIONS: Final = 64
 HEADER_S: Final = 10.0
 LINGER_S: Final = 5.0
-"""How long running requests may take to be answered once the server stops."""
+"""Seconds for running requests to be answered once the server stops."""
 
 _PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
-"""How long it waits before it starts a server again that has ended, the second time and at most."""
+"""Seconds before a server that has ended is started again: the second time, and at most."""
 
 logger = logging.getLogger("koupleless.arklet")
 
@@ -62,7 +62,7 @@ class ArkletServer:
         header_timeout_s: float = HEADER_S,
         max_connections: int = CONNECTIONS,
     ) -> None:
-        """``port`` is taken as it is; ``None`` means the first free one of 1238 to 1337.
+        """``port`` is the port to listen on; ``None`` means the first free one of 1238 to 1337.
 
         A connection without a request is closed after ``header_timeout_s``, or sooner if more than ``max_connections``
         are open.
@@ -93,7 +93,7 @@ class ArkletServer:
         thread = threading.Thread(
             target=self._run, args=(listener, guard, is_ready), name="koupleless-arklet", daemon=True
         )
-        with as_base():  # the thread outlives whoever starts it
+        with as_base():  # the thread outlives its maker
             thread.start()
         is_ready.wait()
         if self._failure is not None:
@@ -117,7 +117,7 @@ class ArkletServer:
     # --- on the server's thread ----------------------------------------------------------------------------------
 
     def _run(self, listener: socket.socket, guard: Guard, is_ready: threading.Event) -> None:
-        """Serve until `stop`, again if something ends it before: a base without its arklet could only be killed."""
+        """Serve until `stop`, and again after any other end: a base without an arklet could only be killed."""
         pause_s = 0.0
         with listener:
             while True:
@@ -160,7 +160,7 @@ class ArkletServer:
 
 
 class _QuietConfig(uvicorn.Config):
-    """uvicorn's settings without its side effect on the process's loggers, which are the application's."""
+    """The settings of uvicorn without the side effect on the loggers of the process, which are the application's."""
 
     def configure_logging(self) -> None:
         pass
@@ -175,17 +175,17 @@ class _Protocol(BoundedH11):
         self.access_log = False
 
     def _is_idle(self) -> bool:
-        """Also while the body is on its way: it is small, so that who is slow with it may give way."""
+        """Count a connection as idle also while the body arrives: bodies are small, so a slow sender may give way."""
         return super()._is_idle() or self.conn.their_state is h11.SEND_BODY
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Keep the way back open for a client that closed its half after a complete request."""
+        """Keep the way back open for a client that has closed its half after a complete request."""
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.more_body and not cycle.response_complete
 
 
 def _resolve(host: str) -> tuple[socket.AddressFamily, str]:
-    """The address to listen on. Raises ``BaseStartFailed`` for a name that has none."""
+    """The address to listen on. Raises ``BaseStartFailed`` for a name without an address."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
@@ -196,7 +196,7 @@ def _resolve(host: str) -> tuple[socket.AddressFamily, str]:
 
 
 def _listen(family: socket.AddressFamily, address: str, port: int | None) -> socket.socket:
-    """A listening socket, before any thread exists that could fail instead. Raises ``BaseStartFailed``."""
+    """Make a listening socket, before any thread exists that could fail instead. Raises ``BaseStartFailed``."""
     if port is not None:
         try:
             return _listen_on(family, address, port)
@@ -218,7 +218,7 @@ def _listen_on(family: socket.AddressFamily, address: str, port: int) -> socket.
         if family is socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))
-        listener.listen(BACKLOG)  # with SO_REUSEADDR only this finds out that somebody else listens there
+        listener.listen(BACKLOG)  # with SO_REUSEADDR, only this call finds out that another process listens there
         listener.setblocking(False)
     except BaseException:
         listener.close()

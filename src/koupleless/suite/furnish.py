@@ -1,9 +1,9 @@
-"""What a source tree needs to run its tests: the tree and its requirements, installed apart from the base.
+"""Installation of a source tree and its requirements for a run of its tests, apart from the base.
 
-Two directories below the user's cache, each made at most once for what it is made from: the requirements, and over
-them the tree itself as ``pip`` installs it. A tree that is no installable project is used where it lies, and one whose
-own distribution is among the requirements is that distribution, as the package index has it: nothing is built, and
-there is one copy of it for the tests and for libraries that require it.
+There are two directories below the cache of the user, each made at most once for the same contents: the requirements,
+and over them the tree itself as ``pip`` installs a tree. A tree that is no installable project is used in place. A tree
+with its own distribution among the requirements is used as this distribution, from the package index: nothing is built,
+and the tests share one copy with the libraries that require the distribution.
 """
 
 from __future__ import annotations
@@ -32,23 +32,24 @@ if TYPE_CHECKING:
 
 _PROJECT_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
 _MADE: Final = frozenset({"__pycache__", "node_modules", "build", "dist"})
-"""Directories whose files are made from others."""
+"""Directories of generated files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Furnished:
-    """Where a tree and its requirements are."""
+    """The places of a tree and of the requirements."""
 
     tree: Path
-    """Absolute: the working directory of its tests."""
+    """The working directory of the tests, absolute."""
     paths: tuple[str, ...]
-    """What comes first on its search path, in this order."""
+    """The first places of the search path, in this order."""
 
 
 def furnish(tree: Path, requirements: Sequence[str], *, program: str | None = None) -> Furnished:
-    """Install what ``tree`` and its tests need; ``program``, a distribution, comes along unless it is asked for.
+    """Install the requirements of ``tree`` and of the tests; ``program`` is a distribution to install besides.
 
-    Raises ``ArtifactError`` for a tree that is none, ``BuildFailed`` with what pip said.
+    ``program`` is left to the requirements if one of them names the distribution. Raises ``ArtifactError`` for a tree
+    that is no directory, ``BuildFailed`` with the output of pip.
     """
     tree = tree.absolute()
     if not tree.is_dir():
@@ -57,7 +58,7 @@ def furnish(tree: Path, requirements: Sequence[str], *, program: str | None = No
     wanted = [*requirements, *([program] if program else [])]
     pip = Pip(tree.name, sys.executable)
     if "module" in project.get("tool", {}).get("koupleless", {}):
-        # A module is packed by its own rules, not by a build backend, and used where it lies.
+        # A module is packed by rules of its own, not by a build backend, and used in place.
         dependencies = project.get("project", {}).get("dependencies", ())
         wanted += [text for text in dependencies if not asks_for(text, RUNTIME)]  # every biz is given this very package
         return Furnished(tree, (*_in_place(tree), _installed(pip, wanted, near=tree)))
@@ -82,14 +83,14 @@ def _project(tree: Path) -> Mapping[str, Any]:
 
 
 def _is_installable(tree: Path, project: Mapping[str, Any]) -> bool:
-    """Whether there is anything that a build backend could build; a file with settings of tools alone is not."""
+    """Whether a build backend could build the tree; a file with settings of tools alone does not count."""
     return (
         "project" in project or "build-system" in project or any((tree / name).is_file() for name in _PROJECT_FILES[1:])
     )
 
 
 def _distribution(tree: Path, project: Mapping[str, Any]) -> str:
-    """The normalised name of the tree's own distribution; empty for a tree that does not tell."""
+    """The normalised name of the distribution of the tree; empty for a tree without one."""
     settings = configparser.ConfigParser(interpolation=None)
     with contextlib.suppress(configparser.Error):
         settings.read_string("\n".join(_texts(tree, ["setup.cfg"])))
@@ -123,7 +124,7 @@ def _texts(tree: Path, names: Iterable[str]) -> Iterator[str]:
 
 
 def _stamps(tree: Path) -> Iterator[str]:
-    """What changes when a file of the tree does."""
+    """Texts of which one changes when a file of the tree does."""
     for directory, below, names in os.walk(tree):
         below[:] = sorted(name for name in below if not _is_made(name))
         for name in sorted(names):
@@ -140,7 +141,7 @@ def _is_made(directory: str) -> bool:
 def _installed(
     pip: Pip, requirements: Sequence[str], *, near: Path, key: Iterable[str] = (), alone: bool = False
 ) -> str:
-    """The directory that holds these requirements, installed now unless it was before."""
+    """The directory with these requirements, installed now unless an earlier run has made the directory."""
     marks = [sys.version, sys.executable, str(alone), *(key or requirements)]
     digest = hashlib.sha256("\0".join(marks).encode()).hexdigest()[:16]
     place = cache() / f"{near.name}-{digest}"
@@ -157,5 +158,5 @@ def _installed(
 
 
 def cache() -> Path:
-    """The directory that keeps what suites need, from one run to the next."""
+    """The directory with the installations for suites, kept from one run to the next."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "koupleless", "suites")

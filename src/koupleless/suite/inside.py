@@ -1,11 +1,11 @@
-"""A program run as a biz of this process: what a child of `arkctl test` does.
+"""A program run as a biz of this process: the child of `arkctl test`.
 
 ``python -P -m koupleless.suite.inside ORDER PROGRAM [ARGUMENT]...``, where ORDER is an `Order` as JSON. The process is
-a base for this one biz: it imports its own copy of whatever the biz brings first, so that there is something to be
-kept apart from. The program runs on the main thread, which signals and many libraries ask for, as its ``__main__``.
+a base for this one biz. The base first imports its own copies of the Python modules that the biz brings, so that there
+is something to keep apart. The program runs on the main thread, which signals and many libraries need, as ``__main__``.
 
-Settings of the process that a biz may not change beside others (the working directory, the locale, the time zone, the
-clock) it may change here.
+The biz may change here the settings of the process that no biz may change beside others: the working directory, the
+locale, the time zone, the clock.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ if TYPE_CHECKING:
 _VIEWS: Final = (install_environ, install_logs, install_warnings, install_stdlib, install_recorders)
 
 _LOOKED_UP_IN_C: Final = ("time_machine",)
-"""Modules that set the clock of the whole process by C code, which finds them in the interpreter's own table only."""
+"""Python modules that set the clock of the process by C code, which looks in the table of the interpreter only."""
 
 _program: Scope | None = None
-"""The biz, which is there until the process is gone: alone, nothing takes a program's modules away before that."""
+"""The biz, which stays until the process ends: alone, the Python modules of a program stay as long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to run as a biz."""
+    """The order to run a program as a biz."""
 
     name: str
     """Of the biz."""
     paths: tuple[str, ...]
-    """Where its modules are: those of the tree first, and last those that it requires."""
+    """The search path: places of the tree first, the requirements last."""
     warm: tuple[str, ...] = ()
-    """Modules that the base has imported before; what it lacks is left out."""
+    """Python modules for the base to import first; absent ones are left out."""
     scratch: str = ""
-    """A directory that somebody else removes afterwards."""
+    """A directory that the parent process removes afterwards."""
 
     def as_text(self) -> str:
         """For the command line."""
@@ -76,11 +76,11 @@ class Order:
 
 
 def run(order: Order, program: str, arguments: Sequence[str]) -> int:
-    """Run a module, or a script where ``program`` ends in ``.py``, as a biz; returns its exit status.
+    """Run a Python module, or a script if ``program`` ends in ``.py``, as a biz; returns the exit status.
 
-    For the main thread, as the last thing that a process does: what the program leaves running ends with the
-    interpreter, which awaits threads and calls exit functions as it does alone. Raises ``KeyboardInterrupt`` if the
-    program does, after telling that.
+    To be called on the main thread, as the last act of a process: threads, pools and exit functions of the program end
+    with the interpreter, which awaits threads and calls exit functions as for a program alone. A ``KeyboardInterrupt``
+    of the program is shown, and raised again.
     """
     global _program  # noqa: PLW0603 - see there
     _warm(order.warm)
@@ -94,18 +94,18 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
     scope.attach(LogSpace(scope, has_process=True))
     scope.attach(Warnings())
     scope.attach(Own())
-    # Declared mode, with nothing declared: what the base has besides must not make a test pass that fails alone.
-    # The tree's own are not lent to a library among its requirements that requires them: they are what is tested.
+    # Declared mode, with nothing declared: libraries of the base alone must not make a test pass. Python modules of the
+    # tree are not lent to a library among the requirements that requires the tree: the tree is to be tested.
     policy = Policy(declared=frozenset({SELF}), private=order.paths[:-1])
     Namespace(scope, order.paths, policy)
-    # As the one that it has alone: what children find whose environment does not say where.
+    # As the environment of a program alone, for children whose variables do not name the search path.
     venv = VirtualEnvironment(Path(order.scratch, "venv"), order.paths, policy, is_bare=True)
     scope.attach(Interpreter(str(venv.prefix), str(venv.executable), venv.make))
     for name in _LOOKED_UP_IN_C:
         when_loaded(name, _show_to_c)
     atexit.register(_left.clear)
     atexit.register(call_as, scope, logging.shutdown)
-    # In a copy, so that the program's threads do not inherit what it sets, as they do not alone.
+    # In a copy, so that threads of the program do not inherit the variables that the program sets, as alone.
     return call_as(scope, _run, program)
 
 
@@ -148,7 +148,7 @@ def _run(program: str) -> int:
 
 
 _left: Final[list[object]] = []
-"""What keeps the variables of the program: alone they live until threads, pools and exit functions have ended."""
+"""Results that keep the variables of the program until threads, pools and exit functions have ended, as alone."""
 
 
 def _tell(error: BaseException) -> None:
@@ -159,5 +159,5 @@ if __name__ == "__main__":
     try:
         sys.exit(run(Order.parse(sys.argv[1]), sys.argv[2], sys.argv[3:]))
     except KeyboardInterrupt:
-        sys.excepthook = lambda *_: None  # it was told; the interpreter ends by the signal, for who started it to see
+        sys.excepthook = lambda *_: None  # the traceback was shown
         raise

@@ -1,4 +1,4 @@
-"""What became of every test of a run, and how two runs differ."""
+"""The outcome of every test of a run, and the differences of two runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(enum.Enum):
-    """What a report says of one test; what is expected to fail counts as skipped there."""
+    """The outcome of one test in a report; an expected failure counts as skipped."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -26,7 +26,7 @@ class Outcome(enum.Enum):
 
 
 class NoReport(KouplelessError):
-    """A run ended without a report that could be read."""
+    """A run without a readable report."""
 
 
 _TEST: Final = re.compile(r"^(\w+) \(([\w.]+)\)")
@@ -44,13 +44,13 @@ _ELEMENTS: Final = {"failure": Outcome.FAILED, "error": Outcome.ERROR, "skipped"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One test that did not end the same way in both runs; ``None`` where it did not run."""
+    """One test with different outcomes in the two runs; ``None`` stands for a test that did not run."""
 
     test: str
     alone: Outcome | None
     inside: Outcome | None
     message: str
-    """What the run inside says, in one line."""
+    """The message of the run inside, in one line."""
 
     def as_text(self) -> str:
         """One line for people."""
@@ -64,11 +64,11 @@ class Outcomes:
 
     tests: Mapping[str, Outcome]
     messages: Mapping[str, str]
-    """Test -> the first line of what it failed with."""
+    """Test -> the first line of the failure."""
 
     @classmethod
     def read(cls, report: Path) -> Self:
-        """From a file that pytest wrote for ``--junitxml``. Raises ``NoReport``."""
+        """Read a file that pytest wrote for ``--junitxml``. Raises ``NoReport``."""
         try:
             root = ET.parse(report).getroot()  # noqa: S314 - written by the run we started
         except (OSError, ET.ParseError) as error:
@@ -86,7 +86,7 @@ class Outcomes:
 
     @classmethod
     def parse(cls, output: str) -> Self:
-        """From what ``unittest`` prints with ``-v``. Raises ``NoReport`` if it names no test."""
+        """Read the output of ``unittest -v``. Raises ``NoReport`` for an output without tests."""
         tests: dict[str, Outcome] = {}
         name = ""
         for line in output.splitlines():
@@ -107,7 +107,7 @@ class Outcomes:
         return ", ".join(f"{counted[outcome]} {outcome.value}" for outcome in Outcome if counted[outcome]) or "no tests"
 
     def differences(self, inside: Self) -> list[Difference]:
-        """What became different ``inside``, where this is the run alone."""
+        """The differences between this run, alone, and a run ``inside``."""
         names = dict.fromkeys([*self.tests, *inside.tests])
         return [
             Difference(name, self.tests.get(name), inside.tests.get(name), inside.messages.get(name, ""))
@@ -117,7 +117,7 @@ class Outcomes:
 
 
 def _named(cases: Iterable[ET.Element]) -> Iterator[tuple[str, ET.Element]]:
-    """Each with a name of its own: parametrised tests may share one."""
+    """Each test with a unique name: parametrised tests may share one."""
     seen: Counter[str] = Counter()
     for case in cases:
         name = f"{case.get('classname') or ''}::{case.get('name') or ''}".removeprefix("::")

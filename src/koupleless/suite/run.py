@@ -33,19 +33,19 @@ PYTEST: Final = "pytest"
 
 
 class RunTooLong(KouplelessError):
-    """A run was ended because it took longer than its suite allows."""
+    """A run was ended because of the time limit of the suite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """What to run: the tests of ``tree``, by ``program``, a module or a script below the tree."""
+    """The tests of ``tree``, run by ``program``, a Python module or a script below the tree."""
 
     tree: Path
     requirements: tuple[str, ...] = ()
     program: str = PYTEST
     arguments: tuple[str, ...] = ()
     limit_s: float | None = None
-    """How long one run may take before it is ended, with its child processes."""
+    """Seconds until a run and all child processes are ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Comparison:
 
 
 def run_inside(suite: Suite) -> int:
-    """Run the suite as a biz, its output going where ours goes; returns the program's exit status.
+    """Run the suite as a biz, with the output streams of this process; returns the exit status of the program.
 
     Raises ``ArtifactError``, ``BuildFailed`` before anything runs, and ``RunTooLong``.
     """
@@ -66,10 +66,10 @@ def run_inside(suite: Suite) -> int:
 
 
 def compare_runs(suite: Suite, *, say: Callable[[str], object]) -> Comparison:
-    """Run the suite alone, then as a biz, and tell what became of each test; ``say`` gets a line before each run.
+    """Run the suite alone, then as a biz, and compare the outcomes; ``say`` gets a line before each run.
 
-    The tests are read from pytest's report, and from what any other program prints as ``unittest`` does with ``-v``.
-    Raises as `run_inside` does, ``NoReport``, and ``RunTooLong``.
+    Outcomes are read from the report of pytest, or from the output of another program, which prints as ``unittest -v``
+    does. Raises as `run_inside` does, ``NoReport``, and ``RunTooLong``.
     """
     furnished = _furnished(suite)
     outcomes = []
@@ -108,7 +108,7 @@ def _alone(suite: Suite, furnished: Furnished, more: Sequence[str], printed: lis
         venv.create(directory, symlinks=True)  # an interpreter with nothing installed but this package
         Path(directory, "own").mkdir()
         Path(directory, "own", "koupleless").symlink_to(Path(koupleless.__path__[0]))
-        # Where child processes find it too that ignore, or are not given, the variables of the environment.
+        # A place for child processes that ignore, or are not given, the variables of the environment.
         packages = sysconfig.get_path("purelib", "venv", {"base": directory, "platbase": directory})
         lines = [*furnished.paths, str(Path(directory, "own")), ""]
         Path(packages, "suite.pth").write_text("\n".join(lines), encoding="utf-8")
@@ -123,7 +123,7 @@ def _run(
     printed: list[str] | None,
     limit_s: float | None,
 ) -> int:
-    """Run to the end; what it prints goes where our output goes, and to ``printed`` if that is given."""
+    """Run to the end, with the output streams of this process; ``printed`` gets the output as well."""
     collects = printed is not None
     with (
         subprocess.Popen(  # noqa: S603 - the user's own tests
@@ -144,14 +144,14 @@ def _run(
                     if printed is not None:
                         printed.append(line)
                 status = process.wait()
-            except KeyboardInterrupt:  # the program was interrupted as well, and says what it has
+            except KeyboardInterrupt:  # the program was interrupted as well, and prints its own message
                 continue
             return status if status >= 0 else 128 - status
 
 
 @contextlib.contextmanager
 def _ended_after(limit_s: float | None, process: subprocess.Popen[str]) -> Iterator[None]:
-    """End the process and those below it once it has run for so long, and raise ``RunTooLong``."""
+    """End the process and all children after the time limit, and raise ``RunTooLong``."""
     if limit_s is None:
         yield
         return
@@ -181,7 +181,7 @@ def _biz_name(tree: Path) -> str:
 
 
 def _tops(paths: Sequence[str]) -> Iterator[str]:
-    """The top-level modules among what was installed: the base is to have its own of each, if it has any."""
+    """The names of top-level Python modules at ``paths``: the base is to import its own copies, if there are any."""
     for path in paths:
         for entry in os.scandir(path) if Path(path).is_dir() else ():
             name, _, ending = entry.name.partition(".")

@@ -74,7 +74,7 @@ def _of_classes(module: Any) -> Iterator[tuple[Any, str, Any, Callable[[Any], No
 
 
 def _is_around_the_bases(listener: Any) -> bool:
-    """Whether a listener is code of the base alone, or what the library has put around such."""
+    """Whether a listener is code of the base alone, or a wrapper of the library around such code."""
     if _is_of_bases_code(listener):
         return True
     inner = [cell.cell_contents for cell in getattr(listener, "__closure__", None) or ()]

@@ -117,11 +117,11 @@ class Container:
         self._rules = rules or Rules()
         self._hooks = ProcessHooks()
         self._unpublish = publish_gauge(
-            "koupleless_zombies", "What of modules that were removed still lives.", self._zombie_counts
+            "koupleless_zombies", "Python modules of uninstalled bizs that are still in memory.", self._zombie_counts
         )
         self._unpublish_residents = publish_gauge(
             "koupleless_resident_bytes",
-            "Memory of libraries that modules brought into the base, whether one uses them now or not.",
+            "Memory of libraries that bizs brought into the base, whether in use now or not.",
             _resident_sizes,
             label="library",
         )

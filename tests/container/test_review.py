@@ -21,6 +21,7 @@ from koupleless.container import life as life_module
 from koupleless.container.container import Container
 from koupleless.container.life import Life
 from koupleless.container.process import ProcessHooks
+from koupleless.container.roster import Roster
 from koupleless.container.terms import Rules, Strategy
 from koupleless.errors import (
     BizBusy,
@@ -71,7 +72,12 @@ def picture(world):
         "handlers": [*logging.getLogger().handlers],
         "users": dict(world.store._users),
         "services": dict(world.services._offers),
-        "tables": (list(container._bizs), dict(container._incoming), list(container._outgoing), dict(container._busy)),
+        "tables": (
+            list(container._roster.bizs),
+            dict(container._roster._incoming),
+            list(container._roster._outgoing),
+            dict(container._busy),
+        ),
     }
 
 
@@ -95,7 +101,7 @@ STEPS = [
     (Life, "_import"),
     (Life, "_start_application"),
     (Life, "start"),
-    (Container, "_routed_locked"),
+    (Roster, "_routed"),
     (RouteTable, "with_route"),
     *((life_module, name) for name in ("Ledger", "Environment", "Policy", "load_entry")),
     *((life_module, name) for name in ("refuse_application", "Lifespan", "Gate")),
@@ -202,7 +208,7 @@ def test_many_concurrent_replacements_leave_one_that_answers(world):
     assert not problems, "\n".join(map(str, problems))
     assert list(world.states().values()) == ["ACTIVATED"]  # no loser is left behind
     assert world.get("/hello/").status_code == 200
-    assert world.container._outgoing == []
+    assert world.container._roster._outgoing == []
 
 
 @contextlib.contextmanager
@@ -249,7 +255,7 @@ def test_an_identity_is_free_again_whatever_goes_wrong_while_its_superseded_life
         patch.setattr(Container, "_stop", failing)
         operation = world.container._operation(TWO, "switchBiz")
         operation.__enter__()
-        world.container._bizs[TWO].is_superseded = True
+        world.container._roster.bizs[TWO].is_superseded = True
         with pytest.raises(OSError, match="injected"):
             operation.__exit__(None, None, None)
 
@@ -317,7 +323,7 @@ def test_uninstall_then_install_takes_the_same_identity_again(world):
 
     assert len(installed.replaced) == 1
     assert world.states() == {"hello:1.0": "ACTIVATED"}
-    assert world.container._incoming == {}
+    assert world.container._roster._incoming == {}
 
 
 def test_uninstall_then_install_holds_its_path_while_it_clears_the_way(world, install, single, monkeypatch):

@@ -263,7 +263,7 @@ def test_a_second_operation_on_an_identity_is_refused_while_the_first_runs(make_
 
 def test_a_plain_function_is_called_once_and_its_stop_hook_at_the_end(world):
     installed = world.install("plain-1.0")
-    life = world.container._bizs[installed.info.id].life
+    life = world.container._roster.bizs[installed.info.id].life
     from koupleless.isolation.namespace import Namespace
 
     calls = life.scope.facet(Namespace).table["plain"].calls

@@ -15,25 +15,23 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord, advance
+from koupleless.biz import BizId, BizInfo, BizState, ChangeReason
 from koupleless.container.events import EventKind, EventLog
 from koupleless.container.life import Life, Surroundings
 from koupleless.container.prepare import Preparing
 from koupleless.container.process import ProcessHooks, resident_bytes
 from koupleless.container.remains import Remains
+from koupleless.container.roster import Entry, Roster
 from koupleless.container.settling import Settling
 from koupleless.container.stage import DeadlineMissed
 from koupleless.container.terms import Installed, Rules, Strategy
 from koupleless.errors import (
     BizBusy,
-    BizNotFound,
-    BizRepeated,
     ContainerClosed,
     FetchFailed,
-    IllegalMove,
     MasterBizProtected,
     PathTaken,
     StartFailed,
@@ -41,62 +39,24 @@ from koupleless.errors import (
 from koupleless.isolation.libraries.resident import arrivals
 from koupleless.ownership.purge import PurgeReport
 from koupleless.recorders.libraries.telemetry import publish_gauge
-from koupleless.router.table import Route, normalise_path
+from koupleless.router.table import normalise_path
 from koupleless.service.directory import Listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from koupleless.biz import BizName, Resident
+    from koupleless.biz import Resident
     from koupleless.container.prepare import Preparation, Prepared
     from koupleless.container.remains import Zombie
     from koupleless.context import Scope
     from koupleless.router.asgi import Front
-    from koupleless.router.gate import Gate
-    from koupleless.router.table import RouteTable
 
 EMBED_MAIN: Final = "embed main"
 """What the field writes where the entry of a base would stand."""
 
 
-def _meet(one: _Entry, other: _Entry) -> bool:
-    """Whether requests can reach only one of two started versions, since both answer on one path."""
-    return one.path == other.path and one.gate is not None and other.gate is not None
-
-
 def _resident_sizes() -> Mapping[str, int]:
     return {resident.name: resident.size_bytes for resident in arrivals.listing()}
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """One registered biz. Fields change only under the container's lock."""
-
-    prepared: Prepared
-    path: str
-    """As the route table spells it."""
-    life: Life | None = None
-    state: BizState = BizState.UNRESOLVED
-    records: list[StateRecord] = field(default_factory=list)
-    is_superseded: bool = False
-    """Another version replaced it while an operation of its own ran, which is to remove it."""
-
-    @property
-    def id(self) -> BizId:
-        return self.prepared.id
-
-    @property
-    def gate(self) -> Gate | None:
-        return None if self.life is None else self.life.gate
-
-    def move(self, to: BizState, reason: ChangeReason, message: str = "") -> None:
-        self.state = advance(self.id, self.state, to)
-        self.is_superseded &= to is not BizState.ACTIVATED
-        self.records.append(StateRecord(time.time_ns() // 1_000_000, to, reason, message))
-
-    def info(self) -> BizInfo:
-        libraries = () if self.life is None else self.life.libraries
-        return self.prepared.describe(self.state, tuple(self.records), libraries)
 
 
 class Container:
@@ -128,9 +88,7 @@ class Container:
         self._remains = Remains()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
-        self._bizs: dict[BizId, _Entry] = {}
-        self._incoming: dict[BizId, _Entry] = {}  # starting beside an entry of the same identity, to replace it
-        self._outgoing: list[_Entry] = []  # replaced by one of the same identity, not stopped yet
+        self._roster = Roster(self._rules)
         self._busy: dict[BizId, str] = {}
         self._is_closed = False
         self._ends_process = False
@@ -141,13 +99,13 @@ class Container:
     def bizs(self) -> tuple[BizInfo, ...]:
         """All registered bizs but the base, by priority, then in the order of their registration."""
         with self._lock:
-            infos = [entry.info() for entry in self._bizs.values()]
+            infos = [entry.info() for entry in self._roster.bizs.values()]
         return tuple(sorted(infos, key=lambda info: info.priority))
 
     def find(self, biz: BizId) -> BizInfo:
         """Look one biz up. Raises ``BizNotFound``."""
         with self._lock:
-            return self._entry_locked(biz).info()
+            return self._roster.entry(biz).info()
 
     def locate(self, name: str, version: str | None = None) -> tuple[BizId, BizState] | None:
         """Who answers for ``name``: the given version, else the first active one; ``None`` if there is no such biz."""
@@ -221,32 +179,24 @@ class Container:
         notes = (note for report in replaced for note in report.notes)
         return Installed(info, elapsed_ms, started_at, grown, replaced, (*warnings, *notes))
 
-    def _register(self, prepared: Prepared, *, beside: bool) -> _Entry:
+    def _register(self, prepared: Prepared, *, beside: bool) -> Entry:
         """Reserve the identity and the path; nothing else has been changed yet."""
-        entry = _Entry(prepared, normalise_path(prepared.manifest.web_context_path))
+        entry = Entry(prepared, normalise_path(prepared.manifest.web_context_path))
         entry.move(BizState.RESOLVED, ChangeReason.CREATED)
         if entry.id.name == self.base.id.name:
             raise MasterBizProtected(str(entry.id))
-        with self._changing(entry.id):
-            owner = self._path_owner_locked(entry)
-            is_free = prepared.id not in self._bizs
-            if not is_free and not beside:
-                raise BizRepeated(str(prepared.id))
-            if owner is None:
-                table = self._bizs if is_free else self._incoming
-                table[prepared.id] = entry
-                return entry
-            refusal = PathTaken(str(entry.id), entry.path or "/", str(owner.id))
-            entry.move(BizState.BROKEN, ChangeReason.INSTALL_FAILED, str(refusal))
-            is_kept = is_free and self._rules.keep_broken
+        try:
+            with self._changing(entry.id):
+                self._roster.register(entry, beside=beside)
+        except PathTaken as refusal:
+            with self._lock:
+                is_kept, info = self._roster.bizs.get(entry.id) is entry, entry.info()
             if is_kept:
-                self._bizs[prepared.id] = entry
-            info = entry.info()
-        if is_kept:
-            self.events.append(EventKind.START_FAILED, info, str(refusal))
-        raise refusal
+                self.events.append(EventKind.START_FAILED, info, str(refusal))
+            raise
+        return entry
 
-    def _clear_the_way(self, entry: _Entry) -> list[PurgeReport]:
+    def _clear_the_way(self, entry: Entry) -> list[PurgeReport]:
         """Uninstall the other versions of the name, and the earlier life of ``entry``'s identity.
 
         Refuses before the first one if any of them is busy; ``entry`` is not registered any more then.
@@ -254,31 +204,26 @@ class Container:
         try:
             with contextlib.ExitStack() as operations:
                 with self._lock:
-                    old = [other for other in self._versions_locked(entry.id.name) if other is not entry]
+                    old = [other for other in self._roster.versions(entry.id.name) if other is not entry]
                 for other in old:
                     if other.id != entry.id:
                         operations.enter_context(self._operation(other.id, "uninstallBiz"))
                 with self._lock:
-                    old = [other for other in old if self._bizs.get(other.id) is other]  # it may have left meanwhile
+                    old = [
+                        other for other in old if self._roster.bizs.get(other.id) is other
+                    ]  # a version may have left meanwhile
                 reports = [self._stop(other) for other in old]
         except BaseException:
             with self._changing(entry.id):
-                self._forget_locked(entry)
+                self._roster.remove(entry)
             raise
         with self._changing(entry.id):
-            self._bizs[entry.id] = self._incoming.pop(entry.id, entry)
+            self._roster.settle(entry)
         return reports
 
-    def _path_owner_locked(self, entry: _Entry) -> _Entry | None:
-        """The biz of another name that has the path."""
-        for other in (*self._bizs.values(), *self._incoming.values()):
-            if other.id.name != entry.id.name and other.state is not BizState.BROKEN and other.path == entry.path:
-                return other
-        return None
-
     def _start(
-        self, entry: _Entry, *, args: Sequence[str], envs: Mapping[str, str], take_over: bool
-    ) -> tuple[_Entry, ...]:
+        self, entry: Entry, *, args: Sequence[str], envs: Mapping[str, str], take_over: bool
+    ) -> tuple[Entry, ...]:
         """Start a registered entry and commit it; returns the other lives of its name there were at that moment."""
         life = Life(entry.prepared, self._around)
         try:
@@ -300,18 +245,15 @@ class Container:
         self._remains.check()
         return replace(report, stays=settling.stays)
 
-    def _break(self, entry: _Entry, error: BaseException, report: PurgeReport) -> None:
+    def _break(self, entry: Entry, error: BaseException, report: PurgeReport) -> None:
         trace = error.traceback if isinstance(error, StartFailed) else ""
         detail = str(error) if report.clean else f"{error}; left behind: {report.summary()}"
         with self._changing(entry.id):
-            entry.life = None
-            entry.move(BizState.BROKEN, ChangeReason.INSTALL_FAILED, trace or str(error))
-            if not self._rules.keep_broken or self._bizs.get(entry.id) is not entry:
-                self._forget_locked(entry)
+            self._roster.fail(entry, trace or str(error))
             info = entry.info()
         self.events.append(EventKind.START_FAILED, info, detail)
 
-    def _commit(self, entry: _Entry, *, take_over: bool) -> tuple[_Entry, ...]:
+    def _commit(self, entry: Entry, *, take_over: bool) -> tuple[Entry, ...]:
         """Give a started entry its final state and its route, in one step that nobody sees half done.
 
         Returns the other lives of its name that were started, or broken, by then. Raises ``ContainerClosed`` if the
@@ -320,44 +262,19 @@ class Container:
         with self._changing(entry.id):
             if self._is_closed:
                 raise ContainerClosed(f"the base is shutting down; biz {entry.id} was started and is stopped again")
-            others = tuple(
-                other
-                for other in self._versions_locked(entry.id.name)
-                if other is not entry and other.state.is_stoppable
-            )
-            self._decide_locked(entry, take_over=take_over or self._rules.activate_new)
+            table, others = self._roster.commit(entry, self._front.table, take_over=take_over)
+            if table is not None:
+                self._front.swap(table)
         return others
 
-    def _decide_locked(self, entry: _Entry, *, take_over: bool) -> None:
-        active = [e for e in self._versions_locked(entry.id.name) if e.state is BizState.ACTIVATED and e is not entry]
-        will_answer = not active or take_over or self._rules.activate_many
-        # Who is active is reached: of several active versions each has a path of its own.
-        yielding = active if take_over else [old for old in active if will_answer and _meet(old, entry)]
-        # The only thing here that could fail comes first.
-        table = self._routed_locked(into=entry, away_from=yielding) if will_answer else None
-        if will_answer:
-            for old in yielding:
-                old.move(BizState.DEACTIVATED, ChangeReason.SWITCHED, f"switch to new biz {entry.id}")
-            message = f"switch from old biz: {yielding[0].id}" if yielding else ""
-            entry.move(BizState.ACTIVATED, ChangeReason.STARTED, message)
-        else:
-            entry.move(BizState.DEACTIVATED, ChangeReason.STARTED, "start but is deactivated")
-        if self._incoming.get(entry.id) is entry:
-            del self._incoming[entry.id]
-            self._outgoing.append(self._bizs[entry.id])
-            self._bizs[entry.id] = entry
-        if table is not None:
-            self._front.swap(table)
-
-    def _retire(self, entry: _Entry, others: Sequence[_Entry]) -> list[PurgeReport]:
+    def _retire(self, entry: Entry, others: Sequence[Entry]) -> list[PurgeReport]:
         """Stop what ``entry`` found when it took over, and nothing that came, or was switched to, since.
 
         All are marked before the first one is stopped, which takes its time: a version that another operation is busy
         with is stopped by that operation when it ends. All are left to `close` if the base is going down.
         """
         with self._lock:
-            for old in others:
-                old.is_superseded = old.state is not BizState.ACTIVATED
+            self._roster.supersede(others)
         reports = []
         for old in others:
             if old.id == entry.id:  # this is that identity's operation
@@ -365,7 +282,7 @@ class Container:
                 continue
             with contextlib.suppress(BizBusy, ContainerClosed), self._operation(old.id, "uninstallBiz"):
                 with self._lock:
-                    is_left = self._bizs.get(old.id) is old and old.is_superseded
+                    is_left = self._roster.bizs.get(old.id) is old and old.is_superseded
                 if is_left:
                     reports.append(self._stop(old))
         return reports
@@ -382,23 +299,16 @@ class Container:
             raise MasterBizProtected(str(biz))
         with self._operation(biz, "uninstallBiz"):
             with self._lock:
-                entry = self._entry_locked(biz)
+                entry = self._roster.entry(biz)
             return self._stop(entry, with_successor=self._rules.activate_next or self._rules.activate_many)
 
-    def _stop(self, entry: _Entry, *, with_successor: bool = False) -> PurgeReport:
+    def _stop(self, entry: Entry, *, with_successor: bool = False) -> PurgeReport:
         with self._changing(entry.id):
-            if not entry.state.is_stoppable:
-                raise IllegalMove(str(entry.id), entry.state.value, BizState.STOPPED.value)
-            successor = self._successor_locked(entry) if with_successor else None
-            table = self._routed_locked(into=successor, away_from=[entry])
-            if entry.state is BizState.ACTIVATED:
-                entry.move(BizState.DEACTIVATED, ChangeReason.KILLING)
-            if successor is not None:
-                successor.move(BizState.ACTIVATED, ChangeReason.SWITCHED, f"switch from old version: {entry.id}")
-            self._front.swap(table)
+            withdrawal = self._roster.withdraw(entry, self._front.table, with_successor=with_successor, busy=self._busy)
+            self._front.swap(withdrawal.routes)
             life, entry.life = entry.life, None
             info = entry.info()
-            next_info = None if successor is None else successor.info()
+            next_info = None if withdrawal.successor is None else withdrawal.successor.info()
         self.events.append(EventKind.STOPPING, info)
         if next_info is not None:
             self.events.append(EventKind.SWITCHED, next_info)
@@ -415,20 +325,11 @@ class Container:
             self.events.append(EventKind.STOP_FAILED, info, failed)
         with self._changing(entry.id):
             entry.move(BizState.STOPPED, ChangeReason.STOPPED)
-            self._forget_locked(entry)
+            self._roster.remove(entry)
             info = entry.info()
         entry.prepared.discard()
         self.events.append(EventKind.STOPPED, info, report.summary())
         return report
-
-    def _successor_locked(self, entry: _Entry) -> _Entry | None:
-        """Who answers instead of an active version that leaves: the one that came last of those nobody works on."""
-        others = [other for other in self._versions_locked(entry.id.name) if other is not entry]
-        if entry.state is not BizState.ACTIVATED or any(other.state is BizState.ACTIVATED for other in others):
-            return None
-        ready = [other for other in others if other.state is BizState.DEACTIVATED and other.life is not None]
-        idle = [other for other in ready if other.id not in self._busy and not other.is_superseded]
-        return max(reversed(idle), key=lambda other: other.records[0].time_ms, default=None)
 
     def switch(self, biz: BizId) -> None:
         """Make ``biz`` the version that answers by name and on its path, in one step; the other is deactivated.
@@ -437,20 +338,11 @@ class Container:
         been started.
         """
         with self._operation(biz, "switchBiz"), self._changing(biz):
-            entry = self._entry_locked(biz)
-            if not entry.state.is_started:
-                raise IllegalMove(str(biz), entry.state.value, BizState.ACTIVATED.value)
-            has_changed = entry.state is BizState.DEACTIVATED
-            if has_changed:
-                active = [e for e in self._versions_locked(biz.name) if e.state is BizState.ACTIVATED]
-                table = self._routed_locked(into=entry, away_from=active)
-                for old in active:
-                    old.move(BizState.DEACTIVATED, ChangeReason.SWITCHED, f"switch to new version {biz}")
-                message = f"switch from old version: {active[0].id}" if active else ""
-                entry.move(BizState.ACTIVATED, ChangeReason.SWITCHED, message)
+            table = self._roster.switch(biz, self._front.table)
+            if table is not None:
                 self._front.swap(table)
-            info = entry.info()
-        if has_changed:
+            info = self._roster.entry(biz).info()
+        if table is not None:
             self.events.append(EventKind.SWITCHED, info)
 
     # --- the end -------------------------------------------------------------------------------------------------
@@ -472,7 +364,7 @@ class Container:
         self._around.stage.check_thread()
         with self._lock:
             self._idle.wait_for(lambda: not self._busy, timeout_s)
-            entries = [*self._bizs.values(), *self._outgoing]
+            entries = self._roster.stoppable()
         with contextlib.ExitStack() as closing:  # from the last to the first, each whatever the others raise
             closing.callback(self._around.stage.close)
             closing.callback(self._hooks.remove)
@@ -480,8 +372,7 @@ class Container:
             closing.callback(self._unpublish_residents)
             closing.callback(self._services.leave)
             for entry in entries:
-                if entry.state.is_stoppable:
-                    closing.callback(self._stop, entry)
+                closing.callback(self._stop, entry)
 
     # --- under the lock ------------------------------------------------------------------------------------------
 
@@ -497,7 +388,7 @@ class Container:
     def _publish_locked(self, biz: BizId) -> None:
         before = directory = self._services.directory
         for each in (*directory.versions(biz.name), biz):
-            entry = self._bizs.get(each)
+            entry = self._roster.bizs.get(each)
             if entry is None:
                 directory = directory.without(each)
             else:
@@ -532,57 +423,18 @@ class Container:
                 self._stop(entry)
             ending.pop_all()
 
-    def _let_go_of(self, biz: BizId, *, unless_superseded: bool = False) -> _Entry | None:
+    def _let_go_of(self, biz: BizId, *, unless_superseded: bool = False) -> Entry | None:
         """End the operation on an identity; or return, once, what it has to stop first."""
         with self._lock:
-            entry = self._bizs.get(biz)
-            if unless_superseded and entry is not None and entry.is_superseded and not self._is_closed:
-                entry.is_superseded = False  # whatever becomes of it, this was the one attempt
+            entry = self._roster.take_superseded(biz) if unless_superseded and not self._is_closed else None
+            if entry is not None:
                 return entry
             del self._busy[biz]
             self._idle.notify_all()
         return None
 
-    def _entry_locked(self, biz: BizId) -> _Entry:
-        try:
-            return self._bizs[biz]
-        except KeyError:
-            raise BizNotFound(str(biz)) from None
-
-    def _versions_locked(self, name: BizName) -> list[_Entry]:
-        return [entry for entry in self._bizs.values() if entry.id.name == name]
-
-    def _forget_locked(self, entry: _Entry) -> None:
-        for table in (self._bizs, self._incoming):
-            if table.get(entry.id) is entry:
-                del table[entry.id]
-        if entry in self._outgoing:
-            self._outgoing.remove(entry)
-
-    def _routed_locked(self, *, into: _Entry | None = None, away_from: Sequence[_Entry] = ()) -> RouteTable:
-        """A table that leads requests to ``into`` instead of the others; forward rules are those of active versions.
-
-        Of several active versions the first one answers, as it does by name, and the next one when that leaves.
-        """
-        table = self._front.table
-        for entry in away_from:
-            if entry.gate is not None:
-                table = table.without(entry.gate)
-            table = table.with_forwards(table.forwards.without_module(str(entry.id)))
-        candidates = [] if into is None else [into]
-        for name in {entry.id.name for entry in away_from}:
-            candidates += [e for e in self._versions_locked(name) if e.state is BizState.ACTIVATED]
-        for entry in candidates:
-            if entry in away_from or entry.life is None:
-                continue
-            # Whoever still has the path is another version of the name: the path was reserved when it registered.
-            if entry.gate is not None and table.owner_of(entry.path) is None:
-                table = table.with_route(Route.to(entry.gate, path=entry.path, identity=str(entry.id)))
-            table = table.with_forwards(table.forwards.with_module(str(entry.id), entry.life.forwards))
-        return table
-
     def __repr__(self) -> str:
         with self._lock:
-            states = Counter(entry.state.value.lower() for entry in self._bizs.values())
+            states = Counter(entry.state.value.lower() for entry in self._roster.bizs.values())
         counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no bizs"
         return f"<Container of {self.base.id}: {counts}>"

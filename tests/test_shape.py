@@ -28,7 +28,7 @@ KNOWN: dict[str, set[str]] = {
         "isolation/finder.py",
         "isolation/libraries/distributions.py",
         "isolation/linking/linker.py",
-        "recorders/running/eventloop.py",
+        "recorders/loops/eventloop.py",
     },
     "rooms": {"container", "isolation", "service"},
     "methods": {

@@ -30,8 +30,8 @@ from koupleless.isolation.libraries.holding import Wishes
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import Survey, purge
 from koupleless.recorders.door import SWEEPS, install_recorders, remove_recorders
-from koupleless.recorders.running.eventloop import adopt_loop
-from koupleless.recorders.running.stubborn import loop_at_hand
+from koupleless.recorders.loops.eventloop import adopt_loop
+from koupleless.recorders.loops.stubborn import loop_at_hand
 from koupleless.router.asgi import Front
 from koupleless.service.registry import Registry
 

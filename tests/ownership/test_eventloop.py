@@ -19,7 +19,7 @@ import uvloop
 from tests.conftest import until
 
 from koupleless.context import current, entered
-from koupleless.recorders.running.eventloop import adopt_loop
+from koupleless.recorders.loops.eventloop import adopt_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable

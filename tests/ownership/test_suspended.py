@@ -121,7 +121,7 @@ def test_what_cannot_be_ended_does_not_run_any_more(
     biz: TinyBiz, loop: LoopThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the interpreter does not let anybody finalise: the task is named, and its loop has nothing to do for it."""
-    monkeypatch.setattr("koupleless.recorders.running.stubborn.finalise", lambda _: False)
+    monkeypatch.setattr("koupleless.recorders.loops.stubborn.finalise", lambda _: False)
     beats: list[int] = []
     make_task(loop, biz, loop_around("beats.append(1)", SLEEP), beats=beats)
     (failure,) = biz.undo(0.8)

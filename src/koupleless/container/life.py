@@ -36,10 +36,10 @@ from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
 from koupleless.ownership.releasers import call_releasers
 from koupleless.recorders.door import SWEEPS
+from koupleless.recorders.loops.eventloop import AwaitedTasks
+from koupleless.recorders.loops.stubborn import loop_at_hand
 from koupleless.recorders.registries.interpreter import values_by_thread
-from koupleless.recorders.running.eventloop import AwaitedTasks
 from koupleless.recorders.running.forks import OwnCode
-from koupleless.recorders.running.stubborn import loop_at_hand
 from koupleless.router.asgi import unmounted
 from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules

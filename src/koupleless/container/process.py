@@ -17,8 +17,8 @@ from koupleless.isolation.interpreter import loaded, when_loaded
 from koupleless.isolation.libraries.resident import resident_bytes
 from koupleless.patching import FUNCTIONS
 from koupleless.recorders.door import install_recorders, remove_recorders
+from koupleless.recorders.loops.eventloop import adopt_loop
 from koupleless.recorders.registries.refusals import install_refusals, refuse_in, remove_refusals
-from koupleless.recorders.running.eventloop import adopt_loop
 from koupleless.view.environ import install_environ, remove_environ
 from koupleless.view.logging.logs import install_logs, remove_logs
 from koupleless.view.shared.process import install_guards, remove_guards

@@ -11,8 +11,9 @@ from typing import Final
 from koupleless.ownership import caches
 from koupleless.ownership.ledger import Patches
 from koupleless.recorders.libraries import libraries, telemetry
+from koupleless.recorders.loops import eventloop
 from koupleless.recorders.registries import interpreter, remembered, stdlib
-from koupleless.recorders.running import eventloop, forks, once, processes, sockets, threads
+from koupleless.recorders.running import forks, once, processes, sockets, threads
 
 _lock = threading.Lock()
 _patches: Final = Patches()

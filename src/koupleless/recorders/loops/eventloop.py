@@ -31,8 +31,8 @@ from koupleless.frames import passed_over, standing_for
 from koupleless.ownership.caches import is_findable
 from koupleless.ownership.ledger import Ledger, Order, Patches, Pending
 from koupleless.ownership.purge import Sweep
-from koupleless.recorders.running.protocols import guarded_factory
-from koupleless.recorders.running.stubborn import Insistence, ended, finalise, finaliser_of, followed
+from koupleless.recorders.loops.protocols import guarded_factory
+from koupleless.recorders.loops.stubborn import Insistence, ended, finalise, finaliser_of, followed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable

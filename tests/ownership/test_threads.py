@@ -428,3 +428,36 @@ def test_a_biz_counts_its_own_threads(biz: TinyBiz, make_biz: MakeBiz) -> None:
     finally:
         release.set()
         of_base.join()
+
+
+def test_who_has_an_executor_is_asked_before_that_is_shut_down(biz: TinyBiz) -> None:
+    refused: list[object] = []
+    module = biz.run(
+        """
+        class Scheduler:
+            def __init__(self):
+                self.stopping = threading.Event()
+                self.executors = {"default": concurrent.futures.ThreadPoolExecutor(1)}
+                self.thread = threading.Thread(target=self.run, daemon=True)
+                self.thread.start()
+            def run(self):
+                while not self.stopping.wait(0.01):
+                    try:
+                        self.executors["default"].submit(reach).result()
+                    except Exception as error:
+                        refused.append(type(error))
+            def shutdown(self, wait=True):
+                self.stopping.set()
+                self.executors["default"].shutdown(wait)
+        scheduler = Scheduler()
+        """,
+        threading=threading,
+        concurrent=concurrent,
+        refused=refused,
+    )
+    assert module.scheduler.thread.is_alive()
+    del module
+    report = biz.leave(3.0)
+    assert report.clean, report.summary()
+    assert refused == []
+    assert any("was stopped by Scheduler.shutdown" in ended for ended in report.ended), report.ended

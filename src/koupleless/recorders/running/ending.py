@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import dis
 import functools
+import gc
 import inspect
 import queue
 import re
@@ -23,6 +24,7 @@ import socket
 import sys
 import threading
 import time
+import types
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -95,7 +97,7 @@ class Ending:
 
     def _ask_object(self, thread: Started) -> str | None:
         """Call what the object whose method runs has for this, on a thread of the biz, since it may well block."""
-        runs = _holder(self._target)
+        runs = holder(self._target)
         thing = runs if runs is not None else thread
         if _is_of_library(type(thing)) or isinstance(thing, (type, asyncio.AbstractEventLoop)):
             return None
@@ -108,7 +110,7 @@ class Ending:
 
     def _ask_inside(self, thread: Started) -> str | None:
         """Set the events, end the queue and stop the event loop that it runs by."""
-        runs, verb = _holder(self._target), getattr(self._target, "__name__", "")
+        runs, verb = holder(self._target), getattr(self._target, "__name__", "")
         said: list[str] = []
         if isinstance(runs, threading.Event) and verb == "wait":
             runs.set()
@@ -244,11 +246,31 @@ def _own_frames(frames: Sequence[FrameType], own: dict[str, Any]) -> Iterator[Fr
 _VERBS: Final = ("shutdown", "stop", "close", "join")
 
 
-def _holder(target: object) -> Any:
+def holder(target: object) -> Any:
     """The object whose bound method a thread runs."""
     while isinstance(target, functools.partial):
         target = target.func
     return getattr(target, "__self__", None) if callable(target) else None
+
+
+def reaches(thing: object, part: object) -> bool:
+    """Whether an object has another one in an attribute, in a container there, or in attributes of those."""
+    known: set[int] = set()
+    layer = [thing]
+    for _ in range(_DEEPEST):
+        if any(each is part for each in layer):
+            return True
+        known.update(map(id, layer))
+        found = {id(each): each for each in gc.get_referents(*layer) if gc.is_tracked(each) or type(each) is dict}
+        layer = [each for key, each in found.items() if key not in known and not isinstance(each, _NO_PARTS)]
+        if len(layer) > _MOST:
+            return False
+    return any(each is part for each in layer)
+
+
+_NO_PARTS: Final = (type, types.ModuleType, types.FunctionType, types.CodeType, types.FrameType, threading.Thread)
+_DEEPEST: Final = 5
+_MOST: Final = 2_000
 
 
 def _is_of_library(kind: type) -> bool:

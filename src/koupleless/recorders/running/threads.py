@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import as_base, call_as, call_merged, current, entered, life_context
 from koupleless.frames import is_ours, leave, passed_over, standing_for
 from koupleless.ownership.ledger import NOTHING, Entry, Ledger, Order, Pending, owner
-from koupleless.recorders.running.ending import DAEMONS_S, Ending
+from koupleless.recorders.running.ending import DAEMONS_S, Ending, holder, reaches
 from koupleless.recorders.running.once import is_thread_of_process
 
 if TYPE_CHECKING:
@@ -396,13 +396,28 @@ def _record_pool(ledger: Ledger, pool: pools.ThreadPoolExecutor) -> None:
     entry = ledger.record("executor", f"{prefix!r}", end, order=Order.EXECUTORS)
 
 
-def _end_pool(scope: Scope, reference: weakref.ref[pools.ThreadPoolExecutor]) -> Pending | None:
+def _end_pool(
+    scope: Scope, reference: weakref.ref[pools.ThreadPoolExecutor], *, may_wait: bool = True
+) -> Pending | None:
     pool = reference()
     if pool is None:
         return None
+    ledger = scope.find_facet(Ledger)
+    if may_wait and ledger is not None and _is_used_by_thread(pool):
+        # In the next round: a scheduler, say, is asked to stop first, and may use its executor until then.
+        end = functools.partial(_end_pool, scope, reference, may_wait=False)
+        ledger.record("executor", "of a thread", end, order=Order.EXECUTORS)
+        return NOTHING
     threads = tuple(pool._threads)  # noqa: SLF001 - the only way to join them with a deadline
     pool.shutdown(wait=False, cancel_futures=True)
     return Pending(functools.partial(_join_all, threads), force=Ending(scope, threads, patience_s=math.inf))
+
+
+def _is_used_by_thread(pool: pools.ThreadPoolExecutor) -> bool:
+    """Whether a living thread runs a method of an object that has the pool in an attribute, or further in."""
+    targets = [(thread, _target(thread)) for thread in threading.enumerate()]
+    workers = pools._worker  # noqa: SLF001
+    return any(reaches(holder(target) or thread, pool) for thread, target in targets if target is not workers)
 
 
 def _join_all(threads: tuple[threading.Thread, ...], timeout_s: float) -> str | None:

@@ -223,6 +223,7 @@ ROWS = [
     Row("start", "asyncio.get_running_loop = lambda: None"),
     Row("start", "sys.modules.clear()"),
     Row("start", "sys.addaudithook(lambda *_: 1 / 0)", "an audit hook of biz bad:1.0.0 is called no more"),
+    Row("start", "time.monotonic = time.time = time.sleep = None"),
     Row("start", "gc.callbacks.append(lambda *_: 1 / 0)"),
     # And by one that fails to.
     Row("failing start", "sys.path_hooks.clear(); sys.path_importer_cache.clear()"),

@@ -64,10 +64,11 @@ DATA: Final = "APPLICATION_DATA"
 
 HEADING = """# Applications of the package index, in one base and alone
 
-They all ran in one base at once, and each in a process of its own, under uvicorn or waitress: `scripts/applications`
-made this page. The same requests went to both, and to the base while others of the applications were asked: status,
-headers and body had to be the same, links below the path of the module included. "client" is a real client of that
-application, which had to print the same. The last column is what `arkctl undeploy` reported.
+Each ran in a base, at once with the other applications of its run, and in a process of its own, under uvicorn or
+waitress: `scripts/applications` made this page, and replaces the rows of those it runs; "together" is how many of them
+there were in that base. The same requests went to both, and to the base while others of the applications were asked:
+status, headers and body had to be the same, links below the path of the module included. "client" is a real client of
+that application, which had to print the same. The last column is what `arkctl undeploy` reported.
 
 """
 
@@ -448,23 +449,31 @@ def bare_python() -> Iterator[str]:
         yield str(Path(directory, "bin", "python"))
 
 
-def row(application: Application, finding: Finding) -> tuple[str, ...]:
-    """One application as a row of the table."""
+def row(application: Application, finding: Finding, together: int) -> tuple[str, ...]:
+    """One application, deployed together with as many, as a row of the table."""
     name = Requirement(application.requirements[0]).name
+    place = (name, finding.version, PYTHON, str(together), application.interface.upper())
     if finding.failure:
-        return (name, finding.version, PYTHON, application.interface, "-", "-", finding.failure.splitlines()[0])
+        return (*place, "-", "-", finding.failure.splitlines()[0])
     asked = f"{finding.equal} of {finding.count} equal"
     if finding.differences and application.differs:
         asked += f": {application.differs}"
     report = finding.report.splitlines()[-1] if finding.report else "-"
     report = "nothing left behind" if "nothing left behind" in finding.report else application.left or report
-    return (name, finding.version, PYTHON, application.interface.upper(), asked, finding.client, report)
+    return (*place, asked, finding.client, report)
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Rows as a Markdown table, sorted."""
-    head = ("application", "version", "Python", "interface", "requests", "client", "when it left")
+    head = ("application", "version", "Python", "together", "interface", "requests", "client", "when it left")
     return "\n".join(f"| {' | '.join(each)} |" for each in [head, ("---",) * len(head), *sorted(rows)]) + "\n"
+
+
+def kept(page: Path, *, without: set[str]) -> list[tuple[str, ...]]:
+    """The rows of a page that an earlier run wrote, but for those of some applications."""
+    lines = page.read_text(encoding="utf-8").splitlines() if page.exists() else []
+    cells = [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in lines if line.startswith("| ")]
+    return [cell for cell in cells[1:] if cell[0].strip("-") and cell[0] not in without]
 
 
 def is_as_expected(application: Application, finding: Finding) -> bool:
@@ -481,7 +490,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the named applications, or all; returns 1 if something was found that the table does not say."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table there, if all of them ran")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the rows there; those of others stay")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="keep answers, logs and artefacts there")
     options = parser.parse_args(arguments)
     everything = read_applications()
@@ -496,14 +505,15 @@ def main(arguments: Sequence[str]) -> int:
     status = 1 if trial.failure else 0
     for each in chosen:
         finding = trial.findings[each.name]
-        rows.append(row(each, finding))
+        rows.append(row(each, finding, len(chosen)))
         if not is_as_expected(each, finding):
             status = 1
             print("\n".join([f"{each.name}:", *finding.differences[:40], finding.failure, finding.report]))
             if finding.failures:
                 print(f"{finding.failures} answers alone say that the application failed")
     print(table(rows))
-    if options.write and not options.names:
+    if options.write:
+        rows += kept(options.write, without={each[0] for each in rows})
         options.write.write_text(HEADING + table(rows), encoding="utf-8")
     return status
 

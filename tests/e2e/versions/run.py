@@ -42,7 +42,7 @@ HERE: Final = Path(__file__).parent
 FILES: Final = ("science.toml", "compiled.toml", "pure.toml", "pairs.toml")
 SIDES: Final = ("newer", "older")
 NEWEST: Final = ("3.14", "3.15")
-"""Pythons of which compiled libraries have wheels in their latest versions only."""
+"""Pythons for which compiled libraries, also those that pure ones need, have wheels in their latest versions only."""
 MIXED: Final = "mixed"
 """The side of a pair with the newer of the distribution that finds the other one, and the older of that."""
 REDEPLOYS: Final = 2
@@ -67,11 +67,11 @@ class Case:
     pair: tuple[str, ...] = ()
     """Of a pair, the distribution that is found, and the one that finds it in C."""
     pins_of_newest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The pins for the newest Pythons, for which there are no wheels of the others; empty for pure Python."""
+    """The pins for the newest Pythons, for which there are no wheels of the others; empty where there are no such."""
 
     def on(self, version: str) -> Case | None:
         """The case as it is used on a Python; ``None`` if there are no two versions of it there."""
-        if version not in NEWEST or not self.is_compiled:
+        if version not in NEWEST:
             return self
         return replace(self, pins=self.pins_of_newest) if self.pins_of_newest else None
 

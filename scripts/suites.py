@@ -34,7 +34,7 @@ HEADING = """# Suites of others, alone and inside a module
 The tests that well-known libraries bring, run by `scripts/suites`, which made this page: once plainly, and once inside
 a module of a base that has its own copy of whatever it shares with the suite. `scripts/suites.toml` says which part of
 each suite runs; the project itself is the wheel of the package index. A test that fails in both runs fails for a reason
-of its own.
+of its own. Each row is of the latest run of that suite, with the Python that it names.
 
 """
 PYTHON = ".".join(map(str, sys.version_info[:2]))

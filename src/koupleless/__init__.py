@@ -3,17 +3,17 @@
 All of them work in a module that runs alone, too.
 """
 
-# Only names of koupleless.errors, koupleless.biz and koupleless.context may be taken in here: importing any part of the
-# package runs this file, so a heavier import would cost the command line and every base. `config` and `data_dir` are
-# found at their first use for that reason.
+# Only names of koupleless.errors and koupleless.biz may be taken in here: importing any part of the package runs this
+# file, so a heavier import would cost the command line and every base. The names in _LATER are found at their first use
+# for that reason.
 
 from typing import TYPE_CHECKING
 
 from koupleless.biz import BizId, BizInfo, BizState
-from koupleless.context import carry, current_biz, on_stop
 from koupleless.errors import BizGone, KouplelessError, ModuleRefused, ServiceError
 
 if TYPE_CHECKING:
+    from koupleless.context import carry, current_biz, on_stop
     from koupleless.view.config import current_config as config
     from koupleless.view.data import current_data_dir as data_dir
 
@@ -33,13 +33,20 @@ __all__ = [
 ]
 
 
+_LATER = {
+    "carry": ("koupleless.context", "carry"),
+    "config": ("koupleless.view.config", "current_config"),
+    "current_biz": ("koupleless.context", "current_biz"),
+    "data_dir": ("koupleless.view.data", "current_data_dir"),
+    "on_stop": ("koupleless.context", "on_stop"),
+}
+"""Public name -> Python module and name there."""
+
+
 def __getattr__(name: str) -> object:
-    if name == "config":
-        from koupleless.view.config import current_config  # noqa: PLC0415 - see above
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - for these names alone
 
-        return current_config
-    if name == "data_dir":
-        from koupleless.view.data import current_data_dir  # noqa: PLC0415 - see above
-
-        return current_data_dir
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, inner = _LATER[name]
+    return getattr(import_module(module), inner)

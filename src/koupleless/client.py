@@ -1,17 +1,15 @@
 """The client of the arklet API, for the command line and the control side.
 
 It talks to any arklet, the Java one too, so it needs no member that the original does not send. One connection a call,
-no proxy, the standard library's client: a command line starts in the time this takes to import.
+and no proxy. A command line starts in the time this takes to import, hence the small HTTP client of `exchange`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from koupleless.errors import BaseUnreachable, KouplelessError
+from koupleless.exchange import BadAnswer, exchange
 from koupleless.wire.envelope import Envelope, ReplyInvalid, decode_envelope, encode, without_nulls
 from koupleless.wire.replies import (
     BatchData,
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CHUNK = 65536
+_OK = 200
 
 
 class Refused(KouplelessError):
@@ -196,48 +194,31 @@ class ArkletClient:
         try:
             return decode_data(data, kind)
         except ReplyInvalid as error:
-            raise NoArklet(self.address, http.client.OK, str(error)) from None
+            raise NoArklet(self.address, _OK, str(error)) from None
 
     def _post(self, command: str, body: bytes) -> tuple[int, bytes]:
-        deadline = time.monotonic() + self._timeout_s
-        timeout_s = min(self._connect_timeout_s, self._timeout_s)
-        try:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
-        except http.client.InvalidURL as error:
-            raise BaseUnreachable(self.address, str(error)) from None
         headers = {"Content-Type": "application/json"}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
         try:
-            connection.connect()
-            _limit(connection, deadline)
-            # A base may refuse before it reads the body; its answer is there all the same.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                connection.request("POST", f"/{command}", body, headers)
-            response = connection.getresponse()
-            raw = bytearray()
-            _limit(connection, deadline)
-            while chunk := response.read1(_CHUNK):
-                raw += chunk
-                _limit(connection, deadline)
+            answer = exchange(
+                (self._host, self._port),
+                "POST",
+                f"/{command}",
+                headers=headers,
+                body=body,
+                connect_timeout_s=self._connect_timeout_s,
+                timeout_s=self._timeout_s,
+            )
         except TimeoutError:
             raise BaseUnreachable(self.address, "no answer in time") from None
         except OSError as error:
             raise BaseUnreachable(self.address, error.strerror or str(error)) from error
-        except http.client.HTTPException as error:
-            raise NoArklet(self.address, 0, f"{type(error).__name__}: {error}") from error
-        finally:
-            connection.close()
-        return response.status, bytes(raw)
-
-
-def _limit(connection: http.client.HTTPConnection, deadline: float) -> None:
-    """Give the next wait on the connection what is left until ``deadline``."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    if connection.sock is not None:  # the response took it over, which it does when the server closes after it
-        connection.sock.settimeout(left)
+        except ValueError as error:
+            raise BaseUnreachable(self.address, str(error)) from None
+        except BadAnswer as error:
+            raise NoArklet(self.address, 0, str(error)) from error
+        return answer.status, answer.content
 
 
 def _named(identity: BizId | None) -> dict[str, str]:

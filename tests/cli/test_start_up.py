@@ -21,6 +21,7 @@ print(*sorted(sys.modules), file=sys.stderr)
 sys.exit(status)
 """
 
+_UNUSED = {"http", "ssl", "email", "shlex", "koupleless.context", "koupleless.cli.showing.suggestions"}
 _HEAVY = {"rich", "starlette", "uvicorn", "anyio", "asyncio", "psutil", "packaging", "watchfiles", "a2wsgi", "tomllib"}
 _RUNTIME = {"base", "arklet", "container", "artifact", "isolation", "ownership", "view", "router", "service"}
 
@@ -43,7 +44,24 @@ def test_commands_that_only_ask_import_nothing_heavy(arklet: FakeArklet, command
     modules = set(done.stderr.split())
     assert "koupleless.client" in modules
     assert not modules & _HEAVY
+    assert not modules & _UNUSED
     assert not modules & {f"koupleless.{room}" for room in _RUNTIME}
+
+
+@pytest.mark.parametrize(("command", "is_short"), [("status", True), ("serve", False), ("deploy", False)])
+def test_the_collector_is_left_alone_but_for_commands_that_end_at_once(command: str, is_short: bool) -> None:
+    program = f"""
+import gc, sys
+sys.argv = ["arkctl", "{command}", "--help"]
+before, frozen = gc.get_threshold(), gc.get_freeze_count()
+from koupleless.__main__ import run
+assert run() == 0
+print(gc.get_threshold() != before, gc.get_freeze_count() > frozen, file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], env=unmeasured(), capture_output=True, text=True, check=True
+    )
+    assert done.stderr.split() == [str(is_short)] * 2
 
 
 def test_python_minus_m_is_the_same_command() -> None:

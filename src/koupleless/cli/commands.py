@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -35,15 +34,15 @@ if TYPE_CHECKING:
 INTERRUPTED: Final = 130
 
 
-@dataclass(slots=True)
 class _How:
     """Facts about the command that `main` needs to report a failure."""
 
-    is_verbose: bool = False
+    def __init__(self) -> None:
+        self.is_verbose = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: the console script."""
+    """Run one command and return its exit status. ``arguments`` are by default those of the command line."""
     how = _How()
     try:
         result = arkctl.main(args=arguments, prog_name="arkctl", standalone_mode=False, obj=how)

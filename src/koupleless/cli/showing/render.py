@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -238,6 +237,8 @@ def _duration(seconds: float) -> str:
 
 def as_curl(address: str, command: str, body: Mapping[str, Any], *, has_token: bool) -> str:
     """The shell command to repeat a call. The token stays in the variable ``ARKCTL_TOKEN``."""
+    import shlex  # noqa: PLC0415 - for few commands
+
     words = ["curl", "-X", "POST", "-H", "Content-Type: application/json"]
     token = ' -H "Authorization: Bearer $ARKCTL_TOKEN"' if has_token else ""
     tail = ["-d", encode(without_nulls(dict(body))).decode(), f"{address}/{command}"]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from koupleless.settings import ArkletSettings, BaseSettings, ClientSettings
+from koupleless.settings.base import ArkletSettings, BaseSettings
+from koupleless.settings.client import ClientSettings
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -13,7 +13,7 @@ from uvicorn import Config
 
 from koupleless import KouplelessError
 from koupleless.base import Base, serve
-from koupleless.settings import BaseSettings
+from koupleless.settings.base import BaseSettings
 
 
 def plain(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:

@@ -38,7 +38,8 @@ from koupleless.router.face import face_of
 from koupleless.router.gateway import FORWARDS, Forwards, read_rules
 from koupleless.router.table import RouteTable
 from koupleless.service.registry import default_registry
-from koupleless.settings import FIRST_ARKLET_PORT, BaseSettings, load_base
+from koupleless.settings.base import BaseSettings, load_base
+from koupleless.settings.reading import FIRST_ARKLET_PORT
 from koupleless.variables import Ground
 from koupleless.view.config import Configuration
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from koupleless.errors import SettingsError
-from koupleless.settings import ArkletSettings, BaseSettings, ClientSettings, load_base, load_client
+from koupleless.settings.base import ArkletSettings, BaseSettings, load_base
+from koupleless.settings.client import ClientSettings, load_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

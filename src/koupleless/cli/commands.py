@@ -125,7 +125,7 @@ def serve(app: str | None, *, modules: tuple[str, ...], config: Path | None, wor
     APP is package.module:attribute, or package.module:factory(); without APP the base is empty.
     """
     from koupleless.cli.serve import run
-    from koupleless.settings import load_base
+    from koupleless.settings.base import load_base
 
     if workers != 1:
         raise click.UsageError("--workers: one process is all there is so far; more are not available yet")
@@ -183,7 +183,7 @@ def build(path: str | None, *, sub: str | None, output: str | None, **flags: Any
     from koupleless.cli.deploying.target import DeployTarget, build_target
     from koupleless.cli.showing.held import libraries_of
     from koupleless.cli.showing.render import json_text, libraries_table, mebibytes
-    from koupleless.settings import load_client
+    from koupleless.settings.client import load_client
 
     output = load_client({"output": output}).output
     options = Options(**flags)

@@ -21,7 +21,7 @@ from koupleless.errors import BaseUnreachable, KouplelessError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from koupleless.settings import ClientSettings
+    from koupleless.settings.client import ClientSettings
 
 _LEAST_FREE_BYTES: Final = 200 * 1024 * 1024
 

@@ -16,7 +16,7 @@ from koupleless.errors import BaseStartFailed, KouplelessError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from koupleless.settings import BaseSettings
+    from koupleless.settings.base import BaseSettings
 
 
 def run(app: str | None, settings: BaseSettings) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from koupleless.client import ArkletClient
-    from koupleless.settings import ClientSettings
+    from koupleless.settings.client import ClientSettings
     from koupleless.wire.envelope import Envelope
     from koupleless.wire.replies import BizInfo, Zombie
 
@@ -48,7 +48,7 @@ class Session:
     @property
     def way(self) -> str:
         """The flags for a further command to reach the same base."""
-        from koupleless.settings import ClientSettings
+        from koupleless.settings.client import ClientSettings
 
         plain, own = ClientSettings(), self.settings
         host = f" --host {own.host}" if own.host != plain.host else ""
@@ -88,7 +88,7 @@ def opens_session(command: F) -> F:
         verbose: bool,
         **kwargs: Any,
     ) -> Any:
-        from koupleless.settings import load_client
+        from koupleless.settings.client import load_client
 
         click.get_current_context().obj.is_verbose = verbose
         settings = load_client({"host": host, "port": port, "token": token, "timeout_s": timeout, "output": output})

@@ -10,7 +10,7 @@ from koupleless.artifact.keeping.inventory import in_words
 from koupleless.artifact.store import Store
 from koupleless.cli.showing.render import mebibytes
 from koupleless.errors import SettingsError
-from koupleless.settings import load_base
+from koupleless.settings.base import load_base
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ import uvicorn.protocols.websockets.auto
 
 import koupleless.base
 from koupleless.cli.serve import _log_to_stderr
-from koupleless.settings import ArkletSettings, BaseSettings
+from koupleless.settings.base import ArkletSettings, BaseSettings
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

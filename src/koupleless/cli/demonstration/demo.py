@@ -31,7 +31,7 @@ from koupleless.cli.showing.render import mebibytes
 from koupleless.cli.showing.suggestions import exit_status, report
 from koupleless.client import ArkletClient
 from koupleless.errors import KouplelessError
-from koupleless.settings import ClientSettings
+from koupleless.settings.client import ClientSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from koupleless.cli.deploying.target import Artefact, DeployTarget
     from koupleless.client import ArkletClient
-    from koupleless.settings import ClientSettings
+    from koupleless.settings.client import ClientSettings
     from koupleless.wire.replies import BizInfo, Library, PurgeReport
 
 OUR_SERVER: Final = "koupleless"

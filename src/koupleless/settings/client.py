@@ -1,0 +1,77 @@
+"""The settings of ``arkctl``."""
+
+# ruff: noqa: RUF009 - `setting` returns a dataclass field, which ruff cannot see
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from koupleless.settings.reading import (
+    FIRST_ARKLET_PORT,
+    Sources,
+    find_table,
+    flatten,
+    keys_of,
+    read_token,
+    read_toml,
+    setting,
+)
+from koupleless.settings.values import Origin, as_output, as_path, as_port, as_seconds, as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """Settings of ``arkctl``. Table ``[tool.koupleless.arkctl]``; environment ``ARKCTL_...``."""
+
+    host: str = setting(as_text, "127.0.0.1")
+    """The host of the arklet."""
+    port: int = setting(as_port, FIRST_ARKLET_PORT)
+    """The port of the arklet."""
+    timeout_s: float = setting(as_seconds, 120.0)
+    """How long one command may take altogether, in seconds; the key is ``timeout``."""
+    output: str = setting(as_output, "table")
+    """``table``, ``wide`` or ``json``."""
+    token: str | None = setting(as_text, None, variables=("KOUPLELESS_ARKLET_TOKEN",), is_secret=True)
+    """The token for an arklet with a token."""
+    token_file: Path | None = setting(as_path, None, variables=("KOUPLELESS_ARKLET_TOKEN_FILE",))
+    """A file with the token in the first line."""
+
+    def read_token(self) -> str | None:
+        """The token, from `token` or `token_file`. Raises ``SettingsError`` for an unusable file."""
+        return read_token(self.token, self.token_file, "token-file")
+
+
+def load_client(
+    flags: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> ClientSettings:
+    """Read the settings of ``arkctl`` from ``flags`` (by field name; ``None`` is not given), environment and files.
+
+    The files: of the project in ``directory`` (the current directory), then ``~/.config/arkctl/config.toml``. Raises
+    ``SettingsError``.
+    """
+    environ = os.environ if environ is None else environ
+    directory = directory or Path.cwd()
+    project, project_origin = find_table(directory, None, "arkctl")
+    user_file = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "arkctl" / "config.toml"
+    user = read_toml(user_file) if user_file.is_file() else {}
+    sources = Sources(
+        flags={key: value for key, value in (flags or {}).items() if value is not None},
+        environ=environ,
+        prefix="ARKCTL_",
+        tables=(
+            (dict(flatten(project)), project_origin),
+            (dict(flatten(user)), Origin(str(user_file), user_file.parent)),
+        ),
+        directory=directory,
+    )
+    sources.refuse_unknown(keys_of(ClientSettings))
+    return ClientSettings(**sources.read(ClientSettings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import textwrap
@@ -54,6 +55,30 @@ class TestLack:
     )
     def test_what_it_does_not_is_said_with_the_reason(self, text: str, words: str) -> None:
         assert words in (lack(Requirement(text), WEB) or "")
+
+    def test_a_lack_is_found_from_each_distribution_of_a_circle_in_any_order(self) -> None:
+        needs = {"a": ["b", "missing"], "b": ["a"], "c": ["b"]}
+        for order in itertools.permutations("abc"):
+            base = BaseFacts(dict.fromkeys("abc", "1"), needs)
+            for name in order:
+                assert "missing" in (lack(Requirement(name), base) or ""), order
+
+    def test_what_the_base_needs_itself_is_read_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[str] = []
+        base = BaseFacts({"web": "1", "core": "2"}, {"web": ["core>=2"], "core": ["web"]})
+        find = base._find
+
+        def counted(name: str) -> tuple[str, tuple[str, ...]] | None:
+            asked.append(name)
+            return find(name)
+
+        monkeypatch.setattr(base, "_find", counted)
+        assert lack(Requirement("web"), base) is None
+        asked.clear()
+        assert lack(Requirement("core>=1"), base) is None
+        assert asked == ["core"], "its version has to fit each time, and nothing else is looked at"
+        assert lack(Requirement("core>=3"), base) == ">=3 is needed, the base has 2"
+        assert lack(Requirement("web[extra]"), base) is None
 
     def test_a_pre_release_in_the_base_counts(self) -> None:
         assert lack(Requirement("flask>=3"), BaseFacts({"flask": "3.1.0rc1"})) is None

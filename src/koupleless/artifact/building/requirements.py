@@ -22,7 +22,8 @@ RUNTIME: Final = "koupleless"
 class BaseFacts:
     """The distributions of a base, with versions and requirements.
 
-    Immutable. The first answer about a distribution may be slow, because the environment is read on demand.
+    Immutable but for memory: the first answer about a distribution may be slow, because the environment is read on
+    demand; distributions found to be complete are remembered. May be asked by any thread.
     """
 
     def __init__(self, versions: Mapping[str, str], requires: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -32,6 +33,8 @@ class BaseFacts:
             (known[name], needs.get(name, ())) if name in known else None
         )
         self._list: Callable[[], Mapping[str, str]] = lambda: known
+        self.complete: set[tuple[str, frozenset[str]]] = set()
+        """Name and extras of distributions with all requirements satisfied by the base, and theirs in turn."""
 
     @classmethod
     def of_environment(cls) -> BaseFacts:
@@ -75,7 +78,12 @@ def _list_installed() -> dict[str, str]:
 
 def lack(requirement: Requirement, facts: BaseFacts) -> str | None:
     """The reason why the base does not satisfy a requirement, dependencies included; ``None`` if it does."""
-    return _lack(requirement, facts, set())
+    seen: set[tuple[str, frozenset[str]]] = set()
+    reason = _lack(requirement, facts, seen)
+    if reason is None:
+        # Only now is each of the seen distributions known to be complete: a circle among them may have led to a lack.
+        facts.complete.update(seen)
+    return reason
 
 
 def _lack(requirement: Requirement, facts: BaseFacts, seen: set[tuple[str, frozenset[str]]]) -> str | None:
@@ -88,7 +96,7 @@ def _lack(requirement: Requirement, facts: BaseFacts, seen: set[tuple[str, froze
     if not requirement.specifier.contains(version, prereleases=True):
         return f"{requirement.specifier} is needed, the base has {version}"
     key = (name, frozenset(requirement.extras))
-    if key in seen:
+    if key in seen or key in facts.complete:
         return None
     seen.add(key)
     for needed in active(facts.requires_of(name), requirement.extras):
@@ -102,10 +110,16 @@ def active(texts: Iterable[str], extras: Iterable[str] = ()) -> Iterator[Require
     chosen = [*extras, ""]
     for text in texts:
         with contextlib.suppress(InvalidRequirement):  # a mistake in the metadata of an installed package
-            requirement = Requirement(text)
+            requirement = _parsed(text)
             marker = requirement.marker
             if marker is None or any(marker.evaluate({"extra": extra}) for extra in chosen):
                 yield requirement
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(text: str) -> Requirement:
+    """The requirement in a PEP 508 text, to be shared and never changed. Raises ``InvalidRequirement``."""
+    return Requirement(text)
 
 
 def unsatisfied(manifest: Manifest, facts: BaseFacts) -> tuple[str, ...]:

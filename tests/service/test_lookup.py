@@ -10,7 +10,7 @@ import pytest
 from koupleless.biz import BizId, BizState
 from koupleless.context import Scope
 from koupleless.service.directory import Directory, Listed
-from koupleless.service.lookup import Known, Lookup, Provider
+from koupleless.service.use import Known, Lookup, Provider
 
 if TYPE_CHECKING:
     from koupleless.service.registry import Registry

@@ -19,7 +19,7 @@ from koupleless.service.use import AsyncMethod, Method, Use, as_owner
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from koupleless.service.lookup import Lookup
+    from koupleless.service.use import Lookup
 
 
 class ServiceReference(Use):

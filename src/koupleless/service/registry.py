@@ -14,7 +14,6 @@ from koupleless.biz import BizState
 from koupleless.errors import ServiceError, in_words
 from koupleless.service.crossing import tell_offer
 from koupleless.service.directory import Directory, Listed
-from koupleless.service.lookup import Known, Lookup, Provider
 from koupleless.service.offers import (
     WITHDRAWN,
     Offers,
@@ -28,6 +27,7 @@ from koupleless.service.offers import (
     words,
 )
 from koupleless.service.reference import ServiceReference
+from koupleless.service.use import Known, Lookup, Provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -16,7 +16,6 @@ from koupleless.biz import BizId
 from koupleless.context import (
     Scope,
     as_base,
-    begin_merged,
     call_as,
     call_merged,
     carry,
@@ -25,7 +24,8 @@ from koupleless.context import (
     entered,
     life_context,
 )
-from koupleless.variables import Ground, await_in, rest_in
+from koupleless.router.gate import Gate
+from koupleless.variables import Ground, await_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,19 +148,25 @@ def test_what_the_base_has_and_the_arriving_context_lacks_is_there() -> None:
 def test_a_request_leaves_nothing_in_the_context_it_came_in() -> None:
     scope = make(lambda: LANGUAGE.set("de"))
 
-    async def request() -> tuple[Scope | None, str]:
+    found: list[tuple[Scope | None, str]] = []
+
+    async def app(*_: object) -> None:
+        assert LANGUAGE.get() == "de"
         LANGUAGE.set("fr")
         REQUIRED.set("here")
         await asyncio.sleep(0)
-        return current(), LANGUAGE.get()
+        found.append((current(), LANGUAGE.get()))
+
+    async def nothing(*_: object) -> Any:
+        return {}
 
     async def serve() -> None:
         before = dict(copy_context())
-        context, item, coroutine = begin_merged(scope, request)
-        assert await rest_in(context, coroutine, item) == (scope, "fr")
+        assert await Gate(scope, app).serve({"type": "http"}, nothing, nothing)
         assert dict(copy_context()) == before
 
     asyncio.run(serve())
+    assert found == [(scope, "fr")]
 
 
 def test_base_work_in_a_thread_of_a_biz_has_nothing_of_the_biz() -> None:

@@ -14,14 +14,13 @@ import contextlib
 import functools
 import itertools
 from contextvars import Context, ContextVar, Token, copy_context
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from koupleless.variables import ENDED, Crossing, Ground, Variables, as_coroutine, has_decimal
+from koupleless.variables import Crossing, Ground, Variables, has_decimal
 from koupleless.visits import Visits
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from koupleless.biz import BizId
@@ -210,7 +209,8 @@ def life_context(scope: Scope) -> Context:
 def call_merged(scope: Scope | None, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
     """Call ``function`` as the biz, or the base, in a copy of this context with its variables on top."""
     if scope is not None:
-        context = scope.variables.merged()
+        context = copy_context()
+        context.run(scope.variables.put_on_top)
     else:
         with crossed(None):
             context = copy_context()
@@ -223,29 +223,6 @@ def library_context(scope: Scope) -> Iterator[Context]:
     with scope.ground.copied() as context:
         context.run(_current.set, scope)
         yield context
-
-
-def begin_merged(
-    scope: Scope, function: Callable[..., Awaitable[R]], /, *args: Any
-) -> tuple[Context, Any, Coroutine[Any, Any, R]]:
-    """Call ``function`` as `call_merged` does, and make the first step of the awaitable that it returns.
-
-    Returns the context, the item to wait for and the coroutine, of which `rest_in` makes every further step in the
-    context. The item is `ENDED`, and the result of the coroutine is lost, if the coroutine did not have to wait.
-    """
-    context = scope.variables.merged()
-    item, coroutine = context.run(_begin_awaiting, scope, function, args)
-    return context, item, coroutine
-
-
-def _begin_awaiting(
-    scope: Scope, function: Callable[..., Awaitable[R]], args: tuple[Any, ...]
-) -> tuple[Any, Coroutine[Any, Any, R]]:
-    _current.set(scope)  # as `_begin`
-    coroutine = function(*args)
-    if type(coroutine) is not CoroutineType:
-        coroutine = as_coroutine(coroutine)
-    return next(coroutine.__await__(), ENDED), coroutine
 
 
 def _begin(scope: Scope | None, function: Callable[..., R], /, *args: Any) -> R:

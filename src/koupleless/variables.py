@@ -13,7 +13,7 @@ Where code of a biz runs, and in which context:
 import of the entry, factory, start function    the life's own, so that what they set stays set
 ASGI lifespan                                   one copy of it from start-up to shutdown; what it sets is seen by its
                                                 own task and those it makes, as under a server
-requests, WebSockets, work in executors of      a copy of the one they arrive in, with the life's on top: see `merged`;
+requests, WebSockets, work in executors of      a copy of the one they arrive in, with the life's on top: `put_on_top`;
 others                                          what one of them sets the next does not see
 threads, timers, executors of the biz's own     a copy of the life's, not of that which starts them: `fork`
 stop hooks, exit functions, closing of services  the same
@@ -200,20 +200,16 @@ class Variables:
             context.run(_set_missing, self._ground.values.items())
         return context
 
-    def merged(self) -> Context:
-        """A copy of the context that is current here, with the life's on top, to run one thing in."""
-        context = copy_context()
+    def put_on_top(self) -> None:
+        """Give the variables their values of the life, in a context that is current here, to run one thing in."""
         ground = self._ground
-        if ground is not None and (ground.values or self.may_differ or has_decimal()):
-            context.run(self._put_on_top, ground)
-        return context
-
-    def _put_on_top(self, ground: Ground) -> None:
-        for var, value in self.on_top:
-            var.set(value)
-        for var, value in ground.values.items():
-            if var.get(_MISSING) is _MISSING and var is not _decimal:
+        if ground is None:
+            return
+        if self.may_differ:
+            for var, value in self.on_top:
                 var.set(value)
+        if ground.values:
+            _set_missing(ground.values.items())
         if _decimal is not None:
             here = _decimal.get(None)
             if here is not None and here is not self.context.get(_decimal):

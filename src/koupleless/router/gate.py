@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 from contextvars import copy_context
 from types import CoroutineType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from koupleless import exits
-from koupleless.context import begin_merged
+from koupleless.context import enter
 from koupleless.router.refusals import apologise
 from koupleless.variables import ENDED, as_coroutine, await_in, rest_in
 from koupleless.visits import Visit, Visits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from koupleless.context import Scope
     from koupleless.router.types import ASGIApp, Connection, Message, Receive, Send
@@ -74,6 +74,21 @@ class _Request(Visit):
         # A client that has left in the meantime needs no apology; servers refuse to send one.
         with contextlib.suppress(Exception):
             await apologise(self.kind, self._send, detail=detail)
+
+
+def _begin(
+    scope: Scope, app: ASGIApp, connection: Connection, receive: Receive, send: Send
+) -> tuple[Any, Coroutine[Any, Any, None]]:
+    """Call an application as its biz, and make the first step; in a context that ends with the request.
+
+    Returns the item to wait for, or `ENDED`, and the coroutine for `rest_in`.
+    """
+    scope.variables.put_on_top()
+    enter(scope)
+    serving = app(connection, receive, send)
+    if type(serving) is not CoroutineType:
+        serving = as_coroutine(serving)
+    return next(serving.__await__(), ENDED), serving
 
 
 class Gate:
@@ -141,7 +156,8 @@ class Gate:
         if self._state or "state" in connection:
             connection["state"] = dict(self._state)
         try:
-            context, item, serving = begin_merged(scope, app, connection, visit.receive, visit.send)
+            context = copy_context()
+            item, serving = context.run(_begin, scope, app, connection, visit.receive, visit.send)
             if item is not ENDED:
                 await rest_in(context, serving, item)
         except asyncio.CancelledError:

@@ -9,7 +9,7 @@ from koupleless.errors import PathTaken
 from koupleless.router.gateway import Forwards
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from koupleless.router.gate import Gate
 
@@ -93,8 +93,12 @@ class RouteTable:
     is_plain: bool = field(init=False)
     """Whether a request's path alone decides: no route has a host, and there are no forward rules."""
 
+    match_path: Callable[[str], Route | None] = field(init=False, repr=False, compare=False)
+    """The route for a path in a table that `is_plain`, so on any host."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_plain", not self._hosts and not self.forwards)
+        object.__setattr__(self, "match_path", self._anywhere.longest)
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -115,10 +119,6 @@ class RouteTable:
                 found = own.longest(path)
                 if found is not None:
                     return found
-        return self._anywhere.longest(path)
-
-    def match_path(self, path: str) -> Route | None:
-        """The route for ``path`` in a table that `is_plain`, so on any host."""
         return self._anywhere.longest(path)
 
     def owner_of(self, path: str, *, host: str | None = None) -> str | None:

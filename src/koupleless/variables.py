@@ -58,6 +58,8 @@ _NOT_INHERITED: Final = frozenset({"koupleless_biz", "current_async_library_cvar
 
 _decimal: ContextVar[decimal.Context] | None = None
 """The variable behind ``decimal.getcontext()``, from the first ground on; ``None`` where Python was built without."""
+find_decimal: Callable[[None], decimal.Context | None] = {}.get  # type: ignore[assignment]  # finds none
+"""Called with ``None``: the ``decimal`` context that is set here, or ``None``. One C call."""
 _template: decimal.Context | None = None
 """The process's ``decimal.DefaultContext``, whoever is running."""
 
@@ -324,7 +326,7 @@ def _set_missing(values: Iterable[tuple[ContextVar[Any], Any]]) -> None:
 
 def _find_decimal() -> None:
     """``decimal`` does not say which variable it has, so see which one appears."""
-    global _decimal, _template  # noqa: PLW0603 - one for the process
+    global _decimal, _template, find_decimal  # noqa: PLW0603 - one for the process
     if _decimal is None:
         import decimal  # noqa: PLC0415 - not for modules that run alone
 
@@ -332,11 +334,13 @@ def _find_decimal() -> None:
         empty = Context()
         empty.run(decimal.getcontext)
         _decimal = next(iter(empty), None)
+        if _decimal is not None:
+            find_decimal = _decimal.get
 
 
 def has_decimal() -> bool:
     """Whether somebody has used ``decimal`` in the context that is current here."""
-    return _decimal is not None and _decimal.get(None) is not None
+    return find_decimal(None) is not None
 
 
 def _own_decimal(shared: decimal.Context) -> decimal.Context:

@@ -6,12 +6,12 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from koupleless import variables
 from koupleless.context import crossed, current, enter, leave
 from koupleless.frames import passed_over
 from koupleless.service.bodies import VALUES, owned, tell
 from koupleless.service.call import gone
 from koupleless.service.crossing import explain
-from koupleless.variables import has_decimal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,16 +113,18 @@ class Use:
             calls.leave_plain()
             return _by_next(self, scope, args, kwargs)
         try:
-            if scope.variables.may_differ or (has_decimal() if here is None else here.variables.may_differ):
+            if scope.variables.may_differ or (
+                variables.find_decimal(None) is not None if here is None else here.variables.may_differ
+            ):
                 with crossed(scope):
                     result = _act(obj, action, args, kwargs)
             else:
                 token = enter(scope)
                 try:
-                    if type(action) is str and not kwargs:
-                        result = getattr(obj, action)(*args)
-                    else:
+                    if kwargs:
                         result = _act(obj, action, args, kwargs)
+                    else:
+                        result = getattr(obj, action)(*args) if isinstance(action, str) else action(obj, *args)
                 finally:
                     leave(token)
             is_value = type(result) in VALUES
@@ -134,8 +136,7 @@ class Use:
                 raise
         else:
             calls.plain.pop()
-            was_shut = bool(calls.is_shut)  # by another thread, meanwhile
-            if not was_shut or not calls.left_plain():
+            if not scope.calls.is_shut or not calls.left_plain():
                 return result if is_value else owned(result, scope)
             del result
         raise gone(scope)

@@ -1,11 +1,11 @@
-"""Names for the code of a biz: its identity, configuration and data directory, callbacks, and the errors it may meet.
+"""Names for the code of a biz: identity, configuration, data directory, callbacks, and errors.
 
 All of them work in a module that runs alone, too.
 """
 
-# Only names of koupleless.errors and koupleless.biz may be taken in here: importing any part of the package runs this
-# file, so a heavier import would cost the command line and every base. The names in _LATER are found at their first use
-# for that reason.
+# Only names of koupleless.errors and koupleless.biz may be imported here: importing any part of the package runs this
+# file, so a heavier import would cost the command line and every base. For the same reason the names in _LATER are found
+# at their first use.
 
 from typing import TYPE_CHECKING
 

@@ -54,13 +54,13 @@ __all__ = ["Base", "serve"]
 logger = logging.getLogger("koupleless.base")
 
 BASE_VERSION: Final = "1.0.0"
-"""The version of every base, as the field has it: bases are released by other means than modules."""
+"""The version of every base, as in the original: bases are released by other means than modules."""
 
 _UNPACKED_S: Final = 240.0
-"""What an artefact gets to be checked and unpacked once it has arrived."""
+"""Seconds for checking and unpacking an artefact after the download."""
 
 _LAST_S: Final = 1.0
-"""What tasks that are left at the end of the process get to end."""
+"""Seconds for the last tasks to end before the process ends."""
 
 _SEVERAL: Final = (
     "this is one of several worker processes, and each of them is a base of its own: a module that is deployed to one "
@@ -71,17 +71,17 @@ _SEVERAL: Final = (
 class Base:
     """A warm process that takes modules: an ASGI application around the application of the base.
 
-    ``app`` is any ASGI or WSGI application, or ``None`` for a base that has only modules. Its own routes work as
-    before; modules answer below their paths, operations reach the base through its arklet. ``name`` overrides that of
-    ``settings``, which are read from the environment and the project's file if they are not given. ``owns_process``
-    says that nobody minds if the collector stops looking at what is loaded before the first module (``gc.freeze``),
-    which keeps an uninstall fast beside a large heap. ``application`` is the name of the Python module that ``app``
-    comes from, by default the one that calls: bizs share its distribution, as they share code that is not installed.
+    ``app`` is any ASGI or WSGI application, or ``None`` for a base with modules only. The routes of ``app`` work as
+    before; modules answer below their paths, operations reach the base through the arklet. ``name`` overrides the name
+    in ``settings``; settings not given are read from the environment and the file of the project. ``owns_process``
+    allows the collector to pass over all objects loaded before the first module (``gc.freeze``), which keeps an
+    uninstall fast beside a large heap. ``application`` is the name of the Python module of ``app``, by default the
+    calling one: bizs share the distribution of ``app``, as they share code that is not installed.
 
-    Lifetime: made once per process, when the server imports it, which starts nothing; it lives from the server's
-    lifespan start-up to its shutdown, on the server's loop, the arklet on a thread of its own.
+    Lifetime: made once per process, when the server imports the application, which starts nothing. A base lives from
+    the start-up to the shutdown of the server's lifespan, on the server's loop, with the arklet on a thread of its own.
 
-    Raises ``SettingsError`` for settings that cannot be used, ``TypeError`` for an ``app`` that is no application.
+    Raises ``SettingsError`` for unusable settings, ``TypeError`` for an ``app`` that is no application.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Base:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI says."""
         if scope["type"] == "lifespan":
-            self._ground.renew()  # the application has been imported, and requests will find what that has set
+            self._ground.renew()  # the application has been imported; requests find the variables set by the import
         await self._front(scope, receive, send)
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -175,10 +175,10 @@ class Base:
         await asyncio.to_thread(self._start)
 
     def _start(self) -> None:
-        """On a thread, because modules need the loop: what is installed from the start, then the ops API."""
+        """Install the static modules, then start the arklet; on a thread, because modules need the loop."""
         decide(
             base_index(), dataclasses.replace(self._speakers, words=words())
-        )  # remembered; the first module need not wait for it
+        )  # remembered, so that the first module need not wait
         if self._owns_process:
             freeze_base()
         try:
@@ -225,7 +225,7 @@ class Base:
             closing.callback(self.container.close, ends_process=self._owns_process)
             closing.callback(self._operations.close)
             closing.callback(self.arklet.stop)
-            closing.callback(self.container.shut)  # first, so that whoever waits for an install still gets an answer
+            closing.callback(self.container.shut)  # first, so that callers waiting for an install get an answer
 
     def _store_dir(self) -> Path:
         if self.settings.store_dir is not None:
@@ -234,13 +234,13 @@ class Base:
 
 
 def _forwards(settings: BaseSettings, configuration: Configuration) -> Forwards:
-    """The base's forward rules: those of its settings, else those of its configuration files, as in the original."""
+    """The forward rules of the settings, else of the configuration files of the base, as in the original."""
     listed = settings.forwards
     return Forwards.of(read_rules({FORWARDS: listed}) if listed else read_rules(configuration))
 
 
 def _shared_config(settings: BaseSettings, configuration: Configuration) -> dict[str, object]:
-    """What modules see of the base's own configuration: the keys that it, or the settings, list."""
+    """The values of the base's configuration for modules: the keys listed there or in the settings."""
     named = {key: configuration[key] for key in settings.shared_keys if key in configuration}
     return {**configuration.shared(), **named}
 
@@ -257,7 +257,7 @@ def _describe(name: str) -> BizInfo:
 
 
 def _where(host: str, port: int, *, is_chosen: bool) -> str:
-    """Where the arklet is, and how it is found there if not where everybody looks first."""
+    """The address of the arklet in words, with the way to reach an arklet on another port than the first."""
     said = f"the arklet listens on {host} port {port}"
     if port == FIRST_ARKLET_PORT:
         return said
@@ -267,7 +267,7 @@ def _where(host: str, port: int, *, is_chosen: bool) -> str:
 
 
 def _tell(text: str, level: int = logging.INFO) -> None:
-    """Log it, or write it to stderr where nobody has set logging up: inside another server that is the rule."""
+    """Log the text, or write the text to stderr where logging is not set up, as in most other servers."""
     if logger.isEnabledFor(level) and logger.hasHandlers():
         logger.log(level, "%s", text)
     else:
@@ -276,7 +276,7 @@ def _tell(text: str, level: int = logging.INFO) -> None:
 
 
 def _is_one_of_several(ports: range) -> bool:
-    """Whether a server started this process as one of its workers, and another of them has an arklet at ``ports``."""
+    """Whether this process is one of several workers of a server, and another worker has an arklet at ``ports``."""
     import multiprocessing  # noqa: PLC0415 - where the first port is taken, alone
 
     import psutil  # type: ignore[import-untyped]  # noqa: PLC0415
@@ -300,11 +300,11 @@ def _is_one_of_several(ports: range) -> bool:
 def serve(app: object, settings: BaseSettings, *, application: str = "") -> int:
     """Serve ``app`` as a base with uvicorn until a signal ends it; returns the exit status of the process.
 
-    ``application`` is the name of the module that ``app`` comes from.
+    ``application`` is the name of the Python module of ``app``.
 
-    Raises ``BaseStartFailed`` for an address or port that cannot be had, before anything is started.
+    Raises ``BaseStartFailed`` for an address or a port that is not free, before anything is started.
     """
-    import uvicorn  # noqa: PLC0415 - inside somebody else's server it is not needed
+    import uvicorn  # noqa: PLC0415 - not needed inside another server
 
     from koupleless.connections import Bounds, Door, application_protocol  # noqa: PLC0415 - the same
 
@@ -333,7 +333,7 @@ def serve(app: object, settings: BaseSettings, *, application: str = "") -> int:
     )
     # When it is done uvicorn raises the signal that ended it once more. SIGTERM then means that all is well.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # a terminal that is closed ends it in order, too
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # a closed terminal ends the base in order, too
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     server.run()
     leave_shared_workers_behind()
@@ -341,9 +341,9 @@ def serve(app: object, settings: BaseSettings, *, application: str = "") -> int:
 
 
 async def _leave_tasks_behind(timeout_s: float) -> None:
-    """Let the event loop end without the tasks that ignore their cancellation: it would wait for them, for ever.
+    """Let the event loop end without tasks that ignore their cancellation, for which the loop would wait for ever.
 
-    When everything has been taken down; all that runs then was asked to end before.
+    Called when everything has been taken down: every task was asked to end before.
     """
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
@@ -351,11 +351,11 @@ async def _leave_tasks_behind(timeout_s: float) -> None:
     if tasks:
         _, stubborn = await asyncio.wait(tasks, timeout=timeout_s)
         for task in stubborn:
-            asyncio.tasks._unregister_task(task)  # noqa: SLF001 - what the loop's runner goes by
+            asyncio.tasks._unregister_task(task)  # noqa: SLF001 - the runner of the loop waits for registered tasks
 
 
 def _check_port(host: str, port: int) -> None:
-    """The server would find out too, but only after the base has started, and without advice."""
+    """Check the port before the base starts, with advice; the server would fail later, and without."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,7 @@
-"""What a biz is called, which states it goes through, and what is said of it: pure values.
+"""Identities, states and descriptions of bizs: pure values.
 
 Names and versions are parsed once, at the edge, into types that cannot be wrong; past the edge no function takes a raw
-string. The state machine stands here beside its states, and only the container moves a biz along it.
+string. The table of moves stands beside the states, and the container alone moves a biz.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def parse_name(text: str) -> BizName:
 
 
 def parse_version(text: str) -> BizVersion:
-    """A biz version, under the rules of a name; it needs no order, so ``1.0``, ``0.1-SNAPSHOT`` and ``main`` all do.
+    """A biz version, under the rules of a name; versions have no order, so ``1.0``, ``0.1-SNAPSHOT`` and ``main`` do.
 
     Raises ``InvalidIdentity`` for anything else.
     """
@@ -79,11 +79,11 @@ class BizState(enum.Enum):
     RESOLVED = "RESOLVED"
     """Registered, its start not finished: installing."""
     ACTIVATED = "ACTIVATED"
-    """Started, and the version that answers by name."""
+    """Started; this version answers by name."""
     DEACTIVATED = "DEACTIVATED"
     """Started, but another version answers by name; or about to stop."""
     BROKEN = "BROKEN"
-    """Its start or its stop failed."""
+    """The start or the stop failed."""
     STOPPED = "STOPPED"
     """Gone; nothing can follow."""
 
@@ -106,7 +106,7 @@ MOVES: Final[Mapping[BizState, frozenset[BizState]]] = {
     BizState.BROKEN: frozenset({BizState.STOPPED, BizState.BROKEN}),
     BizState.STOPPED: frozenset(),
 }
-"""State -> the states that may follow it. An active biz is deactivated before it stops, so that no look-up finds it."""
+"""State -> the states that may follow. An active biz is deactivated before the stop, to be found no more."""
 
 
 def advance(identity: BizId, state: BizState, to: BizState) -> BizState:
@@ -117,7 +117,7 @@ def advance(identity: BizId, state: BizState, to: BizState) -> BizState:
 
 
 class ChangeReason(enum.Enum):
-    """Why a state changed; the values are the texts on the wire."""
+    """The reason for a change of state; the values are the texts on the wire."""
 
     CREATED = "Created"
     STARTED = "Started"
@@ -134,41 +134,41 @@ class StateRecord:
     """One change of state."""
 
     time_ms: int
-    """When, in milliseconds since the epoch."""
+    """The time, in milliseconds since the epoch."""
     state: BizState
     reason: ChangeReason
     message: str = ""
 
 
 class Isolation(enum.Enum):
-    """Where a biz runs."""
+    """The place where a biz runs."""
 
     NAMESPACE = "namespace"
-    """In the base's process, behind its own import namespace."""
+    """In the process of the base, with a namespace of Python modules of its own."""
     PROCESS = "process"
     """In a process of its own, forked from the warm base."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """One library that bizs brought into the process, and that is the process's since."""
+    """A library that bizs brought into the process and that stays in the process."""
 
     name: str
-    """Of the distribution, normalised; of a top-level Python module if it is of none."""
+    """The normalised name of the distribution; without a distribution, the top-level name."""
     version: str
     size_bytes: int
-    """By how much the process grew while its Python modules were loaded; 0 where the system does not say."""
+    """Growth of the process while the library was loaded; 0 where the system has no figure."""
     modules: int
-    """How many Python modules of it are loaded."""
+    """The number of loaded Python modules of the library."""
     users: tuple[str, ...] = ()
-    """The bizs that use it now, themselves or through libraries that require it."""
+    """The bizs that use the library now, themselves or through other libraries."""
     is_idle: bool = False
-    """No biz uses it any more."""
+    """Whether no biz uses the library any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A distribution that a biz uses."""
+    """A distribution used by a biz."""
 
     name: str
     """Normalised."""
@@ -176,7 +176,7 @@ class Library:
     held: str
     """``shared``, ``own copy`` or ``own version``."""
     reason: str
-    """Why it is held so, in words that follow its name."""
+    """The reason for that, in words that follow the name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,16 +188,16 @@ class BizInfo:
     entry: str
     """``package.module:callable``; ``embed main`` for the base."""
     web_context_path: str = "/"
-    """With its leading slash; ``/`` where the biz has no web face of its own."""
+    """The path with a leading slash; ``/`` where the biz has no web face of its own."""
     priority: int = DEFAULT_PRIORITY
     """Smaller is earlier."""
     records: tuple[StateRecord, ...] = ()
     """Oldest first."""
     url: str = ""
-    """Where it was installed from."""
+    """The location of the artefact."""
     work_dir: str = ""
     class_path: tuple[str, ...] = ()
-    """The directories its modules are imported from."""
+    """The directories from which Python modules of the biz are imported."""
     declared_libraries: tuple[str, ...] = ()
     """Normalised distribution names; not empty means declared mode."""
     deny_imports: tuple[str, ...] = ()
@@ -205,4 +205,4 @@ class BizInfo:
     isolation: Isolation = Isolation.NAMESPACE
     is_base: bool = False
     libraries: tuple[Library, ...] = ()
-    """Those that it had imported when it had started; empty before."""
+    """The libraries imported up to the end of the start; empty earlier."""

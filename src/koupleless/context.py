@@ -231,11 +231,11 @@ def _begin(scope: Scope | None, function: Callable[..., R], /, *args: Any) -> R:
 
 
 def carry(function: Callable[P, R]) -> Callable[P, R]:
-    """Bind ``function`` to the biz that is running now, for a callback that something else will call later.
+    """Bind ``function`` to the running biz, for a callback called later by other code.
 
-    It finds the context variables of whoever calls it, with those that the biz has set when it started on top. Returns
-    ``function`` itself when the base is running, so wrapping costs nothing there. The wrapper may be called from any
-    thread, any number of times.
+    The callback finds the context variables of the caller, with the variables set by the start of the biz on top.
+    Returns ``function`` itself when the base is running, so wrapping costs nothing there. The wrapper may be called
+    from any thread, any number of times.
     """
     scope = _current.get()
     if scope is None:
@@ -250,7 +250,7 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def current_biz() -> BizId | None:
-    """Who am I? The identity of the running biz; ``None`` in the base, and when a module runs alone."""
+    """Return the identity of the running biz; ``None`` in the base, and when a module runs alone."""
     scope = _current.get()
     return None if scope is None else scope.biz
 
@@ -258,9 +258,9 @@ def current_biz() -> BizId | None:
 def on_stop(hook: Callable[[], R]) -> Callable[[], R]:
     """Call ``hook`` without arguments when this biz stops, last added first. Usable as a decorator.
 
-    In a biz it runs after the last request and the application's own shutdown, as the biz, within the stop deadline;
-    what it raises goes into the purge report. A module that runs alone, and the base, have it called at interpreter
-    exit.
+    The hook of a biz runs after the last request and the shutdown of the application, as the biz, within the stop
+    deadline; an exception goes into the purge report. Hooks of the base, and of a module that runs alone, are called at
+    interpreter exit.
     """
     scope = _current.get()
     if scope is None:

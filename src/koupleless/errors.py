@@ -1,8 +1,8 @@
-"""Every error the product raises, one tree, each with the data a caller can act on.
+"""The tree of errors, each with the data a caller can act on.
 
-The children fall into three families: what is wrong with an artefact (nothing was changed), what the container refuses
-(nothing was changed), and what failed while a biz's own code ran (what was done has been undone). Turning them into
-wire replies is the business of ``arklet.operations`` alone.
+There are three families: an artefact with a mistake (nothing was changed), a refusal of the container (nothing was
+changed), and a failure of a biz's own code (everything done is undone). The arklet alone turns errors into wire
+replies.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 _LISTED: Final = 50
 """How many mistakes of one file a message lists."""
 _LONGEST: Final = 1000
-"""How much of each it shows: the file is a stranger's."""
+"""The number of characters shown of one mistake: the file is a stranger's."""
 
 
 class KouplelessError(Exception):
-    """The root of the tree. ``str(error)`` is a sentence a user can act on. Each can be copied and pickled."""
+    """The root of the tree. ``str(error)`` is a sentence a user can act on. Every error can be copied and pickled."""
 
     def __reduce__(self) -> Any:
-        # Exception would call the class with the text alone; what each takes for its text is in its attributes.
+        # Exception would call the class with the text alone; the arguments of the class are in the attributes.
         return _again, (type(self), self.args), vars(self)
 
 
@@ -37,11 +37,11 @@ _name: Final[Any] = type.__dict__["__name__"]
 
 
 def in_words(error: BaseException) -> str:
-    """An exception as text, whatever its class does; to be kept in its place, for its frames would hold a biz."""
-    name: str = _name.__get__(type(error))  # not the metaclass's, which is code of the biz as well
+    """An exception as text, whatever its class does. Keep the text: the frames of an exception would hold a biz."""
+    name: str = _name.__get__(type(error))  # past the metaclass, which is code of the biz as well
     try:
         text = str(error)
-    except BaseException:  # noqa: BLE001 - its __str__ is code of the biz, and may raise SystemExit
+    except BaseException:  # noqa: BLE001 - __str__ is code of the biz, and may raise SystemExit
         text = ""
     return f"{name}: {text}" if text else name
 
@@ -50,7 +50,7 @@ def in_words(error: BaseException) -> str:
 
 
 class ArtifactError(KouplelessError):
-    """What was given to install or build cannot be used."""
+    """An artefact, a project or a location that cannot be used."""
 
 
 def _short(text: str) -> str:
@@ -60,7 +60,7 @@ def _short(text: str) -> str:
 class ManifestInvalid(ArtifactError):
     """A manifest, ``biz.toml`` or project table with mistakes.
 
-    ``issues`` holds every one of them, not the first.
+    ``issues`` holds every mistake, not the first.
     """
 
     def __init__(self, origin: str, issues: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ class ManifestInvalid(ArtifactError):
 
 
 class ArchiveRefused(ArtifactError):
-    """An archive that is damaged, too large, or holds an entry that must not be unpacked."""
+    """An archive that is damaged, too large, or has an entry of a forbidden kind or for a forbidden place."""
 
     def __init__(self, origin: str, reason: str) -> None:
         self.origin = origin
@@ -82,7 +82,7 @@ class ArchiveRefused(ArtifactError):
 
 
 class DigestMismatch(ArtifactError):
-    """Content that is not what its digest promises."""
+    """Content with another digest than promised."""
 
     def __init__(self, origin: str, *, expected: str, actual: str) -> None:
         self.origin = origin
@@ -94,7 +94,7 @@ class DigestMismatch(ArtifactError):
 
 
 class IdentityMismatch(ArtifactError):
-    """An artefact whose manifest names another biz than the one that was asked for."""
+    """An artefact with another identity in the manifest than expected."""
 
     def __init__(self, origin: str, *, expected: str, actual: str) -> None:
         self.origin = origin
@@ -104,7 +104,7 @@ class IdentityMismatch(ArtifactError):
 
 
 class FetchFailed(ArtifactError):
-    """A location that did not yield an artefact: missing, unreachable, too slow, or something else altogether."""
+    """A location without an artefact: missing, unreachable, too slow, or the address of other content."""
 
     def __init__(self, url: str, reason: str) -> None:
         self.url = url
@@ -113,7 +113,7 @@ class FetchFailed(ArtifactError):
 
 
 class BuildFailed(ArtifactError):
-    """A project or requirement that could not be made into an artefact; ``output`` is what the build tool said."""
+    """A project or requirement that could not be made into an artefact; ``output`` is the text of the build tool."""
 
     def __init__(self, project: str, reason: str, *, output: str = "") -> None:
         self.project = project
@@ -130,7 +130,7 @@ class ContainerError(KouplelessError):
 
 
 class InvalidIdentity(ContainerError, ValueError):
-    """A text that is no ``name:version``."""
+    """A text other than ``name:version``."""
 
 
 class BizNotFound(ContainerError):
@@ -159,7 +159,7 @@ class BizBusy(ContainerError):
 
 
 class IllegalMove(ContainerError):
-    """A state that cannot be reached from the present one."""
+    """A state out of reach of the present one."""
 
     def __init__(self, identity: str, state: str, to: str) -> None:
         self.identity = identity
@@ -169,7 +169,7 @@ class IllegalMove(ContainerError):
 
 
 class MasterBizProtected(ContainerError):
-    """The base itself was named where only a module may be."""
+    """The base itself was named in the place of a module."""
 
     def __init__(self, identity: str) -> None:
         self.identity = identity
@@ -177,7 +177,7 @@ class MasterBizProtected(ContainerError):
 
 
 class PathTaken(ContainerError):
-    """Two bizs cannot answer under one web context path; ``owner`` is the identity that has it."""
+    """Two bizs cannot answer under one web context path; ``owner`` is the identity of the biz with the path."""
 
     def __init__(self, identity: str, path: str, owner: str) -> None:
         self.identity = identity
@@ -193,14 +193,14 @@ class ContainerClosed(ContainerError):
     """The base is shutting down and takes no more operations."""
 
 
-# --- a biz's own code: what was done is undone ---------------------------------------------------------------------
+# --- a biz's own code: everything done is undone -------------------------------------------------------------------
 
 
 class BizFailed(KouplelessError):
     """Code of a biz failed while it was started or stopped.
 
     ``traceback`` is the text of the biz's own traceback: the frames of this package and of the import system are cut.
-    The original exception is not kept: its frames would keep alive the biz that was just removed.
+    The original exception is not kept: the frames would keep the removed biz alive.
     """
 
     def __init__(self, identity: str, reason: str, *, traceback: str = "") -> None:
@@ -215,7 +215,7 @@ class StartFailed(BizFailed):
 
 
 class StartTimeout(StartFailed):
-    """The biz did not start within its deadline; ``seconds`` is that deadline."""
+    """The biz did not start within the deadline of ``seconds``."""
 
     def __init__(self, identity: str, seconds: float, *, traceback: str = "") -> None:
         self.seconds = seconds
@@ -223,7 +223,7 @@ class StartTimeout(StartFailed):
 
 
 class PatchRefused(KouplelessError):
-    """A biz called a function that replaces parts of the process for everybody; nothing was patched."""
+    """A biz called a function to replace parts of the process for everybody; nothing was patched."""
 
     def __init__(self, identity: str, call: str, reason: str) -> None:
         self.identity = identity
@@ -236,15 +236,15 @@ class StopFailed(BizFailed):
     """A stop hook or the shutdown of the application raised or timed out. The biz is removed all the same."""
 
 
-# --- imports: also what Python itself would raise, so that a biz's ``except ImportError`` works --------------------
+# --- imports: children of Python's own errors, so that ``except ImportError`` of a biz works -----------------------
 
 
 class ModuleRefused(ModuleNotFoundError, KouplelessError):
-    """A biz imported a module that is there, and that it may not take from the base.
+    """A biz imported a Python module of the base that the biz may not take from the base.
 
-    Where nobody has a module, it is Python's own ``ModuleNotFoundError``, as without a base. ``name`` is the module,
-    ``identity`` the biz; ``advice`` says why, and what to change. It is a note (PEP 678), so that tracebacks show it,
-    while the text can be that of Python's own error, which code may compare.
+    A Python module missing everywhere raises Python's own ``ModuleNotFoundError``, as without a base. ``name`` is the
+    Python module, ``identity`` the biz; ``advice`` has the reason and the change to make. The advice is a note (PEP
+    678): tracebacks show the note, and the text stays equal to Python's own, since code may compare texts.
     """
 
     def __init__(self, message: str, *, name: str, identity: str, advice: str = "") -> None:
@@ -255,17 +255,17 @@ class ModuleRefused(ModuleNotFoundError, KouplelessError):
             self.add_note(advice)
 
     def __reduce__(self) -> Any:
-        """To another process, as a pool sends what its workers raise."""
+        """Pass to another process, as a pool sends the errors of its workers."""
         return functools.partial(
             type(self), name=self.name or "", identity=self.identity, advice=self.advice
         ), self.args
 
 
 class BizGone(KouplelessError):
-    """A biz was uninstalled, and its code tried to import, or somebody waited for it: ``what`` says which.
+    """A biz was uninstalled while its code imported, or while a caller waited for the biz; ``what`` is the rest.
 
-    No ``ImportError``: code that outlives its biz, a scheduler say, would take a job that it cannot import for one that
-    does not exist, and delete it. ``name`` is the module that was to be imported.
+    No ``ImportError``: a scheduler that outlives the biz would take the failed import for a missing job, and delete the
+    job. ``name`` is the Python module of a failed import.
     """
 
     def __init__(
@@ -280,10 +280,10 @@ class BizGone(KouplelessError):
 
 
 class ServiceError(KouplelessError):
-    """A call through a service reference that cannot be made.
+    """A use of a service that cannot be made.
 
-    ``code`` is the number the field uses for the case: ``100002`` context missing, ``100003`` biz absent or
-    installing, ``100004`` biz in a wrong state or without such an object, ``200001`` no such service.
+    ``code`` is the number of the case in the field: ``100002`` context missing, ``100003`` biz absent or installing,
+    ``100004`` biz in a wrong state or without such an object, ``200001`` no such service.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -295,7 +295,7 @@ class ServiceError(KouplelessError):
 
 
 class SettingsError(KouplelessError):
-    """A setting that cannot be used; the text names it and where it came from."""
+    """A setting that cannot be used; the text names the setting and its source."""
 
 
 class BaseStartFailed(KouplelessError):

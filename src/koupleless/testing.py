@@ -57,11 +57,11 @@ _SERVER_ERROR: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a module answered to a request."""
+    """The answer of a module to a request."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
-    """Names in lower case, in the order they were sent."""
+    """Pairs of names, in lower case, and values, in the order of sending."""
     body: bytes
 
     @property
@@ -71,9 +71,9 @@ class Reply:
 
 
 class Loaded:
-    """A module that is installed. Valid until it is uninstalled; used by one thread.
+    """An installed module. Valid until the uninstall; used by one thread.
 
-    What `call` returns or raises may hold the module, and does so as long as the test does: keep plain values.
+    A result or an error of `call` may hold the module, for as long as the test keeps the object: keep plain values.
     """
 
     def __init__(self, scope: Scope, *, module: str, path: str, stage: Stage, front: Front) -> None:
@@ -87,7 +87,8 @@ class Loaded:
     def call(self, function: str, *args: Any, **kwargs: Any) -> Any:
         """Call a function of the module as the module: ``"name"`` of the entry's file, or ``"package.module:name"``.
 
-        A coroutine is awaited on the loop that the modules of the base share. Returns and raises what it does.
+        A coroutine is awaited on the loop shared by the modules of the base. Returns the result of the function; an
+        exception of the function passes through.
         """
         entry = function if ":" in function else f"{self._module}:{function}"
         return life_context(self._scope).run(self._call, entry, *args, **kwargs)
@@ -103,9 +104,9 @@ class Loaded:
     def request(
         self, method: str, path: str = "/", *, body: bytes = b"", headers: Iterable[tuple[str, str]] = ()
     ) -> Reply:
-        """Send one request to the module, below its own path, through the front of the base.
+        """Send one request to the module, below the path of the module, through the front of the base.
 
-        Where the application raises, the answer is a 500 with its traceback as text, as a server would have it.
+        For an exception of the application the answer is a 500 with the traceback as text, as from a server.
         """
         target, _, query = path.partition("?")
         scope = {
@@ -143,7 +144,7 @@ async def _exchange(front: Front, scope: MutableMapping[str, Any], body: bytes) 
 
     try:
         await front(scope, receive, send)
-    except Exception as error:  # noqa: BLE001 - as a server does; raised in the test, it would hold the module
+    except Exception as error:  # noqa: BLE001 - as a server does; in the test an exception would hold the module
         return Reply(_SERVER_ERROR, (), own_traceback(error).encode())
     start = sent[0]
     headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in start["headers"])
@@ -160,20 +161,21 @@ def loaded(
     own: Sequence[str] = (),
     shared: Sequence[str] = (),
 ) -> Iterator[Loaded]:
-    """Install a module for the length of a ``with``; at its end uninstall it, and fail unless it is gone.
+    """Install a module for the length of a ``with``; at the end uninstall the module, and fail unless it is gone.
 
     ``source`` is the text of a module of one file called ``name``, or the path of a file, a project or an artefact.
-    ``entry`` is what is started, as in a project; by default the application, factory or ``main`` that a file has, else
-    the file itself, and what the project says.
-    ``requirements`` are what it needs besides, as PEP 508 texts: what this environment satisfies is shared with the
-    base, the rest is fetched by pip and packed.
-    ``own`` and ``shared`` name distributions that the module is to hold as own copies, or to share with the base, as
-    far as its project does not say it. A pure-Python library that nobody speaks of is an own copy: to prove that a
-    module which shares it can leave, say ``shared=["mylib"]``.
+    ``entry`` is the entry, as in a project; by default the application, factory or ``main`` of a file, else the file
+    itself, and for a project the entry in the project.
+    ``requirements`` are further requirements, as PEP 508 texts: distributions of this environment are shared with the
+    base, others are fetched by pip and packed.
+    ``own`` and ``shared`` name distributions for the module to hold as own copies, or to share with the base, unless
+    the project decides. A pure-Python library without a decision is an own copy: to prove that a module can leave while
+    sharing a library, pass ``shared=["mylib"]``.
 
     Raises ``AssertionError`` with the purge report in words, ``StartFailed`` if the module does not start, the children
-    of ``ArtifactError`` for a source that cannot be built, and ``ValueError`` for what cannot be held so. An exception
-    of the body passes through; then nothing is asserted, because its traceback may well hold the module.
+    of ``ArtifactError`` for a source that cannot be built, and ``ValueError`` for contradictions of ``own`` and
+    ``shared``. An exception of the body passes through; then nothing is asserted, because the traceback of the
+    exception may well hold the module.
     """
     with contextlib.ExitStack() as closing:
         directory = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="koupleless-test-")))
@@ -206,9 +208,9 @@ def assert_unloads(
     own: Sequence[str] = (),
     shared: Sequence[str] = (),
 ) -> None:
-    """Install a module, let ``drive`` use it, uninstall it, and fail unless nothing of it is left.
+    """Install a module, let ``drive`` use the module, uninstall the module, and fail unless nothing of it is left.
 
-    The arguments, and what is raised, are those of `loaded`.
+    The other arguments, and the errors, are the ones of `loaded`.
     """
     with loaded(source, name=name, entry=entry, requirements=requirements, own=own, shared=shared) as module:
         if drive is not None:
@@ -248,7 +250,7 @@ def _container(directory: Path, stage: Stage, front: Front, wishes: Wishes) -> C
 
 
 def _in_words(report: PurgeReport) -> str:
-    """A purge report as the text of an assertion: what lives with its chain of holders, and what was not undone."""
+    """A purge report as the text of an assertion: survivors with their holders, and registrations not undone."""
     lines = [f"{report.biz} left something behind"]
     for held in report.held:
         size = "" if held.size_bytes is None else f", about {held.size_bytes:,} bytes"

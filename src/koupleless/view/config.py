@@ -127,8 +127,9 @@ class Configuration(Mapping[str, Any]):
 def current_config() -> Mapping[str, Any]:
     """The configuration of the running biz.
 
-    In the base, and when a module runs alone, it is read once from the command line, the environment and the files
-    ``application*`` in ``config/`` and in the working directory. Raises ``SettingsError`` for one that cannot be read.
+    In the base, and when a module runs alone, the configuration is read once, from the command line, the environment
+    and the files ``application*`` in ``config/`` and in the working directory. Raises ``SettingsError`` for an
+    unreadable file.
     """
     scope = current()
     configuration = None if scope is None else scope.find_facet(Configuration)

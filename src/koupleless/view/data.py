@@ -80,10 +80,10 @@ def led(place: str) -> str:
 
 
 def current_data_dir() -> Path:
-    """The data directory of the running biz, which is there afterwards; all its versions have the same.
+    """Make and return the data directory of the running biz, one for all versions of a name.
 
-    In the base, and when a module runs alone, it is the one that ``KOUPLELESS_DATA_DIR`` names, else ``data`` in the
-    working directory. Raises ``OSError`` if it cannot be made. May be called from any thread.
+    In the base, and when a module runs alone, ``KOUPLELESS_DATA_DIR`` names the directory; the default is ``data`` in
+    the working directory. Raises ``OSError`` if the directory cannot be made. May be called from any thread.
     """
     scope = current()
     directory = None if scope is None else scope.find_facet(DataDirectory)

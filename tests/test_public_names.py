@@ -50,6 +50,16 @@ def test_the_types_of_every_public_name_are_pinned(namespace):
     assert set(namespace.__all__) - {"ServiceReference"} <= pinned
 
 
+@pytest.mark.parametrize("namespace", PUBLIC, ids=lambda namespace: namespace.__name__)
+def test_every_public_name_is_on_a_page_of_the_api(namespace):
+    pages = Path(__file__).parent.parent.joinpath("docs/api").glob("*.md")
+    shown = {
+        name for page in pages for name in re.findall(r"^\.\. auto\w+:: (\w+)$", page.read_text("utf-8"), re.MULTILINE)
+    }
+
+    assert set(namespace.__all__) <= shown
+
+
 def loaded_by(statement: str) -> set[str]:
     code = f"import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)

@@ -1,7 +1,7 @@
 """The client of the arklet API, for the command line and the control side.
 
-It talks to any arklet, the Java one too, so it needs no member that the original does not send. One connection a call,
-and no proxy. A command line starts in the time this takes to import, hence the small HTTP client of `exchange`.
+Talks to any arklet, of this project or of the Java original, so members unknown to the original are never required. One
+connection for each call, and no proxy. Importing this file is a large part of a short command, hence `exchange`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _OK = 200
 
 
 class Refused(KouplelessError):
-    """A base answered, and did not do what was asked; ``envelope`` is its answer.
+    """A base answered, and refused the command; ``envelope`` is the answer.
 
-    ``reason`` is the most telling text of it: what ``data`` says before the envelope's own, often generic, message.
-    ``response_code`` is the text of ``data.code`` if there is one.
+    ``reason`` is the most telling text of the answer: the message in ``data``, else the often generic message of the
+    envelope. ``response_code`` is the text of ``data.code``; empty without such a text.
     """
 
     def __init__(self, command: str, envelope: Envelope) -> None:
@@ -52,7 +52,7 @@ class Refused(KouplelessError):
 
 
 class NoArklet(KouplelessError):
-    """Something answered at the address, but not as an arklet would; ``status`` is the HTTP status."""
+    """Another program answered at the address, not an arklet; ``status`` is the HTTP status, 0 if not HTTP."""
 
     def __init__(self, address: str, status: int, reason: str) -> None:
         self.address = address
@@ -64,8 +64,9 @@ class NoArklet(KouplelessError):
 class ArkletClient:
     """Commands to one base.
 
-    Lifetime: as long as you like; it holds no connection. Threads: any number may call at once. Every method raises
-    ``BaseUnreachable`` if nobody answers in time, ``NoArklet`` if something else does, ``Refused`` if the base says no.
+    Lifetime: any, since no connection is held between calls. Threads: any number may call at once. Each method raises
+    ``BaseUnreachable`` without an answer in time, ``NoArklet`` for another answer than an arklet's, and ``Refused`` if
+    the base refuses. ``timeout_s`` limits a whole call, ``connect_timeout_s`` the connecting, both in seconds.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class ArkletClient:
 
     @property
     def address(self) -> str:
-        """Where the base is, as a URL."""
+        """The address of the base, as a URL."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
@@ -123,10 +124,10 @@ class ArkletClient:
         strategy: str | None = None,
         request_id: str | None = None,
     ) -> InstallData | OpsRecord:
-        """Install what is at ``url``, which the base must be able to open.
+        """Install the artefact at ``url``, which the base must be able to open.
 
-        Without ``identity`` the artefact's own is taken. With ``request_id`` the base works in the background and
-        answers with the record of the run; ask `ops` how it goes on.
+        Without ``identity`` the artefact's own identity is taken. With ``request_id`` the base works in the background
+        and answers with the record of the run; `ops` returns later states of the record.
         """
         body = {
             **_named(identity),
@@ -141,20 +142,20 @@ class ArkletClient:
         return self._read(data, InstallData) if request_id is None else self._read(data, OpsRecord)
 
     def batch_install(self, installs: Sequence[InstallBiz]) -> BatchData:
-        """Install several. Raises ``Refused`` unless all succeeded; ``envelope.data`` then has an entry for each."""
+        """Install several bizs. Raises ``Refused`` unless all succeed, with an entry for each in ``envelope.data``."""
         body = {"bizList": [install.describe() for install in installs]}
         return self._read(self._ask("batchInstallBiz", body).data, BatchData)
 
     def uninstall(self, identity: BizId) -> UninstallData:
-        """Remove a biz. ``purge_report`` is there if the base is one of ours."""
+        """Remove a biz. A base of this project answers with a ``purge_report``."""
         return self._read(self._ask("uninstallBiz", _named(identity)).data, UninstallData)
 
     def switch(self, identity: BizId) -> BizReply:
-        """Make this version the one that answers."""
+        """Make this version of the biz the active one."""
         return self._read(self._ask("switchBiz", _named(identity)).data, BizReply)
 
     def query(self, *, has_libraries: bool = False) -> list[BizInfo]:
-        """All bizs but the base, by priority; if asked for, with their libraries, which a base of ours tells."""
+        """All bizs without the base, by priority. A base of this project adds libraries for ``has_libraries``."""
         body = {"libraries": True} if has_libraries else {}
         return self._read(self._ask("queryAllBiz", body).data or [], list[BizInfo])
 
@@ -166,7 +167,7 @@ class ArkletClient:
         name: str | None = None,
         version: str | None = None,
     ) -> HealthData:
-        """What `type` (``system``, ``biz``, ``plugin``; all of it if ``None``) has to say."""
+        """The health of one part of the base: ``system``, ``biz`` or ``plugin``; ``None`` means all parts."""
         body = {"type": type, "metrics": list(metrics) or None, "bizName": name, "bizVersion": version}
         return self._read(self._ask("health", body).data, HealthReply).health_data
 
@@ -175,7 +176,7 @@ class ArkletClient:
         return self._read(self._ask("queryBizOps", {"requestId": request_id}).data, OpsRecord)
 
     def call(self, command: str, body: Mapping[str, Any] | None = None) -> Envelope:
-        """Send any command and return whatever envelope comes back. Raises all but ``Refused``."""
+        """Send any command and return the envelope of the answer. Never raises ``Refused``."""
         status, raw = self._post(command, encode(without_nulls(dict(body or {}))))
         try:
             return decode_envelope(raw)

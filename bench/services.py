@@ -65,8 +65,8 @@ def measure() -> dict[str, dict[str, float]]:
     from koupleless.biz import BizId, BizInfo, BizState  # noqa: PLC0415
     from koupleless.container.container import EMBED_MAIN, Container  # noqa: PLC0415
     from koupleless.container.life import Surroundings  # noqa: PLC0415
-    from koupleless.container.prepare import Preparation  # noqa: PLC0415
     from koupleless.container.stage import Stage  # noqa: PLC0415
+    from koupleless.container.starting.prepare import Preparation  # noqa: PLC0415
     from koupleless.context import entered  # noqa: PLC0415
     from koupleless.router.asgi import Front  # noqa: PLC0415
     from koupleless.service.registry import Registry  # noqa: PLC0415

@@ -30,7 +30,7 @@ KNOWN: dict[str, set[str]] = {
         "isolation/linking/linker.py",
         "recorders/loops/eventloop.py",
     },
-    "rooms": {"container", "isolation"},
+    "rooms": set(),
     "methods": {
         "isolation/finder.py: BizFinder",
         "isolation/libraries/distributions.py: Index",

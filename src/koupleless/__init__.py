@@ -4,8 +4,8 @@ All of them work in a module that runs alone, too.
 """
 
 # Only names of koupleless.errors and koupleless.biz may be imported here: importing any part of the package runs this
-# file, so a heavier import would cost the command line and every base. For the same reason the names in _LATER are found
-# at their first use.
+# file, so a heavier import would cost the command line and every base. For the same reason the names in _LATER are
+# found at their first use.
 
 from typing import TYPE_CHECKING
 

@@ -24,8 +24,8 @@ from koupleless.artifact.temporary import temporary_directory
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Deadlines, Surroundings
-from koupleless.container.prepare import Preparation, words
 from koupleless.container.stage import Stage
+from koupleless.container.starting.prepare import Preparation, words
 from koupleless.container.terms import Rules
 from koupleless.errors import BaseStartFailed, KouplelessError
 from koupleless.isolation.libraries.distributions import base_index

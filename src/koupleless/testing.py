@@ -28,10 +28,10 @@ from koupleless.artifact.build import Options, build
 from koupleless.artifact.store import Store
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
 from koupleless.container.container import EMBED_MAIN, Container
-from koupleless.container.failure import own_traceback
 from koupleless.container.life import Deadlines, Surroundings
-from koupleless.container.prepare import Preparation, words
 from koupleless.container.stage import Stage
+from koupleless.container.starting.failure import own_traceback
+from koupleless.container.starting.prepare import Preparation, words
 from koupleless.context import life_context
 from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Speakers, Wishes, conflicts

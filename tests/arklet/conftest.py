@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from koupleless.container.container import Container
-    from koupleless.container.remains import Zombie
+    from koupleless.container.leaving.remains import Zombie
 
 DEADLINE_S = 10.0
 

@@ -9,7 +9,7 @@ import pytest
 
 from koupleless.arklet.health import BaseMetadata, Health
 from koupleless.biz import BizId, Resident
-from koupleless.container.remains import Zombie
+from koupleless.container.leaving.remains import Zombie
 from koupleless.wire.requests import HealthQuery
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from koupleless.biz import BizId
-from koupleless.container.failure import in_words
+from koupleless.container.starting.failure import in_words
 from koupleless.context import Scope
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy

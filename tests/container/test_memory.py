@@ -21,7 +21,7 @@ from koupleless.adapters import door
 from koupleless.adapters.containers import own_containers
 from koupleless.adapters.variables import own_variables
 from koupleless.artifact.build import Options, build_project
-from koupleless.container import memory
+from koupleless.container.leaving import memory
 from koupleless.ownership import caches
 from koupleless.recorders.libraries import libraries
 
@@ -63,7 +63,7 @@ def test_pages_of_compiled_files_leave_and_are_read_again(tmp_path: Path) -> Non
     program = f"""
         import mmap
         from pathlib import Path
-        from koupleless.container.memory import page_out
+        from koupleless.container.leaving.memory import page_out
 
         def of_files():
             for line in Path("/proc/self/status").read_text().splitlines():
@@ -90,7 +90,7 @@ def test_pages_of_compiled_files_leave_and_are_read_again(tmp_path: Path) -> Non
 
 def test_free_memory_really_goes_back() -> None:
     program = """
-        from koupleless.container.memory import give_back
+        from koupleless.container.leaving.memory import give_back
         from koupleless.container.process import resident_bytes
 
         kept = [bytearray(100_000) for _ in range(300)]  # of the C library, below what it maps one by one

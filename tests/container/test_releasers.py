@@ -11,8 +11,8 @@ import pytest
 
 from koupleless.artifact.build import Options, build_file, build_project
 from koupleless.biz import BizId
-from koupleless.container import prepare
-from koupleless.container.prepare import words
+from koupleless.container.starting import prepare
+from koupleless.container.starting.prepare import words
 from koupleless.errors import ManifestInvalid
 from koupleless.isolation.libraries.known import Share
 from koupleless.ownership import releasers

@@ -25,8 +25,8 @@ from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
 from koupleless.cli.commands import main
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Deadlines, Surroundings
-from koupleless.container.prepare import Preparation
 from koupleless.container.stage import Stage
+from koupleless.container.starting.prepare import Preparation
 from koupleless.container.terms import Rules
 from koupleless.router.asgi import Front
 from koupleless.service.registry import Registry

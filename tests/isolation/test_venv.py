@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from koupleless.isolation.environment.venv import VirtualEnvironment
 from koupleless.isolation.policy import Policy
-from koupleless.isolation.venv import VirtualEnvironment
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from koupleless.artifact.store import Store
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Deadlines, Surroundings
-from koupleless.container.prepare import Preparation
 from koupleless.container.stage import Stage
+from koupleless.container.starting.prepare import Preparation
 from koupleless.container.terms import Rules
 from koupleless.context import Scope, entered
 from koupleless.isolation.libraries.holding import Wishes

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from koupleless.container.idle import Idle
+from koupleless.container.leaving.idle import Idle
 
 SOURCE = """
 import functools, typing

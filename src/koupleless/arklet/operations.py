@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
     from koupleless.arklet.health import BaseMetadata
     from koupleless.container.container import Container
-    from koupleless.container.prepare import Prepared
+    from koupleless.container.starting.prepare import Prepared
     from koupleless.container.terms import Installed
 
 Body = dict[str, object] | None

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.biz import BizId, BizInfo, BizState, ChangeReason
 from koupleless.container.events import EventKind, EventLog
+from koupleless.container.leaving.remains import Remains
+from koupleless.container.leaving.settling import Settling
 from koupleless.container.life import Life, Surroundings
-from koupleless.container.prepare import Preparing
 from koupleless.container.process import ProcessHooks, resident_bytes
-from koupleless.container.remains import Remains
 from koupleless.container.roster import Entry, Roster
-from koupleless.container.settling import Settling
 from koupleless.container.stage import DeadlineMissed
+from koupleless.container.starting.prepare import Preparing
 from koupleless.container.terms import Installed, Rules, Strategy
 from koupleless.errors import (
     BizBusy,
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from koupleless.biz import Resident
-    from koupleless.container.prepare import Preparation, Prepared
-    from koupleless.container.remains import Zombie
+    from koupleless.container.leaving.remains import Zombie
+    from koupleless.container.starting.prepare import Preparation, Prepared
     from koupleless.context import Scope
     from koupleless.router.asgi import Front
 

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from koupleless.adapters.own import LoopCalls
 from koupleless.changes.changes import NOTHING_CHANGED, Watch, changes
-from koupleless.container.entry import load_entry, refuse_application
-from koupleless.container.failure import in_words, own_traceback
-from koupleless.container.prepare import words
-from koupleless.container.rescue import rescue
+from koupleless.container.leaving.rescue import rescue
 from koupleless.container.stage import DeadlineMissed
+from koupleless.container.starting.entry import load_entry, refuse_application
+from koupleless.container.starting.failure import in_words, own_traceback
+from koupleless.container.starting.prepare import words
 from koupleless.context import Scope, entered, life_context
 from koupleless.errors import ContainerClosed, StartFailed, StartTimeout
 from koupleless.exits import EXITS, in_place_of
+from koupleless.isolation.environment.venv import VirtualEnvironment
 from koupleless.isolation.interpreter import all_of_base
 from koupleless.isolation.libraries.holding import NOTHING, Speakers, Wishes
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
-from koupleless.isolation.venv import VirtualEnvironment
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
 from koupleless.ownership.releasers import call_releasers
@@ -61,8 +61,8 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from koupleless.biz import Library
-    from koupleless.container.prepare import Prepared
     from koupleless.container.stage import Stage
+    from koupleless.container.starting.prepare import Prepared
     from koupleless.router.face import Face
     from koupleless.router.gateway import Rule
     from koupleless.service.registry import Registry

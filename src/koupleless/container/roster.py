@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from koupleless.biz import BizId, BizName
     from koupleless.container.life import Life
-    from koupleless.container.prepare import Prepared
+    from koupleless.container.starting.prepare import Prepared
     from koupleless.container.terms import Rules
     from koupleless.router.gate import Gate
     from koupleless.router.table import RouteTable

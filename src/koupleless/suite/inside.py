@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, call_as
+from koupleless.isolation.environment.venv import VirtualEnvironment
 from koupleless.isolation.interpreter import REAL, trimmed, when_loaded
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import SELF, Policy
-from koupleless.isolation.venv import VirtualEnvironment
 from koupleless.ownership.ledger import Ledger
 from koupleless.recorders.door import install_recorders
 from koupleless.recorders.running.forks import OwnProcess

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from koupleless.container.prepare import words
+from koupleless.container.starting.prepare import words
 from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Holding, Speakers, Wishes, decide
 from koupleless.wire.replies import Library

@@ -19,7 +19,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from koupleless.isolation import venv_start
+from koupleless.isolation.environment import venv_start
 from koupleless.isolation.libraries import distributions
 from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import SELF

@@ -7,8 +7,8 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from koupleless.container.idle import Idle
-from koupleless.container.memory import page_out, returned_if_much
+from koupleless.container.leaving.idle import Idle
+from koupleless.container.leaving.memory import page_out, returned_if_much
 from koupleless.container.stage import DeadlineMissed
 from koupleless.context import as_base
 from koupleless.errors import in_words

@@ -180,7 +180,7 @@ def _inner(connection: Connection, root: str, path: str, route: Route, forward: 
     is_same_path = full == connection["path"]
     if is_same_path and not route.path and not route.gate.changes(connection):
         return connection
-    inner = dict(connection)
+    inner = {**connection}  # in half the time of dict()
     inner["root_path"] = root + route.path
     if not is_same_path:
         inner["path"] = full

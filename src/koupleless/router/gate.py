@@ -154,7 +154,7 @@ class Gate:
             self._inside.leave(visit)
             return False
         if self._state or "state" in connection:
-            connection["state"] = dict(self._state)
+            connection["state"] = {**self._state}
         try:
             context = copy_context()
             item, serving = context.run(_begin, scope, app, connection, visit.receive, visit.send)

@@ -29,7 +29,7 @@ BOUND_S = 60
 SETTINGS = "[base]\ndrain-timeout = 0.5\nstop-timeout = 0.5\n"
 
 HEAD = f"""
-import asyncio, contextlib, threading, time
+import asyncio, contextlib, select, threading, time
 import koupleless
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
@@ -43,6 +43,9 @@ async def is_busy(request):
     return PlainTextResponse(str(busy.is_set()))
 
 app.router.routes.append(Route("/busy", is_busy))
+
+def wait_in_c():
+    select.select([], [], [], LONG_S)
 """
 
 REQUEST = """
@@ -111,7 +114,7 @@ app.router.routes.append(WebSocketRoute("/socket", hold))
 THREAD_IN_C = """
 def work():
     busy.set()
-    time.sleep(LONG_S)
+    wait_in_c()
 
 threading.Thread(target=work, name="in C", daemon=False).start()
 """
@@ -135,7 +138,7 @@ def stop():
 IMPORT_LOCK = """
 import pathlib, sys
 place = pathlib.Path(__file__).parent / "never.py"
-place.write_text("import __main__, time\\nfrom holding import busy\\nbusy.set()\\ntime.sleep(%d)\\n" % LONG_S)
+place.write_text("import __main__\\nfrom holding import busy, wait_in_c\\nbusy.set()\\nwait_in_c()\\n")
 
 def work():
     import never
@@ -186,14 +189,14 @@ EXECUTOR = """
 from concurrent.futures import ThreadPoolExecutor
 pool = ThreadPoolExecutor(1, thread_name_prefix="pool")
 pool.submit(busy.set)
-pool.submit(time.sleep, LONG_S)
+pool.submit(wait_in_c)
 """
 
 TO_THREAD = """
 @contextlib.asynccontextmanager
 async def lifespan(app):
     busy.set()
-    app.state.task = asyncio.create_task(asyncio.to_thread(time.sleep, LONG_S))
+    app.state.task = asyncio.create_task(asyncio.to_thread(wait_in_c))
     await asyncio.sleep(0)
     yield
 
@@ -361,12 +364,11 @@ def test_a_websocket_in_flight(base, deploy):
         (EXIT_FUNCTION, "atexit"),
         (EXECUTOR, "pool_0"),
         (TO_THREAD, "executor"),
-        (TASK, "forever"),
         (SERVICE, "withdraw services"),
     ],
     ids=[
         *("thread in C", "lock", "import", "stop hook", "lifespan", "stubborn lifespan"),
-        *("exit function", "executor", "to_thread", "task", "service"),
+        *("exit function", "executor", "to_thread", "service"),
     ],
 )
 def test_something_that_does_not_end(base, deploy, source, says):
@@ -379,6 +381,16 @@ def test_something_that_does_not_end(base, deploy, source, says):
     assert any(says in failure for failure in report["failures"]), report
     assert neighbour.problems == []
     assert neighbour.answers > 0
+
+
+def test_a_task_that_catches_every_cancellation_is_ended(base, deploy):
+    with Neighbour(base.url) as neighbour:
+        deploy(base, TASK)
+        report = uninstall(base)
+
+    assert (report["clean"], report["failures"]) == (True, []), report
+    assert any("forever" in ended for ended in report["ended"]), report
+    assert neighbour.problems == []
 
 
 def test_what_is_left_is_named_in_health_with_its_holder_and_hinders_nobody(base, deploy):
@@ -394,7 +406,7 @@ def test_what_is_left_is_named_in_health_with_its_holder_and_hinders_nobody(base
     assert left["biz"] == "holding:1.0.0"
     assert left["since"] <= time.time() * 1000
     assert "REMOVED" in said
-    assert "thread 'in C' running work at" in said
+    assert "thread 'in C' running wait_in_c at" in said
 
 
 def test_a_base_with_all_of_that_left_behind_still_ends(tmp_path, deploy):

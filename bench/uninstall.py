@@ -24,11 +24,12 @@ from harness import SMALL_APP, Row, report, resident_mb, spread
 
 from koupleless.artifact.build import Options, build_file
 from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizInfo, BizState
+from koupleless.biz import BizId, BizState
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Surroundings
 from koupleless.container.stage import Stage
 from koupleless.container.starting.prepare import Preparation
+from koupleless.descriptions import BizInfo
 from koupleless.router.asgi import Front
 from koupleless.service.registry import Registry
 

@@ -9,11 +9,12 @@ All of them work in a module that runs alone, too.
 
 from typing import TYPE_CHECKING
 
-from koupleless.biz import BizId, BizInfo, BizState
+from koupleless.biz import BizId, BizState
 from koupleless.errors import BizGone, KouplelessError, ModuleRefused, ServiceError
 
 if TYPE_CHECKING:
     from koupleless.context import carry, current_biz, on_stop
+    from koupleless.descriptions import BizInfo
     from koupleless.view.config import current_config as config
     from koupleless.view.data import current_data_dir as data_dir
 
@@ -34,6 +35,7 @@ __all__ = [
 
 
 _LATER = {
+    "BizInfo": ("koupleless.descriptions", "BizInfo"),
     "carry": ("koupleless.context", "carry"),
     "config": ("koupleless.view.config", "current_config"),
     "current_biz": ("koupleless.context", "current_biz"),

@@ -21,12 +21,13 @@ from koupleless.arklet.operations import Operations
 from koupleless.arklet.server import ArkletServer
 from koupleless.artifact.store import Store
 from koupleless.artifact.temporary import temporary_directory
-from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
+from koupleless.biz import BizId, BizState, ChangeReason
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Deadlines, Surroundings
 from koupleless.container.stage import Stage
 from koupleless.container.starting.prepare import Preparation, words
 from koupleless.container.terms import Rules
+from koupleless.descriptions import BizInfo, StateRecord
 from koupleless.errors import BaseStartFailed, KouplelessError
 from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Speakers, Wishes, decide

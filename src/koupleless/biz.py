@@ -1,4 +1,4 @@
-"""Identities, states and descriptions of bizs: pure values.
+"""Identities and states of bizs: pure values.
 
 Names and versions are parsed once, at the edge, into types that cannot be wrong; past the edge no function takes a raw
 string. The table of moves stands beside the states, and the container alone moves a biz.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NewType
 
 from koupleless.errors import IllegalMove, InvalidIdentity
@@ -129,17 +129,6 @@ class ChangeReason(enum.Enum):
     UNDEFINE = "Undefine"
 
 
-@dataclass(frozen=True, slots=True)
-class StateRecord:
-    """One change of state."""
-
-    time_ms: int
-    """The time, in milliseconds since the epoch."""
-    state: BizState
-    reason: ChangeReason
-    message: str = ""
-
-
 class Isolation(enum.Enum):
     """The place where a biz runs."""
 
@@ -147,62 +136,3 @@ class Isolation(enum.Enum):
     """In the process of the base, with a namespace of Python modules of its own."""
     PROCESS = "process"
     """In a process of its own, forked from the warm base."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resident:
-    """A library that bizs brought into the process and that stays in the process."""
-
-    name: str
-    """The normalised name of the distribution; without a distribution, the top-level name."""
-    version: str
-    size_bytes: int
-    """Growth of the process while the library was loaded; 0 where the system has no figure."""
-    modules: int
-    """The number of loaded Python modules of the library."""
-    users: tuple[str, ...] = ()
-    """The bizs that use the library now, themselves or through other libraries."""
-    is_idle: bool = False
-    """Whether no biz uses the library any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Library:
-    """A distribution used by a biz."""
-
-    name: str
-    """Normalised."""
-    version: str
-    held: str
-    """``shared``, ``own copy`` or ``own version``."""
-    reason: str
-    """The reason for that, in words that follow the name."""
-
-
-@dataclass(frozen=True, slots=True)
-class BizInfo:
-    """A snapshot of one biz, safe to keep and to hand to another thread."""
-
-    id: BizId
-    state: BizState
-    entry: str
-    """``package.module:callable``; ``embed main`` for the base."""
-    web_context_path: str = "/"
-    """The path with a leading slash; ``/`` where the biz has no web face of its own."""
-    priority: int = DEFAULT_PRIORITY
-    """Smaller is earlier."""
-    records: tuple[StateRecord, ...] = ()
-    """Oldest first."""
-    url: str = ""
-    """The location of the artefact."""
-    work_dir: str = ""
-    class_path: tuple[str, ...] = ()
-    """The directories from which Python modules of the biz are imported."""
-    declared_libraries: tuple[str, ...] = ()
-    """Normalised distribution names; not empty means declared mode."""
-    deny_imports: tuple[str, ...] = ()
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    isolation: Isolation = Isolation.NAMESPACE
-    is_base: bool = False
-    libraries: tuple[Library, ...] = ()
-    """The libraries imported up to the end of the start; empty earlier."""

@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.artifact.build import Options, build
 from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
+from koupleless.biz import BizId, BizState, ChangeReason
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Deadlines, Surroundings
 from koupleless.container.stage import Stage
 from koupleless.container.starting.failure import own_traceback
 from koupleless.container.starting.prepare import Preparation, words
 from koupleless.context import life_context
+from koupleless.descriptions import BizInfo, StateRecord
 from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Speakers, Wishes, conflicts
 from koupleless.isolation.namespace import Namespace

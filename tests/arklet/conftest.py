@@ -15,8 +15,9 @@ import pytest
 from koupleless.arklet.health import BaseMetadata
 from koupleless.arklet.operations import Operations
 from koupleless.arklet.server import ArkletServer
-from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, Resident, StateRecord, advance
+from koupleless.biz import BizId, BizState, ChangeReason, advance
 from koupleless.container.terms import Installed, Strategy
+from koupleless.descriptions import BizInfo, Resident, StateRecord
 from koupleless.errors import (
     BizBusy,
     BizNotFound,

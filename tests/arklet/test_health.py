@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from koupleless.arklet.health import BaseMetadata, Health
-from koupleless.biz import BizId, Resident
+from koupleless.biz import BizId
 from koupleless.container.leaving.remains import Zombie
+from koupleless.descriptions import Resident
 from koupleless.wire.requests import HealthQuery
 
 if TYPE_CHECKING:

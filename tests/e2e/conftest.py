@@ -21,13 +21,14 @@ from tests.conftest import free_port
 
 from koupleless.artifact.build import Options, build_project
 from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
+from koupleless.biz import BizId, BizState, ChangeReason
 from koupleless.cli.commands import main
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Deadlines, Surroundings
 from koupleless.container.stage import Stage
 from koupleless.container.starting.prepare import Preparation
 from koupleless.container.terms import Rules
+from koupleless.descriptions import BizInfo, StateRecord
 from koupleless.router.asgi import Front
 from koupleless.service.registry import Registry
 

@@ -9,11 +9,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
+from koupleless.biz import BizId, BizState, ChangeReason
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Deadlines, Surroundings
 from koupleless.container.stage import Stage
 from koupleless.container.starting.prepare import Preparation
+from koupleless.descriptions import BizInfo, StateRecord
 from koupleless.router.asgi import Front
 from koupleless.service.registry import Registry
 

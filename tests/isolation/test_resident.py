@@ -14,7 +14,7 @@ from koupleless.isolation.libraries.resident import Arrivals
 from .test_distributions import wheel
 
 if TYPE_CHECKING:
-    from koupleless.biz import Resident
+    from koupleless.descriptions import Resident
 
 DEEP = wheel("based-deep", "2.0", {"based_deep/__init__.py": "grow('deep')\n", "based_deep/more.py": "grow('more')\n"})
 TOP = wheel("based-top", "1.0", {"based_top.py": "import based_deep\ngrow('top')\n"}, requires=("based-deep",))

@@ -19,13 +19,14 @@ import uvloop
 
 from koupleless.artifact.build import Options, build_project
 from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
+from koupleless.biz import BizId, BizState, ChangeReason
 from koupleless.container.container import EMBED_MAIN, Container
 from koupleless.container.life import Deadlines, Surroundings
 from koupleless.container.stage import Stage
 from koupleless.container.starting.prepare import Preparation
 from koupleless.container.terms import Rules
 from koupleless.context import Scope, entered
+from koupleless.descriptions import BizInfo, StateRecord
 from koupleless.isolation.libraries.holding import Wishes
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import Survey, purge

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from koupleless.biz import BizId, BizInfo, BizState, ChangeReason, StateRecord
+from koupleless.biz import BizId, BizState, ChangeReason
+from koupleless.descriptions import BizInfo, StateRecord
 from koupleless.wire import replies
 from koupleless.wire.envelope import (
     Code,

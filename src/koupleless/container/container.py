@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from koupleless.biz import BizId, BizInfo, BizState, ChangeReason
+from koupleless.biz import BizId, BizState, ChangeReason
 from koupleless.container.events import EventKind, EventLog
 from koupleless.container.leaving.remains import Remains
 from koupleless.container.leaving.settling import Settling
@@ -45,10 +45,10 @@ from koupleless.service.directory import Listed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from koupleless.biz import Resident
     from koupleless.container.leaving.remains import Zombie
     from koupleless.container.starting.prepare import Preparation, Prepared
     from koupleless.context import Scope
+    from koupleless.descriptions import BizInfo, Resident
     from koupleless.router.asgi import Front
 
 EMBED_MAIN: Final = "embed main"

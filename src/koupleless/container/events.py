@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from koupleless.biz import BizInfo
+    from koupleless.descriptions import BizInfo
 
 logger = logging.getLogger("koupleless")
 

@@ -60,9 +60,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from contextvars import Context
 
-    from koupleless.biz import Library
     from koupleless.container.stage import Stage
     from koupleless.container.starting.prepare import Prepared
+    from koupleless.descriptions import Library
     from koupleless.router.face import Face
     from koupleless.router.gateway import Rule
     from koupleless.service.registry import Registry

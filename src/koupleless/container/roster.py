@@ -13,7 +13,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from koupleless.biz import BizInfo, BizState, ChangeReason, StateRecord, advance
+from koupleless.biz import BizState, ChangeReason, advance
+from koupleless.descriptions import BizInfo, StateRecord
 from koupleless.errors import BizNotFound, BizRepeated, IllegalMove, PathTaken
 from koupleless.router.table import Route
 

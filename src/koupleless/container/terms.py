@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from koupleless.biz import BizInfo
+    from koupleless.descriptions import BizInfo
     from koupleless.ownership.purge import PurgeReport
 
 

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from koupleless.biz import Library
 from koupleless.context import as_base, current, entered
+from koupleless.descriptions import Library
 from koupleless.errors import BizGone, ModuleRefused
 from koupleless.frames import passed_over, seen_as
 from koupleless.isolation.imports import importlib_for

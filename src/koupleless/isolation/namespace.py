@@ -24,8 +24,8 @@ from koupleless.isolation.policy import Policy
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from koupleless.biz import Library
     from koupleless.context import Scope
+    from koupleless.descriptions import Library
     from koupleless.isolation.libraries.holding import Held
     from koupleless.isolation.linking.stores import Stored
 

@@ -21,7 +21,8 @@ from koupleless.ownership.turns import Turns
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from koupleless.biz import BizId, Resident
+    from koupleless.biz import BizId
+    from koupleless.descriptions import Resident
     from koupleless.ownership.holders import Chains
     from koupleless.ownership.ledger import Failure
 

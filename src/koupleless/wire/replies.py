@@ -7,15 +7,17 @@ arklets leave members out; only a member typed ``| None`` is left out here when 
 from __future__ import annotations
 
 import enum
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from koupleless.biz import DEFAULT_PRIORITY, BizState, ChangeReason
-from koupleless.biz import BizInfo as Biz
-from koupleless.biz import Resident as Brought
-from koupleless.biz import StateRecord as Record
 from koupleless.wire.envelope import ReplyInvalid, ResponseCode, without_nulls
+
+if TYPE_CHECKING:
+    from koupleless.descriptions import BizInfo as Biz
+    from koupleless.descriptions import Resident as Brought
+    from koupleless.descriptions import StateRecord as Record
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from koupleless.ownership.turns import Turns
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from koupleless.biz import Resident
     from koupleless.container.stage import Stage
+    from koupleless.descriptions import Resident
 
 _log: Final = logging.getLogger("koupleless")
 _turns: Final = Turns(5.0)

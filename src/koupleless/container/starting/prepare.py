@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Self
 from koupleless.artifact.building.requirements import BaseFacts, unsatisfied
 from koupleless.artifact.fetch import fetch
 from koupleless.artifact.source import source_for
-from koupleless.biz import BizInfo, BizState, Isolation, StateRecord
+from koupleless.biz import BizState, Isolation
+from koupleless.descriptions import BizInfo, StateRecord
 from koupleless.errors import IdentityMismatch, ManifestInvalid
 from koupleless.isolation.libraries.distributions import base_index, index_of
 from koupleless.isolation.libraries.extensions import shelf
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     from koupleless.artifact.manifest import Manifest
     from koupleless.artifact.store import Store, Unpacked
-    from koupleless.biz import BizId, Library
+    from koupleless.biz import BizId
+    from koupleless.descriptions import Library
     from koupleless.isolation.libraries.distributions import Index
 
 

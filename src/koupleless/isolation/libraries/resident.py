@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from koupleless.biz import Resident
+from koupleless.descriptions import Resident
 from koupleless.isolation.interpreter import all_of_base
 from koupleless.isolation.libraries import distributions
 

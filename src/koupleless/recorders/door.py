@@ -21,9 +21,10 @@ _installed = 0
 
 
 def install_recorders() -> None:
-    """Start recording; counted, so that several containers share one set. The first call replaces the functions.
+    """Start recording: the first call replaces the functions, further calls are counted.
 
-    Called as the base, before the first biz is installed.
+    Several containers thereby share one set of recorders. Called as the base, before the first biz is installed. Raises
+    any error of a recorder, after every function was put back. Thread-safe.
     """
     global _installed  # noqa: PLW0603 - the process has one set of functions to replace
     with _lock:
@@ -39,7 +40,7 @@ def install_recorders() -> None:
 
 
 def remove_recorders() -> None:
-    """Undo one `install_recorders`; the last one puts every function back. Raises ``RuntimeError`` if none is left."""
+    """Undo one `install_recorders`; the last call puts every function back. Raises ``RuntimeError`` if none is left."""
     global _installed  # noqa: PLW0603 - as above
     with _lock:
         if _installed == 0:
@@ -63,7 +64,7 @@ RECORDERS: Final = (
     libraries.install,
     telemetry.install,
 )
-"""Called in this order, each with the patches of the process."""
+"""The functions that `install_recorders` calls in this order, each with the patches of the process."""
 SWEEPS: Final = (
     *interpreter.SWEEPS,
     *remembered.SWEEPS,
@@ -71,4 +72,4 @@ SWEEPS: Final = (
     *libraries.SWEEPS,
     *stdlib.SWEEPS,
 )
-"""The sweeps of a purge, in their order."""
+"""The sweeps of a purge, in the order in which a purge makes them."""

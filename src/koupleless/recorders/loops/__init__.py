@@ -1,5 +1,5 @@
-"""Recorders of an event loop that bizs share: tasks, timers, async generators, connections, and exits out of them.
+"""Recorders for an event loop shared by bizs: tasks, timers, async generators, connections, and exits raised in them.
 
-`eventloop` sees and undoes them, `stubborn` ends tasks that catch their cancellation, and `protocols` keeps exits
-inside the callbacks of a connection.
+`eventloop` records and undoes, `stubborn` ends tasks despite caught cancellations, and `protocols` keeps exits inside
+the callbacks of a connection.
 """

@@ -1,12 +1,12 @@
-"""Recorders for one event loop: tasks, timers, readers, servers and connections that bizs make on it.
+"""Recorders for one event loop: tasks, timers, readers, servers and connections that bizs make on the loop.
 
-A loop is adopted by replacing methods on the instance, which asyncio's and uvloop's own code and everybody else's look
-up there. What is created by a biz is kept weakly, in sets that only the loop's thread touches; so nothing has to be
-forgotten when a task ends or a timer fires, and a biz pays one set insertion for each. What ``call_soon`` schedules,
-the hottest call of a server, is not kept: it has run after the two turns that leaving waits for.
+A loop is adopted by replacing methods on the instance, where the code of asyncio, of uvloop and of all other callers
+looks the methods up. Objects created by a biz are kept weakly, in sets that only the loop's thread touches. So nothing
+has to be forgotten when a task ends or a timer fires, and a biz pays one set insertion for each object. Callbacks of
+``call_soon``, the hottest call of a server, are not kept: they have run after the two turns that leaving waits for.
 
-What a biz raises to end its program would end the loop. On asyncio's own it is caught around each turn, where it costs
-nothing; others have no such place, so there each callback of a biz has a function around it.
+An exit raised by a biz to end its program would end the loop. On a loop of asyncio, the exit is caught around each
+turn, at no cost. Other loops have no such place, so each callback of a biz is wrapped in a function there.
 """
 
 from __future__ import annotations
@@ -59,13 +59,16 @@ _REFUSED: Final = (
 )
 
 _tasks_of: Final = asyncio.all_tasks
-"""The interpreter's own, whoever asks."""
+"""The interpreter's ``all_tasks``, which lists the tasks of all bizs to every caller."""
 _log: Final = logging.getLogger("koupleless")
 _lock = threading.Lock()
 
 
 def adopt_loop(loop: asyncio.AbstractEventLoop) -> Adoption:
-    """Record from now on what bizs create on ``loop``; counted, from any thread. `Adoption.release` ends it."""
+    """Record from now on the objects that bizs create on ``loop``. Calls are counted, and allowed on any thread.
+
+    `Adoption.release` ends the recording.
+    """
     with _lock:
         adoption: Adoption | None = vars(loop).get(_ATTRIBUTE)
         if adoption is None:
@@ -79,7 +82,7 @@ _adoptions: Final[weakref.WeakSet[Adoption]] = weakref.WeakSet()
 
 
 def install(patches: Patches) -> None:
-    """Show each biz its own tasks; look for those that no loop was asked to make when one leaves."""
+    """Show each biz only the tasks of the biz; when a biz leaves, find tasks made without asking a loop."""
     patches.when_leaving(_find_direct_tasks)
     for module in (asyncio, asyncio.tasks):
         patches.replace(module, "all_tasks", _all_tasks)
@@ -92,7 +95,7 @@ def _find_direct_tasks(ledger: Ledger) -> None:
 
 
 def _sweep_callbacks(survey: Survey) -> int:
-    """Take the biz's functions off tasks of others, which may never end: anyio waits for the end of the server's."""
+    """Remove functions of the biz from tasks of others: such a task may never end, as the server's task for anyio."""
     count = 0
     for adoption in list(_adoptions):
         for task in adoption.tasks():
@@ -108,8 +111,9 @@ SWEEPS: Final = (Sweep("done callback", _sweep_callbacks),)
 class AwaitedTasks:
     """The tasks of a biz on one loop that tasks of other bizs, or of the base, wait for.
 
-    Cancelled under them, they would look to these like their own cancellation. So they may end first, and then those
-    who wait get `BizGone`. `drain` and `abort` run on the loop, looking whether there is any from any thread.
+    A waiting task would take the cancellation of such a task for a cancellation of the waiting task. So the awaited
+    tasks may end first, and afterwards the waiting tasks get `BizGone`. Threads: `drain` and `abort` run on the loop's
+    thread; the truth value is read on any thread.
     """
 
     def __init__(self, scope: Scope, loop: asyncio.AbstractEventLoop) -> None:
@@ -128,34 +132,34 @@ class AwaitedTasks:
         return bool(self._find())
 
     async def drain(self, timeout_s: float) -> int:
-        """Wait until they have ended, at most ``timeout_s``. Returns how many are left."""
+        """Wait until the tasks have ended, at most ``timeout_s`` seconds. Returns the number of tasks left."""
         ends = self._loop.time() + timeout_s
         while (tasks := self._find()) and (left := ends - self._loop.time()) > 0:
-            with entered(self._scope):  # so as to be none of those who are looked for
+            with entered(self._scope):  # so that the waiting task here is not found as a waiter of another biz
                 await asyncio.wait(tasks, timeout=left)
         return len(tasks)
 
     async def abort(self, _timeout_s: float) -> int:
-        """Answer those who wait, as if the task had raised `BizGone`; the task itself goes on. Returns 0."""
+        """Answer the waiting tasks as if the awaited task had raised `BizGone`; the awaited task goes on. Returns 0."""
         for task in self._find():
             for callback, context in self._waiters(task):
                 task.remove_done_callback(callback)
                 failed = self._loop.create_future()
                 failed.set_exception(BizGone(str(self._scope.biz), what="the task that was awaited was not finished"))
-                failed.exception()  # or the loop would complain that nobody asked
+                failed.exception()  # or the loop would complain that nobody asked for the error
                 self._loop.call_soon(callback, failed, context=context)
         return 0
 
 
 class Adoption:
-    """The recorders of one loop. Lifetime: until everyone who adopted the loop has released it."""
+    """The recorders of one loop. Lifetime: until every caller of `adopt_loop` has released the adoption."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.holders = 0
         self.watched: dict[tuple[str, int], Footprint] = {}
-        """Which biz watches a descriptor: (the method that ends it, the descriptor) -> its footprint."""
+        """The footprint of the biz that watches a descriptor, by the name of the removing method and the descriptor."""
         self.asked: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
-        """The tasks that were told to end."""
+        """The tasks that an uninstall has cancelled."""
         self._loop = weakref.ref(loop)
         self._patches = Patches()
         self._handlers: list[tuple[Ledger | None, Any]] = []
@@ -174,7 +178,7 @@ class Adoption:
             replace(name, self._maker)
         for name in _REFUSED:
             replace(name, functools.partial(_refused, name))
-        # A loop of asyncio's own has one place that everything it runs comes out of.
+        # A loop of asyncio has one method through which the errors of all callbacks come.
         self._guards_each = not hasattr(loop, "_run_once")
         if self._guards_each:
             replace("call_soon", _soon)
@@ -182,18 +186,18 @@ class Adoption:
         else:
             replace("_run_once", _run_once)
         self._hooks: tuple[Any, Callable[[Any], None]] | None = None
-        with contextlib.suppress(RuntimeError):  # closed
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(self._follow_generators, context=contextvars.Context())
 
     def release(self) -> None:
-        """Undo one `adopt_loop`; the last one puts the loop's methods back."""
+        """Undo one `adopt_loop`; the last call puts the loop's methods back."""
         with _lock:
             self.holders -= 1
             loop = self._loop()
             if self.holders == 0 and loop is not None:
                 self._patches.restore()
                 vars(loop).pop(_ATTRIBUTE, None)
-                with contextlib.suppress(RuntimeError):  # closed
+                with contextlib.suppress(RuntimeError):  # the loop is closed
                     loop.call_soon_threadsafe(self._leave_generators, context=contextvars.Context())
 
     def _footprint(self) -> Footprint | None:
@@ -202,7 +206,7 @@ class Adoption:
         return None if ledger is None else self.footprint_of(ledger)
 
     def footprint_of(self, ledger: Ledger) -> Footprint | None:
-        """What a biz has on this loop, from now on at the latest; ``None`` once the loop is gone."""
+        """Return the footprint of a biz on this loop, made at the first call; ``None`` once the loop is gone."""
         footprint: Footprint | None = ledger.notes.get(self)
         loop = self._loop()
         if footprint is None and loop is not None:
@@ -211,15 +215,15 @@ class Adoption:
         return footprint
 
     def tasks(self) -> set[asyncio.Task[Any]]:
-        """All that run on this loop. From any thread."""
+        """Return all tasks of this loop that have not ended. From any thread."""
         loop = self._loop()
         return set() if loop is None else _tasks_of(loop)
 
     def has_task_of(self, scope: Scope) -> bool:
-        """Whether a task on this loop runs as a biz. From any thread."""
+        """Tell whether a task on this loop runs as a biz. From any thread."""
         return any(_scope_of(task) is scope for task in self.tasks())
 
-    # --- async generators, of which each thread knows when they begin: on the loop's thread -------------------------
+    # --- async generators, announced to each thread at their first step: on the loop's thread ------------------------
 
     def _follow_generators(self) -> None:
         of_loop = sys.get_asyncgen_hooks()
@@ -245,7 +249,7 @@ class Adoption:
                 sys.set_asyncgen_hooks(*of_loop)
         self._hooks = None
 
-    # --- the replacements: each passes straight through for the base -----------------------------------------------
+    # --- the replacements: each calls the original at once for the base ----------------------------------------------
 
     def _create_task(self, original: Callable[..., asyncio.Task[Any]]) -> Any:
         @standing_for(original)
@@ -284,7 +288,7 @@ class Adoption:
             if footprint is not None and self._guards_each:
                 callback, args = _guarded, (callback, *args)
             result = original(fd, callback, *args)
-            # Numbers of descriptors are used again, so whoever watches one last owns it.
+            # Numbers of descriptors are used again, so the last watcher owns the number.
             if footprint is not None:
                 self.watched[remove, _number(fd)] = footprint
             else:
@@ -325,7 +329,7 @@ class Adoption:
         @standing_for(original)
         def run_in_executor(executor: Any, func: Callable[..., object], *args: Any) -> Any:
             if executor is None and not ready and current() is not None:
-                # The loop makes its default executor at the first use: it is the base's, whoever comes first.
+                # The loop makes its default executor at the first use: the executor is the base's, even for a biz.
                 with as_base():
                     original(None, int)
                 ready.append(True)
@@ -378,11 +382,11 @@ def _refused(name: str, original: Callable[..., Any]) -> Any:
     return refused
 
 
-# --- what would come out of the loop and end it -----------------------------------------------------------------------
+# --- exits, which would come out of the loop and end the loop ---------------------------------------------------------
 
 
 def _run_once(original: Callable[[], None]) -> Any:
-    """A turn of a loop of asyncio's, out of which everything comes that ends it; what is left is for the next turn."""
+    """Catch exits of bizs around a turn of a loop of asyncio; callbacks left of the turn run in the next turn."""
 
     @standing_for(original)
     def turn() -> None:
@@ -398,7 +402,7 @@ def _run_once(original: Callable[[], None]) -> Any:
 
 
 def _raised_in(error: BaseException) -> Scope | None:
-    """The biz in whose context the loop has run what raised this."""
+    """Find the biz in the context of which the loop has run the callback that raised ``error``."""
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code is _HANDLE_RUN:
@@ -411,7 +415,7 @@ _HANDLE_RUN: Final = asyncio.Handle._run.__code__  # noqa: SLF001
 
 
 def _soon(original: Callable[..., asyncio.Handle]) -> Any:
-    """For a loop that has no such place: around each callback of a biz, task steps among them."""
+    """Wrap each callback of a biz, steps of tasks among them, for a loop whose turns cannot be wrapped."""
 
     @standing_for(original)
     def call_soon(
@@ -444,7 +448,7 @@ def _tell_exit(scope: Scope, error: BaseException) -> None:
 
 
 def _all_tasks(original: Callable[..., set[asyncio.Task[Any]]]) -> Any:
-    """Those of the biz, and the one that runs, where a biz asks for those of a loop it shares."""
+    """Return only the tasks of the biz, and the running task, to a biz that asks for the tasks of a shared loop."""
 
     @standing_for(original)
     def all_tasks(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:
@@ -460,7 +464,7 @@ def _all_tasks(original: Callable[..., set[asyncio.Task[Any]]]) -> Any:
 
 
 class Footprint:
-    """What one biz has on one loop. Its sets are read and written on the loop's thread alone."""
+    """Callbacks, tasks and watched descriptors of one biz on one loop. Threads: the sets are the loop's thread's."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, adoption: Adoption) -> None:
         self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
@@ -472,7 +476,7 @@ class Footprint:
         self._loop = loop
 
     def open(self, ledger: Ledger, close: Callable[[], object]) -> None:
-        """Write the footprint into the ledger; ``close`` lets what comes after the undo make a new one."""
+        """Write the footprint into the ledger; after ``close``, the next registration makes a new footprint."""
 
         def cancel_timers() -> Pending:
             close()
@@ -489,23 +493,23 @@ class Footprint:
         ledger.record("transport", "of the event loop", functools.partial(self._on_loop, self._close))
 
     def add_transport(self, made: Any) -> None:
-        """Keep a server, transport or process transport, if it can be kept weakly."""
+        """Keep a server, transport or process transport, if weak references to the object are possible."""
         try:
             self._transports.add(made)
-        except TypeError:  # an implementation without weak references: its owner has to close it
+        except TypeError:  # an implementation without weak references: the owner has to close the object
             return
 
     def is_of_other_connection(self, callback: object) -> bool:
-        """Whether a timer is that of a connection the biz did not make.
+        """Tell whether a timer belongs to a connection that the biz did not make.
 
-        A server's code runs as the biz when its application sends: the keep-alive timer it sets then is the server's.
+        A server's code runs as the biz when the application sends: the keep-alive timer set then is the server's.
         """
         holder = getattr(callback, "__self__", None)
         if not isinstance(holder, asyncio.BaseProtocol | asyncio.BaseTransport) or not is_findable(type(holder)):
             return False
         return getattr(holder, "transport", holder) not in self._transports
 
-    # --- undoing, each on the loop's thread; they return how many there were and what to await -----------------------
+    # --- undoing, each on the loop's thread; returned are the number of objects and the tasks to await ----------------
 
     def _cancel_timers(self) -> tuple[int, list[asyncio.Task[Any]]]:
         count = 0
@@ -514,13 +518,13 @@ class Footprint:
             if not handle.cancelled() and handle.when() > now:
                 count += 1
             handle.cancel()
-            # A cancelled timer of asyncio stays in the heap until its moment, and its context with it.
+            # A cancelled timer of asyncio, with its context, stays in the heap until the time of the timer.
             if hasattr(handle, "_context"):
                 handle._context = contextvars.Context()  # noqa: SLF001
         return count, []
 
     def _find_tasks(self, scope: Scope) -> None:
-        # ``asyncio.Task(coroutine)`` does not ask the loop; the task knows in whose context it was made.
+        # ``asyncio.Task(coroutine)`` does not ask the loop; the task knows the context of the biz.
         found = {task for task in _tasks_of(self._loop) if _scope_of(task) is scope}
         self.tasks.update(found - set(self._asked))
 
@@ -533,7 +537,7 @@ class Footprint:
         return len(running), running
 
     def _close_generators(self, scope: Scope) -> tuple[int, list[asyncio.Task[Any]]]:
-        """As at the end of ``asyncio.run``: left to the collector, they would be closed when their biz is gone."""
+        """Close the generators as ``asyncio.run`` does at its end: the collector would do so after the biz is gone."""
         closing: list[asyncio.Task[Any]] = []
         if not self._loop.is_running():
             return 0, closing
@@ -566,7 +570,7 @@ class Footprint:
         *,
         told: bool = False,
     ) -> Pending:
-        """``told`` means that what the tasks raise is part of the report."""
+        """Call ``act`` on the loop. With ``told``, errors that the tasks raise are part of the report."""
         loop = self._loop
         if loop.is_closed():
             return Pending(lambda _: None, count=0)
@@ -610,19 +614,19 @@ def _finalise_at_end(generator: Any, _: object) -> None:
 def _scope_of(task: asyncio.Task[Any]) -> Scope | None:
     if hasattr(task, "get_context"):
         return scope_in(task.get_context())
-    # Before Python 3.12 only the collector is told which context a task has.
+    # Before Python 3.12 only the collector is told the context of a task.
     return next((scope_in(part) for part in gc.get_referents(task) if type(part) is contextvars.Context), None)
 
 
 def _is_next_request(coro: Any) -> bool:
-    """Whether a task is the server's, for the next request of a connection: begun where the one before has ended."""
+    """Tell whether a server's task is for the next request of a connection, begun at the end of the request before."""
     return getattr(coro, "__name__", "") == "run_asgi" and coro.cr_frame.f_globals.get("__name__", "").startswith(
         "uvicorn."
     )
 
 
 def _after(loop: asyncio.AbstractEventLoop, awaited: Iterable[asyncio.Future[Any]], done: Callable[[], None]) -> None:
-    """Call ``done`` two turns of the loop after the last of ``awaited``, when their callbacks have run as well."""
+    """Call ``done`` two turns of the loop after the last of ``awaited``, when callbacks of the futures have run too."""
     awaited = list(awaited)
     countdown = itertools.count(len(awaited), -1)
     next(countdown)

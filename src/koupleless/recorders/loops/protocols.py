@@ -1,8 +1,8 @@
-"""Keeps exits of a biz inside the callbacks of its protocols, out of which they would end the event loop.
+"""Keeps exits of a biz inside the callbacks of its protocols: outside, an exit would end the event loop.
 
-Loops call a protocol past everything that is recorded here (uvloop from C code), and asyncio calls one again and again
-that left a connection as it was. So a protocol that a biz makes has guards among its own attributes: an exit is told,
-and the connection is aborted.
+Loops call a protocol past all replaced functions (uvloop from C code), and asyncio calls a protocol again and again
+if the connection was left as before. So a protocol made by a biz has guards among the attributes of the instance: an
+exit is told, and the connection is aborted.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _CALLBACKS: Final = (
     *("pipe_data_received", "pipe_connection_lost", "process_exited"),
 )
 _ABORTING: Final = frozenset({"data_received", "eof_received", "get_buffer", "buffer_updated"})
-"""Those after which a loop closes a connection where they raise."""
+"""Callbacks after which a loop closes the connection if the callback raises."""
 
 
 def guarded_factory(make: Any, tell: _Tell) -> Any:
-    """Wrap what makes protocols for a biz; ``tell`` is called with the biz and each exit."""
+    """Wrap a factory of protocols of a biz; ``tell`` is called with the biz and each exit."""
     if not callable(make):
-        return make  # for the loop to refuse
+        return make  # the loop refuses the factory
 
     @passed_over
     @functools.wraps(make, updated=())
@@ -58,7 +58,7 @@ def guarded_factory(make: Any, tell: _Tell) -> Any:
 def _guard(tell: _Tell, name: str, callback: Callable[..., Any]) -> Callable[..., Any]:
     try:
         reference: Callable[[], Any] = weakref.WeakMethod(callback)
-    except TypeError:  # no method, or of what cannot be referred to weakly
+    except TypeError:  # no method, or a method of an object without weak references
         reference = functools.partial(_same, callback)
 
     @passed_over
@@ -89,7 +89,7 @@ def _kept_in(tell: _Tell, name: str, call: Any, *args: Any) -> Any:
 
 
 class _Aborting(asyncio.Protocol):
-    """Stands for a protocol that was not made: one end of a connection that is over."""
+    """Stands for a protocol that could not be made: one end of a connection that is over."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         getattr(transport, "abort", transport.close)()

@@ -1,9 +1,10 @@
-"""Ends tasks that catch their cancellation: cancelled again, interrupted, at last finalised, each on their own loop.
+"""Ends tasks despite caught cancellations: cancels again, interrupts, at last finalises, each task on the own loop.
 
-A coroutine is finalised by ``GeneratorExit``, which is raised where it waits. One that catches everything catches that,
-too, and waits again. On its loop it gets as far as the next thing it waits for; away from it, on whichever thread the
-collector runs, it would find no loop to wait on, catch that error as well, and go round for ever. So it is finalised
-on its loop, which the interpreter does once and not again, and is garbage like any other then.
+A coroutine is finalised by ``GeneratorExit``, raised where the coroutine waits. A coroutine with a bare ``except``
+catches ``GeneratorExit``, too, and waits again. On the own loop, the coroutine gets as far as the next await. Away from
+the loop, on the thread where the collector happens to run, the coroutine would find no loop to wait on, catch the error
+of the missing loop as well, and go round for ever. So a coroutine is finalised on the own loop: the interpreter
+finalises an object once and not again, and the coroutine is ordinary garbage afterwards.
 """
 
 from __future__ import annotations
@@ -32,30 +33,30 @@ if TYPE_CHECKING:
 
 
 class TaskEnded(BaseException):
-    """Raised in a task whose biz leaves and that has caught its cancellation. ``except Exception`` lets it pass."""
+    """Raised in a task that has caught the cancellation of an uninstall; ``except Exception`` does not catch this."""
 
 
 class Insistence:
     """The `Force` of tasks of a biz on one loop that were asked to end.
 
-    Its steps are taken on the loop's thread, asked for by that which uninstalls.
+    Threads: the steps run on the loop's thread, at the request of the uninstalling thread.
     """
 
     patience_s = math.inf
-    """A task may have something to bring to an end, as a thread that is no daemon has."""
+    """Seconds of waiting before force, unlimited: a task may have work to finish, like a thread that is no daemon."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
         self.tasks: list[asyncio.Task[Any]] = []
-        """Those that were asked, once they were; emptied when they have ended."""
+        """The tasks asked to end; empty before the asking, and after all have ended."""
         self._loop = loop
         self._ended = ended
 
     def has_ended(self, timeout_s: float) -> bool:
-        """Wait for the end of all of them."""
+        """Wait for the end of all tasks, at most ``timeout_s`` seconds. Returns whether all have ended."""
         return self._ended.wait(timeout_s)
 
     def steps(self) -> Sequence[Callable[[], str | None]]:
-        """See `Force`."""
+        """Return the steps of this `Force`: cancel once more, interrupt, finalise."""
         return (
             functools.partial(self._of_each, _cancel, "ended when {} was cancelled once more"),
             functools.partial(self._of_each, _interrupt, "ended when {} was interrupted"),
@@ -75,16 +76,16 @@ class Insistence:
             left.clear()
 
         words = said.format(" and ".join(map(_place, left)))
-        with contextlib.suppress(RuntimeError):  # closed meanwhile
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             self._loop.call_soon_threadsafe(take, context=contextvars.Context())
         return words
 
     def left(self) -> list[asyncio.Task[Any]]:
-        """Those that have not ended. From any thread."""
+        """Return the tasks that have not ended. From any thread."""
         return [task for task in list(self.tasks) if not task.done()]
 
     def errors(self) -> str | None:
-        """Say in words what tasks raised that have ended, and that nobody else asks."""
+        """Say in words which errors ended tasks have raised: nobody else asks for these errors."""
         errors = [(task, task.exception()) for task in self.tasks if task.done() and not task.cancelled()]
         told = [
             f"{task.get_name()}: {in_words(error)}"
@@ -94,7 +95,7 @@ class Insistence:
         return "; ".join(told) or None
 
     def keep(self) -> str:
-        """Give up: let nobody collect what is left, ever. Returns, in words, where each waits."""
+        """Give up: keep the tasks left from being collected, for ever. Returns, in words, where each task waits."""
         left = self.left()
         for task in left:
             if task not in kept:
@@ -107,21 +108,24 @@ def _cancel(task: asyncio.Task[Any]) -> None:
 
 
 def _interrupt(task: asyncio.Task[Any], tries: int = 3) -> None:
-    """Raise `TaskEnded` where a task waits; unlike a finalised one, it may go on waiting, to close something say."""
+    """Raise `TaskEnded` where a task waits. Unlike a finalised task, the task may wait again, to close a connection."""
     loop = task.get_loop()
     wakers = _detached(task)
-    if not wakers and tries and not task.done():  # its turn has come just now
+    if not wakers and tries and not task.done():  # the turn of the task has come just now
         loop.call_soon(_interrupt, task, tries - 1)
     for wake_up, context in wakers:
         failed = loop.create_future()
         failed.set_exception(TaskEnded("its module has left"))
-        failed.exception()  # or the loop would complain that nobody asked
+        failed.exception()  # or the loop would complain that nobody asked for the error
         task.add_done_callback(_retrieve)
         loop.call_soon(wake_up, failed, context=context)
 
 
 def _end(task: asyncio.Task[Any]) -> None:
-    """Finalise what a task runs, and have the task cancelled whatever that says; else leave it, never to go on."""
+    """Finalise the coroutine of a task and cancel the task despite any answer; else leave the task suspended for ever.
+
+    A task is left suspended if the coroutine cannot be finalised.
+    """
     _detached(task)
     _forget_next_turn(task)
     ended.add(task)
@@ -130,7 +134,10 @@ def _end(task: asyncio.Task[Any]) -> None:
 
 
 def _detached(task: asyncio.Task[Any]) -> list[tuple[Callable[..., object], contextvars.Context]]:
-    """Take a task off the future that it waits for. Returns what would have woken it up; nothing if that is done."""
+    """Take a task off the awaited future.
+
+    Returns the callbacks that would have woken the task up, with their contexts; none if the future is done.
+    """
     waits_for: Any = getattr(task, "_fut_waiter", None)
     mine = [
         (callback, context)
@@ -143,7 +150,7 @@ def _detached(task: asyncio.Task[Any]) -> list[tuple[Callable[..., object], cont
 
 
 def _forget_next_turn(task: asyncio.Task[Any]) -> None:
-    """Cancel the turn that was planned for a task; other loops than asyncio's own ask `ended`."""
+    """Cancel the planned turn of a task. Loops other than asyncio's have no list of turns; they ask `ended`."""
     for handle in list(getattr(task.get_loop(), "_ready", ())):
         if getattr(getattr(handle, "_callback", None), "__self__", None) is task:
             handle.cancel()
@@ -153,7 +160,7 @@ def _in_context(task: asyncio.Task[Any]) -> contextvars.Context:
     if sys.version_info >= (3, 12):
         return task.get_context()
     parts = (part for part in gc.get_referents(task) if type(part) is contextvars.Context)
-    return next(parts, contextvars.copy_context())  # before Python 3.12 only the collector is told
+    return next(parts, contextvars.copy_context())  # before Python 3.12 only the collector is told the context
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
@@ -162,7 +169,7 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
 
 
 ended: Final[weakref.WeakSet[asyncio.Task[Any]]] = weakref.WeakSet()
-"""Those whose coroutine was finalised; a turn that was planned for one before comes to nothing."""
+"""The tasks with a finalised coroutine; a turn planned for such a task before is ignored."""
 
 
 def _place(task: asyncio.Task[Any]) -> str:
@@ -182,17 +189,17 @@ _DEEPEST: Final = 1_000
 
 
 def finalise(coroutine: object) -> bool:
-    """Raise ``GeneratorExit`` in a suspended coroutine and in those it waits for, once in each, and never again.
+    """Raise ``GeneratorExit`` in a suspended coroutine and in all awaited coroutines, once in each, and never again.
 
-    Called where there is a running loop, so that what catches that finds something to wait for. Returns whether all
-    were finalised: an async generator is where its end is left to `finaliser_of`.
+    Called where an event loop runs: a coroutine may catch ``GeneratorExit`` and await again. Returns whether all were
+    finalised. An async generator counts as finalised if `finaliser_of` made the function that closes the generator.
     """
     call = _caller()
     if call is None:
         return False
     finalised: list[Any] = []
     for _ in range(_DEEPEST):
-        # The innermost first: what waits for it is told of its end, and may then wait for something new.
+        # The innermost first: the awaiting coroutine is told of the end, and may then await another object.
         left = [each for each in _chain(coroutine) if _frame_of(each) is not None and not _is_among(each, finalised)]
         if not left:
             return True
@@ -209,11 +216,11 @@ def finalise(coroutine: object) -> bool:
 followed: Final[weakref.WeakSet[AsyncGenerator[Any, Any]]] = weakref.WeakSet()
 """Async generators of bizs whose end is left to a function of `finaliser_of`."""
 ended_generators: Final[weakref.WeakSet[AsyncGenerator[Any, Any]]] = weakref.WeakSet()
-"""Those that are not to run again."""
+"""Finalised async generators, which must not run again."""
 
 
 def finaliser_of(of_loop: _Hook) -> _Hook:
-    """Make the function that the interpreter asks to close an async generator, of the one that a loop has."""
+    """Make a function for the interpreter to close async generators with, around the function of a loop."""
 
     @passed_over
     def last_step(generator: AsyncGenerator[Any, Any]) -> None:
@@ -228,7 +235,7 @@ def _is_among(thing: object, things: list[Any]) -> bool:
 
 
 def _chain(thing: Any) -> Iterator[Any]:
-    """Go from a coroutine to what it waits for, and on to what that waits for; those that can be finalised."""
+    """Go from a coroutine along the awaited objects inwards, and yield the objects with a frame of their own."""
     for _ in range(_DEEPEST):
         attributes = _ATTRIBUTES.get(type(thing))
         if attributes is not None:
@@ -241,7 +248,7 @@ def _chain(thing: Any) -> Iterator[Any]:
 
 
 _STEPS: Final = frozenset({"coroutine_wrapper", "async_generator_asend", "async_generator_athrow"})
-"""What stands between a coroutine, or an async generator, and who awaits it."""
+"""Names of the types between a coroutine, or an async generator, and the awaiting code."""
 
 
 def _frame_of(thing: Any) -> types.FrameType | None:
@@ -251,7 +258,7 @@ def _frame_of(thing: Any) -> types.FrameType | None:
 
 @functools.cache
 def _caller() -> Callable[[object], None] | None:
-    """The interpreter's own way to finalise an object, after which it does not do so again."""
+    """Return the interpreter's function for finalising an object, at most once; ``None`` without ctypes."""
     try:
         import ctypes  # noqa: PLC0415 - a Python may be built without it
     except ImportError:
@@ -261,7 +268,7 @@ def _caller() -> Callable[[object], None] | None:
 
 @contextlib.contextmanager
 def _silence_about(thing: object) -> Iterator[None]:
-    """Let nobody be told that a coroutine ignored its ``GeneratorExit``: the report does so."""
+    """Suppress the interpreter's complaint that a coroutine ignored ``GeneratorExit``: the report says so."""
     before = sys.unraisablehook
 
     def hook(unraisable: sys.UnraisableHookArgs, /) -> object:
@@ -278,7 +285,7 @@ def _silence_about(thing: object) -> Iterator[None]:
 
 @contextlib.contextmanager
 def loop_at_hand() -> Iterator[None]:
-    """Give this thread a running event loop, which never runs, for coroutines that the collector finalises here."""
+    """Give this thread a running event loop that never turns, for coroutines finalised here by the collector."""
     before = asyncio._get_running_loop()  # noqa: SLF001 - never raises
     loop = asyncio.BaseEventLoop()
     asyncio._set_running_loop(loop)  # noqa: SLF001
@@ -289,16 +296,16 @@ def loop_at_hand() -> Iterator[None]:
         loop.close()
 
 
-# --- what cannot be ended ---------------------------------------------------------------------------------------------
+# --- tasks without an end ---------------------------------------------------------------------------------------------
 
 kept: Final[set[asyncio.Task[Any]]] = set()
-"""Tasks that go on where they are and are never collected, until they are done."""
+"""Tasks that stay suspended, and are never collected until they are done."""
 
 
 def _keep(task: asyncio.Task[Any]) -> None:
-    """Let nobody collect a task whose coroutine was not finalised.
+    """Keep a task with a coroutine that was not finalised from being collected.
 
-    Nor does the end of the interpreter, which clears all that modules refer to.
+    The task survives the end of the interpreter, too, at which the globals of all Python modules are cleared.
     """
     kept.add(task)
     count = _counting()
@@ -317,7 +324,7 @@ def _keep(task: asyncio.Task[Any]) -> None:
 
 @functools.cache
 def _counting() -> tuple[Callable[[object], None], Callable[[object], None]] | None:
-    """What counts one reference to an object more, and one less."""
+    """Return the functions for raising and lowering the reference count of an object; ``None`` without ctypes."""
     try:
         import ctypes  # noqa: PLC0415
     except ImportError:

@@ -18,6 +18,7 @@ import threading
 import time
 import types
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.ownership.caches import LRU_CACHE, Survey, attributes, is_a, is_findable, suspended
@@ -338,7 +339,7 @@ def _slices(thing: Any) -> Iterator[list[Any]]:
             yield piece
 
 
-_FILES: Final = frozenset({__file__, reach.__code__.co_filename})
+_FILES: Final = frozenset({__file__, reach.__code__.co_filename, str(Path(__file__).with_name("purge.py"))})
 _ITERATORS: Final = frozenset(
     map(id, (type(iter([])), type(iter({})), type(iter({}.items())), type(iter({}.values()))))
 )

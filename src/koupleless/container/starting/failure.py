@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from koupleless.context import Scope
 
-_OWN_ROOT: Final = str(Path(__file__).parent.parent) + "/"
+_OWN_ROOT: Final = str(Path(__file__).parents[2]) + "/"
 _MACHINERY: Final = ("<frozen importlib", "<frozen runpy")
 _WORKER: Final = ("/concurrent/futures/", "/threading.py")
 

@@ -1,11 +1,12 @@
-"""What is the biz's, by identity, and the entries of shared caches that reach it.
+"""The question which objects belong to a biz, decided by identity; and shared caches with entries of a biz.
 
-Module names are plain and therefore not unique, so nothing here decides by name alone: a function is the biz's if its
-globals are the dictionary of one of the biz's modules, a class if one of its functions or bases is, an instance if its
-class is. A `Survey` remembers those dictionaries before the modules are dropped and keeps none of them alive.
+Names of Python modules are plain and therefore not unique, so nothing here decides by name alone. A function belongs to
+the biz if its globals are the dictionary of a Python module of the biz, a class if one of its functions or bases does,
+an instance if its class does. A `Survey` remembers the dictionaries before the Python modules are dropped, and keeps
+none of the dictionaries alive.
 
-Nothing here may run code of the things it looks at: lazy objects and proxies answer even ``isinstance`` by waking up,
-so their types are asked, not they.
+Nothing here may run code of the objects looked at: lazy objects and proxies answer even ``isinstance`` by waking up, so
+the types are asked instead of the objects.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _REGISTER_CODE: Final = next(
     for constant in functools.singledispatch.__code__.co_consts
     if isinstance(constant, types.CodeType) and constant.co_name == "register"
 )
-# Kinds are looked up by address, here and in all that looks at things of anybody's making: ``==`` and ``hash`` of a
+# Kinds are looked up by address, here and wherever objects of anybody's making are looked at: ``==`` and ``hash`` of a
 # class are code of its metaclass.
 _SUSPENDED: Final[dict[int, str]] = {
     id(types.GeneratorType): "gi_frame",
@@ -52,12 +53,12 @@ _SUSPENDED: Final[dict[int, str]] = {
 
 
 def is_a(thing: Any, kind: type | tuple[type, ...]) -> bool:
-    """``isinstance`` that asks the type alone: a proxy with a ``__class__`` of its own is not woken."""
+    """Test as ``isinstance`` does, but ask the type alone: a proxy with a ``__class__`` of its own is not woken."""
     return issubclass(type(thing), kind)
 
 
 def attributes(thing: object) -> Any:
-    """The instance dictionary of anything, past its own ``__getattribute__``; ``None`` where there is none."""
+    """The instance dictionary of any object, past any ``__getattribute__`` of a class; ``None`` where there is none."""
     try:
         return object.__getattribute__(thing, "__dict__")
     except AttributeError:
@@ -65,23 +66,23 @@ def attributes(thing: object) -> Any:
 
 
 def builtins_of(table: dict[Any, Any]) -> Any:
-    """The builtins of code that runs with these globals; ``None`` for any other dictionary."""
+    """The builtins of code with these globals; ``None`` for any other dictionary."""
     own = table.get("__builtins__")
     return attributes(own) if is_a(own, types.ModuleType) else own
 
 
 def suspended(thing: object) -> types.FrameType | None:
-    """The frame of a suspended generator or coroutine; ``None`` for anything else."""
+    """The frame of a suspended generator or coroutine; ``None`` for any other object."""
     name = _SUSPENDED.get(id(type(thing)))
     return None if name is None else getattr(thing, name)
 
 
 def tracked_of(*kinds: type) -> list[Any]:
-    """All objects of exactly these types that the collector sees. The types are none of lists, tuples or partials.
+    """List all objects of exactly these types in the collector's sight. No type may be list, tuple or partial.
 
-    A tuple that C code of another thread is in the middle of making is among all objects, and that code fails if
-    anybody else refers to it. So they are listed, and let go of, within one call of C code, in which no other thread
-    has its turn.
+    A tuple in the making by C code of another thread is among all objects, and the C code fails if anybody else refers
+    to the tuple. So all objects are listed, and let go of, within one call of C code, in which no other thread has its
+    turn.
     """
     found: list[Any] = []
     kept: list[Any] = []
@@ -98,7 +99,7 @@ def tracked_of(*kinds: type) -> list[Any]:
 
 
 class _Mark:
-    """Put into a module's globals, it lives exactly as long as they do; a module object may well die before them."""
+    """A mark in the globals of a Python module: lives exactly as long as the globals, which may outlive the module."""
 
     __slots__ = ("__weakref__", "table")
 
@@ -107,10 +108,11 @@ class _Mark:
 
 
 class Survey:
-    """What belongs to one life of a biz, taken before its namespace is dropped.
+    """The objects that belong to one life of a biz, noted before its namespace is dropped.
 
-    ``modules`` are those that should die, by name; ``namesakes`` are other bizs' modules under names among those. The
-    survey holds nothing of any biz alive; it may outlive the scope. Made and used by the thread that uninstalls.
+    ``modules`` are the Python modules to die, by name; ``namesakes`` are Python modules of other bizs under the same
+    names. The survey keeps no object of any biz alive, and may outlive the scope. Made and used by the thread of the
+    uninstall.
     """
 
     def __init__(
@@ -121,18 +123,18 @@ class Survey:
         ledger = scope.find_facet(Ledger)
         self.undone: Mapping[str, int] = {} if ledger is None else ledger.undone
         self.before: Mapping[object, Any] = {} if ledger is None else ledger.before
-        """What stood in hooks of the process when the biz came."""
+        """The functions in hooks of the process when the biz came."""
         self.finalizers: set[int] = set() if ledger is None else set(ledger.finalizers)
-        """Those of ``weakref.finalize`` that were made while the biz was running, by their place in that order."""
+        """Finalisers (``weakref.finalize``) made while the biz was running, by their place in the order of all."""
         self.entered: Entered = {} if ledger is None else ledger.entered
-        """What it entered into caches of the standard library; taken out, and forgotten, by the first purge."""
+        """Entries of the biz in caches of the standard library; taken out, and forgotten, by the first purge."""
         self.files: set[str] = set()
-        """The source files of the modules."""
+        """The source files of the Python modules."""
         self._marks: dict[int, tuple[str, weakref.ref[_Mark]]] = {}
         self._things: list[tuple[str, str, weakref.ref[Any]]] = []
         self._globals: set[int] = set()
         self.names: set[str] = set()
-        """The names of the modules, but those that say nothing of whose they are."""
+        """The names of the Python modules, except names that every biz has."""
         self._classes: dict[int, tuple[weakref.ref[type], bool]] = {}
         """The answers of `owns_class`, by address: a class is compared, and hashed, by code of its metaclass."""
         table = [(name, module) for name, module in modules.items() if module is not None]
@@ -170,7 +172,7 @@ class Survey:
                 self._things.append((name, f"{name}.{label}", weakref.ref(member)))
 
     def alive(self) -> dict[str, list[str]]:
-        """What still lives: module name -> names of what of it does, its own name first where its globals do."""
+        """List survivors: Python module -> names of objects alive, the module's own first where the globals live."""
         left: dict[str, list[str]] = {}
         for name, mark in self._marks.values():
             if mark() is not None:
@@ -184,38 +186,38 @@ class Survey:
         return alive
 
     def is_gone(self) -> bool:
-        """Whether nothing lives any more."""
+        """Whether no object of the biz lives any more."""
         return all(mark() is None for _, mark in self._marks.values()) and all(
             reference() is None for _, _, reference in self._things
         )
 
     def survivors(self) -> list[tuple[str, object]]:
-        """The living things themselves, as (module name, globals or thing). The caller drops them soon."""
+        """List the living objects, as (name of the Python module, globals or object). The caller drops the list."""
         found: list[tuple[str, object]] = []
         found += [(name, mark.table) for name, ref in self._marks.values() if (mark := ref()) is not None]
         found += [(module, thing) for module, _, ref in self._things if (thing := ref()) is not None]
         return found
 
     def refresh(self) -> None:
-        """Forget the globals that died: their addresses may belong to something else by now."""
+        """Forget the globals that died: the addresses may belong to other objects by now."""
         self._globals = {key for key, (_, mark) in self._marks.items() if mark() is not None}
 
-    # --- whose is it ------------------------------------------------------------------------------------------------
+    # --- belonging ----------------------------------------------------------------------------------------------------
 
     def owns_globals(self, table: object) -> bool:
-        """Whether a dictionary is the globals of one of the biz's modules."""
+        """Whether a dictionary is the globals of a Python module of the biz."""
         return id(table) in self._globals
 
     def owns_code(self, table: object, builtins: object) -> bool:
-        """Whether code that runs with these globals and builtins is the biz's.
+        """Whether code with these globals and builtins belongs to the biz.
 
-        Every biz has builtins of its own, so they tell it of a module whose import failed, too, and of code that the
-        biz executed in a dictionary.
+        Every biz has builtins of its own. So the builtins also tell the owner of a Python module after a failed import,
+        and of code executed by the biz in a dictionary.
         """
         return id(table) in self._globals or id(builtins) in self._globals
 
     def owns_class(self, kind: type) -> bool:
-        """Whether a class was defined by the biz: by its functions, its bases, or as the last resort its module."""
+        """Whether the biz defined a class: told by functions, bases, or as the last resort the Python module."""
         known = self._classes.get(id(kind))
         if known is None or known[0]() is not kind:
             known = self._classes[id(kind)] = weakref.ref(kind), self._judge_class(kind)
@@ -223,7 +225,7 @@ class Survey:
 
     def _judge_class(self, kind: type) -> bool:
         if is_findable(kind):
-            return False  # also when the biz patched a method into it
+            return False  # also when the biz patched a method into the class
         home = home_of_class(kind)
         is_of_others = False
         for member in type.__dict__["__dict__"].__get__(kind).values():
@@ -237,7 +239,8 @@ class Survey:
         bases = type.__dict__["__bases__"].__get__(kind)
         if any(base is not object and self.owns_class(base) for base in bases):
             return True
-        # Code of another module of that name made it; or nothing in it tells, and nobody else has it under its name.
+        # Code of another Python module of this name made the class; or no member tells, and nobody else finds the class
+        # there.
         return home in self.names and not is_of_others and not self._is_found_elsewhere(kind)
 
     def _is_found_elsewhere(self, kind: type) -> bool:
@@ -246,7 +249,7 @@ class Survey:
         return any(_is_at_its_name(kind, module) for module in modules if module is not None)
 
     def owns(self, thing: Any) -> bool:  # noqa: PLR0911 - one case per type
-        """Whether a thing is the biz's by itself, whatever it refers to."""
+        """Whether an object belongs to the biz by itself, whatever the object refers to."""
         if is_a(thing, types.FunctionType):
             return self.owns_code(thing.__globals__, thing.__builtins__)
         if is_a(thing, type):
@@ -267,15 +270,15 @@ class Survey:
         return self.owns_class(type(thing))
 
     def reaches(self, thing: object) -> bool:
-        """Whether a thing is the biz's, or is made of something that is and could not be without it.
+        """Whether an object belongs to the biz, or has a part that does and without which the object could not be.
 
-        Looked through are tuples, partials, bound and wrapped functions, closures, annotations: what cannot belong to
+        Looked through are tuples, partials, bound and wrapped functions, closures, annotations, which cannot belong to
         anybody else. Not looked through are lists, dictionaries and objects, which a biz may have added to.
         """
         return self._search(thing, _parts)
 
     def reaches_deeply(self, thing: object) -> bool:
-        """As `reaches`, also through containers and attributes, as far as the search may go."""
+        """Whether an object `reaches` the biz, or does through containers and attributes within the limits."""
         return self._search(thing, _everything)
 
     def _search(self, thing: object, parts: Callable[[Any], Iterable[Any]]) -> bool:
@@ -326,7 +329,7 @@ def _parts(thing: Any) -> Iterator[Any]:  # noqa: C901, PLR0912 - one case per t
             if part is not None:
                 yield part
     elif is_a(thing, type):
-        # pydantic: G[M] is a class of G's module, made for M alone.
+        # pydantic: G[M] is a class of G's Python module, made for M alone.
         generic = type.__dict__["__dict__"].__get__(thing).get("__pydantic_generic_metadata__")
         if is_a(generic, dict):
             yield from generic.get("args") or ()
@@ -343,9 +346,9 @@ def _everything(thing: Any) -> Iterable[Any]:
 
 
 def is_findable(thing: Any) -> bool:
-    """Whether a function or class is what the base finds under its dotted name.
+    """Whether the base finds a function or class under its dotted name.
 
-    One that a decorator made on somebody's behalf is not, nor is one that belongs to a biz.
+    A function made by a decorator on somebody's behalf is not found so, nor is a function of a biz.
     """
     home = home_of_class(thing) if is_a(thing, type) else getattr(thing, "__module__", None)
     with as_base():
@@ -354,12 +357,12 @@ def is_findable(thing: Any) -> bool:
 
 
 def _is_at_its_name(thing: Any, module: object) -> bool:
-    """Whether the qualified name of a function or class leads to it in that module."""
+    """Whether the qualified name of a function or class leads to the same object in a Python module."""
     is_class = is_a(thing, type)
     name = type.__dict__["__qualname__"].__get__(thing) if is_class else getattr(thing, "__qualname__", "")
     found: Any = module
     for part in name.split("."):
-        # Not getattr, which may import what a module provides lazily.
+        # Not getattr, which may import a lazy attribute of a Python module.
         table = type.__dict__["__dict__"].__get__(found) if is_a(found, type) else attributes(found)
         found = None if table is None else table.get(part)
     return found is thing
@@ -372,21 +375,21 @@ _PLAIN: Final = frozenset(
 
 # --- finding the caches ---------------------------------------------------------------------------------------------
 
-# Every ``lru_cache`` wrapper and every ``register`` function of ``singledispatch``, by address. Those made while bizs
-# may be installed are noted as they are made, those made before are looked for once.
+# Every ``lru_cache`` wrapper and every ``register`` function of ``singledispatch``, by address. Caches made while bizs
+# may be installed are noted as they are made, earlier ones are looked for once.
 _known: Final[weakref.WeakValueDictionary[int, Any]] = weakref.WeakValueDictionary()
 _is_searched = False
 _blocks_frozen = 0
 
 _OLDEST: Final = functools.total_ordering
-"""A function that is older than any cache: it was frozen if one of them was."""
+"""A function older than any cache: frozen if one of the caches was."""
 _SCANNED: Final = 4_000_000
-"""Blocks of memory up to which all objects are looked at, once for a base: listing them takes 80 ms, in which nothing
-else runs."""
+"""Blocks of memory up to which all objects are looked at, once for a base: listing takes 80 ms, in which nothing else
+runs."""
 
 
 def install(patches: Patches) -> None:
-    """Note the caches that are made from now on, whoever makes them."""
+    """Note every cache made from now on, by any code."""
     global _is_searched  # noqa: PLW0603 - the process has one set of caches
     _is_searched = False
     patches.replace(functools, "update_wrapper", _noting)
@@ -395,7 +398,7 @@ def install(patches: Patches) -> None:
 def _noting(original: Callable[..., Any]) -> Callable[..., Any]:
     @standing_for(original)
     def update_wrapper(wrapper: Any, *args: Any, **kwargs: Any) -> Any:
-        # The last thing that both lru_cache and singledispatch do with what they made.
+        # The last step of both lru_cache and singledispatch with each cache they make.
         _note(wrapper)
         return original(wrapper, *args, **kwargs)
 
@@ -419,8 +422,8 @@ def _note(thing: Any) -> None:
 def shared_caches() -> list[Any]:
     """Every ``lru_cache`` wrapper and every ``register`` function of ``singledispatch`` in the process.
 
-    In a heap that is too large to be listed while requests wait, of those made before the first biz was installed the
-    ones that are found from the globals of modules: themselves, in classes, in closures.
+    In a heap too large to be listed while requests wait, caches made before the first biz was installed are only those
+    found from the globals of Python modules: in the globals themselves, in classes, in closures.
     """
     global _is_searched  # noqa: PLW0603 - as above
     if not _is_searched:
@@ -432,7 +435,7 @@ def shared_caches() -> list[Any]:
 
 
 def _scan() -> bool:
-    """Note the caches among all objects; ``False`` if they are too many, or if the base's own code froze the rest."""
+    """Note the caches among all objects; ``False`` if there are too many, or if the base's own code froze the rest."""
     blocks = allocated_since_freeze()
     if blocks is None or blocks > _SCANNED:
         return False
@@ -452,7 +455,7 @@ def _search_module(module: object) -> None:
         if id(kind) in _WRAPPERS:
             if kind is not types.FunctionType or member.__module__ == name:
                 _search_member(member)
-        elif kind is dict and type(label) is str and "cache" in label:  # as typing keeps them
+        elif kind is dict and type(label) is str and "cache" in label:  # as typing keeps its caches
             for part in list(member.values()):
                 _note(part)
         elif is_a(member, type) and home_of_class(member) == name:
@@ -483,20 +486,21 @@ def _search_member(thing: Any) -> None:
 
 _WRAPPERS: Final = frozenset(map(id, (types.FunctionType, LRU_CACHE, classmethod, staticmethod, property)))
 _WRAPPED: Final = 4
-"""Decorators one upon the other that are looked through."""
+"""The number of decorators, one upon the other, to look through."""
 
 
 def allocated_since_freeze() -> int | None:
-    """Blocks of memory that Python uses, but for those of objects out of the collector's sight; ``None`` if unknown."""
+    """Blocks of memory used by Python, without blocks of objects out of the collector's sight; ``None`` if unknown."""
     blocks = sys.getallocatedblocks()
     return max(blocks - _blocks_frozen, 0) if blocks else None
 
 
 def freeze_base() -> int:
-    """Collect, then put all that lives out of the collector's sight; returns how many objects that are.
+    """Collect, then put all live objects out of the collector's sight; returns the number of these objects.
 
-    For a base that has loaded what it shares and has **no biz installed**: collections, automatic ones too, then walk
-    only what came later. What is frozen is freed by reference counting only, but for what bizs leave behind.
+    For a base that has loaded its shared libraries and has **no biz installed**: collections, automatic ones too, then
+    walk only later objects. Frozen objects are freed by reference counting only, except for objects left behind by
+    bizs.
     """
     global _blocks_frozen  # noqa: PLW0603 - the process has one heap
     gc.collect()
@@ -507,15 +511,15 @@ def freeze_base() -> int:
     return gc.get_freeze_count()
 
 
-# --- purging them ---------------------------------------------------------------------------------------------------
+# --- purging the caches ---------------------------------------------------------------------------------------------
 
 
 def purge_caches(survey: Survey, *, deeply: bool = False) -> dict[str, int]:
-    """Clear the shared caches whose entries reach the biz; returns how many of each kind.
+    """Clear the shared caches with entries of the biz; returns the number of caches by kind.
 
-    A cache that holds nothing of the biz keeps its entries, and so does one whose *result* is a shared object the biz
-    was added to: clearing the base's ``@lru_cache def get_registry()`` would be a bug, and is reported instead.
-    ``deeply`` looks into keys as far as it can, but only at those that nothing but the cache refers to.
+    A cache without such an entry keeps its entries, and so does a cache whose *result* is a shared object to which the
+    biz was added: clearing the base's ``@lru_cache def get_registry()`` would be a bug, and is reported instead.
+    ``deeply`` looks into keys as far as the limits allow, but only at keys referred to by nothing but the cache.
     """
     lru = dispatch = 0
     for cache in shared_caches():
@@ -537,7 +541,8 @@ def _lru_reaches(survey: Survey, cache: Any, *, deeply: bool) -> bool:
     table = next((part for part in reversed(parts) if type(part) is dict and len(part) == size), None)
     if table is None:
         return False
-    # Of a bounded cache the values of the table are links, and the results are what the wrapper itself refers to.
+    # In a bounded cache the values of the table are links, and the results are among the referents of the wrapper
+    # itself.
     function = getattr(cache, "__wrapped__", None)
     entries = [part for part in parts if part is not table and part is not function]
     entries += [part for key, value in table.copy().items() for part in (key, value)]
@@ -549,7 +554,8 @@ def _lru_reaches(survey: Survey, cache: Any, *, deeply: bool) -> bool:
     uses.update(id(part) for key in table if type(key) is tuple for part in key)
     entries.clear()
     parts.clear()
-    # The loop's own name and the argument of getrefcount are two; what the cache does not account for is shared.
+    # The loop's own name and the argument of getrefcount are two; a key with more references than the cache has is
+    # shared.
     return any(
         sys.getrefcount(part) - 2 <= uses[id(part)] and survey.reaches_deeply(part)
         for key in list(table)
@@ -576,6 +582,6 @@ def _purge_dispatch(survey: Survey, register: Any) -> int:
 
 
 def purge_typing() -> None:
-    """Empty the caches of ``typing``; they are refilled at need. For the rest that `purge_caches` cannot see."""
+    """Empty the caches of ``typing``, which are refilled at need: for entries out of the sight of `purge_caches`."""
     for clean in getattr(typing, "_cleanups", ()):
         clean()

@@ -1,12 +1,13 @@
-"""Collect what one biz left behind, at a cost that follows the size of the biz and not that of the heap.
+"""Collect the objects left behind by one biz, at a cost that follows the size of the biz and not the size of the heap.
 
-The collector frees a cycle if no object outside the generation it looks at refers to it. So all that the biz reaches is
-moved into the youngest generation, wherever it was, and that one alone is collected: CPython's own collector decides,
-as always, what is garbage, and finalisers and weak reference callbacks run as always, but it looks at a few hundred
-objects where a full collection looks at all (0.1 s for each million, in which nothing else runs).
+The collector frees a cycle if no object outside the generation looked at refers to the cycle. So all objects that the
+biz reaches are moved into the youngest generation, from wherever they were, and the youngest generation alone is
+collected: CPython's own collector decides, as always, about garbage, and finalisers and weak reference callbacks run as
+always. But the collector looks at a few hundred objects where a full collection looks at all (0.1 s for each million,
+in which nothing else runs).
 
 Moving an object is two calls of C, ``PyObject_GC_UnTrack`` and ``PyObject_GC_Track``. In between nothing else may touch
-it, so all are moved within one call that no other thread and no collection interrupts.
+the object, so all are moved within one call which no other thread and no collection interrupts.
 """
 
 from __future__ import annotations
@@ -31,27 +32,27 @@ if TYPE_CHECKING:
     from koupleless.ownership.caches import Survey
 
 PAUSE_S: Final = 0.008
-"""What one uninterruptible look at the heap may take, about: requests wait as long."""
+"""Seconds for one uninterruptible look at the heap, about: requests wait as long."""
 
 LAST_RESORT_S: Final = 0.1
-"""What one full collection, or one search of the heap for referrers, may take, about, where nothing else freed a biz:
-garbage of others that refers to the biz, an exception of a request say, keeps it until then, and the report could not
-name a holder without the search."""
+"""Seconds for one full collection, or one search of the heap for referrers, about, where nothing else freed a biz.
+Until then a biz is kept by garbage of others with a reference to the biz, an exception of a request say; and without
+the search the report could not name a holder."""
 
 _COLLECTED_S: Final = 1.2e-7
-"""What a full collection takes for each object the collector knows (110 to 150 ns)."""
+"""Seconds of a full collection for each object known to the collector (110 to 150 ns)."""
 
 _BLOCKS_EACH: Final = 2.5
-"""Blocks of memory for each object the collector knows: 2.5 in a heap of small lists, 4 after importing FastAPI."""
+"""Blocks of memory for each object known to the collector: 2.5 in a heap of small lists, 4 after importing FastAPI."""
 
 _BATCH: Final = 1_000
 _FEW: Final = 5_000
-"""Up to here it is cheaper to move an object of the base too than to find out which ones its globals are."""
+"""The number of objects up to which moving objects of the base, too, is cheaper than telling its globals apart."""
 _MOST: Final = 3_000_000
 LARGE: Final = 10_000
 """The length from which containers are entered only if nothing but the biz refers to them."""
 _CROWD: Final = 50_000
-"""A youngest generation beyond this is that of a process whose collector is, or was, switched off."""
+"""The size of the youngest generation from which the collector of the process is, or was, taken to be switched off."""
 _CALL: Final[Callable[[Any], object]] = operator.call
 _DISABLE: Final = gc.disable
 _FREEZE: Final = gc.freeze
@@ -61,9 +62,9 @@ _TRIES: Final = 20
 
 
 def heap_size() -> int:
-    """About how many objects a full collection looks at, more rather than less. Asked in less than a millisecond.
+    """Estimate the number of objects of a full collection, rather too high. Takes less than a millisecond.
 
-    With another allocator than Python's own (``PYTHONMALLOC``) they are listed: 20 ms for each million.
+    With another allocator than Python's own (``PYTHONMALLOC``) the objects are listed: 20 ms for each million.
     """
     blocks = allocated_since_freeze()
     if blocks is None:  # listed and let go of in one call of C code, as `tracked_of` does
@@ -72,7 +73,7 @@ def heap_size() -> int:
 
 
 def collect_all(*, pause_s: float = PAUSE_S) -> bool:
-    """Collect the whole heap if that stops everybody for about ``pause_s`` seconds at most; returns whether it did."""
+    """Collect the whole heap if this stops all threads for about ``pause_s`` seconds at most; returns whether so."""
     is_short = heap_size() * _COLLECTED_S <= pause_s
     if is_short:
         gc.collect()
@@ -80,7 +81,7 @@ def collect_all(*, pause_s: float = PAUSE_S) -> bool:
 
 
 def collect_young() -> bool:
-    """Collect what was made in the last minutes, give or take; returns whether that is known to be short."""
+    """Collect objects of the last minutes, give or take; returns ``False``, and does not, if that may be long."""
     is_short = gc.isenabled() and gc.get_count()[0] <= _CROWD
     if is_short:
         gc.collect(1)
@@ -88,11 +89,11 @@ def collect_young() -> bool:
 
 
 def collect(survey: Survey, also: list[Any] | None = None) -> bool:
-    """Free what of the biz nothing outside it holds; returns whether nothing of it lives any more.
+    """Free objects of the biz without a holder outside; returns whether no object of the biz lives any more.
 
-    ``also`` is what the biz reached before it was taken out of registries; it is emptied.
-    Runs finalisers of the biz. Called by a thread that holds nothing of the biz. On an interpreter whose collector is
-    not known here, all is collected.
+    ``also`` are objects reached by the biz before the biz was taken out of registries; the list is emptied. Runs
+    finalisers of the biz. Called by a thread that holds nothing of the biz. On an interpreter with an unknown
+    collector, the whole heap is collected.
     """
     left = len(survey.survivors())
     for _ in range(_ROUNDS):
@@ -114,8 +115,8 @@ def collect(survey: Survey, also: list[Any] | None = None) -> bool:
 def _show_names(survey: Survey, things: list[Any]) -> None:
     """Give classes of the biz plain texts as names.
 
-    The collector is not shown what a class is called, so one whose name is a text with attributes that lead back to the
-    class, as those of proxies of Celery are, would never be freed.
+    The collector is not shown the name of a class. A name may be a text with attributes that lead back to the class, as
+    for proxies of Celery: such a class would never be freed.
     """
     for thing in things:
         if issubclass(type(thing), type) and survey.owns_class(thing):
@@ -128,7 +129,7 @@ _NAMES: Final[tuple[Any, ...]] = tuple(type.__dict__[name] for name in ("__name_
 
 
 def collect_these(things: list[Any]) -> None:
-    """Collect among ``things`` and what was made lately, and nothing else. Empties the list, which is the only one."""
+    """Collect among ``things`` and the latest objects, and nothing else. Empties the list, which is the only one."""
     movers = _movers()
     if movers is None:
         things.clear()
@@ -138,7 +139,7 @@ def collect_these(things: list[Any]) -> None:
     known: list[Any] = []
     before = _collections()
     was_enabled = gc.isenabled()
-    # What a switched-off collector left lying would all be looked at: out of the way with it, which takes no time.
+    # A switched-off collector has left objects lying, which would all be looked at: freezing them takes no time.
     is_crowded = gc.get_count()[0] > _CROWD
     steps: Iterable[object] = itertools.chain(
         map(_CALL, (_DISABLE, _FREEZE) if is_crowded else (_DISABLE,)),
@@ -171,7 +172,7 @@ def _movers() -> tuple[Callable[[int], None], Callable[[int], None]] | None:
     if (
         sys.implementation.name != "cpython"
         or sys.version_info >= (3, 16)
-        or gc.get_threshold()[2] == 0  # which is all that tells the collector that the first releases of 3.14 had
+        or gc.get_threshold()[2] == 0  # the only sign of the collector of the first releases of 3.14
         or sysconfig.get_config_var("Py_GIL_DISABLED")
     ):
         return None
@@ -188,9 +189,9 @@ def _movers() -> tuple[Callable[[int], None], Callable[[int], None]] | None:
 
 
 def reach(survey: Survey) -> dict[int, Any]:
-    """All that what is left of a biz refers to, by address, the nearest first, without what is the base's.
+    """Map addresses to all objects which survivors of a biz refer to, the nearest first, without objects of the base.
 
-    A few objects of the base are among it, if nothing tells that they are. The caller drops it soon.
+    A few objects of the base are in the list, if nothing tells them apart. The caller drops the list soon.
     """
     reached = _Reach(survey, few=_FEW).walk()
     if reached is None:
@@ -199,7 +200,7 @@ def reach(survey: Survey) -> dict[int, Any]:
 
 
 class _Reach:
-    """One walk. It refers to what it looks at and is dropped with it."""
+    """One walk. Refers to the objects looked at, and is dropped with them."""
 
     def __init__(self, survey: Survey, *, few: int) -> None:
         self._survey = survey
@@ -217,7 +218,7 @@ class _Reach:
         self._large: dict[int, Any] = {}
 
     def walk(self) -> dict[int, Any] | None:
-        """See `reach`; ``None`` if it turned out to be more than a few objects."""
+        """Walk as `reach` says; ``None`` if there turned out to be more than a few objects."""
         self._reached = {id(thing): thing for _, thing in self._survey.survivors()}
         todo = deque(self._reached.values())
         while todo:
@@ -254,7 +255,7 @@ class _Reach:
         if issubclass(kind, type):
             return self._survey.owns_class(thing) or not is_findable(thing)
         if issubclass(kind, types.ModuleType):
-            # A library that makes modules of a class of its own (six) need not have them in the interpreter's table.
+            # A library with Python modules of a class of its own (six) need not have them in the interpreter's table.
             return self._survey.owns(thing) or (kind is not types.ModuleType and self._survey.owns_class(kind))
         if kind is dict:
             if id(thing) in self._tables:
@@ -264,7 +265,7 @@ class _Reach:
         return id(thing) not in self._globals or self._survey.owns(thing)
 
     def _enter_large(self) -> list[Any]:
-        """The large containers that nothing else refers to: of the others, looking at them alone takes too long."""
+        """Enter the large containers without other referrers: looking at any other one alone takes too long."""
         if not self._large:
             return []
         uses: Counter[int] = Counter()
@@ -282,9 +283,9 @@ class _Reach:
 
 
 def other_biz(survey: Survey, table: dict[str, Any]) -> str | None:
-    """``biz shop:1.0`` if globals belong to that other one; ``None`` if they do not.
+    """``biz shop:1.0`` if globals belong to another biz; ``None`` if they do not.
 
-    Every biz has a ``builtins`` module of its own, which leads its code, wherever that runs, to its modules.
+    Every biz has a Python module ``builtins`` of its own, which leads code of the biz, wherever run, to its modules.
     """
     own = builtins_of(table)
     if type(own) is not dict or own is _BUILTINS or "__import__" not in own or survey.owns(table):
@@ -303,7 +304,7 @@ _BUILTINS: Final[dict[str, Any]] = vars(sys.modules["builtins"])
 
 
 def length_of(thing: Any) -> int:
-    """The length of a container of Python's own, as such: not what a subclass says of itself; 0 for anything else."""
+    """The length of a container of Python's own, past any ``__len__`` of a subclass; 0 for any other object."""
     length = _LENGTHS.get(id(type(thing)))
     if length is None and issubclass(type(thing), _CONTAINERS):
         length = next(_LENGTHS[id(kind)] for kind in _CONTAINERS if issubclass(type(thing), kind))

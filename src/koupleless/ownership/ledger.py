@@ -1,8 +1,9 @@
-"""Who registered what in the process, and undoing it in reverse; how functions are replaced to see what is registered.
+"""The ledger of a biz: registrations in the process, undone in reverse; and the replacing of functions that register.
 
-A recorder puts a function of its own, by `Patches`, in the place of one that registers. That passes straight through
-while the base is running (one call of a context variable) and otherwise writes what was registered, with its undo, into
-the `Ledger` of the biz that is running. `koupleless.recorders.door` puts all recorders in.
+A recorder puts a function of its own, by `Patches`, in the place of a function that registers something. The recorder's
+function passes straight through while the base is running (one call of a context variable). Otherwise the function
+writes the registration, with its undo, into the `Ledger` of the biz that is running. `koupleless.recorders.door` puts
+all recorders in.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ if TYPE_CHECKING:
 
 
 Entered: TypeAlias = "dict[Any, dict[Any, Any]]"
-"""Cache, which is known by identity -> what was entered there."""
+"""Cache, which is known by identity -> entries made in the cache."""
 
 
 class Order(enum.IntEnum):
-    """When an entry is undone; within one order the last recorded is first."""
+    """The moment at which an entry is undone; within one order the last recorded is first."""
 
     SERVERS = 0
-    """Nothing comes in any more, while what works it off is still there."""
+    """No request comes in any more, while the threads and tasks for requests are still there."""
     TIMERS = 1
-    """Nothing new is started any more."""
+    """No new work is started any more."""
     EXECUTORS = 2
     TASKS = 3
     GENERATORS = 4
@@ -46,13 +47,13 @@ class Order(enum.IntEnum):
     THREADS = 5
     REST = 6
     DAEMONS = 7
-    """Daemon threads: as at interpreter exit, what was registered with ``atexit`` gets to stop them first."""
+    """Daemon threads: as at interpreter exit, functions registered with ``atexit`` get to stop the threads first."""
     LAST = 8
-    """What the others may still use: log handlers."""
+    """Objects that the other entries may still use: log handlers."""
 
 
 class Entry:
-    """One registration. Lifetime: until it is forgotten or undone; the ledger alone makes it."""
+    """One registration. Lifetime: until the entry is forgotten or undone; made by the ledger alone."""
 
     __slots__ = ("kind", "order", "undo", "what")
 
@@ -67,10 +68,10 @@ class Entry:
 
 
 class Pending:
-    """What an undo returns when it has asked for an end that takes time, so that all are asked before one is awaited.
+    """Returned by an undo which has asked for an end and does not wait: all ends are asked for before one is awaited.
 
-    ``wait`` is given the seconds that are left, returns ``None`` once the end has come, else words for what still
-    runs. ``count`` is how many things one entry stood for. ``force`` ends something that does not end by itself.
+    ``wait`` takes the seconds left and returns ``None`` once the end has come, else words for the work still running.
+    ``count`` is the number of registrations in the one entry. ``force`` ends work that does not end by itself.
     """
 
     __slots__ = ("count", "force", "wait")
@@ -82,25 +83,25 @@ class Pending:
 
 
 class Force(Protocol):
-    """What is done, one thing after another, about something that has not ended although it was asked to."""
+    """Steps taken, one after another, against work still running although an end was asked for."""
 
     patience_s: float
-    """How long it is awaited before each thing, at most; less where the deadline is near."""
+    """Seconds to wait before each step, at most; less where the deadline is near."""
 
     def has_ended(self, timeout_s: float) -> bool:
-        """Wait for the end, and do nothing else."""
+        """Wait for the end, without taking a step."""
 
     def steps(self) -> Sequence[Callable[[], str | None]]:
-        """The mildest first. Each says in words what it did, ``None`` if it found nothing to do; none blocks."""
+        """Return the steps, the mildest first. A step returns its action in words, ``None`` for none; none blocks."""
 
 
 NOTHING: Final = Pending(lambda _: None, count=0)
-"""What an undo returns that found nothing left to undo, so that it is not counted."""
+"""Returned by an undo with nothing left to undo, so that the entry is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something that was not undone, in words; it refers to nothing of the biz."""
+    """A registration not undone, in words; refers to nothing of the biz."""
 
     kind: str
     what: str
@@ -111,12 +112,12 @@ class Failure:
 
 
 PATIENCE_S: Final = 1.0
-"""How long something that was asked, woken or interrupted is given, before more is done about it."""
+"""Seconds for work to end once asked, woken or interrupted, before a harder step is taken."""
 
-# Undoing may run code of the biz (atexit functions) which registers more; a biz that never stops doing so is cut off.
+# Undoing may run code of the biz (atexit functions) which registers more; a biz is cut off if this never stops.
 _ROUNDS: Final = 8
 
-# When one has used up the deadline, the others still get long enough to answer, so that they are not reported for it.
+# When one entry has used up the deadline, the others still get long enough to answer, and are not reported for it.
 _FLOOR_S: Final = 0.05
 _OVERTIME_S: Final = 0.5
 
@@ -124,9 +125,9 @@ _OVERTIME_S: Final = 0.5
 class Ledger:
     """The book of one life of one biz, a facet of its `Scope`.
 
-    Lifetime: as its scope. Threads: any thread records and forgets, also from weak reference callbacks in the middle
-    of a collection, which is why there is no lock but only single operations of one dictionary; `undo_all` is called
-    by one thread at a time, never by that of the event loop.
+    Lifetime: as its scope. Threads: any thread records and forgets, also from weak reference callbacks in the middle of
+    a collection, which is why there is no lock but only single operations of one dictionary; `undo_all` is called by
+    one thread at a time, never by the thread of the event loop.
     """
 
     __slots__ = (
@@ -137,17 +138,17 @@ class Ledger:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.notes: dict[object, Any] = {}
-        """What recorders keep for this biz, each under a key of its own; emptied by `undo_all`."""
+        """Notes of recorders about this biz, each under a key of the recorder's own; emptied by `undo_all`."""
         self.finalizers: set[int] = set()
-        """Those of ``weakref.finalize`` that were made while the biz was running, by their place in that order."""
+        """Finalisers (``weakref.finalize``) made while the biz was running, by their place in the order of all."""
         self.entered: Entered = {}
-        """What it entered into caches of the standard library, until it is purged (``remembered``)."""
+        """Entries of the biz in caches of the standard library, until they are purged (``remembered``)."""
         self.before: dict[object, Any] = {}
-        """What stood in hooks of the process when the biz came."""
+        """The functions in hooks of the process when the biz came."""
         self.ended: list[str] = []
-        """What did not end by itself and was ended, in words that say how; refers to nothing of the biz."""
+        """Work ended by force, each with the way of its end in words; refers to nothing of the biz."""
         self.has_left_threads = False
-        """Whether a thread of the biz did not end, so that what it uses may be in use."""
+        """Whether a thread of the biz did not end, so that objects used by the thread may be in use."""
         self._entries: dict[Entry, None] = {}
         self._counts: dict[str, int] = {}
         self._undone = MappingProxyType(self._counts)
@@ -157,26 +158,26 @@ class Ledger:
 
     @property
     def biz(self) -> BizId:
-        """Whose ledger this is."""
+        """The biz of the ledger."""
         return self.scope.biz
 
     @property
     def undone(self) -> Mapping[str, int]:
-        """How many registrations of each kind were undone so far; a live view that outlives the ledger."""
+        """The number of registrations undone so far, by kind; a live view that outlives the ledger."""
         return self._undone
 
     def record(self, kind: str, what: str, undo: Callable[[], object], *, order: Order = Order.REST) -> Entry:
-        """Write down that the biz registered ``what``, a thing of this ``kind``.
+        """Write down that the biz registered ``what``, an object of this ``kind``.
 
-        ``undo`` is called without arguments, as the base, on the thread that calls `undo_all`; it may return a
-        `Pending`. It must hold weakly whatever the registry itself does not keep alive.
+        ``undo`` is called without arguments, as the base, on the thread of `undo_all`, and may return a `Pending`.
+        ``undo`` must refer weakly to every object that the registry itself does not keep alive.
         """
         entry = Entry(kind, what, undo, order)
         self._entries[entry] = None
         return entry
 
     def forget(self, entry: Entry) -> None:
-        """The thing ended or was unregistered by itself. Idempotent; harmless after it was undone."""
+        """Strike out an entry after the object ended or was unregistered. Idempotent; harmless after the undo."""
         self._entries.pop(entry, None)
 
     def remaining_s(self) -> float:
@@ -190,12 +191,13 @@ class Ledger:
     def undo_all(self, deadline_s: float, *, daemons_s: float = math.inf, by_force: bool = True) -> tuple[Failure, ...]:
         """Undo everything, servers and timers first, then executors, tasks, threads and the rest in reverse.
 
-        Daemon threads are awaited for ``daemons_s`` seconds at most, and no force is used on them if that is short of
-        the deadline: the process ends, and they with it. Without ``by_force`` none is used at all.
+        Daemon threads are awaited for ``daemons_s`` seconds at most; if ``daemons_s`` is short of the deadline, no
+        force is used on daemon threads: the process ends, and they with it. Without ``by_force`` no force is used at
+        all.
 
-        Every entry is tried whatever happened to the others, and also when the deadline has passed: it bounds the
-        waiting, which is shared by all, and is exceeded by half a second at most. Returns what could not be undone;
-        what comes late is undone by another call.
+        Every entry is tried whatever happened to the others, and also when the deadline has passed. The deadline bounds
+        the waiting, which all entries share, and is exceeded by half a second at most. Returns a `Failure` for each
+        registration left; a late registration is undone by another call.
         """
         self._ends = time.monotonic() + deadline_s
         failures: list[Failure] = []
@@ -227,7 +229,7 @@ class Ledger:
         pending: list[tuple[Entry, Pending]] = []
         for entry in entries:
             if entry not in self._entries:
-                continue  # it ended while others were undone
+                continue  # the entry ended while others were undone
             self.forget(entry)
             try:
                 result = entry.undo()
@@ -253,9 +255,9 @@ class Ledger:
                 self.has_left_threads |= end.force is not None
 
     def _use_force(self, pending: list[tuple[Entry, Pending]]) -> dict[Entry, str]:
-        """Take the steps of all that do not end, side by side, each step when those before had their time.
+        """Take the steps against all work still running, side by side, each step when earlier ones had their time.
 
-        Returns the last thing that was done about each. Each time at most half of what is left is waited.
+        Returns the last action on each entry, in words. Each wait takes half of the time left, at most.
         """
         done: dict[Entry, str] = {}
         left = [(entry, force, list(force.steps())) for entry, end in pending if (force := end.force) is not None]
@@ -280,7 +282,7 @@ class Ledger:
     def _take(step: Callable[[], str | None]) -> str | None:
         try:
             return step()
-        except Exception as error:  # noqa: BLE001 - it looks at objects of the biz, and the next step is another one
+        except Exception as error:  # noqa: BLE001 - objects of the biz may raise; the next step is another one
             return in_words(error)
 
     def _count(self, kind: str, times: int = 1) -> None:
@@ -301,7 +303,7 @@ class Ledger:
 _openers: Final[list[Callable[[Ledger], object]]] = []
 """Called with each new ledger."""
 _leavers: Final[list[Callable[[Ledger], object]]] = []
-"""Called with each ledger that is about to be undone, to record what could not be at its source."""
+"""Called with each ledger before the undo, to record objects which could not be recorded at their source."""
 
 
 def owner() -> Ledger | None:
@@ -311,9 +313,10 @@ def owner() -> Ledger | None:
 
 
 def take_out(container: dict[Any, Any] | set[Any] | list[Any], key: Any) -> None:
-    """Remove a key of a dictionary or an item of a set or list, also one whose ``==`` or ``hash`` raises: a biz's code.
+    """Remove a key of a dictionary or an item of a set or list, also a key whose ``==`` or ``hash`` is code of a biz.
 
-    It is found by identity then, and others that cannot be entered again, which nobody could find either, go as well.
+    If ``==`` or ``hash`` raises, the key is found by identity. Other keys go as well if they cannot be entered again:
+    nobody could find these keys either.
     """
     if isinstance(container, list):
         at = next((at for at, one in enumerate(container) if one is key), None)
@@ -339,13 +342,15 @@ def take_out(container: dict[Any, Any] | set[Any] | list[Any], key: Any) -> None
 
 
 start_thread: Final = threading.Thread.start
-"""The interpreter's own, for threads of ours, as the base: what a biz has put in its place must not keep it here."""
+"""The interpreter's own function, for threads of ours, as the base: a replacement by a biz must not keep the biz here.
+"""
 
 
 def bounded(function: Callable[[], object], *, name: str, timeout_s: float) -> None:
-    """Call code of a biz on a thread of ours, in the context of the caller's choice, and wait ``timeout_s`` for it.
+    """Call code of a biz on a thread of ours, in the context of the caller's choice, and wait ``timeout_s`` seconds.
 
-    Raises what it raises, and ``TimeoutError`` when it has not returned by then; the thread goes on as a daemon.
+    Raises the errors of the code, and ``TimeoutError`` if the code has not returned in time; the thread goes on as a
+    daemon.
     """
     errors: list[BaseException] = []
     ended = threading.Event()
@@ -377,10 +382,10 @@ _MISSING: Final = object()
 
 
 class Patches:
-    """Attributes that were replaced, and the way back.
+    """Attributes replaced by functions of ours, and the way back.
 
-    An attribute that somebody else has replaced since is left alone at `restore`, because theirs calls ours; ours
-    stays in that chain, passes through, and is not put in a second time by a later `replace`.
+    An attribute replaced since by foreign code is left alone at `restore`, because the foreign function calls ours;
+    ours stays in the chain, passes through, and is not put in a second time by a later `replace`.
     """
 
     def __init__(self) -> None:
@@ -390,7 +395,7 @@ class Patches:
         self._restored: list[Callable[[], object]] = []
 
     def replace(self, holder: object, name: str, make: Callable[[Any], Any]) -> None:
-        """Put ``make(original)`` in the place of an attribute of a module, class or instance, if there is one."""
+        """Put ``make(original)`` in the place of an attribute of a Python module, class or instance, if present."""
         original = getattr(holder, name, _MISSING)
         if original is _MISSING or any(held is holder and called == name for held, called, _, _ in self._applied):
             return
@@ -400,10 +405,10 @@ class Patches:
         self._applied.append((holder, name, before, after))
 
     def when_imported(self, name: str, install: Callable[[Patches, Any], object]) -> None:
-        """Call ``install(patches, module)`` now if the base has that module, else as soon as it is imported.
+        """Call ``install(patches, module)`` now if the base has the Python module, else as soon as it is imported.
 
-        So no library is imported on a recorder's behalf, and one that comes late is not missed. ``patches`` are those
-        of the module: they are restored when it leaves the base, and with these here.
+        So no library is imported on a recorder's behalf, and a late library is not missed. ``patches`` belong to the
+        Python module: they are restored when the Python module leaves the base, and together with the patches here.
         """
         own = Patches()
 
@@ -414,12 +419,12 @@ class Patches:
         self._awaited.append(when_imported(name, put_in))
 
     def when_opened(self, opened: Callable[[Ledger], object]) -> None:
-        """Call ``opened(ledger)`` for each biz that comes, before its code runs."""
+        """Call ``opened(ledger)`` for each biz, before any code of the biz runs."""
         _openers.append(opened)
         self._called.append((_openers, opened))
 
     def when_leaving(self, leaving: Callable[[Ledger], object]) -> None:
-        """Call ``leaving(ledger)`` for each biz before what it registered is undone; it may record more."""
+        """Call ``leaving(ledger)`` for each biz before its registrations are undone; ``leaving`` may record more."""
         _leavers.append(leaving)
         self._called.append((_leavers, leaving))
 
@@ -428,7 +433,7 @@ class Patches:
         self._restored.append(restored)
 
     def restore(self) -> None:
-        """Put back, last first, everything that is still ours."""
+        """Put back every attribute still with our value, the last first."""
         while self._awaited:
             self._awaited.pop()()
         while self._called:
@@ -452,9 +457,9 @@ class Patches:
 
 
 class ByOwner:
-    """Stands in a registry for one key: calls what the running biz registered, else what the base did.
+    """An entry of a registry under one key: calls the function of the running biz, else the function of the base.
 
-    Two bizs may register the same key, and leave in any order; the last one that leaves takes this out again.
+    Two bizs may register the same key, and leave in any order; the last one to leave takes this entry out again.
     """
 
     def __init__(self, of_base: Callable[[Any], Any] | None, none: Callable[[Any], Any]) -> None:
@@ -464,13 +469,13 @@ class ByOwner:
 
     @property
     def __call__(self) -> Callable[[Any], Any]:
-        """The function of whoever is running, which is called with no frame of ours in between."""
+        """The function of the running biz or of the base, which is called with no frame of ours in between."""
         ledger = owner()
         mine = None if ledger is None else ledger.notes.get(self)
         return mine or self.of_base or self.none
 
 
-def enter_own(  # noqa: PLR0917 - what a registry is, and what goes into it
+def enter_own(  # noqa: PLR0917 - the description of a registry, and the entry for the registry
     kind: str,
     registry: dict[Any, Any],
     key: Any,
@@ -478,7 +483,7 @@ def enter_own(  # noqa: PLR0917 - what a registry is, and what goes into it
     put: Callable[[Any], object],
     none: Callable[[Any], Any],
 ) -> None:
-    """Let ``function`` answer for ``key`` where the caller is asked; ``none`` answers for whom nobody registered."""
+    """Enter ``function`` under ``key`` for the running biz; ``none`` answers where nobody has registered the key."""
     ledger = owner()
     there = registry.get(key)
     if ledger is None:

@@ -1,8 +1,8 @@
 """Purge a biz that leaves: sweep, collect, search for holders, collect once more, report.
 
-The report proves the biz gone, or names each holder by a chain of referrers. An uninstall runs beside requests,
-and a call that looks at the whole heap stops requests meanwhile. So a biz is collected by itself (`collect`). More is
-done only for a biz that lives on, as far as the size of the heap allows: see `_search`.
+The report proves the biz gone, or names each holder by a chain of referrers. An uninstall runs beside requests, and a
+call that looks at the whole heap stops requests meanwhile. So a biz is collected by itself (`collect`). More is done
+only for a biz that lives on, as far as the size of the heap allows: see `_search`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["NOT_COMPARED", "Grown", "Held", "Left", "PurgeReport", "Survey", "Sweep", "freeze_base", "purge"]
 
 EXPLAIN_BUDGET_S: Final = 1.0
-"""Processor time of the search for holders, in steps between which other threads run; a large heap may need more."""
+"""Processor seconds of the search for holders, in steps between which other threads run; a large heap may need more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ _TOLD: Final = 3
 
 
 class Sweep(NamedTuple):
-    """One registry of the process that can be looked through for objects of a biz."""
+    """One registry of the process, to be looked through for objects of a biz."""
 
     kind: str
     """The name of the registrations in a report."""
@@ -147,7 +147,7 @@ class Left(NamedTuple):
     grown: tuple[Grown, ...] = ()
 
     def remaining(self) -> tuple[str, ...]:
-        """Name shared state that is still changed; asked after all else is undone and purged."""
+        """Name shared state that is still changed; called after all else is undone and purged."""
         return tuple(sorted(one.path for one in self.grown if len(one.container) >= one.length))
 
 
@@ -172,8 +172,8 @@ def purge(
 
     Called after the registrations of the biz were undone, its namespace dropped and its scope closed, by a thread that
     holds no object of the biz, never by the thread of the event loop. ``failures`` come from `Ledger.undo_all` and from
-    the stop of the biz, ``left`` from the comparison of shared modules, ``ended`` names threads and tasks that
-    `Ledger.undo_all` ended by force. Errors of code of the biz are in the report.
+    the stop of the biz, ``left`` from the comparison of shared Python modules, ``ended`` names threads and tasks ended
+    by force in `Ledger.undo_all`. Errors of code of the biz are in the report.
     """
     started = time.perf_counter()
     counts = dict(survey.undone)
@@ -226,7 +226,7 @@ def _sweep_and_collect(survey: Survey, sweeps: Sequence[Sweep], counts: dict[str
         return True
     survey.refresh()
     sweep(is_thorough=True)
-    # Garbage outside the biz with a reference to it, such as an exception of the last request, is usually young.
+    # Garbage outside the biz with a reference to the biz, such as an exception of the last request, is usually young.
     return collect(survey) or (collect_young() and collect(survey)) or (collect_all() and survey.is_gone())
 
 

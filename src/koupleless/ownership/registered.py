@@ -1,8 +1,8 @@
-"""Registrations of shared libraries that concern nothing but themselves, and how they are taken back.
+"""Registrations that concern no other object than their own shared library, and the way to take them back.
 
-A library that nobody uses any more is still known to the interpreter: by exit functions, finalisers of its own objects,
-filters for warnings of its own, error handlers of codecs, finders of its own, hooks of ``sys``. None of these is a
-reason for it to stay. When it goes they are taken back, and a library that is loaded again registers them again.
+A library without users is still known to the interpreter: by exit functions, finalisers of own objects, filters for own
+warnings, error handlers of codecs, own finders, hooks of ``sys``. No such registration is a reason for the library to
+stay. When the library goes, its registrations are taken back; a library loaded again registers again.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One thing that a registry holds for a library."""
+    """One entry of a registry, made by a library."""
 
     thing: Any
-    """What the registry holds: the library's function, or a record that refers to something of the library."""
+    """The object in the registry: a function of the library, or a record with a reference to an object of the library.
+    """
     take_back: Callable[[], object]
 
 
@@ -40,20 +41,20 @@ _errors: Final[set[str]] = set()
 
 
 def note_exit(function: Any) -> None:
-    """Code of the base registered a function with ``atexit``, to be called without arguments."""
+    """Note a function registered with ``atexit`` by code of the base, to be called without arguments."""
     try:
         _exits.append(weakref.ref(function, _exits.remove))
-    except TypeError:  # it cannot be watched, so what it is of stays
+    except TypeError:  # the function cannot be watched, so its library stays
         return
 
 
 def note_error(name: str) -> None:
-    """Code of the base registered an error handler with ``codecs``."""
+    """Note the name of an error handler registered with ``codecs`` by code of the base."""
     _errors.add(name)
 
 
 def registrations(survey: Survey) -> list[Registration]:
-    """What the interpreter's registries hold for the libraries of a survey alone."""
+    """List the registrations of the libraries of a survey alone, in all registries of the interpreter."""
     with as_base():
         return [
             *_exit_functions(survey),
@@ -85,7 +86,7 @@ def _error_handlers(survey: Survey) -> Iterator[Registration]:
 
 
 class _Unknown:
-    """Stands for an error handler that is not there any more, which ``codecs`` has no way to say."""
+    """An error handler in the place of a former one: ``codecs`` has no way to remove a handler."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -107,7 +108,7 @@ def _remove_filter(item: Any) -> None:
 
 
 def _finders(survey: Survey) -> Iterator[Registration]:
-    """What a library put where imports are looked up: objects of its own classes, for names of its own."""
+    """Yield finders of a library in the lists for imports: objects of its classes, for names of the library."""
     for hooks in (sys.meta_path, sys.path_hooks):
         for finder in hooks:
             if not is_a(finder, type) and survey.owns_class(type(finder)):
@@ -115,7 +116,7 @@ def _finders(survey: Survey) -> Iterator[Registration]:
 
 
 def _hooks(survey: Survey) -> Iterator[Registration]:
-    """Functions that the interpreter calls; its own comes back, since nobody knows which was there before."""
+    """Yield functions of a library in hooks of ``sys``. The interpreter's own comes back: the former is unknown."""
     for name in ("displayhook", "excepthook", "unraisablehook"):
         hook = getattr(sys, name)
         if survey.reaches(hook):
@@ -127,7 +128,7 @@ def _remove(hooks: list[Any], finder: Any) -> None:
 
 
 def _finalizers(survey: Survey) -> Iterator[Registration]:
-    """Those of ``weakref.finalize`` whose object and function are both the library's; they run when it goes."""
+    """Yield finalisers (``weakref.finalize``) with object and function of the library; they run when it goes."""
     registry: dict[Any, Any] = getattr(weakref.finalize, "_registry", {})
     for finalizer, info in list(registry.items()):
         thing = info.weakref()
@@ -140,9 +141,9 @@ def _is_of(survey: Survey, thing: Any) -> bool:
 
 
 class Overloads:
-    """What ``typing.get_overloads`` knows of some modules, moved from its registry into them, where it belongs to them.
+    """Overloads of some Python modules, moved from the registry of ``typing`` into the Python modules, their owners.
 
-    Whoever executes the modules again enters it again.
+    Code which executes the Python modules again enters the overloads again.
     """
 
     def __init__(self, modules: dict[str, types.ModuleType]) -> None:
@@ -151,11 +152,11 @@ class Overloads:
         self._names = [name for name in list(registry) if name in modules]
         for name in self._names:
             vars(modules[name])[_OVERLOADS] = registry.pop(name)
-        # One function stands for all overloads; what a decorator noted on it last stays there and means nothing.
+        # One function stands for all overloads; the last note of a decorator stays on the function and means nothing.
         vars(getattr(typing, "_overload_dummy", note_error)).pop("__dataclass_transform__", None)
 
     def put_back(self) -> None:
-        """Move it back."""
+        """Move the overloads back into the registry."""
         registry: dict[str, Any] = getattr(typing, "_overload_registry", {})
         for name in self._names:
             registry[name] = vars(self._modules[name]).pop(_OVERLOADS)

@@ -1,9 +1,9 @@
-"""What libraries themselves know about being shared and cleaned: releasers, told of every biz that leaves.
+"""Releasers: the knowledge of libraries about being shared and cleaned; told of every biz that leaves.
 
-A releaser is an entry point of the group ``koupleless.releasers`` in the environment of the base. It names an object,
-most simply a module, with these attributes: ``distribution``, the library it is for; ``versions``, a version specifier
-(none, or an empty one, is any); and one or both of ``release``, called with a `Leaving`, and ``share``, a word on how
-bizs are to hold the library. No import of ours is needed to write one.
+A releaser is an entry point of the group ``koupleless.releasers`` in the environment of the base. The entry point names
+an object, most simply a Python module, with these attributes: ``distribution``, the library the releaser is for;
+``versions``, a version specifier (none, or an empty one, is any); and one or both of ``release``, called with a
+`Leaving`, and ``share``, a word on how bizs are to hold the library. No import of ours is needed to write a releaser.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _WORDS: Final = ("always", "copy", "never")
 _log: Final = logging.getLogger("koupleless")
 
 _FLOOR_S: Final = 0.1
-"""What a releaser is given in any case, however long those before it took."""
+"""Seconds for a releaser in any case, however long the releasers before took."""
 
 
 class Leaving:
-    """The biz that leaves, as a releaser sees it. Keeps nothing of it alive."""
+    """The biz that leaves, as seen by a releaser. Keeps no object of the biz alive."""
 
     __slots__ = ("_survey", "name", "version")
 
@@ -47,11 +47,11 @@ class Leaving:
         self._survey = survey
 
     def owns(self, thing: object) -> bool:
-        """Whether ``thing`` is the biz's, or is made of something that is and could not be without it.
+        """Whether ``thing`` belongs to the biz, or has a part that does and without which ``thing`` could not be.
 
-        A function, class or module of the biz, an instance of such a class, a suspended generator; and what is wrapped
-        around one of these: a bound method, a partial, a closure, a tuple, a generic alias. Lists, dictionaries and
-        objects of the base that the biz was put into are not. Runs no code of ``thing``.
+        True for a function, class or Python module of the biz, an instance of such a class, a suspended generator; and
+        for a wrapper around one of these: a bound method, a partial, a closure, a tuple, a generic alias. False for
+        lists, dictionaries and objects of the base into which the biz was put. Runs no code of ``thing``.
         """
         return self._survey.reaches(thing)
 
@@ -61,20 +61,20 @@ class Leaving:
 
 @dataclass(slots=True, eq=False)
 class _Releaser:
-    """One entry point. It is loaded when the first biz comes, and not again."""
+    """One entry point. Loaded when the first biz comes, and not again."""
 
     point: EntryPoint
     kind: str
-    """By what name its work is counted, and what failed is told."""
+    """Label of this releaser in the counts and failures of a report."""
     is_loaded: bool = False
     library: str = ""
-    """The normalised name of what it is for; empty if that is not there in such a version."""
+    """The normalised name of the library; empty if no such version of the library is installed."""
     release: Callable[[Leaving], object] | None = None
     share: str | None = None
     problem: str = ""
 
     def load(self) -> None:
-        """Find out what it says. What it raises is its problem, and told by everybody who needs it."""
+        """Load the entry point. An error of loading is kept, and told wherever the releaser is needed."""
         if self.is_loaded:
             return
         try:
@@ -84,7 +84,7 @@ class _Releaser:
         self.is_loaded = True
 
     def _read(self, found: Any) -> None:
-        # A base without releasers need not wait for these.
+        # A base without releasers need not wait for these imports.
         from packaging.specifiers import SpecifierSet  # noqa: PLC0415
         from packaging.utils import canonicalize_name  # noqa: PLC0415
 
@@ -105,7 +105,7 @@ class _Releaser:
             self.release, self.share = release, share
 
     def run(self, leaving: Leaving) -> object:
-        """What the releaser returns. Raises what it raises, and ``RuntimeError`` for one that cannot be loaded."""
+        """Call the releaser and return the result. Raises errors of the releaser; ``RuntimeError`` if not loaded."""
         self.load()
         if self.problem:
             raise RuntimeError(self.problem)
@@ -127,9 +127,9 @@ def forget_releasers() -> None:
 
 
 def words_of_libraries() -> Mapping[str, str]:
-    """How libraries say that they are to be held: normalised name -> ``"always"``, ``"copy"`` or ``"never"``.
+    """Return how libraries say they are to be held: normalised name -> ``"always"``, ``"copy"`` or ``"never"``.
 
-    Loads the releasers of the environment. One that cannot be used is told in the log. Never raises.
+    Loads the releasers of the environment. A releaser that cannot be used is told in the log. Never raises.
     """
     words: dict[str, str] = {}
     try:
@@ -148,9 +148,9 @@ def words_of_libraries() -> Mapping[str, str]:
 def call_releasers(survey: Survey, *, deadline_s: float) -> tuple[dict[str, int], tuple[str, ...]]:
     """Tell every releaser that the biz of ``survey`` leaves.
 
-    Called when its code has ended and its modules are still there, by a thread that may wait. Returns how many things
-    each releaser says it released, under ``releaser <name>``, and in words what failed. Never raises. One that has not
-    returned after ``deadline_s`` seconds, shared by all, is left to itself.
+    Called when the code of the biz has ended and its Python modules are still there, by a thread that may wait. Returns
+    the number of objects released by each releaser, under ``releaser <name>``, and failures in words. Never raises. A
+    releaser still at work after ``deadline_s`` seconds, shared by all, is left to itself.
     """
     ends = time.monotonic() + deadline_s
     counts: dict[str, int] = {}
@@ -169,7 +169,7 @@ def call_releasers(survey: Survey, *, deadline_s: float) -> tuple[dict[str, int]
                 name=f"{releaser.kind} {survey.biz}",
                 timeout_s=max(ends - time.monotonic(), _FLOOR_S),
             )
-        except BaseException as error:  # noqa: BLE001 - code of a library; whatever it raises, the biz leaves
+        except BaseException as error:  # noqa: BLE001 - code of a library; whatever the error, the biz leaves
             failures.append(f"{releaser.kind}: {in_words(error)}")
         else:
             if type(results[0]) is int and results[0] > 0:

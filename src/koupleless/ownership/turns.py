@@ -1,4 +1,4 @@
-"""Work that is done by one thread at a time, but for one that hangs, which is waited for once and not for long."""
+"""Work done by one thread at a time; a thread which hangs is waited for once, and not for long."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Turns:
-    """A lock that is given up when somebody has waited for it ``patience_s`` seconds: who holds it is taken to hang.
+    """A lock, given up when a thread has waited ``patience_s`` seconds: the thread with the lock is taken to hang.
 
     Lifetime: as the process. Thread-safe.
     """
@@ -23,11 +23,11 @@ class Turns:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[None]:
-        """Wait for the others, but not for one that hangs; the body is one's turn."""
+        """Wait for the other threads, though not for one which hangs; the body runs with the lock."""
         turn = self._turn
         while not turn.acquire(timeout=self.patience_s):
             with self._changing:
-                if self._turn is turn:  # the first that has lost its patience
+                if self._turn is turn:  # the first thread to lose patience
                     self._turn = threading.Lock()
             turn = self._turn
         try:

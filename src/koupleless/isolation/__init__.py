@@ -1,11 +1,10 @@
-"""Whose module a name means.
+"""Imports of a biz: the Python module that a name means, for code of the biz and for shared code on behalf of the biz.
 
-Here lives everything that decides, for code of a biz and for shared code that works on its behalf, which module object
-an import yields: the policy, the private module table, the biz's own ``__import__``, the hooks in the import system,
-``sys.modules`` and its neighbours as code sees them, loaded extension files and distribution metadata.
+Here live the policy, the private table of Python modules, the ``__import__`` of each biz, the hooks in the import
+system, the views of ``sys.modules`` and its neighbours, loaded extension files and distribution metadata.
 
-What may not live here: undoing what a biz registered elsewhere (``ownership``), what it sees of the process apart from
-its modules (``view``), reading artefacts (``artifact``).
+Elsewhere live the undoing of registrations that a biz made (``ownership``), the view of a biz on the process apart from
+Python modules (``view``), and the reading of artefacts (``artifact``).
 
-``container`` makes one `namespace.Namespace` for each life of a biz and drops it when the biz leaves.
+``container`` makes one `namespace.Namespace` for each life of a biz, and drops the namespace when the biz leaves.
 """

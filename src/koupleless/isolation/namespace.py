@@ -1,4 +1,4 @@
-"""The modules of one life of one biz: made at install, dropped at uninstall, never used again."""
+"""Python modules of one life of one biz: made at install, dropped at uninstall, never used again."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _NOBODY: Final = Speakers()
 
 
 class Namespace:
-    """The private modules of one biz; a facet of its scope.
+    """Private Python modules of one biz; a facet of the scope.
 
-    Lifetime: the constructor attaches it to the scope and counts one user of the import hooks; `drop` gives both up.
-    Threads: imports may run in any number of threads; `drop` is called once no more are expected, and an import that
-    comes late raises ``BizGone``.
+    Lifetime: the constructor attaches the namespace to the scope and counts one user of the import hooks; `drop` gives
+    both up. Threads: imports may run in any number of threads; `drop` is called once no more are expected, and an
+    import that comes late raises ``BizGone``.
     """
 
     def __init__(
@@ -61,19 +61,20 @@ class Namespace:
 
     @property
     def table(self) -> dict[str, ModuleType]:
-        """Name -> module, a copy: what this biz has loaded for itself and what has to be gone after `drop`.
+        """A copy of the table, name -> Python module, of all Python modules loaded for this biz alone.
 
-        Compiled modules are left out: static data of their files may keep them, as empty shells, for good.
+        All must be gone after `drop`. Compiled Python modules are left out: static data of their files may keep empty
+        shells of them for good.
         """
         linker = self._linker
         return {
             name: module
-            for name, module in linker.table.copy().items()  # whose values may be anything
+            for name, module in linker.table.copy().items()  # a value may be any object
             if issubclass(type(module), ModuleType) and not is_compiled(module) and not _is_shared(module, linker)
         }
 
     def namesakes(self) -> list[tuple[str, ModuleType]]:
-        """Modules of other bizs, and of shared libraries, that are called as one of this biz is."""
+        """Python modules of other bizs, and of shared libraries, with the name of a Python module of this biz."""
         return [
             (name, module)
             for linker in other_linkers(self._linker)
@@ -82,11 +83,11 @@ class Namespace:
         ]
 
     def libraries(self) -> tuple[Library, ...]:
-        """The libraries that the biz has imported so far and how it holds them."""
+        """Libraries imported by the biz so far, and how the biz holds each."""
         return self._finder.libraries()
 
     def thread_values(self) -> list[tuple[threading.local, dict[str, Any]]]:
-        """The ``threading.local`` objects among the globals of the biz's modules, with their values on this thread."""
+        """The ``threading.local`` objects among the globals of the biz, with their values on this thread."""
         found = {}
         for module in self._linker.table.copy().values():
             table = own_table(module)
@@ -97,7 +98,7 @@ class Namespace:
         return list(found.values())
 
     def library_of(self, kind: type) -> str | None:
-        """The distribution that a class belongs to, if the biz has it for itself: an own copy, or an own version."""
+        """The distribution of a class, if the biz holds an own copy or an own version; else ``None``."""
         return self._finder.library_of(kind)
 
     def holdings(self) -> Mapping[str, Held]:
@@ -106,7 +107,7 @@ class Namespace:
 
     @property
     def stores(self) -> Stored:
-        """What the biz's code may change of things that are not its own, as far as it was loaded."""
+        """Stores that code of the biz, as far as loaded, may make into objects of other owners."""
         return self._linker.stores
 
     @property
@@ -115,10 +116,10 @@ class Namespace:
         return self._linker.builtins
 
     def import_module(self, name: str) -> ModuleType:
-        """Import a module by its absolute name, as the biz.
+        """Import a Python module by the absolute name, as the biz.
 
-        Raises whatever the module's code raises, ``ModuleRefused`` for a name the biz cannot have, and ``BizGone``
-        after `drop`; tracebacks show the biz's frames only.
+        Raises all errors of the code of the Python module, ``ModuleRefused`` for a name the biz cannot have, and
+        ``BizGone`` after `drop`; tracebacks show frames of the biz only.
         """
         try:
             with entered(self.scope):
@@ -128,9 +129,9 @@ class Namespace:
             raise
 
     def resolve(self, reference: str) -> Any:
-        """The object of ``package.module:attribute``, ``package.module:factory()`` (called, as the biz) or a module.
+        """Return the object of ``package.module:attribute`` or ``package.module``; call ``package.module:factory()``.
 
-        Raises ``ImportError``, ``AttributeError`` or what the biz's code raises.
+        A factory is called as the biz. Raises ``ImportError``, ``AttributeError`` or errors of the code of the biz.
         """
         module_name, _, path = reference.partition(":")
         found: Any = self.import_module(module_name.strip())
@@ -146,17 +147,17 @@ class Namespace:
             raise
 
     def dead_references(self) -> list[tuple[str, weakref.ref[ModuleType]]]:
-        """What must be dead once the biz has left: taken before `drop`, looked at after collecting."""
+        """Python modules that must be dead once the biz has left: taken before `drop`, looked at after collecting."""
         references: list[tuple[str, weakref.ref[ModuleType]]] = []
         for name, module in self.table.items():
             try:
                 references.append((name, weakref.ref(module)))
-            except TypeError:  # the biz put something into sys.modules that cannot be watched
+            except TypeError:  # an object that the biz put into sys.modules and that has no weak references
                 continue
         return references
 
     def drop(self) -> None:
-        """Let go of every module, and of what the process remembers of the biz's files. Idempotent."""
+        """Let go of every Python module, and of all memories of the process about files of the biz. Idempotent."""
         has_hooks, self._has_hooks = self._has_hooks, False
         if not has_hooks:
             return
@@ -177,8 +178,8 @@ class Namespace:
 
 
 def _is_shared(module: ModuleType, linker: Linker) -> bool:
-    """Whether a module that stands in the table is the base's, or a shared unit's, under whatever name."""
+    """Whether a Python module in the table belongs to the base or to a shared unit, under any name."""
     name = own_table(module).get("__name__")
-    if name is None:  # as what mypyc compiles, and what code puts into sys.modules
+    if name is None:  # as with output of mypyc, and with objects that code puts into sys.modules
         return any(known is module for known in all_of_base().values()) or linker.is_lent_somehow(module)
     return find_of_base(name) is module or linker.is_lent(name, module)

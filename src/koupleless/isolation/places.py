@@ -1,9 +1,10 @@
-"""Where modules were found in directories, for the next biz that looks there.
+"""Places of Python modules in directories, remembered for the next biz to look there.
 
-A biz that holds a library as an own copy looks in the directories where others have looked. `find_once` asks a finder
-of files for each module once, for as long as the directory looks unchanged, which is what such a finder goes by itself.
+A biz with an own copy of a library looks in directories where other bizs have looked. `find_once` asks a finder
+of files for each Python module once, as long as the time of change of the directory stays the same: the finder itself
+goes by the same time.
 
-Lifetime: what was found is forgotten with the finder, and all of it when a biz leaves. Threads: any.
+Lifetime: the places of one finder are forgotten with the finder, and all places when a biz leaves. Threads: any.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class _Place(NamedTuple):
-    """Where one module is."""
+    """The place of one Python module."""
 
     origin: str
     cached: str | None
     locations: Sequence[str] | None
-    """Where the modules below it are, if it is a package."""
+    """Directories of the Python modules below a package; ``None`` if the Python module is no package."""
 
 
 class _Places:
-    """What one finder has found, while its directory was last changed at a time."""
+    """Places found by one finder, valid while ``changed_ns``, in nanoseconds, is the time of change of the directory."""
 
     __slots__ = ("changed_ns", "known")
 
@@ -41,7 +42,7 @@ _places: Final[weakref.WeakKeyDictionary[FileFinder, _Places]] = weakref.WeakKey
 
 
 def find_once(finder: Any, name: str) -> ModuleSpec | None:
-    """What ``finder.find_spec(name)`` answers: a spec of its own for everybody who asks."""
+    """Return the answer of ``finder.find_spec(name)``: a new spec for each caller, ``None`` if nothing is found."""
     if type(finder) is not FileFinder:
         return finder.find_spec(name)  # type: ignore[no-any-return]
     try:
@@ -52,7 +53,7 @@ def find_once(finder: Any, name: str) -> ModuleSpec | None:
     if places is None or places.changed_ns != changed_ns:
         places = _places[finder] = _Places(changed_ns)
     place = places.known.get(name)
-    # What makes a directory a package lies in that one, whose changes do not show in this one.
+    # The file that makes a directory a package lies inside; the directory above keeps its time of change.
     if place is not None and (place.locations is None or os.path.isfile(place.origin)):  # noqa: PTH113 - a text
         return _spec_at(name, place)
     spec = finder.find_spec(name)
@@ -63,7 +64,7 @@ def find_once(finder: Any, name: str) -> ModuleSpec | None:
 
 
 def forget_places() -> None:
-    """Forget all that was found. A biz that comes in the place of another one has looked by then."""
+    """Forget all places. The successor of a leaving biz has looked before this is called."""
     _places.clear()
 
 

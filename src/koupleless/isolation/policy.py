@@ -1,7 +1,8 @@
-"""Whose module a name is to be: pure values and pure decisions.
+"""The owner of the Python module that a name means: pure values and pure decisions.
 
-The order is the one of the class loaders this follows: what the process must own, what plugins export, what the biz
-brought, and the base last. Finding out what the biz and the base have is the business of others; they hand it in.
+The order is the one of the class loaders of SOFAArk: names that the process must own, exports of plugins,
+files of the biz, and the base last. Callers find out which Python modules the biz and the base have, and hand the facts
+in.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 SELF: Final = "koupleless"
 PROCESS_NAMES: Final = frozenset(sys.stdlib_module_names) | frozenset(sys.builtin_module_names) | {SELF}
-"""Top-level names that are the process's for everyone: the standard library and the container's own package."""
+"""Top-level names of the process, the same for all bizs: the standard library and the package of the container."""
 
 NEVER_DELEGATED: Final = frozenset({"__main__", "__mp_main__"})
-"""Names that mean the running program: each biz has its own ``__main__``, and nobody gets the base's."""
+"""Names of the running program: each biz has an own ``__main__``, and no biz gets the one of the base."""
 
 
 _ONE: Final = frozenset(
@@ -36,42 +37,43 @@ _ONE: Final = frozenset(
 
 
 def is_of_process(name: str) -> bool:
-    """Whether a name is the process's for everyone."""
+    """Whether a name belongs to the process, for all bizs."""
     return name.partition(".")[0] in PROCESS_NAMES
 
 
 def is_one(name: str) -> bool:
-    """Whether a module is there once in a process: a biz that removes it from ``sys.modules`` gets the same again.
+    """Whether a process has one Python module of this name only.
 
-    The interpreter and its threads go by such modules, or bizs are kept apart in them.
+    A biz that removes such a Python module from ``sys.modules`` gets the same one again. The interpreter and its
+    threads go by such Python modules, or bizs are kept apart in them.
     """
     return name.partition(".")[0] in _ONE
 
 
 class Provider(Protocol):
-    """Yields the module of an exported name."""
+    """Yields the Python module of an exported name."""
 
     def __call__(self, name: str, /) -> ModuleType:
-        """The module; raises ``ImportError`` if the plugin has none after all."""
+        """Return the Python module; raises ``ImportError`` if the plugin has none after all."""
 
 
 class Side(enum.Enum):
-    """Where a module comes from."""
+    """The origin of a Python module."""
 
     PROCESS = "process"
     """The one copy of the process: standard library, koupleless."""
     EXPORT = "export"
-    """What a plugin exports."""
+    """An export of a plugin."""
     OWN = "own"
-    """The biz's files."""
+    """The files of the biz."""
     BASE = "base"
-    """What the base has."""
+    """The Python modules of the base."""
     REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One decision; ``reason`` says in words what to change when it is REFUSED."""
+    """One decision; ``reason`` advises users on a change where the side is REFUSED."""
 
     side: Side
     reason: str = ""
@@ -83,16 +85,16 @@ _OF_PROCESS: Final = Verdict(Side.PROCESS)
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What is known about a module of the base."""
+    """Facts about a Python module of the base."""
 
     owners: tuple[tuple[str, str], ...] = ()
-    """Distributions that own it, each a normalised name and a version."""
+    """Distributions that own the Python module, each a normalised name and a version."""
     location: str = ""
-    """Where it lies; empty if it is nowhere."""
+    """The file or directory of the Python module; empty if there is none."""
     in_directory: bool = True
-    """Whether it lies in a plain directory, as opposed to an archive or nowhere at all."""
+    """Whether the Python module lies in a plain directory, as opposed to an archive or nowhere at all."""
     is_stdlib: bool = False
-    """Whether it is the standard library's, under a name that is not among the listed ones."""
+    """Whether the Python module belongs to the standard library, under a name that is not among the listed ones."""
 
 
 def covers(pattern: str, name: str) -> bool:
@@ -105,24 +107,24 @@ def covers(pattern: str, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one biz may take from where. Immutable; made from its manifest."""
+    """Rules for the sides from which one biz may take Python modules. Immutable; made from the manifest of the biz."""
 
     declared: frozenset[str] = frozenset()
     """Distributions, or top-level modules of the base's own code; not empty means declared mode."""
     deny: tuple[str, ...] = ()
-    """Patterns of names that are not taken from plugins. They block neither the base nor the standard library."""
+    """Patterns of names never taken from plugins. The patterns block neither the base nor the standard library."""
     exports: Mapping[str, Provider] = field(default_factory=dict)
-    """Pattern -> the plugin that provides the names it covers; the first of equally long patterns wins."""
+    """Pattern -> the plugin that provides the covered names; the first of equally long patterns wins."""
     requirements: tuple[str, ...] = ()
-    """PEP 508 requirements of the biz; what the base provides must satisfy them."""
+    """PEP 508 requirements of the biz; distributions of the base must satisfy them."""
     private: tuple[str, ...] = ()
-    """Directories of the biz whose modules are its alone, whatever compiled library requires them."""
+    """Directories with Python modules for the biz alone, even where a compiled library requires the Python modules."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "declared", frozenset(canonicalize_name(name) for name in self.declared))
 
     def before_own(self, name: str) -> Verdict | None:
-        """The decision on a name that does not depend on what the biz brought; ``None`` where there is none."""
+        """Decide on a name without regard to the files of the biz; ``None`` where the decision depends on the files."""
         if is_of_process(name):
             return _OF_PROCESS
         if not self.exports or any(covers(pattern, name) for pattern in self.deny):
@@ -139,11 +141,11 @@ class Policy:
 
     @property
     def asks_provenance(self) -> bool:
-        """Whether `of_base` looks at where a module of the base comes from."""
+        """Whether `of_base` looks at the provenance of Python modules."""
         return bool(self.declared or self.requirements)
 
     def of_base(self, name: str, provenance: Provenance) -> Verdict:
-        """Whether a module that the biz does not have may be taken from the base, which has it."""
+        """Decide whether the biz may take a Python module from the base; the biz itself has none of this name."""
         refusal = self._undeclared(name, provenance) or self._unsatisfied(provenance)
         return Verdict(Side.REFUSED, refusal) if refusal else Verdict(Side.BASE)
 
@@ -187,12 +189,12 @@ def _exactness(pattern: str) -> tuple[bool, int]:
 
 @functools.lru_cache(maxsize=256)
 def _specifiers(requirements: tuple[str, ...]) -> Mapping[str, SpecifierSet]:
-    """Normalised distribution name -> the versions wanted here; what is for other platforms is left out."""
+    """Map normalised names of distributions to wanted versions; requirements for other platforms are left out."""
     wanted: dict[str, SpecifierSet] = {}
     for text in requirements:
         try:
             requirement = Requirement(text)
-        except InvalidRequirement:  # the manifest reports it; an import is not the place to stumble over it
+        except InvalidRequirement:  # the manifest reports the error; an import must not fail for this reason
             continue
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue

@@ -1,7 +1,7 @@
-"""``importlib.reload`` for one owner: Python's own code, with what it finds around it being the owner's.
+"""``importlib.reload`` for one owner: Python's own code, with globals that belong to the owner.
 
-The owner's own modules are executed again. A module of somebody else is everybody's: import hooks of the owner's code
-are asked for it, as alone, and where none of them does anything with it, the owner is told that nothing happened.
+Python modules of the owner are executed again. A Python module of another owner is shared by all: import hooks of the
+owner's code are asked for the spec, as without a base. If no hook answers, a warning tells the owner so.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class SharedModuleWarning(RuntimeWarning):
-    """A biz reloaded a module that it shares with the base or with other bizs; the module was not executed again."""
+    """A biz reloaded a shared Python module, of the base or with other bizs, which was not executed again."""
 
 
 def reload_of(linker: Linker) -> FunctionType:
-    """The ``importlib.reload`` of one owner, which works with or without its context."""
+    """Make the ``importlib.reload`` of one owner, which works inside and outside the owner's context."""
     around = {
         **vars(importlib),
         "__builtins__": linker.builtins,
@@ -44,7 +44,7 @@ def reload_of(linker: Linker) -> FunctionType:
 
 
 class _Modules:
-    """``sys.modules`` as the owner sees it."""
+    """``sys.modules`` as seen by the owner."""
 
     def __init__(self, linker: Linker) -> None:
         self._scope = linker.scope
@@ -60,10 +60,10 @@ class _Modules:
 
 
 class _Bootstrap(threading.local):
-    """``importlib._bootstrap``, as far as it is used in a reload: first `_find_spec`, then `_exec`."""
+    """Functions of ``importlib._bootstrap`` for a reload: first `_find_spec`, then `_exec`."""
 
     _exec: Any
-    """What is to be done with the module that a spec was found for. It has no frame of ours where the owner runs."""
+    """The function to call with the spec found and the Python module; without a frame of ours if the owner runs."""
 
     def __init__(self, linker: Linker) -> None:
         self._linker = linker

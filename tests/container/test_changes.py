@@ -145,6 +145,55 @@ def test_a_library_that_comes_with_the_module_that_patches_it(
     del sys.modules["fresh_library"]
 
 
+ANSWER = """
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": repr(SEEN).encode()})
+"""
+
+
+def test_a_library_that_comes_later_and_imports_a_patched_one(
+    world: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "early_library.py").write_text("def greet():\n    return 'hello'\n")
+    (tmp_path / "later_library.py").write_text("import early_library\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    patches = "early_library.greet = lambda: 'patched'\nearly_library.module = sys.modules[__name__]\n"
+    seen = ANSWER.replace("SEEN", "(early_library.greet(), early_library.module.__name__)")
+    installed = install("patcher", f"import sys\nimport early_library\n{patches}import later_library\n{seen}")
+    library = sys.modules["early_library"]
+    assert (library.greet(), hasattr(library, "module")) == ("hello", False)
+    assert world.get("/patcher/").text == "('patched', 'patcher')"
+    report = world.container.uninstall(installed.info.id)
+    assert report.clean
+    assert report.undone["patch"] == 2
+    assert (library.greet.__code__.co_filename, hasattr(library, "module")) == (library.__file__, False)
+    del sys.modules["early_library"], sys.modules["later_library"]
+
+
+@pytest.mark.parametrize("comes", ["", "import shared_package.sub\n"])
+def test_a_submodule_that_a_module_replaces_is_there_for_all_others(
+    world: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes: str
+) -> None:
+    (tmp_path / "shared_package").mkdir()
+    (tmp_path / "shared_package" / "__init__.py").touch()
+    (tmp_path / "shared_package" / "sub.py").touch()
+    (tmp_path / "other_library.py").write_text("import shared_package.sub\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    replaces = "import shared_package\nshared_package.sub = sys.modules[__name__]\n"
+    seen = ANSWER.replace("SEEN", "shared_package.sub.__name__")
+    installed = install("patcher", f"import sys\n{comes}{replaces}{seen}")
+    assert world.get("/patcher/").text == "'patcher'"
+    other = importlib.import_module("other_library")
+    sub = sys.modules["shared_package.sub"]
+    assert sys.modules["shared_package"].sub is other.shared_package.sub is sub
+    assert world.get("/patcher/").text == "'patcher'"
+    assert world.container.uninstall(installed.info.id).clean
+    assert sys.modules["shared_package"].sub is sub
+    for name in ("shared_package.sub", "shared_package", "other_library"):
+        del sys.modules[name]
+
+
 def test_a_change_that_stays_is_named_and_the_report_does_not_say_that_nothing_is_left(
     world: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

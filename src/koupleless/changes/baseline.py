@@ -99,6 +99,12 @@ class _Table:
             self.containers = tuple(value for _, value in found)
             self.lengths = tuple(map(len, self.containers))
 
+    def note(self, name: str, value: object) -> None:
+        """Remember that one of them is another one now, whatever else has changed."""
+        known = dict(zip(self.keys, self.values, strict=True))
+        known[name] = value
+        self.keys, self.values = tuple(known), tuple(known.values())
+
     def is_same(self) -> bool:
         """Whether they are as they were."""
         try:
@@ -143,13 +149,25 @@ class Baseline:
         """Take in the modules that are new; those that have gone are forgotten."""
         for name, module in modules.copy().items():
             if self._modules.get(name) is not module and not _is_initialising(module):
-                self.add(name, module)
+                self._take_in(name, module)
         if len(self._modules) > len(modules):
             for name in [name for name in self._modules if name not in modules]:
                 self._forget(name)
 
     def add(self, name: str, module: Any) -> None:
-        """Take one module in, as it is now."""
+        """Take in a module that was just loaded, as it is now, and that its package has it.
+
+        One that was taken in already may have been changed since: it stays as it was.
+        """
+        if self._modules.get(name) is module or _is_initialising(module):
+            return
+        self._take_in(name, module)
+        parent, _, child = name.rpartition(".")
+        package = self._tables.get(id(self._modules.get(parent)))
+        if package is not None and package.variables.get(child) is module:
+            package.note(child, module)
+
+    def _take_in(self, name: str, module: Any) -> None:
         if not issubclass(type(module), types.ModuleType) or _is_left_out(name):
             return
         if name in self._modules:

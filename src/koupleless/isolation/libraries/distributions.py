@@ -1,7 +1,8 @@
-"""Which distribution a module belongs to, and ``importlib.metadata`` answered for the running biz.
+"""Find the distribution of a Python module, and answer ``importlib.metadata`` for the running biz.
 
-The index of the base is made when a policy first asks for it, from the RECORD files of everything on its search path:
-one read per distribution, no parsing of tables. It is kept until the search path or a directory on it changes.
+The index of the base is made when a policy first asks for an owner, from the RECORD files of all distributions on the
+search path of the base: one read per distribution, no parsing of tables. The index is kept until the search path, or a
+directory on the path, changes.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ if TYPE_CHECKING:
 _SUFFIXES: Final = (".py", ".pyc", ".so", ".pyd")
 _EXTENSION: Final = re.compile("(" + "|".join(re.escape(suffix) for suffix in EXTENSION_SUFFIXES) + ")(,|$)")
 _PRIVATE: Final = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json")
-"""Files of metadata that tell how, not what, was installed."""
+"""Files of metadata about the way of an installation, which say nothing about its content."""
 _DEVELOPMENT: Final = frozenset(
     {"benchmark", "benchmarks", "build", "ci", "cov", "coverage", "dev", "develop", "development", "doc", "docs"}
     | {"format", "lint", "linting", "mypy", "release", "style", "test", "testing", "tests", "typecheck", "typing"}
 )
-"""Words in the names of extras that are for the authors of a distribution."""
+"""Words in the names of extras for the authors of a distribution."""
 
 
 class Index:
-    """Module name -> the distributions on some search path that have files of it. Immutable but for its memory."""
+    """Python modules of a search path, with the distributions of each. Immutable but for remembered answers."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = tuple(paths)
@@ -59,9 +60,9 @@ class Index:
         self._records: dict[str, list[str]] = {}
         self._editable: list[tuple[str, str]] = []
         self.extended: set[str] = set()
-        """The distributions with extension modules."""
+        """Distributions with extension modules."""
         self.compiled: set[str] = set()
-        """Those that have no source to be executed instead."""
+        """Distributions with extension modules and without source to be executed instead."""
         self._closures: dict[str, frozenset[str]] = {}
         self._surroundings: dict[str, frozenset[str]] = {}
         self._needs: dict[str, frozenset[str]] = {}
@@ -93,12 +94,16 @@ class Index:
             self._editable.append((editable, name))
 
     def owners(self, module: str) -> tuple[str, ...]:
-        """The distributions that own a module: those with files of its top-level package, or of its own portion."""
+        """Return the distributions that own a Python module.
+
+        An owner has files of the top-level package; of a package shared by several distributions, files of the module's
+        portion.
+        """
         top, dot, rest = module.partition(".")
         names = self._tops.get(top, ())
         if len(names) < 2 or not dot:  # noqa: PLR2004 - one owner owns all of it
             return tuple(names)
-        while rest:  # a child that no file is of belongs to whom its parent belongs to
+        while rest:  # a child without files belongs to the owner of the parent
             prefix = f"{top}/{rest.replace('.', '/')}"
             found = tuple(
                 name
@@ -111,23 +116,23 @@ class Index:
         return ()
 
     def is_sourced(self, module: str) -> bool:
-        """Whether a module belongs to what mypyc has compiled, of which the source is there as well."""
+        """Tell whether a Python module belongs to a distribution compiled by mypyc, which has the source as well."""
         return any(owner in self.extended and owner not in self.compiled for owner in self.owners(module))
 
     def owner_of_file(self, file: str) -> str | None:
-        """The distribution whose editable project holds the file."""
+        """Return the distribution with an editable project that holds the file; ``None`` if there is none."""
         return next((name for directory, name in self._editable if file.startswith(directory)), None)
 
     def top_level(self, name: str) -> frozenset[str]:
-        """The top-level module names of a distribution."""
+        """Return the top-level names of a distribution's Python modules."""
         return frozenset(top for top, names in self._tops.items() if name in names)
 
     def place(self, name: str) -> str:
-        """The directory a distribution is installed in."""
+        """Return the directory in which a distribution is installed."""
         return os.path.normpath(str(self._distributions[name].locate_file("")))
 
     def directories(self, name: str) -> frozenset[str]:
-        """The directories that are a distribution's alone, those of compiled libraries it brings included."""
+        """Return the directories of one distribution alone, including directories of bundled compiled libraries."""
         if name not in self.versions:
             return frozenset()
         heads = {head for head, slash, _ in (line.partition("/") for line in self._records[name]) if slash}
@@ -139,7 +144,10 @@ class Index:
         )
 
     def parts(self, name: str) -> frozenset[str]:
-        """What a distribution has installed, as relative paths: directories that are its alone, else single files."""
+        """Return the installed parts of a distribution, as relative paths.
+
+        A part is a directory of this distribution alone, or a single file in a directory shared with others.
+        """
         found = set()
         for line in self._records[name]:
             file = line.partition(",")[0].strip('"')
@@ -150,14 +158,14 @@ class Index:
 
     @functools.cached_property
     def _heads(self) -> Counter[str]:
-        """By how many distributions a directory, or a file beside them, was written to."""
+        """Count the distributions that have written to each directory, and to each file beside the directories."""
         heads: Counter[str] = Counter()
         for lines in self._records.values():
             heads.update({line.partition(",")[0].strip('"').partition("/")[0] for line in lines})
         return heads
 
     def console_scripts(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """The commands of some distributions: the name, and the function as ``module:function``."""
+        """Yield the commands of some distributions: the name, and the function as ``module:function``."""
         for name in sorted(names):
             text = self._distributions[name].read_text("entry_points.txt")
             if text and "console_scripts" in text:
@@ -166,13 +174,14 @@ class Index:
 
     @functools.cached_property
     def shared(self) -> frozenset[str]:
-        """The distributions with compiled modules, and all that belongs to their surroundings."""
+        """Distributions with compiled Python modules, and the surroundings of each."""
         return frozenset().union(*(self.surroundings(name) for name in self.compiled))
 
     def surroundings(self, name: str) -> frozenset[str]:
-        """A distribution, what it requires, and the compiled ones that its extension modules are seen to import.
+        """Return a distribution, all its requirements, and compiled distributions imported by its extension modules.
 
-        Compiled code keeps what it has imported in static data: for good, and once for all who use it.
+        Imports of extension modules are those seen in source beside them. Compiled code keeps every imported Python
+        module in static data: for good, and once for all users.
         """
         known = self._surroundings.get(name)
         if known is None:
@@ -194,7 +203,7 @@ class Index:
         return frozenset(owner for top in tops for owner in self._tops.get(top, ()) if owner in self.compiled)
 
     def closure(self, name: str) -> frozenset[str]:
-        """A distribution and what it requires, directly or not, as far as it is here."""
+        """Return a distribution and its requirements on this search path, direct and indirect ones, extras included."""
         known = self._closures.get(name)
         if known is None:
             found, ahead = {name}, [name]
@@ -206,7 +215,10 @@ class Index:
         return known
 
     def family(self, name: str) -> frozenset[str]:
-        """A distribution, what it can use if that is here (its extras), and all that these require."""
+        """Return a distribution, the distributions of its extras, and the requirements of all of these.
+
+        Only distributions on this search path are among these.
+        """
         ahead = [name, *(other for other in self._wanted(name) if other in self.versions)]
         found = set(ahead)
         while ahead:
@@ -216,7 +228,7 @@ class Index:
         return frozenset(found)
 
     def needs(self, name: str) -> frozenset[str]:
-        """The distributions here that one requires directly, its extras left out."""
+        """Return the distributions on this search path that one requires directly, without extras."""
         known = self._needs.get(name)
         if known is None:
             wanted = {canonicalize_name(found) for found in _required(self._distributions[name])}
@@ -224,15 +236,18 @@ class Index:
         return known
 
     def users(self, name: str) -> frozenset[str]:
-        """The distributions here that require one directly, as `needs` says."""
+        """Return the distributions on this search path that require the named one directly, as `needs` says."""
         return self._users.get(name, frozenset())
 
     def optional_users(self, name: str) -> frozenset[str]:
-        """The distributions here that can use one if it is there: they name it in an extra."""
+        """Return the distributions on this search path with an extra for the named one."""
         return self._optional_users.get(name, frozenset())
 
     def imports(self, name: str) -> frozenset[str]:
-        """The distributions here that modules of one import at their top, as far as the base has loaded these."""
+        """Return the distributions on this search path imported by loaded Python modules of the named one.
+
+        Counted are imports at the top of Python modules that the base has loaded.
+        """
         known = self._imports.get(name)
         if known is None:
             tops: set[str] = set()
@@ -247,7 +262,10 @@ class Index:
         return known
 
     def tied(self, names: Iterable[str], tops: Iterable[str]) -> frozenset[str]:
-        """Of some distributions those whose modules cannot do without one of these packages, or without each other."""
+        """Return the distributions of ``names`` that need one of the packages ``tops``, directly or by another one.
+
+        A distribution needs a package if one of its Python modules imports the package under no condition.
+        """
         needed, found, left = {*tops}, set[str](), {*names}
         while needed and left:
             further = {name for name in left if not needed.isdisjoint(self._imported_for_sure(name))}
@@ -257,7 +275,7 @@ class Index:
         return frozenset(found)
 
     def _imported_for_sure(self, name: str) -> frozenset[str]:
-        """The top-level packages that modules of a distribution import under no condition."""
+        """Return the top-level packages that Python modules of a distribution import under no condition."""
         known = self._certain.get(name)
         if known is None:
             tops: set[str] = set()
@@ -271,14 +289,14 @@ class Index:
         return known
 
     def concerns(self, name: str) -> bool:
-        """Whether the distribution, here or not, is here, or of use to one that is."""
+        """Tell whether a distribution is on this search path, or is of use to one on the path."""
         return name in self.versions or name in self._users or name in self._optional_users
 
     @functools.cached_property
     def _users(self) -> dict[str, frozenset[str]]:
         users: dict[str, set[str]] = {}
         for name, distribution in self._distributions.items():
-            for other in map(canonicalize_name, _required(distribution)):  # also what is not here: a biz may bring it
+            for other in map(canonicalize_name, _required(distribution)):  # a missing one too: a biz may bring it
                 users.setdefault(other, set()).add(name)
         return {name: frozenset(found) for name, found in users.items()}
 
@@ -293,7 +311,7 @@ class Index:
         return {name: frozenset(found) for name, found in users.items()}
 
     def _wanted(self, name: str) -> set[str]:
-        # What it can use if it is there (an extra) belongs to it as well: it looks for it in its own surroundings.
+        # An extra belongs to the distribution as well: a library looks for optional libraries in its own surroundings.
         distribution = self._distributions[name]
         extras = ["", *(extra for extra in distribution.metadata.get_all("Provides-Extra") or () if _is_for_use(extra))]
         wanted: set[str] = {
@@ -301,7 +319,7 @@ class Index:
             for requirement in _requirements(distribution)
             if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
         }
-        # psycopg-binary speeds up psycopg, which names it as an extra, and each imports the other.
+        # psycopg-binary speeds up psycopg, which names psycopg-binary as an extra, and each imports the other.
         stem = name.rpartition("-")[0]
         if stem in self.versions and any(
             canonicalize_name(requirement.name) == name and "extra" in str(requirement.marker)
@@ -311,7 +329,7 @@ class Index:
         return wanted
 
     def content(self, name: str, *, alone: bool = False) -> str:
-        """What tells one content of a distribution from another: digest of its files, and of those around it."""
+        """Return a digest of a distribution's files, and of its surroundings unless ``alone``; equal for equal ones."""
         known = self._contents.get((name, alone))
         if known is None:
             digest = hashlib.sha256()
@@ -325,7 +343,7 @@ class Index:
         return known
 
     def compiled_content(self, name: str) -> str:
-        """What tells apart the compiled files of a distribution that has several; empty for any other."""
+        """Return a digest of the compiled files of a distribution with several such files; empty for any other."""
         known = self._compiled_contents.get(name)
         if known is None:
             lines = [line for line in sorted(self._records.get(name, ())) if _EXTENSION.search(line)]
@@ -337,14 +355,14 @@ class Index:
         return known
 
     def _stamp(self, name: str, file: str) -> str:
-        """Stands in for the digest of a file whose RECORD has none."""
+        """Return a digest of a file without one in RECORD; empty if the file cannot be read."""
         try:
             return hashlib.sha256(Path(self.place(name), file).read_bytes()).hexdigest()
         except OSError:
             return ""
 
     def has_same(self, name: str, other: Index) -> bool:
-        """Whether another index has the very same content of a distribution."""
+        """Tell whether another index has the very same content of a distribution."""
         return other.versions.get(name) == self.versions[name] and other.content(name, alone=True) == self.content(
             name, alone=True
         )
@@ -366,9 +384,9 @@ _EXTRA: Final = re.compile(r"""\bextra\s*==\s*["']([^"']+)""")
 
 
 def _required(distribution: Distribution) -> Iterator[str]:
-    """The names that a distribution requires here without any extra: from the text, which is read often."""
+    """Yield the names that a distribution requires here without any extra: from the text, which is read often."""
     text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO")
-    if not text:  # an egg-info directory keeps them in a file of its own
+    if not text:  # an egg-info directory keeps requirements in another file
         yield from (
             requirement.name for requirement in _requirements(distribution) if _holds(str(requirement.marker or ""))
         )
@@ -380,7 +398,7 @@ def _required(distribution: Distribution) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _holds(marker: str) -> bool:
-    """Whether an environment marker holds here, without any extra."""
+    """Tell whether an environment marker holds here, without any extra."""
     if not marker.strip():
         return True
     with contextlib.suppress(InvalidMarker, UndefinedEnvironmentName):
@@ -389,12 +407,12 @@ def _holds(marker: str) -> bool:
 
 
 def _is_for_use(extra: str) -> bool:
-    """Whether an extra is for those who use a distribution, and not for those who work on it."""
+    """Tell whether an extra is for users of a distribution, and not for its developers."""
     return _DEVELOPMENT.isdisjoint(canonicalize_name(extra).split("-"))
 
 
 def _identity_of(distribution: Distribution) -> tuple[str, str]:
-    """Normalised name and version; from the directory's name where it says so, for metadata is slow to read."""
+    """Return normalised name and version; from the directory's name where possible, for metadata is slow to read."""
     path = getattr(distribution, "_path", None)
     stem, dot, suffix = getattr(path, "name", "").rpartition(".")
     name, dash, version = stem.partition("-")
@@ -407,7 +425,7 @@ def _identity_of(distribution: Distribution) -> tuple[str, str]:
 
 
 def _module_part(file: str) -> str:
-    """The top-level module a file of a RECORD belongs to; empty for metadata and data."""
+    """Return the top-level Python module to which a file of a RECORD belongs; empty for metadata and data."""
     head, slash, _ = file.partition("/")
     if head.endswith((".dist-info", ".egg-info", ".data")):
         return ""
@@ -416,14 +434,15 @@ def _module_part(file: str) -> str:
     stem, dot, _ = head.partition(".")
     if not dot or not head.endswith(_SUFFIXES):
         return ""
-    # What compilers write beside a package (mypyc's is named by a digest) is imported by C code, as no identifier.
+    # Files beside a package, as compilers write them, are imported by C code, and a name may be no identifier: mypyc
+    # takes a digest.
     return stem if stem.isidentifier() or head.endswith(tuple(EXTENSION_SUFFIXES)) else ""
 
 
 def _is_sourced(extensions: Iterable[str], lines: Iterable[str]) -> bool:
-    """Whether each extension module of a RECORD is one that mypyc has made, and has its source beside it.
+    """Tell whether mypyc has made each extension module of a RECORD, and the source lies beside each.
 
-    What mypyc makes together refers to each other by one library, which it names so.
+    Extension modules made together by mypyc refer to each other by one library, with a name ending in ``__mypyc``.
     """
     stems = {file.partition(".")[0] for file in extensions}
     made = {stem for stem in stems if stem.endswith("__mypyc")}
@@ -432,7 +451,7 @@ def _is_sourced(extensions: Iterable[str], lines: Iterable[str]) -> bool:
 
 
 def _module_name(file: str) -> str:
-    """The name of the module that a source file of a RECORD is."""
+    """Return the name of the Python module in a source file of a RECORD."""
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
@@ -453,7 +472,7 @@ def _editable_directory(distribution: Distribution) -> str:
 
 
 class _Indexes:
-    """Indexes by search path; each is made again when one of its directories changes."""
+    """Indexes by search path; an index is made again when one of its directories changes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -487,23 +506,23 @@ _indexes = _Indexes()
 
 
 def base_index() -> Index:
-    """What the base has installed. Thread-safe."""
+    """Return the index of the distributions installed in the base. Thread-safe."""
     return _indexes.get(base_path())
 
 
 def index_of(path: Sequence[str]) -> Index:
-    """What is installed in some directories. Thread-safe."""
+    """Return the index of the distributions installed in some directories. Thread-safe."""
     return _indexes.get(path)
 
 
 def forget_index(path: Sequence[str]) -> None:
-    """Drop what is remembered of some directories, here and in ``importlib.metadata``."""
+    """Drop everything remembered of some directories, here and in ``importlib.metadata``."""
     _indexes.forget(path)
-    MetadataPathFinder().invalidate_caches()  # an instance: before 3.13 it is no class method
+    MetadataPathFinder().invalidate_caches()  # an instance: before 3.13 this is no class method
 
 
 def provenance(name: str) -> Provenance | None:
-    """Where a module of the base comes from; ``None`` if the base does not have it."""
+    """Return the origin of a Python module of the base; ``None`` if the base does not have the module."""
     index = base_index()
     owners = index.owners(name)
     if is_stdlib(name):
@@ -525,9 +544,10 @@ def provenance(name: str) -> Provenance | None:
 
 
 def is_stdlib(name: str) -> bool:
-    """Whether the base has the name from the standard library, whatever careless distributions have put beside it.
+    """Tell whether the base has the name from the standard library, even if a distribution has files beside it.
 
-    Not all of its names can be known beforehand: some are made when Python is built, and its tests are not listed.
+    Not all names of the standard library can be known beforehand: some are made when Python is built, and the tests of
+    Python are not listed.
     """
     top = name.partition(".")[0]
     spec = None if top in PROCESS_NAMES else _base_spec(top)
@@ -552,7 +572,7 @@ _INSTALLED: Final = tuple(
 
 
 def files_of_base(name: str) -> tuple[Path, ...]:
-    """The files and directories of a top-level module of the base; none if it has none on the disk."""
+    """Return the files and directories of a top-level Python module of the base; none if there are none on the disk."""
     spec = _base_spec(name)
     if spec is None:
         return ()
@@ -583,10 +603,11 @@ def distributions_for(
     declared: frozenset[str],
     copied: frozenset[str] = frozenset(),
 ) -> Iterator[Distribution]:
-    """What ``importlib.metadata`` finds for a biz.
+    """Yield the distributions found for a biz by ``importlib.metadata``.
 
-    A path that the caller names is searched as it is. A name means the biz's copy, else the base's. An enumeration is
-    the biz's distributions, and those of the base that the biz declares, or has ``copied``, and does not bring itself.
+    A path named by the caller is searched as given. A name means the biz's copy, else the base's. An enumeration yields
+    the biz's distributions first. Distributions of the base follow if the biz declares each of them, or has ``copied``
+    it, and does not bring it.
     """
     asked: dict[str, Any] = vars(context)
     name = asked.get("name")

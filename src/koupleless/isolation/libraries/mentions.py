@@ -1,4 +1,4 @@
-"""Which other modules the text of a library names: those that a module cannot do without, those of compiled code."""
+"""Find the names of other Python modules in the text of a library: imports without condition, and imports of C code."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _IMPORT_IN_C: Final = re.compile(r"^[ \t]*(?:from|c?import)[ \t]+(\w+)", re.MULT
 
 
 def imported_for_sure(text: str, package: str) -> frozenset[str]:
-    """The absolute names that a module imports when it is executed, under no condition and with no way around.
+    """Return the absolute names that a Python module imports when executed, under no condition and with no way around.
 
-    What a statement takes out of a module is among them, since that may be a module, too. ``package`` is the package
-    that relative names start from.
+    Names taken out of a module by a statement are among these, since each may be a module, too. ``package`` is the
+    package from which relative names start.
     """
     found: set[str] = set()
     for source, several, listed, plain in _IMPORT.findall(_TEXT.sub("", text)):
@@ -30,7 +30,7 @@ def imported_for_sure(text: str, package: str) -> frozenset[str]:
 
 
 def _names(listed: str) -> list[str]:
-    """The names in what stands behind ``import``."""
+    """Return the names in the text behind ``import``."""
     words = [part.split() for part in _COMMENT.sub("", listed).split(",")]
     return [word[0] for word in words if word and word[0].replace(".", "").isidentifier()]
 
@@ -44,5 +44,5 @@ def _absolute(name: str, package: str) -> str:
 
 
 def imported_in_c(text: str) -> frozenset[str]:
-    """The top-level names that the source of an extension module imports anywhere."""
+    """Return the top-level names that the source of an extension module imports anywhere."""
     return frozenset(_IMPORT_IN_C.findall(text))

@@ -1,15 +1,17 @@
-"""Compiled modules: each content is initialised once in a process, however often it is installed.
+"""Initialise each content of a compiled Python module once in a process, however often the content is installed.
 
 Shared libraries are never unloaded, and many refuse, or crash, when the same file is initialised again: numpy, scipy,
 protobuf, cryptography. Two rules follow.
 
-A *distribution* with compiled modules, and what it requires, is put on the shelf: loaded once for each content, in a
-namespace of its own that belongs to no biz, and lent to every biz that brings the same content, as the base lends its
-libraries. Its Python modules must come along, since the compiled ones keep references to them for good. Other contents
-of the same distribution stand beside it. Where the base has the very same content, the base's is lent.
+A *distribution* with compiled modules, and all its requirements, are put on the shelf: loaded once for each content, in
+a namespace that belongs to no biz, and lent to every biz that brings the same content, as the base lends its
+libraries. The distribution's Python code must come along, since the compiled modules keep references to this code for
+good. Other contents of the same distribution stand beside the first. Where the base has the very same content, the
+base's is lent.
 
-A compiled module of a biz's *own code* is kept for its content and handed out again, if it stands on its own. If it
-refers to Python code of the biz, every life gets a fresh copy of the file, and the memory of the old one is lost.
+A compiled module of a biz's *own code* is kept for its content and handed out again, if the module stands on its own.
+If the module refers to Python code of the biz, every life gets a fresh copy of the file, and the memory of the old copy
+is lost.
 """
 
 from __future__ import annotations
@@ -46,21 +48,21 @@ if TYPE_CHECKING:
 
 
 class _Kept:
-    """What was initialised for bizs, by content and by what it is bound to. For the life of the process."""
+    """Compiled modules initialised for bizs, by content and by the libraries beside. For the life of the process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.modules: dict[str, ModuleType] = {}
-        """Modules that know nothing of the Python code around them, and can be handed to anybody who has the same."""
+        """Modules that know nothing of the Python code around them; any owner of the same content can be given them."""
         self.started: set[str] = set()
-        """Contents that were initialised from the file itself."""
+        """Contents initialised from the first file, not from a copy."""
         self.parts: dict[str, dict[str, ModuleType]] = {}
-        """Content -> submodules that the compiled module made, by the ends of their names."""
+        """Content -> submodules made by the compiled module, by the ends of their names."""
         self._digests: dict[tuple[int, int, int, int], str] = {}
         self._copies = itertools.count(1)
 
     def digest(self, path: str) -> str:
-        """SHA-256 of a file, remembered for as long as the file looks unchanged. Raises ``OSError``."""
+        """Return the SHA-256 of a file, remembered for as long as the file looks unchanged. Raises ``OSError``."""
         status = os.stat(path)  # noqa: PTH116 - paths are texts, as in a spec
         key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         known = self._digests.get(key)
@@ -70,23 +72,26 @@ class _Kept:
         return known
 
     def of_base(self, path: str) -> ModuleType | None:
-        """The module that the base has loaded from a file of the same content."""
+        """Return the base's module loaded from a file of the same content; ``None`` if there is none."""
         size = os.stat(path).st_size  # noqa: PTH116
         for module in list(all_of_base().values()):
             loader = getattr(getattr(module, "__spec__", None), "loader", None)
-            if not isinstance(loader, ExtensionFileLoader):  # submodules that compiled code makes may name its file
+            if not isinstance(loader, ExtensionFileLoader):  # submodules made by compiled code may name its file
                 continue
             other = loader.path
             try:
                 if os.stat(other).st_size == size and self.digest(other) == self.digest(path):  # noqa: PTH116
                     return module
-            except OSError:  # the file was replaced or removed after it was loaded
+            except OSError:  # the file was replaced or removed after the module was loaded
                 continue
         return None
 
     @contextlib.contextmanager
     def copy(self, path: str) -> Iterator[str]:
-        """Another file of the same content, beside the first one where that can be, for what it links to lies there."""
+        """Make another file of the same content; the context manager removes the file from the disk at its end.
+
+        The copy lies beside the first file if possible: linked libraries are found there.
+        """
         name = f".{os.getpid()}-{next(self._copies)}-{os.path.basename(path)}"  # noqa: PTH119
         made = os.path.join(os.path.dirname(path), name)  # noqa: PTH118, PTH120
         with contextlib.ExitStack() as stack:
@@ -95,7 +100,7 @@ class _Kept:
             except OSError:  # read-only
                 made = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), name)  # noqa: PTH118
                 shutil.copyfile(path, made)
-            stack.callback(os.unlink, made)  # it stays mapped
+            stack.callback(os.unlink, made)  # the file stays mapped
             yield made
 
 
@@ -104,7 +109,7 @@ _kept: Final = _Kept()
 
 
 def is_compiled(module: object) -> bool:
-    """Whether a module comes from a compiled file, whose static data may keep it for good, or was made by one."""
+    """Tell whether a compiled file, or code in one, has made a module: static data may keep the module for good."""
     if any(module is part for parts in _kept.parts.copy().values() for part in parts.values()):
         return True
     spec = own_table(module).get("__spec__")
@@ -112,7 +117,7 @@ def is_compiled(module: object) -> bool:
 
 
 def own_table(thing: object) -> dict[str, Any]:
-    """The attributes of a module, or another object, itself: what its class answers is code of a biz."""
+    """Return the attributes of a module, or of another object, without asking the class, which may be code of a biz."""
     try:
         return object.__getattribute__(thing, "__dict__")  # type: ignore[no-any-return]
     except AttributeError:
@@ -120,18 +125,21 @@ def own_table(thing: object) -> dict[str, Any]:
 
 
 def let_go(module: ModuleType) -> None:
-    """Make a compiled module forget the Python code around it, if it was loaded for one owner only."""
+    """Make a compiled module forget the Python code around it, if the module was loaded for one owner only."""
     loader = getattr(module.__spec__, "loader", None)
     if isinstance(loader, KeptExtensionLoader) and not any(module is kept for kept in _kept.modules.copy().values()):
         module.__dict__.clear()
 
 
 def load_once(spec: ModuleSpec, linker: Linker, what_is_beside: Callable[[str], str]) -> ModuleSpec | ModuleType:
-    """A compiled module that serves everybody, if the spec means one; else the spec, with a loader of ours if compiled.
+    """Return a compiled module that serves everybody, if the spec means one; else the spec, as of now with our loader.
 
-    A module that refers to Python code of its own package serves one owner only. One that was made where other compiled
-    libraries were found serves those who find the same, for it keeps what it got from these in static data:
-    ``what_is_beside`` tells them apart, and says nothing where all that can be found is the base's.
+    A spec of any other kind of module is returned unchanged. A module that refers to Python code of its own package
+    serves one owner only. A module keeps everything taken from other compiled libraries in static data, and so serves
+    only owners with the same libraries: ``what_is_beside`` tells such surroundings apart, and is empty where only the
+    base's can be found.
+
+    Raises ``OSError`` if the file cannot be read.
     """
     if type(spec.loader) is not ExtensionFileLoader:
         return spec
@@ -155,9 +163,9 @@ def load_once(spec: ModuleSpec, linker: Linker, what_is_beside: Callable[[str], 
 
 
 class KeptExtensionLoader(ExtensionFileLoader):
-    """Loads a compiled module for one owner: from its file, or from a fresh copy, whose static data is its own.
+    """Loader of a compiled module for one owner: from the file, or from a fresh copy of the file with new static data.
 
-    The interpreter's table is left as it was: old-style extensions, and all that Cython makes, enter themselves.
+    The interpreter's table is left as before: old-style extensions, and all modules made by Cython, enter themselves.
     """
 
     def __init__(self, name: str, path: str, linker: Linker, beside: str, *, is_first: bool) -> None:
@@ -169,7 +177,7 @@ class KeptExtensionLoader(ExtensionFileLoader):
 
     @passed_over
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """See ``importlib.abc.Loader``."""
+        """Create the module, as ``importlib.abc.Loader`` asks."""
         assert self._linker is not None
         with contextlib.nullcontext(self.path) if self._is_first else _kept.copy(self.path) as path:
             own = ModuleSpec(spec.name, self, origin=path)
@@ -181,8 +189,8 @@ class KeptExtensionLoader(ExtensionFileLoader):
 
     @passed_over
     def exec_module(self, module: ModuleType) -> None:
-        """See ``importlib.abc.Loader``."""
-        linker, self._linker = self._linker, None  # the module may outlive its owner, and its loader with it
+        """Execute the module, as ``importlib.abc.Loader`` asks."""
+        linker, self._linker = self._linker, None  # the module may outlive its owner, and the loader with it
         if linker is None:  # reloaded, which does nothing to compiled modules
             return
         with _without_others(linker, self.name, self.path, self._parts):
@@ -200,12 +208,12 @@ class KeptExtensionLoader(ExtensionFileLoader):
 
 @contextlib.contextmanager
 def _without_others(linker: Linker, name: str, path: str, parts: dict[str, ModuleType]) -> Iterator[None]:
-    """The interpreter's table, without what the base has of the owner's packages, for a module to be initialised.
+    """Hide the base's copies of the owner's packages from the interpreter's table, while a module is initialised.
 
-    Modules of the same installation that it enters there itself are the owner's: submodules that it makes, as pybind11
-    does, which are noted in ``parts``, and others that are compiled together with it, as mypyc does. A unit is used as
-    long as the process lives, and its compiled code may import at any time: the base's copies stay out of its sight for
-    good.
+    Modules of the same installation that the compiled module enters into the table are moved to the owner. Submodules,
+    as pybind11 makes, are noted in ``parts``; others are compiled together with the module, as by mypyc. A unit is used
+    as long as the process lives, and its compiled code may import at any time: for a unit the base's copies stay hidden
+    for good.
     """
     if linker.claims:
         keep_apart(linker.claims)
@@ -223,14 +231,14 @@ def _without_others(linker: Linker, name: str, path: str, parts: dict[str, Modul
                 if entered.startswith(prefix):
                     parts.setdefault(entered.removeprefix(name), module)
                 elif entered == name or not is_outermost or not _lies_below(root, module):
-                    continue  # what is compiled together goes on looking for each other here until all of it is made
+                    continue  # modules compiled together look for each other here until all are made
                 taken = REAL.pop(entered)
                 if is_made or not entered.startswith(prefix):
                     linker.table[entered] = taken
 
 
 def _root(path: str, name: str) -> str:
-    """The directory on the search path from which a module of this name was found at ``path``."""
+    """Return the directory on the search path from which a module of this name was found at ``path``."""
     directory = os.path.dirname(path)  # noqa: PTH120
     depth = name.count(".") + (os.path.basename(path).partition(".")[0] == "__init__")  # noqa: PTH119
     for _ in range(depth):
@@ -239,13 +247,13 @@ def _root(path: str, name: str) -> str:
 
 
 def _lies_below(root: str, module: object) -> bool:
-    """Whether a compiled module comes from a directory."""
+    """Tell whether a compiled module comes from a directory."""
     file = getattr(module, "__file__", None)
     return isinstance(file, str) and file.startswith(root) and file.endswith(_SUFFIXES)
 
 
 def _is_leaf(module: ModuleType, linker: Linker, name: str) -> bool:
-    """Whether nothing in the module belongs to Python code of the same package, or of the same owner."""
+    """Tell whether nothing in the module belongs to Python code of the same package, or of the same owner."""
     own = module.__name__
     tops = {own.partition(".")[0], name.partition(".")[0], *linker.own_tops()}
     for value in list(module.__dict__.values()):
@@ -259,7 +267,7 @@ def _is_leaf(module: ModuleType, linker: Linker, name: str) -> bool:
 
 
 class Finder(Locator, Protocol):
-    """The locator of a unit."""
+    """Locator of a unit."""
 
     def join(self, linker: Linker) -> None:
         """Work for a linker from now on."""
@@ -269,10 +277,11 @@ class Finder(Locator, Protocol):
 
 
 class Unit:
-    """One content of one distribution, loaded for everybody who brings the same. For the life of the process.
+    """One content of one distribution, loaded for every biz that brings the same content. For the life of the process.
 
-    While its modules are executed no biz runs, and what it finds then it keeps for all its users: other units, and
-    modules of the base. What it looked for is written down, and a biz that has something else there gets another unit.
+    No biz runs while modules of the unit are executed. Everything found then is kept for all users: other units, and
+    modules of the base. The names looked for are written down, and a biz with other content under such a name gets
+    another unit.
     """
 
     def __init__(self, distribution: str, index: Index, make_finder: Callable[[Unit], Finder]) -> None:
@@ -287,34 +296,38 @@ class Unit:
         self.linker.claims.update(*(index.top_level(name) for name in index.surroundings(distribution)))
         self.scope.attach(self.linker)
         self.core: set[str] = set()
-        """The modules that it cannot do without, as far as it is loaded: those that come with its packages."""
+        """Modules that the unit cannot do without, as far as loaded: modules that come with the unit's packages."""
         self._found: dict[str, str] = {}
-        """Other top-level names that its modules looked for when they were executed -> the content of what they are."""
+        """Other top-level names looked for by executed modules of the unit -> the content found; empty if nothing was
+        to be shared."""
         self._imports: dict[str, frozenset[str]] = {}
 
     def load(self, name: str) -> ModuleType:
-        """A module by which somebody begins to use the distribution: a package, or its portion of one."""
+        """Load a module with which use of the distribution begins: a package, or the distribution's portion of one."""
         module = self.linker.load(name)
         self.core.update(self.linker.table.copy())
         return module
 
     def owns(self, name: str) -> bool:
-        """Whether a module belongs to the distribution, or to its surroundings."""
+        """Tell whether a module belongs to the distribution, or to its surroundings."""
         return not self.index.surroundings(self.distribution).isdisjoint(self.index.owners(name))
 
     def finds(self, name: str) -> bool:
-        """Whether a module of the unit that is being executed finds a name among what bizs bring; to be remembered."""
+        """Tell whether a module of the unit, while executed, finds a name among distributions of bizs.
+
+        The answer is remembered, for `suits`.
+        """
         if self.owns(name):
             return True
         top = name.partition(".")[0]
         return bool(self._found.setdefault(top, _shared_content(self.index, top)))
 
     def suits(self, index: Index) -> bool:
-        """Whether what the unit has found in other distributions is what is there, too."""
+        """Tell whether ``index`` has the contents of other distributions that the unit has found."""
         return all(_shared_content(index, top) == content for top, content in self._found.copy().items())
 
     def imports(self, name: str) -> frozenset[str]:
-        """What a Python module of the distribution cannot do without; nothing if there is no such file."""
+        """Return the names that a Python module of the distribution cannot do without; nothing without such a file."""
         known = self._imports.get(name)
         if known is None:
             stem = os.path.join(self.index.place(self.distribution), *name.split("."))  # noqa: PTH118 - texts
@@ -326,7 +339,7 @@ class Unit:
         return known
 
     def move(self, index: Index) -> None:
-        """Take further files from another copy of the same content, once the first one is gone from disk."""
+        """Take further files from another copy of the same content, once the first copy is gone from disk."""
         old, new = self.index.place(self.distribution), index.place(self.distribution)
         if old == new or os.path.isdir(old):  # noqa: PTH112
             return
@@ -342,14 +355,14 @@ class Unit:
 
 
 def _shared_content(index: Index, top: str) -> str:
-    """What tells the contents of a top-level package apart that is to be shared; empty if there is none."""
+    """Return a digest of the distributions of a top-level package that are to be shared; empty if there are none."""
     return " ".join(index.content(name) for name in index.owners(top) if name in index.shared)
 
 
 ALONE: Final = {"lxml": "it keeps its parsers by thread, under a name that is the same for all its versions"}
-"""Distributions of which a process can have one content only, and why: found by scripts/versions, and not to be mended.
+"""Distributions of which a process can have one content only, with the cause: found by scripts/versions, no cure known.
 
-The second one that is used in a thread fails there, with an error that nobody understands.
+A second content used in the same thread fails there, with an error that nobody understands.
 """
 
 
@@ -361,7 +374,7 @@ class Shelf:
         self._units: dict[tuple[str, str], list[Unit]] = {}
 
     def conflicts(self, index: Index, base: Index) -> tuple[str, ...]:
-        """Why what ``index`` has cannot be loaded into a process with that base, one sentence each. Thread-safe."""
+        """Say why distributions of ``index`` cannot be loaded beside the base's, one sentence each. Thread-safe."""
         found = []
         for name in ALONE.keys() & index.versions.keys():
             if name in base.versions and not index.has_same(name, base):
@@ -382,9 +395,9 @@ class Shelf:
         return [unit for key, units in self._units.items() if key[0] == name for unit in units]
 
     def borrow(self, distribution: str, index: Index, make_finder: Callable[[Unit], Finder]) -> Unit:
-        """The unit of the content that ``index`` has of a distribution, made if there is none yet. Thread-safe.
+        """Return the unit for the content of a distribution in ``index``, made if there is none yet. Thread-safe.
 
-        Raises ``ModuleRefused`` if a process can have one content of it only, and has another.
+        Raises ``ModuleRefused`` if a process can have only one content of the distribution, and has another.
         """
         is_alone = distribution in ALONE
         key = (distribution, index.content(distribution, alone=is_alone))
@@ -392,7 +405,7 @@ class Shelf:
             if is_alone and (conflicts := self._loaded_locked(distribution, index)):
                 raise ModuleRefused(conflicts[0], name=distribution, identity=f"{distribution}:{key[1][:12]}")
             units = self._units.setdefault(key, [])
-            # Of one that a process can have once, with what the first of its users has beside it.
+            # A distribution in ALONE has one unit, with the libraries that its first user has beside the distribution.
             unit = next((unit for unit in units if is_alone or unit.suits(index)), None)
             if unit is None:
                 units.append(unit := Unit(distribution, index, make_finder))

@@ -1,9 +1,9 @@
-"""The tables in which extension modules of an interpreter find each other's types: one set for each owner of such code.
+"""Keep the tables in which extension modules of an interpreter find each other's types: one set for each owner.
 
-What pybind11 and nanobind make enters its types into a table that everything of the same kind shares, and pybind11 its
+pybind11 and nanobind enter types into a table shared by all extension modules of the same kind, and pybind11 enters
 modules into another one, by name. A second version of a library, or a second copy of its files, would be refused there,
 or be handed the module of the first. The tables lie in the interpreter's own dictionary, and an extension module looks
-for them once, while it is initialised: so each owner's are put there for as long as that takes.
+for them once, while it is initialised: so the tables of an owner are put there for just this time.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _BEGINNINGS: Final = ("__pybind11_", "__nb_")
 
 
 class World:
-    """The tables of some owners that find each other's types. For the life of the process, once there is one in it."""
+    """The tables of some owners that find each other's types. Lives as long as the process, once a table is in it."""
 
     def __init__(self) -> None:
         self.tables: dict[str, Any] = {}
-        """What is to lie in the interpreter's dictionary, while it does not."""
+        """Entries for the interpreter's dictionary, while the world is not present."""
         self.inhabitants: set[str] = set()
-        """The names of the distributions whose types are in it, one version of each."""
+        """Names of the distributions with types in the world, one version of each."""
 
 
 _worlds: Final[weakref.WeakKeyDictionary[Linker, World]] = weakref.WeakKeyDictionary()
@@ -40,9 +40,9 @@ _lock: Final = bootstrap._ModuleLock("extension modules of bizs")  # noqa: SLF00
 
 
 def world_of(linker: Linker) -> World:
-    """Where the extension modules of an owner live: with those of a library it uses, but for another version of itself.
+    """Return the world of an owner's extension modules: that of a used library, without another version of the owner.
 
-    Extension modules of a biz's own code live alone: they may be made anew for each of its lives.
+    Extension modules of a biz's own code live alone: they may be made anew for each life of the biz.
     """
     world = _worlds.get(linker)
     if world is None:
@@ -90,7 +90,7 @@ _of_base: Final = World()
 
 @functools.cache
 def _dictionary() -> dict[Any, Any]:
-    """The dictionary in which extension modules keep what there is once in an interpreter."""
+    """Return the interpreter's dictionary, in which extension modules keep objects of which an interpreter has one."""
     import ctypes  # noqa: PLC0415 - for those who need it
 
     api = ctypes.pythonapi

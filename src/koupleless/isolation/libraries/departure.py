@@ -1,4 +1,4 @@
-"""Take modules of the base out of the interpreter's table, for good or to see whether anybody misses them."""
+"""Take Python modules of the base out of the interpreter's table, for good or to see whether anybody misses one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def unimportable(names: Iterable[str]) -> Iterator[None]:
-    """Let whoever imports one of the top-level packages of these modules wait for the end of the body."""
+    """Make every import of the top-level packages of these Python modules wait for the end of the body."""
     with contextlib.ExitStack() as locks:
         for top in sorted({name.partition(".")[0] for name in names}):
             locks.enter_context(bootstrap._ModuleLockManager(top))  # noqa: SLF001 - as every import of it does
@@ -25,12 +25,12 @@ def unimportable(names: Iterable[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def taken_out(names: Collection[str]) -> Iterator[dict[str, ModuleType]]:
-    """Take modules out of the table while the body looks at them; what it leaves in the dictionary is put back.
+    """Take Python modules out of the table while the body looks at them, and put the dictionary's rest back.
 
-    Whatever the body removed from the dictionary has left, and with it what the process remembers of its files: who
-    imports it next loads it anew. Called while they are `unimportable`.
+    A Python module removed from the dictionary by the body has left, and with it the remembered files of its
+    directories: the next import loads a new one. Call inside `unimportable` for the same names.
     """
-    # Before, since the path of a namespace package is looked up at its parent.
+    # Before the modules go, since the path of a namespace package is looked up at the parent.
     directories = {name: list(getattr(find_of_base(name), "__path__", ())) for name in names}
     modules: dict[str, ModuleType] = {}
     try:

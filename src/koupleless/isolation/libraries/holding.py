@@ -1,14 +1,14 @@
-"""How a biz holds the libraries that the base has, too: pure decisions over an index of distributions.
+"""Decide how a biz holds the libraries that the base has, too: pure functions over an index of distributions.
 
 A library is *shared* (the module objects of the base), an *own copy* (module objects of the biz, executed from the
 files of the base), or an *own version* (from the artefact). Code that nobody has looked at does not cross from one biz
-to another: without a word of anybody a pure-Python library is an own copy. A compiled one is shared, since its C code
-may know one Python half only, unless it was tested as a copy.
+to another: without a word of anybody a pure-Python library is an own copy. A compiled one is shared unless tested as a
+copy, since its C code may know one Python half only.
 
-Two libraries of which one requires the other belong to one family, and a family is never held by halves: what a shared
-library requires is shared with it, and what requires an own copy, or an own version, is an own copy. What can use a
-distribution that the biz brings along (it names it in an extra) is an own copy too: the base's would not find it, or
-would keep it for everybody.
+Two libraries of which one requires the other belong to one family, and a family is never held by halves. The
+requirements of a shared library are shared as well, and every library that requires an own copy, or an own version, is
+an own copy. A library with an extra for a distribution of the biz is an own copy too: the base's would not find this
+distribution, or would keep it for everybody.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 
 class Holding(enum.Enum):
-    """Which modules of a library a biz gets."""
+    """The Python modules of a library that a biz gets."""
 
     SHARED = "shared"
-    """Those of the base."""
+    """The base's."""
     COPY = "own copy"
-    """Its own, executed from the files of the base."""
+    """The biz's own, executed from the files of the base."""
     OWN = "own version"
-    """Its own, from its artefact."""
+    """The biz's own, from its artefact."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """How one library is held, and why, in words that follow its name."""
+    """How one library is held, and why, in words to follow the library's name."""
 
     holding: Holding
     reason: str
@@ -50,16 +50,16 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """Distributions that somebody wants as own copies, and those to be shared, by normalised name."""
+    """Distributions wanted as own copies, and distributions wanted as shared, by normalised name."""
 
     own: frozenset[str] = frozenset()
     shared: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, own: Sequence[str] = (), shared: Sequence[str] = ()) -> Wishes:
-        """From names as people write them."""
+        """Make wishes from names as people write them."""
         if not own and not shared:
-            return NOTHING  # one for all of the many that wish for nothing
+            return NOTHING  # one object for the many that wish for nothing
         return cls(frozenset(map(canonicalize_name, own)), frozenset(map(canonicalize_name, shared)))
 
 
@@ -68,24 +68,24 @@ NOTHING: Final = Wishes()
 
 @dataclass(frozen=True, slots=True)
 class Speakers:
-    """Who decides how libraries are held, the first that speaks of one."""
+    """Sides with a say in how libraries are held: the first to speak of a library wins."""
 
     module: Wishes = NOTHING
     base: Wishes = NOTHING
     application: frozenset[str] = frozenset()
-    """The distributions that the application of the base is made of, which modules share as they share its code."""
+    """Distributions of the base's application: bizs share these as they share the code of the application."""
     words: Callable[[str], Share | None] = SHARE.get
     """The word of the library, or of an adapter of ours."""
     brought: frozenset[str] = frozenset()
-    """Distributions that the module brings along."""
+    """Distributions brought along by the biz."""
 
     @property
     def asked(self) -> frozenset[str]:
-        """The distributions that the module or the base has a wish for, or that the module brings along."""
+        """Distributions with a wish of the biz or of the base, and distributions that the biz brings along."""
         return self.brought.union(self.module.own, self.module.shared, self.base.own, self.base.shared)
 
     def word(self, name: str) -> Held | None:
-        """The first word that is spoken of a distribution of the base; ``None`` if nobody speaks."""
+        """Return the first word on a distribution of the base; ``None`` if nobody speaks."""
         if name in self.brought:
             return Held(Holding.OWN, "the module brings it along")
         share = self.words(name)
@@ -107,12 +107,12 @@ _SAID: Final[dict[Share | None, Held]] = {
 
 @functools.lru_cache(maxsize=64)
 def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
-    """How each distribution of the base is held: normalised name -> holding and reason.
+    """Decide how each distribution of the base is held: normalised name -> holding and reason.
 
     The mapping is remembered and not to be changed.
     """
     held = {name: word for name in index.versions if (word := speakers.word(name)) is not None}
-    # A wish counts for what is required, too, whatever that says of itself.
+    # A wish counts for requirements, too, against a word of the required library about itself.
     wishes = speakers.module.shared | speakers.base.shared
     wished = [name for name, one in held.items() if one.holding is Holding.SHARED and name in wishes]
     for name, by in _reached(wished, lambda name: index.needs(name) - speakers.asked):
@@ -126,7 +126,8 @@ def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
         held[name] = Held(Holding.COPY, "pure Python that nobody has said may be shared")
     apart = [name for name, one in held.items() if one.holding is not Holding.SHARED]
     apart += speakers.brought - held.keys()
-    # Of tested libraries the metadata tell all that matters; of others, also what their modules have imported.
+    # Of tested libraries the metadata tell everything of use; of others, imports of loaded Python modules count as
+    # well.
     untested = speakers.base.shared & held.keys()
     for name, by in _reached(apart, lambda name: _drawn(index, speakers, held, name, untested)):
         of = "an own version" if by in speakers.brought else "an own copy"
@@ -136,7 +137,7 @@ def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
 
 
 def _drawn(index: Index, speakers: Speakers, held: Mapping[str, Held], name: str, untested: Iterable[str]) -> set[str]:
-    """The shared distributions that need ``name``, or could use it where the module brings it, and can be copied."""
+    """Return the shared distributions that need ``name``, or can use the biz's own one, and can be copied."""
     importers = (other for other in untested if name in index.imports(other))
     optional = index.optional_users(name) if name in speakers.brought else ()
     return {
@@ -149,7 +150,7 @@ def _drawn(index: Index, speakers: Speakers, held: Mapping[str, Held], name: str
 
 
 def _reached(roots: Iterable[str], further: Callable[[str], Iterable[str]]) -> Iterable[tuple[str, str]]:
-    """What is reached from ``roots``, each with the one it was reached from, the nearest first; the roots left out."""
+    """Yield each node reached from ``roots``, with the node before it, the nearest first; the roots are left out."""
     todo = deque(roots)
     seen = set(todo)
     while todo:
@@ -162,7 +163,7 @@ def _reached(roots: Iterable[str], further: Callable[[str], Iterable[str]]) -> I
 
 
 def conflicts(index: Index, speakers: Speakers) -> tuple[str, ...]:
-    """Why the module's wishes cannot be met by this base, one sentence each."""
+    """Say why the biz's wishes cannot be met by this base, one sentence each."""
     found = []
     for name in sorted(speakers.module.own - speakers.brought):
         version = index.versions.get(name)

@@ -1,9 +1,9 @@
-"""What libraries say about being shared, as far as it was tested: data, and no code of them.
+"""Say of libraries whether bizs can share them, as far as tested: data, and no code of libraries.
 
-A library stands under ``ALWAYS`` once two modules and a base have used it in different configurations, a new version
-has replaced one of them, both have left, and nobody saw anything of another (``scripts/libraries``): it keeps no such
-state, or an adapter gives each biz its own. What such a library requires is shared with it. ``COPY`` is for libraries
-that others on this list, or compiled ones, may require, and that keep state all the same.
+A library stands under ``ALWAYS`` after a test (``scripts/libraries``): two bizs and a base have used the library in
+different configurations, a new version has replaced one biz, both have left, and nobody saw anything of another. Such a
+library keeps no state of this kind, or an adapter gives each biz its own. All requirements of such a library are shared
+as well. ``COPY`` is for libraries with state, which others on this list, or compiled ones, may require.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Final
 
 
 class Share(enum.Enum):
-    """The word of a library, or of an adapter, about itself."""
+    """The word of a library, or of an adapter, about sharing."""
 
     ALWAYS = "always"
-    """Several bizs may use it in different configurations: it keeps no state, or each biz has its own."""
+    """Several bizs may use the library in different configurations: without state, or with a state for each biz."""
     COPY = "copy"
-    """Each biz is to have its own copy."""
+    """Each biz is to have an own copy."""
     NEVER = "never"
-    """As a copy, and nobody may ask for it to be shared."""
+    """Each biz is to have an own copy, and nobody may ask for sharing."""
 
 
 _ALWAYS: Final = """
@@ -41,11 +41,11 @@ SHARE: Final[dict[str, Share]] = {
 """Normalised name -> word."""
 
 PORTIONS: Final[dict[str, re.Pattern[str]]] = {
-    # Generated modules enter their messages into the pool of the biz, through a module that remembers it; C code, and
-    # options, know descriptor_pb2 alone.
+    # Generated Python modules enter their messages into the pool of the biz, through a module with a reference to the
+    # pool; C code, and options, know descriptor_pb2 alone.
     "protobuf": re.compile(r"google(\.protobuf(\.(?!descriptor_pb2$)\w+_pb2|\.internal(\.builder)?)?)?"),
 }
-"""Of shared distributions, the modules that each biz executes anew; the packages around them among these."""
+"""Python modules of shared distributions executed anew for each biz, with the packages around such modules."""
 
 COPYABLE: Final[frozenset[str]] = frozenset({"pendulum", "psutil", "regex", "sqlalchemy", "tornado"})
 """Distributions with compiled files of which a second copy of the Python half was tested."""

@@ -1,8 +1,8 @@
-"""Libraries that came into the process because a biz needed them, and that stay when it has left.
+"""Account for libraries brought into the process because a biz needed them, and left behind when the biz leaves.
 
-A library that bizs share is loaded into the base by the first that imports it, and is the base's from then on: compiled
-code is never unloaded. Here is written down which libraries came that way, by how much the process grew for each, and
-which bizs use one now. What the base has imported by itself is no business of this account.
+A library shared by bizs is loaded into the base by the first import, and is the base's from then on: compiled code is
+never unloaded. The account says which libraries came this way, by how much the process grew for each, and which bizs
+use each now. Libraries imported by the base for itself are not in the account.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ if TYPE_CHECKING:
     from koupleless.isolation.linking.linker import Linker
 
 STDLIB: Final = "the standard library"
-"""Stands for its modules, which are no distribution's."""
+"""Stands for all modules of the standard library, which belong to no distribution."""
 
 
 @dataclass(slots=True)
 class _Arrival:
-    """What is known of the modules of one top-level package."""
+    """Account of the Python modules of one top-level package."""
 
     size_bytes: int = 0
     modules: dict[str, Callable[[], ModuleType | None]] = field(default_factory=dict)
-    """By name, weakly: one that the base removes and imports again is not the one that came."""
+    """Weak references by name: a module imported again, after the base removed the first, is not the one on account."""
 
     def add(self, name: str, module: ModuleType) -> None:
-        """Write down a module that was loaded."""
-        with contextlib.suppress(TypeError):  # something that code put in the place of a module, and cannot be watched
+        """Write down a loaded Python module."""
+        with contextlib.suppress(TypeError):  # an object in the place of a module may take no weak reference
             self.modules[name] = weakref.ref(module)
 
     def present(self, table: Mapping[str, ModuleType]) -> set[str]:
-        """The names under which what came is still there."""
+        """Return the names of Python modules that came and are still in the table."""
         return {name for name, module in self.modules.copy().items() if name in table and table[name] is module()}
 
 
 class _Loading(threading.local):
-    """What this thread is loading on behalf of a biz, from the outermost import inwards; empty if it is not."""
+    """Packages in loading by this thread on behalf of a biz, from the outermost import inwards; else empty."""
 
     stack: list[tuple[str, _Arrival]]
     seen_bytes: int
@@ -63,7 +63,7 @@ class _Loading(threading.local):
 
 
 class Arrivals:
-    """The account of one process. Thread-safe; several threads that load at once are taken for each other's growth."""
+    """Account of one process. Thread-safe; threads that load at the same time count each other's growth."""
 
     def __init__(self) -> None:
         self._loading = _Loading()
@@ -75,21 +75,21 @@ class Arrivals:
         )
 
     def follow(self, linker: Linker, taken: AbstractSet[str]) -> None:
-        """Count a biz among the users of what it takes: ``taken`` grows by the names of modules of the base."""
+        """Count a biz among the users of libraries: ``taken`` grows by the names of modules given to the biz."""
         with self._lock:
             self._taken[linker] = taken
 
     def taken_by(self, linker: Linker) -> AbstractSet[str]:
-        """The modules of the base that an owner has got so far; grows."""
+        """Return the names of the base's Python modules that an owner has got so far; the set grows."""
         return self._taken.get(linker, frozenset())
 
     # --- while modules are loaded ----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def written_down(self) -> Iterator[None]:
-        """Write down what comes while the body imports modules of the base on behalf of a biz."""
+        """Write down each Python module of the base imported by the body on behalf of a biz."""
         stack = self._loading.stack
-        if stack:  # somebody further out does
+        if stack:  # a caller further out does so
             yield
             return
         stack.append(("", _Arrival()))
@@ -100,9 +100,10 @@ class Arrivals:
 
     @contextlib.contextmanager
     def measured(self, name: str) -> Iterator[Callable[[ModuleType], None]]:
-        """The body loads a module, and hands it over: write down by how much the process grows, if somebody wants it.
+        """Write down a Python module loaded by the body, with the process's growth; nothing outside `written_down`.
 
-        A library grows by what it loads of itself; what it loads of others is theirs.
+        The body hands the module to the function yielded. A library grows by loading its own modules; growth by modules
+        of another library is counted for the other.
         """
         loading = self._loading
         if not loading.stack:
@@ -128,7 +129,7 @@ class Arrivals:
             loading.seen_bytes = now
 
     def forget(self, names: Iterable[str]) -> None:
-        """These modules have left again; what their top-level packages take is not known any more once all have."""
+        """Forget Python modules that have left again; the growth of a top-level package goes with the last one."""
         with self._lock:
             for name in names:
                 arrival = self._by_top.get(name.partition(".")[0])
@@ -139,11 +140,11 @@ class Arrivals:
     # --- what there is ---------------------------------------------------------------------------------------------
 
     def __bool__(self) -> bool:
-        """Whether any library came; the standard library's modules do not count."""
+        """Tell whether any library came; the standard library's modules do not count."""
         return any(top not in sys.stdlib_module_names for top in list(self._by_top))
 
     def listing(self) -> tuple[Resident, ...]:
-        """All that came because bizs needed it and is still here, the largest first."""
+        """Return all libraries on account that are still here, the largest first."""
         index = distributions.base_index()
         loaded = all_of_base()
         users, possible_users = self._users(index)
@@ -170,10 +171,10 @@ class Arrivals:
         return tuple(sorted(residents, key=lambda resident: (-resident.size_bytes, resident.name)))
 
     def modules_of(self, residents: Iterable[Resident]) -> dict[str, list[str]]:
-        """Library -> its loaded Python modules, of those libraries that came as a whole for bizs and are not compiled.
+        """Return library -> its loaded Python modules, for pure-Python libraries that came as a whole for bizs.
 
-        Of a library of which the base has imported anything by itself nothing is known: it is left out. Names under
-        which a library shows modules of another one, as ``requests.packages`` does, are among its names.
+        A library is left out if the base has imported one of its modules by itself. The modules include names under
+        which a library shows modules of another one, as ``requests.packages`` does.
         """
         index = distributions.base_index()
         wanted = {one.name for one in residents if one.name in index.versions} - index.extended
@@ -185,7 +186,7 @@ class Arrivals:
             owners = index.owners(name)
             if len(owners) == 1 and owners[0] in wanted:
                 found[owners[0]].append(name)
-            else:  # files of several: none of them is removed
+            else:  # files of several libraries: none of these libraries is removed
                 for owner in wanted.intersection(owners):
                     wanted.discard(owner)
         own = {name for name, module in table.items() if getattr(module, "__name__", None) == name}
@@ -194,14 +195,14 @@ class Arrivals:
 
     @staticmethod
     def directories(residents: Iterable[Resident]) -> frozenset[str]:
-        """Where the compiled files of libraries lie, those that they share with no other library."""
+        """Return the directories of the libraries' compiled files, without directories shared with another library."""
         index = distributions.base_index()
         return frozenset().union(*(index.directories(one.name) for one in residents if one.name in index.extended))
 
     def _users(self, index: Index) -> tuple[Mapping[str, set[str]], AbstractSet[str]]:
-        """Distribution -> the bizs that got modules of it, or of one that requires it; and all that these might use.
+        """Return distribution -> bizs with modules of the distribution or of one requiring it, and all of possible use.
 
-        What might be used are the extras of what is used, too: nobody has seen whether a library looks for them.
+        Extras of used distributions are of possible use, too: nobody has seen whether a library looks for an extra.
         """
         users: dict[str, set[str]] = {}
         possible: set[str] = set()
@@ -215,7 +216,7 @@ class Arrivals:
         return users, possible
 
     def _owners(self, index: Index, linker: Linker, taken: AbstractSet[str]) -> AbstractSet[str]:
-        """The distributions that a biz got modules of; remembered, as long as it gets no more."""
+        """Return the distributions of the Python modules given to a biz; remembered until the biz gets another one."""
         known = self._known.get(linker)
         if known is None or known[0] is not index or known[1] != len(taken):
             owners = frozenset(owner for name in set(taken) for owner in index.owners(name))
@@ -224,7 +225,7 @@ class Arrivals:
 
 
 def _required(index: Index, name: str) -> AbstractSet[str]:
-    """A distribution and those that it requires, directly or not, without extras."""
+    """Return a distribution and its requirements, direct and indirect ones, without extras."""
     found, ahead = {name}, [name]
     while ahead:
         further = index.needs(ahead.pop()) - found
@@ -234,14 +235,17 @@ def _required(index: Index, name: str) -> AbstractSet[str]:
 
 
 def _nobody_asks(module: ModuleType) -> None:
-    """Takes what is not written down."""
+    """Take a Python module and write nothing down."""
 
 
 _STATM: Final = Path("/proc/self/statm")
 
 
 def resident_bytes() -> int:
-    """The resident set size of this process; 0 where the system does not say (anything but Linux). Imports nothing."""
+    """Return the resident set size of this process in bytes; 0 where the system does not say. Imports nothing.
+
+    Only Linux says.
+    """
     try:
         return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

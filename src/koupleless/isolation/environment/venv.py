@@ -1,8 +1,9 @@
-"""The virtual environment of a biz: in it, an interpreter that the biz starts finds what the biz finds.
+"""Make the virtual environment of a biz: an interpreter started by the biz finds the biz's Python modules there.
 
-A child process is no biz, and knows nothing of one. What it is started with makes it find its modules: a virtual
-environment, as the biz would have one alone, whose search path goes on with the directories of the biz and of the base.
-So options and variables that switch others off (``-I``, ``-E``, an ``env`` without ``PYTHONPATH``) change nothing.
+A child process is no biz, and knows nothing of one. The interpreter in a virtual environment makes the child find the
+modules: an environment as the biz would have one alone, with a search path that goes on with the directories of the biz
+and of the base. So options and variables that switch others off (``-I``, ``-E``, an ``env`` without ``PYTHONPATH``)
+change nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _START: Final = "_koupleless_start"
 """The name of `venv_start` in a virtual environment."""
 _LONGEST_FIRST_LINE: Final = 127
-"""Beyond that, old kernels cut the line off that names the interpreter of a script."""
+"""Characters after which old kernels cut off the line naming the interpreter of a script."""
 _ZIPPED_LIBRARY: Final = f"python{sys.version_info[0]}{sys.version_info[1]}.zip"
 _SCRIPT: Final = """\
 import sys
@@ -50,13 +51,13 @@ class VirtualEnvironment:
     """
 
     def __init__(self, prefix: Path, paths: Sequence[str], policy: Policy, *, is_bare: bool = False) -> None:
-        """``prefix`` is where it is to be, ``paths`` the biz's directories, its program first.
+        """Describe an environment to be made at ``prefix``; ``paths`` are the biz's directories, the program's first.
 
-        ``is_bare`` says that these are merely to be on the search path: no scripts, and no ``.pth`` files in them.
+        ``is_bare`` says: the directories are merely for the search path, without scripts and without ``.pth`` files.
         """
         self.prefix = prefix
         self.scripts = prefix / "bin"
-        """The directory of its interpreter and of the scripts of the biz's libraries."""
+        """The directory of the environment's interpreter and of the scripts of the biz's libraries."""
         self.executable = self.scripts / "python"
         self._paths = tuple(paths)
         self._policy = policy
@@ -65,14 +66,17 @@ class VirtualEnvironment:
         self._is_made = False
 
     def make(self) -> None:
-        """Make it, if it is not there yet. Raises ``OSError``, also where nobody knows the base's own interpreter."""
+        """Make the environment, if there is none yet.
+
+        Raises ``OSError``, also where the base's own interpreter is not known.
+        """
         with self._lock:
-            if not self._is_made and not self.executable.exists():  # a process that the biz has forked may have made it
+            if not self._is_made and not self.executable.exists():  # a process forked by the biz may have made one
                 self._make()
             self._is_made = True
 
     def remove(self) -> None:
-        """Remove it from the disk. A child process that still runs goes on, without what it has not imported yet."""
+        """Remove the environment from the disk. A running child process goes on, without modules not imported yet."""
         with self._lock:
             self._is_made = False
             shutil.rmtree(self.prefix, ignore_errors=True)
@@ -89,7 +93,7 @@ class VirtualEnvironment:
                 scratch.chmod(0o755)
                 scratch.rename(self.prefix)
         except OSError:
-            if not self.executable.exists():  # else a process that the biz has forked was faster
+            if not self.executable.exists():  # else a process forked by the biz was faster
                 raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -125,14 +129,14 @@ class VirtualEnvironment:
         if is_declared:
             libraries.append(str(self.prefix / "declared"))
         else:
-            # Looked at for links to other places, as editable projects have them.
+            # Read for links to other places, as editable projects have them.
             libraries += [entry for entry in of_base if entry in installed]
             program += [entry for entry in of_base if entry not in installed]
         arguments = f"{program!r}, {libraries!r}, {of_base!r}, keeps_base={not is_declared}"
         (packages / "koupleless.pth").write_text(f"import {_START}; {_START}.extend({arguments})\n")
 
     def _link_declared(self, place: Path) -> None:
-        """Link what the biz may take from the base: the distributions it declares with all that they require."""
+        """Link the files the biz may take from the base: the declared distributions with all their requirements."""
         index = distributions.base_index()
         for name in self._distributions_of_base():
             for part in index.parts(name):
@@ -152,7 +156,7 @@ class VirtualEnvironment:
     # --- scripts -------------------------------------------------------------------------------------------------
 
     def _write_scripts(self, place: Path) -> None:
-        """The console scripts of the libraries, which start the interpreter of this environment."""
+        """Write the console scripts of the libraries, which start the interpreter of this environment."""
         base = distributions.base_index()
         own = distributions.index_of(() if self._is_bare else self._paths)
         for index, names in ((own, own.versions), (base, self._distributions_of_base())):
@@ -161,7 +165,7 @@ class VirtualEnvironment:
                     self._write_script(place / name, reference)
         if not self._policy.declared and sys.prefix != sys.base_prefix:
             with contextlib.suppress(OSError), os.scandir(sysconfig.get_path("scripts")) as entries:
-                for entry in entries:  # compiled programs that libraries of the base bring along
+                for entry in entries:  # compiled programs of libraries of the base
                     if not (place / entry.name).exists() and not entry.name.startswith(("python", "activate")):
                         (place / entry.name).symlink_to(entry.path)
 

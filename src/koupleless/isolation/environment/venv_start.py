@@ -1,7 +1,7 @@
-"""The search path of an interpreter that a biz has started. Runs in that process, before anything else does.
+"""Extend the search path of an interpreter started by a biz. Runs in the child process, before anything else does.
 
-The virtual environment of a biz has a link to this file. It imports nothing that the interpreter has not imported by
-then, and no other file of ours.
+The virtual environment of a biz has a link to this file. The file imports only modules that the interpreter has
+imported by then, and no other file of ours.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def extend(program: Sequence[str], libraries: Sequence[str], base: Sequence[str], *, keeps_base: bool) -> None:
-    """Let ``sys.path`` go on with what the biz finds.
+    """Let ``sys.path`` go on with the directories of the biz.
 
-    ``program`` are directories of modules, ``libraries`` those that distributions are installed in, each in the order
-    of the search. ``base`` are the entries of the base's own search path: where this process has inherited one, it
-    counts for less than those of the biz, or for nothing, unless ``keeps_base``.
+    ``program`` are directories of modules, ``libraries`` are directories with installed distributions, each in the
+    order of the search. ``base`` are the entries of the base's own search path: where this process has inherited one,
+    such an entry comes after the biz's with ``keeps_base``, and is dropped without.
     """
     sys.path += [entry for entry in program if entry not in sys.path]
     for directory in libraries:
@@ -30,7 +30,7 @@ def extend(program: Sequence[str], libraries: Sequence[str], base: Sequence[str]
 
 
 class _Order:
-    """Asked for the program's first import, when its own entry is there: puts the path in order, and goes."""
+    """Finder asked for the program's first import, when the program's own entry is there: orders the path, and goes."""
 
     def __init__(self, own: Sequence[str], base: Sequence[str], *, keeps_base: bool) -> None:
         self._own = {*own} - {*base}
@@ -40,7 +40,7 @@ class _Order:
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - a finder
         if _is_starting():
             return
-        # Not out of the list itself: the interpreter is going through it, and would leave out the next one.
+        # A new list: the interpreter is going through the old one, and would leave out the next finder after a removal.
         sys.meta_path = [finder for finder in sys.meta_path if finder is not self]
         try:
             here = os.getcwd()  # noqa: PTH109 - as the path finder; pathlib takes long to import
@@ -53,7 +53,7 @@ class _Order:
 
 
 def _is_starting() -> bool:
-    """Whether the interpreter is still looking for what is installed, and other customisations."""
+    """Tell whether the interpreter is still looking for installed distributions and other customisations."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - there is no other way to know
     while frame is not None:
         if frame.f_globals is vars(site):

@@ -1,1 +1,1 @@
-"""State that a process has once and all bizs share: changes are kept from a biz, which is told, as is its time zone."""
+"""State of which a process has one for all bizs: a biz is kept from changes and told so, and told of the time zone."""

@@ -1,4 +1,4 @@
-"""Who is a guest of the process, and what it is told when it would change something for everybody."""
+"""Find the biz that is a guest of the process; make warnings and errors for calls that would change the process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class ProcessWideWarning(RuntimeWarning):
-    """A biz tried to change something that belongs to the whole process; nothing was changed."""
+    """A biz tried to change a setting of the whole process; nothing was changed."""
 
 
 @passed_over
 def ignored(call: str, what: str) -> None:
-    """Warn that the running biz made a call that was ignored; ``what`` it would have changed. For a replacement."""
+    """Warn that a call of the running biz was ignored; ``what`` names the setting in words. For a replacement."""
     scope = current()
     assert scope is not None
     warnings.warn(
@@ -31,23 +31,26 @@ def ignored(call: str, what: str) -> None:
 
 
 _home = 0
-"""The process that bizs are guests of."""
+"""Identifier of the process in which bizs are guests."""
 
 
 def begin() -> None:
-    """Bizs are guests of this process from now on: a server may have forked it since the last time."""
+    """Make bizs guests of this process from now on: a server may have forked the process since the last call."""
     global _home  # noqa: PLW0603 - a forked child has a copy of it
     _home = os.getpid()
 
 
 def guest() -> Scope | None:
-    """The biz that is running beside others: ``None`` for the base, and in a child process that a biz has forked."""
+    """Return the biz running beside others: ``None`` for the base, and in a child process forked by a biz."""
     scope = current()
     return scope if scope is None or os.getpid() == _home else None
 
 
 def refused(call: str, what: str) -> PermissionError:
-    """The error for a call of the running biz after which it must not go on as if it had been made."""
+    """Make the error that refuses a call of the running biz; ``what`` names the setting in words.
+
+    For calls after which a biz must not go on as if the call had been made.
+    """
     message = (
         f"biz {current_name()} called {call}; {what} belongs to the whole process, so this was refused; "
         "do it in a child process, or before the base is started"
@@ -56,6 +59,6 @@ def refused(call: str, what: str) -> PermissionError:
 
 
 def current_name() -> str:
-    """The running biz, for a message."""
+    """Return the running biz, for a message."""
     scope = current()
     return "?" if scope is None else str(scope.biz)

@@ -1,8 +1,9 @@
-"""Settings that exist once per process, kept out of a biz's reach.
+"""Keep settings that exist once per process out of a biz's reach.
 
-A biz that would change one for everybody is refused where going on would do harm (the working directory: relative paths
-would mean other files), and ignored with a warning that names it where it can do without. Asking for what is set
-already is always allowed. Signals and exception hooks belong to ``ownership``, for they can be undone.
+A call of a biz to change one for everybody is refused where going on would do harm (the working directory: relative
+paths would mean other files). Such a call is ignored, with a warning naming the biz, where the biz can do without.
+Asking for the present value is always allowed. Signals and exception hooks belong to ``ownership``, where registrations
+can be undone.
 """
 
 from __future__ import annotations
@@ -62,11 +63,11 @@ def _set_locale(original: Callable[..., str]) -> Callable[..., str]:
 
 
 def _replace_setlocale(undo: contextlib.ExitStack) -> None:
-    """Under all the names that the function of the C library has."""
+    """Replace the function of the C library under all its names."""
     compiled: Any = sys.modules["_locale"]
     guarded = _set_locale(compiled.setlocale)
     replace(undo, compiled, "setlocale", guarded)
-    replace(undo, locale, "_setlocale", guarded)  # what ``locale.resetlocale`` calls
+    replace(undo, locale, "_setlocale", guarded)  # called by ``locale.resetlocale``
     replace(undo, locale, "setlocale", _set_locale(locale.setlocale))
 
 
@@ -101,7 +102,7 @@ def _set_umask(original: Callable[[int], int]) -> Callable[[int], int]:
 
 
 def _present_umask() -> int:
-    """Without setting it: another thread could create a file in that moment."""
+    """Return the mask without setting one: another thread could create a file in the moment between two settings."""
     try:
         for line in _STATUS.read_text().splitlines():
             if line.startswith("Umask:"):
@@ -172,7 +173,7 @@ def _close_stream(name: str, original: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _keep_streams_open(undo: contextlib.ExitStack) -> None:
-    """Those that there are now; a stream whose class takes no attributes of an object cannot be guarded."""
+    """Keep the present standard streams open; a stream that takes no attributes cannot be guarded."""
     for name in ("stdin", "stdout", "stderr"):
         for stream in dict.fromkeys((getattr(sys, name), getattr(sys, f"__{name}__"))):
             if hasattr(stream, "__dict__") and hasattr(stream, "close"):
@@ -198,7 +199,7 @@ _guards = Shared(_put_in)
 
 
 def install_guards() -> None:
-    """Keep process-wide settings out of bizs' reach. Counted: as many `remove_guards` take it back."""
+    """Keep process-wide settings out of bizs' reach. Counted: as many `remove_guards` take the guards back."""
     begin()
     _guards.acquire()
 

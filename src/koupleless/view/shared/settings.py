@@ -1,8 +1,8 @@
-"""Settings of the standard library that exist once per process: whose they are, as two tables.
+"""List the settings of the standard library that exist once per process, with their owners, as tables.
 
-Functions that change one are ignored for a biz, with a warning that names it, or refused where it must not go on as if
-they had worked. Variables that a biz assigns to are its own, for whoever reads them as attributes of their module as
-for the functions that read them as globals.
+A call of a biz to change such a setting is ignored, with a warning that names the biz, or refused where the biz must
+not go on as if the call had worked. A variable assigned by a biz is the biz's own, for readers of a module's attribute
+as for functions with the variable among their globals.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """A function that changes something for the whole process."""
+    """A function that changes a setting of the whole process."""
 
     where: str
-    """The modules that have it; it is replaced when the first of them is there."""
+    """Names of Python modules with the function, separated by spaces; replaced in all once the first is imported."""
     name: str
     what: str
-    """What it changes, in words."""
+    """The setting, in words."""
     is_so: Callable[..., bool] = lambda *_args, **_kwargs: False
-    """Given the arguments, whether nothing would change: they ask for what is set, or only what is."""
+    """Tell, given the arguments, whether the call changes nothing: sets the present value, or only asks for one."""
     answer: Callable[..., Any] = lambda *_args, **_kwargs: None
-    """What a biz is answered; given the original function and the arguments."""
+    """Return the answer for a biz, given the original function and the arguments."""
     is_refused: bool = False
-    """Whether a biz must not go on as if it had worked."""
+    """Whether a biz must not go on as if the call had worked."""
 
 
 def _none_given(*args: Any) -> bool:
@@ -53,7 +53,7 @@ def _none_given(*args: Any) -> bool:
 
 
 def _asked(original: Callable[..., Any], *_args: Any, **_kwargs: Any) -> Any:
-    """The answer of functions that say what is set if they are given nothing."""
+    """Answer as functions that return the present value if called without arguments."""
     return original()
 
 
@@ -62,7 +62,7 @@ def _is_other_process(pid: int, *_args: Any) -> bool:
 
 
 def _is_ours(pid: int) -> bool:
-    """Whether what is sent to it reaches this process, as one of a group or of all."""
+    """Tell whether a signal to ``pid`` reaches this process, alone, as one of a group or as one of all."""
     return pid in {0, -1, os.getpid(), -os.getpgrp()}
 
 
@@ -71,7 +71,7 @@ def _limits_are(resource: int, limits: Any) -> bool:
 
 
 def _is_outside_loops(*_args: Any, **_kwargs: Any) -> bool:
-    """On a thread without a running loop, where it is the biz's own affair."""
+    """Tell whether the thread has no running loop: there the setting is the biz's own affair."""
     return asyncio._get_running_loop() is None  # noqa: SLF001 - the public one raises
 
 
@@ -91,7 +91,7 @@ _CATALOGUES: Final = "the message catalogue of C code"
 
 
 def _is_main_thread() -> bool:
-    """Whether this is the thread that Python handles signals in."""
+    """Tell whether this is the thread in which Python handles signals."""
     return threading.get_ident() == threading.main_thread().ident
 
 
@@ -154,7 +154,7 @@ _SETTINGS: Final = (
     _Setting("os", "setpgid", "the session", lambda pid, _: _is_other_process(pid), is_refused=True),
     _Setting("os", "chroot", "the root directory", is_refused=True),
     *(_Setting("os", name, "what the process sees of the system", is_refused=True) for name in ("unshare", "setns")),
-    # What would end the process, or close what it serves with.
+    # Calls that would end the process, or close its streams or sockets.
     *(_Setting("os posix", name, _LIFE, is_refused=True) for name in ("_exit", "abort", "execv", "execve")),
     _Setting("os posix", "kill", _LIFE, lambda pid, sig: not sig or not _is_ours(pid), is_refused=True),
     _Setting("os posix", "killpg", _LIFE, lambda group, sig: not sig or not _is_ours(-group), is_refused=True),
@@ -165,7 +165,7 @@ _SETTINGS: Final = (
         "signal",
         "pthread_sigmask",
         "what a signal does",
-        # Of other threads it is the module's own, and pools block signals while they start a process.
+        # In other threads the mask is the biz's own, and pools block signals while they start a process.
         lambda how, mask: not mask or not _is_main_thread(),  # noqa: ARG005 - the names are those of the function
         lambda original, how, mask: original(how, ()),  # noqa: ARG005 - as above
     ),
@@ -184,7 +184,7 @@ _VARIABLES: Final = {
     "logging": ("raiseExceptions",),
     "socket": ("socket",),
 }
-"""Variables of modules that are each biz's own."""
+"""Variables of Python modules; each biz has its own."""
 _READERS: Final = {
     "http.client": (
         "_read_headers",
@@ -196,16 +196,16 @@ _READERS: Final = {
     "logging": ("Handler.handleError",),
     "socket": ("create_connection", "create_server", "fromfd", "socketpair"),
 }
-"""The functions of these modules that read them as globals."""
+"""Functions of these Python modules that read such variables as globals."""
 
 _HOOKS: Final = {"threading": ("excepthook",)}
-"""Hooks in modules, which are each biz's own: called for what happens while it runs. Those of ``sys`` are elsewhere."""
+"""Hooks in Python modules, each biz's own: called for events while the biz runs. Hooks of ``sys`` are elsewhere."""
 
 _ATTRIBUTES: Final = {
     "http.client": {"HTTPConnection": ("debuglevel",), "HTTPSConnection": ("debuglevel",)},
     "tarfile": {"TarFile": ("extraction_filter",)},
 }
-"""Attributes of classes of modules that are each biz's own."""
+"""Attributes of classes of Python modules; each biz has its own."""
 
 
 def put_in(undo: contextlib.ExitStack) -> None:

@@ -1,8 +1,9 @@
-"""Local time. A process has one time zone, and a biz that expects another one is told.
+"""Tell a biz that expects another time zone than the process's: a process has one.
 
-``datetime`` is a C type that all share: ``now()``, ``fromtimestamp()``, ``timestamp()`` and ``astimezone()`` of naive
-values ask the C library, which knows one zone for all threads. Functions of ``time`` could answer for a biz, but then
-contradict ``datetime``, so that what a biz computes with both would be wrong without a sign. So neither does.
+``datetime`` is a C type shared by all: ``now()``, ``fromtimestamp()``, ``timestamp()`` and ``astimezone()`` of naive
+values ask the C library, which knows one zone for all threads. Functions of ``time`` could answer for a biz, but would
+then contradict ``datetime``, and results computed with both would be wrong without a sign. So both answer for the
+process.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import zoneinfo
 from koupleless.context import as_base
 
 _MONTHS = (1, 7)
-"""In one of them there is summer time, where there is any."""
+"""Months, one of which has summer time if the zone has any."""
 
 
 def is_of_process() -> bool:
-    """Whether the running biz expects the zone of the process: by its name, or by its offsets in winter and summer."""
+    """Tell whether the running biz expects the zone of the process: by its name, or by offsets in winter and summer."""
     mine = os.environ.get("TZ")
     with as_base():
         if mine == os.environ.get("TZ"):
@@ -38,7 +39,7 @@ def _seconds(moment: dt.datetime) -> float:
 
 
 def other_zone() -> str | None:
-    """Words for a biz, which is running, that expects another zone than the process has; ``None`` if it does not."""
+    """Return words for the running biz if it expects another zone than the process has; ``None`` if not."""
     if is_of_process():
         return None
     mine = os.environ.get("TZ")

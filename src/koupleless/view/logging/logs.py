@@ -1,9 +1,8 @@
-"""Logging that answers by context: what the logging module keeps once per process, kept once per biz.
+"""Make logging answer by context: state of the logging module, which a process has once, is kept once per biz.
 
-The objects everybody holds already, the root logger and the manager, stay the same objects and look up whose state is
-meant. A logger that the base made (a shared library's, at import) hands the records it gets while a biz is running to
-the biz's logger of the same name, and asks that one for its level. Code that asks for loggers inside a biz gets the
-biz's own.
+The root logger and the manager, which everybody holds already, stay the same objects and look up the state for the
+context. A logger made by the base (a shared library's, at import) hands records of a running biz to the biz's logger of
+the same name, and asks this logger for the level in effect. Code of a biz that asks for a logger gets the biz's own.
 """
 
 from __future__ import annotations
@@ -36,11 +35,12 @@ def _here() -> LogSpace | None:
 
 
 def _answering(logger: logging.Logger) -> logging.Logger:
-    """Whom ``logger`` stands for in this context: a logger of the base, while a biz runs, for the biz's of its name."""
+    """Return the logger meant by ``logger`` in this context: while a biz runs, the biz's for a base's of this name."""
     space = _here()
     if space is None:
         return logger
-    # An own ``manager`` has whoever came out of a table of loggers; one that somebody made directly is left alone.
+    # A logger out of a table has a ``manager`` among its own attributes; a logger made directly by somebody is left
+    # alone.
     manager = vars(logger).get("manager")
     if manager is None:
         return space.root if logger is logging.root else logger
@@ -54,7 +54,7 @@ def _by_context(name: str, counterpart: Callable[[LogSpace], object]) -> propert
     """An attribute of a process-wide object that, while a biz runs, is the attribute of the biz's ``counterpart``."""
 
     def get(self: object) -> Any:
-        if current() is None:  # the base's way is the short one: each of its records comes along here
+        if current() is None:  # the base's way is the short one: each record of the base comes along here
             return self.__dict__[name]
         space = _here()
         return self.__dict__[name] if space is None else getattr(counterpart(space), name)
@@ -79,7 +79,7 @@ def _manager_of(space: LogSpace) -> object:
 
 
 class ContextRoot(logging.RootLogger):
-    """What ``logging.root`` is an instance of while bizs may be there."""
+    """Class of ``logging.root`` while bizs may be there."""
 
     __slots__ = ()
 
@@ -91,7 +91,7 @@ class ContextRoot(logging.RootLogger):
     _cache = _by_context("_cache", _root_of)
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the name is logging's
-        """As for other loggers, but past the properties while the base is running."""
+        """Answer as other loggers do, but past the properties while the base is running."""
         if current() is None:
             state = self.__dict__
             enabled = state["_cache"].get(level)
@@ -101,7 +101,7 @@ class ContextRoot(logging.RootLogger):
 
 
 class ContextManager(logging.Manager):
-    """What ``logging.Logger.manager`` is an instance of while bizs may be there."""
+    """Class of ``logging.Logger.manager`` while bizs may be there."""
 
     __slots__ = ()
 
@@ -112,7 +112,7 @@ class ContextManager(logging.Manager):
 
     @passed_over
     def getLogger(self, name: str) -> logging.Logger:  # noqa: N802 - the name is logging's
-        """The logger of that name, of whoever is running."""
+        """Return the logger of this name: the running biz's, else the base's."""
         space = _here()
         if space is not None:
             return space.manager.getLogger(name)
@@ -120,7 +120,7 @@ class ContextManager(logging.Manager):
         return known if isinstance(known, logging.Logger) else super().getLogger(name)
 
     def _clear_cache(self) -> None:
-        """Bizs that have set no level follow the base's, so a change in the base reaches their caches, too."""
+        """Clear caches, of bizs as well on a change in the base: bizs without an own level follow the base's."""
         space = _here()
         if space is not None:
             space.manager._clear_cache()  # type: ignore[attr-defined]  # noqa: SLF001 - logging's own
@@ -138,7 +138,8 @@ def _is_enabled_for(original: Callable[[logging.Logger, int], bool]) -> Callable
     def isEnabledFor(self: Any, level: int) -> bool:  # noqa: N802 - the name is logging's
         if current() is not None:
             return original(_answering(self), level)
-        # The original's first lines again: calling it would double what a disabled message costs the base.
+        # The original's first lines again: calling the original would double the cost of a disabled message for the
+        # base.
         if self.disabled:
             return False
         try:
@@ -161,7 +162,7 @@ def _handle(original: Callable[[logging.Logger, logging.LogRecord], None]) -> Ca
             record.biz = str(scope.biz)  # for filters; delivery names the owner of the logger
         if not is_plain:
             original(self, record)
-        elif not self.disabled:  # the original's lines again: handlers count the frames to whoever logs
+        elif not self.disabled:  # the original's lines again: handlers count frames
             kept: bool | logging.LogRecord = self.filter(record)
             if kept:
                 self.callHandlers(kept if isinstance(kept, logging.LogRecord) else record)
@@ -184,7 +185,7 @@ def _answered(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _ModuleFunctions:
-    """The functions that change state of the module, by context; made for one installation."""
+    """Functions to change state of the logging module, by context; made for one installation."""
 
     def __init__(self, undo: contextlib.ExitStack) -> None:
         self._undo = undo
@@ -243,7 +244,10 @@ class _ModuleFunctions:
         self._original_add_level(level, levelName)
 
     def _level_names_by_context(self) -> None:
-        """Only from the first biz on that names a level: every record looks its level up here."""
+        """Let names of levels answer by context, from the first biz on that names a level.
+
+        Not earlier, since every record looks its level up here.
+        """
         to_name, to_level = logging._levelToName, logging._nameToLevel  # noqa: SLF001 - they have no public name
         if isinstance(to_name, ContextMapping):
             return
@@ -281,7 +285,7 @@ class _ModuleFunctions:
 
     @passed_over
     def basicConfig(self, **kwargs: Any) -> None:  # noqa: N802 - the name is logging's
-        # ``logging.info`` and its kin call it by themselves where there is no handler; a biz has the base's then.
+        # ``logging.info`` and its kin call ``basicConfig`` where there is no handler; a biz has the base's then.
         is_asked_for = sys._getframe(1).f_globals is not vars(logging)  # noqa: SLF001 - there is no other way to ask
         space = _here()
         if is_asked_for or space is None or space.has_process:
@@ -302,7 +306,7 @@ class _ModuleFunctions:
             warnings.showwarning = logging._showwarning  # type: ignore[attr-defined]  # noqa: SLF001 - as it does itself
         elif not capture and variables.captures_warnings:
             if variables.show_warning is None:
-                del warnings.showwarning  # of the biz: it has the process's again, whatever that is by now
+                del warnings.showwarning  # the biz has the process's function again
             else:
                 warnings.showwarning = variables.show_warning
         variables.captures_warnings = capture
@@ -333,7 +337,7 @@ class _HandlerRefs(ContextList[Any]):
 
 
 def _close_all() -> None:
-    """At interpreter exit, as the logging module does for the base's handlers."""
+    """Close handlers of all bizs at interpreter exit, as the logging module does for the base's handlers."""
     for space in live_spaces():
         space.close()
 
@@ -367,7 +371,7 @@ def _put_in(undo: contextlib.ExitStack) -> None:
         "getEffectiveLevel",
     ):
         replace(undo, logging.Logger, name, _answered(getattr(logging.Logger, name)))
-    # What a configuration names is looked up by a function that the class took from the interpreter when it was made.
+    # Names in a configuration are looked up by a function taken from the interpreter when the class was made.
     replace(undo, logging.config.BaseConfigurator, "importer", staticmethod(_import))
     atexit.register(_close_all)
     undo.callback(atexit.unregister, _close_all)
@@ -377,10 +381,10 @@ _views = Shared(_put_in)
 
 
 def install_logs() -> None:
-    """Make logging answer by context. Counted: as many `remove_logs` take it back."""
+    """Make logging answer by context. Counted: as many `remove_logs` take the views back."""
     _views.acquire()
 
 
 def remove_logs() -> None:
-    """Give one installation back; with the last one the logging module is exactly what it was before."""
+    """Give one installation back; with the last one the logging module is exactly as before."""
     _views.release()

@@ -1,8 +1,8 @@
-"""The logging of one biz: its own root logger, loggers, levels, handlers and file.
+"""Keep the logging of one biz: root logger, loggers, levels, handlers and file.
 
-Loggers of a biz carry the biz with them (through their manager), so they are right in any thread and context. The base
-is a biz's last resort: a record for which the biz has configured no handler goes to the base's, with the biz's identity
-as ``record.biz``.
+Loggers of a biz carry the biz with them (through their manager), and so are right in any thread and context. The base
+is a biz's last resort: a record without a handler of the biz goes to the base's handlers, with the biz's identity as
+``record.biz``.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from koupleless.context import Scope
 
 FORMAT: Final = "%(asctime)s %(levelname)s %(biz)s %(name)s: %(message)s"
-"""How records look in a biz's own file."""
+"""Format of records in a biz's own file."""
 
 _BUSY_S: Final = 1.0
-"""How long `LogSpace.close` waits for a handler that a thread is just writing to."""
+"""Seconds that `LogSpace.close` waits for a handler to which a thread is just writing."""
 
 module_lock: Final[threading.RLock] = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - it guards all tables
-"""The one lock of the logging module; whoever changes loggers of several bizs holds it."""
+"""The one lock of the logging module; held by every change to loggers of several bizs."""
 
 _live: weakref.WeakSet[LogSpace] = weakref.WeakSet()
 
 
 def live_spaces() -> list[LogSpace]:
-    """The spaces that have not been closed."""
+    """Return the spaces not yet closed."""
     with module_lock:
         return list(_live)
 
@@ -51,7 +51,7 @@ class BizRoot(logging.RootLogger):
 
     @property
     def level(self) -> int:
-        """As it reads; the level in effect may be the base's."""
+        """The level as it reads; the level in effect may be the base's."""
         return logging.WARNING if self.own_level is None else self.own_level
 
     @level.setter
@@ -59,12 +59,12 @@ class BizRoot(logging.RootLogger):
         self.own_level = value
 
     def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - the name is logging's
-        """As ever; the first handler makes the biz's levels its own."""
+        """Add a handler; the first one makes the biz's levels its own."""
         super().addHandler(hdlr)
         self.manager._clear_cache()  # type: ignore[attr-defined]  # noqa: SLF001 - as Logger.setLevel does
 
     def removeHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 - the name is logging's
-        """As ever."""
+        """Remove a handler; without one the base's levels may be in effect again."""
         super().removeHandler(hdlr)
         self.manager._clear_cache()  # type: ignore[attr-defined]  # noqa: SLF001 - as Logger.setLevel does
 
@@ -78,7 +78,7 @@ class BizManager(logging.Manager):
 
     @passed_over
     def getLogger(self, name: str) -> logging.Logger:  # noqa: N802 - the name is logging's
-        """The biz's logger of that name, made now if need be."""
+        """Return the biz's logger of this name, made now if need be."""
         with module_lock:
             logger = super().getLogger(name)
             if "callHandlers" not in vars(logger):
@@ -88,7 +88,7 @@ class BizManager(logging.Manager):
 
 @dataclass(slots=True)
 class ModuleVariables:
-    """What the logging module keeps in global variables, for one biz."""
+    """Global variables of the logging module, for one biz."""
 
     handler_refs: list[weakref.ref[logging.Handler]] = field(default_factory=list)
     """``_handlerList``."""
@@ -97,16 +97,16 @@ class ModuleVariables:
     )
     """``_handlers``."""
     level_to_name: dict[int, str] | None = None
-    """``_levelToName``, from the biz's first own level name on; before that the base's counts."""
+    """``_levelToName``, from the biz's first own level name on; before, the base's counts."""
     name_to_level: dict[str, int] | None = None
     record_factory: Callable[..., logging.LogRecord] | None = None
     captures_warnings: bool = False
     show_warning: Callable[..., None] | None = None
-    """What of the biz's own showed warnings before they were captured."""
+    """The biz's own function to show warnings, from before warnings were captured."""
 
 
 def _base_logger(name: str) -> logging.Logger:
-    """The base's logger that answers for ``name``, without making one. To be asked as the base."""
+    """Return the base's logger in charge of ``name``, without making one. To be called as the base."""
     loggers: Mapping[str, Any] = logging.Logger.manager.loggerDict
     while name:
         found = loggers.get(name)
@@ -119,13 +119,13 @@ def _base_logger(name: str) -> logging.Logger:
 class LogSpace:
     """The logging of one biz: a facet of its scope.
 
-    With ``file``, records that reach the biz's root also go to that file, whatever handlers the biz has; its directory
-    is made now, the file with the first record. ``level`` is the root's; without one it is the base's level until the
-    biz configures itself, and then ``WARNING`` as in any fresh process. ``has_process`` means that no base's handlers
-    are behind those of the biz: it gets one by logging without any, as alone.
+    With ``file``, records at the biz's root also go to this file, besides any handlers of the biz; the directory is
+    made now, the file with the first record. ``level`` is the root's; without one the base's level counts until the biz
+    configures logging, and then ``WARNING`` as in any fresh process. ``has_process`` says: no handlers of the base are
+    behind the biz's, and a biz without a handler gets one when it logs, as alone.
 
-    Lifetime: made before the biz's first import, closed when it leaves, before the scope is. Its loggers may be used
-    from any thread, also afterwards: then they write through the base.
+    Lifetime: made before the biz's first import, closed when the biz leaves, before the scope is. The loggers may be
+    used from any thread, also afterwards: then records go through the base.
     """
 
     def __init__(
@@ -154,11 +154,11 @@ class LogSpace:
     def from_configuration(
         cls, scope: Scope, configuration: Mapping[str, object], *, directory: Path | None = None
     ) -> LogSpace:
-        """The logging that a biz's configuration asks for.
+        """Make the logging of a biz by its configuration.
 
         ``logging.level.root`` and ``logging.level.<logger>`` are levels by name or number. The file is
         ``logging.file.name``, else ``<biz>.log``, in the biz's own folder under ``directory``; without a directory and
-        without an absolute name there is none. Raises ``ValueError`` for a level that does not exist.
+        without an absolute name there is none. Raises ``ValueError`` for an unknown level.
         """
         prefix = "logging.level."
         levels = {key.removeprefix(prefix): value for key, value in configuration.items() if key.startswith(prefix)}
@@ -172,14 +172,15 @@ class LogSpace:
         return space
 
     def logger(self, name: str) -> logging.Logger:
-        """The biz's logger of that name; no lock for one that exists."""
+        """Return the biz's logger of this name; takes no lock for an existing one."""
         known = self.manager.loggerDict.get(name)
         return known if isinstance(known, logging.Logger) else self.manager.getLogger(name)
 
     def adopt(self, logger: logging.Logger) -> None:
-        """Let a logger of this biz deliver, and find its level, by the rules of this space.
+        """Let a logger of this biz deliver, and find the level in effect, by the rules of this space.
 
-        On the instance, not in a class: it costs the base's loggers nothing and leaves the biz its own logger class.
+        The functions are set on the instance, not in a class: the base's loggers pay nothing, and the biz keeps its own
+        logger class.
         """
         vars(logger).update(
             callHandlers=functools.partial(self._deliver, logger),
@@ -220,9 +221,9 @@ class LogSpace:
                     last_resort.handle(record)
 
     def close(self) -> tuple[str, ...]:
-        """Flush and close the handlers the biz opened, newest first, and let go of all of its loggers. Idempotent.
+        """Flush and close the handlers opened by the biz, newest first, and let go of all the loggers. Idempotent.
 
-        Returns what failed, in words.
+        Returns failures, in words.
         """
         with module_lock:
             _live.discard(self)

@@ -1,8 +1,8 @@
-"""Attributes of classes of the standard library that are other ones, depending on who asks.
+"""Let attributes of classes of the standard library have another value for each biz.
 
-What is read is easy: an attribute may answer by context. That a biz assigns to a class, nothing in Python can keep from
-reaching everybody, but its metaclass. So a biz that asks the module for such a class gets a stand-in: derived
-from it, taken for it by ``isinstance``, and handing on everything else: calls, subclasses, attributes.
+Reading is easy: an attribute may answer by context. An assignment to a class reaches everybody, and only the metaclass
+could prevent this. So a biz that asks the module for such a class gets a stand-in: derived from the class, taken for
+the class by ``isinstance``, and handing on everything else: calls, subclasses, attributes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def own_attributes(undo: contextlib.ExitStack, module: types.ModuleType, name: str, *attributes: str) -> None:
     """Let the running biz assign to ``attributes`` of the class ``module.name`` for itself.
 
-    For the process, and for a biz that has assigned nothing, they are as before. Leaves the way back with ``undo``.
+    The process, and a biz without such an assignment, see the attributes as before. Leaves the way back with ``undo``.
     """
     real = vars(module)[name]
     for attribute in attributes:
@@ -32,7 +32,7 @@ def own_attributes(undo: contextlib.ExitStack, module: types.ModuleType, name: s
 
 
 class _Attribute:
-    """What stands in the class: the running biz's value, else what was there; an instance may have its own."""
+    """Descriptor in the class: gives the running biz's value, else the process's; an instance may have its own."""
 
     def __init__(self, module: str, real: type, name: str) -> None:
         self._module = module
@@ -64,12 +64,12 @@ class _StandIn(type):
     _attributes: frozenset[str]
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
-        """A class that is derived from a stand-in, which is one that is derived from what it stands for."""
+        """Make a subclass of stand-ins: a subclass of the real classes in their places."""
         return type(name, tuple(_real(base) for base in bases), namespace, **options)
 
     @classmethod
     def make(cls, real: Any, module: str, attributes: frozenset[str]) -> Any:
-        """The stand-in of one class."""
+        """Make the stand-in of one class."""
         about = {"__module__": real.__module__, "__qualname__": real.__qualname__, "__doc__": real.__doc__}
         made = super().__new__(cls, real.__name__, (real,), {**about, "__slots__": ()})
         for name, value in (("_real", real), ("_module", module), ("_attributes", attributes)):

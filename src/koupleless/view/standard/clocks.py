@@ -1,8 +1,8 @@
-"""Clocks: what a biz puts in the place of functions and classes of ``time``, ``datetime`` and ``uuid`` is its own.
+"""Give each biz its own replacements of functions and classes of ``time``, ``datetime`` and ``uuid``.
 
-Libraries that fake time do that, and code that patches a clock. Code that reads these modules in the biz's context gets
-what the biz has put there, shared libraries included; the base, other bizs and their threads get the real ones. So do
-the event loop, which all share, and this package, whose deadlines are real ones.
+Libraries that fake time replace these, as does code that patches a clock. Code in the biz's context, of shared
+libraries too, reads the biz's replacements; the base, other bizs and their threads get the real ones. The event loop is
+shared by all, and the deadlines of this package are real ones: both get the real ones, too.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 
 def put_in(undo: contextlib.ExitStack, module: Any) -> None:
-    """Let a module's variables be each biz's own to assign, and leave the way back with ``undo``."""
+    """Let each biz assign variables of a Python module for itself, and leave the way back with ``undo``."""
     assign_any_by_context(undo, module, functools.partial(_here, module.__name__), "asyncio", "koupleless")
 
 
 def _here(module: str) -> dict[str, Any] | None:
-    """The variables of a module that the running biz has set; ``None`` for the process, also if it is the biz's."""
+    """Return the variables of a module set by the running biz; ``None`` for the process.
+
+    A biz with the process to itself assigns the process's variables, and gets ``None`` as well.
+    """
     scope = current()
     if scope is None:
         return None

@@ -1,8 +1,8 @@
-"""The three contexts of ``decimal`` that programs change in place: a copy of each for each biz.
+"""Give each biz a copy of the three contexts of ``decimal`` that programs change in place.
 
-C code makes the context of a thread from the process's ``DefaultContext``. A biz that has looked at its own while it
-was imported works with that one, until it asks for its context or sets one; then it has a copy, as each thread has
-alone.
+C code makes the context of a thread from the process's ``DefaultContext``. A biz may look at its own ``DefaultContext``
+during the import. Such a biz works with this object, until the biz asks for the context of the thread or sets one; then
+the biz has a copy, as each thread has alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NAMES: Final = ("DefaultContext", "BasicContext", "ExtendedContext")
 
 
 def put_in(undo: contextlib.ExitStack, decimal: Any) -> None:
-    """Let the three variables answer by context, and ``getcontext`` and ``setcontext`` copy them."""
+    """Let the three variables answer by context, and let ``getcontext`` and ``setcontext`` copy their values."""
     of_process: dict[str, Any] = {name: vars(decimal)[name] for name in _NAMES}
     get, set_ = decimal.getcontext, decimal.setcontext
 
@@ -58,11 +58,11 @@ def put_in(undo: contextlib.ExitStack, decimal: Any) -> None:
 
 
 def _is_starting() -> bool:
-    """Whether what is set here is set in the life's own context, and not in one of whoever calls the biz."""
+    """Tell whether a context set now is set in the life's own context, not in the context of a caller of the biz."""
     scope = current()
     variables = None if scope is None else scope.find_facet(Variables)
     return variables is None or not variables.is_settled
 
 
 _VARIABLE: Final = "decimal_context"
-"""The name of the context variable that ``decimal`` keeps its context in."""
+"""Name of the context variable for the context of ``decimal``."""

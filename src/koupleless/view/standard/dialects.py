@@ -1,7 +1,7 @@
-"""The ``csv`` dialects of a biz, over those of the process.
+"""Give each biz its own ``csv`` dialects, over the process's.
 
-The process's are kept, and looked up, by C code. So the functions that are given a name are replaced; for a biz they
-hand on the dialect itself.
+C code keeps, and looks up, the process's dialects. So the functions with a name as an argument are replaced; for a biz
+they hand on the dialect itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KEY: Final = "dialects"
 
 
 def put_in(undo: contextlib.ExitStack, csv: Any) -> None:
-    """Replace the functions, in the module and in its C half."""
+    """Replace the functions, in the module and in the C half."""
     registry = _Registry(csv)
     functions: dict[str, Callable[..., Any]] = {
         name: getattr(registry, name)
@@ -54,7 +54,7 @@ class _Registry:
         return own[_KEY]  # type: ignore[no-any-return]
 
     def _resolved(self, dialect: Any) -> Any:
-        """The dialect itself, if a name is given that the running biz has registered."""
+        """Return the dialect itself, if a name is given and the running biz has dialects."""
         own = own_of("csv")
         if own is None or _KEY not in own or not isinstance(dialect, str):
             return dialect
@@ -70,7 +70,7 @@ class _Registry:
     def register_dialect(self, name: str, /, dialect: Any = "excel", **options: Any) -> None:
         here = self._here()
         if here is None or not isinstance(name, str):
-            self._register(name, dialect, **options)  # which refuses what is no name
+            self._register(name, dialect, **options)  # the original refuses a name of another type
         else:
             here[name] = self._dialect(self._resolved(dialect), **options)
 
@@ -98,7 +98,7 @@ class _Registry:
 
 
 class _OfProcess(dict[str, Any]):
-    """The process's dialects, as a mapping that is read; it holds nothing itself."""
+    """The process's dialects, as a mapping for reads without entries of its own."""
 
     def __init__(self, get: Callable[[str], Any], names: Callable[[], list[str]]) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
-"""What ``mimetypes`` knows, for each biz: its own over the process's.
+"""Give each biz its own types of ``mimetypes``, over the process's.
 
-All functions of the module ask one object, whose tables answer by context; so do the dictionaries that it shows.
+All functions of the module ask one object with tables that answer by context; so do the dictionaries shown by the
+module.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ _TABLES: Final[dict[str, Callable[[Any], Any]]] = {
     "encodings_map": Overlay,
     "suffix_map": Overlay,
 }
-"""The attributes of ``MimeTypes``, and how a biz gets its own over the process's."""
+"""Attributes of ``MimeTypes``, with the function that makes a biz's own over the process's."""
 _SHOWN: Final[dict[str, Callable[[Any], Any]]] = {
     "types_map": lambda db: db.types_map[True],
     "common_types": lambda db: db.types_map[False],
     "encodings_map": lambda db: db.encodings_map,
     "suffix_map": lambda db: db.suffix_map,
 }
-"""The dictionaries that the module shows."""
+"""Dictionaries shown by the module."""
 
 
 def put_in(undo: contextlib.ExitStack, mimetypes: Any) -> None:
@@ -67,7 +68,7 @@ class _Known:
             self.adopt()
 
     def init(self, files: Any = None) -> None:
-        """Read the process's tables anew, or those of the running biz."""
+        """Read the tables anew: the running biz's, else the process's."""
         own, module = own_of(_NAME), self._module
         if own is None:
             self._original(files)
@@ -83,7 +84,7 @@ class _Known:
             module._db.read(file)  # noqa: SLF001 - as above
 
     def table(self, pick: Callable[[Any], Any]) -> Any:
-        """One of the tables that the module shows, of whoever is running."""
+        """Return one of the tables shown by the module: the running biz's, else the process's."""
         if self._module._db is None:  # noqa: SLF001 - as above
             self._start()
         return pick(self._module._db)  # noqa: SLF001 - as above

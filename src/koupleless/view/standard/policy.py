@@ -1,8 +1,8 @@
-"""The event loop policy of a biz: which loops it makes, and which loop it has set for which thread.
+"""Give each biz its own event loop policy: the kind of loop to be made, and the loop set for each thread.
 
-``asyncio`` keeps one policy for the process, and the policy one loop for each thread. A biz that chooses a policy, or
-sets a loop on a worker thread of the base, would decide for whoever comes next. So a biz that does has a policy of its
-own; without, it has the process's. What C code asks is the object in asyncio's variable, which answers by context.
+``asyncio`` keeps one policy for the process, and the policy one loop for each thread. A biz with a choice of policy, or
+with a loop set on a worker thread of the base, would decide for everybody afterwards. So such a biz has its own policy;
+any other biz has the process's. C code asks the object in asyncio's variable, which answers by context.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _VARIABLE: Final = "_event_loop_policy"
 _GETTERS: Final = ("get_event_loop_policy", "_get_event_loop_policy")
 _SETTERS: Final = ("set_event_loop_policy", "_set_event_loop_policy")
 _FOR_THE_THREAD: Final = ("set_event_loop", "set_child_watcher")
-"""Functions that change the policy."""
+"""Functions to change the policy."""
 
 
 class ContextPolicy:
-    """Stands in asyncio's variable: answers as the running biz's policy, else as the process's."""
+    """Object in asyncio's variable: answers as the running biz's policy, else as the process's."""
 
     def __init__(self, of_base: Any) -> None:
         self.of_base = of_base
 
     def meant(self) -> Any:
-        """The policy that is asked now."""
+        """Return the policy meant now."""
         own = own_of("asyncio")
         return (own and own.get("policy")) or self.of_base
 
@@ -44,7 +44,7 @@ class ContextPolicy:
 
 
 def put_in(undo: contextlib.ExitStack, events: Any) -> None:
-    """Replace asyncio's functions; the variable itself once a biz has a policy of its own."""
+    """Replace asyncio's functions; the variable is replaced once a biz has its own policy."""
     holders = [module for module in (events, sys.modules.get("asyncio")) if module is not None]
     views = _Functions(undo, events)
     for holder in holders:
@@ -57,9 +57,9 @@ def put_in(undo: contextlib.ExitStack, events: Any) -> None:
 
 
 def _deprecated(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that warns as Python's own of that name does from 3.14 on, where there is another for asyncio itself.
+    """Make a public function of ``asyncio`` warn as Python's own does from 3.14 on; asyncio itself calls a private one.
 
-    Python's own would name the line that calls it, which is one of ours.
+    Python's own function would name the line of the caller, which is a line of ours.
     """
 
     @functools.wraps(function)
@@ -87,7 +87,7 @@ class _Functions:
         return _present(system, "DefaultEventLoopPolicy")()
 
     def _place(self) -> ContextPolicy:
-        """The object that answers by context, put into the variable if need be."""
+        """Return the object answering by context, put into the variable if need be."""
         with as_base():
             present = self._get()
         if isinstance(present, ContextPolicy):
@@ -103,13 +103,13 @@ class _Functions:
         return policy
 
     def _own(self, own: dict[str, Any]) -> Any:
-        """The policy of the running biz, made of the process's kind if it has none."""
+        """Return the policy of the running biz, made of the process's kind if there is none."""
         policy = own.get("policy")
         if policy is None:
             of_base = self._place().of_base
             try:
                 policy = own["policy"] = type(of_base)()
-            except TypeError:  # one that takes arguments
+            except TypeError:  # a class that takes arguments
                 return of_base
         return policy
 
@@ -157,6 +157,6 @@ class _Functions:
 
 
 def _present(module: Any, name: str) -> Any:
-    """Something of asyncio that has a private name from Python 3.14 on."""
+    """Return an object of asyncio, which has a private name from Python 3.14 on."""
     known = vars(module)
     return known.get(f"_{name}") or known[name]

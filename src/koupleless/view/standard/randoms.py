@@ -1,7 +1,7 @@
-"""The numbers that ``random`` gives: for a biz that has seeded it, those of a generator of its own.
+"""Give a biz that has seeded ``random`` the numbers of its own generator.
 
-One that seeds the process's generator makes what everybody else draws foreseeable, and draws other numbers than alone
-as soon as somebody else draws some. Nothing is changed before the first biz does.
+A biz with a seed for the process's generator would make numbers of everybody else foreseeable, and draw other numbers
+than alone as soon as somebody else draws some. Nothing is changed before the first biz seeds.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _NAME: Final = "random"
 _KEY: Final = "generator"
 _BY_CONTEXT: Final = ("getrandbits", "getstate", "random", "seed", "setstate")
-"""What all functions of the module come down to."""
+"""Functions behind all functions of the module."""
 
 
 def put_in(undo: contextlib.ExitStack, random: Any) -> None:
-    """Replace the functions that decide what comes next."""
+    """Replace the functions that set the next numbers."""
     views = _Functions(undo, random)
     for name in ("seed", "setstate"):
         replace(undo, random, name, views.deciding(vars(random)[name]))
@@ -41,7 +41,7 @@ class _Functions:
         self._one_at_a_time = threading.Lock()
 
     def _place(self) -> None:
-        """Let the generator that the module's functions are methods of answer by context."""
+        """Let the generator behind the module's functions answer by context."""
         kind, generator = self._module.Random, self._generator
         with self._one_at_a_time:
             if type(generator) is not kind:
@@ -66,7 +66,7 @@ class _Functions:
 
 
 def _namespace(kind: Any) -> dict[str, Any]:
-    """What the class of the process's generator has by context."""
+    """Return the namespace by context for the class of the process's generator."""
 
     def by_context(name: str) -> Callable[..., Any]:
         inherited = getattr(kind, name)
@@ -96,4 +96,4 @@ def _namespace(kind: Any) -> dict[str, Any]:
 
 
 _SPARE: Final = "gauss_next"
-"""The second of two numbers that ``gauss`` makes at a time."""
+"""The second of two numbers made at a time by ``gauss``."""

@@ -1,9 +1,9 @@
-"""Registries and defaults of the standard library, of which each biz has its own.
+"""Give each biz its own registries and defaults of the standard library.
 
-What a biz registers it finds, its functions and those of shared libraries that work for it use it, and it is gone with
-the biz; what the process has shows through. Where possible the container or the object that the module's functions
-read answers by context, so that it does not matter who got hold of which function when. Modules that the process has
-not imported are changed when it imports them.
+A biz finds its registrations, as do functions of the biz and of shared libraries that work for the biz, and all are
+gone with the biz; the process's entries show through. Where possible the container or the object read by the module's
+functions answers by context, for anybody who got hold of a function, at any time. Modules not yet imported by the
+process are changed when they are imported.
 """
 
 from __future__ import annotations
@@ -70,16 +70,16 @@ def _if_there(
 
 
 class _Opener:
-    """Stands for the opener that ``urlopen`` uses: the running biz's, else the base's; each makes one if need be.
+    """The opener for ``urlopen``: answers as the running biz's, else as the base's; each makes one if need be.
 
-    A default opener takes the proxies from the environment when it is made, which is why a biz has one of its own.
+    A default opener takes the proxies from the environment when made, which is why each biz has its own.
     """
 
     def __init__(self, request: Any) -> None:
         self.installed: Any = request._opener  # noqa: SLF001 - it has no public name
-        """By the base; a biz that has installed none uses it."""
+        """Installed by the base; used by a biz without an installed one."""
         self.default: Any = None
-        """What the base uses where it has installed none."""
+        """Used by the base without an installed one."""
         self._request = request
 
     def _meant(self) -> Any:
@@ -119,7 +119,7 @@ def _put_into_request(undo: contextlib.ExitStack, request: Any) -> None:
 
 
 def _put_into_webbrowser(undo: contextlib.ExitStack, webbrowser: Any) -> None:
-    """The order in which browsers are tried is a list from the first use on."""
+    """Let the order of browsers answer by context, a list from the first use on."""
     original = webbrowser.register_standard_browsers
 
     def adopt() -> None:
@@ -137,7 +137,7 @@ def _put_into_webbrowser(undo: contextlib.ExitStack, webbrowser: Any) -> None:
 
 
 def _put_into_tempfile(undo: contextlib.ExitStack, tempfile: Any) -> None:
-    """What a biz assigns to ``tempfile.tempdir``, and what its own environment says, counts for it."""
+    """Let ``tempfile.tempdir``, assigned by a biz, and the biz's own environment count for the biz."""
     original = tempfile._gettempdir  # noqa: SLF001 - what all functions of the module call
 
     @standing_for(original)
@@ -174,7 +174,7 @@ _OF_THE_DOMAIN: Final = {
 
 
 def _put_into_gettext(undo: contextlib.ExitStack, gettext: Any) -> None:
-    """``install`` puts the functions into the built-ins of the biz; the domain that a biz has chosen is its own."""
+    """Let ``install`` put functions into the built-ins of the biz, and each biz choose a domain."""
     original = gettext.NullTranslations.install
     choose = gettext.textdomain
 
@@ -212,7 +212,7 @@ def _put_into_gettext(undo: contextlib.ExitStack, gettext: Any) -> None:
 
 
 def _put_into_multiprocessing(undo: contextlib.ExitStack, context: Any) -> None:
-    """The start method that a biz has chosen is its own; so is the default that the first use settles on."""
+    """Let each biz choose a start method, and keep the default settled by the biz's first use."""
     attribute = "_actual_context"
     default = context._default_context  # noqa: SLF001 - it has no public name
     kind: Any = type(default)
@@ -228,7 +228,7 @@ def _put_into_multiprocessing(undo: contextlib.ExitStack, context: Any) -> None:
     @standing_for(kind.set_start_method)
     def set_start_method(self: Any, method: str | None, force: bool = False) -> None:
         own = own_of("multiprocessing.context")
-        # What the base has chosen keeps no biz from choosing.
+        # A choice of the base keeps no biz from choosing.
         kind.set_start_method(self, method, force or (own is not None and attribute not in own))
 
     names = {"__slots__": (), attribute: property(get, put), "set_start_method": set_start_method}
@@ -257,10 +257,10 @@ _views = Shared(_put_in)
 
 
 def install_stdlib() -> None:
-    """Make the registries answer by context. Counted: as many `remove_stdlib` take it back."""
+    """Make the registries answer by context. Counted: as many `remove_stdlib` take the views back."""
     _views.acquire()
 
 
 def remove_stdlib() -> None:
-    """Give one installation back; with the last one the modules are as they were before."""
+    """Give one installation back; with the last one the modules are as before."""
     _views.release()

@@ -1,9 +1,9 @@
-"""The warnings of a biz: which it filters, which it has shown once, and how it shows them.
+"""Give each biz its own warnings: filters, the record of warnings shown once, and the functions to show them.
 
-In one process two threads in ``warnings.catch_warnings`` undo each other's filters, and a filter that one application
-sets counts for all. So the variables of the ``warnings`` module answer by context, to Python as to C code, which asks
-the module for them at every warning. What a biz has not set itself it has from the process. Within one biz, threads
-share them as they do in a process of their own.
+In one process two threads in ``warnings.catch_warnings`` undo each other's filters, and a filter set by one application
+counts for all. So the variables of the ``warnings`` module answer by context, to Python as to C code, which asks the
+module for the variables at every warning. A variable not set by the biz is the process's. Within one biz, threads share
+the variables as in a process of their own.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ _VARIABLES: Final = ("filters", "onceregistry", "showwarning", "_showwarnmsg_imp
 
 
 class Warnings:
-    """The variables of ``warnings`` that one biz has set: a facet of its scope.
+    """The variables of ``warnings`` set by one biz: a facet of its scope.
 
-    Lifetime: attached before the biz's first import, closed when it leaves. Threads: as the module's own variables.
+    Lifetime: attached before the biz's first import, closed when the biz leaves. Threads: as the module's own
+    variables.
     """
 
     def __init__(self) -> None:
         self.own: dict[str, Any] = _Own(onceregistry={})
-        """By name; what is not here is the process's."""
+        """By name; a missing variable is the process's."""
 
     def filters_to_change(self) -> list[Any]:
-        """The filters of this biz, which start as a copy of the process's."""
+        """Return the filters of this biz, which start as a copy of the process's."""
         if "filters" not in self.own:
             self.own["filters"] = _of_process("filters")
         return self.own["filters"]  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Empty them, and have the interpreter look at other filters: it holds the list that it looked at last."""
+        """Empty the variables, and show the interpreter other filters: it keeps hold of the list seen last."""
         for name in _COPIES:
             self.own.pop(name, []).clear()
         self.own.clear()
@@ -59,7 +60,7 @@ _NO_BIZ: Final[dict[str, Any]] = {"filters": [("ignore", None, Warning, None, 0)
 
 
 class _Own(dict[str, Any]):
-    """What a biz has assigned. Containers are copied: what it was shown may be the process's, and be changed later."""
+    """Variables assigned by a biz, containers copied: the assigned one may be the process's, and change later."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         super().__setitem__(name, _COPIES[name](value) if name in _COPIES else value)
@@ -74,7 +75,7 @@ def _of_process(name: str) -> Any:
 
 
 def _here() -> Warnings | None:
-    """The variables of the biz that is running; of one that is gone, some that nobody else sees."""
+    """Return the variables of the running biz, new ones for a biz that is gone; ``None`` for the process."""
     scope = current()
     if scope is None:
         return None
@@ -89,7 +90,8 @@ def _assigned() -> dict[str, Any] | None:
 
 
 # --- blocks ----------------------------------------------------------------------------------------------------------
-# A block ends for whom it began, with what he had: in between the process's variables may have become others.
+# A block ends for the biz in which it began, with the variables of the start: meanwhile the process's may have become
+# others.
 
 
 def _enter(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -123,7 +125,7 @@ def _exit(original: Callable[..., None]) -> Callable[..., None]:
 
 _BLOCK: Final = "_koupleless_block"
 _BLOCKED: Final = ("filters", "showwarning", "_showwarnmsg_impl")
-"""What a block puts back at its end."""
+"""Variables put back at the end of a block."""
 
 
 # --- the functions of the module that read its globals instead --------------------------------------------------------
@@ -227,10 +229,10 @@ _views = Shared(_put_in)
 
 
 def install_warnings() -> None:
-    """Make the module's variables answer by context. Counted: as many `remove_warnings` take it back."""
+    """Make the module's variables answer by context. Counted: as many `remove_warnings` take the views back."""
     _views.acquire()
 
 
 def remove_warnings() -> None:
-    """Give one installation back; with the last one the process has exactly what it had before."""
+    """Give one installation back; with the last one the process has exactly the same objects as before."""
     _views.release()

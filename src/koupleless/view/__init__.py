@@ -1,7 +1,8 @@
-"""What a biz sees of the process, and what it may not touch.
+"""Show each biz its own state of the process, and keep a biz from changing the process for everybody.
 
-That is environment, arguments, logging, warnings, configuration, registries and settings of the standard library.
-Each view answers by context: the base sees what it always saw, a biz sees its own. A view is a facet on the biz's scope
-and knows no other room; nothing here decides when a biz comes or goes, and nothing here undoes what a biz registered
-(that is ``ownership``). Called by ``container``; biz code never imports it, it uses ``os``, ``sys`` and ``logging``.
+Environment, arguments, logging, warnings, configuration, registries and settings of the standard library live here.
+Each view answers by context: the base sees the same as ever, a biz sees its own. A view is a facet on the biz's scope
+and knows no other room. No view decides when a biz comes or goes, and none undoes registrations of a biz, which is the
+concern of ``ownership``. Called by ``container``; code of a biz never imports views, but uses ``os``, ``sys`` and
+``logging``.
 """

@@ -1,7 +1,7 @@
-"""What a biz starts its child processes with: ``sys.executable``, its place on ``PATH``, and its environment.
+"""Give child processes of a biz their start: ``sys.executable``, the biz's place on ``PATH``, and the environment.
 
-The interpreter that a biz finds at ``sys.executable`` is one of its own, in a virtual environment where its modules are
-found. Somebody else makes that; it is told here when it is needed, which is not before the biz asks for it.
+A biz finds its own interpreter at ``sys.executable``, in a virtual environment with the biz's Python modules. Another
+room makes the environment, when asked from here: not before the biz asks for the interpreter.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _log = logging.getLogger(__name__)
 
 
 class Interpreter:
-    """The interpreter that a biz starts its children with: a facet of its scope.
+    """The interpreter with which a biz starts its children: a facet of its scope.
 
     ``make`` makes the virtual environment at ``prefix``, with the interpreter ``executable`` in it and the scripts of
-    the biz's libraries beside; it is called when somebody may need it, from any thread, and may raise ``OSError``: the
-    biz is then given what the process has, with a warning in its log. Lifetime: until `close`; ``sys.executable``
-    answers by context as long as there is one.
+    the biz's libraries beside. ``make`` is called when somebody may need the environment, from any thread, and may
+    raise ``OSError``: the biz then gets the process's interpreter, with a warning in the biz's log. Lifetime: until
+    `close`; ``sys.executable`` answers by context as long as any interpreter of a biz is open.
     """
 
     def __init__(self, prefix: str, executable: str, make: Callable[[], None]) -> None:
@@ -49,7 +49,7 @@ class Interpreter:
         _executables.release()
 
     def is_there(self) -> bool:
-        """Have it made; whether that worked."""
+        """Make the virtual environment if need be; returns whether there is one."""
         if not self._has_failed:
             try:
                 with as_base():
@@ -60,7 +60,10 @@ class Interpreter:
         return not self._has_failed
 
     def variable(self, name: str, value: str) -> str:
-        """A variable of the process's environment, as it is for the biz: in the place of the base's, its own."""
+        """Return a variable of the process's environment as the biz has it.
+
+        The biz's virtual environment stands for the base's, and the biz's scripts come before the base's on ``PATH``.
+        """
         if self._has_failed:
             return value
         if name == "VIRTUAL_ENV":
@@ -79,7 +82,7 @@ def _scripts_of_base() -> str:
 
 
 DERIVED: Final = frozenset({b"PATH", b"VIRTUAL_ENV"})
-"""The variables that are not quite the process's for a biz."""
+"""Variables of the process with another value for a biz."""
 
 
 def _name() -> str:
@@ -88,13 +91,13 @@ def _name() -> str:
 
 
 def interpreter() -> Interpreter | None:
-    """The running biz's; ``None`` for the process."""
+    """Return the interpreter of the running biz; ``None`` for the process."""
     scope = current()
     return None if scope is None else scope.find_facet(Interpreter)
 
 
 def before_a_child() -> None:
-    """Have what the running biz's child may look for on ``PATH``, if that leads there."""
+    """Make the virtual environment if ``PATH`` of the running biz leads there, since a child process may look there."""
     here = interpreter()
     if here is not None and here.scripts in os.environ.get("PATH", "").split(os.pathsep):
         here.is_there()
@@ -106,7 +109,7 @@ def _executable() -> str | None:
 
 
 def _with_environment(original: Callable[..., Any], given: Callable[..., Any]) -> Callable[..., Any]:
-    """For ``os.execv``, which takes the environment of the process: that of the biz, by ``given``."""
+    """Replace ``os.execv``, which takes the environment of the process, by ``given`` with the biz's environment."""
 
     @standing_for(original)
     def execute(path: Any, argv: Any, /) -> Any:
@@ -129,12 +132,13 @@ def _put_into_sys(undo: contextlib.ExitStack) -> None:
     assign_by_context(undo, sys, "executable", functools.partial(own_of, "sys"), computed=_executable)
 
 
-# Apart from the rest, which stays as long as the container: with no biz there, ``sys`` is as Python has made it.
+# Apart from the other replacements, which stay as long as the container: without bizs, ``sys`` is as Python has made
+# it.
 _executables: Final = Shared(_put_into_sys)
 
 
 def put_in(undo: contextlib.ExitStack) -> None:
-    """Let all that starts children answer by context."""
+    """Let all functions that start children answer by context."""
     replace(undo, os, "execv", _with_environment(os.execv, os.execve))
     replace(undo, shutil, "which", _prepared(shutil.which))
     for name in ("execve", "posix_spawn", "posix_spawnp"):
@@ -159,7 +163,10 @@ def _put_into_spawn(undo: contextlib.ExitStack, spawn: Any) -> None:
 
 
 def _with_variables(original: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """For what a child of ``multiprocessing`` is told first: the fork server, which is one for all, has the base's."""
+    """Replace the function for the first message to a child of ``multiprocessing``, to put the biz's variables in.
+
+    The fork server, one for all bizs, has the variables of the base.
+    """
 
     @standing_for(original)
     def get_preparation_data(*args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -170,7 +177,7 @@ def _with_variables(original: Callable[..., dict[str, Any]]) -> Callable[..., di
 
 
 class _Variables:
-    """Variables that a process sets when it unpickles this. It needs nothing of ours for that."""
+    """Variables set by the process that unpickles this object, without any code of ours."""
 
     def __init__(self, variables: dict[str, str]) -> None:
         self._variables = variables
@@ -188,7 +195,7 @@ _SCRIPTS: Final = "scripts"
 
 
 def _paths(original: Callable[..., Any]) -> Callable[..., Any]:
-    """For ``sysconfig``: the directory of scripts that is asked for without a scheme, or a place, is the biz's own."""
+    """Replace a function of ``sysconfig``: asked without a scheme or variables, the scripts' directory is the biz's."""
 
     @standing_for(original)
     def paths(*args: Any, **kwargs: Any) -> Any:

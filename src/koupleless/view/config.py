@@ -1,7 +1,7 @@
-"""The configuration of a biz: its arguments, environment and files, folded into one mapping when it is installed.
+"""Fold arguments, environment and files of a biz into one mapping, its configuration, when the biz is installed.
 
-Files are TOML, YAML, JSON or Java properties; which of them counts is decided by name and place, before any is read.
-Nothing is looked at again later: a change of a file takes a redeploy.
+Files are TOML, YAML, JSON or Java properties; name and place decide which file counts, before any is read. Nothing is
+looked at again later: a change of a file takes a redeploy.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 PROFILE_KEYS: Final = ("koupleless.profiles.active", "spring.profiles.active")
-"""Where a module, its arguments or its environment name the active profiles, separated by commas."""
+"""Keys in a module, its arguments or its environment for the active profiles, separated by commas."""
 
 SHARED_KEYS: Final = "ark.common.env.share.keys"
-"""The key of the base that lists, separated by commas, which of its values every biz inherits."""
+"""The key of the base that lists, separated by commas, the keys inherited by every biz."""
 
 
 class Configuration(Mapping[str, Any]):
-    """The values a biz was configured with: a facet of its scope. Immutable.
+    """The values of a biz's configuration: a facet of its scope. Immutable.
 
-    Keys are dotted, ``database.pool.size``; a key that has keys below it is a mapping of those, so
+    Keys are dotted, ``database.pool.size``; a key with keys below is a mapping of these, so
     ``config["database"]["pool"]["size"]`` is the same value. Case does not count, and ``-``, ``_`` and ``.`` count
-    alike, which is how ``DATABASE_POOL_SIZE`` in the environment and ``database.pool-size`` in a file are one key.
-    Iteration shows every key in full, as its strongest source spells it. Values are as the file's format types them;
-    arguments, environment and properties hold text.
+    alike, so that ``DATABASE_POOL_SIZE`` in the environment and ``database.pool-size`` in a file are one key. Iteration
+    shows every key in full, as the strongest source spells it. Values have the types of the file's format; arguments,
+    environment and properties hold text.
     """
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
@@ -64,8 +64,8 @@ class Configuration(Mapping[str, Any]):
         directories and profiles named later win; of one name in several formats, ``.toml``, ``.yaml``, ``.yml``,
         ``.json``, ``.properties`` in this order.
 
-        ``profile`` names the active profiles, separated by commas; without it they are read from the sources
-        themselves (`PROFILE_KEYS`). Raises ``SettingsError``, naming the file, for one that cannot be read.
+        ``profile`` names the active profiles, separated by commas; without it the sources name the profiles
+        (`PROFILE_KEYS`). Raises ``SettingsError``, naming the file, for an unreadable file.
         """
         given = [_from_arguments(args), dict(envs or {})]
         central = [directory / name for directory in directories]
@@ -118,14 +118,14 @@ class Configuration(Mapping[str, Any]):
         return f"<Configuration of {len(self)} keys>"  # the values may be secrets
 
     def shared(self) -> dict[str, Any]:
-        """What a base with this configuration passes on to its bizs: the keys that `SHARED_KEYS` lists."""
+        """Return the values that a base with this configuration passes on to its bizs, by the keys in `SHARED_KEYS`."""
         listed = self.get(SHARED_KEYS, "")
         keys = _split(listed) if isinstance(listed, str) else [str(key) for key in listed]
         return {key: self[key] for key in keys if key in self}
 
 
 def current_config() -> Mapping[str, Any]:
-    """The configuration of the running biz.
+    """Return the configuration of the running biz.
 
     In the base, and when a module runs alone, the configuration is read once, from the command line, the environment
     and the files ``application*`` in ``config/`` and in the working directory. Raises ``SettingsError`` for an
@@ -145,12 +145,12 @@ def _of_process() -> Configuration:
 
 
 def canonical(key: str) -> str:
-    """The form in which all spellings of a key are the same."""
+    """Return the form in which all spellings of a key are the same."""
     return key.lower().replace("_", ".").replace("-", ".")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings, by dotted key. Lists are leaves."""
+    """Yield the leaves of nested mappings, by dotted key. Lists are leaves."""
     for key, value in values.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -209,7 +209,7 @@ def _read(path: Path, parse: Callable[[str], object]) -> Mapping[str, Any]:
 
 def _parse_yaml(text: str) -> object:
     with as_base():
-        yaml = importlib.import_module("yaml")  # only needed where such a file exists
+        yaml = importlib.import_module("yaml")  # only needed where a YAML file exists
     try:
         return yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
@@ -222,7 +222,7 @@ _ESCAPED: Final = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 
 
 def _parse_properties(text: str) -> dict[str, str]:
-    """As ``java.util.Properties`` reads it, in UTF-8."""
+    """Parse as ``java.util.Properties`` does, in UTF-8."""
     values: dict[str, str] = {}
     parts: list[str] = []
     for raw in [*text.splitlines(), ""]:

@@ -1,6 +1,6 @@
-"""The data directory of a biz: where its files stay over its versions.
+"""Give each biz a data directory, in which its files stay over its versions.
 
-The unpacked artefact is no place to write: another version has another one, and one that nobody uses is removed.
+The unpacked artefact is no place to write: another version has another directory, and an unused one is removed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Final
 from koupleless.context import current
 
 VARIABLE: Final = "KOUPLELESS_DATA_DIR"
-"""Where a biz, its child processes, and a module that runs alone find the path."""
+"""Variable with the path, for a biz, for its child processes, and for a module that runs alone."""
 
 
 class DataDirectory:
-    """The place of one biz's files, and of those that its code looks for beside itself: a facet of its scope.
+    """The place of one biz's files, and of files looked for beside the biz's code: a facet of its scope.
 
-    ``path`` is made when somebody asks for it, ``code`` is where the artefact lies. Thread-safe.
+    ``path`` is made when somebody asks for the directory, ``code`` is the directory of the unpacked artefact.
+    Thread-safe.
     """
 
     def __init__(self, path: Path, code: Path | None = None) -> None:
@@ -28,7 +29,10 @@ class DataDirectory:
         self._code = code
 
     def make(self) -> Path:
-        """The directory, which is there afterwards. Raises ``OSError`` with a note that says where to set another."""
+        """Make and return the directory.
+
+        Raises ``OSError`` with a note on the setting for another place.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -39,15 +43,16 @@ class DataDirectory:
         return self.path
 
     def variable(self) -> str:
-        """The path as a variable of the environment; the directory is there if it can be."""
+        """Return the path as a variable of the environment; the directory is made if possible."""
         with contextlib.suppress(OSError):
             self.make()
         return str(self.path)
 
     def leads(self, place: str) -> str:
-        """Where a directory of the artefact that the biz is going to write to is instead; other places stay.
+        """Return the place for a directory the biz writes to: in the data directory if ``place`` is in the artefact.
 
-        The files that the artefact brings there are copied unless they are there already.
+        Files of the artefact in this directory are copied unless already there; any other ``place`` is returned
+        unchanged. Raises ``OSError`` if the data directory cannot be made.
         """
         if self._code is None or not Path(place).is_relative_to(self._code):
             return place
@@ -60,7 +65,7 @@ class DataDirectory:
 
 
 def copy_once(source: Path, target: Path) -> None:
-    """Copy a file, with its times, to a place where there is none. It is there complete or not at all."""
+    """Copy a file, with its times, to a place where there is none. The copy is there complete or not at all."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +78,7 @@ def copy_once(source: Path, target: Path) -> None:
 
 
 def led(place: str) -> str:
-    """`DataDirectory.leads` of the running biz; the place itself where none is running."""
+    """Return `DataDirectory.leads` of the running biz; the place itself where no biz is running."""
     scope = current()
     directory = None if scope is None else scope.find_facet(DataDirectory)
     return place if directory is None else directory.leads(place)

@@ -1,8 +1,8 @@
-"""The environment and the arguments of a biz: ``os.environ``, ``sys.argv``, and what its child processes inherit.
+"""Give each biz its own environment and arguments: ``os.environ``, ``sys.argv``, and variables for child processes.
 
-``os.environ`` and ``os.environb`` stay the objects they are, so that code which imported them early is served too, but
-answer by context. Reads of a biz fall through to the process; its writes and deletions stay with the biz. C code that
-calls ``getenv`` itself sees the process's environment only.
+``os.environ`` and ``os.environb`` stay the same objects, for code with an early import, but answer by context. Reads of
+a biz fall through to the process; writes and deletions of a biz stay with the biz. C code that calls ``getenv`` itself
+sees the process's environment only.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 _NOT_IN_A_PREFIX: Final = re.compile(r"[^A-Za-z0-9_]")
 
 _ENV_POSITION: Final = 10
-"""Where ``env`` stands among the positional parameters of ``Popen``."""
+"""The position of ``env`` among the positional parameters of ``Popen``."""
 
 
 _FORK_ENV_POSITION: Final = 5
-"""The same for ``_posixsubprocess.fork_exec``, among those after its first."""
+"""The position of ``env`` among the positional parameters of ``_posixsubprocess.fork_exec`` after the first."""
 
 
 _put_into_c, _take_out_of_c = os.putenv, os.unsetenv
@@ -46,11 +46,11 @@ _put_into_c, _take_out_of_c = os.putenv, os.unsetenv
 class Environment:
     """The environment overlay and the arguments of one biz: a facet of its scope.
 
-    ``envs`` are the variables the biz was installed with, ``args`` its arguments, ``name`` what it finds in
-    ``sys.argv[0]`` (its own name unless given). A variable ``<name>_<KEY>``, with every ``.`` and ``-`` of the biz's
-    name as ``_``, answers for ``KEY`` in this biz, from ``envs`` as from the process, and is stronger than ``KEY``.
-    ``made`` are variables of its own that are made when they are asked for, weaker than those it was installed with.
-    ``has_process`` means that no other biz will be in the process: C code finds what this one writes, too.
+    ``envs`` are the variables given when the biz is installed, ``args`` its arguments, ``name`` its ``sys.argv[0]``
+    (the biz's own name unless given). A variable ``<name>_<KEY>``, with every ``.`` and ``-`` of the biz's name as
+    ``_``, answers for ``KEY`` in this biz, from ``envs`` as from the process, and is stronger than ``KEY``. ``made``
+    are variables of the biz that are made when asked for, weaker than ``envs``. ``has_process`` says: no other biz will
+    be in the process, so C code finds variables written by this one, too.
 
     Threads: as a dictionary; single operations are atomic. Keys and values are kept as bytes, as the process has them.
     """
@@ -74,7 +74,7 @@ class Environment:
         self._changes: dict[bytes, bytes | None] = {**given, **self._stripped(given)}
 
     def read(self, process: Mapping[bytes, bytes], key: bytes) -> bytes:
-        """The value of ``key`` for this biz over the ``process``'s variables. Raises ``KeyError``."""
+        """Return the value of ``key`` for this biz over the ``process``'s variables. Raises ``KeyError``."""
         try:
             value = self._changes[key]
         except KeyError:
@@ -89,13 +89,13 @@ class Environment:
         return value
 
     def has(self, process: Mapping[bytes, bytes], key: bytes) -> bool:
-        """Whether this biz has a value of ``key``."""
+        """Tell whether this biz has a value of ``key``."""
         if key in self._changes:
             return self._changes[key] is not None
         return self._prefix + key in process or key in process
 
     def write(self, key: bytes, value: bytes) -> None:
-        """Set a variable for this biz alone. Raises what ``os.putenv`` raises for one that cannot be."""
+        """Set a variable for this biz alone. Raises ``ValueError`` or ``OSError``, as ``os.putenv`` does."""
         if b"\0" in key or b"\0" in value:
             raise ValueError("embedded null byte")
         if b"=" in key:
@@ -107,13 +107,13 @@ class Environment:
             _put_into_c(key, value)
 
     def delete(self, key: bytes) -> None:
-        """Hide a variable from this biz, whether it is there or not."""
+        """Hide a variable from this biz, present or not."""
         self._changes[key] = None
         if self.has_process:
             _take_out_of_c(key)
 
     def merged(self, process: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-        """Everything this biz sees, as a dictionary of its own."""
+        """Return all variables seen by this biz, as a new dictionary."""
         everything = dict(process)
         everything |= {key: _derived(key, everything[key]) for key in DERIVED if key in everything}
         everything |= {key: os.fsencode(make()) for key, make in self._made.items() if key not in self._changes}
@@ -143,7 +143,10 @@ def _here() -> Environment | None:
 
 
 def _here_to_write() -> Environment | None:
-    """As `_here`, but code of a biz that is gone must not fall through to the process."""
+    """Return the environment of the running biz for a write; ``None`` for the process.
+
+    Raises ``KouplelessError`` for code of a biz that is gone, which must not fall through to the process.
+    """
     scope = current()
     if scope is None:
         return None
@@ -153,7 +156,7 @@ def _here_to_write() -> Environment | None:
 
 
 class ContextEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - the class has no public name
-    """What ``os.environ`` and ``os.environb`` are an instance of while bizs may be there."""
+    """Class of ``os.environ`` and ``os.environb`` while bizs may be there."""
 
     __slots__ = ()
 
@@ -161,7 +164,7 @@ class ContextEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - t
 
     @seen_as(os._Environ.__getitem__)  # noqa: SLF001 - as above
     def __getitem__(self, key: Any) -> Any:
-        # The very lines of the original, which the base has no frame more for.
+        # The very lines of the original, so that the base has no additional frame.
         here = None if current() is None else _here()
         try:
             encoded = self.encodekey(key)
@@ -172,7 +175,8 @@ class ContextEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - t
 
     @seen_as(Mapping.__contains__)
     def __contains__(self, key: object) -> bool:
-        # Asked in each request by libraries that a variable turns on; what is inherited raises two errors to say no.
+        # Asked in each request by libraries with a variable as a switch; the inherited method raises two errors to say
+        # no.
         here = None if current() is None else _here()
         encoded = self.encodekey(key)
         return encoded in self._data if here is None else here.has(self._data, encoded)
@@ -216,7 +220,7 @@ class ContextEnviron(os._Environ):  # type: ignore[type-arg]  # noqa: SLF001 - t
 
 
 def _inherited() -> dict[str, str] | None:
-    """What a child process of the running biz inherits; ``None`` where it is simply the process's."""
+    """Return the variables for a child process of the running biz; ``None`` where the process's own are right."""
     if _here() is None:
         return None
     children.before_a_child()
@@ -264,7 +268,7 @@ def _popen(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fork_exec(original: Callable[..., int]) -> Callable[..., int]:
-    """For what starts children below ``Popen``: ``multiprocessing`` when it spawns, and libraries made after it."""
+    """Replace the function below ``Popen``, used by ``multiprocessing`` to spawn and by libraries modelled on it."""
 
     @standing_for(original)
     def fork_exec(args: Sequence[Any], /, *more: Any) -> int:
@@ -278,13 +282,13 @@ def _fork_exec(original: Callable[..., int]) -> Callable[..., int]:
 
 
 def _serves_everybody(args: Sequence[Any]) -> bool:
-    """Whether the child is one of the two helpers that ``multiprocessing`` starts once for the process."""
+    """Tell whether the child is one of the two helpers that ``multiprocessing`` starts once for the process."""
     text = b" ".join(os.fsencode(part) for part in args)
     return b"multiprocessing.forkserver" in text or b"multiprocessing.resource_tracker" in text
 
 
 def _subprocess(original: Callable[..., Any]) -> Callable[..., Any]:
-    """For event loops that start children without ``Popen``, as uvloop does."""
+    """Replace a function of ``asyncio``, for event loops that start children without ``Popen``, as uvloop does."""
 
     @standing_for(original)
     async def create(*args: Any, **kwargs: Any) -> Any:
@@ -301,7 +305,7 @@ def _system(original: Callable[[Any], int]) -> Callable[[Any], int]:
         if _here() is None:
             return original(command)
         code = subprocess.call(command, shell=True)  # noqa: S602 - that is what os.system is
-        return -code if code < 0 else code << 8  # the wait status os.system returns
+        return -code if code < 0 else code << 8  # the wait status of os.system
 
     return system
 
@@ -336,10 +340,10 @@ _views = Shared(_put_in)
 
 
 def install_environ() -> None:
-    """Make environment and arguments answer by context. Counted: as many `remove_environ` take it back."""
+    """Make environment and arguments answer by context. Counted: as many `remove_environ` take the views back."""
     _views.acquire()
 
 
 def remove_environ() -> None:
-    """Give one installation back; with the last one the process has exactly what it had before."""
+    """Give one installation back; with the last one the process has exactly the same objects as before."""
     _views.release()

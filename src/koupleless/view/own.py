@@ -1,8 +1,9 @@
-"""What a biz has set in modules of the standard library, and containers of such modules that answer by context.
+"""Keep variables set by a biz in Python modules of the standard library, and make containers answer by context.
 
-Registries of the standard library are lists and dictionaries among the variables of its modules, which its functions
-read as globals. Where such a container answers by context, every function sees what the running biz put there over what
-the process has, however and whenever somebody got hold of the function; others and the base see nothing of it.
+Registries of the standard library are lists and dictionaries among the variables of Python modules, read as globals by
+functions of these modules. Where such a container answers by context, every function sees entries of the running biz
+over entries of the process, however and whenever somebody got hold of the function; other bizs and the base see nothing
+of the biz's.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ if TYPE_CHECKING:
 
 
 class Own:
-    """What one biz has set: a facet of its scope.
+    """Variables set by one biz: a facet of its scope.
 
     Lifetime: attached before the biz's first import, dropped with its scope. Threads: as dictionaries.
     """
 
     def __init__(self) -> None:
         self.values: dict[str, dict[str, Any]] = {}
-        """By the name of the module, then by the name of the variable."""
+        """By the name of the Python module, then by the name of the variable."""
 
     def of(self, module: str) -> dict[str, Any]:
-        """The variables of one module."""
+        """Return the variables of one Python module, to be read and changed."""
         return self.values.setdefault(module, {})
 
 
 def own_of(module: str) -> dict[str, Any] | None:
-    """The variables of ``module`` that the running biz has set; ``None`` for the process.
+    """Return the variables of ``module`` set by the running biz; ``None`` for the process.
 
-    A biz that is gone gets a dictionary that nobody else sees.
+    A biz that is gone gets a dictionary seen by nobody else.
     """
     scope = current()
     if scope is None:
@@ -58,9 +59,9 @@ _ABSENT: Final = object()
 
 
 class Overlay(MutableMapping[Any, Any]):
-    """A mapping over another one that it leaves as it is: what is written, or deleted, stays here.
+    """A mapping over another one, which stays unchanged: writes and deletions stay here.
 
-    ``copied`` makes a copy of each value from below that is read, for values that are changed in place.
+    ``copied`` makes a copy of each value read from below, for values that are changed in place.
     """
 
     __slots__ = ("_below", "_copied", "_own")
@@ -104,12 +105,12 @@ class Overlay(MutableMapping[Any, Any]):
         return repr(dict(self))
 
     def copy(self) -> dict[Any, Any]:
-        """A dictionary of its own."""
+        """Return an independent dictionary."""
         return dict(self)
 
 
 class OwnList(ContextList[Any]):
-    """The list of a module, of which a biz has a copy of its own from its first change on."""
+    """The list of a Python module; a biz has its own copy from the first change on."""
 
     __slots__ = ("_claim", "of_base")
 
@@ -128,7 +129,7 @@ class OwnList(ContextList[Any]):
         self._claim = claim
 
     def __contains__(self, item: object) -> bool:
-        # The short way for what the functions of such modules mostly do, first of all for the base.
+        # The short way for the most frequent operation of functions of such modules, first of all for the base.
         return item in (self.of_base if current() is None else self._target())
 
 
@@ -169,7 +170,7 @@ def own_list(undo: contextlib.ExitStack, module: types.ModuleType, name: str) ->
 
 
 def put_in_late(undo: contextlib.ExitStack, name: str, put_in: Callable[[contextlib.ExitStack, Any], None]) -> None:
-    """Call ``put_in(undo, module)`` once the process has the module, as long as ``undo`` has not been closed."""
+    """Call ``put_in(undo, module)`` once the process has the Python module, as long as ``undo`` has not been closed."""
     undo.callback(when_imported(name, functools.partial(put_in, undo)))
 
 
@@ -179,13 +180,13 @@ def put_in_late(undo: contextlib.ExitStack, name: str, put_in: Callable[[context
 def with_own_globals(
     undo: contextlib.ExitStack, module: types.ModuleType, holder: Any, name: str, *variables: str
 ) -> None:
-    """Let a function of ``module`` read the running biz's own values of ``variables``, which it reads as globals.
+    """Let a function of ``module`` read the running biz's own values of ``variables``, which are globals of the module.
 
-    ``holder`` is what the function is an attribute of: the module, or a class of it. Where the biz has set none of
-    them, the function runs as it is.
+    ``holder`` has the function as an attribute: the module, or a class in the module. Where the biz has set none of the
+    variables, the original function runs.
     """
     original: Any = vars(holder)[name]
-    code = original.__code__  # which may ask, later, for variables that bizs assign (`koupleless.readers`)
+    code = original.__code__  # code that may ask, later, for variables set by bizs (`koupleless.readers`)
 
     @standing_for(original)
     def function(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Putting something in the place of what the process had, for as long as somebody needs it, and putting it back.
+"""Replace objects of the process for as long as somebody needs the replacement, and put the originals back.
 
 Every replacement answers exactly as the original does while no biz is running, because the base and its libraries go on
 using it.
@@ -17,10 +17,10 @@ _ABSENT = object()
 
 
 def replace(undo: contextlib.ExitStack, target: Any, name: str, value: object) -> None:
-    """Set ``target.name`` and leave its restoration with ``undo``.
+    """Set ``target.name`` and leave the way back with ``undo``.
 
-    What was inherited, or not there, is not there again afterwards. If somebody else has put a replacement of theirs
-    over ours in the meantime, it stays: it relies on ours, and ours passes everything through.
+    Afterwards an attribute that was inherited, or missing, is again not set on ``target``. A replacement put over ours
+    by somebody else in the meantime stays: it relies on ours, and ours passes everything through.
     """
     before = vars(target).get(name, _ABSENT)
     setattr(target, name, value)
@@ -39,8 +39,8 @@ def replace(undo: contextlib.ExitStack, target: Any, name: str, value: object) -
 def specialise(undo: contextlib.ExitStack, instance: Any, view: type) -> None:
     """Make a living object an instance of ``view``, a subclass of its class, and leave the way back with ``undo``.
 
-    The object keeps its identity and its data: code that imported it before the first biz came sees what code sees that
-    imports it now. Raises ``TypeError`` if somebody has put an object of another kind there.
+    The object keeps identity and data: code with an import from before the first biz sees the same as code with a later
+    import. Raises ``TypeError`` if somebody has put an object of another kind there.
     """
     before = type(instance)
     if before is not view.__base__:
@@ -55,10 +55,11 @@ def specialise(undo: contextlib.ExitStack, instance: Any, view: type) -> None:
 
 
 class Shared:
-    """Replacements that several containers of a process share: in with the first of them, out with the last.
+    """Replacements shared by several containers of a process: in with the first container, out with the last.
 
-    ``put_in`` makes them and leaves each one's undo with the stack it is given; if it raises, what it did is undone. It
-    may keep the stack and add to it for as long as the replacements are in. Thread-safe.
+    ``put_in`` makes the replacements and leaves the way back of each with the stack given; if ``put_in`` raises, all
+    replacements are undone. ``put_in`` may keep the stack and add to it for as long as the replacements are in.
+    Thread-safe.
     """
 
     def __init__(self, put_in: Callable[[contextlib.ExitStack], None]) -> None:
@@ -69,11 +70,11 @@ class Shared:
 
     @property
     def is_in(self) -> bool:
-        """Whether anybody needs them now."""
+        """Whether anybody needs the replacements now."""
         return self._users > 0
 
     def acquire(self) -> None:
-        """One more needs them."""
+        """Count one more user; the first makes the replacements. Raises errors of ``put_in``, and then counts none."""
         with self._lock:
             if not self._users:
                 try:
@@ -84,7 +85,7 @@ class Shared:
             self._users += 1
 
     def release(self) -> None:
-        """One fewer needs them. More releases than acquisitions do nothing."""
+        """Count one user less; the last takes the replacements back. Releases beyond acquisitions do nothing."""
         with self._lock:
             if not self._users:
                 return

@@ -355,7 +355,7 @@ class Unit:
 
 
 def _shared_content(index: Index, top: str) -> str:
-    """Return a digest of the distributions of a top-level package that are to be shared; empty if there are none."""
+    """Return the digests of a top-level package's distributions that are to be shared; empty if there are none."""
     return " ".join(index.content(name) for name in index.owners(top) if name in index.shared)
 
 

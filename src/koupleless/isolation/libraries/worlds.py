@@ -40,7 +40,7 @@ _lock: Final = bootstrap._ModuleLock("extension modules of bizs")  # noqa: SLF00
 
 
 def world_of(linker: Linker) -> World:
-    """Return the world of an owner's extension modules: that of a used library, without another version of the owner.
+    """Return the world of an owner's extension modules: a used library's, if without another version of the owner.
 
     Extension modules of a biz's own code live alone: they may be made anew for each life of the biz.
     """

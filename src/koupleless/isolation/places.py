@@ -29,7 +29,7 @@ class _Place(NamedTuple):
 
 
 class _Places:
-    """Places found by one finder, valid while ``changed_ns``, in nanoseconds, is the time of change of the directory."""
+    """Places found by one finder, valid while ``changed_ns``, in nanoseconds, is when the directory changed."""
 
     __slots__ = ("changed_ns", "known")
 

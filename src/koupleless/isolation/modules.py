@@ -1,10 +1,12 @@
-"""``sys.modules``, ``sys.path`` and ``sys.meta_path`` as code sees them: each answers for the biz that is running.
+"""Views: ``sys.modules``, ``sys.path`` and ``sys.meta_path`` as seen by code, each with the answer for the running biz.
 
-While a biz runs, its own modules lie over those of the base, its own search path before the base's, and its import
-hooks are its alone; with no biz running they are what they were before. What it assigns to ``sys.path``,
-``sys.meta_path``, ``sys.argv``, ``sys.tracebacklimit`` or hooks such as ``sys.excepthook`` is its alone, too. The
-interpreter keeps its own table (``interpreter.REAL``), which C code reads directly and which holds a module of a biz
-only while compiled code of that biz needs it there.
+While a biz runs, Python modules of the biz lie over those of the base, the search path of the biz lies before the path
+of the base, and the import hooks of the biz are seen by the biz alone. While no biz runs, all are as they were without
+bizs. Assignments of a biz to ``sys.path``, ``sys.meta_path``, ``sys.argv``, ``sys.tracebacklimit`` or hooks such as
+``sys.excepthook`` are seen by the biz alone, too.
+
+The interpreter keeps a table of its own (``interpreter.REAL``), read directly by C code. A Python module of a biz is in
+there only while compiled code of the biz needs the Python module there.
 """
 # ruff: noqa: D102 - the methods are those of dict and list
 
@@ -43,11 +45,11 @@ T = TypeVar("T")
 
 
 class ModulesView(dict[str, "ModuleType"]):
-    """What stands at ``sys.modules`` while there are bizs.
+    """The object at ``sys.modules`` while there are bizs.
 
-    A ``dict`` for code that checks; every operation goes to the running biz's table over the interpreter's, or straight
-    to the interpreter's. A module of the base that a biz deletes is out of its sight, and of nobody else's. What
-    ``keys``, ``values`` and ``items`` return as a biz are snapshots.
+    A ``dict`` for code that checks; every operation goes to the table of the running biz over the interpreter's table,
+    or straight to the interpreter's table. A Python module of the base, once deleted by a biz, is out of sight for this
+    biz only. ``keys``, ``values`` and ``items`` return snapshots to a biz.
     """
 
     __slots__ = ()
@@ -57,7 +59,7 @@ class ModulesView(dict[str, "ModuleType"]):
         try:
             return of_base(name) if linker is None else _seen(linker, name)
         except KeyError as error:
-            error.__traceback__ = None  # it comes out of the subscription, as from a dictionary
+            error.__traceback__ = None  # as if a dictionary raised the error, out of the subscription
             raise
 
     @overload
@@ -74,7 +76,7 @@ class ModulesView(dict[str, "ModuleType"]):
     def __contains__(self, name: object) -> bool:
         linker = asking()
         if linker is None or not isinstance(name, str):
-            return is_of_base(cast("str", name))  # whatever it is
+            return is_of_base(cast("str", name))  # an object of any type
         try:
             _seen(linker, name)
         except KeyError:
@@ -136,7 +138,7 @@ class ModulesView(dict[str, "ModuleType"]):
         return _shown(*_who()).copy()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(_shown(*_who())))  # at once: others import meanwhile
+        return iter(list(_shown(*_who())))  # a copy: other threads import meanwhile
 
     def __reversed__(self) -> Iterator[str]:
         return reversed(_shown(*_who()))
@@ -171,7 +173,7 @@ class ModulesView(dict[str, "ModuleType"]):
     def __eq__(self, other: object) -> bool:
         return other is self or _shown(*_who()) == other
 
-    def __ne__(self, other: object) -> bool:  # a dict has one of its own
+    def __ne__(self, other: object) -> bool:  # ``dict`` defines the method, too
         return other is not self and _shown(*_who()) != other
 
     __hash__: ClassVar[None]
@@ -189,16 +191,17 @@ class ModulesView(dict[str, "ModuleType"]):
         return REAL.__sizeof__()
 
 
-_getframe: Final = sys._getframe  # noqa: SLF001 - code of a biz may take it away, to see what becomes of its own
+_getframe: Final = sys._getframe  # noqa: SLF001 - code of a biz may replace the function, as some tests do
 _TOOLS: Final = frozenset({"importlib", "importlib.util", "pkgutil", "runpy"})
-"""Modules of the standard library that look others up for those who call them."""
+"""Python modules of the standard library that look up Python modules on behalf of their callers."""
 
 
 def _is_narrow(linker: Linker, frame: FrameType) -> bool:
-    """Whether code sees those of the base's libraries only that are in the owner's sight.
+    """Whether code sees only the libraries of the base in the owner's sight.
 
-    That is the owner's code, and code that looks modules up on its behalf. A shared library that works for the owner
-    finds all modules that the base has loaded, as it needs its own and those of its own libraries.
+    Such is the owner's code, and code that looks up Python modules on behalf of the owner. A shared library at work for
+    the owner finds all Python modules that the base has loaded: the library needs its own Python modules, and those of
+    the libraries required.
     """
     if frame.f_builtins is linker.builtins:
         return True
@@ -206,14 +209,14 @@ def _is_narrow(linker: Linker, frame: FrameType) -> bool:
 
 
 def _who() -> tuple[Linker | None, bool]:
-    """Whom the caller of the caller works for, as `linker.asking`, and whether it is narrow."""
+    """Return the linker that the caller's caller works for, as `linker.asking`, and whether the caller is narrow."""
     frame, scope = _getframe(2), current()
     linker = owner_of(frame.f_builtins) if scope is None else linker_of(scope)
     return linker, linker is not None and _is_narrow(linker, frame)
 
 
 def _seen(linker: Linker, name: str) -> ModuleType:
-    """What the code that calls the caller finds under a name. Raises ``KeyError`` if it finds nothing."""
+    """Return the Python module under a name, as seen by the caller's caller. Raises ``KeyError`` if there is none."""
     known: ModuleType | None = linker.table.get(name, ABSENT)
     if known is not ABSENT:
         return known  # type: ignore[return-value]  # `cast` is a call
@@ -233,7 +236,7 @@ def _look_up(linker: Linker, name: str, frame: FrameType) -> ModuleType:
             raise KeyError(name)
         if not linker.sight()(name):
             linker.shown[name] = None
-            if linker.sight()(name):  # another thread has just taken it
+            if linker.sight()(name):  # another thread has just taken the Python module from the base
                 linker.shown.pop(name, None)
             elif _is_narrow(linker, frame):
                 raise KeyError(name)
@@ -243,10 +246,10 @@ def _look_up(linker: Linker, name: str, frame: FrameType) -> ModuleType:
 
 
 def _is_hidden(linker: Linker, name: str, module: object) -> bool:
-    """Whether a module of the base is out of a biz's sight by its name, or by the one that it has itself.
+    """Whether a Python module of the base is out of sight for a biz, by the name given or by its ``__name__``.
 
-    Code that executes a library once more, with other modules in the place of some, enters what came of it under a name
-    of its own making; a biz that has the library for itself is to do that again.
+    Some code executes a library once more, with some Python modules replaced, and enters the results under new names;
+    a biz with the library for itself has to do the same again.
     """
     if linker.hides(name):
         return True
@@ -258,7 +261,7 @@ def _is_hidden(linker: Linker, name: str, module: object) -> bool:
 
 
 def _shown(linker: Linker | None, is_narrow: bool) -> dict[str, ModuleType]:
-    """The table of the base itself, or a snapshot of what code that works for a biz sees."""
+    """Return the table of the base itself, or a snapshot of the table seen by code at work for a biz."""
     if linker is None:
         return all_of_base()
     is_seen = linker.sight() if is_narrow else bool
@@ -295,13 +298,13 @@ def _enter(linker: Linker | None, is_narrow: bool, name: str, module: ModuleType
 
 
 def base_path() -> list[str]:
-    """The base's own ``sys.path``, whoever is running."""
+    """The ``sys.path`` of the base, for any running biz."""
     path: Any = variables_of(sys)["path"]
     return path.of_base if isinstance(path, _SysList) else path
 
 
 class _SysList(ContextList[Any]):
-    """What stands at ``sys.path`` or ``sys.meta_path`` while there are bizs: the running biz's list, or the base's."""
+    """The object at ``sys.path`` or ``sys.meta_path`` while there are bizs: the list of the running biz, or base."""
 
     __slots__ = ("of_base",)
 
@@ -311,7 +314,7 @@ class _SysList(ContextList[Any]):
             if scope is None:
                 return of_base
             linker = linker_of(scope)
-            # What code of a biz that is gone changes there, nobody sees.
+            # Changes by code of a gone biz go into a copy, which nobody sees.
             return of(linker) if linker is not None else of_base.copy() if scope.is_closed else of_base
 
         super().__init__(target, mirror=of_base)
@@ -319,9 +322,10 @@ class _SysList(ContextList[Any]):
 
 
 def place_views(undo: contextlib.ExitStack) -> None:
-    """Put the views in their places, and leave with ``undo`` what puts back what was there, where that is still theirs.
+    """Put the views in their places; ``undo`` gets callbacks that put back the originals.
 
-    Called under the lock of whoever counts the installers.
+    A callback does nothing where another object has replaced the view. Called under the lock that guards the count of
+    installers.
     """
     placed = {
         "modules": _modules,
@@ -351,7 +355,7 @@ def _put_back(name: str, view: object, original: object) -> None:
         setattr(sys, name, original)
 
 
-_modules: Final = ModulesView()  # always the same, for code that keeps what it found at ``sys.modules``
+_modules: Final = ModulesView()  # always the same object, for code that keeps the object found at ``sys.modules``
 
 
 def _assigned() -> dict[str, Any] | None:
@@ -359,5 +363,5 @@ def _assigned() -> dict[str, Any] | None:
     if scope is None:
         return None
     linker = linker_of(scope)
-    # What code of a biz that is gone assigns, nobody sees.
+    # Assignments by code of a gone biz go into an empty dictionary, which nobody sees.
     return linker.assigned if linker is not None else {} if scope.is_closed else None

@@ -29,7 +29,7 @@ class _Place(NamedTuple):
 
 
 class _Places:
-    """Places found by one finder, valid while ``changed_ns``, in nanoseconds, is when the directory changed."""
+    """Places found by one finder, valid until the time of change of the directory, in nanoseconds, is another one."""
 
     __slots__ = ("changed_ns", "known")
 

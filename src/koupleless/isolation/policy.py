@@ -1,8 +1,7 @@
 """The owner of the Python module that a name means: pure values and pure decisions.
 
-The order is the one of the class loaders of SOFAArk: names that the process must own, exports of plugins,
-files of the biz, and the base last. Callers find out which Python modules the biz and the base have, and hand the facts
-in.
+The order is the one of the class loaders of SOFAArk: names that the process must own, exports of plugins, files of the
+biz, and the base last. Callers find out which Python modules the biz and the base have, and hand the facts in.
 """
 
 from __future__ import annotations

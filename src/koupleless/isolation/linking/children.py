@@ -1,10 +1,10 @@
-"""Modules of one owner below packages that are not its own: what it finds as attributes of these packages.
+"""Python modules of one owner below packages of other owners, found as attributes of these packages.
 
-A biz that takes ``xml.etree.ElementTree`` out of its ``sys.modules`` gets another one, and finds that at
-``xml.etree``, which all share. The attribute answers by who asks: the running biz, else the owner of the code that
-reads it.
+A biz that takes ``xml.etree.ElementTree`` out of ``sys.modules`` gets another one, and finds the new one at the shared
+package ``xml.etree``. The attribute answers for the running biz, else for the owner of the code that reads the
+attribute.
 
-Lifetime: an attribute answers so while an owner has a module of its own there. Threads: any.
+Lifetime: an attribute answers so while an owner has a Python module of its own there. Threads: any.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ if TYPE_CHECKING:
 
 
 class Children:
-    """The modules that one owner has below packages of others."""
+    """Python modules of one owner below packages of other owners."""
 
     def __init__(self, asking: Callable[[Mapping[str, Any]], Children | None]) -> None:
-        """``asking`` finds those of whoever asks, by the built-ins of the code that reads an attribute."""
+        """``asking`` takes the built-ins of the code that reads an attribute, and returns the `Children` to answer."""
         self._asking = asking
         self._known: dict[str, dict[str, Any]] = {}
-        """Package -> name -> module, or whatever else the owner's code has assigned there."""
+        """Package -> name -> Python module, or another object assigned there by code of the owner."""
         self._shown: set[tuple[str, str]] = set()
 
     def of(self, package: str) -> dict[str, Any]:
-        """The owner's own attributes of a package, to be read and changed."""
+        """The owner's own attributes of a package; a dictionary for callers to read and change."""
         return self._known.setdefault(package, {})
 
     def show(self, package: ModuleType, child: str, module: object) -> None:
-        """Let the owner, and nobody else, find the module at ``package.child``."""
+        """Let the owner, and nobody else, find the Python module at ``package.child``."""
         name = package.__name__
         if (name, child) not in self._shown:
             try:
                 _bindings.add(package, child, self._asking)
-            except TypeError:  # it is an instance of a class of its own, which decides about its attributes itself
+            except TypeError:  # the package has a class of its own, and the class decides about attributes
                 return
             self._shown.add((name, child))
         self.of(name)[child] = module
 
     def hide(self, package: ModuleType, child: str) -> None:
-        """Let the owner find there again what all others find."""
+        """Let the owner find the shared Python module at ``package.child`` again."""
         self.of(package.__name__).pop(child, None)
 
     def clear(self) -> None:
-        """Let go of all of them."""
+        """Let go of all Python modules, and count one owner less at each attribute."""
         self._known.clear()
         while self._shown:
             _bindings.remove(*self._shown.pop())
 
 
 class _Bindings:
-    """The attributes that answer by who asks, and for how many owners."""
+    """Attributes with a different answer for each owner, and the number of owners of each."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,11 +1,11 @@
-"""Code objects that the process loads once, however many bizs execute them.
+"""Code objects, loaded once in a process for any number of bizs.
 
-A biz that holds a library as an own copy, or brings a private one that another biz has brought already, executes the
-code objects that are there. They are found by the file they come from, as long as it looks unchanged; private libraries
-also by their source text, since each artefact is unpacked to a directory of its own.
+A biz executes code objects loaded by another biz, if both hold a library as an own copy, or bring the same private
+library. A code object is found by the source file, as long as the file looks
+unchanged; in a private library also by the source text, since each artefact is unpacked to a directory of its own.
 
-Lifetime: a code object lives as long as a module that was executed from it, and goes with the last one. Threads: any;
-two that load the same file at the same moment may both read it, and one of the two code objects is kept.
+Lifetime: a code object lives as long as a Python module executed from it, and goes with the last one. Threads: any; two
+threads that load the same file at the same moment may both read the file, and one of the two code objects is kept.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _by_text: Final[weakref.WeakValueDictionary[bytes, CodeType]] = weakref.WeakValu
 
 
 class SharedCodeLoader(SourceFileLoader):
-    """Loads a source file as its base class does, from a code object that all bizs share.
+    """Loads a source file as its base class does, from a code object shared by all bizs.
 
-    ``by_text`` finds it under another path, too; tracebacks then name the file that was read first. The loader keeps
-    the code object alive, and a module keeps its loader.
+    ``by_text`` finds the code object of a file with the same text, too; tracebacks then name the file that was read
+    first. The loader keeps the code object alive, and a Python module keeps its loader.
     """
 
-    __slots__ = ("_code",)  # not among the variables, by which loaders are compared: it comes late
+    __slots__ = ("_code",)  # no variable: loaders are compared by variables, and the code comes late
 
     def __init__(self, fullname: str, path: str, *, by_text: bool = False) -> None:
         super().__init__(fullname, path)
@@ -38,7 +38,7 @@ class SharedCodeLoader(SourceFileLoader):
         self._code: CodeType | None = None
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """See ``importlib.abc.InspectLoader``. Raises ``ImportError``, and what compiling the source raises."""
+        """See ``importlib.abc.InspectLoader``. Raises ``ImportError``, and the errors of compiling the source."""
         key = _key(self.path)
         code = None if key is None else _by_file.get(key)
         if code is None:
@@ -59,9 +59,9 @@ class SharedCodeLoader(SourceFileLoader):
 
 
 def _digest(path: str) -> bytes:
-    """That of the text of a file, which is not what is executed. Raises ``OSError``.
+    """Return the digest of the text of a source file. Raises ``OSError``.
 
-    Past ``io``: that is for opening code, and imports a module each time, which goes the way of a biz's imports.
+    Reads past ``io``: ``io.open_code`` imports a Python module each time, by way of the imports of the biz.
     """
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -79,7 +79,7 @@ _AT_ONCE: Final = 1 << 16
 
 
 def _key(path: str) -> tuple[str, int, int, int, int] | None:
-    """The file and how it looks; ``None`` if it cannot be looked at, which the loader is to complain about."""
+    """Return path, device, inode, size and time of change; ``None`` if there are none, and the loader complains."""
     try:
         status = os.stat(path)  # noqa: PTH116 - paths are texts, as in a spec
     except OSError:

@@ -1,13 +1,16 @@
-"""Lazy imports (PEP 810, CPython 3.15 and newer): each is resolved for whose code it stands in.
+"""Lazy imports (PEP 810, CPython 3.15 and newer), each resolved for the owner of the code with the statement.
 
-A lazy import keeps the ``__builtins__`` of the code it stands in and is resolved by the ``__import__`` that is found
-there, whoever reads the name first, on whatever thread. So one in code of a biz leads to the biz's modules; and of one
-in code of the base the hook at ``builtins.__import__`` can tell that it is the base's (`is_resolved_for_base`).
+A lazy import keeps the ``__builtins__`` of the code with the statement, and is resolved by the ``__import__`` found
+there, for any reader of the name, on any thread. So a lazy import in code of a biz leads to Python modules of the biz;
+and the hook at ``builtins.__import__`` can tell a lazy import in code of the base (`is_resolved_for_base`).
 
-Three things of it are the process's, and are made the owner's here. ``import a.b`` is remembered by its name with all
-that leads to the code, for whoever asks any module ``a`` for ``b``: that would keep a biz alive and give its modules to
-others, so that no such name of a biz gets there. A filter is asked for all lazy imports. And what a filter refuses is
-imported past ``__import__``.
+Three parts of lazy imports belong to the process, and are made the owner's here.
+
+- ``import a.b`` is remembered by name, with all references to the code, and answers any reader of ``b`` at any Python
+  module ``a``. So a biz would stay alive, and its Python modules would reach other owners; hence no such name of a biz
+  is remembered there.
+- One filter is asked for all lazy imports.
+- An import refused by a filter is imported past ``__import__``.
 """
 
 from __future__ import annotations
@@ -26,20 +29,20 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 _MAKE: Final[Callable[..., object] | None] = getattr(builtins, "__lazy_import__", None)
-"""What makes lazy imports. It works in the code of a module only, which it takes from the frame that calls it."""
+"""The built-in function that makes lazy imports; works only in the code of a Python module, as the caller's frame."""
 
 
 class LazyImports:
-    """Those of one owner of modules."""
+    """Lazy imports of one owner of Python modules."""
 
     __slots__ = ("_entered", "_import", "filter", "names")
 
     def __init__(self, import_: Callable[..., ModuleType]) -> None:
         """``import_`` is the owner's ``__import__``."""
         self.filter: Any = None
-        """What the owner has given to ``sys.set_lazy_imports_filter``."""
+        """The filter that the owner has given to ``sys.set_lazy_imports_filter``."""
         self.names: set[str] = set()
-        """Submodules that may be asked of their package before they are imported."""
+        """Submodules that code may read as attributes of their package before any import."""
         self._entered: set[str] = set()
         self._import = import_
 
@@ -56,7 +59,7 @@ class LazyImports:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> object:
-        """Make what a lazy import of the owner leaves under its name, or import it if the owner's filter says so."""
+        """Make the object that a lazy import leaves under the name, or import at once if the owner's filter says so."""
         namespace = {} if globals is None else globals
         package = bootstrap._calc___package__(namespace) if level else None  # noqa: SLF001
         bootstrap._sanity_check(name, package, level)  # noqa: SLF001
@@ -74,7 +77,7 @@ class LazyImports:
         return made
 
     def _make_dotted(self, frame: FrameType, name: str, namespace: dict[str, Any]) -> object:
-        """That of ``lazy import a.b``, without the interpreter's knowing of the ``b``."""
+        """Make the object of ``lazy import a.b``, without the interpreter's knowing of the ``b``."""
         importing = self._import
 
         def __import__(  # noqa: A001, N807
@@ -84,7 +87,7 @@ class LazyImports:
             fromlist: Sequence[str] | None = None,
             level: int = 0,
         ) -> ModuleType:
-            try:  # with names, it is resolved for ``import a.b as c``
+            try:  # names are given where ``import a.b as c`` is resolved
                 return importing(asked if fromlist else name, globals, locals, fromlist, level)
             except BaseException as error:
                 clean(error)
@@ -95,11 +98,11 @@ class LazyImports:
         while (parts := parent.rpartition("."))[0]:
             self.names.add(parent)
             parent, _, child = parts
-            _made(frame, parent, about, (child,), 0)  # which lets whoever has the package ask it for the submodule
+            _made(frame, parent, about, (child,), 0)  # so that code can read the submodule at the package
         return _made(frame, parent, about, None, 0)
 
     def drop(self) -> None:
-        """Take what the owner alone has entered out of ``sys.lazy_modules``, and forget the rest. Idempotent."""
+        """Take the names entered by this owner alone out of ``sys.lazy_modules``, and forget all else. Idempotent."""
         for name in self._entered:
             sys.lazy_modules.discard(name)  # type: ignore[attr-defined]
         self._entered.clear()
@@ -108,7 +111,7 @@ class LazyImports:
 
 
 def _made(frame: FrameType, name: str, namespace: dict[str, Any], fromlist: Sequence[str] | None, level: int) -> object:
-    """A lazy import as the interpreter makes it, in the place where the frame is."""
+    """Make a lazy import as the interpreter does, at the line of the frame."""
     code = _CALL.replace(co_filename=frame.f_code.co_filename, co_firstlineno=frame.f_lineno)
     variables = {
         "__builtins__": _NOTHING,
@@ -118,20 +121,20 @@ def _made(frame: FrameType, name: str, namespace: dict[str, Any], fromlist: Sequ
         "fromlist": fromlist,
         "level": level,
     }
-    exec(code, variables)  # noqa: S102 - has to be the code of a module
+    exec(code, variables)  # noqa: S102 - has to be the code of a Python module
     return variables["made"]
 
 
 _CALL: Final[CodeType] = compile("made = make(name, namespace, None, fromlist, level)", "", "exec")
 _NOTHING: Final[dict[str, Any]] = {}
-"""The builtins of that code, by which it is known."""
+"""The builtins of `_CALL`, by which filters know the code."""
 
 
 def is_resolved_for_base(owner: object, fromlist: object, level: int) -> bool:
-    """Whether a call of the base's ``__import__`` resolves a lazy import of the base that code of ``owner`` reads.
+    """Whether a call of the base's ``__import__`` resolves a lazy import of the base, read by code of ``owner``.
 
-    ``owner`` is whose the globals are that the call names. A statement of such code goes to the owner's ``__import__``,
-    never to the base's; only where a lazy import is read are the globals the reader's.
+    ``owner`` is the owner of the globals given in the call. Statements of an owner's code go to the owner's
+    ``__import__``, never to the base's; only a lazy import is resolved with the globals of the reader.
     """
     return owner is not None and level == 0 and (fromlist is None or (type(fromlist) is tuple and bool(fromlist)))
 
@@ -140,7 +143,7 @@ class Filters:
     """``sys.set_lazy_imports_filter`` and ``sys.get_lazy_imports_filter`` by context; made for one installation."""
 
     def __init__(self, undo: contextlib.ExitStack, asking: Callable[[], Any]) -> None:
-        """``asking()`` is the linker that the caller of its caller works for; ``None`` for the base."""
+        """``asking()`` returns the linker of the owner that the caller's caller works for; ``None`` for the base."""
         self._asking = asking
         self._set: Callable[[Any], None] = getattr(sys, "set_lazy_imports_filter")  # noqa: B009 - not in each Python
         self._get: Callable[[], Any] = getattr(sys, "get_lazy_imports_filter")  # noqa: B009
@@ -153,7 +156,7 @@ class Filters:
         self._set(None if of_base is None else self._filter)
 
     def _filter(self, importing: str, name: str, fromlist: Sequence[str] | None) -> bool:
-        if sys._getframe(1).f_builtins is _NOTHING:  # noqa: SLF001 - of an owner, whose own filter has been asked
+        if sys._getframe(1).f_builtins is _NOTHING:  # noqa: SLF001 - of an owner: the owner's filter has answered
             return True
         return bool(self._of_base(importing, name, fromlist))
 
@@ -162,11 +165,11 @@ class Filters:
             self._set(self._of_base)
 
     def setter(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
-        """The function for code, of the base and of bizs."""
+        """Make the ``sys.set_lazy_imports_filter`` for code of the base and of bizs."""
 
         def set_lazy_imports_filter(filter: Any) -> None:  # noqa: A002 - the signature of the original
             if filter is not None and not callable(filter):
-                original(filter)  # which says what is wrong
+                original(filter)  # raises the error
             linker = self._asking()
             if linker is None:
                 self._choose(filter)
@@ -176,7 +179,7 @@ class Filters:
         return set_lazy_imports_filter
 
     def getter(self, original: Callable[[], Any]) -> Callable[[], Any]:  # noqa: ARG002 - as the other
-        """The function for code, of the base and of bizs."""
+        """Make the ``sys.get_lazy_imports_filter`` for code of the base and of bizs."""
 
         def get_lazy_imports_filter() -> Any:
             linker = self._asking()
@@ -189,10 +192,10 @@ HAS_LAZY_IMPORTS: Final = _MAKE is not None
 
 
 def resolve_own() -> None:
-    """Resolve the lazy imports of this package, which there are where everything is imported lazily.
+    """Resolve the lazy imports of this package; there are some if a process imports everything lazily.
 
-    Called before the hooks are put in: of what they call themselves nothing may have to be imported first. That goes
-    for the modules of the standard library that they use, too.
+    Called before the hooks are put in: no function called by a hook may have to be imported first. Lazy imports of the
+    Python modules of the standard library used by the hooks are resolved, too.
     """
     seen: set[int] = set()
     while waiting := [module for module in REAL.copy().values() if _is_own(module) and id(module) not in seen]:
@@ -204,7 +207,7 @@ def resolve_own() -> None:
 
 
 def _resolved(module: ModuleType) -> list[object]:
-    """The values of a module's variables, once each is there."""
+    """Return the values of the variables of a Python module, with lazy imports resolved."""
     return [getattr(module, name) if type(value) is _LAZY else value for name, value in list(vars(module).items())]
 
 

@@ -1,8 +1,8 @@
-"""Specs of modules that are somebody else's, as code of one owner gets them.
+"""Specs of Python modules of other owners, as given to code of one owner.
 
-They are copies, since code changes what it finds (``spec.loader = LazyLoader(spec.loader)``). An import hook that
-answers with such a spec, its loader wrapped or not, has the owner get the very module that all share, and does with it
-what the hook does when a module was executed. Code that makes a module of the spec by hand gets one of its own.
+The specs are copies, since code changes specs (``spec.loader = LazyLoader(spec.loader)``). If an import hook answers
+with such a spec, its loader wrapped or not, the owner gets the very Python module that all share, and the hook does the
+same work as after the execution of a Python module. Code making a Python module of the spec by hand gets a new one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def left_as_it_is(module: Any) -> Iterator[None]:
-    """Take back what an import hook sets to say where a module came from, which is not for one biz to say."""
-    if not isinstance(module, ModuleType):  # what code has put into ``sys.modules``
+    """Take back the origin that an import hook sets on a shared Python module: no single biz may change the origin."""
+    if not isinstance(module, ModuleType):  # code has put another object into ``sys.modules``
         yield
         return
     kind = type(module)
@@ -44,16 +44,17 @@ _ABOUT: Final = ("__spec__", "__loader__", "__file__", "__cached__", "__path__",
 
 
 class LentLoader(SourceFileLoader):
-    """The loader of a module that was executed by somebody else, or is about to be.
+    """The loader of a Python module executed by another owner, or about to be.
 
-    ``lend`` is a method that hands out the module of a name while that is imported for its object, else ``None``.
+    ``lend`` is a method of a linker: returns the Python module of a name while the linker imports the name, else
+    ``None``.
     """
 
-    __slots__ = ("_lend", "_lent")  # not among the variables, by which loaders are compared
+    __slots__ = ("_lend", "_lent")  # no variables: loaders are compared by variables
 
     def __init__(self, fullname: str, path: str, lend: Callable[[str], ModuleType | None]) -> None:
         super().__init__(fullname, path)
-        self._lend = weakref.WeakMethod(lend)  # it may be kept for longer than its owner lives
+        self._lend = weakref.WeakMethod(lend)  # code may keep the loader for longer than the owner lives
         self._lent: ModuleType | None = None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -64,13 +65,13 @@ class LentLoader(SourceFileLoader):
 
     @passed_over
     def exec_module(self, module: ModuleType) -> None:
-        """See ``importlib.abc.Loader``: what is lent was executed before."""
+        """See ``importlib.abc.Loader``: a lent Python module was executed before, and is left alone."""
         if module is not self._lent:
             super().exec_module(module)
 
 
 def lent_spec(spec: ModuleSpec, lend: Callable[[str], ModuleType | None]) -> ModuleSpec:
-    """A copy of the spec of a module of somebody else; ``lend`` as for `LentLoader`."""
+    """Copy the spec of a Python module of another owner; ``lend`` as for `LentLoader`."""
     copied = copy.copy(spec)
     if isinstance(spec.loader, SourceFileLoader):
         copied.loader = LentLoader(spec.name, spec.loader.path, lend)
@@ -83,4 +84,4 @@ _thread _warnings _weakref abc builtins codecs encodings encodings.aliases encod
 os.path posix posixpath site stat sys time zipimport
 """
 AT_START: Final = frozenset(_AT_START.split())
-"""Modules that the interpreter imports before any code runs, which no import hook ever sees."""
+"""Python modules that the interpreter imports before any code runs, and no import hook ever sees."""

@@ -1,9 +1,9 @@
-"""The hooks in the import system, and the ``importlib`` that code of a biz gets.
+"""Hooks in the import system, and the ``importlib`` given to code of a biz.
 
-Shared code names modules in two ways. Its import *statements* mean the modules of the code they stand in, which is the
-base's, whoever is running. Its *calls* (``importlib.import_module``, ``__import__``, C code such as pickle's) mean the
-modules of whom it works for, which the context tells. The hooks make that difference; they pass straight on while no
-biz is running, and they are not there at all while there is no biz.
+Shared code names Python modules in two ways. An import *statement* of shared code means the Python modules of the base,
+for any running biz, as the code is the base's. A *call* (``importlib.import_module``, ``__import__``, C code such as
+pickle's) means the Python modules of the biz that the code works for; the context names the biz. The hooks make the
+difference. The hooks pass straight on while no biz is running, and are not there at all while there is no biz.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 
 def install_hooks() -> None:
-    """Put the hooks in, or count one more user of them. Thread-safe."""
+    """Put the hooks in, or count one more user. Thread-safe."""
     global _users, _hooks  # noqa: PLW0603 - the interpreter has one import system
     with _lock:
         if _users == 0:
@@ -64,7 +64,10 @@ def install_hooks() -> None:
 
 
 def remove_hooks() -> None:
-    """Count one user less; the last one restores what was there before, where nobody else has replaced it since."""
+    """Count one user less; the last one restores each original function, unless others have replaced the hook since.
+
+    Raises ``RuntimeError`` if there is no user. Thread-safe.
+    """
     global _users, _hooks  # noqa: PLW0603
     with _lock:
         if _users == 0:
@@ -77,7 +80,7 @@ def remove_hooks() -> None:
 
 
 class _Hooks:
-    """All hooks at once. Each keeps the function it replaced, so that it works on when another one is put on top."""
+    """All hooks at once. Each hook keeps the function replaced, and works on when another hook is put on top."""
 
     def __init__(self) -> None:
         if HAS_LAZY_IMPORTS:
@@ -116,7 +119,7 @@ class _Hooks:
 
 @passed_over
 def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
-    """``builtins.__import__``: where import statements of the base go, and calls by its Python and C code."""
+    """Make ``builtins.__import__``, for import statements of the base, and for calls by its Python and C code."""
 
     def __import__(  # noqa: A001, N807, PLR0911 - every statement of the base pays for a call
         name: str,
@@ -125,13 +128,14 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """Import a module: as the base in a statement, for the running biz in a call."""
+        """Import a Python module: as the base in a statement, for the running biz in a call."""
         scope = current()
         if scope is None and not withheld and not apart and not exposed:
             return original(name, globals, locals, fromlist, level)
         linker = None if scope is None else scope.find_facet(Linker)
         if linker is None:
-            # The table may hold another owner's modules for a moment: Python's own half of importing asks our hooks.
+            # The table may hold Python modules of another owner for a moment: the Python half of importlib asks our
+            # hooks instead.
             asked: Import = bootstrap.__import__ if exposed else original
             if is_c_call(fromlist):
                 asked = _told_if_gone(asked)
@@ -157,22 +161,23 @@ def _make_statement_hook(original: Import) -> Import:  # noqa: C901 - as below
 
 
 def _is_of_base(namespace: Mapping[str, Any]) -> bool:
-    """Whether globals are those of a module of the base, and not of text that a biz had somebody ``exec``."""
+    """Whether globals belong to a Python module of the base, as opposed to text that a biz had executed by ``exec``."""
     name = namespace.get("__name__", "")
     module = find_of_base(name)
     if getattr(module, "__dict__", None) is namespace:
         return True
-    # A module may have put something else in its place; the program that runpy runs is no module of the base.
+    # A Python module may have put another object in its place. A program run by runpy is no Python module of the base.
     return module is not None and name != "__main__" and namespace.get("__spec__") is not None
 
 
 def _goes_with_base(namespace: Mapping[str, Any], name: str) -> bool:
-    """Whether code that has compiled code import a library of which there are several copies goes with the base's.
+    """Whether the caller of compiled code, which imports a library with several copies, goes with the base's copy.
 
-    That is so if its own distribution requires the library: its objects are of the classes that the base's copy has.
+    The caller does so if the distribution of the caller requires the library: objects of the caller are instances of
+    classes of the base's copy.
     """
     asking: str = namespace.get("__name__", "")
-    # Ours only stands in the middle: compiled code that is being initialised has no frame.
+    # A frame of ours only stands in the middle: compiled code has no frame while it is initialised.
     if name.partition(".")[0] not in apart or asking.partition(".")[0] == _OURS or not _is_of_base(namespace):
         return False
     index = distributions.base_index()
@@ -188,7 +193,7 @@ def _owner(namespace: Mapping[str, Any]) -> Linker | None:
 
 
 def _is_loaded(name: str, namespace: Mapping[str, Any], fromlist: Sequence[str] | None, level: int) -> bool:
-    """Whether a statement of the base loads nothing, so that it does not matter who is running."""
+    """Whether a statement of the base loads nothing, so that the running biz does not matter."""
     if level:
         package = namespace.get("__package__")
         if level > 1 or not package:
@@ -208,7 +213,7 @@ def _is_loaded(name: str, namespace: Mapping[str, Any], fromlist: Sequence[str] 
 
 @passed_over
 def _make_load_hook(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``_find_and_load``: where ``import_module`` goes, and C code that imports what the real table does not have."""
+    """Make ``_find_and_load``, for ``import_module``, and for C code that finds a name missing in the real table."""
 
     def _find_and_load(name: str, import_: object, **how: bool) -> Any:
         linker = linker_of(current())
@@ -220,12 +225,12 @@ def _make_load_hook(original: Callable[..., Any]) -> Callable[..., Any]:
                 return of_base(name)
             scope = current() if is_apart else None
             load = original if scope is None else functools.partial(scope.ground.call, original)
-            if import_ is bootstrap._gcd_import:  # noqa: SLF001 - a statement of the base is about something of its own
+            if import_ is bootstrap._gcd_import:  # noqa: SLF001 - a statement means a Python module of the base
                 load = _told_if_gone(load)
             with arrivals.measured(name) as arrived:
                 module: Any = load(name, import_, **how)
                 arrived(module)
-            if module is None:  # a submodule that there is not, asked of its package
+            if module is None:  # a package has no such submodule
                 return None
             for told in loaded:
                 told(name, module)
@@ -244,7 +249,7 @@ def _make_load_hook(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _told_if_gone(load: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, where it looks for a module for a biz that has left: then it is no missing one."""
+    """Return ``load``, or for a biz that has left a function that raises ``BizGone`` for a missing Python module."""
     scope = current()
     if scope is None or not scope.is_closed:
         return load
@@ -259,23 +264,24 @@ def _told_if_gone(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _make_submodule_hook(original: Callable[[str, object], ModuleType | None]) -> Callable[..., ModuleType | None]:
-    """``_find_and_load_lazy_submodule``: where a package goes for a submodule that some lazy import has named."""
+    """Make ``_find_and_load_lazy_submodule``, called by a package for a submodule named in some lazy import."""
 
     def _find_and_load_lazy_submodule(name: str, import_: object) -> ModuleType | None:
         scope = current()
         linker = owner_of(sys._getframe(1).f_builtins) or linker_of(scope)  # noqa: SLF001
         if linker is not None and name in linker.lazy.names:
             return linker.load_submodule(name)
-        # Then it is a package of the base, whoever has asked it.
+        # Then the package is of the base, for any reader of the attribute.
         return original(name, import_) if scope is None else scope.ground.call(original, name, import_)
 
     return _find_and_load_lazy_submodule
 
 
 def _asking_for_one_of_several(running: Linker | None, name: str) -> Linker | None:
-    """Whose copy is meant: that of the Python code nearest to whoever asks if it goes with one, else the running biz's.
+    """Return the owner of the copy meant; ``None`` for the base's copy.
 
-    Compiled code leaves no frame, and the Python code that called it is mostly of the same library.
+    The nearest Python code decides, if it goes with one copy; else the running biz. Compiled code leaves no frame, and
+    the Python code that calls compiled code is mostly of the same library.
     """
     frame = sys._getframe(2)  # noqa: SLF001
     owner = owner_of(frame.f_builtins)
@@ -286,12 +292,12 @@ def _asking_for_one_of_several(running: Linker | None, name: str) -> Linker | No
 
 
 def _make_module_hook(original: Callable[..., ModuleType]) -> Callable[..., ModuleType]:
-    """``_init_module_attrs``: what is made from a spec while a biz runs is code of that biz."""
+    """Make ``_init_module_attrs``: a Python module made from a spec while a biz runs is code of the biz."""
 
     def _init_module_attrs(spec: ModuleSpec, module: ModuleType, *, override: bool = False) -> ModuleType:
         linker = linker_of(current())
         if linker is not None and not linker.has(module):
-            return module  # a loader of the biz answered with it; what says where it came from must not be the biz's
+            return module  # a loader of the biz gave a Python module of another owner, which keeps its origin
         if linker is not None and not isinstance(spec.loader, ExtensionFileLoader):
             linker.adopt(module)
         return original(spec, module, override=override)
@@ -300,7 +306,7 @@ def _make_module_hook(original: Callable[..., ModuleType]) -> Callable[..., Modu
 
 
 def _make_reload_hook(original: Callable[[ModuleType], ModuleType]) -> Callable[[ModuleType], ModuleType]:
-    """``importlib.reload`` of the base: in a call for a biz it is the biz's."""
+    """Make ``importlib.reload`` of the base; a call for a biz goes to the ``reload`` of the biz."""
 
     @standing_for(original)
     def reload(module: ModuleType) -> ModuleType:
@@ -311,7 +317,7 @@ def _make_reload_hook(original: Callable[[ModuleType], ModuleType]) -> Callable[
 
 
 def _make_find_hook(original: Callable[..., ModuleSpec | None]) -> Callable[..., ModuleSpec | None]:
-    """``importlib.util.find_spec``: a biz may change what it gets."""
+    """Make ``importlib.util.find_spec``: a biz gets a copy of a spec of the base, as code may change a spec."""
 
     @standing_for(original)
     def find_spec(name: str, package: str | None = None) -> ModuleSpec | None:
@@ -325,9 +331,9 @@ def _make_find_hook(original: Callable[..., ModuleSpec | None]) -> Callable[...,
 
 
 def importlib_for(linker: Linker) -> ModuleType:
-    """The ``importlib`` of one biz.
+    """Make the ``importlib`` of one biz.
 
-    Its functions work for the biz with or without context; everything else is the real one's.
+    Functions of the new Python module work for the biz with or without context; all else comes from the real one.
     """
     facade = ModuleType("importlib", importlib.__doc__)
 
@@ -365,7 +371,7 @@ def _make_gcd_import(linker: Linker) -> Callable[..., ModuleType]:
 
 
 def _with_import(gcd_import: Callable[..., ModuleType]) -> FunctionType:
-    """``importlib.import_module`` itself, the very code, but for the function that it leaves the import to."""
+    """Make ``importlib.import_module`` from the very code of Python's, with ``gcd_import`` to do the import."""
     where = {**vars(importlib), "_bootstrap": SimpleNamespace(_gcd_import=gcd_import)}
     made = FunctionType(_IMPORT_MODULE.__code__, where, None, _IMPORT_MODULE.__defaults__)
     return cast("FunctionType", functools.update_wrapper(made, _IMPORT_MODULE, updated=()))

@@ -1,8 +1,8 @@
-"""What code may store into things that are not its own, read from its code objects before it runs. Pure.
+"""Stores: changes that code may make to objects of other owners, read from code objects before the code runs. Pure.
 
-Most modules set attributes of ``self`` and of what they have just made, and change nothing that others see; for those
-nothing has to be compared. This is looked for when code is loaded, so it works on slices of bytecode and disassembles
-nothing but the few instructions before one that stores.
+Most Python modules set attributes of ``self`` and of objects just made, and change nothing visible to others; nothing
+has to be compared for such a Python module. Stores are looked for whenever code is loaded, so the search works on
+slices of bytecode, and disassembles only the few instructions before an instruction that stores.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ if TYPE_CHECKING:
 
 
 class Stores(NamedTuple):
-    """What code may change outside of itself."""
+    """Changes that code may make outside of itself."""
 
     attributes: frozenset[str]
-    """Names it may set, or delete, on modules, classes and objects that it did not make."""
+    """Names of attributes set, or deleted, on Python modules, classes and objects made by other code."""
     containers: frozenset[tuple[str, str]]
-    """Containers that it may add to or take from: the name of the module or class that has it, as far as the code shows
-    that, else nothing; and its own."""
+    """Containers added to or taken from: the name of the holder, and the name of the container.
+
+    The holder is a Python module or a class; its name is empty where the code does not show the holder."""
     is_opaque: bool
-    """It can also do so in ways that do not show the name (``setattr``, ``mock.patch``); of these, `attributes` has
-    the texts among its constants that may be one."""
+    """Whether the code can also change attributes without showing the names (``setattr``, ``mock.patch``); `attributes`
+    then has the constants that may be such a name."""
     mentioned: frozenset[str] = frozenset()
-    """All names and texts that may be one in code that has containers."""
+    """All names, and constants that may be names, in code that changes containers."""
 
     def __bool__(self) -> bool:
         return self.is_opaque or bool(self.attributes or self.containers)
 
 
 def stores_of(code: CodeType) -> Stores:
-    """What a code object, and all that is nested in it, may store into things it does not own."""
+    """Return the stores of a code object, and of all code objects nested in it, into objects of other owners."""
     attributes: set[str] = set()
     containers: set[tuple[str, str]] = set()
     is_opaque = False
@@ -57,7 +58,7 @@ def stores_of(code: CodeType) -> Stores:
 def _by_real_names(
     containers: set[tuple[str, str]], parts: list[CodeType], whole: _Globals
 ) -> frozenset[tuple[str, str]]:
-    """The same with the names that things have where they were imported from, instead of those they were given here."""
+    """Return ``containers`` with the names at the origin of imports, instead of the names given by ``import as``."""
     imported: dict[str, set[str]] = {}
     for part in parts:
         for given, real in _Reader(part, whole).imported():
@@ -83,7 +84,7 @@ def _mentioned(parts: list[CodeType]) -> frozenset[str]:
 
 
 def may_store(code: CodeType) -> bool:
-    """Whether `stores_of` would find anything. Ends at the first thing found, which is soon in most libraries."""
+    """Whether `stores_of` would find a store. Ends at the first store found, soon in most libraries."""
     whole = _Globals(code)
     for part in _parts(code):
         if not _OPAQUE.isdisjoint(part.co_names):
@@ -104,11 +105,11 @@ def _parts(code: CodeType) -> Iterator[CodeType]:
 
 
 class Stored:
-    """What the code of one owner may store, as far as it was loaded; grows with every module.
+    """Stores of the code of one owner, as far as loaded; more with every Python module.
 
-    ``begin``, or what was given with `when_first`, is called once, before the first code runs that may change anything
-    outside of itself. From then on code is only remembered, and read when somebody asks for a name, which happens where
-    a change was found. Thread-safe.
+    ``begin``, or the function given to `when_first`, is called once, before the first code runs that may change objects
+    outside of itself. From then on code is only remembered, and read when somebody asks for a name; callers ask where a
+    change was found. Thread-safe.
     """
 
     __slots__ = ("_begin", "_is_blind", "_known", "_unread")
@@ -120,11 +121,11 @@ class Stored:
         self._is_blind = False
 
     def __bool__(self) -> bool:
-        """Whether any of it may."""
+        """Whether any code may change objects of other owners."""
         return self._unread is not None
 
     def when_first(self, begin: Callable[[], object]) -> None:
-        """Say what is to be called; before any code was noted."""
+        """Set the function ``begin``; not after code was noted."""
         self._begin = begin
 
     def note(self, code: CodeType) -> None:
@@ -135,7 +136,7 @@ class Stored:
             self._start([code])
 
     def suspect(self) -> None:
-        """Code is about to run that cannot be looked at: it may store anything."""
+        """Note that code is about to run which cannot be read, and may store anything."""
         self._is_blind = True
         if self._unread is None:
             self._start([])
@@ -147,13 +148,13 @@ class Stored:
             begin()
 
     def has_attribute(self, name: str) -> bool:
-        """Whether it may set an attribute of that name."""
+        """Whether the owner's code may set an attribute of the name."""
         return self._is_blind or any(name in stores.attributes for stores in self._read())
 
     def has_container(self, name: str, holders: frozenset[str] = frozenset()) -> bool:
-        """Whether it may change a container of that name, if ``holders`` are given one that has one of these names.
+        """Whether the owner's code may change a container of the name, in one of ``holders`` if there are any.
 
-        Where the code does not show in what a container is, code that mentions one of them may.
+        Where the code does not show the holder of a container, the mention of one of ``holders`` is enough.
         """
         for stores in self._read():
             for holder, known in stores.containers:
@@ -170,7 +171,7 @@ class Stored:
 
 
 _read: Final[dict[int, tuple[weakref.ref[CodeType], Stores]]] = {}
-"""What was read of code objects, which several bizs execute, by what tells them apart; each as long as it lives."""
+"""Stores of code objects, by address: several bizs execute the same code object. Kept for the life of a code object."""
 
 
 def _read_once(code: CodeType) -> Stores:
@@ -206,7 +207,7 @@ _MUTATORS: Final = frozenset(
 )  # fmt: skip
 _OWN: Final = frozenset({"self", "cls", "mcs", "mcls", "metacls"})
 _MAKERS: Final = frozenset({"import_module", "__import__", "getattr", "modules", "type", "getmodule"})
-"""Names of calls and mappings whose result may well be somebody else's."""
+"""Names of calls and mappings with results that may well belong to another owner."""
 
 
 def _op(name: str) -> int:
@@ -228,18 +229,18 @@ _MADE: Final = _CALLS | {
 }
 _HAS_LOAD_METHOD: Final = sys.version_info < (3, 12)
 _SHIFTED_ATTR: Final = int(not _HAS_LOAD_METHOD)
-"""From 3.12 on the lowest bit of what LOAD_ATTR names says whether a method is wanted, as in LOAD_GLOBAL."""
+"""Bits below the name's number in the argument of LOAD_ATTR: from 3.12 on, the lowest bit asks for a method."""
 _NAMED: Final = {_LOAD_ATTR: _SHIFTED_ATTR, _LOAD_GLOBAL: 1, _LOAD_NAME: 0}
-"""What loads something by a name, and by how many bits the name's number is shifted."""
+"""Instructions that load by a name -> the number of bits below the name's number in the argument."""
 _IMPORTED: Final = {opmap["IMPORT_NAME"]: 2 if sys.version_info >= (3, 15) else 0, opmap["IMPORT_FROM"]: 0}
-"""What imports, likewise; from 3.15 on two bits of IMPORT_NAME say whether it is lazy."""
+"""Instructions that import -> the number of bits below the name's number: two from 3.15 on, for lazy imports."""
 _STORE_GLOBAL, _STORE_DEREF = opmap["STORE_GLOBAL"], opmap["STORE_DEREF"]
 _VARIABLE: Final = "="
-"""Marks the name of a variable, which says nothing of what it holds."""
+"""Marks the name of a variable, as opposed to the name of an imported object."""
 
 
 class _Globals:
-    """The variables of a module that hold nothing but what its code has made: classes, functions, results of calls."""
+    """Variables of a Python module that only hold objects made by its code: classes, functions, results of calls."""
 
     __slots__ = ("_code", "_own")
 
@@ -273,7 +274,7 @@ class _Reader:
         self.ops = self.whole[::2]
 
     def attributes(self) -> Iterator[str]:
-        """The names that are set or deleted on what is not plainly the code's own."""
+        """Yield the names set or deleted on objects that are not plainly the code's own."""
         for op in (_STORE_ATTR, _DELETE_ATTR):
             at = self.ops.find(op)
             while at >= 0:
@@ -283,9 +284,9 @@ class _Reader:
                 at = self.ops.find(op, at + 1)
 
     def containers(self) -> Iterator[tuple[str, str]]:
-        """What items are set in, and what methods are called on that change containers: holder and name.
+        """Yield the containers, as holder and name, in which items are set, or of which changing methods are called.
 
-        A holder that is a variable here is marked as such.
+        A holder known as a variable is marked with `_VARIABLE`.
         """
         at = self.ops.find(_STORE_SUBSCR)
         while at >= 0:
@@ -310,7 +311,7 @@ class _Reader:
         op = self.ops[at] if at >= 0 else -1
         if op in _NAMED and not self._is_own(at, ""):
             name = self._named_at(at)
-            if name != "__annotations__":  # which module and class bodies fill
+            if name != "__annotations__":  # filled by bodies of Python modules and classes
                 yield self._holder_at(self._before(at)) if op == _LOAD_ATTR else "", name
 
     def _named_at(self, at: int) -> str:
@@ -325,7 +326,7 @@ class _Reader:
         return _VARIABLE + self._variables()[self._arg(at)] if op in _FAST or op == _LOAD_DEREF else _VARIABLE
 
     def imported(self) -> Iterator[tuple[str, str]]:
-        """The variables that are set by imports, and the last part of the name of what they are then."""
+        """Yield the variables set by imports, each with the last part of the name of the imported object."""
         for op, shift in _IMPORTED.items():
             at = self.ops.find(op)
             while at >= 0:
@@ -340,7 +341,7 @@ class _Reader:
     def _is_own(self, at: int, name: str) -> bool:
         """Whether the object that the instruction at a place leaves on the stack is the code's own.
 
-        ``self``, what it has been given as attributes, and what a call here has returned.
+        The code owns ``self``, attributes of ``self``, and results of its calls.
         """
         while at >= 0:
             op = self.ops[at]
@@ -391,15 +392,15 @@ class _Reader:
         return (*arguments, *(name for name in code.co_cellvars if name not in arguments), *code.co_freevars)
 
     def op_before(self, at: int) -> int:
-        """The instruction before the one at a place."""
+        """Return the instruction before the one at a place."""
         return self.ops[self._before(at)]
 
     def name_at(self, at: int) -> str:
-        """What an instruction there that has one names."""
+        """Return the name in the argument of the instruction at a place."""
         return self.names[self._arg(at)]
 
     def _before(self, at: int) -> int:
-        """The place of the instruction before; -1 if there is none."""
+        """Return the place of the instruction before; -1 if there is none."""
         ops = self.ops
         at -= 1
         while at >= 0 and (ops[at] in (_CACHE, _NOP, _EXTENDED)):
@@ -407,7 +408,7 @@ class _Reader:
         return at
 
     def _after(self, at: int) -> int:
-        """The place of the instruction after."""
+        """Return the place of the instruction after."""
         at += 1
         while self.ops[at] in (_CACHE, _NOP, _EXTENDED):
             at += 1
@@ -423,7 +424,7 @@ class _Reader:
 
 
 def _texts(constants: tuple[object, ...]) -> set[str]:
-    """The last parts of dotted names among constants."""
+    """Return the last parts of dotted names among constants."""
     found = set()
     for constant in constants:
         for text in constant if type(constant) is tuple else (constant,):

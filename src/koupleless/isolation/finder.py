@@ -1,7 +1,6 @@
-"""Where the modules of one biz come from: its own files, an own copy of a library, or the base.
+"""Finders: search for the Python modules of one biz in files of the biz, in own copies of libraries, and in the base.
 
-`BizFinder` is the locator that a linker asks, and answers for the ``PathFinder`` that code of the biz sees on
-``sys.meta_path``.
+`BizFinder` is the locator of a linker, and answers for the ``PathFinder`` seen by code of the biz on ``sys.meta_path``.
 """
 
 from __future__ import annotations
@@ -56,12 +55,12 @@ _BROUGHT: Final = "the module brings it along"
 
 
 def prefixes(directories: Iterable[str]) -> tuple[str, ...]:
-    """What the paths of all files below these directories start with."""
-    return tuple(os.path.join(directory, "") for directory in directories)  # noqa: PTH118 - it ends in a separator
+    """Return the directories as prefixes, each with a separator at the end, for the paths of all files below."""
+    return tuple(os.path.join(directory, "") for directory in directories)  # noqa: PTH118 - ends in a separator
 
 
 class NamespacePath(list[str]):
-    """The ``__path__`` of a namespace package of a biz: its portions among the biz's files, and no others."""
+    """The ``__path__`` of a namespace package of a biz: the portions among files of the biz, and no others."""
 
     def __repr__(self) -> str:
         return f"_NamespacePath({list(self)!r})"  # importlib.resources goes by this name
@@ -70,7 +69,7 @@ class NamespacePath(list[str]):
 
 
 def _missing(name: str) -> ModuleNotFoundError:
-    """Python's own error, and nothing in it that is not there alone; `linker.advice_on` says what to do."""
+    """Make Python's own error, with the same content as without a base; `linker.advice_on` says how to mend it."""
     return ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
@@ -82,22 +81,22 @@ def _is_copied(name: str, owner: str, held: Held | None) -> bool:
 
 
 class _Copied(NamedTuple):
-    """What of a module, and of those below it, the biz is to execute from files of the base."""
+    """The part of a Python module, and of Python modules below, that the biz is to execute from files of the base."""
 
     is_any: bool
-    """Any portion of it."""
+    """Whether the biz executes any portion."""
     is_whole: bool
-    """All modules below it, as far as they are files of the base."""
+    """Whether the biz executes all Python modules below, as far as there are files of the base."""
 
 
 class BizFinder:
-    """The locator of one biz, and what its code finds by the ``PathFinder`` on ``sys.meta_path``.
+    """The locator of one biz, and the answers of the ``PathFinder`` on ``sys.meta_path`` for code of the biz.
 
-    Lifetime and threads: those of the linker, which it is joined to right after both were made.
+    Lifetime and threads: as the linker; `join` is called right after both were made.
     """
 
     def __init__(self, paths: Sequence[str], policy: Policy, identity: str, speakers: Speakers | None = None) -> None:
-        """``speakers`` decide which libraries of the base are own copies; ``None`` means that none is."""
+        """``speakers`` decide which libraries of the base are own copies; ``None`` means no library."""
         self.linker: Linker
         self._policy = policy
         self._speakers = speakers
@@ -109,19 +108,19 @@ class BizFinder:
         with as_base():
             self._base_hooks = tuple(sys.path_hooks)
         self._of_base: set[str] = set()
-        """Top-level names that turned out to be the base's."""
+        """Top-level names known to be the base's."""
         self._granted: set[str] = set()
         self._taken: set[str] = set()
-        """Modules of the base that the biz has got, some of them at least once more than others."""
+        """Python modules of the base that the biz has got."""
         self._sight: _Sight | None = None
         self._owned: tuple[list[str], dict[str, bool]] = [], {}
-        """Top-level names not imported yet -> whether they would be the biz's, as found on that search path."""
+        """A search path, and: top-level name not imported yet -> whether the biz has it on the search path."""
         self._replaced: tuple[Index | None, list[str], frozenset[str]] = None, [], frozenset()
-        """What `_tied` has found, in that index and on that search path."""
+        """An index, a search path, and the answer of `_tied` for both."""
         self._lent: dict[str, Unit] = {}
-        """Packages that shared units lend."""
+        """Packages lent by shared units."""
         self._parts: dict[str, bool] = {}
-        """Modules of distributions that units lend -> whether the biz executes them for itself."""
+        """Python module of a distribution lent by a unit -> whether the biz executes the Python module for itself."""
         self._index: Index | None = None
         self._look_in(paths)
 
@@ -130,7 +129,7 @@ class BizFinder:
         self._prefixes = prefixes(paths)
 
     def join(self, linker: Linker) -> None:
-        """Work for a linker from now on: it gets what its code finds without importing it."""
+        """Work for a linker from now on, and fill its table, import hooks and search path."""
         self.linker = linker
         arrivals.follow(linker, self._taken)
         main = ModuleType("__main__", "The program; what it starts with is elsewhere.")
@@ -164,7 +163,7 @@ class BizFinder:
         """See `linker.Locator`."""
         parent_name = name.rpartition(".")[0]
         if parent is not None and self.linker.table.get(parent_name) is not parent:
-            lender = self._lender_of(name)  # for the parent, which was imported only now, for this very name
+            lender = self._lender_of(name)  # of the parent, which was imported only now, for this very name
             if lender is None:
                 return self._take_from_base(name)
             spec = self._find_own(name, parent.__path__, is_asked=is_asked) if self.is_own_part(name) else None
@@ -192,7 +191,7 @@ class BizFinder:
     def hooked(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
         """See `linker.Locator`."""
         if parent is not None and not hasattr(parent, "__path__"):
-            return None  # a compiled file may enter modules below itself: alone no finder is asked for them, either
+            return None  # a compiled file may enter Python modules below itself; Python asks no finder for these
         path = None if parent is None else parent.__path__
         spec: ModuleSpec | None
         for hook in list(self.linker.hooks_in_use()):
@@ -215,7 +214,7 @@ class BizFinder:
         spec = None if is_one(name) else self._find_anew(name, None if parent is None else parent.__path__)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
             return spec
-        # Compiled code is initialised once, and what holds the process together is there once.
+        # Compiled code is initialised once, and there is one of each Python module that holds the process together.
         return self.foreign(name) or self._take_from_base(name)
 
     @passed_over
@@ -225,7 +224,7 @@ class BizFinder:
         own = () if is_of_process(name) else self._own_path()
         spec = self._find_in_files(name, (*own, *base_path()))
         if spec is None:
-            with as_base():  # the base may have finders that know more than its search path tells
+            with as_base():  # finders of the base may know more than its search path tells
                 spec = bootstrap._find_spec(name, None)  # noqa: SLF001 - past ``sys.modules``
         return spec
 
@@ -243,16 +242,16 @@ class BizFinder:
                 if spec is None or spec.loader is None:
                     spec = self._find_copy(top)
                 elif self._is_shared(top, spec) and self._is_of_base((own := self._own_index()).owners(top)[0], own):
-                    spec = None  # what the base has, too, it lends
-            known[top] = spec is not None and spec.loader is not None  # what has none is one portion of several
+                    spec = None  # the base has the same library, and lends it
+            known[top] = spec is not None and spec.loader is not None  # without a loader: one portion of several
         return known[top]
 
     def sight(self) -> Callable[[str], bool]:
         """See `linker.Locator`.
 
-        Alone ``sys.modules`` holds what the program has imported. Of what the base has loaded these are the standard
-        library, the base's own code, and libraries that the biz, or a shared library of its own, has taken a module of,
-        with all that they may use.
+        Without a base ``sys.modules`` holds the imports of the program. Among the Python modules loaded by the base,
+        the standard library and the base's own code are in sight, and each library from which the biz, or a shared
+        library of the biz, has taken a Python module, with all libraries required.
         """
         sight, lenders = self._sight, self.linker.all_lenders()
         taken = [self._taken, *map(arrivals.taken_by, lenders)] if lenders else [self._taken]
@@ -276,10 +275,10 @@ class BizFinder:
         top = name.partition(".")[0]
         return top in PROCESS_NAMES or top in self._of_base
 
-    # --- own copies of what the base has ---------------------------------------------------------------------------
+    # --- own copies of libraries of the base -----------------------------------------------------------------------
 
     def holdings(self) -> Mapping[str, Held]:
-        """How the biz holds each distribution of the base; empty if nobody has decided."""
+        """How the biz holds each distribution of the base, by normalised name; empty if nobody has decided."""
         index = distributions.base_index()
         if self._holdings is None or self._holdings[0] is not index:
             speakers = self._speakers
@@ -290,12 +289,12 @@ class BizFinder:
         return self._holdings[1]
 
     def libraries(self) -> tuple[Library, ...]:
-        """The libraries that the biz requires or has imported so far and how it holds them, sorted by name."""
+        """The libraries required or imported so far by the biz, and how the biz holds each, sorted by name."""
         found: dict[str, Library] = {}
         own, base, holdings = self._own_index(), distributions.base_index(), self.holdings()
         for name in list(self.linker.table):
             for owner in own.owners(name):
-                if own.place(owner) != self.paths[0]:  # that is the module itself
+                if own.place(owner) != self.paths[0]:  # else the program of the biz
                     found[owner] = Library(owner, own.versions[owner], Holding.OWN.value, _BROUGHT)
         imported = {owner for name in [*self.linker.table, *self._taken] for owner in base.owners(name)}
         for owner in imported.union(self._policy.required) - found.keys() - {SELF}:
@@ -305,7 +304,7 @@ class BizFinder:
         return tuple(found[name] for name in sorted(found))
 
     def library_of(self, kind: type) -> str | None:
-        """The distribution that a class belongs to, if the biz has modules of its own of it."""
+        """The distribution of a class, if the biz executes Python modules of the distribution; else ``None``."""
         module = self.linker.table.get(kind.__module__)
         if module is None or getattr(module, kind.__qualname__.partition(".")[0], None) is None:
             return None
@@ -324,7 +323,7 @@ class BizFinder:
     def _judged(self, name: str) -> _Copied:
         known = self._copied.get(name)
         if known is None:
-            holdings = self.holdings()  # after which what was known may be forgotten
+            holdings = self.holdings()  # may clear the copies known so far
             index = distributions.base_index() if self._holdings is None else self._holdings[0]
             held = [(owner, holdings.get(owner)) for owner in index.owners(name)]
             is_any = any(_is_copied(name, owner, how) for owner, how in held)
@@ -335,13 +334,13 @@ class BizFinder:
         return known
 
     def _find_copy(self, name: str) -> ModuleSpec | None:
-        """The spec of a module that the biz is to execute from files of the base."""
+        """Find the spec of a Python module for the biz to execute from files of the base; ``None`` if there is none."""
         if not self.is_copied(name):
             return None
         return self._find_in_files(name, self._portions_of_base(name.rpartition(".")[0]))
 
     def _portions_of_base(self, name: str) -> Sequence[str]:
-        """Where the base has the modules below a package, the top-level ones if there is no name."""
+        """Return the base's directories of Python modules below a package; of top-level ones for an empty name."""
         if not name:
             return base_path()
         spec = self._find_in_files(name, self._portions_of_base(name.rpartition(".")[0]))
@@ -355,20 +354,23 @@ class BizFinder:
         return found
 
     def _has_whole_of_base(self, name: str) -> bool:
-        """Whether the base has a module, or a package of one piece, that a mere directory of the biz must not hide."""
+        """Whether the base has a Python module, or a package of one piece.
+
+        A mere directory of the biz must not hide one.
+        """
         spec = self._find_in_files(name, self._portions_of_base(name.rpartition(".")[0]))
         return spec is not None and spec.loader is not None and self._is_granted(name)
 
-    # --- what is shared, for it is compiled ----------------------------------------------------------------------
+    # --- shared units, and libraries lent by the base ------------------------------------------------------------
 
     @passed_over
     def _shared(self, name: str, spec: ModuleSpec) -> ModuleType | None:
-        """The module of a unit, or the base's, if the files found belong to a distribution that is to be shared."""
+        """Return the Python module of a unit or of the base, if the files found belong to a shared distribution."""
         index = self._own_index()
         return self._share(name, index.owners(name)[0], index) if self._is_shared(name, spec) else None
 
     def _is_shared(self, name: str, spec: ModuleSpec) -> bool:
-        """Whether the files found belong to a distribution that is to be shared."""
+        """Whether the files found belong to a shared distribution."""
         index = self._own_index()
         if not index.shared:
             return False
@@ -378,9 +380,10 @@ class BizFinder:
         return owners[0] in index.compiled or owners[0] not in self._tied()
 
     def _tied(self) -> frozenset[str]:
-        """The libraries of pure Python that cannot do without one that the biz has put another in front of.
+        """Return the libraries of pure Python that require a library replaced by the biz.
 
-        For everybody they would go on with the installed one. They are the biz's own, like what it has put there.
+        The biz has put Python modules in front of the installed ones. A shared library would go on with the installed
+        ones, for all bizs. So these libraries are the biz's own, like the replacement.
         """
         index, in_use = self._own_index(), self.linker.path_in_use()
         if self._replaced[:2] != (index, in_use):
@@ -394,7 +397,10 @@ class BizFinder:
         return self._replaced[2]
 
     def _beside(self, name: str) -> str:
-        """What tells apart the compiled files that a compiled module may be bound to; empty if all are the base's."""
+        """Return the digests of compiled files that a compiled Python module may be bound to.
+
+        The digests tell apart different surroundings of the same file; empty if all files are the base's.
+        """
         own, base = self._own_index(), distributions.base_index()
         if not own.compiled:
             return ""
@@ -411,7 +417,7 @@ class BizFinder:
 
     @staticmethod
     def _is_of_base(distribution: str, index: Index) -> bool:
-        """Whether the base has the very same content, and is lent instead."""
+        """Whether the base has the very same content, and lends the distribution instead."""
         base = distributions.base_index()
         return all(index.has_same(member, base) for member in index.surroundings(distribution))
 
@@ -431,10 +437,11 @@ class BizFinder:
         return unit.load(name)
 
     def is_own_part(self, name: str) -> bool:
-        """Whether the biz executes a module of a shared library for itself: one that needs something of the biz's.
+        """Whether the biz executes a Python module of a shared library for itself, as one that needs code of the biz.
 
-        A unit lives on when its bizs have left, and serves others that have something else there. So what ties a
-        library to a framework or to the tools of its tests belongs to whoever has these; the library does without it.
+        A unit lives on when its bizs have left, and serves bizs with other code under the same name. So Python modules
+        that tie a library to a framework, or to tools for tests, belong to the biz with the framework; the library does
+        without these.
         """
         known = self._parts.get(name)
         if known is None:
@@ -467,7 +474,7 @@ class BizFinder:
         return distributions.index_of(self.paths)
 
     def _is_installed(self, name: str, spec: ModuleSpec, owner: str) -> bool:
-        """Whether files found are those of a distribution: not of the biz's program, nor added by its code."""
+        """Whether files found belong to a distribution, neither to the biz's program nor added by code of the biz."""
         stem = os.path.join(self._own_index().place(owner), *name.split("."))  # noqa: PTH118 - texts
         places = [spec.origin] if spec.has_location else spec.submodule_search_locations or ()
         return any(str(place).startswith(stem) and not str(place).startswith(self._private) for place in places)
@@ -480,7 +487,7 @@ class BizFinder:
             name = name.rpartition(".")[0]
         return None
 
-    # --- the biz's files -----------------------------------------------------------------------------------------
+    # --- files of the biz ----------------------------------------------------------------------------------------
 
     @passed_over
     def _find_own(self, name: str, path: Sequence[str] | None, *, is_asked: bool) -> ModuleSpec | None:
@@ -499,12 +506,12 @@ class BizFinder:
         return None
 
     def _own_path(self) -> Sequence[str]:
-        """The biz's directories, and those its code put on ``sys.path`` as it sees it."""
+        """The directories of the biz, and the ones added to ``sys.path`` by code of the biz."""
         of_base = set(base_path())
         return [entry for entry in self.linker.path_in_use() if entry in self.paths or entry not in of_base]
 
     def _own_portions(self, name: str, package: ModuleType) -> tuple[list[str], bool]:
-        """The directories of a package that are the biz's, and whether the base may have further portions of it."""
+        """The directories of a package that are the biz's, and whether the base may have further portions."""
         path = [str(entry) for entry in package.__path__]
         own = path
         if not all(entry.startswith(self._prefixes) for entry in path):  # pkgutil.extend_path looks everywhere
@@ -540,9 +547,9 @@ class BizFinder:
         return spec
 
     def _from_source(self, spec: ModuleSpec) -> ModuleSpec:
-        """The spec of the source of what mypyc has compiled, if it is there.
+        """Return the spec of the source of a file compiled by mypyc, if there is a source; else ``spec``.
 
-        Such code looks for modules in the interpreter's own table whenever a function of it runs, and asks nobody.
+        Code by mypyc looks for Python modules in the interpreter's own table whenever a function runs, and asks nobody.
         """
         assert spec.origin is not None
         index = self._own_index() if spec.origin.startswith(self._prefixes) else distributions.base_index()
@@ -558,12 +565,12 @@ class BizFinder:
         return spec if found is None else found
 
     def _is_own_code(self, path: str) -> bool:
-        """Whether a file is the biz's program, of which no other has a copy: below its first directory alone."""
+        """Whether a file, below the first directory alone, is of the biz's program: no other biz has a copy."""
         return path.startswith(self._prefixes[:1]) and not path.startswith(self._prefixes[1:])
 
     @property
     def _finders(self) -> dict[str, Any]:
-        """What the biz finds at ``sys.path_importer_cache``."""
+        """The dictionary at ``sys.path_importer_cache`` as seen by the biz."""
         return self.linker.assigned.get("path_importer_cache", {})  # type: ignore[no-any-return]
 
     def _finder(self, entry: str) -> Any:
@@ -573,7 +580,7 @@ class BizFinder:
         except KeyError:
             hooks, of_base = self.linker.assigned["path_hooks"], base_path()
             if tuple(hooks) == self._base_hooks and (entry in of_base or entry.startswith(prefixes(of_base))):
-                with as_base():  # that of the base, which has listed the directory already
+                with as_base():  # the finder of the base has listed the directory already
                     return finders.setdefault(entry, pkgutil.get_importer(entry))
             finder = None
             for hook in list(hooks):
@@ -585,11 +592,14 @@ class BizFinder:
                     continue
             return finders.setdefault(entry, finder)
 
-    # --- the base's ----------------------------------------------------------------------------------------------
+    # --- Python modules of the base ------------------------------------------------------------------------------
 
     @passed_over
     def _take_from_base(self, name: str) -> ModuleType:
-        """A module of the base, if the policy allows it and the base has it."""
+        """Return a Python module of the base.
+
+        Raises ``ModuleRefused`` if the policy refuses the name, ``ModuleNotFoundError`` if the base has none.
+        """
         self._check(name)
         self._note_taken(name)
         return self._import_as_base(name)
@@ -632,7 +642,7 @@ class BizFinder:
     def _check(self, name: str) -> None:
         if not self._policy.asks_provenance or name in self._granted:
             return
-        if self._index is not None and self._index.owners(name):  # the biz brings it, and is lent the same by the base
+        if self._index is not None and self._index.owners(name):  # brought by the biz; the base lends the same content
             self._granted.add(name)
             return
         provenance = distributions.provenance(name)
@@ -643,14 +653,17 @@ class BizFinder:
             self._granted.add(name)
 
     def _refusal(self, name: str, reason: str) -> ModuleRefused:
-        """The error for a module that is there, and is not to be had."""
+        """Make the error for a Python module that is there, and is refused."""
         return ModuleRefused(f"No module named {name!r}", name=name, identity=self._identity, advice=reason)
 
     # --- as a finder on sys.meta_path ----------------------------------------------------------------------------
 
     @passed_over
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
-        """What ``importlib.util.find_spec``, ``importlib.reload`` and ``pkgutil`` get to know for the biz."""
+        """Answer ``importlib.util.find_spec``, ``importlib.reload`` and ``pkgutil`` for the biz.
+
+        Returns ``None`` if nothing is found, or the name is refused. Raises ``BizGone`` after the drop of the linker.
+        """
         if self.linker.is_gone:
             raise BizGone(self._identity, name=name)
         if name in self.linker.removed and not is_one(name):
@@ -702,20 +715,20 @@ class BizFinder:
         return None if spec is None else lent_spec(spec, self.linker.lend)
 
     def find_distributions(self, context: DistributionFinder.Context) -> Iterator[Distribution]:
-        """What ``importlib.metadata`` finds for the biz."""
+        """Yield the distributions found by ``importlib.metadata`` for the biz."""
         copied = frozenset() if "name" in vars(context) else self._imported_copies()
         return distributions.distributions_for(
             context, own_path=self._own_path(), declared=self._policy.declared, copied=copied
         )
 
     def _imported_copies(self) -> frozenset[str]:
-        """The distributions of which the biz has imported an own copy: libraries that look for their own plug-ins."""
+        """The distributions of which the biz has imported an own copy: such a library looks for its own plug-ins."""
         base, holdings = distributions.base_index(), self.holdings()
         owners = {owner for name in list(self.linker.table) for owner in base.owners(name)}
         return frozenset(name for name in owners if name in holdings and holdings[name].holding is Holding.COPY)
 
     def invalidate_caches(self) -> None:
-        """Look at directories again, and ask the base again for what was its."""
+        """Look at directories again, and ask the base again for names found there before."""
         for finder in list(self._finders.values()):
             if hasattr(finder, "invalidate_caches"):
                 finder.invalidate_caches()
@@ -734,25 +747,25 @@ class BizFinder:
 
 
 class _Sight:
-    """Which modules of the base a biz finds in ``sys.modules``; remembers what it found out."""
+    """The Python modules of the base that a biz finds in ``sys.modules``; remembers the answers."""
 
     def __init__(self, index: Index, is_granted: Callable[[str], bool]) -> None:
         self.index = index
         self._is_granted = is_granted
         self.count = 0
-        """How many modules had been taken of the base when it was looked at last."""
+        """The number of Python modules taken from the base when `use` was last called."""
         self._used: frozenset[str] = frozenset()
         self._known: dict[str, tuple[str, ...] | None] = {}
-        """Module -> the distributions that own it; ``None`` if the biz may not have it."""
+        """Python module -> the distributions that own it; ``None`` if the biz may not have it."""
 
     def use(self, taken: Iterable[str], count: int) -> None:
-        """Bring into sight what the modules that were taken of the base may use."""
+        """Bring into sight the libraries of the Python modules taken from the base, and all libraries required."""
         self.count = count
         owners = {owner for name in taken for owner in self.index.owners(name)}
         self._used = self._used.union(*map(self.index.closure, owners - self._used))
 
     def holds(self, name: str) -> bool:
-        """Whether a module of the base is in sight."""
+        """Whether a Python module of the base is in sight."""
         if name.partition(".")[0] in PROCESS_NAMES:
             return True
         if name not in self._known:
@@ -762,7 +775,7 @@ class _Sight:
 
 
 class _PathFinderKind(type):
-    """The class of what stands for ``PathFinder`` among the finders of an owner, and equals it."""
+    """The class of the stand-in for ``PathFinder`` among the finders of an owner, which equals ``PathFinder``."""
 
     def __eq__(cls, other: object) -> bool:
         return other is cls or other is PathFinder
@@ -771,7 +784,7 @@ class _PathFinderKind(type):
         return hash(PathFinder)
 
     def __delattr__(cls, name: str) -> None:
-        """Python's own has nothing to inherit from, so what is deleted there is gone."""
+        """Delete an attribute, and hide the inherited one: an attribute deleted from Python's own finder is gone."""
         is_there = hasattr(cls, name)
         if name in vars(cls) and not isinstance(vars(cls)[name], _Deleted):
             super().__delattr__(name)
@@ -782,7 +795,7 @@ class _PathFinderKind(type):
 
 
 class _Deleted:
-    """Stands before what would be inherited under a name that was deleted."""
+    """Hides the inherited attribute under a name that was deleted."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -792,7 +805,7 @@ class _Deleted:
 
 
 def _path_finder(finder: BizFinder) -> type:
-    """What the owner's code finds at ``sys.meta_path``: a class, as import hooks look for, that asks ``finder``."""
+    """Make the item of ``sys.meta_path`` for code of the owner: a class, as import hooks expect; asks ``finder``."""
     functions = ("find_spec", "find_distributions", "invalidate_caches")
     variables: dict[str, Any] = {name: staticmethod(getattr(finder, name)) for name in functions}
     about = {name: getattr(PathFinder, name) for name in ("__module__", "__qualname__", "__doc__")}
@@ -800,7 +813,7 @@ def _path_finder(finder: BizFinder) -> type:
 
 
 class UnitFinder(BizFinder):
-    """The locator of a shared unit: its own distribution's files, the units it requires, and the base's modules."""
+    """The locator of a shared unit: files of its distribution, units required, and Python modules of the base."""
 
     def __init__(self, unit: Unit) -> None:
         super().__init__(unit.index.paths, Policy(), str(unit.scope.biz))
@@ -814,7 +827,10 @@ class UnitFinder(BizFinder):
         return self._unit.distribution not in self._unit.index.owners(name) and super()._is_shared(name, spec)
 
     def foreign(self, name: str) -> ModuleType | None:
-        """See `linker.Locator`. What is not the unit's own, and the biz it works for has, means that biz's."""
+        """See `linker.Locator`.
+
+        A name that is not the unit's own means the Python module of the biz that the unit works for, if there is one.
+        """
         running = linker_of(current())
         if running is not None and running is not self.linker:
             if running.has_changed(name):
@@ -827,12 +843,12 @@ class UnitFinder(BizFinder):
                 return running.load(name)
         return super().foreign(name)
 
-    def is_own_part(self, name: str) -> bool:  # noqa: ARG002 - as of any locator
+    def is_own_part(self, name: str) -> bool:  # noqa: ARG002 - as any locator
         """See `linker.Locator`."""
         return False
 
     def _tied(self) -> frozenset[str]:
-        return frozenset()  # a unit puts nothing in front of what is installed
+        return frozenset()  # a unit puts nothing in front of installed libraries
 
     def _find_in_files(self, name: str, path: Iterable[str]) -> ModuleSpec | None:
         unit = self._unit
@@ -840,7 +856,10 @@ class UnitFinder(BizFinder):
         return super()._find_in_files(name, path) if is_found else None
 
     def find_distributions(self, context: DistributionFinder.Context) -> Iterator[Distribution]:
-        """What ``importlib.metadata`` finds while modules of the unit are executed: not what one biz alone brings."""
+        """Yield the distributions found by ``importlib.metadata`` while Python modules of the unit are executed.
+
+        Leaves out distributions that one biz alone brings.
+        """
         for distribution in super().find_distributions(context):
             tops = self._unit.index.top_level(canonicalize_name(distribution.metadata["Name"] or ""))
             if not tops or any(self._unit.finds(top) for top in tops):

@@ -1,8 +1,8 @@
-"""The interpreter's own side of importing: its table, the temporary exceptions to what it holds, its frames.
+"""The interpreter's own side of importing: its table of Python modules, the temporary exceptions, its frames.
 
-The table is the one C code reads directly. It holds the modules of the base and of the standard library, none of a biz,
-but for moments that end by themselves: the look-up that C code does right after an import (`restorer`), the
-initialisation of compiled code (`withholding`, `exposing`), and a module's own while its code runs (`stored`).
+C code reads the table directly. The table holds Python modules of the base and of the standard library, none of a biz,
+except for moments that end by themselves: a look-up by C code right after an import (`restorer`), the initialisation of
+compiled code (`withholding`, `exposing`), and the run of a Python module's own code (`stored`).
 """
 
 from __future__ import annotations
@@ -26,42 +26,42 @@ if TYPE_CHECKING:
     from koupleless.context import Scope
 
 bootstrap: Final[Any] = importlib._bootstrap  # noqa: SLF001
-"""``importlib._bootstrap``, where the interpreter looks its functions up by name each time."""
+"""``importlib._bootstrap``; the interpreter looks up its functions there by name, each time."""
 
 load_whole: Final[Callable[[ModuleSpec], ModuleType] | None] = getattr(bootstrap, "_load_backward_compatible", None)
-"""Loads by the ``load_module`` of a loader that has no ``exec_module``; ``None`` from 3.15 on, where there is none."""
+"""Loads by the ``load_module`` of a loader without ``exec_module``; ``None`` from 3.15 on, where there is none."""
 
 REAL: Final[dict[str, ModuleType]] = sys.modules
-"""The interpreter's own table: modules of the base and of the standard library, never one of a biz."""
+"""The interpreter's own table: Python modules of the base and of the standard library, never one of a biz."""
 
 _ABSENT: Final = cast("ModuleType", object())
 _HERE: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # noqa: PTH118, PTH100, PTH120 - compared with co_filename
 
 
 loaded: Final[list[Callable[[str, ModuleType], object]]] = []
-"""Called with each module that the base has loaded while there are bizs, before anybody gets it."""
+"""Functions called with each Python module loaded by the base while there are bizs, before the importer gets it."""
 
 
 awaited: Final[dict[str, list[Callable[[Scope, ModuleType], object]]]] = {}
-"""Who is to be told of modules that bizs have executed, by name."""
+"""Functions to call with Python modules executed by bizs, by the name of the Python module."""
 
 
 def when_loaded(name: str, tell: Callable[[Scope, ModuleType], object]) -> Callable[[], None]:
-    """Call ``tell(scope, module)`` for each biz, right after it has executed a module of that name as its own.
+    """Call ``tell(scope, module)`` for each biz, right after the biz has executed a Python module of the name.
 
-    What ``tell`` raises makes the import fail. Returns a function that ends this.
+    An error of ``tell`` makes the import fail. Returns a function that ends the calls.
     """
     awaited.setdefault(name, []).append(tell)
     return lambda: awaited[name].remove(tell)
 
 
 def is_initialising(module: object) -> bool:
-    """Whether the module's code is still running."""
+    """Whether the code of the Python module is still running."""
     return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 def name_of(module: object) -> str | None:
-    """What a module says it is called, read without running its code; ``None`` if it does not say."""
+    """Return the ``__name__`` of a Python module, read without running code; ``None`` if there is no text."""
     if not issubclass(type(module), ModuleType):
         return None
     name = variables_of(module).get("__name__")
@@ -69,30 +69,33 @@ def name_of(module: object) -> str | None:
 
 
 variables_of: Final[Callable[[object], dict[str, Any]]] = vars(ModuleType)["__dict__"].__get__
-"""The variables of a module themselves, the process's, whatever its class shows to whoever runs."""
+"""Returns the real variables of a Python module, past all that its class shows to the running biz."""
 
 
 views: Final[list[dict[str, ModuleType]]] = []
-"""What stands at ``sys.modules`` while there are bizs. Its methods answer by context, but C code that takes it for an
-ordinary dictionary reads what is stored in it: the modules of the base, and a module of a biz while its code runs."""
+"""The objects at ``sys.modules`` while there are bizs.
+
+The methods answer by context. C code takes the object for an ordinary dictionary, and reads the items stored inside:
+Python modules of the base, and a Python module of a biz while its code runs."""
 
 
 def store(name: str, module: ModuleType) -> None:
-    """Let C code that reads ``sys.modules`` past its methods see a module of the base."""
+    """Let C code see a Python module of the base when the code reads ``sys.modules`` past the methods."""
     for view in views:
         dict.__setitem__(view, name, module)
 
 
 def unstore(name: str) -> None:
-    """The opposite of `store`."""
+    """Remove a Python module of the base from the view of C code that reads ``sys.modules`` past the methods."""
     for view in views:
         dict.pop(view, name, None)
 
 
 class stored:  # noqa: N801 - a context manager
-    """Let C code see a module of a biz while the module's own code runs; in the views also in the place of the base's.
+    """Let C code see a Python module of a biz while the Python module's own code runs.
 
-    As msgspec looks for the module of a class whose annotations are texts, while the class is made.
+    In `views`, even a Python module of the base is replaced for so long. Needed by msgspec, for example: while a class
+    is made with texts as annotations, msgspec looks for the Python module of the class.
     """
 
     __slots__ = ("_before", "_exposed", "_module", "_name")
@@ -118,22 +121,23 @@ class stored:  # noqa: N801 - a context manager
 
 
 withheld: Final[dict[str, tuple[ModuleType, int]]] = {}
-"""Modules of the base that are not in the interpreter's table: the module, and for how many reasons."""
+"""Python modules of the base that are out of the interpreter's table, each with the number of reasons."""
 
 apart: Final[set[str]] = set()
-"""Top-level packages of which a compiled copy is loaded that is not the base's. For the life of the process.
+"""Top-level packages with a loaded compiled copy besides the base's. For the life of the process.
 
-What compiled code imports when one of its functions is called is looked up in the interpreter's table first, past every
-hook. So the base's modules of these packages stay out of it, and whoever asks is answered by ``_find_and_load``.
+An import in a function of compiled code looks in the interpreter's table first, past every hook. So the base's Python
+modules of these packages stay out of the table, and ``_find_and_load`` answers all imports.
 """
 
 
 @contextlib.contextmanager
 def withholding(tops: Collection[str]) -> Iterator[None]:
-    """Take what the base has of some top-level packages out, while compiled code of their other owner is initialised.
+    """Take Python modules of the base out of the table, while compiled code of another owner is initialised.
 
-    Cython and others import past ``__import__``, straight from the interpreter's table; where a name is missing they
-    ask ``_find_and_load``, which answers by context, for threads of the base too. Without such names nothing happens.
+    ``tops`` are top-level packages of both; nothing happens without any. Code by Cython and others imports past
+    ``__import__``, straight from the interpreter's table; a missing name leads to ``_find_and_load``, which answers by
+    context, for threads of the base too.
     """
     if not tops:
         yield
@@ -164,13 +168,13 @@ def withholding(tops: Collection[str]) -> Iterator[None]:
 
 
 exposed: Final[dict[str, tuple[ModuleType, int]]] = {}
-"""Modules of others that are in the interpreter's table for a moment, and for how many reasons."""
+"""Python modules of other owners that are in the interpreter's table for a moment, each with the number of reasons."""
 
 
 class exposing:  # noqa: N801 - a context manager
-    """Put modules whose names the base does not know into the table, for compiled code that is being initialised.
+    """Put Python modules with names unknown to the base into the table, while compiled code is initialised.
 
-    What mypyc makes looks there, and nowhere else, for its own package and for the module that holds all its code.
+    Code by mypyc looks there, and nowhere else, for its own package and for the Python module that holds all its code.
     """
 
     __slots__ = ("_mine", "_modules")
@@ -200,7 +204,7 @@ class exposing:  # noqa: N801 - a context manager
 
 
 class _Initialisation(threading.local):
-    """The initialisation of compiled code that this thread is in the middle of."""
+    """The running initialisations of compiled code on this thread."""
 
     undo: contextlib.ExitStack | None = None
     contested: frozenset[str] = frozenset()
@@ -212,16 +216,16 @@ _initialisation: Final = _Initialisation()
 
 @contextlib.contextmanager
 def initialising(owner: object, table: Mapping[str, object], contested: Collection[str]) -> Iterator[bool]:
-    """Let compiled code that is being initialised find its owner's modules in the table, as C code expects.
+    """Let compiled code find Python modules of its owner in the table while it is initialised, as C code expects.
 
-    Yields whether this thread is in no other initialisation for the same owner. Of ``contested`` top-level packages the
-    base has something else, which is taken out; imports by the base go past the table meanwhile.
+    ``contested`` are top-level packages of which the base has other Python modules: these are taken out, and imports by
+    the base go past the table meanwhile. Yields whether this thread is in no other initialisation for the same owner.
     """
     own = {name: module for name, module in table.items() if isinstance(module, ModuleType)}
     state = _initialisation
     before = state.undo, state.contested, state.owners
     with contextlib.ExitStack() as undo:
-        # What an outer initialisation took out is out, and what compiled code has entered since is the owner's.
+        # Packages taken out by an outer initialisation are out already: entries made there since are the owner's.
         undo.enter_context(withholding(frozenset(contested) - state.contested))
         undo.enter_context(exposing(own))
         state.undo, state.contested, state.owners = undo, state.contested.union(contested), (*state.owners, owner)
@@ -232,15 +236,15 @@ def initialising(owner: object, table: Mapping[str, object], contested: Collecti
 
 
 def is_initialising_compiled() -> bool:
-    """Whether this thread is in the middle of the initialisation of compiled code."""
+    """Whether this thread is initialising compiled code."""
     return _initialisation.undo is not None
 
 
 def lend(name: str, module: ModuleType, fromlist: object = None) -> None:
-    """Put a module where C code that has just asked for it looks the name up next.
+    """Put a Python module into the table for C code, which looks there right after the import.
 
-    It stays until the present initialisation ends; outside of one, until ``fromlist`` is freed, a list as `is_c_call`
-    knows it, and without one it is not put there.
+    The Python module stays until the present initialisation ends; outside of an initialisation, until ``fromlist`` is
+    freed, a list as `is_c_call` describes. Without a list nothing is put there.
     """
     if REAL.get(name) is module:
         return
@@ -254,11 +258,11 @@ def lend(name: str, module: ModuleType, fromlist: object = None) -> None:
 
 _lock: Final = threading.Lock()
 _is_apart = False
-"""Whether the hooks are in, by which alone the base finds what is out of the table."""
+"""Whether the hooks are in: only by the hooks does the base find Python modules out of the table."""
 
 
 def keep_apart(tops: Collection[str]) -> None:
-    """Keep what the base has of some top-level packages, or will have, out of the table from now on. Thread-safe."""
+    """Keep Python modules of the base below ``tops``, present and future, out of the table from now on. Thread-safe."""
     if not apart.issuperset(tops):
         with _lock:
             apart.update(tops)
@@ -266,7 +270,7 @@ def keep_apart(tops: Collection[str]) -> None:
 
 
 def take_apart() -> None:
-    """Take out what the base has loaded of packages that are kept apart; what is being loaded stays in until then."""
+    """Take Python modules of the base out of the table if their package is kept apart; each stays in while it loads."""
     if not apart:
         return
     with _lock:
@@ -276,7 +280,7 @@ def take_apart() -> None:
 
 
 def begin_apart() -> None:
-    """Take out what is kept apart, and what the base loads of it from now on, until `put_together`."""
+    """Take out Python modules of packages kept apart, those loaded by the base later too, until `put_together`."""
     global _is_apart  # noqa: PLW0603 - the interpreter has one table
     with _lock:
         _is_apart = True
@@ -284,9 +288,9 @@ def begin_apart() -> None:
 
 
 def settle(name: str, module: ModuleType) -> None:
-    """The base has loaded a module of a package that is kept apart: take it out, as soon as its code has run."""
+    """Take a Python module loaded by the base out of the table, once its code has run; for packages kept apart."""
     with _lock:
-        # An import of the base may end after the hooks are gone, which alone find what is out of the table.
+        # An import of the base may end after the hooks are gone: then nothing would find the Python module again.
         if _is_apart and REAL.get(name) is module and name not in exposed and not is_initialising(module):
             _withhold_locked(name, module)
 
@@ -298,7 +302,7 @@ def _withhold_locked(name: str, module: ModuleType) -> None:
 
 
 def put_together() -> None:
-    """The opposite of `begin_apart`, once there are no bizs."""
+    """Put all withheld Python modules of the base back into the table, once there are no bizs."""
     global _is_apart  # noqa: PLW0603 - as above
     with _lock:
         _is_apart = False
@@ -308,7 +312,7 @@ def put_together() -> None:
 
 
 def find_of_base(name: str) -> ModuleType | None:
-    """What the base has under a name; ``None`` if it has nothing."""
+    """Return the Python module of the base under a name; ``None`` if there is none."""
     if name in withheld:
         held = withheld.get(name)
         if held is not None:
@@ -318,7 +322,7 @@ def find_of_base(name: str) -> ModuleType | None:
 
 
 def set_of_base(name: str, module: ModuleType) -> None:
-    """Enter a module of the base by hand."""
+    """Enter a Python module of the base by hand."""
     with _lock:
         held = withheld.get(name)
         if held is None:
@@ -328,7 +332,7 @@ def set_of_base(name: str, module: ModuleType) -> None:
 
 
 def take_of_base(name: str) -> ModuleType:
-    """Remove a module of the base by hand and hand it back. Raises ``KeyError`` if there is none."""
+    """Remove a Python module of the base by hand and return the removed one. Raises ``KeyError`` if there is none."""
     with _lock:
         held = withheld.pop(name, None)
         if held is not None:
@@ -339,7 +343,7 @@ def take_of_base(name: str) -> ModuleType:
 
 
 def of_base(name: str) -> ModuleType:
-    """What the base has under a name. Raises ``KeyError`` if it has nothing."""
+    """Return the Python module of the base under a name. Raises ``KeyError`` if there is none."""
     if name in withheld:
         held = withheld.get(name)
         if held is not None:
@@ -351,7 +355,7 @@ def of_base(name: str) -> ModuleType:
 
 
 def is_of_base(name: str) -> bool:
-    """Whether the base has anything under a name, ``None`` included."""
+    """Whether the base has a Python module, or ``None``, under a name."""
     if name in withheld:
         return True
     return name in REAL and not (exposed and _is_exposed(name, REAL.get(name)))
@@ -363,7 +367,7 @@ def _is_exposed(name: str, module: object) -> bool:
 
 
 def all_of_base() -> dict[str, ModuleType]:
-    """The table of the base: the interpreter's own, or a copy while something is out of it."""
+    """The table of the base: the interpreter's own, or a copy while there are exceptions."""
     if not withheld and not exposed:
         return REAL
     table = {**REAL, **{name: module for name, (module, _) in withheld.copy().items()}}
@@ -374,7 +378,7 @@ def all_of_base() -> dict[str, ModuleType]:
 
 
 class _AtRelease:
-    """Calls ``__del__``, an instance attribute, when it is freed: in C, with no bytecode of ours in between."""
+    """Calls ``__del__``, an instance attribute, when the object is freed: in C, with no bytecode of ours in between."""
 
     __slots__ = ("__del__",)
 
@@ -383,7 +387,7 @@ class _AtRelease:
 
 
 def restorer(name: str) -> object:
-    """An object that puts the interpreter's table back to its present state for one name as soon as it is freed."""
+    """Make an object that restores the present meaning of a name in the interpreter's table when freed."""
     previous = REAL.get(name, _ABSENT)
     if previous is _ABSENT:
         return _AtRelease(functools.partial(REAL.pop, name, None))
@@ -396,7 +400,7 @@ def is_c_call(fromlist: object) -> bool:
 
 
 def trimmed(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without the frames of this room and of importlib. It is changed in place."""
+    """Return the traceback without frames of this room and of importlib; the traceback is changed in place."""
     while trace is not None and _is_machinery(trace):
         trace = trace.tb_next
     at = trace
@@ -410,7 +414,7 @@ def trimmed(trace: TracebackType | None) -> TracebackType | None:
 
 
 def clean(error: BaseException) -> None:
-    """Cut the import machinery out of an error's traceback, unless the machinery itself is what failed."""
+    """Cut the import machinery out of an error's traceback, unless the machinery itself has failed."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next

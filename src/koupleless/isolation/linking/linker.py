@@ -1,12 +1,12 @@
-"""Find and load for one owner of modules: its table, its locks, and the ``__import__`` its code runs with.
+"""Linker: finds and loads Python modules for one owner, with a table, locks and an ``__import__`` of the owner's own.
 
-The semantics are those of ``importlib._bootstrap``; what differs is whose table is looked at, that nothing is ever
-registered in the interpreter's own table, and who decides where a module comes from (a `Locator`). Every module that is
-loaded here gets the owner's ``__builtins__``, whose ``__import__`` leads back here: ownership follows the code into
-threads, callbacks and late imports, whatever the context says.
+The semantics are those of ``importlib._bootstrap``, with three differences: the table is the owner's, nothing is ever
+registered in the interpreter's own table, and a `Locator` decides on the origin of a Python module. Every Python module
+loaded here gets the owner's ``__builtins__`` with an ``__import__`` that leads back here: ownership follows the code
+into threads, callbacks and late imports, independent of the context.
 
-Threads: one lock per module name and owner, of the kind the interpreter uses for its own modules (so a deadlock among
-threads is noticed, across owners too), none shared with the base or with another owner.
+Threads: one lock per owner and name of a Python module, of the kind the interpreter uses for its own Python modules (so
+a deadlock among threads is noticed, across owners too), none shared with the base or with another owner.
 """
 
 from __future__ import annotations
@@ -66,102 +66,112 @@ ABSENT: Final = cast("ModuleType", object())
 
 
 class Locator(Protocol):
-    """Decides where the modules of one owner come from."""
+    """Decides on the origin of the Python modules of one owner."""
 
     def foreign(self, name: str) -> ModuleType | None:
-        """The module of a name that is known to be somebody else's; ``None`` if that is not known (yet)."""
+        """Return the Python module of another owner under a name; ``None`` if no other owner is known (yet)."""
 
     def locate(self, name: str, parent: ModuleType | None, *, is_asked: bool = False) -> ModuleSpec | ModuleType:
-        """A spec of the owner's to be loaded, or the module of somebody else.
+        """Return a spec for the owner to load, or the Python module of another owner.
 
-        ``is_asked`` says that `hooked` was asked before. Raises ``ModuleNotFoundError``, as Python, if nobody has it.
+        ``is_asked`` says that `hooked` was asked before. Raises ``ModuleNotFoundError``, as Python, if nothing is
+        found.
         """
 
     def owns(self, top: str) -> bool:
-        """Whether a top-level package that is not imported yet would be the owner's."""
+        """Whether a top-level package, not imported yet, would be the owner's."""
 
     def hooked(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
-        """What import hooks of the owner's code answer, those that come before its search path.
+        """Ask the import hooks of the owner's code before the owner's search path; ``None`` without an answer.
 
-        What is lazy is no module yet, and would become one in the place of one that all share: then it is ``None``.
+        A spec with a lazy loader for a Python module shared by all counts as no answer: the lazy one would take the
+        place of the shared one.
         """
 
     def anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
-        """The spec of somebody else's module, for the owner to execute; the module where there can be one only.
+        """Return a spec of another owner's Python module, for the owner to execute anew.
 
-        Raises ``ModuleNotFoundError`` if there is none.
+        Returns the Python module itself where a process can have one only. Raises ``ModuleNotFoundError`` if there is
+        none.
         """
 
     def is_copied(self, name: str) -> bool:
-        """Whether a module of the base that the owner has not imported yet is to be an own copy."""
+        """Whether a Python module of the base, not imported yet by the owner, is to be an own copy."""
 
     def is_own_part(self, name: str) -> bool:
-        """Whether the owner executes a module of a library that it is lent for itself."""
+        """Whether the owner executes a Python module of a lent library for itself."""
 
     def sight(self) -> Callable[[str], bool]:
-        """Tells for now whether a module of the base is in the owner's ``sys.modules``, as its own code sees it."""
+        """Return a function that tells whether the owner's code sees a Python module of the base in ``sys.modules``.
+
+        The function is valid for the present moment only.
+        """
 
     def is_settled(self, name: str) -> bool:
-        """Whether a name is somebody else's for good, or until `invalidate_caches`."""
+        """Whether a name belongs to another owner for good, or until `invalidate_caches`."""
 
     def advice(self, name: str) -> str:
-        """What to change so that the owner can import a module that was not found; empty if it can."""
+        """Advise a change after which the owner can import a Python module not found before; empty if not needed."""
 
     def invalidate_caches(self) -> None:
-        """Forget what was found, so that files that appeared since are seen."""
+        """Forget all answers, so that files new since then are seen."""
 
 
 class Linker:
     """Table, locks and ``__import__`` of one owner.
 
-    Lifetime: made with the owner, emptied by `drop`; its ``__import__``, which leaked code of the owner may still call,
-    then raises ``BizGone``. It is a facet of the owner's scope, which is where the process-wide hooks find it.
+    Lifetime: made with the owner, emptied by `drop`; from then on the ``__import__``, which leaked code of the owner
+    may still call, raises ``BizGone``. A linker is a facet of the owner's scope; the process-wide hooks find the linker
+    there.
     """
 
     def __init__(self, scope: Scope, locator: Locator, *, is_shared: bool = False) -> None:
-        """``is_shared`` says that the owner is a library that several bizs use."""
+        """``is_shared`` says that the owner is a library used by several bizs."""
         self.scope = scope
         self.table: dict[str, ModuleType] = {}
-        """What the owner has imported that is not the base's. ``None`` as a value blocks the name."""
+        """Python modules imported by the owner, but for those of the base. ``None`` as a value blocks the name."""
         self.shown: dict[str, ModuleType | None] = {}
-        """Modules of the base that were looked up in ``sys.modules``, ``None`` for one that is out of sight.
+        """Python modules of the base looked up in ``sys.modules``, ``None`` for one out of sight.
 
-        Forgotten with the answers of imports, and when another one is taken.
+        Forgotten with the answers of imports, and when another Python module is taken from the base.
         """
         self.plain_hooks: list[Any] = []
-        """What stands at ``sys.meta_path`` as long as the owner's code adds no import hook."""
+        """The items of ``sys.meta_path`` as long as the owner's code adds no import hook."""
         self.removed: set[str] = set()
-        """Names of others' modules that the owner's code took out of ``sys.modules``, or put another one over.
+        """Names of other owners' Python modules that the owner's code has deleted from ``sys.modules``, or replaced.
 
-        They do not show through any more, and are executed anew when they are imported.
+        Such Python modules show through no more, and an import executes each anew.
         """
         self.placed: set[str] = set()
-        """Names under which the owner's code has put something into ``sys.modules``."""
+        """Names of entries that the owner's code has put into ``sys.modules``."""
         self.lenders: list[Linker] = []
-        """Owners of shared modules this one uses; their tables show through."""
+        """Owners of shared Python modules in use here; their tables show through."""
         self.claims: set[str] = set()
-        """Top-level names that are this owner's, loaded or not, as far as that is known beforehand."""
+        """Top-level names of this owner, loaded or not, as far as known beforehand."""
         self.meta_path: list[Any] = []
         self.search_path: list[str] = []
         self.assigned: dict[str, Any] = {}
-        """What the owner's code assigned to variables of ``sys``, by name."""
+        """Values assigned by the owner's code to variables of ``sys``, by name."""
         self.children = Children(_children_asked)
-        """What the owner has below packages of others."""
+        """Python modules of the owner below packages of other owners."""
         self.stores = Stored()
-        """What the owner's code may change of things that are not its own."""
+        """Stores that the owner's code may make into objects of other owners."""
         self.is_gone = False
         self.is_shared = is_shared
         self._locator: Locator | None = locator
         self._loading: dict[str, int] = {}
         self._met: set[str] = set()
-        """Names of others' modules that the owner has imported, and that its import hooks see no more."""
+        """Names of other owners' Python modules imported by the owner: the owner's import hooks see these no more."""
         self._sought: dict[str, int] = {}
-        """Names that import hooks are being asked for, and on which thread, which sees no module of that name."""
+        """Name that import hooks are being asked for -> identifier of the asking thread.
+
+        The asking thread sees no Python module of the name.
+        """
         self._lending: dict[str, int] = {}
-        """Names of others' modules that are being imported through a spec of an import hook, and on which thread."""
+        """Name of another owner's Python module, in import by a spec of an import hook -> identifier of the thread."""
         self._guard = threading.Lock()
         self._locks: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
-        # Answers of finished imports, by the text of the statement: what ``import x``, and ``from x import`` yield.
+        # Answers of finished imports, by the text of the statement: of ``import x``, and of ``from x import``.
         self._plain: dict[str, ModuleType] = {}
         self._flat: dict[str, ModuleType] = {}
         self._packages: dict[str, ModuleType] = {}
@@ -174,13 +184,13 @@ class Linker:
         self.lazy.place(self.builtins)
         self.table["builtins"] = own
         self.personal: dict[str, ModuleType] = {"builtins": own}
-        """Modules that every owner has of its own from the beginning, for when its code has emptied the table."""
+        """Python modules made for every owner at the beginning, for later use when code has emptied the table."""
         _enter(self)
 
     # --- look-up without loading ---------------------------------------------------------------------------------
 
     def find(self, name: str) -> ModuleType | None:
-        """What the table, or one that shows through, holds under the name; ``ABSENT`` if nothing does."""
+        """Return the value under a name in the table, or in a lender's table that shows through; else ``ABSENT``."""
         found = self.table.get(name, ABSENT)
         if found is ABSENT and self.lenders and name not in self.removed:
             return self._lent(name)
@@ -195,7 +205,10 @@ class Linker:
         return ABSENT
 
     def _of_others(self, name: str, *, is_narrow: bool = False) -> ModuleType | None:
-        """What shows through under a name, or would if the owner's code had not removed it; ``ABSENT`` if nothing."""
+        """Return the Python module that shows through under a name, if deletions by the owner's code are ignored.
+
+        Returns ``ABSENT`` if there is none.
+        """
         found = self._lent(name)
         if found is not ABSENT:
             return found
@@ -207,33 +220,33 @@ class Linker:
         return self._locator.sight() if self._locator is not None else bool
 
     def is_settled(self, name: str) -> bool:
-        """Whether a module of the base cannot become one of the owner, unless its code says so."""
+        """Whether a name of the base cannot become the owner's, except by changes of the owner's code."""
         return self._locator is not None and self._locator.is_settled(name)
 
     def all_lenders(self) -> list[Linker]:
-        """Whose modules show through here: the lenders, and theirs."""
+        """The linkers with tables that show through here: the lenders, and their lenders."""
         lenders = list(self.lenders)
         for lender in lenders:  # grows
             lenders += [further for further in lender.lenders if further not in lenders and further is not self]
         return lenders
 
     def names(self) -> list[str]:
-        """Every name `find` answers."""
+        """Every name known to `find`."""
         names = dict.fromkeys(self.table.copy())
         for lender in self.all_lenders():
             names.update(dict.fromkeys(lender.table.copy().keys() - _PERSONAL - self.removed))
         return list(names)
 
     def is_lent(self, name: str, module: object) -> bool:
-        """Whether a module belongs to a lender."""
+        """Whether a Python module belongs to a lender under its name."""
         return bool(self.lenders) and any(lender.table.get(name) is module for lender in self.all_lenders())
 
     def is_lent_somehow(self, module: object) -> bool:
-        """The same under whatever name."""
+        """Whether a Python module belongs to a lender under any name."""
         return any(known is module for lender in self.all_lenders() for known in lender.table.copy().values())
 
     def hides(self, name: object) -> bool:
-        """Whether a name of the base is out of sight: it was removed, or its top-level package is the owner's."""
+        """Whether a name of the base is out of sight: removed, or below a top-level package of the owner."""
         if not isinstance(name, str):  # any object may be looked up in a dictionary
             return False
         is_sought = self._sought and self._sought.get(name) == threading.get_ident()
@@ -242,37 +255,37 @@ class Linker:
     def _is_covered(self, name: str) -> bool:
         top, dot, _ = name.partition(".")
         if top in self.removed:
-            return False  # one module of others was replaced, and not all that is below
+            return False  # one Python module was replaced, without all Python modules below
         if top in _PERSONAL:
             return name == "__mp_main__"
         package = self.find(top)
         if package is ABSENT:
             return self._locator is not None and self._locator.owns(top)
-        # The portions of a namespace package belong to several; what is not the owner's is the base's.
+        # Portions of a namespace package belong to several owners; all portions but the owner's are the base's.
         if not dot or getattr(package, "__file__", None) is not None:
             return True
         return self._locator is not None and self._locator.is_copied(name)
 
     def is_own_part(self, name: str) -> bool:
-        """Whether a module of a shared library is one that the owner executes for itself."""
+        """Whether the owner executes a Python module of a shared library for itself."""
         return self._locator is not None and self._locator.is_own_part(name)
 
     def own_tops(self) -> set[str]:
-        """Top-level names that are the owner's, as far as that is known by now."""
+        """Top-level names of the owner, as far as known by now."""
         return {*self.claims, *(name for name in self.table.copy() if "." not in name)} - _PERSONAL
 
     def contested(self) -> set[str]:
-        """Top-level names that are the owner's, and of which the base has something else."""
+        """Top-level names of the owner under which the base has another Python module."""
         of_base = all_of_base()
         return {name for name in self.own_tops() if name in of_base and self.table.get(name) is not of_base[name]}
 
     # --- changes by code that writes to sys.modules --------------------------------------------------------------
 
     def put(self, name: str, module: ModuleType | None, *, is_narrow: bool = False) -> None:
-        """Enter a module by hand, as ``sys.modules[name] = module`` in the owner's context.
+        """Enter a Python module by hand, as ``sys.modules[name] = module`` in the owner's context.
 
-        The module of somebody else, put where it was, shows through again. ``is_narrow`` here and below says that the
-        code which does it sees those of the base's libraries only that are in the owner's sight.
+        Another owner's Python module, put back under its name, shows through again. ``is_narrow`` here and below says
+        that the calling code sees only libraries of the base in the owner's sight.
         """
         known = self._of_others(name)
         if module is not None and module is known and (name not in self.table or name in self.removed):
@@ -288,7 +301,7 @@ class Linker:
         self.forget()
 
     def take(self, name: str, *, is_narrow: bool = False) -> ModuleType:
-        """Remove a name by hand and hand back its module; that of somebody else is out of sight from now on.
+        """Remove a name by hand and return the Python module; another owner's is out of sight from now on.
 
         Raises ``KeyError`` if the name means nothing.
         """
@@ -317,7 +330,7 @@ class Linker:
         self.forget()
 
     def has_changed(self, name: str) -> bool:
-        """Whether the owner's code, by its changes of ``sys.modules``, says what a name means."""
+        """Whether the owner's code has set the meaning of a name, by changes of ``sys.modules``."""
         return name in self.placed or name in self.removed
 
     def forget(self) -> None:
@@ -329,11 +342,11 @@ class Linker:
         self._relative.clear()
 
     def path_in_use(self) -> list[str]:
-        """What the owner finds at ``sys.path``."""
+        """The list at ``sys.path`` as seen by the owner."""
         return self.assigned.get("path", self.search_path)  # type: ignore[no-any-return]
 
     def hooks_in_use(self) -> list[Any]:
-        """What the owner finds at ``sys.meta_path``."""
+        """The list at ``sys.meta_path`` as seen by the owner."""
         return self.assigned.get("meta_path", self.meta_path)  # type: ignore[no-any-return]
 
     def invalidate_caches(self) -> None:
@@ -346,7 +359,7 @@ class Linker:
         return "" if self._locator is None else self._locator.advice(name)
 
     def drop(self) -> None:
-        """Let go of every module. Idempotent."""
+        """Let go of every Python module. Idempotent."""
         self.is_gone = True
         self._locator = None
         self.table.clear()
@@ -365,9 +378,9 @@ class Linker:
 
     @seen_as(bootstrap._find_and_load)  # noqa: SLF001 - here and below: in its place
     def load(self, name: str, import_: Import | None = None) -> ModuleType:
-        """The module of an absolute name, imported if need be. Raises what an import statement raises.
+        """Return the Python module of an absolute name, imported if need be. Raises the errors of an import statement.
 
-        ``import_`` is called for its package; by default that is this method.
+        ``import_`` is called for the package; this method by default.
         """
         module = self.loaded(name)
         if module is ABSENT:
@@ -376,7 +389,7 @@ class Linker:
 
     @passed_over
     def load_submodule(self, name: str) -> ModuleType | None:
-        """The same; ``None`` if there is no module of that name."""
+        """Return the Python module of an absolute name, imported if need be; ``None`` if there is none."""
         try:
             return self.load(name)
         except ModuleNotFoundError as error:
@@ -386,9 +399,10 @@ class Linker:
 
     @passed_over
     def loaded(self, name: str) -> ModuleType:
-        """The module of a name if the owner has imported it, or if it is known to be somebody else's; else `ABSENT`.
+        """Return the Python module of a name if imported by the owner, or known as another owner's; else `ABSENT`.
 
-        Waits for another thread that is loading it. Raises ``ModuleNotFoundError`` if the name is blocked.
+        Waits for another thread in the middle of the load. Raises ``ModuleNotFoundError`` if the name is blocked, and
+        ``BizGone`` after `drop`.
         """
         module: ModuleType | None = self.table.get(name, ABSENT)
         if module is None:
@@ -409,15 +423,15 @@ class Linker:
                 self._met.add(name)
                 return found
         if is_initialising_compiled() and name in REAL and name.partition(".")[0] in self.own_tops():
-            return REAL[name]  # entered there by the compiled code, which knows nothing of us
+            return REAL[name]  # entered there by compiled code, which knows no linker
         return ABSENT
 
     @seen_as(getattr(bootstrap, "_resolve_parents", bootstrap._find_and_load_unlocked))  # noqa: SLF001
     def parent_of(self, name: str, import_: Import) -> ModuleType | None:
-        """The package of a module, imported if need be.
+        """Return the package of a Python module, imported if need be; ``None`` for a top-level name.
 
-        It comes first, and without the child's lock: its code may import the child while another thread that asked for
-        the child waits for the parent.
+        The package is imported first, and without the child's lock: code of the package may import the child while
+        another thread, with a request for the child, waits for the parent.
         """
         parent = name.rpartition(".")[0]
         if not parent:
@@ -428,7 +442,7 @@ class Linker:
 
     @seen_as(bootstrap._find_and_load_unlocked)  # noqa: SLF001
     def find_and_load(self, name: str, parent: ModuleType | None) -> ModuleType:
-        """Look for a module that is not there yet, and load it. Threads wait for each other here."""
+        """Look for a Python module not there yet, and load it. Threads wait for each other here."""
         lock = self._lock_of(name)
         lock.acquire()
         try:
@@ -455,27 +469,30 @@ class Linker:
         return self.load(name)
 
     def _is_anew(self, name: str) -> bool:
-        """Whether a module of somebody else is to be executed for the owner: it was removed, or its package was."""
+        """Whether another owner's Python module is to be executed anew: removed before, or below a removed package."""
         if name in self.removed:
             return True
         package = name.rpartition(".")[0]
         return package in self.removed and package in self.table and self._of_others(name) is ABSENT
 
     def _is_hooked(self, name: str) -> bool:
-        """Whether import hooks of the owner's code are to be asked for a name, whoever has the module.
+        """Whether import hooks of the owner's code are to be asked for a name, for Python modules of any owner.
 
-        Alone an import hook sees each name that is not in ``sys.modules`` yet: not those that the interpreter has
-        imported before any code (`lent.AT_START`), not those that the program has imported before. Here the program is
-        the owner: what the base has loaded, and the owner has not imported by a statement or a call of its own, is new
-        to it, also where a shared module that it has imported uses it.
+        Without a base an import hook sees each name not in ``sys.modules`` yet: neither names imported by the
+        interpreter before any code (`lent.AT_START`), nor names imported by the program before. Here the program is the
+        owner. A Python module loaded by the base is new to the owner unless the owner has imported the name by a
+        statement or a call, even where a shared Python module imported by the owner uses the new one.
         """
         if self.hooks_in_use() == self.plain_hooks or name in self._met or name in AT_START:
             return False
-        return self._sought.get(name) != threading.get_ident()  # a hook that imports what it is asked for
+        return self._sought.get(name) != threading.get_ident()  # a hook that imports the name in question
 
     @contextlib.contextmanager
     def _seeking(self, name: str) -> Iterator[None]:
-        """The body asks import hooks of the owner's code for a module, which alone is not there yet then."""
+        """Hide a Python module while the body asks import hooks of the owner's code for the name.
+
+        Without a base the Python module would not be there yet.
+        """
         self.shown.pop(name, None)
         self._sought[name] = threading.get_ident()
         try:
@@ -486,14 +503,14 @@ class Linker:
 
     @contextlib.contextmanager
     def _loading_of(self, spec: ModuleSpec, *, is_hooked: bool = False) -> Iterator[Import]:
-        """Yields `_load_unlocked` in the context that a module is to be executed in, which has no frame of ours."""
+        """Yield a `_load_unlocked` for the context of the execution of a Python module, without a frame of ours."""
         with contextlib.ExitStack() as stack:
             if is_hooked and not isinstance(spec.loader, LazyLoader):
                 self._lending[spec.name] = threading.get_ident()
                 stack.callback(self._lending.pop, spec.name, None)
             if current() is self.scope:
                 yield self._load_unlocked
-            elif self.is_shared:  # what its import sets in context variables is there for all who use it
+            elif self.is_shared:  # context variables set by the import are there for all users of the library
                 context = stack.enter_context(library_context(self.scope))
                 yield cast("Import", functools.partial(context.run, cast("Any", self._load_unlocked)))
             else:
@@ -502,7 +519,7 @@ class Linker:
 
     @passed_over
     def lend(self, name: str) -> ModuleType | None:
-        """The module of somebody else, if this thread is importing it through a spec of an import hook."""
+        """Return another owner's Python module if an import hook led to the import on this thread, else ``None``."""
         locator = self._locator
         if self._lending.get(name) != threading.get_ident() or name in self.removed or locator is None:
             return None
@@ -512,9 +529,9 @@ class Linker:
 
     @passed_over
     def reload(self, name: str) -> bool:
-        """Have import hooks of the owner's code do with somebody else's module what they do when it is imported.
+        """Have import hooks of the owner's code handle another owner's Python module as in an import.
 
-        The module itself is everybody's, and not executed again. Tells whether a hook knows it.
+        The Python module itself is shared, and not executed again. Returns whether a hook answers for the name.
         """
         if self.hooks_in_use() == self.plain_hooks or self._locator is None:
             return False
@@ -532,14 +549,14 @@ class Linker:
     def _locate(
         self, name: str, parent: ModuleType | None, *, is_anew: bool, is_asked: bool
     ) -> ModuleSpec | ModuleType:
-        """The spec of a module of the owner's, or the module of somebody else."""
+        """Return a spec for the owner to load, or the Python module of another owner."""
         parent_name, _, child = name.rpartition(".")
         if is_asked and not is_anew and self._locator is not None:
             shared = self._locator.foreign(name)
             if shared is not None:
                 return shared
         is_own = parent is not None and self.table.get(parent_name) is parent
-        if is_own and not hasattr(parent, "__path__"):  # that of somebody else may come with the module
+        if is_own and not hasattr(parent, "__path__"):  # another owner's parent may get a path with the child
             raise ModuleNotFoundError(f"No module named {name!r}; {parent_name!r} is not a package", name=name)
         if self._locator is None:
             raise BizGone(str(self.scope.biz), name=name)
@@ -551,12 +568,12 @@ class Linker:
             if parent is not None:
                 self._bind_child(parent, child, found)
         elif is_own and not hasattr(parent, child):
-            setattr(parent, child, found)  # a portion of a namespace package that is somebody else's
+            setattr(parent, child, found)  # another owner's portion of a namespace package
         return found
 
     @seen_as(bootstrap._load_unlocked)  # noqa: SLF001
     def _load_unlocked(self, spec: ModuleSpec, parent: ModuleType | None, child: str) -> ModuleType:
-        """Make a module, run its code, and hand back what stands under its name afterwards."""
+        """Make a Python module, run its code, and return the object under its name afterwards."""
         if load_whole is not None and spec.loader is not None and not hasattr(spec.loader, "exec_module"):
             module = load_whole(spec)
         else:
@@ -574,7 +591,7 @@ class Linker:
             with self._running(module, spec, parent, child):
                 execute, *arguments = self._execution(spec, module)
                 execute(*arguments)
-            # Its code may have put something else in its place.
+            # The code may have put another object in the place of the Python module.
             self.table[spec.name] = module = self.table.pop(spec.name)
         if parent is not None:
             try:
@@ -585,7 +602,7 @@ class Linker:
         return module
 
     def _bind_child(self, parent: ModuleType, child: str, module: ModuleType) -> None:
-        """Let the owner find a module as an attribute of its package."""
+        """Let the owner find a Python module as an attribute of the package."""
         if self.has(parent):
             setattr(parent, child, module)
         elif getattr(parent, "__dict__", {}).get(child) is module:
@@ -594,25 +611,25 @@ class Linker:
             self.children.show(parent, child, module)
 
     def has(self, module: ModuleType) -> bool:
-        """Whether a module that the owner uses is its own, or nobody's."""
+        """Whether a Python module in use by the owner belongs to the owner, or to nobody."""
         name = getattr(module, "__name__", "")
         return find_of_base(name) is not module and not self.is_lent(name, module)
 
     def executed(self) -> dict[str, ModuleType]:
-        """The modules of the owner that are nobody else's, by name."""
+        """Python modules of the owner alone, by name."""
         table: dict[str, ModuleType | None] = {**self.table}
         return {name: module for name, module in table.items() if module is not None and self.has(module)}
 
     @contextlib.contextmanager
     def _running(self, module: ModuleType, spec: ModuleSpec, parent: ModuleType | None, child: str) -> Iterator[None]:
-        """The body runs the code of a new module: others find it by its name, or nothing if that fails."""
+        """Let others find a new Python module by name while the body runs its code; nothing stays if the code fails."""
         name = spec.name
         tracked: list[str] = getattr(getattr(parent, "__spec__", None), "_uninitialized_submodules", [])
-        spec._initializing = True  # type: ignore[attr-defined]  # noqa: SLF001 - what messages about cycles go by
+        spec._initializing = True  # type: ignore[attr-defined]  # noqa: SLF001 - for messages about import cycles
         self._loading[name] = threading.get_ident()
         self.table[name] = module
-        # In an import cycle C code looks for a child on its parent, then in the interpreter's table, which never has
-        # it; so the child is bound before its code runs. Whatever the package itself calls so comes first until then.
+        # In an import cycle C code looks for a child on its parent, then in the interpreter's table, in vain; so the
+        # child is bound before its code runs. An attribute of the package with the same name goes first until then.
         is_bound_early = parent is not None and child not in getattr(parent, "__dict__", {}) and self.has(parent)
         if is_bound_early:
             setattr(parent, child, module)
@@ -635,9 +652,9 @@ class Linker:
             raise BizGone(str(self.scope.biz), name=name)
 
     def _execution(self, spec: ModuleSpec, module: ModuleType) -> tuple[Any, ...]:
-        """The function that runs a module's code, and its arguments; what code there is to see is looked at.
+        """Return the function that runs the code of a Python module, and the arguments; note the stores of the code.
 
-        Called where the module is run, which has one frame less in between then: imports nest.
+        The caller calls the function, which saves a frame: imports nest.
         """
         loader: Any = spec.loader
         if loader is None:
@@ -655,9 +672,9 @@ class Linker:
         return _exec_module, code, module
 
     def adopt(self, module: ModuleType) -> None:
-        """Make what runs in the module's dictionary code of this owner; not if it is a module that has an owner.
+        """Make code in the dictionary of a Python module the owner's, unless the Python module is the base's.
 
-        A loader may answer with one that was there before, as that of ``six.moves`` does with the standard library's.
+        A loader may answer with an older Python module, as the loader of ``six.moves`` does with the standard library.
         """
         if find_of_base(getattr(module, "__name__", "")) is not module:
             module.__dict__.setdefault("__builtins__", self.builtins)
@@ -670,13 +687,13 @@ class Linker:
             return lock
 
     def _wait_for(self, name: str) -> None:
-        """Until another thread has finished loading the module; at once if this thread is doing it."""
+        """Wait until another thread has loaded the Python module; return at once if this thread is loading."""
         if self._loading.get(name) == threading.get_ident():
             return
         lock = self._lock_of(name)
         try:
             lock.acquire()
-        except bootstrap._DeadlockError:  # noqa: SLF001 - a cycle across threads: half a module is better, as in importlib
+        except bootstrap._DeadlockError:  # noqa: SLF001 - a cycle across threads: half a Python module is better, as in importlib
             return
         lock.release()
 
@@ -684,7 +701,7 @@ class Linker:
 
     @passed_over
     def absolute(self, name: str, namespace: Mapping[str, Any] | None, level: int) -> str:
-        """The name of the module that these arguments of ``__import__`` mean."""
+        """Return the absolute name of the Python module for arguments of ``__import__``. Raises errors as Python."""
         if not level:
             bootstrap._sanity_check(name, None, 0)  # noqa: SLF001
             return name
@@ -695,7 +712,7 @@ class Linker:
     def remember(
         self, absolute: str, name: str, namespace: Mapping[str, Any] | None, level: int, module: ModuleType
     ) -> None:
-        """Answer from memory from now on what ``from name import`` has imported, if that cannot change by itself."""
+        """Remember the Python module of ``from name import`` as the answer, if the answer cannot change by itself."""
         if not self._is_settled(absolute, module):
             return
         package = None if namespace is None else namespace.get("__package__")
@@ -706,7 +723,7 @@ class Linker:
 
     @passed_over
     def top_of(self, absolute: str, name: str, level: int, module: ModuleType) -> ModuleType:
-        """What ``import name`` yields, which has imported the module of an absolute name."""
+        """Return the top-level Python module for ``import name``, after the import of the absolute name."""
         if level:
             cut_off = len(name) - len(name.partition(".")[0])
             return self.load(absolute[: len(absolute) - cut_off]) if cut_off else module
@@ -718,7 +735,7 @@ class Linker:
         return top
 
     def _is_settled(self, name: str, module: ModuleType) -> bool:
-        """Whether a later import of the same name may be answered from memory; remembers who has to hear of changes."""
+        """Whether memory may answer a later import of the same name; notes a name of the base, to hear of changes."""
         if self.is_gone or name in self._loading:
             return False
         if name in self.table:
@@ -726,7 +743,7 @@ class Linker:
         if is_initialising(module):
             return False
         if self.is_shared and not self._is_undisputed(name):
-            return False  # each of its users may have something else there
+            return False  # each user of the library may have another Python module there
         if find_of_base(name) is module:
             _borrowed.add(name)
             return True
@@ -738,7 +755,7 @@ class Linker:
 
     @passed_over
     def items(self, module: ModuleType, fromlist: Iterable[str], *, is_all: bool = False) -> list[str]:
-        """What is to be there after ``from module import ...``, of a package."""
+        """Return the names that ``from package import ...`` has to find. Raises ``TypeError`` for an item but text."""
         found: list[str] = []
         for item in fromlist:
             if not isinstance(item, str):
@@ -751,9 +768,9 @@ class Linker:
         return found
 
     def _bind(self, name: str, module: ModuleType | None) -> None:
-        """Make sure that what ``import a.b.c as d`` imported is found on its parents, some of which may be new.
+        """Bind Python modules imported by ``import a.b.c as d`` at their parents; some parents may be new.
 
-        The statement looks for the rest in the interpreter's table, which never has it.
+        The statement looks for a missing attribute in the interpreter's table, in vain.
         """
         parent_name, _, child = name.rpartition(".")
         while parent_name:
@@ -765,17 +782,17 @@ class Linker:
             parent_name, _, child = name.rpartition(".")
 
     def bind_item(self, module: ModuleType, item: str, child: ModuleType) -> None:
-        """A submodule was imported that ``from module import`` names: let the statement find it."""
-        if not hasattr(module, item):  # its package failed, and is loaded again: C looks into the real table next
+        """Let ``from module import`` find a submodule just imported."""
+        if not hasattr(module, item):  # the package failed, and is loaded again: C looks into the real table next
             self._bind_child(module, item, child)
 
     def error_of_item(self, module: ModuleType, item: str, error: ModuleNotFoundError) -> ImportError | None:
-        """What ``from module import`` raises when a submodule that it names was not found; ``None`` if nothing yet."""
+        """Return the error of ``from module import`` for a submodule not found; ``None`` leaves the error to Python."""
         name = f"{module.__name__}.{item}"
         if error.name != name or self.table.get(name, ABSENT) is None:
             return error
         if name in REAL and self.hides(name) and not hasattr(module, item):
-            # The interpreter would now look into its own table, and find the module of the base.
+            # The interpreter would now look into its own table, and find the Python module of the base.
             where = getattr(module, "__file__", None) or "unknown location"
             message = f"cannot import name {item!r} from {module.__name__!r} ({where})"
             return ImportError(message, name=module.__name__, path=getattr(module, "__file__", None))
@@ -787,12 +804,12 @@ class Linker:
 
 @seen_as(SourceFileLoader.exec_module)
 def _exec_module(code: CodeType, module: ModuleType) -> None:
-    """Run the code of a module in its dictionary."""
+    """Run the code of a Python module in its dictionary."""
     bootstrap._call_with_frames_removed(exec, code, module.__dict__)  # noqa: SLF001
 
 
 def _do_nothing() -> None:
-    """What there is to execute of a namespace package."""
+    """Execute a namespace package, which has no code."""
 
 
 _PLAIN_LOADERS: Final = frozenset({SourceFileLoader, SourcelessFileLoader, SharedCodeLoader})
@@ -800,11 +817,11 @@ _PLAIN_LOADERS: Final = frozenset({SourceFileLoader, SourcelessFileLoader, Share
 _linkers: weakref.WeakSet[Linker] = weakref.WeakSet()
 _by_builtins: weakref.WeakValueDictionary[int, Linker] = weakref.WeakValueDictionary()
 _borrowed: set[str] = set()
-"""Names of the base whose answers some linker remembers."""
+"""Names of the base with an answer in the memory of some linker."""
 _disputed: Final[set[str]] = set()
-"""Names of which some owner's code has changed the meaning."""
+"""Names with a meaning changed by code of some owner."""
 _PERSONAL: Final = frozenset({"builtins", "importlib", "__main__", "__mp_main__"})
-"""Names every owner has a module of its own for; modules below them are the process's."""
+"""Names for which every owner has a Python module of its own; Python modules below these names are the process's."""
 
 
 def _copy_of_builtins() -> ModuleType:
@@ -819,7 +836,7 @@ def _enter(linker: Linker) -> None:
 
 
 def _dispute(names: set[str]) -> None:
-    """Let shared libraries ask again what these names mean, each time."""
+    """Let shared libraries ask for the meaning of these names again, each time."""
     if not names <= _disputed:
         _disputed.update(names)
         for linker in list(_linkers):
@@ -828,17 +845,17 @@ def _dispute(names: set[str]) -> None:
 
 
 def linker_of(scope: Scope | None) -> Linker | None:
-    """The linker of a biz, unless there is none (any more)."""
+    """Return the linker of a biz, ``None`` if there is none (any more)."""
     return None if scope is None else scope.find_facet(Linker)
 
 
 def other_linkers(than: Linker) -> list[Linker]:
-    """Those of all other owners that are there."""
+    """Return the linkers of all other owners."""
     return [linker for linker in list(_linkers) if linker is not than]
 
 
 def asking() -> Linker | None:
-    """Whom the caller of the caller works for: the biz the context names, else the one whose code it is."""
+    """Return the linker that the caller's caller works for: the running biz's, else the code owner's."""
     scope = current()
     if scope is not None:
         return scope.find_facet(Linker)
@@ -852,15 +869,15 @@ def _children_asked(known: Mapping[str, Any]) -> Children | None:
 
 
 def owner_of(known: object) -> Linker | None:
-    """Whose code runs with these builtins; ``None`` if it is the base's."""
+    """Return the linker of the code with these builtins; ``None`` for code of the base."""
     return None if known is builtins.__dict__ else _by_builtins.get(id(known))
 
 
 def advice_on(error: BaseException, scope: Scope) -> str:
-    """What to change so that an import that failed in a biz succeeds; empty where nothing is known.
+    """Advise a change after which an import that failed in a biz succeeds; empty where nothing is known.
 
-    The error itself is Python's own, as without a base: code compares, prints and pickles it. Who asked for the module
-    may be a shared library, which sees others than the biz: the code nearest to where the error was raised tells.
+    The error itself is Python's own, as without a base: code compares, prints and pickles errors. The importer may be
+    a shared library, with other Python modules in sight than the biz: the code nearest to the raise decides.
     """
     if isinstance(error, ModuleRefused):
         return error.advice
@@ -874,7 +891,7 @@ def advice_on(error: BaseException, scope: Scope) -> str:
 
 
 def base_changed(name: str) -> None:
-    """Code of the base replaced or removed a module of the interpreter's table."""
+    """Forget remembered answers: code of the base has replaced or removed a Python module in the table of the base."""
     if name in _borrowed:
         _borrowed.discard(name)
         for linker in list(_linkers):
@@ -889,18 +906,18 @@ def _make_import(  # noqa: C901, PLR0915 - as below
     packages: dict[str, ModuleType],
     relative: dict[tuple[str, str, int], ModuleType],
 ) -> Import:
-    """The ``__import__`` of one owner's code: a closure, since this is where every import statement of it goes."""
+    """Make the ``__import__`` of one owner's code: a closure, as fast as can be, for every import statement."""
     flat_get, packages_get, load = flat.get, packages.get, linker.load
     call: Callable[..., ModuleType] = bootstrap._call_with_frames_removed  # noqa: SLF001
 
-    def __import__(  # noqa: A001, C901, N807, PLR0911, PLR0912 - one frame, and no call, for what is imported already
+    def __import__(  # noqa: A001, C901, N807, PLR0911, PLR0912 - one frame, and no call, for finished imports
         name: str,
         globals: Mapping[str, Any] | None = None,  # noqa: A002 - the signature of the built-in function
         locals: Mapping[str, Any] | None = None,  # noqa: A002, ARG001
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """Import a module, as code of this biz."""
+        """Import a Python module, as code of this biz."""
         if level == 0:
             if fromlist is None:
                 try:
@@ -931,7 +948,7 @@ def _make_import(  # noqa: C901, PLR0915 - as below
                         break
                 else:
                     return module
-        # From here on this is the frame that importlib has for the import, so what leads on is called here.
+        # From here on this frame stands for importlib's frame of the import, so all further steps are called here.
         try:
             absolute = linker.absolute(name, globals, level)
             module = linker.loaded(absolute)

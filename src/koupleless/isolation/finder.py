@@ -354,9 +354,9 @@ class BizFinder:
         return found
 
     def _has_whole_of_base(self, name: str) -> bool:
-        """Whether the base has a Python module, or a package of one piece.
+        """Whether the base has, and may lend, a Python module, or a package of one piece.
 
-        A mere directory of the biz must not hide one.
+        A mere directory of the biz must not hide either.
         """
         spec = self._find_in_files(name, self._portions_of_base(name.rpartition(".")[0]))
         return spec is not None and spec.loader is not None and self._is_granted(name)

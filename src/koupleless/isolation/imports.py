@@ -278,7 +278,7 @@ def _make_submodule_hook(original: Callable[[str, object], ModuleType | None]) -
 
 
 def _asking_for_one_of_several(running: Linker | None, name: str) -> Linker | None:
-    """Return the owner of the copy meant; ``None`` for the base's copy.
+    """Return the linker of the copy meant; ``None`` for the base's copy.
 
     The nearest Python code decides, if it goes with one copy; else the running biz. Compiled code leaves no frame, and
     the Python code that calls compiled code is mostly of the same library.

@@ -243,8 +243,8 @@ def is_initialising_compiled() -> bool:
 def lend(name: str, module: ModuleType, fromlist: object = None) -> None:
     """Put a Python module into the table for C code, which looks there right after the import.
 
-    The Python module stays until the present initialisation ends; outside of an initialisation, until ``fromlist`` is
-    freed, a list as `is_c_call` describes. Without a list nothing is put there.
+    During an initialisation the Python module stays until the end; else until ``fromlist``, a list as `is_c_call`
+    describes, is freed. Outside of an initialisation and without a list, nothing is put there.
     """
     if REAL.get(name) is module:
         return

@@ -304,7 +304,7 @@ def base_path() -> list[str]:
 
 
 class _SysList(ContextList[Any]):
-    """The object at ``sys.path`` or ``sys.meta_path`` while there are bizs: the list of the running biz, or base."""
+    """The object at ``sys.path`` or ``sys.meta_path`` while there are bizs; shows the running biz's list or base's."""
 
     __slots__ = ("of_base",)
 

@@ -157,7 +157,7 @@ class Namespace:
         return references
 
     def drop(self) -> None:
-        """Let go of every Python module, and of all memories of the process about files of the biz. Idempotent."""
+        """Let go of every Python module, and clear caches of the process for files of the biz. Idempotent."""
         has_hooks, self._has_hooks = self._has_hooks, False
         if not has_hooks:
             return

@@ -1,8 +1,8 @@
 """Places of Python modules in directories, remembered for the next biz to look there.
 
-A biz with an own copy of a library looks in directories where other bizs have looked. `find_once` asks a finder
-of files for each Python module once, as long as the time of change of the directory stays the same: the finder itself
-goes by the same time.
+A biz with an own copy of a library looks in directories where other bizs have looked. `find_once` asks a finder of
+files for each Python module once, as long as the time of change of the directory stays the same: the finder itself goes
+by the same time.
 
 Lifetime: the places of one finder are forgotten with the finder, and all places when a biz leaves. Threads: any.
 """

@@ -109,7 +109,7 @@ class Policy:
     """Rules for the sides from which one biz may take Python modules. Immutable; made from the manifest of the biz."""
 
     declared: frozenset[str] = frozenset()
-    """Distributions, or top-level modules of the base's own code; not empty means declared mode."""
+    """Distributions, or top-level Python modules of the base's own code; not empty means declared mode."""
     deny: tuple[str, ...] = ()
     """Patterns of names never taken from plugins. The patterns block neither the base nor the standard library."""
     exports: Mapping[str, Provider] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """Code objects, loaded once in a process for any number of bizs.
 
 A biz executes code objects loaded by another biz, if both hold a library as an own copy, or bring the same private
-library. A code object is found by the source file, as long as the file looks
-unchanged; in a private library also by the source text, since each artefact is unpacked to a directory of its own.
+library. A code object is found by the source file, as long as the file looks unchanged; in a private library also by
+the source text, since each artefact is unpacked to a directory of its own.
 
 Lifetime: a code object lives as long as a Python module executed from it, and goes with the last one. Threads: any; two
 threads that load the same file at the same moment may both read the file, and one of the two code objects is kept.
@@ -79,7 +79,10 @@ _AT_ONCE: Final = 1 << 16
 
 
 def _key(path: str) -> tuple[str, int, int, int, int] | None:
-    """Return path, device, inode, size and time of change; ``None`` if there are none, and the loader complains."""
+    """Return path, device, inode, size in bytes and time of change in nanoseconds of a file.
+
+    Returns ``None`` if the file has no status: the loader is to complain.
+    """
     try:
         status = os.stat(path)  # noqa: PTH116 - paths are texts, as in a spec
     except OSError:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 _MAKE: Final[Callable[..., object] | None] = getattr(builtins, "__lazy_import__", None)
-"""The built-in function that makes lazy imports; works only in the code of a Python module, as the caller's frame."""
+"""The built-in function that makes lazy imports; works only when called by the code of a Python module itself."""
 
 
 class LazyImports:

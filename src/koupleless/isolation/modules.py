@@ -200,8 +200,8 @@ def _is_narrow(linker: Linker, frame: FrameType) -> bool:
     """Whether code sees only the libraries of the base in the owner's sight.
 
     Such is the owner's code, and code that looks up Python modules on behalf of the owner. A shared library at work for
-    the owner finds all Python modules that the base has loaded: the library needs its own Python modules, and those of
-    the libraries required.
+    the owner finds all Python modules loaded by the base: the library needs Python modules of its own and of the
+    libraries required.
     """
     if frame.f_builtins is linker.builtins:
         return True

@@ -107,7 +107,7 @@ class Namespace:
 
     @property
     def stores(self) -> Stored:
-        """Stores that code of the biz, as far as loaded, may make into objects of other owners."""
+        """Possible stores of the biz's code, as far as loaded, into objects of other owners."""
         return self._linker.stores
 
     @property
@@ -152,7 +152,7 @@ class Namespace:
         for name, module in self.table.items():
             try:
                 references.append((name, weakref.ref(module)))
-            except TypeError:  # an object that the biz put into sys.modules and that has no weak references
+            except TypeError:  # an object without weak references, put into sys.modules by the biz
                 continue
         return references
 

@@ -143,7 +143,7 @@ class Linker:
         Such Python modules show through no more, and an import executes each anew.
         """
         self.placed: set[str] = set()
-        """Names of entries that the owner's code has put into ``sys.modules``."""
+        """Names of entries put into ``sys.modules`` by the owner's code."""
         self.lenders: list[Linker] = []
         """Owners of shared Python modules in use here; their tables show through."""
         self.claims: set[str] = set()
@@ -155,7 +155,7 @@ class Linker:
         self.children = Children(_children_asked)
         """Python modules of the owner below packages of other owners."""
         self.stores = Stored()
-        """Stores that the owner's code may make into objects of other owners."""
+        """Possible stores of the owner's code into objects of other owners."""
         self.is_gone = False
         self.is_shared = is_shared
         self._locator: Locator | None = locator
@@ -163,7 +163,7 @@ class Linker:
         self._met: set[str] = set()
         """Names of other owners' Python modules imported by the owner: the owner's import hooks see these no more."""
         self._sought: dict[str, int] = {}
-        """Name that import hooks are being asked for -> identifier of the asking thread.
+        """Name in question at import hooks -> identifier of the asking thread.
 
         The asking thread sees no Python module of the name.
         """
@@ -238,7 +238,7 @@ class Linker:
         return list(names)
 
     def is_lent(self, name: str, module: object) -> bool:
-        """Whether a Python module belongs to a lender under its name."""
+        """Whether a Python module belongs to a lender under the name given."""
         return bool(self.lenders) and any(lender.table.get(name) is module for lender in self.all_lenders())
 
     def is_lent_somehow(self, module: object) -> bool:

@@ -1,4 +1,4 @@
-"""Stores: changes that code may make to objects of other owners, read from code objects before the code runs. Pure.
+"""Stores: possible changes by code to objects of other owners, read from code objects before the code runs. Pure.
 
 Most Python modules set attributes of ``self`` and of objects just made, and change nothing visible to others; nothing
 has to be compared for such a Python module. Stores are looked for whenever code is loaded, so the search works on
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Stores(NamedTuple):
-    """Changes that code may make outside of itself."""
+    """Possible changes by code to outside objects."""
 
     attributes: frozenset[str]
     """Names of attributes set, or deleted, on Python modules, classes and objects made by other code."""
     containers: frozenset[tuple[str, str]]
     """Containers added to or taken from: the name of the holder, and the name of the container.
 
-    The holder is a Python module or a class; its name is empty where the code does not show the holder."""
+    The holder is a Python module or a class; the name is empty where the code does not show the holder."""
     is_opaque: bool
     """Whether the code can also change attributes without showing the names (``setattr``, ``mock.patch``); `attributes`
     then has the constants that may be such a name."""
@@ -129,14 +129,14 @@ class Stored:
         self._begin = begin
 
     def note(self, code: CodeType) -> None:
-        """Look at code that is about to run for the first time."""
+        """Look at code before the first run."""
         if self._unread is not None:
             self._unread.append(code)
         elif may_store(code):
             self._start([code])
 
     def suspect(self) -> None:
-        """Note that code is about to run which cannot be read, and may store anything."""
+        """Note the next run of unreadable code, which may store anything."""
         self._is_blind = True
         if self._unread is None:
             self._start([])

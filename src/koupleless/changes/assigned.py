@@ -1,4 +1,4 @@
-"""Variables of shared modules that bizs have assigned, each for itself."""
+"""Variables of shared Python modules, assigned by bizs, each biz for itself."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Assigned:
-    """The variables of one module that bizs have assigned: seen by code that runs as the biz, whoever's it is.
+    """The variables of one Python module with assignments by bizs: all code run as a biz sees the biz's own value.
 
-    ``is_watched`` says of a biz whether it will `leave`. Lifetime: from the first variable to `close`. Guarded by the
-    lock of `changes`; read by any thread.
+    ``is_watched`` tells of a biz whether the biz will `leave`. Lifetime: from the first variable to `close`. Guarded by
+    the lock of `changes`; read by any thread.
     """
 
     def __init__(self, module: types.ModuleType, is_watched: Callable[[Scope], bool]) -> None:
@@ -32,13 +32,13 @@ class Assigned:
         self._names: set[str] = set()
         self._layers: dict[Scope, Layer] = {}
         self._used: dict[Scope, Layer] = {}
-        """Those in which something was assigned, which the functions of the module ask for."""
+        """Layers with an assignment, which the functions of the Python module ask for."""
         self._undo = contextlib.ExitStack()
         self._readers = Readers(module, self._used.get)
         self._undo.callback(self._readers.close)
 
     def add(self, name: str) -> None:
-        """Let bizs assign a variable. Raises ``TypeError`` if somebody else has given the module a class."""
+        """Let bizs assign a variable. Raises ``TypeError`` if other code has given the Python module a class."""
         if name in self._names:
             return
         others = assigned_of(self._module) - self._names
@@ -47,11 +47,11 @@ class Assigned:
             self._assign(further)
 
     def put(self, scope: Scope, name: str, value: object) -> None:
-        """Make ``value`` the one of a biz."""
+        """Make ``value`` the value of a variable for one biz."""
         self._of(scope)[name] = value
 
     def leave(self, scope: Scope) -> dict[str, Any]:
-        """Forget what a biz has assigned; returns it."""
+        """Forget the assignments of a biz; returns the values by name."""
         layer = self._layers.pop(scope, None)
         self._used.pop(scope, None)
         if layer is None:
@@ -66,7 +66,7 @@ class Assigned:
         return any(layer.count for layer in self._layers.values())
 
     def close(self) -> None:
-        """Let there be one variable for all again."""
+        """Make each variable a single one for all again."""
         self._undo.close()
 
     def _assign(self, name: str) -> None:
@@ -90,6 +90,6 @@ class Assigned:
 
 
 def is_of_python(module: Any) -> bool:
-    """Whether the functions of a module are Python code, whose globals may be others; C code reads the variables."""
+    """Whether functions of a Python module are Python code, which may get other globals; C code reads the variables."""
     loader = getattr(table_of(module).get("__spec__"), "loader", None)
     return not isinstance(loader, ExtensionFileLoader) and loader is not BuiltinImporter

@@ -1,6 +1,6 @@
-"""How the shared modules were: their variables, those of their classes, and how long the containers among them are.
+"""The baseline: shared Python modules as last seen, with variables, attributes of classes, and lengths of containers.
 
-Everything is compared by identity, so that no code of anybody runs, and a container by its length. Looking through the
+All values are compared by identity, so that no code of anybody runs, and a container by its length. Looking through the
 tens of thousands of names of a base with large libraries takes a few milliseconds.
 """
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 _OURS: Final = "koupleless"
 _LEFT_OUT: Final = frozenset({"__main__", "__mp_main__", "builtins", "sys", "gc", "_frozen_importlib", "importlib"})
-"""Modules whose variables are the process's own business, or are each biz's already."""
+"""Python modules with variables which are the process's own business, or which each biz has already."""
 _CONTAINERS: Final = frozenset(map(id, (dict, list, set)))
 _IMMUTABLE: Final = 1 << 8
-"""The flag of classes whose attributes cannot be set."""
+"""The flag of classes with attributes which cannot be set."""
 
 
 class Difference(NamedTuple):
-    """An attribute that is not what it was."""
+    """An attribute with another value than before."""
 
     module: str
     holder: Any
-    """The module or class."""
+    """The Python module or class."""
     name: str
     before: object
-    """``ABSENT`` if it was not there."""
+    """The former value, ``ABSENT`` for none."""
     after: object
 
     @property
@@ -45,7 +45,7 @@ class Difference(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """A container that has another length than it had."""
+    """A container with another length than before."""
 
     module: str
     holder: Any
@@ -61,7 +61,7 @@ class Growth(NamedTuple):
 
     @property
     def holders(self) -> frozenset[str]:
-        """The names by which code gets at what has it: those of the module and, if it is a class's, of that."""
+        """Names by which code reaches the holder: of the Python module and, for a class's attribute, of the class."""
         return frozenset(part.rpartition(".")[2] for part in (self.module, self.path.rpartition(".")[0]))
 
 
@@ -72,7 +72,7 @@ def dotted(module: str, holder: Any, name: str) -> str:
 
 
 class _Table:
-    """The variables of one module or class as they were."""
+    """The variables of one Python module or class at an earlier moment."""
 
     __slots__ = ("containers", "holder", "keys", "labels", "lengths", "module", "values", "variables")
 
@@ -87,7 +87,7 @@ class _Table:
         self.take()
 
     def take(self) -> None:
-        """Remember how they are now."""
+        """Remember the variables at this moment."""
         now = self.variables.copy()
         self.keys = tuple(now)
         self.values = values = tuple(now.values())
@@ -100,22 +100,22 @@ class _Table:
             self.lengths = tuple(map(len, self.containers))
 
     def note(self, name: str, value: object) -> None:
-        """Remember that one of them is another one now, whatever else has changed."""
+        """Remember one new value, whatever else has changed."""
         known = dict(zip(self.keys, self.values, strict=True))
         known[name] = value
         self.keys, self.values = tuple(known), tuple(known.values())
 
     def is_same(self) -> bool:
-        """Whether they are as they were."""
+        """Whether all variables have their remembered values."""
         try:
             return len(self.variables) == len(self.values) and all(
                 map(operator.is_, self.variables.values(), self.values)
             )
-        except RuntimeError:  # changed while it was looked at
+        except RuntimeError:  # changed during the look
             return False
 
     def differences(self) -> Iterator[Difference]:
-        """What is not as it was."""
+        """Yield the variables without their remembered values."""
         before = dict(zip(self.keys, self.values, strict=True))
         now = self.variables.copy()
         for name in [*now, *(key for key in before if key not in now)]:
@@ -124,7 +124,7 @@ class _Table:
                 yield Difference(self.module, self.holder, name, old, new)
 
     def growths(self) -> Iterator[Growth]:
-        """The containers whose length has changed, each told once."""
+        """Yield the containers with a changed length, each change once."""
         now = tuple(map(len, self.containers))
         if now == self.lengths:
             return
@@ -135,10 +135,10 @@ class _Table:
 
 
 class Baseline:
-    """All shared modules as they were when last looked at.
+    """All shared Python modules as last looked at.
 
-    It keeps what stood there alive; so it is dropped as soon as no biz is left that may change anything. Used under the
-    lock of `changes`, as the base.
+    A baseline keeps the former values alive, and is therefore dropped as soon as no biz is left which may change
+    anything. Used under the lock of `changes`, as the base.
     """
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ class Baseline:
         self._tables: dict[int, _Table] = {}
 
     def extend(self, modules: dict[str, Any]) -> None:
-        """Take in the modules that are new; those that have gone are forgotten."""
+        """Take in new Python modules, and forget those that have gone."""
         for name, module in modules.copy().items():
             if self._modules.get(name) is not module and not _is_initialising(module):
                 self._take_in(name, module)
@@ -155,9 +155,9 @@ class Baseline:
                 self._forget(name)
 
     def add(self, name: str, module: Any) -> None:
-        """Take in a module that was just loaded, as it is now, and that its package has it.
+        """Take in a Python module right after its load, also as a variable of its package.
 
-        One that was taken in already may have been changed since: it stays as it was.
+        A Python module taken in earlier may have been changed since: its remembered values stay.
         """
         if self._modules.get(name) is module or _is_initialising(module):
             return
@@ -168,13 +168,14 @@ class Baseline:
             package.note(child, module)
 
     def _take_in(self, name: str, module: Any) -> None:
+        """Take one Python module in, as at this moment."""
         if not issubclass(type(module), types.ModuleType) or _is_left_out(name):
             return
         if name in self._modules:
             self._forget(name)
         self._modules[name] = module
         variables = table_of(module)
-        if variables.get("__name__") != name:  # stands there under another name too
+        if variables.get("__name__") != name:  # the Python module stands there under another name too
             return
         self._tables[id(module)] = _Table(name, module, variables)
         self._take_classes(name, list(variables.values()))
@@ -186,7 +187,7 @@ class Baseline:
             del self._tables[key]
 
     def compare(self) -> tuple[list[Difference], list[Growth]]:
-        """What has changed since it was looked at last."""
+        """Return the changes since the last look."""
         tables = list(self._tables.values())
         changed = [table for table in tables if not table.is_same()]
         differences = list(itertools.chain.from_iterable(table.differences() for table in changed))
@@ -194,7 +195,7 @@ class Baseline:
         return differences, growths
 
     def renew(self, holders: Iterable[Any]) -> None:
-        """Remember how these modules and classes are now."""
+        """Remember these Python modules and classes as at this moment."""
         for holder in holders:
             table = self._tables.get(id(holder))
             if table is not None:
@@ -202,9 +203,9 @@ class Baseline:
                 self._take_classes(table.module, table.values)
 
     def _take_classes(self, module: str, values: Iterable[Any]) -> None:
-        """Take in classes of the package a module is of, and those in them.
+        """Take in classes of the package of a Python module, and classes in these.
 
-        Some packages give a class a public module as its home.
+        Some packages give a class a public Python module as its home.
         """
         top = module.partition(".")[0]
         todo = _classes_among(values)
@@ -221,7 +222,7 @@ class Baseline:
 
 
 def is_dunder(name: object) -> bool:
-    """Whether a name is one of those that Python itself gives a meaning."""
+    """Whether Python itself gives a name its meaning."""
     return type(name) is str and name.startswith("__") and name.endswith("__")
 
 
@@ -245,5 +246,5 @@ def _is_initialising(module: Any) -> bool:
 
 
 def is_of_standard_library(module: str) -> bool:
-    """Whether a module belongs to Python itself."""
+    """Whether a Python module belongs to Python itself."""
     return module.partition(".")[0] in sys.stdlib_module_names

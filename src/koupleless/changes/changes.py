@@ -1,13 +1,15 @@
-"""What bizs change in modules they share with others: seen by comparing, kept to themselves, taken back at leaving.
+"""Changes by bizs to Python modules they share with others: seen by comparing, kept to the biz, taken back at leaving.
 
-Three moments: the modules are looked at before the first code runs that may change anything (`Watch.begin`), compared
-after a start and after the first request (`Watch.check`), and again when the biz leaves (`Watch.leave`). A changed
-function, method or property becomes a dispatcher (`dispatch`), as does a data attribute of a class; any other variable
-of a module one by context, also for the functions that read it (`assigned`). A variable of a compiled module, whose
-code reads it past us, is told, and put back at leaving; what was added to a container is told.
+There are three moments: the Python modules are looked at before the first code runs that may change anything
+(`Watch.begin`), compared after a start and after the first request (`Watch.check`), and again when the biz leaves
+(`Watch.leave`). A changed function, method or property becomes a dispatcher (`dispatch`), and so does a data attribute
+of a class. Any other variable of a Python module becomes one by context, also for functions which read the variable
+(`assigned`). Code of a compiled Python module reads variables past us: such a change is told, and put back at leaving;
+an addition to a container is told.
 
-Whose a change is: the biz whose code it is made of, whenever it is found. What does not tell (a mock, a number) is the
-biz's at whose moment it is found, if code of that biz may have stored it, and the module does not do so itself.
+A change belongs to the biz with the code in the new value, whenever the change is found. A value without code (a mock,
+a number) belongs to the biz at whose moment the change is found, if code of the biz may have stored the value, and the
+Python module does not store such values itself.
 """
 
 from __future__ import annotations
@@ -39,59 +41,59 @@ _log: Final = logging.getLogger("koupleless")
 
 
 class SharedStateWarning(RuntimeWarning):
-    """A biz changed something of a shared module that all its users see."""
+    """A biz changed an attribute of a shared Python module, as seen by all users."""
 
 
 class Storing(Protocol):
-    """What a biz's code may store, by the names in it."""
+    """The names of attributes and containers to which the code of a biz may store."""
 
     def has_attribute(self, name: str) -> bool:
-        """Whether it may set, or delete, an attribute of that name."""
+        """Whether the code may set, or delete, an attribute of this name."""
 
     def has_container(self, name: str, holders: frozenset[str] = frozenset()) -> bool:
-        """Whether it may add to a container of that name; if ``holders`` are given, of something of these names."""
+        """Whether the code may add to a container of this name; with ``holders``, to one in a holder of such a name."""
 
 
 class Anything:
-    """Of code that nobody has looked at."""
+    """The names for code which nobody has looked at: all."""
 
     def has_attribute(self, name: str) -> bool:  # noqa: ARG002
-        """See `Storing`."""
+        """Return ``True``: any attribute may be set."""
         return True
 
     def has_container(self, name: str, holders: frozenset[str] = frozenset()) -> bool:  # noqa: ARG002
-        """See `Storing`."""
+        """Return ``True``: any container may be added to."""
         return True
 
 
 class Watch:
-    """What one life of one biz has changed; a facet of its scope.
+    """The changes by one life of one biz; a facet of its scope.
 
-    Lifetime: from the set-up of the biz until `leave`. Thread-safe, as all the rest by the lock of its `Changes`.
+    Lifetime: from the set-up of the biz until `leave`. Thread-safe, by the lock of its `Changes`.
     """
 
     def __init__(self, changes: Changes, scope: Scope, builtins: object, storing: Storing) -> None:
         self.scope = scope
         self.storing = storing
         self.builtins = builtins
-        """The ``__builtins__`` of the biz's code, by which it is known."""
+        """The ``__builtins__`` by which code of the biz is known."""
         self.has_begun = False
-        """Whether anything was looked at: there is code that may change something."""
+        """Whether the Python modules were looked at: there is code that may change something."""
         self.is_starting = True
-        """Until the first comparison: what nobody else accounts for is this biz's then."""
+        """True until the first comparison: a change without another owner belongs to this biz until then."""
         self.told: dict[str, str] = {}
-        """What it changed for everybody, by path, in words."""
+        """Changes seen by everybody, by path, in words."""
         self.grown: list[Grown] = []
         self._changes = changes
 
     def begin(self) -> None:
-        """Look at the shared modules before code runs that may change them. Idempotent."""
+        """Look at the shared Python modules before code runs which may change them. Idempotent."""
         self._changes.begin(self)
 
     def check(self) -> tuple[str, ...]:
-        """Compare, keep what the biz has changed to itself; returns in words what it changed for everybody since.
+        """Compare, and keep changes to the biz; returns in words the changes since then which everybody sees.
 
-        Each of these is warned of as well, as the biz.
+        Each of these changes is also warned of, as the biz.
         """
         found = self._changes.check(self)
         for words in found:
@@ -100,7 +102,7 @@ class Watch:
         return found
 
     def check_soon(self) -> None:
-        """The same on a thread of its own, for callers that must not wait; nothing if there is no code to look for."""
+        """Compare as `check` does, on a new thread, for callers which must not wait; not for a biz without code."""
         if self.has_begun:
             with as_base():
                 threading.Thread(target=self.check, name=f"compare {self.scope.biz}", daemon=True).start()
@@ -114,7 +116,7 @@ NOTHING_CHANGED: Final = Left({}, is_compared=True)
 
 
 class Changes:
-    """What all bizs of a process have changed. Thread-safe."""
+    """The changes by all bizs of a process. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -132,14 +134,14 @@ class Changes:
         builtins: object,
         storing: Storing | None = None,
     ) -> Watch:
-        """Keep an eye on a biz that is about to start; ``modules`` returns what is shared now, by name."""
+        """Watch a biz that is about to start; ``modules`` returns the Python modules shared now, by name."""
         self._modules = modules
         made = Watch(self, scope, builtins, Anything() if storing is None else storing)
         scope.attach(made)
         return made
 
     def begin(self, watch: Watch) -> None:
-        """See `Watch.begin`."""
+        """Look at the shared Python modules, for `Watch.begin`."""
         with self._lock, as_base():
             if watch.has_begun:
                 return
@@ -152,7 +154,7 @@ class Changes:
             self._watches[watch.scope] = watch
 
     def check(self, watch: Watch) -> tuple[str, ...]:
-        """See `Watch.check`."""
+        """Compare for the biz of a watch, for `Watch.check`."""
         with self._lock, as_base():
             if watch.scope not in self._watches:
                 return ()
@@ -163,7 +165,7 @@ class Changes:
             return tuple(words for path, words in watch.told.items() if path not in before)
 
     def leave(self, watch: Watch) -> Left:
-        """See `Watch.leave`."""
+        """Compare for the last time and take everything back, for `Watch.leave`."""
         with self._lock, as_base():
             if watch.scope not in self._watches:
                 return NOTHING_CHANGED
@@ -187,7 +189,7 @@ class Changes:
             return Left({kind: count for kind, count in undone.items() if count}, True, grown)
 
     def module_loaded(self, name: str, module: Any) -> None:
-        """A shared module has just been loaded: this is how it was."""
+        """Take in a shared Python module right after its load, before any change."""
         with self._lock, as_base():
             if self._baseline is not None:
                 self._baseline.add(name, module)
@@ -201,7 +203,7 @@ class Changes:
         for difference in differences:
             try:
                 self._judge(watch, difference)
-            except Exception:  # noqa: BLE001 - it looks at objects of anybody's making, and the other changes are to be kept apart
+            except Exception:  # noqa: BLE001 - objects of any class are looked at, and the other changes are to be kept apart
                 _log.exception("a change of %s could not be kept apart", difference.path)
         for growth in growths:
             self._judge_growth(watch, growth)
@@ -244,9 +246,9 @@ class Changes:
         owner.told[found.path] = _told(owner, found.module, f"changed `{found.path}`", then)
 
     def _join(self, watch: Watch) -> None:
-        """Take a biz for one that has set an attribute, too, if it may have, to the very value that is there.
+        """Take a biz, too, for one that has set an attribute to the present value, if its code may have.
 
-        As a new version does of one that is still there. A comparison cannot see it.
+        A new version of a biz does so beside the old version. A comparison cannot see this.
         """
         if type(watch.storing) is Anything:
             return
@@ -277,7 +279,7 @@ class Changes:
     def _judge_growth(self, watch: Watch | None, found: Growth) -> None:
         added = _added(found)
         owner = None
-        # Python's own modules add to their caches whoever runs, and these have the names that all caches have.
+        # Python's own modules add to their caches whichever biz runs, and such a cache has a name like all caches.
         is_pythons = is_of_standard_library(found.module)
         if not is_pythons:
             for builtins in (builtins for thing in added for builtins in makers_of(thing)):
@@ -305,7 +307,7 @@ class Changes:
     # --- variables of modules by context -----------------------------------------------------------------------------
 
     def _assign(self, owner: Watch, found: Difference) -> bool:
-        """Let a variable of a module be another one for this biz; ``False`` if the module cannot have that."""
+        """Let a variable of a Python module be another one for this biz; ``False`` if the module cannot have such."""
         module = found.holder
         assigned = self._assigned.get(id(module)) or Assigned(module, self._watches.__contains__)
         try:
@@ -325,16 +327,16 @@ class Changes:
 
 
 _PLAIN_METACLASSES: Final = frozenset(map(id, (type, abc.ABCMeta)))
-"""Of classes that leave it to Python what an attribute means."""
+"""Metaclasses of classes which leave the meaning of an attribute to Python."""
 
 
 def _is_handed_over(found: Difference) -> bool:
-    """Whether something was put into a module that the base has made by hand, as a place for such things."""
+    """Whether an object was put into a Python module made by the base by hand, as a place for such objects."""
     return found.before is ABSENT and table_of(found.holder).get("__spec__") is None
 
 
 def _is_assigned(found: Difference) -> bool:
-    """Whether a variable of a module is to be another one for the biz: not a function, which is dispatched."""
+    """Whether a biz is to get its own variable of a Python module: not for functions, which are dispatched."""
     if found.before is ABSENT or (_is_code(found.after) and not is_behaviour(found.after)):
         return True
     return _kind_of(found, is_module=True) is Place and found.after is not ABSENT and is_of_python(found.holder)
@@ -349,7 +351,8 @@ def _kind_of(found: Difference, *, is_module: bool) -> type[Place]:
     if is_module:
         return Patched if is_behaviour(after) and is_behaviour(before) else Place
     if is_dunder(found.name) and found.name != "__getattr__":
-        # One that has an effect by being there (``__len__``: a thing may be false) cannot be there for one alone.
+        # A special method with an effect by being there (``__len__``: an object may be false) cannot be there for one
+        # alone.
         known = inherited(found.holder, found.name) if before is ABSENT else before
         return Patched if is_behaviour(after) and is_behaviour(known) else Place
     if is_behaviour(after):
@@ -358,7 +361,7 @@ def _kind_of(found: Difference, *, is_module: bool) -> type[Place]:
 
 
 def _added(found: Growth) -> list[Any]:
-    """What is new in a container, as far as that can be told."""
+    """List the new members of a container, as far as known."""
     container, count = found.container, found.after - found.before
     if count <= 0:
         return []
@@ -369,7 +372,7 @@ def _added(found: Growth) -> list[Any]:
 
 
 _LOOKED_AT: Final = 1_000
-"""How many members of a set are looked at."""
+"""The number of members of a set to look at."""
 
 
 def _told(owner: Watch, module: str, did: str, then: str) -> str:
@@ -383,4 +386,4 @@ def _told(owner: Watch, module: str, did: str, then: str) -> str:
 
 
 changes: Final = Changes()
-"""Those of this process."""
+"""The changes of this process."""

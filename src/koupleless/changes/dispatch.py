@@ -1,13 +1,13 @@
-"""Functions that a biz put in the place of shared ones, each working for the biz that put it there alone.
+"""Functions put by bizs in the place of shared ones, each working for its own biz alone.
 
-What stands in the shared module or class is a dispatcher: it calls what the running biz put there, else the original.
-Bizs patch on top of each other: the second one finds the dispatcher of the first, wraps it, and calls it in turn. So
-patches have levels. A dispatcher of level *n* knows what each biz put there up to that level, and the highest of these
-is called; in the biz that made the patch of level *n* that is its own wrapper, which calls the dispatcher below, which
-knows nothing of this biz and calls the original. Nobody's patch is ever called for somebody else, whatever the order in
-which they came and go, and a call costs one look-up however many there are.
+In the place of the shared function stands a dispatcher, which calls the function of the running biz, else the original.
+Bizs patch on top of each other: the second biz finds the dispatcher of the first, wraps the dispatcher, and calls it in
+turn. So patches have levels. A dispatcher of level *n* knows the functions put there by each biz up to this level, and
+calls the highest of these. In the biz with the patch of level *n* the highest is its own wrapper, which calls the
+dispatcher below; the dispatcher below knows no function of this biz and calls the original. Nobody's patch is ever
+called for somebody else, in whatever order bizs come and go, and a call costs one look-up however many bizs there are.
 
-What bizs patched is not woken here: its type is asked, and the attribute is set past ``__setattr__`` of anybody.
+No patched object is woken here: its type is asked, and the attribute is set past any ``__setattr__``.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _MODULE_TABLE: Final[Any] = vars(types.ModuleType)["__dict__"].__get__
 
 
 def table_of(holder: Any) -> Any:
-    """The variables of a module, as they are for the process, or of a class; read without running anybody's code."""
+    """The variables of a Python module, as the process has them, or of a class; read without running any code."""
     return _TABLE(holder) if issubclass(type(holder), type) else _MODULE_TABLE(holder)
 
 
 def put(holder: Any, name: str, value: object) -> None:
-    """Set an attribute of a module or class for the process, or delete it (``ABSENT``), past what either does then."""
+    """Set an attribute of a Python module or class for the process, or delete it (``ABSENT``), past any hooks."""
     if issubclass(type(holder), type):
         if value is not ABSENT:
             type.__setattr__(holder, name, value)
@@ -47,7 +47,7 @@ def put(holder: Any, name: str, value: object) -> None:
 
 
 class Change:
-    """What one biz put in one place."""
+    """The value put by one biz in one place."""
 
     __slots__ = ("level", "saw", "scope", "value")
 
@@ -56,13 +56,13 @@ class Change:
         self.level = level
         self.value = value
         self.saw = saw
-        """What stood there, which the biz puts back when it takes its change back itself."""
+        """The value before; the biz puts this value back when the biz takes the change back itself."""
 
 
 class Place:
-    """One attribute of a shared module or class that bizs have changed; a data attribute, which all see.
+    """One attribute of a shared Python module or class, changed by bizs; a data attribute, which all see.
 
-    Lifetime: from the first change to the last biz's leaving. Guarded by the lock of `changes`.
+    Lifetime: from the first change until the last biz leaves. Guarded by the lock of `changes`.
     """
 
     kind = "shared attribute"
@@ -71,18 +71,18 @@ class Place:
         self.holder = holder
         self.name = name
         self.original = original
-        """As it stands in the holder's own table; ``ABSENT`` if it was inherited, or not there."""
+        """The value in the holder's own table; ``ABSENT`` for an inherited attribute, or none."""
         self.standing = original
-        """What we know to stand there."""
+        """The value last known to stand there."""
         self.changes: list[Change] = []
 
     def change(self, scope: Scope, value: object) -> None:
-        """A biz has put something there, in the place of what we know to have stood there."""
+        """Note a value put there by a biz, in the place of the value last known."""
         self.changes.append(Change(scope, self._next_level(), value, self.standing))
         self._stand(value)
 
     def take_back(self, found: object) -> Scope | None:
-        """Something else stands there: if a biz has put back what it saw, its change is forgotten. Returns whose."""
+        """Forget the change of a biz which has put ``found``, the former value, back. Returns the scope, if any."""
         taken = next((change for change in reversed(self.changes) if change.saw is found), None)
         if taken is None:
             return None
@@ -93,12 +93,12 @@ class Place:
         return scope
 
     def leave(self, scope: Scope) -> bool:
-        """Forget what a biz changed; returns whether anything was. With the last one the original is back."""
+        """Forget the changes of a biz; returns whether there were any. After the last one the original is back."""
         left = [change for change in self.changes if change.scope is not scope]
         if len(left) == len(self.changes):
             return False
         gone = [change for change in self.changes if change.scope is scope]
-        for change in left:  # what one of the others saw may be what this one put there
+        for change in left:  # the value before for another biz may be one of these values
             for lower in reversed(gone):
                 if change.saw is lower.value:
                     change.saw = lower.saw
@@ -106,12 +106,12 @@ class Place:
         self._renew(scope)
         if table_of(self.holder).get(self.name, ABSENT) is self.standing:
             self._put_top()
-        else:  # somebody else's, who relies on ours or does without
+        else:  # a value of somebody else, who relies on ours or does without
             self.standing = self._top()
         return True
 
     def is_of(self, scope: Scope) -> bool:
-        """Whether a biz changed it."""
+        """Whether a biz changed the attribute."""
         return any(change.scope is scope for change in self.changes)
 
     def _next_level(self) -> int:
@@ -130,14 +130,14 @@ class Place:
         self.standing = value
 
     def _renew(self, scope: Scope) -> None:
-        """What a biz put there has become less."""
+        """Take in that a biz has fewer changes here."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} of {self.holder!r}, {len(self.changes)} changes>"
 
 
 class Patched(Place):
-    """One that is dispatched: a function, method, class or static method, property, or an object of that use."""
+    """A place with a dispatcher: a function, method, class or static method, property, or an object used as such."""
 
     kind = "patch"
 
@@ -147,7 +147,7 @@ class Patched(Place):
         self._dispatcher: object = ABSENT
 
     def change(self, scope: Scope, value: object) -> None:
-        """See `Place.change`: from now on for this biz alone."""
+        """Note a value put there by a biz, from now on for this biz alone."""
         super().change(scope, value)
         level = self.changes[-1].level
         parts = forwarding.parts_of(self.holder, self.name, self.original, value)
@@ -183,13 +183,13 @@ class Patched(Place):
 
 
 class Shown(Patched):
-    """A data attribute of a class that each biz is shown as it has set it."""
+    """A data attribute of a class, which each biz is shown with its own value."""
 
     kind = "shared attribute"
 
 
 class _Chosen(dict["Scope | None", Any]):
-    """What a dispatcher calls, by who is running."""
+    """The functions that a dispatcher calls, by the scope of the running biz."""
 
     __slots__ = ("__weakref__", "extract", "level")
 

@@ -1,8 +1,9 @@
-"""How dispatchers are made: objects that pass on to what is chosen by context, and look like the original.
+"""The making of dispatchers: objects which pass on to the choice of the context, and look like the original.
 
-Each kind of attribute gets the cheapest that behaves as the original does in every use of it: plain functions for
-functions and methods, wrapped again for class and static methods and properties; descriptors that answer by context for
-everything else on a class; callable objects that pass attributes on for everything else in a module.
+Each kind of attribute gets the cheapest dispatcher that behaves as the original does in every use: plain functions for
+functions and methods, wrapped again for class and static methods and properties; descriptors which answer by context
+for all other attributes of a class; callable objects which pass attributes on for all other variables of a Python
+module.
 """
 
 from __future__ import annotations
@@ -25,30 +26,30 @@ if TYPE_CHECKING:
 Chosen: TypeAlias = "Mapping[Scope | None, Any]"
 
 ABSENT: Final = type("_Absent", (), {"__slots__": (), "__repr__": lambda _: "ABSENT"})()
-"""Stands for what an attribute is that is not there."""
+"""The value of an attribute that is not there."""
 
 
 class Piece(NamedTuple):
     """One function to be made."""
 
     extract: Callable[[Any], Any]
-    """How it is got from what a biz put there."""
+    """Gets the function from a value put there by a biz."""
     original: Any
     model: Any = None
-    """What it is to look like, if not the original."""
+    """The object to look like, if not the original."""
 
 
 class Parts(NamedTuple):
-    """How one attribute is dispatched."""
+    """The parts of the dispatcher of one attribute."""
 
     pieces: tuple[Piece, ...]
     make: Callable[[Chosen, Piece], Any]
     assemble: Callable[[list[Any]], object]
-    """The attribute, of what was made of the pieces."""
+    """Makes the attribute from the functions made for the pieces."""
 
 
 def parts_of(holder: Any, name: str, original: Any, value: Any) -> Parts:
-    """How ``value`` and ``original`` are dispatched between, at an attribute of a module or class."""
+    """Choose the parts to dispatch between ``value`` and ``original``, at an attribute of a Python module or class."""
     if not issubclass(type(holder), type):
         is_plain = type(original) in _PLAIN and (type(value) in _PLAIN or hasattr(type(value), "__get__"))
         return Parts((Piece(_itself, original),), make_function if is_plain else Forwarder.of, _first)
@@ -87,20 +88,20 @@ def _kind_of(raw: Any) -> str:
         return "classmethod"
     if kind is staticmethod:
         return "staticmethod"
-    # An object like wrapt's, which passes for the function that it was made of, or a function of Cython's.
+    # An object like wrapt's, which passes for the function it was made from, or a function of Cython's.
     is_bound = callable(raw) and hasattr(kind, "__get__") and not hasattr(kind, "__set__")
     is_function = hasattr(kind, "__wrapped__") or "__code__" in type.__dict__["__dict__"].__get__(kind)
     return "method" if is_bound and is_function and not issubclass(kind, type) else "other"
 
 
 def _model(before: Any, value: Any) -> Any:
-    """What the function that is made looks like: what was there; of something new, what is there now."""
+    """Choose the object for the new function to look like: the former value, or a new attribute's own value."""
     raw = value if before is ABSENT else before
     return raw.__func__ if type(raw) in (classmethod, staticmethod) else raw
 
 
 def inherited(holder: type, name: str) -> Any:
-    """What a class has by that name from those above it; ``ABSENT`` if nothing."""
+    """The value which a class inherits under a name from its bases; ``ABSENT`` for none."""
     for kind in type.__dict__["__mro__"].__get__(holder)[1:]:
         table = type.__dict__["__dict__"].__get__(kind)
         if name in table:
@@ -108,7 +109,7 @@ def inherited(holder: type, name: str) -> Any:
     return ABSENT
 
 
-# --- how to call what stands in a class, with the instance or class as its first argument -----------------------------
+# --- calling an attribute of a class, with the instance or class as its first argument --------------------------------
 
 
 def _itself(raw: Any) -> Any:
@@ -165,7 +166,7 @@ def _bound_to(original: Any, holder: type, name: str, before: Any) -> Any:
 
 @passed_over
 def _above(holder: type, name: str, before: Any) -> Any:
-    """Calls what the class would have without the attribute: that of the class above it, whatever is there then."""
+    """Make a function to call the inherited method, as if the class had no such attribute: found anew at each call."""
     if before is ABSENT:
         return _missing(holder, name)
 
@@ -176,7 +177,7 @@ def _above(holder: type, name: str, before: Any) -> Any:
 
 
 class _missing:  # noqa: N801 - called as the function that is not there
-    """Says what a call says of an attribute that is not there."""
+    """Raises, when called, the error of a call of an attribute that is not there."""
 
     def __init__(self, holder: type, name: str) -> None:
         self._holder = holder.__name__
@@ -198,7 +199,7 @@ def _described(thing: Any) -> str:
 @handing_on
 @passed_over
 def make_function(chosen: Chosen, piece: Piece) -> Any:
-    """A function that calls what is chosen for the running biz, else the original, which it looks like."""
+    """Make a function to call the choice for the running biz, else the original, and to look like the original."""
     find, running, original = chosen.get, current, piece.original
 
     def dispatched(*args: Any, **kwargs: Any) -> Any:
@@ -218,8 +219,8 @@ def make_function(chosen: Chosen, piece: Piece) -> Any:
         made = _make_async_generator(dispatched)
     elif inspect.iscoroutinefunction(model):
         made = _make_coroutine(dispatched)
-    is_new = type(original) is _missing  # then it must not keep what a biz put there
-    with contextlib.suppress(AttributeError, TypeError):  # what stands in for a function may lack anything
+    is_new = type(original) is _missing  # then the function must not keep a value of a biz
+    with contextlib.suppress(AttributeError, TypeError):  # a stand-in for a function may lack anything
         functools.update_wrapper(made, model, updated=() if is_new else functools.WRAPPER_UPDATES)
     if is_new:
         vars(made).pop("__wrapped__", None)
@@ -246,7 +247,7 @@ def _make_async_generator(call: Callable[..., Any]) -> Any:
                 except GeneratorExit:
                     await inner.aclose()
                     raise
-                except BaseException as error:  # noqa: BLE001 - handed on to the one it is meant for
+                except BaseException as error:  # noqa: BLE001 - handed on to the generator meant by the caller
                     value = await inner.athrow(error)
                 else:
                     value = await inner.asend(sent)
@@ -309,7 +310,7 @@ def _refusing(name: str, which: str) -> Any:
 
 
 class Shown:
-    """Stands in a class, and is read as what is chosen for the running biz, else as the original."""
+    """A stand-in on a class, read as the choice for the running biz, else as the original."""
 
     __slots__ = ("__weakref__", "_find", "_holder", "_name", "_original")
 
@@ -321,7 +322,7 @@ class Shown:
 
     @classmethod
     def of(cls, holder: type, name: str, chosen: Chosen, piece: Piece) -> Shown:
-        """Make one, as `Parts.make`."""
+        """Make a stand-in, as `Parts.make`."""
         return cls(holder, name, chosen, piece.original)
 
     def _meant(self) -> Any:
@@ -339,7 +340,7 @@ class Shown:
 
 
 class ShownData(Shown):
-    """The same where one of them also takes part when the attribute of an instance is set."""
+    """A stand-in on a class which also takes part when the attribute of an instance is set or deleted."""
 
     __slots__ = ()
 
@@ -374,7 +375,7 @@ class ShownData(Shown):
 
 
 class Forwarder:
-    """Stands in a module; called, and asked for attributes, is what is chosen for the running biz, or the original."""
+    """A stand-in in a Python module; calls and attributes go to the choice for the running biz, or to the original."""
 
     __slots__ = ("__weakref__", "_koupleless_find", "_koupleless_original")
 
@@ -384,12 +385,12 @@ class Forwarder:
 
     @classmethod
     def of(cls, chosen: Chosen, piece: Piece) -> Forwarder:
-        """Make one, as `Parts.make`."""
+        """Make a stand-in, as `Parts.make`."""
         return cls(chosen, piece.original)
 
     @property
     def __call__(self) -> Any:
-        """What is chosen, which is called with no frame of ours in between."""
+        """The choice for the running biz, which is called with no frame of ours in between."""
         return _meant(self)
 
     @property

@@ -1,4 +1,4 @@
-"""What something that was found in the place of something else is made of, and by whose code. Runs none of it."""
+"""The origin of a replacement: the bizs with code in a new value. Runs no code of the value."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _PLAIN: Final = frozenset(map(id, (int, str, bytes, float, bool, complex, type(N
 
 
 def is_behaviour(thing: Any) -> bool:
-    """Whether a thing is there to be called, or to answer when an attribute is read: not a class, not data."""
+    """Whether an object is there to be called, or to answer when an attribute is read: not a class, not data."""
     kind = type(thing)
     return not issubclass(kind, type) and (callable(thing) or hasattr(kind, "__get__"))
 
 
 def home_of(thing: Any) -> str:
-    """The name of the module whose code a thing is: of a function that it was written in, not what it says."""
+    """The name of an object's Python module: for a function the one with the code, whatever ``__module__`` says."""
     while is_a(thing, (classmethod, staticmethod)):
         thing = thing.__func__
     if type(thing) is property:
@@ -45,7 +45,7 @@ def home_of(thing: Any) -> str:
 
 
 def makers_of(thing: Any) -> Iterator[Any]:
-    """The ``__builtins__`` of the code that a thing is made of, the nearest first: each biz's code has its own."""
+    """Yield the ``__builtins__`` of code in an object, the nearest first: the code of each biz has its own."""
     seen = {id(thing)}
     kept = []  # so that no address is used twice
     todo = deque([(thing, 0)])
@@ -67,9 +67,9 @@ def makers_of(thing: Any) -> Iterator[Any]:
 
 
 def _parts(thing: Any, depth: int) -> list[Any]:
-    """What a thing is made of: not the globals of functions, nor what a module has, nor a class that others know."""
+    """List the parts of an object: no globals of functions, no content of Python modules, no class known to others."""
     kind = type(thing)
-    if home_of(thing).startswith(_OURS):  # a dispatcher is nobody's, whoever it calls
+    if home_of(thing).startswith(_OURS):  # a dispatcher is nobody's, whichever function is called
         return []
     if is_a(thing, types.FunctionType):
         cells = [cell.cell_contents for cell in thing.__closure__ or () if not _is_empty(cell)]
@@ -89,7 +89,7 @@ def _parts(thing: Any, depth: int) -> list[Any]:
 
 _CONTAINERS: Final = frozenset(map(id, (dict, list, tuple, set, frozenset)))
 _OPENED: Final = 2
-"""How far in containers are looked into: the attributes of an instance, what it was given; not registries."""
+"""The depth to which containers are looked into: attributes of an instance and objects given to one; not registries."""
 
 
 def _is_globals(part: Any) -> bool:
@@ -104,7 +104,7 @@ def _is_empty(cell: Any) -> bool:
 
 
 def is_done_by(module: Any, holder: Any, name: str) -> bool:
-    """Whether functions of a module set a variable of it, or an attribute of classes, by that name themselves."""
+    """Whether functions of a Python module set its variable, or an attribute of classes, of this name themselves."""
     if module is None:
         return False
     is_module = holder is module
@@ -112,10 +112,11 @@ def is_done_by(module: Any, holder: Any, name: str) -> bool:
 
 
 def is_done_by_library(modules: dict[str, Any], found: Difference) -> bool:
-    """Whether a library did to one of its classes what it does when something is first used.
+    """Whether a library itself changed one of its classes, as libraries do at a first use.
 
-    It puts an object of a class of its own there, and some code of it sets attributes of that name; or a descriptor of
-    its own has resolved itself, whose code sets and deletes attributes by names that it was given.
+    There are two signs. The new value is an object of one of the library's classes, and some code of the library sets
+    attributes of this name. Or the former value is a descriptor of the library, and has resolved itself: code of the
+    descriptor sets and deletes attributes by names given to the descriptor.
     """
     if not issubclass(type(found.holder), type):
         return False
@@ -134,7 +135,7 @@ _RESOLVING: Final = frozenset({"setattr", "delattr"})
 
 
 def _is_object_of(top: str, thing: Any) -> bool:
-    """Whether a thing is an instance of a class of a package, and neither a function nor a class."""
+    """Whether an object is an instance of a class of a package, and neither a function nor a class."""
     is_plain = id(type(thing)) in _PLAIN or is_a(thing, types.FunctionType) or is_a(thing, type)
     return not is_plain and home_of(thing).partition(".")[0] == top
 

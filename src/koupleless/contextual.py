@@ -1,8 +1,8 @@
-"""Lists, mappings and variables of modules that are other ones, depending on who asks.
+"""Stand-ins by context: a list, mapping or variable of a Python module, with a value of its own for each biz.
 
-They stand where the process has plain ones, and answer exactly as those do while no biz is running, because the base
-and its libraries go on using them. Who asks is for the caller to know: each is given a function that returns what is
-meant now.
+A stand-in takes the place of a plain object of the process, and answers exactly as the plain one while no biz is
+running, because the base and its libraries go on using it. Telling the biz is up to the maker of the stand-in: each
+stand-in is given a function that returns the object of the present context, its *target*.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ V = TypeVar("V")
 
 
 class ContextMapping(MutableMapping[K, V]):
-    """A mapping that is another mapping, depending on who asks; ``target`` returns the one that is meant now."""
+    """A mapping that passes on to another mapping by context; ``target`` returns the present one."""
 
     __slots__ = ("_target",)
 
@@ -52,19 +52,19 @@ class ContextMapping(MutableMapping[K, V]):
         return repr(self._target())
 
     def clear(self) -> None:
-        """Empty the mapping that is meant now."""
+        """Empty the present mapping."""
         self._target().clear()
 
     def copy(self) -> dict[K, V]:
-        """A dictionary of its own."""
+        """Copy the present mapping into a dictionary."""
         return dict(self._target())
 
 
 class ContextList(list[T]):
-    """A list that is another list, depending on who asks.
+    """A list that passes on to another list by context.
 
-    ``target`` returns the one that is meant now. The list's own storage is read by C code only, which cannot ask; it
-    keeps what it was given as ``mirror``.
+    ``target`` returns the present one. The list's own storage is read by C code only, which cannot ask for the target;
+    the storage keeps the items of ``mirror``.
     """
 
     __slots__ = ("_target",)
@@ -90,7 +90,7 @@ class ContextList(list[T]):
 
 
 class _Method:
-    """A method of such a list. Called on one it is that of the list that is meant, with no frame of ours in between."""
+    """A method of a list by context; called, it is the target's own method, with no frame of ours in between."""
 
     __slots__ = ("_bind", "_call")
 
@@ -110,7 +110,7 @@ class _Method:
 
 
 def _with_others(name: str) -> Callable[..., Any]:
-    """One that is given lists, in whose storage C code looks, past the methods."""
+    """Make a method which takes lists and hands their targets on: C code reads a list's storage, past all methods."""
     plain = getattr(list, name)
 
     def method(self: ContextList[Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -134,7 +134,7 @@ for _name in _METHODS_WITH_OTHERS.split():
 
 
 class ContextCallable:
-    """Called, it is whatever ``target`` returns at that moment that is called, with no frame of ours in between."""
+    """A callable by context; called, it is the present return value of ``target``, with no frame of ours in between."""
 
     __slots__ = ("_target",)
 
@@ -153,13 +153,13 @@ class ContextCallable:
 # --- variables of modules --------------------------------------------------------------------------------------------
 
 Here: TypeAlias = Callable[[], dict[str, Any] | None]
-"""What whoever runs has assigned so far, by name; ``None`` for the process."""
+"""Returns the assignments of the running biz so far, by name; ``None`` for the process."""
 
 _one_at_a_time = threading.Lock()
 
 
 def _variables(module: types.ModuleType) -> dict[str, Any]:
-    """All of a module's variables, as they are for the process."""
+    """All variables of a Python module, as the process has them."""
     return _DICT(module)  # type: ignore[no-any-return]
 
 
@@ -167,11 +167,12 @@ _DICT: Final[Any] = vars(types.ModuleType)["__dict__"].__get__
 
 
 class _ModuleKind(type):
-    """The class of the classes of such modules, which pass for ``types.ModuleType``.
+    """The metaclass of classes for Python modules with variables by context; each passes for the ordinary class.
 
-    ``type(sys)`` is a common way to say that, in the import system first of all: modules are made with it, asked
-    whether they are instances of it, and classes derived from it. It equals that class, too, so that a table by class
-    (of a pickler, of ``functools.singledispatch``) has one entry for all modules. It is not the same object.
+    ``type(sys)`` is a common way to name ``types.ModuleType``, in the import system first of all: Python modules are
+    made with this name, tested as instances, and classes derived. The class also equals ``types.ModuleType``, so that a
+    table by class (of a pickler, of ``functools.singledispatch``) has one entry for all Python modules. The two classes
+    are not the same object.
     """
 
     assigned: dict[str, Here]
@@ -179,13 +180,13 @@ class _ModuleKind(type):
     """Whether any other variable may become one by context."""
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> Any:
-        """A class that is derived from one of these, which is an ordinary module class."""
+        """Make a class derived from such a class: an ordinary class of Python modules."""
         plain = (types.ModuleType if type(base) is mcs else base for base in bases)
         return type(name, tuple(plain), namespace)
 
     @classmethod
     def make(cls) -> Any:
-        """A class for one module, which has the variables by context as properties."""
+        """Make a class for one Python module, to have the variables by context as properties."""
         namespace = {"__dict__": property(_shown), "__module__": types.ModuleType.__module__}
         made = super().__new__(cls, "module", (types.ModuleType,), namespace)
         made.assigned = {}
@@ -209,7 +210,7 @@ class _ModuleKind(type):
 
 
 def _shown(module: Any) -> dict[str, Any]:
-    """The module's ``__dict__``: for whoever has assigned to a variable, a copy that says so, as ``mock`` expects."""
+    """The ``__dict__`` of a Python module; for a biz with assignments a copy which has them, as ``mock`` expects."""
     variables = _variables(module)
     own = {
         name: assigned[name]
@@ -228,28 +229,28 @@ def assign_by_context(
     default: object = None,
     computed: Callable[[], object | None] | None = None,
 ) -> None:
-    """Let whoever runs assign to ``module.name`` for himself, and leave the way back with ``undo``.
+    """Let each biz assign to ``module.name`` for itself, and leave the way back with ``undo``.
 
-    For the process, and for what he has not assigned, the variable is the module's own; to him rather ``default``, if
-    that is given, or what ``computed`` returns whenever it is read, unless that is ``None``. Assigning that one again,
-    as code does that puts back what it found, ends it. Functions of the module itself read their globals, which are
-    the process's.
+    The process, and a biz without an assignment, see the Python module's own value. Such a biz rather sees ``default``,
+    if given, or the result of ``computed`` at each reading, unless ``None``. The assignment of a biz ends when the biz
+    assigns this value again, as code does to put back a value found before. Functions of the Python module itself read
+    their globals, with the values of the process.
 
-    Raises ``TypeError`` if somebody else has given the module a class.
+    Raises ``TypeError`` if other code has given the Python module a class.
     """
     _put_in(undo, module, _Variable(name, here, default) if computed is None else _Computed(name, here, computed))
 
 
 def assigned_of(module: types.ModuleType) -> frozenset[str]:
-    """The variables of a module that whoever runs may assign for himself."""
+    """The variables of a Python module to which each biz may assign for itself."""
     kind: Any = type(module)
     return frozenset(kind.assigned) if type(kind) is _ModuleKind else frozenset()
 
 
 def call_by_context(undo: contextlib.ExitStack, module: types.ModuleType, name: str, here: Here) -> None:
-    """The same for a hook, which functions of the module and the interpreter call as they find it.
+    """Let each biz assign for itself to a hook, which functions of the Python module and the interpreter call.
 
-    What stands in the module's dictionary is a function that calls the hook of whoever runs.
+    The dictionary of the Python module gets a function to call the hook of the running biz.
     """
     hook = _Hook(name, here, _variables(module)[name])
     _put_in(undo, module, hook)
@@ -258,10 +259,10 @@ def call_by_context(undo: contextlib.ExitStack, module: types.ModuleType, name: 
 
 
 def assign_any_by_context(undo: contextlib.ExitStack, module: types.ModuleType, here: Here, *outside: str) -> None:
-    """Let whoever runs assign to any variable of a module for himself, and leave the way back with ``undo``.
+    """Let each biz assign to any variable of a Python module for itself, and leave the way back with ``undo``.
 
-    A variable becomes one by context when somebody who is not the process assigns to it for the first time. Readers in
-    packages named ``outside`` get the process's, whoever runs.
+    A variable becomes one by context when a biz assigns to it for the first time. Readers in packages named ``outside``
+    get the value of the process, whichever biz runs.
 
     Raises ``TypeError`` as `assign_by_context`.
     """
@@ -346,15 +347,15 @@ class _Odd(str):
 
 
 _IS_READ_PAST_CLASSES: Final = sys.version_info >= (3, 14)
-"""Whether code that often reads a variable of a module goes by the module's dictionary alone, whatever its class says.
+"""Whether frequent reads of a variable of a Python module go by the dictionary alone, whatever the module's class says.
 
-It does not where the dictionary has, or once had, a key that is no plain text.
+Not so where the dictionary has, or once had, a key that is no plain text.
 """
 _ODD: Final = _Odd("koupleless")
 
 
 class _Variable:
-    """One variable of such a module, as three functions of the module."""
+    """One variable by context, as three functions of the Python module."""
 
     def __init__(self, name: str, here: Here, default: object) -> None:
         self.name = name
@@ -394,7 +395,7 @@ class _Variable:
 
 
 class _ForInsiders(_Variable):
-    """One that readers in some packages get as it is for the process."""
+    """A variable by context which readers in some packages get with the value of the process."""
 
     def __init__(self, name: str, here: Here, outside: frozenset[str]) -> None:
         super().__init__(name, here, None)
@@ -413,7 +414,7 @@ class _ForInsiders(_Variable):
 
 
 class _Computed(_Variable):
-    """One that is made for whoever runs when he reads it."""
+    """A variable by context with a value computed at each reading."""
 
     def __init__(self, name: str, here: Here, compute: Callable[[], object | None]) -> None:
         super().__init__(name, here, None)
@@ -434,7 +435,7 @@ class _Computed(_Variable):
 
 
 class _Hook(_Variable):
-    """One that is called from where it stands. The process's own is kept here."""
+    """A variable by context which is called from its place; the function of the process is kept here."""
 
     def __init__(self, name: str, here: Here, of_process: Any) -> None:
         super().__init__(name, here, None)
@@ -478,10 +479,10 @@ class _Hook(_Variable):
         elif self._of_process is _DELETED:
             raise self._missing(module)
         else:
-            self._of_process = _DELETED  # which is called in vain, and said to be so, as what is not there
+            self._of_process = _DELETED  # called in vain, and told so, as for a missing attribute
 
     def take_out(self, module: types.ModuleType) -> None:
-        """Let the process's own stand there again."""
+        """Put the function of the process back into its place."""
         variables = _variables(module)
         if variables.get(self.name) is not self.standing:
             return

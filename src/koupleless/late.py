@@ -1,7 +1,7 @@
-"""Telling when the base has imported a module that somebody waits for.
+"""Late imports: tell a waiting caller when the base has imported a Python module.
 
-So no module is imported only to be changed, and one that comes late is not missed. One finder serves all who wait: two
-that each asked the finders after them would ask each other without end.
+So no library is imported only to be changed, and a library that comes late is not missed. One finder serves all waiting
+callers: two finders which each asked the finders after them would ask each other without end.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 
 def when_imported(name: str, call: Callable[[Any], Callable[[], object] | None]) -> Callable[[], None]:
-    """Call ``call(module)`` now if the base has the module of that name, else once it has been imported.
+    """Call ``call(module)`` now if the base has the Python module of this name, else right after the import.
 
-    The function that ``call`` may return takes back what it has put into the module; it is called before the module
-    leaves (`parted`). Returns a function that takes back too, and ends the waiting, to be called in any case: the last
-    one takes the finder out. Not before, since a thread that goes through the finders meanwhile would miss one.
-    Thread-safe.
+    ``call`` may return a function to take its changes of the Python module back, called before the Python module leaves
+    (`parted`). Returns a function which also takes back, and ends the waiting, to be called in any case: the last one
+    takes the finder out. Not before, since a thread in the midst of the finders would miss one. Thread-safe.
     """
     wish = _Wish(call)
     _wishes.setdefault(name, []).append(wish)
@@ -52,10 +51,10 @@ def when_imported(name: str, call: Callable[[Any], Callable[[], object] | None])
 
 @contextlib.contextmanager
 def parted(names: Iterable[str]) -> Iterator[bool]:
-    """Take back what was put into modules of the base while the body decides which of them leave.
+    """Take back changes of Python modules of the base while the body decides about their leaving.
 
-    The body is told whether there was anything. Whoever waited for one is told of it again: of those that the base has
-    at the end right then, of the others as soon as they are imported anew.
+    The body is told whether there was any change. Waiting callers are told again: about Python modules present at the
+    end right then, about the others as soon as they are imported anew.
     """
     names = [name for name in names if name in _wishes]
     was_in = False
@@ -77,7 +76,7 @@ def parted(names: Iterable[str]) -> Iterator[bool]:
 
 
 class _Wish:
-    """To be told of one module, by whoever asked for that."""
+    """The request of one caller to be told about one Python module."""
 
     def __init__(self, call: Callable[[Any], Callable[[], object] | None]) -> None:
         self._call = call
@@ -102,11 +101,11 @@ def _await(name: str, wishes: Iterable[_Wish]) -> None:
 
 
 _wishes: Final[dict[str, list[_Wish]]] = {}
-"""Who wants to be told of which module, whether it is there or not."""
+"""Requests by the name of the Python module, whether the base has the Python module or not."""
 
 
 class _Finder:
-    """Finds nothing itself; lets the loader of an awaited module tell when it has executed it."""
+    """A finder of nothing, which lets the loader of an awaited Python module tell when the module has been executed."""
 
     def __init__(self) -> None:
         self.awaited: dict[str, list[_Wish]] = {}
@@ -114,14 +113,14 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Ask the finders after this one for an awaited module, and have its loader tell."""
+        """Ask the finders after this one for an awaited Python module, and have the loader tell."""
         if name not in self.awaited:
             return None
         for finder in tuple(sys.meta_path):
             spec = None if finder is self else finder.find_spec(name, path, target)
             if spec is not None:
                 loader: Any = spec.loader
-                if isinstance(loader, type):  # those of built-in and of frozen modules are classes
+                if isinstance(loader, type):  # the loaders of built-in and of frozen Python modules are classes
                     telling: Any = _Telling(spec, functools.partial(self._tell, name))
                     spec.loader = telling
                 else:
@@ -145,12 +144,12 @@ class _Finder:
                 table.pop("exec_module", None)
                 self._tell(name, module)
 
-        # On the instance that was made for this one module, so that its ``__loader__`` stays what it is.
+        # On the instance made for this one Python module, so that ``__loader__`` stays the same object.
         table["exec_module"] = exec_module
 
 
 class _Telling:
-    """In the place of a loader that is a class, for one module, until that has been executed."""
+    """In the place of a loader which is a class, for one Python module, until the module has been executed."""
 
     def __init__(self, spec: ModuleSpec, tell: Callable[[types.ModuleType], None]) -> None:
         self._spec = spec

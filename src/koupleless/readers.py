@@ -1,9 +1,9 @@
-"""Functions of a module that read its variables as whoever runs has assigned them.
+"""Readers: functions of a Python module that read variables with the values assigned by the running biz.
 
-A function reads the globals that it was made with, and those of a module are one dictionary for everybody. So the
-functions that read a variable get other code, with the same parameters: it asks who runs, and calls the code that was
-there: over the globals of the module, or over a layer of them. The function itself stays the object that it was, for
-whoever has taken hold of it by another name, in a decorator or in a class.
+A function reads the globals that it was made with, and the globals of a Python module are one dictionary for everybody.
+So the functions that read a variable get other code, with the same parameters. The new code asks for the running biz,
+and calls the former code, over the globals of the Python module or over a layer of them. The function itself stays the
+same object, for holders of the function under another name, in a decorator or in a class.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Layer(dict[str, Any]):
-    """The variables of a module as one biz has assigned them, over those of the process.
+    """The variables of a Python module as assigned by one biz, over the values of the process.
 
-    A dictionary of what was assigned, and of the names that the interpreter looks up in the storage itself
-    (``__builtins__``, ``__name__``). Asked for anything else, it answers with the variable of the module as it is then.
+    A dictionary of the assigned variables, and of the names which the interpreter looks up in the storage itself
+    (``__builtins__``, ``__name__``). Any other name is answered with the present variable of the Python module.
     """
 
     __slots__ = ("_begin", "_plain", "bound")
@@ -47,32 +47,32 @@ class Layer(dict[str, Any]):
 
     @property
     def count(self) -> int:
-        """How many variables were assigned."""
+        """The number of assigned variables."""
         return len(self) - self._plain
 
     def assigned(self) -> dict[str, Any]:
-        """A copy of what was assigned."""
+        """Copy the assigned variables into a dictionary."""
         return {name: value for name, value in self.copy().items() if not name.startswith("__")}
 
     def bind(self, function: types.FunctionType) -> types.FunctionType:
-        """A function of the same code that reads, and assigns, these variables."""
+        """Return a function of the same code over these variables, to read and to assign."""
         bound = self.bound.get(function)
         if bound is None:
             bound = self.bound[function] = _function_over(self, function)
         return bound
 
     def drop(self) -> None:
-        """Forget what was assigned: functions that live on read the variables of the module."""
+        """Forget all assignments: functions that live on read the variables of the Python module."""
         for name in self.assigned():
             self.pop(name, None)
         self.bound.clear()
 
 
 class Readers:
-    """The functions of one module that read some of its variables.
+    """The functions of one Python module which read some of its variables.
 
-    ``layer`` returns the layer of the biz that runs; ``None`` for one that has assigned nothing. Lifetime: from the
-    first `follow` to `close`. Used by one thread at a time; the functions may be called by any, meanwhile too.
+    ``layer`` returns the layer of a running biz; ``None`` for a biz without an assignment. Lifetime: from the first
+    `follow` to `close`. Used by one thread at a time; the functions may be called by any thread, meanwhile too.
     """
 
     def __init__(self, module: types.ModuleType, layer: Callable[[Scope], Layer | None]) -> None:
@@ -80,22 +80,22 @@ class Readers:
         self._name: str = self._variables["__name__"]
         self._layer = layer
         self._followed: dict[types.FunctionType, tuple[types.CodeType, types.CodeType]] = {}
-        """Function -> its code, and the code that asks."""
+        """Function -> its own code, and the asking code."""
         self.assign = False
         """Whether one of the functions assigns a variable."""
-        # What is not in a layer is looked up without running Python code.
+        # A name without an entry in a layer is looked up without running Python code.
         self._kind: type[Layer] = type("Layer", (Layer,), {"__slots__": (), "__missing__": self._variables.__getitem__})
 
     def make_layer(self, begin: Callable[[Layer], object] | None = None) -> Layer:
-        """A layer in which nothing was assigned yet; ``begin`` is called with it at the first variable that is."""
+        """Make a layer without assignments; ``begin`` is called with the layer at the first assignment."""
         return self._kind(self._variables, begin)
 
     def follow(self, names: Iterable[str], *, but: frozenset[str] = frozenset()) -> frozenset[str]:
-        """Let the functions that read one of ``names`` ask who runs.
+        """Let the functions that read one of ``names`` ask for the running biz.
 
-        Returns these and further names: a function assigns, by ``global``, what it has made of a biz's variable, so
-        this is the biz's, too. Functions that assign one of ``but``, take all variables by ``globals()``, or are
-        followed already by others, stay as they are.
+        Returns ``names`` and further names: a function assigns, by ``global``, a value made from a biz's variable, so
+        the new value is the biz's, too. Functions stay unchanged which assign one of ``but``, take all variables by
+        ``globals()``, or are followed already by other readers.
         """
         functions = _functions(self._name, self._variables)
         codes = {function: code for function in functions if not _asks(code := self._code(function))}
@@ -116,7 +116,7 @@ class Readers:
         return known
 
     def close(self) -> None:
-        """Give the functions their code back. Idempotent."""
+        """Give the functions their own code back. Idempotent."""
         for function, (code, asking) in self._followed.items():
             if function.__code__ is asking:
                 function.__code__ = code
@@ -148,22 +148,22 @@ def _function_over(variables: dict[str, Any], function: types.FunctionType) -> t
     return made
 
 
-# --- which functions read and assign which variables -----------------------------------------------------------------
+# --- the variables read and assigned by a function -------------------------------------------------------------------
 
 
 class _Use(NamedTuple):
-    """The globals that a function, and the functions inside, read and assign."""
+    """The globals read and assigned by a function, and by the functions inside."""
 
     read: frozenset[str]
     stored: frozenset[str]
 
     def concerns(self, names: frozenset[str]) -> bool:
-        """Whether it uses one of ``names``, and not all there are."""
+        """Whether the function uses one of ``names``, and not all variables there are."""
         return not names.isdisjoint(self.read | self.stored) and "globals" not in self.read
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """All names in a function: also those of attributes."""
+    """All names in the code of a function: of attributes, too."""
     return set(code.co_names).union(*(_names(each) for each in code.co_consts if type(each) is types.CodeType))
 
 
@@ -182,7 +182,7 @@ def _use(code: types.CodeType) -> _Use:
 
 
 def home_of_class(kind: type) -> str:
-    """The name of the module that a class is of; empty if it is of none. Runs no code of its metaclass."""
+    """The name of the Python module of a class; empty for none. Runs no code of the metaclass."""
     try:
         home = _HOME(kind)
     except AttributeError:
@@ -191,7 +191,7 @@ def home_of_class(kind: type) -> str:
 
 
 def _functions(module: str, variables: dict[str, Any]) -> Iterator[types.FunctionType]:
-    """The functions of a module: of its table, of its classes, and those that such things wrap. Runs no code of it."""
+    """Yield functions of a Python module: in its table, in its classes, and wrapped there. Runs no code of them."""
     todo = [*variables.copy().values()]
     seen = {id(thing) for thing in todo}
     for thing in todo:  # grows
@@ -222,7 +222,7 @@ _INSIDE: Final[dict[type, tuple[str, ...]]] = {
     functools.cached_property: ("func",),
     type(functools.lru_cache(lambda: None)): ("__wrapped__",),
 }
-"""The attributes of objects around functions by which these are reached."""
+"""The attributes of wrappers which lead to the wrapped functions."""
 _HOME: Final = type.__dict__["__module__"].__get__
 _CLASS_TABLE: Final = type.__dict__["__dict__"].__get__
 
@@ -245,7 +245,7 @@ _CALLED: Final = (
     f"({_PLAIN} if ({_SCOPE} := {_RUNNING}()) is None or ({_OWN} := {_LAYER}({_SCOPE})) is None"
     f" else {_OWN}.bound.get({_PLAIN}) or {_OWN}.bind({_PLAIN}))"
 )
-"""The function that is meant, with no frame of ours in between."""
+"""The function for the running biz, with no frame of ours in between."""
 _SAME_FLAGS: Final = inspect.CO_ITERABLE_COROUTINE
 _FUNCTION: Final = "    return {call}"
 _GENERATOR: Final = "    return (yield from {call})"
@@ -272,9 +272,9 @@ _ASYNC_GENERATOR: Final = """
 def _code_that_asks(
     code: types.CodeType, plain: types.FunctionType, layer: Callable[[Scope], Layer | None]
 ) -> types.CodeType | None:
-    """Code with the parameters of ``code`` that calls ``plain``, or for a biz that has a layer what is bound to that.
+    """Make code with the parameters of ``code``, to call ``plain``, or for a biz with a layer the function bound there.
 
-    ``None`` if the parameters cannot be written.
+    Returns ``None`` if the parameters cannot be written.
     """
     arguments = code.co_varnames[: _count(code)]
     if not all(name.isidentifier() and not keyword.iskeyword(name) for name in arguments):
@@ -292,7 +292,7 @@ def _code_that_asks(
     text = "\n".join(
         [
             f"{begin} asking({parameters}):",
-            *(f"    {name} = {name!r}" for name in constants),  # in whose place the functions are put
+            *(f"    {name} = {name!r}" for name in constants),  # places for the functions
             body.format(call=f"{_CALLED}({call})"),
         ]
     )
@@ -303,7 +303,7 @@ def _code_that_asks(
             constants.get(constant, constant) if type(constant) is str else constant for constant in made.co_consts
         ),
         co_flags=made.co_flags | (flags & _SAME_FLAGS),
-        co_freevars=code.co_freevars,  # which a function must have as many of as it has cells
+        co_freevars=code.co_freevars,  # a function must have as many names here as cells
         co_name=code.co_name,
         co_qualname=code.co_qualname,
         co_firstlineno=code.co_firstlineno,
@@ -320,7 +320,7 @@ def _count(code: types.CodeType) -> int:
 
 
 def _parameters(code: types.CodeType) -> tuple[str, str]:
-    """The parameters of code without their defaults, which belong to the function, and how they are handed on."""
+    """Write the parameters of code without defaults, which belong to the function, and the arguments to hand on."""
     names = iter(code.co_varnames)
     positional = [next(names) for _ in range(code.co_argcount)]
     by_keyword = [next(names) for _ in range(code.co_kwonlyargcount)]

@@ -1,36 +1,36 @@
-"""One context for a life: which values the context variables of a biz have, wherever its code runs.
+"""The context of a life: the values of context variables that a biz sees, wherever code of the biz runs.
 
-Alone, a module is imported in the context that its server then copies for every request, so what the import sets
-(``decimal.getcontext().prec = 50``, ``numpy.seterr``, any ``ContextVar.set``) is what its requests see. Here a base and
-many bizs share the server, and a biz is imported on a thread. So there are two of these contexts:
+Alone, a Python module is imported in the context which its server then copies for every request. So values set by the
+import (``decimal.getcontext().prec = 50``, ``numpy.seterr``, any ``ContextVar.set``) are seen by the requests. Here a
+base and many bizs share the server, and a biz is imported on a thread. So there are two kinds of such a context:
 
-- the **ground** is the base's, as it was when the base was ready: a `Ground`, made by the composition root;
-- each life has one of its own, a copy of the ground: `Variables`, which hangs on the ``Scope`` of the life.
+- the **ground** is the base's, as of the moment when the base was ready: a `Ground`, made by the composition root;
+- each life has its own context, a copy of the ground: `Variables`, which hangs on the ``Scope`` of the life.
 
 Where code of a biz runs, and in which context:
 
 ==============================================  =======================================================================
-import of the entry, factory, start function    the life's own, so that what they set stays set
-ASGI lifespan                                   one copy of it from start-up to shutdown; what it sets is seen by its
-                                                own task and those it makes, as under a server
-requests, WebSockets, work in executors of      a copy of the one they arrive in, with the life's on top: `put_on_top`;
-others                                          what one of them sets the next does not see
-threads, timers, executors of the biz's own     a copy of the life's, not of that which starts them: `fork`
-stop hooks, exit functions, closing of services  the same
-asyncio tasks and callbacks                     a copy of that they are made in, as always
-calls through services, `carry`                 that of the caller, for the time of the call with the variables put back
-                                                that the caller's life has changed, and the owner's on top: `Crossing`
+import of the entry, factory, start function    the life's own, so that values stay set
+ASGI lifespan                                   one copy of the life's from start-up to shutdown; values set there are
+                                                seen by its own task and tasks made there, as under a server
+requests, WebSockets, work in executors of      a copy of the context they arrive in, with the life's values on top:
+others                                          `put_on_top`; the next request does not see values set by one
+threads, timers, executors of the biz's own     a copy of the life's, not of the starter's: `fork`
+stop hooks, exit functions, closing of services  a copy of the life's: `fork`
+asyncio tasks and callbacks                     a copy of the context they are made in, as always
+calls through services, `carry`                 the caller's, for the time of the call with the variables put back
+                                                which the caller's life has changed, and the owner's on top: `Crossing`
 ==============================================  =======================================================================
 
-**On top** means: the variables which the life has given another value than the base, and those of the base that are
-missing. Everything else is as it arrives: the request identifier that a middleware of the base has set, the span.
+**On top** means: the variables to which the life has given another value than the base, and variables of the base that
+are missing. All others are as they arrive: the request identifier that a middleware of the base has set, the span.
 
-Nothing of a biz is left in a context of the base's: a request runs in a copy, and the server's ``receive`` and ``send``
-run in another one that was made before. What a library sets while it is imported as the base's, on behalf of a biz,
-belongs to the ground and is there for all.
+No value of a biz is left in a context of the base: a request runs in a copy, and the server's ``receive`` and ``send``
+run in another copy, made before. Values set by a library while it is imported as the base's, on behalf of a biz, belong
+to the ground and are there for all.
 
-A ``decimal`` context is a value that is changed in place, so a biz never gets the base's: it gets a copy, or makes its
-own as alone where that of the base says nothing.
+A ``decimal`` context is changed in place, so a biz never gets the base's object: a biz gets a copy, or makes its own as
+alone if the base's has only default settings.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ R = TypeVar("R")
 _MISSING: Final[Any] = object()
 
 _NOT_INHERITED: Final = frozenset({"koupleless_biz", "current_async_library_cvar"})
-"""What says who or what is running here now, and would be wrong elsewhere: our own, and anyio's or sniffio's."""
+"""Variables about the code running at this moment, wrong in a copy: our own, and anyio's or sniffio's."""
 
 _decimal: ContextVar[decimal.Context] | None = None
 """The variable behind ``decimal.getcontext()``, from the first ground on; ``None`` where Python was built without."""
 find_decimal: Callable[[None], decimal.Context | None] = {}.get  # type: ignore[assignment]  # finds none
-"""Called with ``None``: the ``decimal`` context that is set here, or ``None``. One C call."""
+"""Called with ``None``: the ``decimal`` context set at this place, or ``None``. One C call."""
 _template: decimal.Context | None = None
-"""The process's ``decimal.DefaultContext``, whoever is running."""
+"""The process's ``decimal.DefaultContext``, whichever biz is running."""
 
 
 _lock: Final = threading.Lock()
 _shared: Final[dict[ContextVar[Any], Any]] = {}
-"""What libraries have set that were imported as the base's on behalf of bizs."""
+"""Values set by libraries which were imported as the base's on behalf of bizs."""
 _grounds: Final[weakref.WeakSet[Ground]] = weakref.WeakSet()
 
 
@@ -77,37 +77,37 @@ def _here() -> dict[ContextVar[Any], Any]:
 class Ground:
     """The context variables of a base.
 
-    Lifetime: as long as whoever made it. Threads: read by any without a lock, as each change replaces the values.
+    Lifetime: as its maker's. Threads: read by any thread without a lock, as each change replaces the values.
     """
 
     def __init__(self) -> None:
-        """Take what is set where this is called."""
+        """Take the values of the caller's context."""
         _find_decimal()
         self._context = Context()
         self.values: Mapping[ContextVar[Any], Any] = {}
-        """What is set; to be read only."""
+        """The values by variable; to be read only."""
         with _lock:
             _grounds.add(self)
             self._put(_here())
 
     def renew(self) -> None:
-        """Take what is set here and now: the base is ready. Lives that there are keep what they have."""
+        """Take the values of the caller's context: the base is ready. Existing lives keep their values."""
         with _lock:
             self._put(_here())
 
     @passed_over
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call ``function`` in a copy of the ground: an import that is made as the base while a biz runs.
+        """Call ``function`` in a copy of the ground: an import made as the base while a biz runs.
 
-        What it sets that was not set before is set here as well, and part of every ground afterwards: modules of the
-        base are the process's.
+        Variables set there for the first time are set in the caller's context as well, and are part of every ground
+        afterwards: Python modules of the base are the process's.
         """
         with self.copied() as context:
             return context.run(function, *args, **kwargs)
 
     @contextlib.contextmanager
     def copied(self) -> Iterator[Context]:
-        """The copy for `call`, for who runs something in it with no frame of ours in between."""
+        """Give out the copy for `call`, to run something there with no frame of ours in between."""
         context = self._context.copy()
         try:
             yield context
@@ -135,12 +135,12 @@ class Ground:
         self._context, self.values = context, values
 
     def value_of(self, var: ContextVar[Any]) -> Any:
-        """What ``var`` is without a biz; `_MISSING` if it is not set and cannot be unset."""
+        """The value of ``var`` without a biz; `_MISSING` if the variable is not set and cannot be unset."""
         value = self.values.get(var, _MISSING)
         if var is _decimal:
             return _default_decimal() if value is _MISSING else _own_decimal(value)
         if value is _MISSING:
-            # Nobody but a token unsets a variable. With a default it is enough to set that.
+            # Nobody but a token unsets a variable. For a variable with a default, setting the default is enough.
             try:
                 value = Context().run(var.get)
             except LookupError:
@@ -152,7 +152,7 @@ class Variables:
     """The context variables of one life of one biz.
 
     Lifetime: as its scope; `close` lets go of all values. Threads: only `context` itself is run in by one thread at a
-    time, while the biz starts; everything else may be called from any.
+    time, while the biz starts; all else may be called from any thread.
     """
 
     __slots__ = ("_ground", "_is_settled", "_known", "_on_top", "context", "may_differ")
@@ -168,12 +168,12 @@ class Variables:
         if _decimal is not None and (shared := values.pop(_decimal, None)) is not None and not _says_nothing(shared):
             values[_decimal] = _own_decimal(shared)
         self.context = Context()
-        """The life's own: import and start run in it."""
+        """The life's own context: import and start run there."""
         self.context.run(_set, values.items())
 
     @property
     def on_top(self) -> tuple[tuple[ContextVar[Any], Any], ...]:
-        """The variables that the life has given another value than the base."""
+        """The variables to which the life has given another value than the base."""
         return self._on_top if self._is_settled or self._ground is None else self._find_on_top(self._ground)
 
     @property
@@ -182,7 +182,7 @@ class Variables:
         return self._is_settled
 
     def settle(self) -> None:
-        """The biz has started: from now on its own context does not change any more."""
+        """Note the end of the start: from now on the life's own context does not change any more."""
         if self._ground is not None:
             self._on_top = self._find_on_top(self._ground)
             self._is_settled = True
@@ -196,14 +196,14 @@ class Variables:
         )
 
     def fork(self) -> Context:
-        """A copy of the life's context, to run one thing in. Of a life that is closed it is empty."""
+        """Copy the life's context, to run one function there. Empty for a closed life."""
         context = self.context.copy()
         if self._ground is not None and self._ground.values is not self._known:
             context.run(_set_missing, self._ground.values.items())
         return context
 
     def put_on_top(self) -> None:
-        """Give the variables their values of the life, in a context that is current here, to run one thing in."""
+        """Give the variables their values of the life, in the caller's context, made for one function."""
         ground = self._ground
         if ground is None:
             return
@@ -218,7 +218,7 @@ class Variables:
                 _decimal.set(_own_decimal(here))
 
     def lifted(self) -> list[tuple[ContextVar[Any], Any]]:
-        """The variables that have the life's values here and now, with those they have without the life."""
+        """The variables with the life's values in the caller's context, each with its value without the life."""
         ground = self._ground
         if ground is None:
             return []
@@ -226,7 +226,7 @@ class Variables:
         return [(var, value) for var in changed if (value := ground.value_of(var)) is not _MISSING]
 
     def close(self) -> None:
-        """Let go of everything. Idempotent."""
+        """Let go of all values. Idempotent."""
         self.context = Context()
         self._on_top = ()
         self.may_differ = False
@@ -235,10 +235,10 @@ class Variables:
 
 
 class Crossing:
-    """The way from one life, or the base, into another, within one context: what changes there, and back again.
+    """The way from one life, or the base, into another, within one context: variables change there, and back again.
 
-    `enter` and `leave` come in pairs, any number of times, as for each step of a generator; what the other side has
-    set meanwhile, of the variables that change, it finds again at the next step.
+    `enter` and `leave` come in pairs, any number of times, as for each step of a generator. Values set by the other
+    side meanwhile, of the variables which change, are there again at the next step.
     """
 
     __slots__ = ("_changes", "_tokens")
@@ -253,11 +253,11 @@ class Crossing:
         self._tokens: list[Any] = []
 
     def enter(self) -> None:
-        """Set what is different there."""
+        """Set the variables which differ there."""
         self._tokens = [var.set(value) for var, value in self._changes]
 
     def leave(self) -> None:
-        """Put everything back, in the context in which `enter` was called."""
+        """Put all values back, in the context in which `enter` was called."""
         self._changes = [(token.var, token.var.get()) for token in self._tokens]
         for token in self._tokens:
             token.var.reset(token)
@@ -265,7 +265,7 @@ class Crossing:
 
 
 async def await_in(context: Context, function: Callable[..., Awaitable[R]], *args: Any) -> R:
-    """Call ``function``, and await what it returns, in ``context``, within the task that awaits."""
+    """Call ``function``, and await its result, in ``context``, within the awaiting task."""
     coroutine = as_coroutine(context.run(function, *args))
     try:
         item = context.run(coroutine.send, None)
@@ -279,7 +279,7 @@ ENDED: Final[Any] = object()
 
 
 def as_coroutine(awaitable: Awaitable[R]) -> Coroutine[Any, Any, R]:
-    """What can be driven step by step."""
+    """Return an awaitable as a coroutine, to be driven step by step."""
     return awaitable if type(awaitable) is types.CoroutineType else _awaiting(awaitable)
 
 
@@ -289,7 +289,7 @@ async def _awaiting(awaitable: Awaitable[R]) -> R:
 
 @types.coroutine
 def rest_in(context: Context, coroutine: Coroutine[Any, Any, R], item: Any) -> Generator[Any, Any, R]:
-    """Await a coroutine that has begun in ``context`` and waits for ``item``; each of its steps runs there."""
+    """Await a coroutine begun in ``context`` which waits for ``item``; each step runs in ``context``."""
     while True:
         step: Callable[[Any], Any] = coroutine.send
         try:
@@ -325,7 +325,7 @@ def _set_missing(values: Iterable[tuple[ContextVar[Any], Any]]) -> None:
 
 
 def _find_decimal() -> None:
-    """``decimal`` does not say which variable it has, so see which one appears."""
+    """Find the variable of ``decimal`` as the one which appears in an empty context: ``decimal`` does not name it."""
     global _decimal, _template, find_decimal  # noqa: PLW0603 - one for the process
     if _decimal is None:
         import decimal  # noqa: PLC0415 - not for modules that run alone
@@ -339,7 +339,7 @@ def _find_decimal() -> None:
 
 
 def has_decimal() -> bool:
-    """Whether somebody has used ``decimal`` in the context that is current here."""
+    """Whether ``decimal`` was used in the caller's context."""
     return find_decimal(None) is not None
 
 
@@ -355,7 +355,7 @@ def _default_decimal() -> decimal.Context:
 
 
 def _says_nothing(context: decimal.Context) -> bool:
-    """Whether a context is as everybody gets it, who has none yet."""
+    """Whether a context has only the settings of a new one."""
     default = _default_decimal()
     settings = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps")
     return all(getattr(context, name) == getattr(default, name) for name in settings)

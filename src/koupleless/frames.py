@@ -1,10 +1,10 @@
-"""How functions that must stand between a module's code and somebody else's look to code that walks frames.
+"""Frames of ours as seen by code that walks frames: functions between the code of a biz and foreign code.
 
 Alone there is a frame of importlib, of the logging module, or none at all, where inside a base there is one of ours.
 Code that looks for its caller (loggers for the place of a call, ``warnings.warn`` with a ``stacklevel``, test runners
-and printers of tracebacks) passes over frames by the file of their code. So each of ours that may be on the stack while
-other people's code runs has a file name that is passed over: that of importlib, which ``warnings`` and ``logging``
-leave out when they count, or that of the very function in whose place it stands.
+and printers of tracebacks) passes over frames by the file of their code. So each function of ours that may be on the
+stack while other people's code runs has a file name which is passed over: the file of importlib, which ``warnings`` and
+``logging`` leave out when they count, or the file of the very function in the place of which ours stands.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 _IMPORTLIB: Final = "<frozen importlib."
 _importing: Final[set[CodeType]] = set()
-"""The code of what is taken for functions of importlib; made when this package is imported, and no more later."""
+"""The code of functions taken for importlib's; made when this package is imported, and no more later."""
 
 PASSED_OVER: Final[str] = importlib._bootstrap._call_with_frames_removed.__code__.co_filename  # type: ignore[attr-defined]  # noqa: SLF001
 """The file name of importlib's own code."""
 
 
 def passed_over(function: F) -> F:
-    """Let code that counts frames pass over a function, and those made in it: their file is importlib's. A decorator.
+    """Let code which counts frames pass over a function, and those made in it: their file is importlib's. A decorator.
 
-    For what stands where alone there is importlib, or nothing. The lines stay those of the function, and so does its
-    name; to tell such a frame from importlib's, look at its globals.
+    For functions where alone there is importlib, or no frame. The lines and the name stay those of the function; to
+    tell such a frame from importlib's, look at the globals of the frame.
     """
     _put_code(function, _in_file(_code_of(function), PASSED_OVER))
     return function
 
 
 def standing_for(original: Any) -> Callable[[F], F]:
-    """``functools.wraps`` and `passed_over`, for a function that calls ``original``: a decorator."""
+    """Make a decorator, as ``functools.wraps`` and `passed_over`, for a function with a call of ``original``."""
 
     def wrap(function: F) -> F:
         functools.update_wrapper(passed_over(function), original)
@@ -53,18 +53,18 @@ def standing_for(original: Any) -> Callable[[F], F]:
 
 
 def handing_on(function: F) -> F:
-    """Let a function, and those made in it, hand its ``**kwargs`` on as they are, and no copy of them: a decorator.
+    """Let a function, and functions made in the body, hand ``**kwargs`` on without a copy: a decorator.
 
-    Python copies what stands behind ``**``, which may be any mapping and anybody's. The keywords that a function was
-    called with are a dictionary of its own already. For those that do nothing with them but to hand them on. Where an
-    interpreter compiles such a call to something else, the function stays as it is.
+    Python copies the mapping behind ``**``, which may be any mapping and anybody's. The keywords of a called function
+    are a dictionary of the function's own already. For functions which do nothing with the keywords but to hand them
+    on. Where an interpreter compiles such a call to something else, the function stays unchanged.
     """
     _put_code(function, _without_copies(_code_of(function)))
     return function
 
 
 def _without_copies(code: CodeType) -> CodeType:
-    """The same code without the two instructions that make an empty dictionary and update it by the keywords."""
+    """Copy code without the two instructions to make an empty dictionary and to update it by the keywords."""
     inner = tuple(_without_copies(each) if type(each) is CodeType else each for each in code.co_consts)
     if not code.co_flags & inspect.CO_VARKEYWORDS:
         return code.replace(co_consts=inner)
@@ -85,11 +85,11 @@ _NOTHING: Final = bytes((dis.opmap["NOP"], 0))
 
 
 def seen_as(original: Any) -> Callable[[F], F]:
-    """Let a function that does the work of ``original``, and does not call it, be taken for it: a decorator.
+    """Let a function in the place of ``original``, without a call of ``original``, be taken for it: a decorator.
 
-    To code that walks frames it is in the original's file and module, has its name, and is on the line of its ``def``.
-    What the function finds among its globals it keeps as it is now. Nothing changes where the original has no code in
-    Python.
+    Code that walks frames finds the function in the original's file and Python module, under the original's name, on
+    the line of its ``def``. The function keeps the present values of its globals. Nothing changes where the original
+    has no code in Python.
     """
 
     def disguise(function: F) -> F:
@@ -102,7 +102,7 @@ def seen_as(original: Any) -> Callable[[F], F]:
 
 
 def making_seen_as(original: Any) -> Callable[[F], F]:
-    """The same for the functions that a function makes: a decorator."""
+    """Let the functions made by a function be taken for ``original``: a decorator."""
 
     def disguise(function: F) -> F:
         code, place = _code_of(function), original.__code__
@@ -113,7 +113,7 @@ def making_seen_as(original: Any) -> Callable[[F], F]:
 
 
 def _moved(function: Any, code: CodeType, original: Any) -> Any:
-    """The function with other code, among globals that say they are those of the original's module."""
+    """Copy a function with other code, among globals which claim to be of the original's Python module."""
     own = _globals_of(function)
     known = {name: value for name, value in original.__globals__.items() if name[:2] == name[-2:] == "__"}
     known |= {name: _value(own, name) for name in _globals_in(code) if not hasattr(builtins, name)}
@@ -126,7 +126,7 @@ def _moved(function: Any, code: CodeType, original: Any) -> Any:
 
 
 def _value(own: dict[str, Any], name: str) -> Any:
-    """A global variable; one that is imported lazily is imported now."""
+    """Return a global variable; a lazy import is made now."""
     module = sys.modules.get(own["__name__"])
     return getattr(module, name) if module is not None and vars(module) is own else own[name]
 
@@ -141,7 +141,7 @@ def _globals_of(function: Any) -> dict[str, Any]:
 
 
 def _globals_in(code: CodeType) -> Iterator[str]:
-    """The names of the globals that code reads, and what it makes."""
+    """Yield the names of the globals read by code, and by functions made in the code."""
     for one in dis.get_instructions(code):
         if one.opname == "LOAD_GLOBAL":
             yield one.argval
@@ -155,16 +155,16 @@ def _put_code(function: Any, code: CodeType) -> None:
 
 
 def _in_file(code: CodeType, name: str) -> CodeType:
-    """The same code in another file, with all functions and comprehensions that it makes."""
+    """Copy code, with the code of all functions and comprehensions made there, into another file."""
     inner = tuple(_in_file(each, name) if type(each) is CodeType else each for each in code.co_consts)
     return code.replace(co_filename=name, co_consts=inner)
 
 
 def _at(code: CodeType, place: CodeType) -> CodeType:
-    """The same code, named as another and on its first line.
+    """Copy code under the name of other code, and on the first line of the other.
 
-    Lines are told by a table of entries for at most eight units of two bytes. Kind 13 has a line and no column; its
-    one number is how many lines further than the entry before.
+    Lines are told by a table of entries for at most eight units of two bytes. Kind 13 has a line and no column; the one
+    number of an entry counts lines from the entry before.
     """
     units = len(code.co_code) // 2
     lines = b"".join(bytes((0x80 | 13 << 3 | min(8, units - at) - 1, 0)) for at in range(0, units, 8))
@@ -181,10 +181,10 @@ def _at(code: CodeType, place: CodeType) -> CodeType:
 
 
 def leave(error: BaseException) -> None:
-    """Take the frames of ours that an error came through last out of its traceback; a bare ``raise`` is to follow.
+    """Take the frames of ours passed last out of an error's traceback; a bare ``raise`` is to follow.
 
-    That adds no entry for the function that says it, so the traceback goes on as if nothing of ours had been there. An
-    error that shows no other frame keeps ours: it may be our own fault.
+    A bare ``raise`` adds no entry for its own function, so the traceback goes on as if nothing of ours had been there.
+    An error without any other frame keeps ours: the fault may be our own.
     """
     trace = error.__traceback__
     while trace is not None and is_ours(trace.tb_frame):
@@ -194,9 +194,9 @@ def leave(error: BaseException) -> None:
 
 
 def is_ours(frame: FrameType) -> bool:
-    """Whether a frame is of a function of this package, whatever file it seems to be in.
+    """Whether a frame is of a function of this package, whatever the file name of the frame.
 
-    Those that are taken for functions of the standard library are not ours, but for what stands for importlib.
+    A function taken for one of the standard library is not ours, except in the place of importlib.
     """
     name = frame.f_globals.get("__name__")
     if not isinstance(name, str):

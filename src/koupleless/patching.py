@@ -1,8 +1,8 @@
 """Functions that replace parts of the standard library, or of the event loop, for everybody in the process.
 
-A biz must not call them: the base and other bizs run on what they replace, and what has been replaced half can hardly
-be put back. They are known by name, here, so that a call can be found in a project before anything runs, and refused
-where it is made before anything is patched.
+A biz must not call such a function: the base and other bizs run on the replaced parts, and a half-made replacement can
+hardly be taken back. The functions are known by name, here. So a call can be found in a project before anything runs,
+and refused where it is made before anything is patched.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "grpc.experimental.gevent": ("init_gevent",),
     "_time_machine": ("patch*",),
 }
-"""Module -> its functions; ``*`` at the end is every function whose name begins so."""
+"""Python module -> its functions; ``*`` at the end stands for every function with such a beginning."""
 
 _EFFECTS: Final = {
     "_time_machine": "it replaces the clocks in the C code of time and datetime",
@@ -35,7 +35,7 @@ _EFFECTS: Final = {
     "nest_asyncio2": _LOOP,
     "psycogreen": "it decides how psycopg2 waits",
 }
-"""By top-level package, where it is not `_GREEN`."""
+"""Reason by top-level package, where not `_GREEN`."""
 _CLOCK: Final = "give the code a clock that it asks, and fake time only in tests, which `arkctl test` gives a process"
 _INSTEAD: Final = {
     "_time_machine": _CLOCK,
@@ -48,14 +48,14 @@ _OWN_BASE: Final = (
 
 
 def is_one(module: str, name: str) -> bool:
-    """Whether a function of a module is one of them."""
+    """Whether a function of a Python module is such a function."""
     return any(
         name.startswith(known[:-1]) if known.endswith("*") else name == known for known in FUNCTIONS.get(module, ())
     )
 
 
 def explain(module: str) -> str:
-    """Why the functions of a module are refused, and what to do: the rest of a sentence about a call."""
+    """Explain the refusal of such functions of a Python module, with advice: the rest of a sentence about a call."""
     top = module.partition(".")[0]
     remedies = ["remove the call", *filter(None, [_INSTEAD.get(top)]), f"or {_OWN_BASE}"]
     return (
@@ -64,5 +64,5 @@ def explain(module: str) -> str:
 
 
 def refusal(biz: str, module: str, name: str) -> PatchRefused:
-    """The error for a call by a biz."""
+    """Make the error for a call by a biz."""
     return PatchRefused(biz, f"{module}.{name}()", explain(module))

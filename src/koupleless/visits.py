@@ -33,7 +33,7 @@ class Visit:
         try:
             self.task.get_loop().call_soon_threadsafe(self._cancel, inside)
         except RuntimeError:
-            # The loop is closed, so the visit never ends and never leaves by itself.
+            # The loop is closed, so the visit neither ends nor leaves by itself.
             inside.leave(self)
 
     def _cancel(self, inside: Visits) -> None:
@@ -61,7 +61,7 @@ class Visits:
     """The visits of one biz: of its requests, or of calls of its services.
 
     A **plain** visit, such as the call of a function on a thread, cannot be interrupted. So plain visits are only
-    counted, by the length of `plain`, and all that are inside when `abort` is called are told to end by `is_aborted`,
+    counted, by the length of `plain`, and all visits inside at the call of `abort` are told to end by `is_aborted`,
     which they read on their way out. Their makers sign them in and out without a call::
 
         visits.plain.append(None)
@@ -80,7 +80,7 @@ class Visits:
     def __init__(self) -> None:
         self.is_shut = False
         self.is_aborted = False
-        """Whether all that were inside were told to end."""
+        """Whether all visits inside were told to end."""
         self.plain: list[None] = []
         self._inside: set[Visit] = set()
         self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
@@ -117,11 +117,11 @@ class Visits:
                     loop.call_soon_threadsafe(left.set)
 
     def shut(self) -> None:
-        """Let nobody in any more. Visits that are inside stay."""
+        """Let nobody in any more. Visits inside stay."""
         self.is_shut = True
 
     async def drain(self, timeout_s: float) -> int:
-        """Shut, and wait until the last visit has left, at most ``timeout_s``. Returns the number that is left."""
+        """Shut, and wait until the last visit has left, at most ``timeout_s``. Returns the number left."""
         import asyncio  # noqa: PLC0415 - not for a program that imports the public package alone
 
         self.shut()
@@ -140,7 +140,7 @@ class Visits:
         return len(self)
 
     async def abort(self, timeout_s: float) -> int:
-        """Tell all visits to end and wait for them to leave, at most ``timeout_s``. Returns the number that is left."""
+        """Tell all visits to end and wait for them to leave, at most ``timeout_s``. Returns the number left."""
         self.shut()
         self.is_aborted = True
         for visit in self:

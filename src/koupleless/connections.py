@@ -1,4 +1,4 @@
-"""How long a server waits for the headers of a request, and how many connections it has at once.
+"""Bounds of a server: the seconds to wait for the headers of a request, and the number of connections at once.
 
 uvicorn has neither: its timer for a kept connection is stopped by one byte, and its limit of concurrency counts
 connections without closing any, so that idle ones shut everybody out. Here the connection that has waited longest
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 MAX_HEAD_BYTES: Final = 64 << 10
-"""How much may be sent before the headers of a request are whole."""
+"""Bytes that may be sent before the headers of a request are whole."""
 _QUIET_S: Final = 60.0
-"""How long nothing more is logged of what is likely to come a thousand times."""
+"""Seconds without another line in the log, for messages likely to come a thousand times."""
 _BACKLOG: Final = 2048
 _MANY: Final = 1 << 20
 """The number of descriptors where the system sets no limit."""
@@ -34,16 +34,16 @@ _MANY: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one server grants."""
+    """The bounds of one server."""
 
     header_timeout_s: float
     connections: int
     backlog: int
-    """How many connections the system keeps until they are accepted, which is also how many are accepted at once."""
+    """Connections kept by the system until accepted, which is also the number accepted at once."""
 
     @classmethod
     def of_application(cls, header_timeout_s: float, connections: int | None) -> Bounds:
-        """Those of the application's port: unless told otherwise, half of the descriptors that the process may have."""
+        """Set the bounds of the application's port, by default to half of the descriptors the process may have."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         descriptors = _MANY if soft == resource.RLIM_INFINITY else soft
         backlog = max(16, min(_BACKLOG, descriptors // 8))
@@ -51,10 +51,10 @@ class Bounds:
 
 
 class Door:
-    """The connections of one server that wait for a request. Lives as long as the server, on its thread only."""
+    """The connections of one server without a request. Lives as long as the server, on its thread only."""
 
     def __init__(self, bounds: Bounds, *, name: str, setting: str, logger: logging.Logger) -> None:
-        """``name`` is that of the server, ``setting`` that of the number of connections, both for messages."""
+        """Take the ``name`` of the server and the ``setting`` for the number of connections, both for messages."""
         self.bounds = bounds
         self._name = name
         self._setting = setting
@@ -63,7 +63,7 @@ class Door:
         self._quiet_until = 0.0
 
     def admit(self, connections: set[Any]) -> bool:
-        """Make room for a new connection, which is one of ``connections`` already; false if there is none."""
+        """Make room for a new connection, already one of ``connections``; return ``False`` if there is none."""
         while len(connections) > self.bounds.connections:
             self._tell(
                 "more than %d connections to %s at once: those without a request are closed, the longest first (%s)",
@@ -78,15 +78,15 @@ class Door:
         return True
 
     def waits(self, connection: _Bounded) -> None:
-        """Note that the connection has no request now. Its place in the order is that of the first time."""
+        """Note that the connection has no request now. A connection waiting already keeps its place in the order."""
         self._waiting.setdefault(connection)
 
     def works(self, connection: _Bounded) -> None:
-        """Note that it has one, or is gone."""
+        """Note that the connection has a request, or is gone."""
         self._waiting.pop(connection, None)
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Log once a minute that no descriptor is left: asyncio writes a traceback for each connection that waits."""
+        """Log once a minute that no descriptor is left: asyncio writes a traceback for each waiting connection."""
 
         def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
             error = context.get("exception")
@@ -111,7 +111,7 @@ else:
 
 
 class _Bounded(_Protocol):
-    """A connection of uvicorn that goes by the bounds of a `Door`."""
+    """A connection of uvicorn within the bounds of a `Door`."""
 
     cycle: RequestResponseCycle | None  # type: ignore[assignment]  # there is none before the first request
 
@@ -124,18 +124,18 @@ class _Bounded(_Protocol):
     # --- for each implementation ---
 
     def _is_idle(self) -> bool:
-        """Whether the server owes the client nothing at this moment."""
+        """Whether the server owes the client no answer at this moment."""
         return self.cycle is None or self.cycle.response_complete
 
     def _lacks_head(self) -> bool:
-        """Whether, besides, the next thing to come are the headers of a request."""
+        """Whether the headers of a request are to come next, for an idle connection."""
         raise NotImplementedError
 
     def _may_refuse(self) -> bool:
-        """Whether an answer may begin now: none has begun for what the client is sending."""
+        """Whether an answer may begin now: none has begun for the request of the client."""
         return self.cycle is None or not self.cycle.response_started
 
-    # --- what uvicorn and the event loop call ---
+    # --- called by uvicorn and the event loop ---
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -159,12 +159,12 @@ class _Bounded(_Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._settle(is_timed=False)  # uvicorn has a timer for a connection that is kept, until the first byte
+        self._settle(is_timed=False)  # uvicorn has a timer for a kept connection, until the first byte
 
     def send_400_response(self, msg: str) -> None:
-        """Answer to bytes that are no HTTP, in the place of the application; just close if it has answered already."""
+        """Answer to bytes other than HTTP, in the place of the application; only close after an answer."""
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # whatever the application does from now on goes nowhere
+            self.cycle.disconnected = True  # further output of the application is dropped
             self.cycle.message_event.set()
         if self._may_refuse():
             super().send_400_response(msg)
@@ -174,7 +174,7 @@ class _Bounded(_Protocol):
     # --- inside ---
 
     def give_way(self) -> None:
-        """Close the connection now, whatever is on its way."""
+        """Close the connection now, even in the middle of a message."""
         self._cease()
         self.connections.discard(self)
         self.transport.abort()
@@ -183,7 +183,7 @@ class _Bounded(_Protocol):
         if not self._is_idle():
             self._cease()
             return
-        # A connection that has become a WebSocket's has another protocol, which uvicorn counts as well.
+        # The connection of a WebSocket has another protocol, which uvicorn counts as well.
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             self._cease()
             return
@@ -229,7 +229,7 @@ class BoundedH11(_Bounded, H11Protocol):
 
 @functools.cache
 def _fast_class() -> type[_Bounded]:
-    """The class for the implementation that uvicorn prefers: httptools where there is one, else h11."""
+    """The class for the implementation preferred by uvicorn: httptools if present, else h11."""
     try:
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415 - not on every Python
     except ImportError:

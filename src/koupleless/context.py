@@ -1,10 +1,10 @@
-"""Which biz is running now: one context variable, and the ways to set and to carry it.
+"""The running biz: one context variable, and the ways to set and to carry its value.
 
-This is the second of the two channels that decide whose module, environment or logger a name means (the first, code
-ownership, is in ``isolation``). ``asyncio`` tasks inherit the variable by themselves; threads and executors get it from
-the recorders in ``ownership`` or through `carry`. The values of all other context variables come with it: see
-``variables``. Every room above hangs what it keeps for a biz on that biz's `Scope` and finds it there again, so nothing
-here knows what those things are.
+This is the second of two channels, which decide about the Python module, environment or logger behind a name (the
+first, code ownership, is in ``isolation``). ``asyncio`` tasks inherit the variable by themselves; threads and executors
+get the value from the recorders in ``recorders`` or through `carry`. The values of all other context variables come
+along: see ``variables``. Every room above hangs its objects for a biz on the `Scope` of the biz and finds them there
+again, so nothing here knows about these objects.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _generations = itertools.count(1)
 class Scope:
     """One life of one biz: made at install, closed at uninstall, never used again.
 
-    Lifetime: the container holds it while the biz is registered. Captured contexts (a pending task, a thread, a
-    ``copy_context()`` in somebody's hands) may hold it for longer, which is why `close` empties it: what is left then
-    names the biz and holds nothing of it.
+    Lifetime: the container holds the scope while the biz is registered. Captured contexts (a pending task, a thread, a
+    ``copy_context()`` in somebody's hands) may hold the scope for longer, which is why `close` empties it: a closed
+    scope names the biz and holds nothing of it.
 
-    Threads: facets are attached before the biz's code runs and removed after it ended; in between the scope is read
-    by any thread without a lock.
+    Threads: facets are attached before the biz's code runs and removed after the code ended; in between the scope is
+    read by any thread without a lock.
     """
 
     __slots__ = (
@@ -48,13 +48,13 @@ class Scope:
     )  # fmt: skip
 
     def __init__(self, biz: BizId, ground: Ground | None = None) -> None:
-        """``ground`` is the base's; by default what is set here and now."""
+        """Make the scope of a new life. ``ground`` is the base's; by default made from the caller's context."""
         self.biz = biz
         self.ground = Ground() if ground is None else ground
         self.variables = Variables(self.ground)
         self.variables.context.run(_current.set, self)
         self.generation = next(_generations)
-        """Counts the lives of all bizs of the process, from 1."""
+        """The number of this life among the lives of all bizs of the process, from 1."""
         self.calls = Visits()
         """The calls of its services by others."""
         self.is_closed = False
@@ -62,11 +62,11 @@ class Scope:
         self._stop_hooks: list[Callable[[], object]] | None = []
 
     def attach(self, facet: object) -> None:
-        """Hang what a room keeps for this biz on the scope, under the facet's class."""
+        """Hang an object of a room for this biz on the scope, under the facet's class."""
         self._facets[type(facet)] = facet
 
     def facet(self, kind: type[F]) -> F:
-        """What was attached of exactly this class. Raises ``LookupError`` if nothing was, or if the scope is closed."""
+        """Return the facet of exactly this class. Raises ``LookupError`` for none, or if the scope is closed."""
         try:
             return self._facets[kind]  # type: ignore[return-value]  # as below
         except KeyError:
@@ -74,7 +74,7 @@ class Scope:
             raise LookupError(f"no {kind.__name__} for biz {self.biz}: it {state}") from None
 
     def find_facet(self, kind: type[F]) -> F | None:
-        """As `facet`, but ``None`` where there is nothing."""
+        """Return the facet of exactly this class; ``None`` for none, or if the scope is closed."""
         return self._facets.get(kind)  # type: ignore[return-value]  # asked at every import: `cast` is a call
 
     def add_stop_hook(self, hook: Callable[[], object]) -> None:
@@ -88,12 +88,12 @@ class Scope:
         self._stop_hooks.append(hook)
 
     def take_stop_hooks(self) -> list[Callable[[], object]]:
-        """The hooks in the order they are to be called; the scope forgets them, and takes no more."""
+        """Return the hooks in the order of their calls; the scope forgets them, and takes no more."""
         hooks, self._stop_hooks = self._stop_hooks, None
         return [] if hooks is None else hooks[::-1]
 
     def close(self) -> None:
-        """Let go of everything. Idempotent."""
+        """Let go of all facets, hooks and variables. Idempotent."""
         self.is_closed = True
         self._facets.clear()
         self._stop_hooks = None
@@ -106,7 +106,7 @@ class Scope:
 _current: ContextVar[Scope | None] = ContextVar("koupleless_biz", default=None)
 
 current: Callable[[], Scope | None] = _current.get
-"""The scope of the biz that is running in this context; ``None`` means the base is. One C call."""
+"""Returns the scope of the biz running in this context; ``None`` means the base. One C call."""
 
 
 enter: Callable[[Scope | None], Token[Scope | None]] = _current.set
@@ -117,12 +117,12 @@ leave: Callable[[Token[Scope | None]], None] = _current.reset
 
 
 def scope_in(context: Context) -> Scope | None:
-    """The scope of the biz that a captured context belongs to."""
+    """The scope of the biz of a captured context."""
     return context.get(_current)
 
 
 class entered:  # noqa: N801 - reads as a verb: ``with entered(scope):``
-    """Run the body as the given biz, or as the base if it is ``None``. Not re-entrant: make one for each ``with``."""
+    """Run the body as the given biz, or as the base for ``None``. Not re-entrant: make one for each ``with``."""
 
     __slots__ = ("_scope", "_token")
 
@@ -140,7 +140,7 @@ class entered:  # noqa: N801 - reads as a verb: ``with entered(scope):``
 
 
 def as_base() -> entered:
-    """Run the body as the base, whoever is running now: for work done on a biz's behalf that outlives the biz."""
+    """Run the body as the base, whichever biz is running now: for work on a biz's behalf that outlives the biz."""
     return entered(None)
 
 
@@ -150,7 +150,7 @@ def as_base() -> entered:
 class crossed:  # noqa: N801 - as above
     """Run the body as the given biz, or the base, with its variables in the caller's context.
 
-    One may be used for several bodies, which are steps of one thing: each finds what those before have set.
+    One object may serve several bodies, as steps of one task: each finds variables as set by the steps before.
     """
 
     __slots__ = ("_crossing", "_has_begun", "_scope", "_token")
@@ -194,12 +194,12 @@ def _variables(scope: Scope | None) -> Variables | None:
 
 
 def call_as(scope: Scope, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call ``function`` as the biz in a copy of its own context: for what begins anew, as a thread or a hook does."""
+    """Call ``function`` as the biz in a copy of its own context: for a new beginning, as of a thread or a hook."""
     return life_context(scope).run(function, *args, **kwargs)
 
 
 def life_context(scope: Scope) -> Context:
-    """A copy of the biz's own context, in which the biz is the one that runs."""
+    """Copy the biz's own context, in which the biz is running."""
     context = scope.variables.fork()
     if scope.is_closed:
         context.run(_current.set, scope)
@@ -219,7 +219,7 @@ def call_merged(scope: Scope | None, function: Callable[P, R], /, *args: P.args,
 
 @contextlib.contextmanager
 def library_context(scope: Scope) -> Iterator[Context]:
-    """A context for code of a library that several bizs use; what it sets in context variables is there for all."""
+    """Give out a context for code of a library shared by several bizs; context variables set there are for all."""
     with scope.ground.copied() as context:
         context.run(_current.set, scope)
         yield context

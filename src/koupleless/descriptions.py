@@ -29,7 +29,7 @@ class StateRecord:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """A library that bizs brought into the process and that stays in the process."""
+    """A library brought into the process by bizs, which stays in the process."""
 
     name: str
     """The normalised name of the distribution; without a distribution, the top-level name."""

@@ -1,8 +1,8 @@
-"""Servers, connections and pools that libraries make are closed with the biz that made them, before their objects die.
+"""Closes servers, connections and pools of libraries, made by a biz, when the biz leaves and before the objects die.
 
-Left to their deallocators they end badly: a gRPC server that was not stopped waits for its own end with the interpreter
-lock held, a context of ZeroMQ waits for sockets that nobody closes any more, and until then all of them go on serving
-clients. Which classes there are, and how each is closed, the adapters know.
+Left to their deallocators, such objects end badly: a gRPC server that was not stopped waits for the end of the server
+with the interpreter lock held, a context of ZeroMQ waits for sockets without an owner, and until then all go on serving
+clients. The adapters know the classes, and how the instances of each are closed.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
     from koupleless.ownership.ledger import Ledger, Patches
 
     _Things: TypeAlias = dict[int, weakref.ref[Any]]
-    """Objects by their address: what says that it equals others, or has no hash before it is made, is kept as well."""
+    """Objects by their address: an object may claim to equal others, or have no hash before `__init__`."""
 
 _FLOOR_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Closer:
-    """How what is made of one class is closed."""
+    """How instances of one class are closed."""
 
     kind: str
-    """By what name it is counted, and told where it fails."""
+    """The kind of registration in the report: the name of counts and failures."""
     close: Callable[[Any, float], object]
-    """Called with the object and the seconds it may take, as the biz, on a thread of ours.
+    """Called with the object and the seconds for the closing, as the biz, on a thread of the container.
 
-    Returns ``False`` if it was closed before."""
+    Returns ``False`` if the object was closed before."""
     order: Order = Order.REST
     is_for_one_thread: bool = False
-    """Whether it ends badly to close one while another thread uses it: then it is left to a thread that goes on."""
+    """Whether closing ends badly while another thread uses the object: then a continuing thread keeps the object."""
 
 
 def follow_class(patches: Patches, kind: type, closer: Closer) -> None:
-    """Close all instances that bizs make of a class when they leave."""
+    """Close all instances of a class made by a biz when the biz leaves."""
     patches.replace(kind, "__init__", functools.partial(_making, closer))
 
 
@@ -90,7 +90,7 @@ def _close(ledger: Ledger, closer: Closer, things: _Things) -> Pending:
 
 
 class _Closing:
-    """Closes what a biz has made of one class, on a thread that may be left behind."""
+    """Closes the objects of one class made by a biz, on a thread that may be left behind."""
 
     def __init__(self, scope: Scope, closer: Closer, things: list[Any], timeout_s: float) -> None:
         self.closed = 0

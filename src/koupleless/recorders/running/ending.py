@@ -1,12 +1,13 @@
-"""Ends threads of a biz that ignore their stop: asks them by what they are known by, then wakes and interrupts them.
+"""Ends threads of a biz that ignore their stop: asks in the ways known to the thread, then wakes and interrupts.
 
-Asking goes through what a thread runs: an object with a way to stop (``shutdown``, ``stop``, ``close``, ``join``), an
-event that is called for a stop, a queue whose reader knows ``None`` for the end, an event loop. Interrupting raises
-`ThreadEnded` in the thread, as ``KeyboardInterrupt`` is raised in the main one, and lets go of what it waits for, so
-that it gets to see that.
+Asking goes through the function of the thread: an object with a way to stop (``shutdown``, ``stop``, ``close``,
+``join``), an event named for a stop, a queue whose reader takes ``None`` for the end, an event loop. Interrupting
+raises `ThreadEnded` in the thread, as ``KeyboardInterrupt`` is raised in the main thread, and ends the present wait of
+the thread, so that the exception is raised soon.
 
-A thread is interrupted only where nothing of the base is half done: in code of its biz, or in waiting functions of the
-standard library, and never below, or above, a function of a shared library, which may hold a lock that the base needs.
+A thread is interrupted only where no work of the base is half done: in code of the biz, or in waiting functions of the
+standard library, and never below, or above, a function of a shared library: such a function may hold a lock of the
+base.
 """
 
 from __future__ import annotations
@@ -40,29 +41,29 @@ if TYPE_CHECKING:
 
 
 DAEMONS_S: Final = 0.5
-"""How long a daemon thread is awaited before more is done about it: alone, the end of its program ends it at once."""
+"""Seconds before more is done about a daemon thread: without a base, the end of the program ends the thread at once."""
 
 
 class ThreadEnded(SystemExit):
-    """Raised in a thread whose biz leaves and that has not ended. ``except Exception`` lets it pass."""
+    """Raised in a thread that has not ended though its biz leaves. ``except Exception`` does not catch this."""
 
 
 class Started(Protocol):
-    """A thread that a biz has started."""
+    """Thread that a biz has started."""
 
     @property
     def ident(self) -> int | None:
-        """As that of ``threading.Thread``."""
+        """Number of the thread, as of ``threading.Thread``; ``None`` before the start."""
 
     def is_alive(self) -> bool:
-        """Whether it runs, and ``ident`` is still its own."""
+        """Tell whether the thread runs; until the end, no other thread gets the same ``ident``."""
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for its end."""
+        """Wait for the end of the thread, at most ``timeout`` seconds if given."""
 
 
 class Ending:
-    """The `Force` of one or more threads that a biz has started, with what they run where that is known."""
+    """The `Force` of one or more threads that a biz has started, with the function of the threads where known."""
 
     def __init__(
         self, scope: Scope, threads: Sequence[Started], target: object = None, *, patience_s: float = DAEMONS_S
@@ -73,7 +74,7 @@ class Ending:
         self._target = target
 
     def has_ended(self, timeout_s: float) -> bool:
-        """Wait for the end of all of them."""
+        """Wait for the end of all threads, at most ``timeout_s`` seconds. Returns whether all have ended."""
         ends = time.monotonic() + timeout_s
         for thread in self._threads:
             if thread.is_alive():
@@ -81,7 +82,7 @@ class Ending:
         return not any(thread.is_alive() for thread in self._threads)
 
     def steps(self) -> Sequence[Callable[[], str | None]]:
-        """See `Force`."""
+        """Return the steps of this `Force`: ask the object, ask events and queues, interrupt, unblock."""
         return (
             functools.partial(self._of_each, self._ask_object),
             functools.partial(self._of_each, self._ask_inside),
@@ -96,7 +97,7 @@ class Ending:
     # --- asking --------------------------------------------------------------------------------------------------
 
     def _ask_object(self, thread: Started) -> str | None:
-        """Call what the object whose method runs has for this, on a thread of the biz, since it may well block."""
+        """Call the stopping method of the object that runs, on a thread of the biz, since the method may block."""
         runs = holder(self._target)
         thing = runs if runs is not None else thread
         if _is_of_library(type(thing)) or isinstance(thing, (type, asyncio.AbstractEventLoop)):
@@ -109,7 +110,7 @@ class Ending:
         return f"was stopped by {type(thing).__qualname__}.{verb}"
 
     def _ask_inside(self, thread: Started) -> str | None:
-        """Set the events, end the queue and stop the event loop that it runs by."""
+        """Set the events, end the queue and stop the event loop that the thread runs by."""
         runs, verb = holder(self._target), getattr(self._target, "__name__", "")
         said: list[str] = []
         if isinstance(runs, threading.Event) and verb == "wait":
@@ -139,7 +140,7 @@ class Ending:
             return None
         _be_silent(thread)
         for _ in range(_TRIES):
-            time.sleep(0)  # the interpreter's turn begins anew, so none of what follows is interrupted itself
+            time.sleep(0)  # a new turn of the interpreter begins, so the steps below are not interrupted themselves
             frames = _stack(thread)
             if not frames or not thread.is_alive():
                 return None
@@ -152,7 +153,7 @@ class Ending:
         return None
 
     def _unblock(self, thread: Started) -> str | None:
-        """Shut down the sockets that it may wait for, and interrupt it once more: it may have caught the first."""
+        """Shut down sockets that the thread may wait for, and interrupt once more: the first may have been caught."""
         own = self._builtins()
         frames = _stack(thread)
         if not frames or not _is_interruptible(frames, own):
@@ -165,7 +166,7 @@ class Ending:
         return said if said is None or not sockets else f"{said}, and its socket was shut down"
 
     def _builtins(self) -> dict[str, Any]:
-        """The ``__builtins__`` of the biz's code."""
+        """Return the ``__builtins__`` of the biz's code."""
         with entered(self._scope):
             return vars(sys.modules["builtins"])
 
@@ -175,7 +176,7 @@ _BETWEEN_S: Final = 0.01
 
 
 def _stack(thread: Started) -> list[FrameType]:
-    """The frames of a thread that runs, the innermost first."""
+    """List the frames of a running thread, the innermost first."""
     frame = sys._current_frames().get(thread.ident or 0) if thread.is_alive() else None  # noqa: SLF001
     frames = []
     while frame is not None:
@@ -184,20 +185,20 @@ def _stack(thread: Started) -> list[FrameType]:
     return frames
 
 
-# --- whose code a thread runs ----------------------------------------------------------------------------------------
+# --- the owner of the code that a thread runs -------------------------------------------------------------------------
 
 _GUARDED: Final = frozenset({"importlib", "logging", "tempfile", "warnings", "weakref", "zipimport"})
-"""Modules of the standard library that change, or lock, something which the whole process has."""
+"""Python modules of the standard library that change, or lock, state of the whole process."""
 _BOOT: Final = frozenset({"koupleless.context", "koupleless.recorders.running.threads", "koupleless.container.stage"})
-"""Ours that do nothing but begin a thread, or let it sleep."""
+"""Python modules of this package that only begin a thread, or let a thread sleep."""
 _SLEEP: Final = "sleep"
-"""The name of ours that does nothing but wait."""
+"""The name of the function of this package that only waits."""
 _ENDING: Final = frozenset({"_bootstrap", "_bootstrap_inner", "_delete", "_stop"})
-"""Functions of ``threading`` in which a thread enters or leaves the list of all."""
+"""Functions of ``threading`` in which a thread enters or leaves the list of all threads."""
 
 
 def _is_interruptible(frames: Sequence[FrameType], own: dict[str, Any]) -> bool:
-    """Whether an exception can be raised in the innermost frame without leaving something of the base half done."""
+    """Tell whether an exception in the innermost frame leaves no work of the base half done."""
     if frames[0].f_code.co_name in _ENDING and frames[0].f_globals is vars(threading):
         return False
     is_inside = True
@@ -218,14 +219,14 @@ def _is_interruptible(frames: Sequence[FrameType], own: dict[str, Any]) -> bool:
 
 
 def _is_of_process(frame: FrameType, name: str) -> bool:
-    """Whether a frame runs code of a module that the base has."""
+    """Tell whether a frame runs code of a Python module of the base."""
     with as_base():
         module = sys.modules.get(name)
     return getattr(module, "__dict__", None) is frame.f_globals
 
 
 def _place(frames: Sequence[FrameType], own: dict[str, Any]) -> str:
-    """Where it was interrupted, in words: the innermost line of the biz, else the innermost there is."""
+    """Name the place of the interrupt in words: the innermost line of the biz, else the innermost line at all."""
     inner = (f for f in frames if f.f_builtins is own and not is_ours(f) and not _is_of_process(f, _name_of(f)))
     frame = next(inner, frames[0])
     return f"at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
@@ -247,14 +248,14 @@ _VERBS: Final = ("shutdown", "stop", "close", "join")
 
 
 def holder(target: object) -> Any:
-    """The object whose bound method a thread runs."""
+    """Return the object of the bound method that a thread runs, or ``None``."""
     while isinstance(target, functools.partial):
         target = target.func
     return getattr(target, "__self__", None) if callable(target) else None
 
 
 def reaches(thing: object, part: object) -> bool:
-    """Whether an object has another one in an attribute, in a container there, or in attributes of those."""
+    """Tell whether an object has another in an attribute, in a container there, or in attributes of these objects."""
     known: set[int] = set()
     layer = [thing]
     for _ in range(_DEEPEST):
@@ -274,7 +275,7 @@ _MOST: Final = 2_000
 
 
 def _is_of_library(kind: type) -> bool:
-    """Whether a class is the standard library's, or ours: their ways to stop are known."""
+    """Tell whether a class belongs to the standard library or to this package: their ways to stop are known."""
     with as_base():
         module = sys.modules.get(kind.__module__)
     top = kind.__module__.partition(".")[0]
@@ -283,7 +284,7 @@ def _is_of_library(kind: type) -> bool:
 
 
 def _way_to_stop(thing: Any) -> tuple[str, Callable[[], object]] | None:
-    """The method that stops an object, with arguments that keep it from waiting long."""
+    """Find the method that stops an object, with arguments that keep the method from waiting long."""
     for verb in _VERBS:
         function = getattr(type(thing), verb, None)
         if not callable(function) or inspect.iscoroutinefunction(function):
@@ -306,7 +307,7 @@ def _way_to_stop(thing: Any) -> tuple[str, Callable[[], object]] | None:
 
 
 def _is_of_base(thing: object) -> bool:
-    """Whether something is a global of a module of the base, who may go on using it."""
+    """Tell whether an object is a global of a Python module of the base: the base may go on using the object."""
     with as_base():
         modules = list(sys.modules.values())
     for module in modules:
@@ -320,7 +321,7 @@ _STOP: Final = re.compile(r"stop|quit|exit|shut|clos|terminat|cancel|kill|halt|a
 
 
 def _stop_events(frames: Sequence[FrameType], own: dict[str, Any]) -> list[tuple[str, threading.Event]]:
-    """The events that running code of the biz knows under the name of a stop: locals, attributes, globals."""
+    """Find the events that running code of the biz knows under the name of a stop: locals, attributes, globals."""
     found: dict[int, tuple[str, threading.Event]] = {}
     for frame in _own_frames(frames, own):
         for name, value in _known(frame):
@@ -330,7 +331,7 @@ def _stop_events(frames: Sequence[FrameType], own: dict[str, Any]) -> list[tuple
 
 
 def _known(frame: FrameType) -> Iterator[tuple[str, Any]]:
-    """Names that code of a frame knows, with values; those of attributes of locals, too."""
+    """Yield the names known to the code of a frame, with values: locals, attributes of locals, globals."""
     values = dict(frame.f_locals)
     yield from values.items()
     for value in values.values():
@@ -343,7 +344,7 @@ def _known(frame: FrameType) -> Iterator[tuple[str, Any]]:
 
 
 def _queue_of(frames: Sequence[FrameType], own: dict[str, Any]) -> Any:
-    """The queue that code of the biz which takes ``None`` for the end waits for."""
+    """Find the queue on which code of the biz waits, if the code takes ``None`` for the end of the queue."""
     waiting: Any = None
     for frame in frames:
         if frame.f_code is queue.Queue.get.__code__:
@@ -351,7 +352,7 @@ def _queue_of(frames: Sequence[FrameType], own: dict[str, Any]) -> Any:
         elif frame.f_builtins is own and not is_ours(frame) and not _is_of_process(frame, _name_of(frame)):
             if not _knows_none(frame.f_code, frame.f_lasti):
                 return None
-            if waiting is None:  # one of C code, which has no frame
+            if waiting is None:  # a queue of C code, which has no frame
                 simple = {id(value): value for _, value in _known(frame) if isinstance(value, queue.SimpleQueue)}
                 waiting = next(iter(simple.values())) if len(simple) == 1 and frame is frames[0] else None
             return waiting
@@ -359,7 +360,7 @@ def _queue_of(frames: Sequence[FrameType], own: dict[str, Any]) -> Any:
 
 
 def _knows_none(code: CodeType, at: int) -> bool:
-    """Whether code asks if what it gets at this place is ``None``, or reads until it is."""
+    """Tell whether code compares the value it gets at this place with ``None``, or reads until ``None`` comes."""
     known = [one for one in dis.get_instructions(code) if one.opname != "CACHE"]
     here = max((number for number, one in enumerate(known) if one.offset <= at), default=0)
     if known[here].opname == "FOR_ITER":
@@ -376,29 +377,29 @@ def _knows_none(code: CodeType, at: int) -> bool:
 
 
 def _names(one: dis.Instruction) -> list[Any]:
-    """The variables of an instruction, of which newer versions have some with two."""
+    """Return the variables of an instruction; newer versions of Python have instructions with two variables."""
     return list(one.argval) if isinstance(one.argval, tuple) else [one.argval]
 
 
 def _is_none(one: dis.Instruction) -> bool:
-    return one.opname.startswith("LOAD_CO") and one.argval is None  # from 3.15 on among the common constants
+    return one.opname.startswith("LOAD_CO") and one.argval is None  # from 3.15 on ``None`` is a common constant
 
 
 def _is_walrus(one: dis.Instruction, after: dis.Instruction) -> bool:
-    """Whether what was stored is asked for at once: ``(job := jobs.get()) is not None``."""
+    """Tell whether a stored value is compared at once: ``(job := jobs.get()) is not None``."""
     return one.opname.startswith("STORE_") and ("_NONE" in after.opname or _is_none(after))
 
 
 def _end_queue(waited_for: Any) -> list[str]:
     try:
         waited_for.put(None, block=False)
-    except queue.Full:  # then nobody waits for it
+    except queue.Full:  # then no thread waits for the queue
         return []
     return ["its queue was ended"]
 
 
 def _loops(frames: Sequence[FrameType], runs: Any) -> list[asyncio.AbstractEventLoop]:
-    """Event loops that a thread may be running: those that its functions know."""
+    """Find event loops that a thread may be running: the loops known to the functions of the thread."""
     found: dict[int, asyncio.AbstractEventLoop] = {}
     candidates = [runs]
     for frame in frames:
@@ -412,7 +413,10 @@ def _loops(frames: Sequence[FrameType], runs: Any) -> list[asyncio.AbstractEvent
 
 
 def _stop_loop(loop: asyncio.AbstractEventLoop, ident: int | None) -> None:
-    """Cancel the tasks of a loop and stop it, if it is that of this thread: functions know loops of others, too."""
+    """Cancel the tasks of a loop and stop the loop, if the thread runs it: functions know loops of other threads, too.
+
+    The check is made on the loop's thread. Returns at once.
+    """
 
     def end() -> None:
         if threading.get_ident() != ident:
@@ -428,13 +432,13 @@ def _stop_loop(loop: asyncio.AbstractEventLoop, ident: int | None) -> None:
 
         def done(task: asyncio.Task[Any]) -> None:
             waiting.discard(task)
-            if not waiting:  # one that runs until a task is done ends by itself, two turns earlier
+            if not waiting:  # a loop that runs until a task is done ends by itself, two turns earlier
                 loop.call_soon(loop.call_soon, loop.stop)
 
         for task in tasks:
             task.add_done_callback(done)
 
-    with contextlib.suppress(RuntimeError):  # closed meanwhile
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
         loop.call_soon_threadsafe(end)
 
 
@@ -443,7 +447,10 @@ def _stop_loop(loop: asyncio.AbstractEventLoop, ident: int | None) -> None:
 
 @functools.cache
 def _raiser() -> Callable[[int], object] | None:
-    """What raises `ThreadEnded` in the thread of a number, as soon as that executes Python code."""
+    """Return the function that raises `ThreadEnded` in a thread, by number, once the thread executes Python code.
+
+    Returns ``None`` without ctypes.
+    """
     try:
         import ctypes  # noqa: PLC0415 - a Python may be built without it
     except ImportError:
@@ -455,12 +462,12 @@ def _raiser() -> Callable[[int], object] | None:
 
 
 def _wake(frames: Sequence[FrameType]) -> None:
-    """Let a wait for a condition, which all waiting in ``threading`` and ``queue`` is, return, and one for sockets."""
+    """Let the innermost wait return: for a condition, as all waits of ``threading`` and ``queue`` are, or a socket."""
     frame = frames[0]
     if frame.f_code is threading.Condition.wait.__code__:
         waiter = frame.f_locals.get("waiter")
         if waiter is not None:
-            with contextlib.suppress(RuntimeError):  # it was woken meanwhile
+            with contextlib.suppress(RuntimeError):  # the thread was woken meanwhile
                 waiter.release()
     elif frame.f_globals is vars(socket) or frame.f_globals is vars(selectors):
         for one in _sockets(frames):
@@ -468,16 +475,16 @@ def _wake(frames: Sequence[FrameType]) -> None:
 
 
 def _shut_down(one: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # of the base class: that of TLS would drop its state
+    with contextlib.suppress(OSError):  # the method of the base class: the method of TLS would drop the TLS state
         socket.socket.shutdown(one, socket.SHUT_RDWR)
 
 
 _NEAR: Final = 6
-"""How many frames from the innermost one are looked at for what a thread waits for."""
+"""Number of innermost frames that are searched for sockets that a thread waits for."""
 
 
 def _sockets(frames: Sequence[FrameType]) -> list[socket.socket]:
-    """The blocking sockets that the innermost functions know."""
+    """Find the blocking sockets known to the innermost functions."""
     found: dict[int, socket.socket] = {}
     for frame in frames[:_NEAR]:
         if is_ours(frame):
@@ -489,7 +496,7 @@ def _sockets(frames: Sequence[FrameType]) -> list[socket.socket]:
 
 
 def _be_silent(thread: Started) -> None:
-    """Keep ``threading.excepthook`` from printing a `ThreadEnded`, which no code of the biz is to blame for."""
+    """Keep ``threading.excepthook`` from printing a `ThreadEnded`: no code of the biz is to blame for the exception."""
     invoke = getattr(thread, "_invoke_excepthook", None)
     if invoke is None or not isinstance(thread, threading.Thread) or isinstance(invoke, _Silent):
         return
@@ -497,7 +504,7 @@ def _be_silent(thread: Started) -> None:
 
 
 class _Silent:
-    """``_invoke_excepthook`` of one thread."""
+    """``_invoke_excepthook`` of one thread, silent about `ThreadEnded`."""
 
     __slots__ = ("_invoke",)
 

@@ -1,8 +1,8 @@
-"""Children that code of a biz makes by ``os.fork`` in the middle of what the base runs for it.
+"""Ends children that code of a biz makes by ``os.fork`` while the base runs that code.
 
-Alone, a child that reaches the end of that code goes on as the server, with the server's sockets. Here it ends where
-the biz's own code does: where the outermost function of the biz that is on the stack returns, raises, waits for the
-event loop, or answers the request.
+Without a base, such a child reaches the end of the code and goes on as the server, with the server's sockets. Here the
+child ends at the end of the biz's own code: where the outermost function of the biz on the stack returns, raises, waits
+for the event loop, or answers the request.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 
 _exit: Final = os._exit
 _settrace: Final = sys.settrace
-"""Both are the interpreter's own, whatever stands in their place for bizs."""
+"""The interpreter's own functions, as ``_exit`` is: bizs find other functions in their place."""
 
 
 class OwnCode:
-    """Which files are of a biz's own code: a facet of its scope.
+    """The files of a biz's own code: a facet of the scope of the biz.
 
-    ``place`` is where its code is, and ``libraries`` are places, perhaps below that, where what it has brought is.
+    ``place`` is the directory of the code. ``libraries`` are directories, perhaps below ``place``, of libraries that
+    the biz has brought along.
     """
 
     def __init__(self, place: str, libraries: Sequence[str]) -> None:
@@ -46,11 +47,11 @@ class OwnCode:
 
 
 class OwnProcess:
-    """Says that nobody else is in the process: a child goes on as alone. A facet of the scope of a biz."""
+    """Mark of a process without others: a forked child goes on as without a base. A facet of the scope of a biz."""
 
 
 def install(patches: Patches) -> None:
-    """Replace what forks."""
+    """Replace the functions that fork."""
     for name in ("os", "posix"):
         for function in ("fork", "forkpty"):
             if name in sys.modules:
@@ -73,7 +74,7 @@ def _fork(original: Callable[[], Any]) -> Any:
 def _begin_child(scope: Scope, caller: FrameType) -> None:
     _forget_signals()
     if str(caller.f_globals.get("__name__")).partition(".")[0] == "multiprocessing":
-        return  # which ends its children itself
+        return  # multiprocessing ends children itself
     own = scope.find_facet(OwnCode)
     outermost: FrameType | None = None
     frame: FrameType | None = caller
@@ -91,8 +92,8 @@ def _begin_child(scope: Scope, caller: FrameType) -> None:
 
 
 def _forget_signals() -> None:
-    """Let a signal end the child: handlers of the server would only tell the server, and not the parent's at that."""
-    with contextlib.suppress(ValueError):  # not on the main thread, which it is
+    """Let a signal end the child: handlers of the server would tell only the child's copy of the server."""
+    with contextlib.suppress(ValueError):  # not on the main thread, though the child's only thread is the main thread
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if callable(signal.getsignal(number)):
@@ -100,7 +101,7 @@ def _forget_signals() -> None:
 
 
 _ENDS_OF_AWAITS: Final = (StopIteration, StopAsyncIteration)
-"""What comes out of a coroutine that is awaited, and never out of this one."""
+"""Errors that end an awaited coroutine, and never end the traced function."""
 
 
 class _End:
@@ -113,7 +114,7 @@ class _End:
     def __call__(self, frame: FrameType, event: str, arg: Any) -> _End | None:
         if frame is not self._frame:
             return None
-        if event == "line":  # it has been handled
+        if event == "line":  # the exception has been handled
             self._raised = None
         elif event == "exception" and not issubclass(arg[0], _ENDS_OF_AWAITS):
             self._raised = arg[1]
@@ -123,7 +124,7 @@ class _End:
 
 
 def _end(error: BaseException | None) -> NoReturn:
-    """End the child, as an interpreter would that has come to the end of its program."""
+    """End the child, as an interpreter ends at the end of its program."""
     status: Any = 0
     if isinstance(error, SystemExit):
         status = error.code

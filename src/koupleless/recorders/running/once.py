@@ -1,13 +1,13 @@
-"""Things the process makes once, at the first need: they are the process's, though a biz was the first to need them.
+"""Runs as the base the functions that make an object of the process, even if a biz is the first to need the object.
 
-The standard library makes its fork server, its resource tracker, a directory for sockets and the like when somebody
-first needs one, and keeps it for everybody. Made while a biz is current, each would be recorded as the biz's and
-ended with it, under the feet of the base. So the functions that make them run as the base; and code of the standard
-library that registers its own clean-up with ``atexit`` registers it for the process, whoever called that code.
+The standard library makes its fork server, its resource tracker, a directory for sockets and the like at the first
+need, and keeps each for all users. Made while a biz is current, each would be recorded for the biz and ended with the
+biz, under the feet of the base. So the making functions run as the base. A clean-up of the standard library itself,
+registered with ``atexit``, is registered for the process, no matter which biz called the library.
 
-The reusable executor of loky (joblib has a copy of loky inside) is different: its worker processes import what they
-are sent by plain names, from the search path they were started with. Two bizs, or a biz and the base, must not share
-those. Where they share loky, each has an executor of its own, which ends with it.
+The reusable executor of loky (joblib has a copy of loky inside) is different: the worker processes import by plain
+names, from the search path with which the workers were started. Two bizs, or a biz and the base, must not share such
+workers. Where bizs share loky, each biz has an executor of its own, which ends with the biz.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _MADE_ONCE: Final = {
     "multiprocessing.util": ("get_temp_dir", "get_logger"),
     "tempfile": ("_get_default_tempdir",),
 }
-"""Module -> its functions that make something for the whole process. A Python that has no such function lacks it."""
+"""Python module -> functions that make an object for the whole process. A Python may lack a function."""
 
 _LOKY: Final = ("loky", "joblib.externals.loky")
 
 
 def install(patches: Patches) -> None:
-    """Replace the functions, in the modules the base has or will have."""
+    """Replace the functions, in Python modules that the base has or will have."""
     for name, paths in _MADE_ONCE.items():
         patches.when_imported(name, functools.partial(_follow, paths))
     patches.replace(threading, "_register_atexit", _register_atexit)
@@ -82,11 +82,11 @@ def _as_base(original: Callable[..., Any]) -> Any:
 
 
 _THREADS: Final = frozenset({("grpc._cython.cygrpc", "_poll_wrapper")})
-"""Threads that serve all users of a library, by module and name of their functions."""
+"""Functions of threads that serve all users of a library, by Python module and name."""
 
 
 def is_thread_of_process(target: object) -> bool:
-    """Whether a thread that runs this function is one that a library starts once, for whoever needs it first."""
+    """Tell whether ``target`` is the function of a thread that a library starts once, at the first need, for all."""
     home = getattr(target, "__module__", None) or type(getattr(target, "__self__", None)).__module__
     return (home, getattr(target, "__name__", "")) in _THREADS
 
@@ -95,13 +95,13 @@ def is_thread_of_process(target: object) -> bool:
 
 
 def is_of_process(frame: FrameType) -> bool:
-    """Whether a frame runs code of the standard library, and not of a module of a biz that is called like one of it."""
+    """Tell whether a frame runs code of the standard library, and not of a biz's Python module of the same name."""
     top = str(frame.f_globals.get("__name__", "")).partition(".")[0]
     return top in sys.stdlib_module_names and frame.f_builtins is builtins.__dict__
 
 
 def _register_atexit(original: Callable[..., None]) -> Any:
-    """``threading._register_atexit``: executors have it call what ends their threads, before those are awaited."""
+    """``threading._register_atexit``: functions by which executors end their threads before Python awaits these."""
 
     @standing_for(original)
     def register(func: Callable[..., object], /, *args: Any, **kwargs: Any) -> None:
@@ -127,7 +127,7 @@ _registering: Final = threading.Lock()
 
 
 def _end(wrapper: object, func: Callable[..., object], call: Callable[[], None], ledger: Ledger) -> None:
-    """Take one function off the list, and call it if it is the biz's own: one of the base would end what is others'."""
+    """Take one function off the list; call a function of the biz, but none of the base, which would end others'."""
     with _registering, contextlib.suppress(ValueError):
         threading._threading_atexits.remove(wrapper)  # type: ignore[attr-defined]  # noqa: SLF001
     if getattr(func, "__builtins__", None) is not builtins.__dict__:
@@ -168,7 +168,7 @@ _VARIABLES: Final = ("_executor", "_executor_kwargs")
 
 @contextlib.contextmanager
 def _own_executor(module: Any) -> Iterator[None]:
-    """Let the module's variables be those of the running biz. The lock is the one that guards them for everybody."""
+    """Give the variables of loky's Python module the values of the current biz, under loky's own lock."""
     ledger = owner()
     if ledger is None:
         yield

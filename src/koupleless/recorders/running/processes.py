@@ -1,7 +1,7 @@
-"""Recorders for ``multiprocessing``: child processes, finalisers, and the way of starting children that a biz chose.
+"""Recorders for ``multiprocessing``: child processes, finalisers, and the start method that a biz has chosen.
 
-How children are started is chosen once for a program, and names of such ways are registered in one table. Each biz is
-a program: it has a choice and a table of its own, above those of the base.
+A program chooses once how children are started, and names of start methods are registered in one table. Each biz is
+a program: a biz has a choice and a table of its own, above the choice and the table of the base.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Wrapped = Any
 
 
 def install(patches: Patches) -> None:
-    """Replace the functions, in the modules the base has or will have."""
+    """Replace the functions, in Python modules that the base has or will have."""
     patches.when_imported("multiprocessing.process", _follow_processes)
     patches.when_imported("multiprocessing.util", _follow_finalizers)
     patches.when_imported("multiprocessing.context", _follow_contexts)
@@ -63,11 +63,11 @@ def _process_start(original: Callable[[Any], None]) -> _Wrapped:
 
 
 _LATER: Final = Order.DAEMONS
-"""After what ends a pool of them in an orderly way."""
+"""The order of child processes: after functions that end a pool of child processes in an orderly way."""
 
 
 def _end_processes(processes: weakref.WeakSet[Any]) -> Pending:
-    # As at interpreter exit: daemonic children are terminated, the others are awaited; but not for ever.
+    # As at interpreter exit: daemonic children are terminated, the others are awaited, but with a deadline.
     running = [process for process in processes if process.is_alive() and not _is_reaped(process)]
     for process in running:
         if process.daemon:
@@ -105,7 +105,7 @@ def _kill(process: Any) -> None:
     with contextlib.suppress(ProcessLookupError):
         try:
             process.kill()
-        except AttributeError:  # loky's processes know how to be terminated only
+        except AttributeError:  # processes of loky have no method but the one for terminating
             os.kill(process.pid, signal.SIGKILL)
 
 
@@ -130,10 +130,10 @@ def _finalize_init(original: Callable[..., None]) -> _Wrapped:
 
 
 def _finalize(ledger: Ledger, finalizers: weakref.WeakSet[Any]) -> Pending:
-    """Run the finalisers that are to run at interpreter exit, in that order; the others run when all else has ended.
+    """Run the finalisers meant for interpreter exit, in their order; the others run after everything else has ended.
 
-    Those wait for an object to die, a process or a pool that is needed until then, and close its descriptors. What
-    they would call is cancelled if it is code of the biz, which will not be there any more.
+    The others wait for an object to die, a process or a pool needed until then, and close descriptors of the object.
+    A finaliser is cancelled if the callback is code of the biz, since the code will be gone.
     """
     waiting = [finalizer for finalizer in finalizers if finalizer.still_active()]
     at_exit = [finalizer for finalizer in waiting if finalizer._key[0] is not None]  # noqa: SLF001 - as its own exit
@@ -163,7 +163,7 @@ def _release(finalizers: list[Any]) -> Pending:
     return Pending(lambda _: None, count=len(active))
 
 
-# --- ways of starting ------------------------------------------------------------------------------------------------
+# --- start methods ----------------------------------------------------------------------------------------------------
 
 _CHOICE: Final = ("get_context", "get_start_method", "set_start_method")
 
@@ -190,7 +190,7 @@ def _choose(module: Any, original: Callable[..., Any]) -> _Wrapped:
 
 
 def _follow_package(patches: Patches, package: Any) -> None:
-    """The package hands out methods that were bound before they were replaced."""
+    """Look methods up late: the package hands out methods bound before they were replaced."""
     default = package.context._default_context  # noqa: SLF001
     for name in _CHOICE:
         patches.replace(package, name, functools.partial(_bound_late, default, name))
@@ -215,7 +215,7 @@ def _by_owner(of_base: MutableMapping[str, Any]) -> _Wrapped:
     return ContextMapping(target)
 
 
-# --- names of semaphores ---------------------------------------------------------------------------------------------
+# --- names of semaphores ----------------------------------------------------------------------------------------------
 
 
 def _follow_semaphores(patches: Patches, module: Any) -> None:
@@ -224,7 +224,7 @@ def _follow_semaphores(patches: Patches, module: Any) -> None:
 
 
 def _put_back(holder: type, name: str, original: object, ledger: Ledger) -> None:
-    """Put back a method that loky, which a biz may have a copy of, replaces at import without keeping the original."""
+    """Put back a method that a biz's copy of loky replaces at import without keeping the original."""
     with entered(ledger.scope):
         own = vars(sys.modules["builtins"])
     if own is not builtins.__dict__ and getattr(getattr(holder, name), "__builtins__", None) is own:

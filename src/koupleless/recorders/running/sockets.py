@@ -1,7 +1,7 @@
-"""Recorder for sockets that take in clients: what a biz has bound is closed with it, whoever still refers to it.
+"""Recorder for listening sockets: sockets bound by a biz are closed with the biz, despite references.
 
-A listening socket that a thread waits on, or that merely was not collected yet, goes on taking clients, those of the
-next version among them (``SO_REUSEPORT``), and closing it under a thread does not wake that. So it is shut down first.
+A listening socket in use by a thread, or not yet collected, goes on taking clients, even clients of the next version
+(``SO_REUSEPORT``). Closing the socket does not wake the thread. So the socket is shut down first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def install(patches: Patches) -> None:
-    """Replace what gives a socket its address, and what takes its place where it speaks TLS."""
+    """Replace the methods for binding a socket to an address, and the method for wrapping a socket with TLS."""
     patches.replace(socket.socket, "bind", _binding)
     patches.replace(socket.socket, "listen", _binding)
     patches.when_imported("ssl", _follow_tls)
@@ -73,7 +73,7 @@ def _close(sockets: weakref.WeakSet[socket.socket]) -> Pending:
         if bound.fileno() == -1:
             continue
         count += 1
-        with contextlib.suppress(OSError):  # of the base class: that of TLS would drop its state
+        with contextlib.suppress(OSError):  # by the base class: the method of TLS would drop the TLS state
             socket.socket.shutdown(bound, socket.SHUT_RDWR)
         socket.socket.close(bound)
     return Pending(lambda _: None, count=count)

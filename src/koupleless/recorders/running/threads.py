@@ -1,8 +1,8 @@
-"""Recorders for threads, timers and executors; threads started by a biz run as that biz.
+"""Recorders for threads, timers and executors; threads started by a biz run as the biz.
 
-A thread cannot be killed. What has a way to be stopped is stopped (timers, pools, listeners, servers, event loops),
-then all are joined within the deadline. What does not end is asked, woken and interrupted meanwhile (``ending``), and
-a survivor is reported by name with the place where it runs.
+A thread cannot be killed. Threads with a way to stop are stopped (timers, pools, listeners, servers, event loops), then
+all are joined within the deadline. Threads that go on are asked, woken and interrupted meanwhile (``ending``), and a
+survivor is reported by name with the place in the code where the thread runs.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 _Wrapped = Any
 
-# The attribute under which a pool knows the scope of the biz that made it.
+# The attribute of a pool that holds the scope of the biz that made the pool.
 _HOME: Final = "_koupleless_home"
-# The attribute of a thread that says which life of a biz has started it.
+# The attribute of a thread that holds the number of the life of the biz that started the thread.
 _STARTER: Final = "_koupleless_starter"
 
 
 def install(patches: Patches) -> None:
-    """Replace what starts threads and takes work for them."""
+    """Replace the functions that start threads or take work for threads."""
     patches.replace(threading.Thread, "start", _thread_start)
     patches.replace(threading, "enumerate", _enumerate)
     for name in ("active_count", "activeCount"):
@@ -70,11 +70,11 @@ def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
                 return original(self)
         vars(self)[_STARTER] = scope.generation
         entry = None if _target(self) is pools._worker else _record_thread(ledger, self)  # noqa: SLF001
-        # The one place every thread passes through inside its own context, before `run` and around the excepthook.
-        # An attribute of this thread alone: threads of the base are not touched.
+        # The one function that every thread calls in its own context, before `run` and around the excepthook. The
+        # attribute belongs to this thread alone: threads of the base are not touched.
         vars(self)["_bootstrap_inner"] = functools.partial(_boot, self, scope, ledger, entry)
         if vars(self).get("_context", self) is None:
-            vars(self)["_context"] = life_context(scope)  # from 3.14 on, where `run` is called in it
+            vars(self)["_context"] = life_context(scope)  # from 3.14 on, `run` is called in this context
         try:
             return original(self)
         except BaseException:
@@ -87,7 +87,7 @@ def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
 
 
 def _enumerate(original: Callable[[], list[threading.Thread]]) -> _Wrapped:
-    """``threading.enumerate``: a biz sees the threads that a program has, and awaits no others."""
+    """``threading.enumerate``: a biz sees the threads of its own program, and so waits for no others."""
 
     @standing_for(original)
     def enumerate() -> list[threading.Thread]:  # noqa: A001 - the name of the original
@@ -119,7 +119,7 @@ def _boot(thread: threading.Thread, scope: Scope, ledger: Ledger, entry: Entry |
 
 
 def _is_shared_worker(thread: threading.Thread) -> bool:
-    # anyio keeps one set of workers per event loop, started by whoever is first; each work item brings its context.
+    # anyio keeps one set of workers for each loop, started by the first user; each work item brings its context.
     if not _is_worker_of_anyio(thread):
         return False
     kind = type(thread)
@@ -134,8 +134,8 @@ def _is_worker_of_anyio(thread: threading.Thread) -> bool:
 
 
 def _is_of_debugger(thread: threading.Thread) -> bool:
-    # pydevd, which is inside debugpy and PyCharm, starts a helper in whichever thread is stopped when first needed.
-    # The helper serves the whole process and never ends. The mark is the one that pydevd itself goes by.
+    # pydevd, inside debugpy and PyCharm, starts a helper on the thread that is stopped at the first need. The helper
+    # serves the whole process and never ends. The mark is the attribute that pydevd itself goes by.
     return bool(getattr(thread, "is_pydev_daemon_thread", False)) and "pydevd" in type(thread).__module__
 
 
@@ -156,7 +156,7 @@ def _record_thread(ledger: Ledger, thread: threading.Thread) -> Entry:
 
 def _end_thread(scope: Scope, thread: threading.Thread) -> Pending:
     ask_to_stop(thread)
-    # One that is no daemon has something to bring to an end, for which a program waits, and so do we for a while.
+    # A thread that is no daemon has work to finish: a program waits for such a thread, and so do we for a while.
     patience_s = DAEMONS_S if thread.daemon else math.inf
     force = Ending(scope, (thread,), _target(thread), patience_s=patience_s)
     return Pending(functools.partial(_join, thread), force=force)
@@ -175,7 +175,7 @@ def _join(thread: threading.Thread, timeout_s: float) -> str | None:
 
 
 def _leave_behind(thread: threading.Thread) -> None:
-    """Let the process end without a thread that does not: the interpreter would wait for it at exit, for ever."""
+    """Let the process end without a thread that never ends: the interpreter would wait at exit, for ever."""
     inner: Any = pools
     inner._threads_queues.pop(thread, None)  # noqa: SLF001 - the workers that are awaited at exit
     lock: object = getattr(thread, "_tstate_lock", None)
@@ -193,22 +193,22 @@ _left_behind: Final[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
 
 
 def leave_workers_behind(pool: pools.ThreadPoolExecutor) -> None:
-    """Let the process end without the threads of a pool that was shut down and that are still busy."""
+    """Let the process end without the busy threads of a pool that was shut down."""
     for thread in tuple(pool._threads):  # noqa: SLF001 - the interpreter waits for them, with no deadline
         _leave_behind(thread)
 
 
 def leave_shared_workers_behind() -> None:
-    """The same for what is still busy among the workers that an event loop had: at the end of the process."""
+    """Let the process end without the busy workers of an event loop: called at the end of the process."""
     for thread in threading.enumerate():
         if _is_shared_worker(thread):
             _leave_behind(thread)
 
 
 def pass_for_main_thread() -> None:
-    """Let threads that code starts on this one be no daemons unless it says so, as on the main thread.
+    """Let threads started on this thread be no daemons by default, as on the main thread.
 
-    This one itself stays a daemon for the interpreter, which was told so when it was started.
+    For the interpreter, this thread stays a daemon, as set at the start of the thread.
     """
     thread = threading.current_thread()
     thread._daemonic = False  # type: ignore[attr-defined]  # noqa: SLF001 - the public setter is for before its start
@@ -216,7 +216,7 @@ def pass_for_main_thread() -> None:
 
 
 def _await_others() -> None:
-    """Wait at exit for all threads that are neither daemons nor left behind."""
+    """Wait at exit for all threads except daemons and threads left behind."""
     while others := [
         thread
         for thread in threading.enumerate()
@@ -227,7 +227,7 @@ def _await_others() -> None:
 
 
 def ask_to_stop(thread: threading.Thread) -> None:
-    """Stop a thread through the convention of what it runs, where that has one; never waits.
+    """Stop a thread through the convention of the object run by the thread, if there is one; never waits.
 
     Known are timers, process pools, workers of anyio, ``logging`` queue listeners, ``socketserver`` servers and event
     loops.
@@ -242,7 +242,7 @@ def ask_to_stop(thread: threading.Thread) -> None:
         return
     if _is_worker_of_anyio(thread):
         worker: Any = thread
-        worker.root_task.remove_done_callback(worker.stop)  # the server's task, which would keep it
+        worker.root_task.remove_done_callback(worker.stop)  # the server's task, which would keep the worker
         worker.stop()
         return
     target = _target(thread)
@@ -257,17 +257,17 @@ def ask_to_stop(thread: threading.Thread) -> None:
 
 
 def _shut_down(executor: Any) -> None:
-    """Let a process pool take no more work and end when what runs has ended; what waits is cancelled."""
+    """Let a process pool take no more work and end after the running calls; waiting calls are cancelled."""
     if isinstance(executor, concurrent.futures.ProcessPoolExecutor):
         executor.shutdown(wait=False, cancel_futures=True)
         return
-    for item in list(getattr(executor, "_pending_work_items", {}).values()):  # loky's cannot be told to cancel
+    for item in list(getattr(executor, "_pending_work_items", {}).values()):  # loky has no argument for cancelling
         item.future.cancel()
     executor.shutdown(wait=False)
 
 
 def where(ident: int | None) -> str:
-    """Where a thread runs, in words: the innermost frames, innermost first."""
+    """Say in words where a thread runs: the innermost frames, innermost first."""
     frame: FrameType | None = sys._current_frames().get(ident or 0)  # noqa: SLF001 - the documented way
     places: list[str] = []
     while frame is not None and len(places) < 4:  # noqa: PLR2004 - enough to find the line, short enough to read
@@ -296,7 +296,7 @@ def _start_new_thread(original: Callable[..., int]) -> _Wrapped:
 
 
 class _BareThread:
-    """A thread of ``_thread``, which leaves no object to join: this one knows when it has ended."""
+    """Thread of ``_thread``, for which Python has no object to join: this object knows when the thread has ended."""
 
     def __init__(self, function: Callable[..., object], scope: Scope, ledger: Ledger) -> None:
         self._function = function
@@ -321,15 +321,15 @@ class _BareThread:
 
     @property
     def ident(self) -> int | None:
-        """Its number; ``None`` before it has started."""
+        """Number of the thread; ``None`` before the start."""
         return self._ident
 
     def is_alive(self) -> bool:
-        """Whether its function has not returned."""
+        """Tell whether the function of the thread has not returned."""
         return not self._ended.is_set()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the end of its function."""
+        """Wait for the end of the function, at most ``timeout`` seconds if given."""
         self._ended.wait(timeout)
 
     def _end(self) -> Pending:
@@ -341,16 +341,16 @@ class _BareThread:
 
 class _Here(threading.local):
     is_own = False
-    """Whether a biz has started this thread."""
+    """Whether a biz has started the thread."""
 
 
 _here: Final = _Here()
 _LONG_S: Final = 0.25
-"""A shorter sleep is over before anybody asks for its end."""
+"""Seconds from which on a sleep can be ended: a shorter sleep is over before an uninstall asks for the end."""
 
 
 def _sleep(original: Callable[[float], None]) -> _Wrapped:
-    """``time.sleep``: on a thread of a biz a wait that can be ended, where Python's own would keep the biz alive."""
+    """``time.sleep``: on a thread of a biz, a wait that can be ended; Python's own sleep would keep the biz alive."""
 
     @standing_for(original)
     def sleep(seconds: float, /) -> None:
@@ -382,7 +382,7 @@ def _pool_init(original: Callable[..., None]) -> _Wrapped:
 
 
 def _record_pool(ledger: Ledger, pool: pools.ThreadPoolExecutor) -> None:
-    # Weakly: a pool that is dropped ends by itself, and an entry in the ledger must not prevent it.
+    # Weakly: a dropped pool ends by itself, and an entry in the ledger must not prevent the end.
     book = weakref.ref(ledger)
 
     def gone(_: object) -> None:
@@ -404,7 +404,7 @@ def _end_pool(
         return None
     ledger = scope.find_facet(Ledger)
     if may_wait and ledger is not None and _is_used_by_thread(pool):
-        # In the next round: a scheduler, say, is asked to stop first, and may use its executor until then.
+        # In the next round: a scheduler, say, is asked to stop first, and may use the executor until then.
         end = functools.partial(_end_pool, scope, reference, may_wait=False)
         ledger.record("executor", "of a thread", end, order=Order.EXECUTORS)
         return NOTHING
@@ -414,7 +414,7 @@ def _end_pool(
 
 
 def _is_used_by_thread(pool: pools.ThreadPoolExecutor) -> bool:
-    """Whether a living thread runs a method of an object that has the pool in an attribute, or further in."""
+    """Tell whether a living thread runs a method of an object that reaches the pool through attributes."""
     targets = [(thread, _target(thread)) for thread in threading.enumerate()]
     workers = pools._worker  # noqa: SLF001
     return any(reaches(holder(target) or thread, pool) for thread, target in targets if target is not workers)
@@ -439,7 +439,7 @@ def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> _Wr
         home: Scope | None = vars(self).get(_HOME)
         if scope is None and home is None:
             return original(self, fn, *args, **kwargs)
-        # A worker started by this call belongs to the pool's owner, the work to whoever submits it.
+        # A worker started by this call belongs to the pool's owner, the work to the submitting biz.
         work = _Work(scope, fn, args, kwargs, is_guest=scope is not home)
         with entered(home):
             future = original(self, work)
@@ -458,7 +458,7 @@ def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> _Wr
 
 
 class _Work:
-    """A call in the queue of an executor, made as the biz that submitted it."""
+    """Call in the queue of an executor, made as the biz that submitted the call."""
 
     __slots__ = ("args", "function", "is_guest", "kwargs", "scope", "thread")
 
@@ -487,7 +487,7 @@ class _Work:
             return None
         try:
             if self.is_guest:
-                # What it sets in context variables must not stay in a thread that is somebody else's.
+                # A context variable set by the call must not stay set in a thread of another owner.
                 return call_merged(self.scope, function, *args, **kwargs)
             with entered(self.scope):
                 return function(*args, **kwargs)
@@ -496,7 +496,7 @@ class _Work:
             raise
 
     def drop(self) -> None:
-        """Let go of everything: the queue of a busy executor keeps what was cancelled until its turn comes."""
+        """Let go of function and arguments: the queue of a busy executor keeps cancelled work until its turn comes."""
         self.function = None
         self.args = ()
         self.kwargs = {}
@@ -516,7 +516,7 @@ def _end_work(
         pool = reference()
         if pool is not None and work.thread is not None:
             workers: Any = pool._threads  # noqa: SLF001
-            workers.discard(work.thread)  # it gets another one in its place
+            workers.discard(work.thread)  # the pool starts another worker in the place of this one
             _leave_behind(work.thread)
         return "still runs in an executor of the base"
 
@@ -528,16 +528,16 @@ def _end_work(
 
 def _set_tracer(what: str, original: Callable[[Any], None]) -> _Wrapped:
     if getattr(original, "__module__", "") == "pydevd_tracing":
-        return original  # a debugger has it already, and complains of every caller but ``threading``
+        return original  # a debugger has replaced the function, and complains of every caller but ``threading``
     now: Callable[[], object] = getattr(sys, f"get{what}")
 
     @standing_for(original)
     def set_tracer(function: Any, /) -> None:
-        # All there is to do is done first: what runs after the original is traced.
+        # All bookkeeping is done first: code that runs after the original is traced.
         ledger = owner()
         if ledger is not None:
             before = now()
-            # A thread that sets another, or none, as a debugger that goes on does, has itself ended the former one.
+            # A thread that sets another function, or none, as a continuing debugger does, has ended the former itself.
             set_here: dict[int, tuple[Entry, object, object]] = ledger.notes.setdefault(f"{what} functions", {})
             former = set_here.pop(threading.get_ident(), None)
             if former is not None:
@@ -561,7 +561,7 @@ def _end_tracing(  # noqa: PLR0917 - a partial of it is made in one place
     thread: threading.Thread,
     loop: asyncio.AbstractEventLoop | None,
 ) -> Pending | None:
-    """A thread's trace function is set by that thread alone; one with an event loop can be asked to."""
+    """Put back the trace function of a thread, on the thread itself; a thread with an event loop is asked to do so."""
     ended = threading.Event()
 
     def end() -> None:

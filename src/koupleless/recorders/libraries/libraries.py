@@ -1,8 +1,9 @@
 """Recorders and sweeps for registries of shared libraries.
 
-Known are ``logging``, ``typing``'s overloads, pydantic, SQLAlchemy, Celery and the signals of blinker and Django
-(``telemetry`` is apart). None is imported for it: its functions are replaced when the base imports it. Registries that
-Python code can read (lists, dictionaries, hooks) need no recorder: they are swept by ownership when a biz leaves.
+Known are ``logging``, overloads of ``typing``, pydantic, SQLAlchemy, Celery and the signals of blinker and Django
+(``telemetry`` has the rest). No library is imported for its recorder: the functions are replaced when the base imports
+the library. Registries that Python code can read (lists, dictionaries, hooks) need no recorder: they are swept when a
+biz leaves.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def install(patches: Patches) -> None:
-    """Replace the functions that register."""
+    """Replace the functions that register, of ``logging`` and of libraries that the base has or will have."""
     patches.replace(logging.Logger, "addHandler", functools.partial(_adder, "logging handler", "removeHandler"))
     patches.replace(logging.Logger, "removeHandler", _remover)
     patches.replace(logging.Filterer, "addFilter", functools.partial(_adder, "logging filter", "removeFilter"))
@@ -46,7 +47,7 @@ def _adder(kind: str, remove: str, original: Callable[[Any, Any], None]) -> Any:
     @standing_for(original)
     def add(self: Any, thing: Any) -> None:
         ledger = owner()
-        # What is there already was put there by somebody else, or is recorded.
+        # A handler or filter already present was added by another owner, or is recorded.
         present = ledger is not None and thing in (self.handlers if remove == "removeHandler" else self.filters)
         original(self, thing)
         if ledger is not None and not present:
@@ -56,7 +57,7 @@ def _adder(kind: str, remove: str, original: Callable[[Any, Any], None]) -> Any:
 
 
 def _record(ledger: Ledger, kind: str, remove: str, target: Any, thing: Any) -> None:
-    # Weakly both: the logger may be the biz's own and die with it, and it is the logger that keeps the handler.
+    # Both weakly: the logger may be the biz's own and die with the biz, and the handler is kept by the logger.
     book: dict[tuple[int, int], Entry] = ledger.notes.setdefault("logging", {})
     key = (id(target), id(thing))
     targets, things = weakref.ref(target), _weakly(thing)
@@ -106,14 +107,14 @@ def _handler_made(original: Callable[[logging.Handler], None]) -> Any:
 
 
 def _close_handlers(handlers: weakref.WeakKeyDictionary[logging.Handler, None]) -> Pending:
-    # What logging.shutdown does at interpreter exit, the last made first: it may write into one made before.
+    # As logging.shutdown does at interpreter exit, the last made first: a handler may write into one made before.
     for handler in reversed(list(handlers)):
         handler.acquire()
         try:
             handler.flush()
             handler.close()
         except (OSError, ValueError):
-            continue  # a stream that was closed before, which logging.shutdown ignores too
+            continue  # a stream that was closed before; logging.shutdown ignores the error, too
         finally:
             handler.release()
     return NOTHING
@@ -130,13 +131,14 @@ def _weakly(thing: Any) -> Callable[[], Any]:
 
 
 def _sweep_overloads(survey: Survey) -> int:
-    # typing.get_overloads() finds the variants of a function by the names of its module and of itself, so the entry of
-    # one module called ``app.models`` may hold functions of several bizs and of the base. A variant may be a static or
-    # class method. ``overload`` returns the same function each time; what another decorator notes on that stays there.
+    # typing.get_overloads() finds the variants of a function by the names of Python module and function. So the entry
+    # of a Python module called ``app.models`` may hold functions of several bizs and of the base. A variant may be a
+    # static or class method. ``overload`` returns the same function each time; an attribute set by another decorator
+    # on the returned function stays there.
     registry: dict[str, dict[str, dict[int, Any]]] = getattr(typing, "_overload_registry", {})
     notes: dict[str, Any] = vars(getattr(typing, "_overload_dummy", _sweep_overloads))
     foreign = [name for name, note in list(notes.items()) if survey.reaches_deeply(note)]
-    for name in foreign:  # __dataclass_transform__
+    for name in foreign:  # such as __dataclass_transform__
         notes.pop(name, None)
     count = len(foreign)
     for module in survey.names & registry.keys():
@@ -154,7 +156,7 @@ def _sweep_overloads(survey: Survey) -> int:
 
 
 def _sweep_pydantic(survey: Survey) -> int:
-    # The values are weak, the keys are not: a key that mentions a class of the biz keeps it.
+    # The values are weak, the keys are not: a key that mentions a class of the biz keeps the class.
     cache = getattr(sys.modules.get("pydantic._internal._generics"), "_GENERIC_TYPES_CACHE", None)
     data: dict[Any, Any] | None = getattr(cache, "data", None)
     if data is None:
@@ -167,7 +169,7 @@ def _sweep_pydantic(survey: Survey) -> int:
 
 # --- SQLAlchemy -----------------------------------------------------------------------------------------------------
 
-# Tables that left with their bizs, and engines that bizs used: what has to be looked for in caches of statements.
+# Tables that left with their bizs, and engines used by bizs: compiled statements are searched for both.
 _tables: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 _engines: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
@@ -233,7 +235,7 @@ def _connection_init(original: Callable[..., None]) -> Any:
     return __init__
 
 
-# Registries of mappers -> the lives of bizs that made them. Those of the base are not in there.
+# Registries of mappers -> the lives of the bizs that made the registries. Registries of the base are absent.
 _registries: Final[weakref.WeakKeyDictionary[Any, weakref.ref[Scope]]] = weakref.WeakKeyDictionary()
 
 
@@ -253,14 +255,14 @@ def _registry_init(original: Callable[..., None]) -> Any:
 
 
 def maker_of(registry: Any) -> Scope | None:
-    """The life of the biz that made a registry of SQLAlchemy's mappers; ``None`` for the base."""
+    """Return the life of the biz that made a registry of SQLAlchemy's mappers; ``None`` for the base."""
     made_by = _registries.get(registry)
     return None if made_by is None else made_by()
 
 
 def _sweep_listeners(survey: Survey) -> int:
-    # What listens on a class stands in a dictionary with weak keys, also when the class is the biz's own; the listener
-    # refers to the module, and the module to the class, so the entry keeps itself.
+    # A listener on a class stands in a dictionary with weak keys, even if the class is the biz's own. The listener
+    # refers to the Python module, and the Python module to the class, so the entry keeps itself alive.
     registry = sys.modules.get("sqlalchemy.event.registry")
     collections: dict[Any, dict[Any, Any]] = getattr(registry, "_collection_to_key", {})
     count = 0
@@ -282,11 +284,11 @@ def _sweep_listeners(survey: Survey) -> int:
 
 
 def _sweep_mappers(survey: Survey) -> int:
-    """Take the biz's classes out of the mappers of the base's, which know each other by their relationships."""
+    """Take classes of the biz out of mappers of the base: mappers know each other by relationships. Returns a count."""
     registries = list(getattr(sys.modules.get("sqlalchemy.orm.mapper"), "_mapper_registries", ()))
     managers = [manager for registry in registries for manager in list(registry._managers)]  # noqa: SLF001
     mappers = [manager.mapper for manager in managers if attributes(manager).get("mapper") is not None]
-    # A model may look like one of several bizs, where nothing in it tells; then it belongs to who made its registry.
+    # A model may look like a class of several bizs; then the model belongs to the maker of its registry.
     kept = {mapper for mapper in mappers if (scope := maker_of(mapper.registry)) is not None and not scope.is_closed}
     doomed = {mapper for mapper in mappers if survey.owns_class(mapper.class_)} - kept
     if not doomed:
@@ -309,7 +311,7 @@ def _part(mapper: Any, doomed: set[Any]) -> None:
             mapper._init_properties.pop(key, None)  # noqa: SLF001
             manager = mapper.class_manager
             if manager.local_attrs.pop(key, None) is not None:
-                type.__delattr__(mapper.class_, key)  # the declarative class refuses to
+                type.__delattr__(mapper.class_, key)  # the declarative class refuses the deletion
             manager.uninstrument_attribute(key, True)
     known: list[Any] = mapper._dependency_processors  # noqa: SLF001
     known[:] = [processor for processor in known if processor.mapper not in doomed and processor.parent not in doomed]
@@ -319,7 +321,7 @@ def _part(mapper: Any, doomed: set[Any]) -> None:
 
 
 def _sweep_statements(survey: Survey) -> int:
-    """Drop the compiled statements about the biz's classes and tables from the caches of engines that it used."""
+    """Drop compiled statements about the biz's classes and tables from caches of engines used by bizs."""
     count = 0
     for engine in list(_engines):
         cache: Any = getattr(engine, "_compiled_cache", None)
@@ -354,9 +356,9 @@ class _Signals(NamedTuple):
     """How signals of one library keep their receivers."""
 
     entries: Callable[[Any], dict[Any, Any]]
-    """Of a signal: what its receivers go by, and the receivers, or what refers to them weakly."""
+    """From a signal, return receivers, or weak references to receivers, by key."""
     take_out: Callable[[Any, Any], object]
-    """Take the receiver with that key out of the signal."""
+    """Take the receiver with the given key out of the given signal."""
 
 
 def _follow_signals(kind: _Signals, patches: Patches, module: Any) -> None:
@@ -401,7 +403,7 @@ def _disconnect(kind: _Signals, original: Callable[..., Any]) -> Any:
 
 def _take_receiver(kind: _Signals, of: Callable[[], Any], key: Any, entry: Any) -> Pending | None:
     signal = of()
-    # A key is made of addresses, which somebody else's receiver may have by now.
+    # A key is made of addresses, and another receiver may have the same addresses by now.
     if signal is None or kind.entries(signal).get(key) is not entry:
         return NOTHING
     kind.take_out(signal, key)
@@ -430,7 +432,7 @@ _DJANGO: Final = _Signals(lambda signal: {entry[0]: entry[1] for entry in list(s
 
 
 def _sweep_celery(survey: Survey) -> int:
-    # ``shared_task`` leaves a function for every application there will be, and a task in every one there is.
+    # ``shared_task`` leaves a function for every application to come, and a task in every application there is.
     state = sys.modules.get("celery._state")
     finalizers: set[Any] = getattr(state, "_on_app_finalizers", set())
     doomed = [function for function in list(finalizers) if survey.reaches(function)]
@@ -440,7 +442,7 @@ def _sweep_celery(survey: Survey) -> int:
     for app in list(getattr(state, "_apps", ())):
         tasks: dict[str, Any] = vars(app).get("_tasks", {})
         for name, task in list(tasks.items()):
-            # The class is made by Celery, in the name of the function's module, which another one may have, too.
+            # The class is made by Celery under the name of the function's module, and other bizs may have that name.
             if survey.reaches(vars(type(task)).get("run")):
                 tasks.pop(name, None)
                 count += 1
@@ -462,4 +464,4 @@ _LIBRARIES: Final[dict[str, Callable[[Patches, Any], None]]] = {
     "sqlalchemy.engine.base": _follow_engines,
     "sqlalchemy.orm.decl_api": _follow_registries,
 }
-"""What is replaced, once it is imported."""
+"""Functions that replace functions of a library once the Python module is imported, by name of the Python module."""

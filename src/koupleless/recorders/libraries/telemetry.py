@@ -1,7 +1,7 @@
-"""Metrics and traces of shared telemetry libraries, each biz's own: a Prometheus registry, OpenTelemetry providers.
+"""Metrics and traces of shared telemetry libraries: a Prometheus registry, and OpenTelemetry providers, for each biz.
 
-The base that is scraped shows all of them, those of a biz with a label that names it; a biz that asks sees its own, as
-it does alone. All of it goes with the biz.
+A scrape of the base shows the metrics of all, with the identity of the biz as a label. A biz that reads the registry
+sees only the metrics of the biz, as without a base. Registry and OpenTelemetry providers go with the biz.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log: Final = logging.getLogger("koupleless")
 
 
 def install(patches: Patches) -> None:
-    """Replace the functions that register, of the libraries the base has or will have."""
+    """Replace the functions that register, in libraries that the base has or will have."""
     patches.when_imported("prometheus_client.registry", _follow_metrics)
     for name, signal in _PROVIDERS:
         patches.when_imported(name, functools.partial(_follow_provider, signal))
@@ -46,11 +46,11 @@ _gauges: Final[dict[object, tuple[str, str, str, Callable[[], Mapping[str, int]]
 def publish_gauge(
     name: str, text: str, read: Callable[[], Mapping[str, int]], *, label: str = "biz"
 ) -> Callable[[], object]:
-    """Show a number for each biz, as ``read`` returns them, to whoever scrapes the base's registry of Prometheus.
+    """Show a number for each biz, as returned by ``read``, to scrapes of the base's Prometheus registry.
 
-    ``label`` is for something else that there is a number for each of.
+    ``label`` names another kind of key, if the numbers are not by biz.
 
-    Costs nothing where that library is not loaded. Returns the function that ends it. Thread-safe.
+    Costs nothing where Prometheus is not loaded. Returns the function that removes the gauge. Thread-safe.
     """
     key = object()
     _gauges[key] = name, text, label, read
@@ -60,7 +60,7 @@ def publish_gauge(
 def _own_metrics() -> Iterator[Any]:
     core: Any = sys.modules.get("prometheus_client.metrics_core")
     numbers: dict[tuple[str, str, str], Counter[str]] = {}
-    for name, text, label, read in dict.fromkeys(list(_gauges.values())):  # the same numbers, of another container
+    for name, text, label, read in dict.fromkeys(list(_gauges.values())):  # another container may publish the same
         numbers.setdefault((name, text, label), Counter()).update(read())
     for (name, text, label), by_label in numbers.items() if core is not None else ():
         family = core.GaugeMetricFamily(name, text, labels=[label])
@@ -136,7 +136,7 @@ def _collect(module: Any, original: Callable[[Any], Iterable[Any]]) -> Any:
 
 
 def _merged(of_base: Iterable[Any], of_bizs: dict[Ledger, Iterable[Any]]) -> Iterator[Any]:
-    """The families of the base and of all bizs, each name once; the samples of a biz have its identity as a label."""
+    """Merge the families of the base and of all bizs by name; samples of a biz have the identity as a label."""
     families: dict[str, Any] = {}
     for metric in of_base:
         families[metric.name] = family = copy.copy(metric)
@@ -172,7 +172,7 @@ def _restricted(module: Any, original: Callable[[Any, Iterable[str]], Any]) -> A
 
 
 class _Restricted:
-    """Some of the metrics of the registry, as whoever asks sees it."""
+    """Some metrics of the registry, as the current biz, or the base, sees the registry."""
 
     def __init__(self, registry: Any, names: frozenset[str]) -> None:
         self._registry = registry
@@ -211,7 +211,7 @@ def _set_provider(signal: str, original: Callable[[Any], None]) -> Any:
 def _get_provider(signal: str, original: Callable[[], Any]) -> Any:
     @standing_for(original)
     def get_provider() -> Any:
-        ledger = None if current() is None else owner()  # FastAPI asks three times in each request
+        ledger = None if current() is None else owner()  # the fast way: FastAPI asks three times in each request
         own = None if ledger is None else ledger.notes.get(("opentelemetry", signal))
         return original() if own is None else own
 
@@ -231,4 +231,4 @@ _PROVIDERS: Final = (
     ("opentelemetry._logs._internal", "logger"),
     ("opentelemetry._logs", "logger"),
 )
-"""Where the global providers are, and where their functions are handed on."""
+"""Python modules with the functions for the global providers, or with a copy of the functions, and the signal."""

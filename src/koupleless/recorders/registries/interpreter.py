@@ -1,7 +1,8 @@
-"""Recorders for what the interpreter and the standard library keep: exit functions, codecs, hooks.
+"""Recorders for registries of the interpreter and the standard library: exit functions, codecs, hooks.
 
-What can be taken back is recorded, or swept by ownership when the biz leaves. What can never be taken back gets a
-trampoline that is emptied. Settings of the whole process, signals among them, are guarded in ``view.process``.
+A registration with a way back is recorded, or swept when the biz leaves. For a registration without a way back, a
+trampoline is registered, which is emptied. Settings of the whole process, signals among them, are guarded in
+``view.process``.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _log: Final = logging.getLogger("koupleless")
 
 
 def install(patches: Patches) -> None:
-    """Replace the functions that register, and remember the hooks as the base has them."""
+    """Replace the functions that register, and remember the hooks of the base when a ledger is opened."""
     patches.replace(atexit, "register", _atexit_register)
     patches.replace(atexit, "unregister", _atexit_unregister)
     patches.replace(codecs, "register", _codecs_register)
@@ -60,11 +61,11 @@ def install(patches: Patches) -> None:
     patches.when_opened(_remember_hooks)
 
 
-# --- atexit: what a biz registered runs when the biz ends ------------------------------------------------------------
+# --- atexit: exit functions of a biz run when the biz ends ------------------------------------------------------------
 
 
 class _ExitFunction:
-    """What ``atexit`` holds for one registration of a biz; the interpreter calls it if the biz is there to the end."""
+    """Exit function of a biz as ``atexit`` holds the function; the interpreter calls it if the biz stays to the end."""
 
     def __init__(
         self, scope: Scope, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -79,7 +80,7 @@ class _ExitFunction:
         call_as(self.scope, self.function, *self.args, **self.kwargs)
 
     def __repr__(self) -> str:
-        return repr(self.function)  # the interpreter says so of one that fails
+        return repr(self.function)  # the interpreter names a failing exit function so
 
     def undo(self, unregister: Callable[[Callable[..., object]], object], ledger: Ledger) -> None:
         unregister(self)
@@ -87,7 +88,7 @@ class _ExitFunction:
 
 
 def _atexit_register(original: Callable[..., Any]) -> Any:
-    unregister = atexit.unregister  # ours, by now or later; it knows what to do with what the base registered
+    unregister = atexit.unregister  # replaced by ours, by now or later; ours passes on functions of the base
 
     @standing_for(original)
     def register(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
@@ -155,7 +156,7 @@ def _codecs_unregister(original: Callable[[Any], None]) -> Any:
 
 
 class _Box:
-    """Holds something of a biz for a trampoline that stays for ever; emptied when the biz leaves."""
+    """Content of a biz for a trampoline that stays for ever; emptied when the biz leaves."""
 
     def __init__(self, content: Any) -> None:
         self.content = content
@@ -194,7 +195,7 @@ def _codecs_register_error(original: Callable[[str, Any], None]) -> Any:
     return register_error
 
 
-# --- what the interpreter never lets go of: one trampoline for all bizs ----------------------------------------------
+# --- registrations for ever: one trampoline for all bizs --------------------------------------------------------------
 
 _fork_boxes: Final[list[_Box]] = []
 _audit_boxes: Final[list[_Box]] = []
@@ -251,7 +252,7 @@ def _addaudithook(original: Callable[[Callable[[str, tuple[Any, ...]], Any]], No
 
 @passed_over
 def _hear(box: _Box, event: str, args: tuple[Any, ...]) -> None:
-    """Call the hook of a biz. It may forbid what happens in that; one that would forbid others is not asked again."""
+    """Call the audit hook of a biz. The hook may forbid acts of the biz; a hook that forbids others is emptied."""
     scope, hook = box.content
     if current() is scope:
         hook(event, args)
@@ -287,7 +288,7 @@ def _use_tool_id(monitoring: Any, original: Callable[[int, str], None]) -> Any:
     def end(tool: int) -> None:
         set_events(tool, 0)
         for event in events:
-            register(tool, event, None)  # which 3.12 and 3.13 do not do with the rest
+            register(tool, event, None)  # 3.12 and 3.13 keep the callbacks of a freed tool
         free(tool)
 
     @functools.wraps(original)
@@ -313,7 +314,7 @@ def _free_tool_id(original: Callable[[int], None]) -> Any:
     return free_tool_id
 
 
-# --- what is swept by ownership when a biz leaves ---------------------------------------------------------------------
+# --- hooks and lists that are swept when a biz leaves -----------------------------------------------------------------
 
 _HOOKS: Final[tuple[tuple[types.ModuleType, str], ...]] = (
     (sys, "excepthook"),
@@ -340,7 +341,7 @@ def _remember_hooks(ledger: Ledger) -> None:
 
 
 def _put_hooks_back(survey: Survey) -> int:
-    # What stood there when the biz came may be another one's, and that one may leave first: then it is the one before.
+    # The hook found by a starting biz may be another biz's, which may leave first: then the hook before is remembered.
     for life in list(_lives):
         for hook, value in life.before.items():
             if value is not None and survey.reaches(value):
@@ -355,7 +356,7 @@ def _put_hooks_back(survey: Survey) -> int:
 
 
 def _sweep_lists(survey: Survey) -> int:
-    """Take callbacks and hooks of the biz out of lists of the interpreter."""
+    """Take callbacks and hooks of the biz out of lists of the interpreter. Returns the number of entries taken out."""
     count = 0
     lists: tuple[list[Any], ...] = (gc.callbacks, sys.path_hooks, sys.meta_path)
     for listed in lists:
@@ -366,7 +367,7 @@ def _sweep_lists(survey: Survey) -> int:
 
 
 def _sweep_copyreg(survey: Survey) -> int:
-    """Remove functions that pickle classes, where the class or the function is of the biz."""
+    """Remove pickling functions where the class or the function is of the biz. Returns the number removed."""
     count = 0
     for kind, function in list(copyreg.dispatch_table.items()):
         if survey.reaches(kind) or survey.reaches(function):
@@ -376,14 +377,14 @@ def _sweep_copyreg(survey: Survey) -> int:
 
 
 def _forget_sources(survey: Survey) -> int:
-    """Remove the lines of source files of the biz from ``linecache``. Not counted: nobody registered them."""
+    """Remove the lines of source files of the biz from ``linecache``. Not counted: the lines were not registered."""
     for file in survey.files:
         linecache.cache.pop(file, None)
     return 0
 
 
 def _forget_warnings(survey: Survey) -> int:
-    """A module of the base remembers the warnings it was shown to be the place of, with their categories."""
+    """Drop warning categories of the biz from the ``__warningregistry__`` of all Python modules. Returns the number."""
     count = 0
     for module in list(sys.modules.values()):
         registry = (attributes(module) or {}).get("__warningregistry__")
@@ -437,10 +438,11 @@ def _finalizers() -> dict[Any, Any]:
 
 
 def _sweep_finalizers(survey: Survey) -> int:
-    """End the ``weakref.finalize`` finalisers and after-fork functions of the biz that wait for an object of the base.
+    """End ``weakref.finalize`` finalisers and after-fork functions of the biz that wait for an object of the base.
 
-    Those of the biz's own objects have run by now, but for one that waits for an object and has what leads to it among
-    its arguments, as a pool of urllib3 a connection. As at interpreter exit, the ones that are to run there are run.
+    Finalisers of the biz's own objects have run by now, except for a finaliser with an argument that leads to the
+    awaited object, as a pool of urllib3 leads to a connection. As at interpreter exit, finalisers with ``atexit`` set
+    are called. Returns the number of entries ended.
     """
     count = 0
     for finalizer, info in list(_finalizers().items()):
@@ -471,29 +473,29 @@ def _sweep_locals(survey: Survey) -> int:
 
 
 def values_by_thread(local: threading.local) -> list[dict[str, Any]]:
-    """The values of a thread local, one dictionary for each thread that has some.
+    """Return the values of a thread local, one dictionary for each thread with values.
 
-    Only the collector is shown them all: a dictionary of these dictionaries.
+    Only the collector is shown all values: the referents of the thread local include a dictionary of dictionaries.
     """
     tables = [part for part in gc.get_referents(local) if type(part) is dict]
     return [values for by_thread in tables for values in list(by_thread.values()) if type(values) is dict]
 
 
 def _locals() -> list[Any]:
-    """The process's ``threading.local`` objects; of a heap too large to be listed, those among modules' globals."""
+    """List the ``threading.local`` objects of the process; in too large a heap, only those in globals."""
     kinds: dict[int, type] = {}
     todo: list[type] = [threading.local]
     while todo:
         kinds[id(todo[-1])] = todo[-1]
         todo += type.__subclasses__(todo.pop())
     things: list[Any] = tracked_of(*kinds.values()) if sys.getallocatedblocks() <= _LISTED else []
-    for module in list(sys.modules.values()):  # what was frozen is not listed
+    for module in list(sys.modules.values()):  # frozen objects are not listed
         things += list((attributes(module) or {}).values())
     return list({id(thing): thing for thing in things if id(type(thing)) in kinds}.values())
 
 
 _LISTED: Final = 1_000_000
-"""Blocks of memory up to which all objects are looked at: they are listed in 20 ms, in which nothing else runs."""
+"""Blocks of memory up to which all objects are listed: the listing takes 20 ms, in which no other thread runs."""
 
 
 def _quietly(function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
@@ -516,7 +518,7 @@ def _name(thing: object) -> str:
     return getattr(thing, "__qualname__", None) or type(thing).__qualname__
 
 
-# --- registries in which each biz has its own entry -------------------------------------------------------------------
+# --- registries in which each biz has an entry of its own -------------------------------------------------------------
 
 _SQLITE: Final = ("sqlite3", "sqlite3.dbapi2", "_sqlite3")
 
@@ -537,7 +539,7 @@ def _copyreg_pickle(original: Callable[..., None]) -> Any:
     @standing_for(original)
     def pickle(ob_type: type, pickle_function: Any, constructor_ob: Any = None) -> None:
         if not callable(pickle_function):
-            return original(ob_type, pickle_function, constructor_ob)  # which refuses it
+            return original(ob_type, pickle_function, constructor_ob)  # the original refuses the function
         if constructor_ob is not None:
             copyreg.constructor(constructor_ob)
         put = functools.partial(copyreg.dispatch_table.__setitem__, ob_type)
@@ -574,7 +576,7 @@ def _register_converter(sqlite3: Any, original: Callable[..., None]) -> Any:
 
 
 def _as_stored(value: bytes) -> object:
-    # For a column that has no converter; how it is stored is not told, so this is what it looks like.
+    # For a column without a converter: the stored type is not told, so the value decides.
     for kind in (int, float):
         try:
             return kind(value)

@@ -1,6 +1,7 @@
-"""Refusing, before anything is patched, the functions that would patch the process for everybody.
+"""Refuses the functions that would patch the process for all bizs, before such a function has patched anything.
 
-A library of the base's is told when the base imports it; one that a biz has for itself by whoever executed it.
+A library of the base is announced when the base imports the library; a library of one biz, by the code that executed
+the library.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _installed = 0
 
 
 def install_refusals() -> None:
-    """Refuse them in the libraries of the base, to bizs; counted, as many `remove_refusals` take it back."""
+    """Refuse the functions in the libraries of the base, to bizs; counted, until as many `remove_refusals`."""
     global _installed  # noqa: PLW0603 - the process has one set of functions to replace
     with _lock:
         _installed += 1
@@ -37,7 +38,7 @@ def install_refusals() -> None:
 
 
 def remove_refusals() -> None:
-    """Give one installation back; the last one restores the functions."""
+    """Undo one `install_refusals`; the last call restores the functions."""
     global _installed  # noqa: PLW0603 - as above
     with _lock:
         _installed -= 1
@@ -51,13 +52,13 @@ def _refuse(patches: Patches, module: types.ModuleType) -> None:
 
 
 def refuse_in(scope: Scope, module: types.ModuleType) -> None:
-    """Refuse them in a module that is a biz's own, right after it was executed: to that biz, whatever the context."""
+    """Refuse the functions in a biz's own Python module, just executed: to the biz, in every context."""
     for name in _functions(module):
         setattr(module, name, _refusing(module.__name__, name, scope, vars(module)[name]))
 
 
 def _functions(module: types.ModuleType) -> list[str]:
-    """The functions of a module that are to be refused and are not yet."""
+    """Name the functions of a Python module that are to be refused and are not yet."""
     return [name for name, value in vars(module).items() if is_one(module.__name__, name) and _is_plain(value)]
 
 
@@ -75,7 +76,7 @@ def _refusing(module: str, name: str, owner: Scope | None, original: Callable[..
     @standing_for(original)
     def refuse(*args: Any, **kwargs: Any) -> Any:
         scope = current() or owner
-        if scope is None or os.getpid() != home:  # a child process is its own
+        if scope is None or os.getpid() != home:  # a child process may patch itself
             return original(*args, **kwargs)
         raise refusal(str(scope.biz), module, name)
 

@@ -1,7 +1,7 @@
-"""Caches of the standard library that remember who entered what: the entries of a biz leave with it.
+"""Caches of the standard library that remember the biz of each entry: the entries of a biz leave with the biz.
 
-Shared code enters there on a biz's behalf, too: whoever generates code, its lines in ``linecache``. Nothing in such an
-entry tells whose it is, and the name of a module or class in its key may be another biz's as well.
+Shared code, too, enters on behalf of a biz: a generator of code, say, enters lines into ``linecache``. Nothing in such
+an entry tells the biz, and the Python module or class named in the key may exist in another biz as well.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _CACHES: Final = (
     ("gettext", "_translations"),
     ("zipimport", "_zip_directory_cache"),
 )
-"""Dictionaries of modules that are found again, or made again, by whoever misses an entry."""
+"""Dictionaries of Python modules; a reader that misses an entry finds or makes the entry again."""
 
 
 def install(patches: Patches) -> None:
-    """Put one that remembers in the place of each, once its module is there."""
+    """Put a remembering cache in the place of each dictionary, once the Python module of the dictionary is imported."""
     patches.when_opened(_opened)
     for module, name in _CACHES:
         patches.when_imported(module, functools.partial(_follow, name))
@@ -47,7 +47,7 @@ def _follow(name: str, patches: Patches, module: Any) -> None:
 
 
 def _bring(cache: Cache, original: dict[Any, Any]) -> None:
-    """Bring the dictionary that stood there to what was entered since: others may hold it."""
+    """Bring the original dictionary up to date with the cache: other code may refer to the dictionary."""
     original.clear()
     original.update(cache)
 
@@ -60,22 +60,22 @@ def _opened(ledger: Ledger) -> None:
 
 
 class Cache(dict[Any, Any]):
-    """A dictionary that writes what a biz enters into the biz's ledger, and is as any other in all else.
+    """Dictionary that writes the entries of a biz into the ledger of the biz; otherwise an ordinary dictionary.
 
-    Lifetime: from the first container of the process to the last. Threads: as a dictionary.
+    Lifetime: from the first container of the process to the last. Threads: as safe as a dictionary.
     """
 
     __slots__ = ("replaced",)
 
-    __hash__ = object.__hash__  # type: ignore[assignment] # the ledgers know it by identity
+    __hash__ = object.__hash__  # type: ignore[assignment] # the ledgers know a cache by identity
 
     def __init__(self, of_base: dict[Any, Any]) -> None:
         super().__init__(of_base)
         self.replaced: dict[Any, Any] = {}
-        """What the base had entered where a biz has entered something else."""
+        """Values of the base, by key, where a biz has entered another value."""
 
     def entered(self, key: Any) -> list[Any]:
-        """What the bizs that are there have entered for a key, each once."""
+        """List the values that the living bizs have entered for a key, each once."""
         return [entries[key] for entries in self._of_bizs() if key in entries]
 
     def _of_bizs(self) -> list[dict[Any, Any]]:
@@ -83,7 +83,7 @@ class Cache(dict[Any, Any]):
         return [entries for life in lives if (entries := life.entered.get(self)) is not None]
 
     def _disown(self, key: Any) -> None:
-        """What stands there is no biz's any more."""
+        """Forget the entries of all bizs for a key: the value now there is the base's."""
         self.replaced.pop(key, None)
         for entries in self._of_bizs() if _lives else ():
             entries.pop(key, None)
@@ -100,7 +100,7 @@ class Cache(dict[Any, Any]):
         dict.__setitem__(self, key, value)
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
-        """As a dictionary's. What several ask for stays until the last of them leaves; for good if the base does."""
+        """Set a default. A value asked for by several bizs stays until the last leaves; for good if the base asks."""
         is_new = key not in self
         value = dict.setdefault(self, key, default)
         ledger = owner()
@@ -111,7 +111,7 @@ class Cache(dict[Any, Any]):
         return value
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """As a dictionary's."""
+        """Enter all items, as ``dict.update`` does."""
         for key, value in dict(*args, **kwargs).items():
             self[key] = value
 
@@ -124,18 +124,18 @@ class Cache(dict[Any, Any]):
         self._disown(key)
 
     def pop(self, key: Any, *default: Any) -> Any:
-        """As a dictionary's."""
+        """Take out an entry, as ``dict.pop`` does."""
         self._disown(key)
         return dict.pop(self, key, *default)
 
     def popitem(self) -> tuple[Any, Any]:
-        """As a dictionary's."""
+        """Take out the last item, as ``dict.popitem`` does."""
         item = dict.popitem(self)
         self._disown(item[0])
         return item
 
     def clear(self) -> None:
-        """As a dictionary's."""
+        """Take out all entries, as ``dict.clear`` does."""
         dict.clear(self)
         self.replaced.clear()
         for entries in self._of_bizs():
@@ -146,9 +146,9 @@ class Cache(dict[Any, Any]):
 
 
 def forget(entered: Entered) -> None:
-    """Take out what one biz has entered, where it still stands and nobody else asked for it; forget it. Idempotent.
+    """Take out the entries of one biz that still stand and that no other biz asked for; forget all. Idempotent.
 
-    What it replaced of another one, or of the base, is there again.
+    A value of another biz, or of the base, that an entry replaced is put back.
     """
     while entered:
         cache, entries = entered.popitem()
@@ -164,7 +164,7 @@ def forget(entered: Entered) -> None:
 
 
 def _sweep(survey: Survey) -> int:
-    """Take entries of the biz out of these caches. Not counted: a cache may forget any entry at any time."""
+    """Take the entries of the biz out of the caches. Not counted: a cache may forget any entry at any time."""
     forget(survey.entered)
     return 0
 

@@ -1,6 +1,6 @@
-"""Recorders for what the standard library keeps of a biz and has no view of its own: started mocks, hooks, tables.
+"""Recorders for registries of the standard library without a view of their own: started mocks, hooks, tables.
 
-Registries in which each biz has its own entries are in ``view.stdlib``.
+Registries in which each biz has own entries are in ``view.stdlib``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def install(patches: Patches) -> None:
 # --- unittest.mock: patches that were started and never stopped -------------------------------------------------------
 
 _of_bizs: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
-"""Patches that some biz has started, and nobody stopped."""
+"""Patches started by a biz, and not stopped."""
 _MOCKS: Final = "mock"
 
 
@@ -92,7 +92,7 @@ def _stop_all(active: list[Any], original: Callable[[], None]) -> Any:
 
 
 class _Started:
-    """One patch that a biz has started. Holds it weakly: mock itself keeps it until it is stopped."""
+    """One patch started by a biz. The reference is weak: mock itself keeps a patch until the stop."""
 
     def __init__(self, patcher: Any, scope: Scope) -> None:
         self._patcher = weakref.ref(patcher)
@@ -111,7 +111,7 @@ class _Started:
         if patcher is None or patcher not in _active(patcher):
             return NOTHING
         _of_bizs.discard(patcher)
-        with entered(self._scope):  # what is patched may answer by context
+        with entered(self._scope):  # the patched object may depend on the current biz
             if hasattr(patcher, "in_dict"):
                 _put_back_items(patcher)
             elif id(_standing(patcher)) == self._placed:
@@ -122,19 +122,19 @@ class _Started:
 
 
 def _active(patcher: Any) -> list[Any]:
-    """The patches that are active, of the ``mock`` that made this one."""
+    """Return the active patches of the ``mock`` that made this patch."""
     return sys.modules[type(patcher).__module__]._patch._active_patches  # type: ignore[no-any-return]  # noqa: SLF001
 
 
 def _standing(patcher: Any) -> Any:
-    """What stands now where a patch was made."""
+    """Return the value that now stands in the place of a patch."""
     target = getattr(patcher, "target", None)
     table = getattr(target, "__dict__", {})
     return table.get(getattr(patcher, "attribute", None), getattr(target, getattr(patcher, "attribute", ""), None))
 
 
 def _put_back_items(patcher: Any) -> None:
-    """The items that the patch set, and no others: mock would put back the whole dictionary as it was then."""
+    """Put back the items set by the patch, and no others: mock would put back the whole dictionary of that time."""
     _active(patcher).remove(patcher)
     if patcher.clear:
         patcher._unpatch_dict()  # noqa: SLF001 - what its ``stop`` calls
@@ -147,7 +147,7 @@ def _put_back_items(patcher: Any) -> None:
 
 
 def _leave_chain(patcher: Any, placed: int) -> None:
-    """Something else stands there. Whoever found this patch is to put back what this patch found."""
+    """Leave a place taken by another value: the later patch, which found this one, is to put back the value before."""
     _active(patcher).remove(patcher)
     for later in _active(patcher):
         same = getattr(later, "target", later) is patcher.target and later.attribute == patcher.attribute
@@ -160,7 +160,7 @@ def _leave_chain(patcher: Any, placed: int) -> None:
 
 
 class _Hook:
-    """What stands in a thread's hook for asynchronous generators: a biz's function, for that biz alone."""
+    """Stands in a thread's hook for asynchronous generators: calls a biz's function, for the biz alone."""
 
     def __init__(self, scope: Scope, function: Callable[[Any], object], before: Callable[[Any], object] | None) -> None:
         self.function: Callable[[Any], object] | None = function
@@ -178,7 +178,7 @@ class _Hook:
 
 
 def _set_asyncgen_hooks(original: Callable[..., None]) -> Any:
-    """A loop sets its own hooks while it runs, and puts back those before; others stay on the thread for ever."""
+    """Empty hooks of a biz when the biz leaves. A loop puts back its own hooks; others would stay on the thread."""
 
     @standing_for(original)
     def set_asyncgen_hooks(*args: Any, **kwargs: Any) -> None:
@@ -201,7 +201,7 @@ def _set_asyncgen_hooks(original: Callable[..., None]) -> Any:
 
 
 def _is_hook(hook: Any) -> bool:
-    """Whether it is one that stays: callable, and not a loop's."""
+    """Tell whether a hook stays on the thread: a hook is callable, and not a loop's."""
     return hook is None or (
         callable(hook) and not isinstance(getattr(hook, "__self__", None), asyncio.AbstractEventLoop)
     )
@@ -228,7 +228,7 @@ def _stop_tracing(original: Callable[[], None]) -> Any:
         if ledger is not None:
             entry = ledger.notes.pop(_TRACING, None)
             if entry is None:
-                return  # the base's, or another biz's, which go on
+                return  # the tracing of the base, or of another biz, goes on
             ledger.forget(entry)
         original()
 
@@ -252,7 +252,7 @@ _TABLES: Final = (
 
 
 def _sweep_tables(survey: Survey) -> int:
-    """Take the biz's classes and functions out of the tables that go by class; returns how many entries."""
+    """Take classes and functions of the biz out of tables keyed by class. Returns the number of entries taken out."""
     count = 0
     for module, path in _TABLES:
         table: Any = sys.modules.get(module)
@@ -278,14 +278,14 @@ _BOOKS_OF_WHAT_RUNS: Final = frozenset(
         "subprocess", "sys", "threading", "weakref",
     }
 )  # fmt: skip
-"""Modules of which an entry stands for a thread, a task, a process, a finaliser: these end, and are not struck out."""
+"""Python modules with entries for running threads, tasks, processes or finalisers: these end, and are not removed."""
 
 
 def _sweep_registries(survey: Survey) -> int:
-    """Take out what is made of the biz's code of every container of the standard library; returns how many entries.
+    """Take objects made of the biz's code out of every container of the standard library. Returns the number.
 
-    Those of its modules and classes, and of the objects that these have. For a biz that something still holds: it looks
-    through all that Python has loaded of its own.
+    Searched are containers of Python modules and classes, and of objects in these. Made only for a biz that is still
+    held: the search goes through everything that Python has loaded of the standard library.
     """
     count = 0
     for name, module in list(sys.modules.items()):
@@ -317,14 +317,14 @@ def _containers_of(module: Any) -> Iterator[Any]:
 
 
 def _members(table: Mapping[str, Any] | None) -> list[Any]:
-    members = {} if table is None else table.copy()  # type: ignore[attr-defined] # of a class it has that, too
+    members = {} if table is None else table.copy()  # type: ignore[attr-defined] # a mapping proxy has it, too
     return [value for name, value in members.items() if type(name) is str and not name.startswith("__")]
 
 
 def _strike_out(container: Any, survey: Survey) -> int:
     count = 0
     if type(container) is dict:
-        if container.get("sys") is sys:  # what somebody knows the table of modules by
+        if container.get("sys") is sys:  # a reference to the table of Python modules
             return 0
         for key, value in list(container.items()):
             if any(id(type(part)) not in _PLAIN and survey.reaches(part) for part in (key, value)):

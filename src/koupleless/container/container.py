@@ -1,12 +1,12 @@
-"""The table of bizs, and the operations that change it.
+"""The table of bizs, and the operations that change the table.
 
-State: one dict from identity to entry and the routes derived from it, both touched only under ``_lock``, and never
-while code of a biz, the disk or the network is at work. One operation at a time runs for an identity; a second one is
-refused at once with `BizBusy` instead of being queued. Different identities proceed in parallel.
+State: one dict from identity to entry and the routes derived from the dict, both touched only under ``_lock``, and
+never while code of a biz, the disk or the network is at work. One operation at a time runs for an identity; a second
+operation is refused at once with `BizBusy` instead of being queued. Different identities proceed in parallel.
 
-Of several versions of a name that replace each other at the same time, the one that commits last stays, as if they had
-come one after another in that order. Nobody waits for anybody: a version whose own operation still runs when it is
-replaced is marked as superseded, and that operation removes it when it ends.
+Of several versions of a name that replace each other at the same time, the version committed last stays, as if the
+versions had come one after another in the order of their commits. No operation waits for another: a replaced version
+that is still busy with an operation is marked as superseded, and the operation removes the version at the end.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from koupleless.router.asgi import Front
 
 EMBED_MAIN: Final = "embed main"
-"""What the field writes where the entry of a base would stand."""
+"""The text in the place of an entry for a base, as operations commands of the field have it."""
 
 
 def _resident_sizes() -> Mapping[str, int]:
@@ -63,7 +63,7 @@ class Container:
     """The owner of all bizs of one base.
 
     Lifetime: made by the composition root, closed once, at the end. Every method may be called from any thread except
-    the one that runs the event loop of the bizs, and blocks until it is done.
+    the thread of the bizs' event loop, and blocks until the work is done.
     """
 
     def __init__(
@@ -97,32 +97,32 @@ class Container:
     # --- questions -----------------------------------------------------------------------------------------------
 
     def bizs(self) -> tuple[BizInfo, ...]:
-        """All registered bizs but the base, by priority, then in the order of their registration."""
+        """List all registered bizs but the base, by priority, then in the order of their registration."""
         with self._lock:
             infos = [entry.info() for entry in self._roster.bizs.values()]
         return tuple(sorted(infos, key=lambda info: info.priority))
 
     def find(self, biz: BizId) -> BizInfo:
-        """Look one biz up. Raises ``BizNotFound``."""
+        """Look one biz up. Raises ``BizNotFound`` if there is none."""
         with self._lock:
             return self._roster.entry(biz).info()
 
     def locate(self, name: str, version: str | None = None) -> tuple[BizId, BizState] | None:
-        """Who answers for ``name``: the given version, else the first active one; ``None`` if there is no such biz."""
+        """Find the biz that answers for ``name``: the given version, else the first active one; else ``None``."""
         listed = self._services.directory.locate(name, version)
         return None if listed is None else (listed.biz, listed.state)
 
     def scope_of(self, biz: BizId) -> Scope | None:
-        """The life that answers for ``biz`` now; ``None`` if it is not there or has none."""
+        """Return the life that answers for ``biz`` now; ``None`` if the biz is not there or has no life."""
         listed = self._services.directory.locate(biz.name, biz.version)
         return None if listed is None else listed.scope
 
     def zombies(self) -> tuple[Zombie, ...]:
-        """What of bizs that left still lives, the oldest first. Looked at now, in microseconds for each."""
+        """List what is still alive of bizs that left, the oldest first. Checked now, in microseconds for each."""
         return self._remains.check()
 
     def residents(self) -> tuple[Resident, ...]:
-        """The libraries that bizs brought into the process and that are there, the largest first."""
+        """List the libraries that bizs brought into the process and that are still loaded, the largest first."""
         return arrivals.listing()
 
     def _zombie_counts(self) -> Mapping[str, int]:
@@ -131,10 +131,11 @@ class Container:
     # --- install -------------------------------------------------------------------------------------------------
 
     def prepare(self, url: str, *, expected: BizId | None = None) -> Prepared:
-        """Fetch, verify, unpack and parse what is at ``url``; touches no shared state and may simply be discarded.
+        """Fetch, verify, unpack and parse the artefact at ``url``; touches no shared state; the result may be dropped.
 
-        Raises the children of ``ArtifactError``; among them one for an artefact that is not ``expected``; and
-        ``ContainerClosed`` if the base goes down meanwhile. What waits for a file system for ever is left to it.
+        Raises the children of ``ArtifactError``, among them an error for an artefact that is not ``expected``, and
+        ``ContainerClosed`` if the base goes down meanwhile. A thread that waits for a file system for ever is left
+        behind.
         """
         preparing = Preparing(self._preparation, url, expected)
         deadline_s = self._around.deadlines.prepare_s
@@ -157,11 +158,11 @@ class Container:
         envs: Mapping[str, str] | None = None,
         strategy: Strategy = Strategy.INSTALL_ONLY,
     ) -> Installed:
-        """Start ``prepared`` and register it; consumes it in every case.
+        """Start ``prepared`` and register the biz; ``prepared`` is used up in every case.
 
         Raises ``BizRepeated``, ``BizBusy``, ``PathTaken``, ``MasterBizProtected``, ``ContainerClosed`` (nothing was
-        changed), ``StartFailed`` and ``StartTimeout`` (what was done is undone, but the versions that
-        ``UNINSTALL_THEN_INSTALL`` removed stay removed; under the rule ``keep_broken`` the biz stays listed as broken).
+        changed), ``StartFailed`` and ``StartTimeout`` (the start is undone, but versions removed by
+        ``UNINSTALL_THEN_INSTALL`` stay removed; under the rule ``keep_broken`` the biz stays listed as broken).
         """
         started_at, before, begin = time.time(), resident_bytes(), time.perf_counter()
         with prepared, self._operation(prepared.id, "installBiz"):
@@ -199,7 +200,7 @@ class Container:
     def _clear_the_way(self, entry: Entry) -> list[PurgeReport]:
         """Uninstall the other versions of the name, and the earlier life of ``entry``'s identity.
 
-        Refuses before the first one if any of them is busy; ``entry`` is not registered any more then.
+        Refuses before the first uninstall if any of the versions is busy; ``entry`` is not registered any more then.
         """
         try:
             with contextlib.ExitStack() as operations:
@@ -224,7 +225,7 @@ class Container:
     def _start(
         self, entry: Entry, *, args: Sequence[str], envs: Mapping[str, str], take_over: bool
     ) -> tuple[Entry, ...]:
-        """Start a registered entry and commit it; returns the other lives of its name there were at that moment."""
+        """Start a registered entry and commit the entry; returns the other lives of the name at the time of commit."""
         life = Life(entry.prepared, self._around)
         try:
             self._hooks.install(self._around.stage.loop)
@@ -254,10 +255,10 @@ class Container:
         self.events.append(EventKind.START_FAILED, info, detail)
 
     def _commit(self, entry: Entry, *, take_over: bool) -> tuple[Entry, ...]:
-        """Give a started entry its final state and its route, in one step that nobody sees half done.
+        """Give a started entry the final state and the route, in one step that no request sees half done.
 
-        Returns the other lives of its name that were started, or broken, by then. Raises ``ContainerClosed`` if the
-        base is going down.
+        Returns the other lives of the name, started or broken, at this time. Raises ``ContainerClosed`` if the base is
+        going down.
         """
         with self._changing(entry.id):
             if self._is_closed:
@@ -268,16 +269,16 @@ class Container:
         return others
 
     def _retire(self, entry: Entry, others: Sequence[Entry]) -> list[PurgeReport]:
-        """Stop what ``entry`` found when it took over, and nothing that came, or was switched to, since.
+        """Stop the versions found by ``entry`` at its commit, and no version that came, or was switched to, since.
 
-        All are marked before the first one is stopped, which takes its time: a version that another operation is busy
-        with is stopped by that operation when it ends. All are left to `close` if the base is going down.
+        All are marked before the first is stopped, since stopping takes time. A version busy with another operation is
+        stopped by the operation at the end. All are left to `close` if the base is going down.
         """
         with self._lock:
             self._roster.supersede(others)
         reports = []
         for old in others:
-            if old.id == entry.id:  # this is that identity's operation
+            if old.id == entry.id:  # the running operation is the operation of this identity, too
                 reports.append(self._stop(old))
                 continue
             with contextlib.suppress(BizBusy, ContainerClosed), self._operation(old.id, "uninstallBiz"):
@@ -290,10 +291,10 @@ class Container:
     # --- uninstall and switch ------------------------------------------------------------------------------------
 
     def uninstall(self, biz: BizId) -> PurgeReport:
-        """Withdraw, drain, stop and purge one biz; returns what is left of it.
+        """Withdraw, drain, stop and purge one biz; returns the purge report.
 
-        The biz is gone afterwards even if its own stop code failed; that, and whatever could not be freed, is in the
-        report. Raises ``BizNotFound``, ``BizBusy`` and ``MasterBizProtected``.
+        The biz is gone afterwards even if its own stop code failed. Such a failure, and everything that could not be
+        freed, is in the report. Raises ``BizNotFound``, ``BizBusy``, ``MasterBizProtected`` and ``ContainerClosed``.
         """
         if biz.name == self.base.id.name:
             raise MasterBizProtected(str(biz))
@@ -332,10 +333,10 @@ class Container:
         return report
 
     def switch(self, biz: BizId) -> None:
-        """Make ``biz`` the version that answers by name and on its path, in one step; the other is deactivated.
+        """Make ``biz`` the version that answers by name and path, in one step; the active version is deactivated.
 
-        Nothing happens if it is active already. Raises ``BizNotFound``, ``BizBusy``, and ``IllegalMove`` if it has not
-        been started.
+        Nothing happens if ``biz`` is active already. Raises ``BizNotFound``, ``BizBusy``, ``ContainerClosed``, and
+        ``IllegalMove`` if ``biz`` has not been started.
         """
         with self._operation(biz, "switchBiz"), self._changing(biz):
             table = self._roster.switch(biz, self._front.table)
@@ -354,10 +355,10 @@ class Container:
         self._around.stage.interrupt("the base is shutting down")
 
     def close(self, *, timeout_s: float = 30.0, ends_process: bool = False) -> None:
-        """Shut, wait for running operations, stop every biz and leave the interpreter as it was found.
+        """Shut, wait for running operations, stop every biz and leave the interpreter as before the first biz.
 
-        An operation that has not ended after ``timeout_s`` seconds is left behind; with ``ends_process``, which means
-        that the process ends next, daemon threads of bizs are, too. Idempotent.
+        An operation still running after ``timeout_s`` seconds is left behind. ``ends_process`` tells that the process
+        ends next: then daemon threads of bizs are left behind, too. Idempotent.
         """
         self._ends_process = ends_process
         self.shut()
@@ -365,7 +366,7 @@ class Container:
         with self._lock:
             self._idle.wait_for(lambda: not self._busy, timeout_s)
             entries = self._roster.stoppable()
-        with contextlib.ExitStack() as closing:  # from the last to the first, each whatever the others raise
+        with contextlib.ExitStack() as closing:  # from the last to the first, each despite errors of the others
             closing.callback(self._around.stage.close)
             closing.callback(self._hooks.remove)
             closing.callback(self._unpublish)
@@ -378,7 +379,7 @@ class Container:
 
     @contextlib.contextmanager
     def _changing(self, biz: BizId) -> Iterator[None]:
-        """Hold the lock for a change of a biz, and other versions of it, and publish the change to the services."""
+        """Hold the lock for a change of a biz and of its versions, and publish the change to the services."""
         with self._lock:
             try:
                 yield
@@ -399,9 +400,10 @@ class Container:
 
     @contextlib.contextmanager
     def _operation(self, biz: BizId, operation: str) -> Iterator[None]:
-        """Hold the identity for one operation. Raises ``BizBusy`` at once if another has it, ``ContainerClosed``.
+        """Hold the identity for one operation.
 
-        And ``RuntimeError`` on the thread of the event loop, which the operation would wait for.
+        Raises ``BizBusy`` at once if another operation has the identity, ``ContainerClosed`` after `shut`, and
+        ``RuntimeError`` on the thread of the event loop, since the operation would wait for the loop.
         """
         self._around.stage.check_thread()
         with self._lock:
@@ -416,7 +418,7 @@ class Container:
             self._end_operation(biz)
 
     def _end_operation(self, biz: BizId) -> None:
-        """Let go of the identity, and first stop what was superseded meanwhile."""
+        """Let go of the identity; before, stop the version if another has replaced it meanwhile."""
         with contextlib.ExitStack() as ending:
             ending.callback(self._let_go_of, biz)
             while (entry := self._let_go_of(biz, unless_superseded=True)) is not None:
@@ -424,7 +426,7 @@ class Container:
             ending.pop_all()
 
     def _let_go_of(self, biz: BizId, *, unless_superseded: bool = False) -> Entry | None:
-        """End the operation on an identity; or return, once, what it has to stop first."""
+        """End the operation on an identity; or return, once, the superseded entry to stop before the end."""
         with self._lock:
             entry = self._roster.take_superseded(biz) if unless_superseded and not self._is_closed else None
             if entry is not None:

@@ -1,7 +1,7 @@
-"""One life of one biz: how it is set up and started, and how it leaves, step by step.
+"""One life of one biz: the set-up, the start, and the leaving, step by step.
 
-`Life.start` reads downwards, `Life.leave` is its reverse. Leaving takes whatever exists, so a start that fails half way
-and an uninstall take the same way out, and a failure of one step never keeps the others from being done.
+`Life.start` reads downwards, `Life.leave` is the reverse. Leaving takes down everything that exists, so a start that
+fails half way takes the same way out as an uninstall, and a failure of one step never keeps the others from being done.
 """
 
 from __future__ import annotations
@@ -76,32 +76,32 @@ ENTRY_OVERRIDE: Final = "sofa.ark.biz.main.class"
 _log: Final = logging.getLogger("koupleless")
 
 _GRACE_S: Final = 1.0
-"""What a step is given beyond its own deadline to report that it missed it."""
+"""Seconds given to a step beyond its own deadline, to report the missed deadline."""
 
 _MOMENT_S: Final = 0.2
-"""What daemon threads that know how to stop are given before the process ends, all together."""
+"""Seconds given to all daemon threads with a way to stop, together, before the process ends."""
 
 _FLOOR_S: Final = 0.1
-"""What a stop hook is given in any case, however long those before it took."""
+"""Seconds given to a stop hook in any case, however long the hooks before took."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """How long, in seconds, the steps that run a biz's code may take."""
+    """Times, in seconds, that steps with code of a biz may take."""
 
     prepare_s: float = 300.0
-    """For an artefact to be fetched, checked and unpacked; not the biz's code, but files that may not answer."""
+    """For an artefact to be fetched, checked and unpacked: no code of the biz, but file systems may never answer."""
     start_s: float = 60.0
-    """From the first import to the end of the application's start-up."""
+    """For the way from the first import to the end of the application's start-up."""
     drain_s: float = 30.0
     """For requests, WebSockets and streams in flight to end by themselves."""
     stop_s: float = 10.0
-    """For the application's shutdown and stop hooks, and again each for its services, and its threads and tasks."""
+    """For the application's shutdown and stop hooks together; again for the services, and for threads and tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a base gives every biz, the same for all of them."""
+    """The objects and settings that a base gives to every biz alike."""
 
     stage: Stage
     services: Registry
@@ -111,12 +111,12 @@ class Surroundings:
     config_dirs: tuple[Path, ...] = ()
     log_dir: Path | None = None
     data_dir: Path | None = None
-    """Where each biz has its data directory, by its name; ``None`` if bizs have none."""
+    """Directory with one data directory for each biz, by name; ``None`` if bizs have none."""
     shared_config: Mapping[str, object] = field(default_factory=dict)
     wishes: Wishes = NOTHING
-    """How bizs are to hold libraries of the base, where they do not say it themselves."""
+    """How bizs are to hold libraries of the base, unless the biz says how."""
     application: frozenset[str] = frozenset()
-    """The distributions that the application of the base is made of."""
+    """The distributions of the base's own application."""
     ends_threads: bool = True
     """Whether threads of a leaving biz that ignore their stop are asked in other ways, and interrupted."""
 
@@ -128,8 +128,8 @@ _End: TypeAlias = "Callable[[Sequence[_Inside], float], Coroutine[Any, Any, list
 class Life:
     """Everything that was set up for one biz.
 
-    Owned by the container's entry of the biz; made, started and left by one thread at a time. After `leave` it refers
-    to nothing of the biz.
+    Owned by the container's entry of the biz; made, started and left by one thread at a time. After `leave`, a life
+    refers to nothing of the biz.
     """
 
     def __init__(self, prepared: Prepared, around: Surroundings) -> None:
@@ -137,13 +137,13 @@ class Life:
         self.scope = Scope(prepared.id, around.ground)
         self.gate: Gate | None = None
         self.forwards: tuple[Rule, ...] = ()
-        """The forward rules it is configured with."""
+        """The forward rules in the configuration of the biz."""
         self.libraries: tuple[Library, ...] = ()
-        """Those that it had imported when it had started, and how it holds them."""
+        """The libraries imported by the end of the start, and how the biz holds each."""
         self.warnings: tuple[str, ...] = ()
-        """What it is told at the end of its start, first of all of what it has changed for everybody."""
+        """Texts for the end of the start, first of all about changes that the biz has made for everybody."""
         self.remains: Survey | None = None
-        """After `leave`: what to ask, weakly, whether anything of it still lives; ``None`` if nothing did."""
+        """After `leave`: a survey with weak references to objects still alive; ``None`` if there were none."""
         self._prepared = prepared
         self._around = around
         self._namespace: Namespace | None = None
@@ -157,7 +157,7 @@ class Life:
     # --- in ------------------------------------------------------------------------------------------------------
 
     def start(self, *, args: Sequence[str], envs: Mapping[str, str]) -> None:
-        """Set the biz up, import its entry and start its application; its gate is open afterwards.
+        """Set the biz up, import the entry and start the application; the gate is open afterwards.
 
         Raises ``StartFailed`` or ``StartTimeout``; the caller then calls `leave`.
         """
@@ -166,7 +166,7 @@ class Life:
         failure: StartFailed | None = None
         try:
             self._set_up(args, envs)
-            # What was imported gets no name here: this frame is one of those that the failure keeps.
+            # The imported face gets no name here: the failure keeps this frame, and with the frame its names.
             self._start_application(self._imported(entry, deadline), entry, deadline)
             assert self._namespace is not None
             self.warnings = (*self._told_of_files(), *self.scope.facet(Watch).check(), *self._told_of_zone())
@@ -174,7 +174,7 @@ class Life:
         except BaseException as error:  # noqa: BLE001 - whatever a biz raises, SystemExit too, is a failed start
             failure = self._explain(error)
         if failure is not None:
-            raise failure  # out here, so that it does not carry the biz's exception, frames and all, as its context
+            raise failure  # outside of the handler, so that the biz's exception, with frames, is not the context
 
     def _set_up(self, args: Sequence[str], envs: Mapping[str, str]) -> None:
         manifest, around, scope = self._prepared.manifest, self._around, self.scope
@@ -234,7 +234,7 @@ class Life:
         of_loop = LoopCalls()
         self.scope.attach(of_loop)
         face = self.scope.variables.context.run(load_entry, self._namespace, entry, biz=self.biz)
-        # Alone, the thread of the import is that of the loop, where its thread locals are found again.
+        # Without a base, the importing thread is the loop's thread, which has the thread locals of the import.
         values, calls = self._namespace.thread_values(), of_loop.take()
         if values or calls:
             with entered(self.scope):
@@ -282,7 +282,7 @@ class Life:
         return (told,)
 
     def _explain(self, error: BaseException) -> StartFailed:
-        """The same failure without the exception: its frames hold the biz that is about to be removed."""
+        """Make the failure anew without the exception: the frames of the exception hold the biz to be removed."""
         if isinstance(error, StartTimeout | DeadlineMissed):
             return StartTimeout(str(self.biz), self._around.deadlines.start_s)
         if isinstance(error, ContainerClosed):
@@ -297,10 +297,10 @@ class Life:
     # --- out -----------------------------------------------------------------------------------------------------
 
     def leave(self, *, with_process: bool = False) -> PurgeReport:
-        """Take the biz down and prove that it is gone. Never raises; what went wrong is in the report. Idempotent.
+        """Take the biz down and prove that the biz is gone. Never raises; all errors are in the report. Idempotent.
 
-        The caller has withdrawn the biz's routes before, so that no new request arrives. ``with_process`` means that
-        the process ends next, and with it daemon threads, which are asked to stop and hardly awaited.
+        The caller has withdrawn the biz's routes before, so that no new request arrives. ``with_process`` tells that
+        the process ends next, and daemon threads with the process: they are asked to stop and hardly awaited.
         """
         self._daemons_s = _MOMENT_S if with_process else math.inf
         for step in (
@@ -327,10 +327,10 @@ class Life:
         return report
 
     def _aside(self, what: str, step: Callable[[], T], *, several: int = 1) -> T:
-        """Take a step of leaving, on a thread that is left behind where it does not end: the rest is done all the same.
+        """Take a step of leaving on a thread; a thread without an end is left behind, and the other steps go on.
 
-        It may run code of the biz, a finaliser say, wait for a lock that a thread of the biz holds, or for a file
-        system. ``several`` is how often it waits for `Deadlines.stop_s`.
+        The step may run code of the biz, a finaliser say, wait for a lock of a thread of the biz, or for a file system.
+        ``several`` is the number of times that the step may wait for `Deadlines.stop_s`. Returns the step's result.
         """
         timeout_s = several * self._around.deadlines.stop_s + _GRACE_S
         return self._around.stage.run(step, name=f"{what} {self.biz}", timeout_s=timeout_s)
@@ -343,7 +343,7 @@ class Life:
         return replace(report, notes=tuple(self._notes))
 
     def _drain(self) -> None:
-        """Wait for all who are inside: requests, and others in its services. Who is not done in time gets an error."""
+        """Wait for requests in flight and calls of the services; an unfinished request or call gets an error."""
         drain_s, stop_s, calls = self._around.deadlines.drain_s, self._around.deadlines.stop_s, self.scope.calls
         ends = time.monotonic() + drain_s
         calls.shut()
@@ -353,7 +353,7 @@ class Life:
         left = self._left_of(inside, _drained, drain_s)
         self._tell_aborted(left)
         stubborn = self._left_of({kind: inside[kind] for kind in left}, _aborted, stop_s)
-        if stubborn.pop("calls of its services", 0):  # those who called are answered all the same
+        if stubborn.pop("calls of its services", 0):  # the callers get an answer all the same
             stubborn |= self._left_of({"calls of its services": calls}, _aborted, _GRACE_S)
         self._failures += [f"{count} of the {kind} ignore that and go on" for kind, count in stubborn.items()]
         awaited = AwaitedTasks(self.scope, self._around.stage.loop)
@@ -363,7 +363,7 @@ class Life:
             self._left_of(tasks, _aborted, 0.0)
 
     def _left_of(self, inside: Mapping[str, _Inside], end: _End, timeout_s: float) -> dict[str, int]:
-        """How many of each kind have not ended in time."""
+        """Return the number, by kind, of requests and calls that have not ended in time."""
         if not inside:
             return {}
         begin = functools.partial(end, tuple(inside.values()), timeout_s)
@@ -377,14 +377,14 @@ class Life:
         ]
 
     def _withdraw_services(self) -> None:
-        """On a thread, because closing them is code of the biz."""
+        """Withdraw the services, on a thread, because closing services is code of the biz."""
         services, stop_s = self._around.services, self._around.deadlines.stop_s
         self._failures += self._around.stage.run(
             lambda: services.withdraw(self.scope), name=f"withdraw {self.biz}", timeout_s=stop_s
         )
 
     def _stop_application(self) -> None:
-        """Its own shutdown, then the stop hooks; one deadline for all."""
+        """Shut the application down, then call the stop hooks; one deadline for all."""
         deadline = time.monotonic() + self._around.deadlines.stop_s
         self._attempt("shut application down", self._shut_application_down)
         for hook in self.scope.take_stop_hooks():
@@ -429,10 +429,10 @@ class Life:
             self._notes.append(note)
 
     def _let_go(self) -> Survey:
-        """Drop the last references of ours; the survey remembers, weakly, what has to be gone now."""
+        """Drop the container's last references; returns a survey, which refers weakly to all that must be gone now."""
         scope, namespace = self.scope, self.scope.find_facet(Namespace)
         self._namespace = None
-        with contextlib.ExitStack() as closing:  # from the last to the first, each whatever the others raise
+        with contextlib.ExitStack() as closing:  # from the last to the first, each despite errors of the others
             closing.callback(scope.close)
             if namespace is not None:
                 closing.callback(namespace.drop)
@@ -465,13 +465,13 @@ class Life:
         timeout_s: float,
         may_interrupt: bool = False,
     ) -> object:
-        """Call a function of the biz on a thread, in ``context``; what it returns is awaited there on the loop."""
+        """Call a function of the biz on a thread, in ``context``; an awaitable result is awaited there on the loop."""
         deadline = time.monotonic() + timeout_s
         as_biz, stage = functools.partial(context.run, function), self._around.stage
         result = stage.run(as_biz, name=f"{name} {self.biz}", timeout_s=timeout_s, may_interrupt=may_interrupt)
         if inspect.isawaitable(result):
             finish = functools.partial(_finish, result, context, str(self.biz))
-            with entered(self.scope):  # the task is the biz's: it inherits the context of whoever asks for it
+            with entered(self.scope):  # the task is the biz's: the task inherits the context of the calling code
                 result = stage.call(finish, timeout_s=_left(deadline), may_interrupt=may_interrupt)
         return result
 
@@ -493,9 +493,9 @@ async def _aborted(inside: Sequence[_Inside], timeout_s: float) -> list[int]:
 async def _enter_values(
     values: list[tuple[threading.local, dict[str, Any]]], calls: list[Callable[[], object]]
 ) -> None:
-    """Give the thread of the loop the thread locals of another one, where it has none of its own.
+    """Give the loop's thread the thread locals of the importing thread, where the loop's thread has none.
 
-    What a class puts there when a thread first asks (``__init__``) is nothing that this one had.
+    Values set by the ``__init__`` of a class of thread locals, at the first use on the loop's thread, do not count.
     """
     for local, table in values:
         before = {id(known) for known in values_by_thread(local)}
@@ -514,5 +514,5 @@ async def _finish(result: Awaitable[object], context: Context, name: str) -> obj
     try:
         return await await_in(context, lambda: result)
     except EXITS as error:
-        # In a task this would end the event loop, and with it every other module.
+        # In a task, an exit would end the event loop, and with the loop every other biz.
         raise in_place_of(error, name, "in a hook") from error

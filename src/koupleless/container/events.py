@@ -1,7 +1,7 @@
-"""What happened to the bizs of a container, as frozen values in order, for whoever wants to follow.
+"""Events of the bizs of a container, as frozen values in order, for all followers.
 
-There are no listeners to call: who is interested asks for what came after the last event it saw, so a slow or failing
-follower can neither delay nor break an operation.
+There are no listeners to call: a follower asks for the events after the last known event, so a slow or failing follower
+can neither delay nor break an operation.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("koupleless")
 
 KEPT: Final = 1_000
-"""How many past events can still be asked for."""
+"""Number of past events that can still be asked for."""
 _LONGEST: Final = 10_000
-"""How much of the detail of one is kept."""
+"""Number of characters kept of the detail of one event."""
 
 
 class EventKind(enum.Enum):
-    """The moments of a biz's life that others may want to know."""
+    """The moments of a biz's life that are told to followers."""
 
     INSTALLING = "installing"
     STARTED = "started"
@@ -42,13 +42,13 @@ _BAD: Final = frozenset({EventKind.START_FAILED, EventKind.STOP_FAILED})
 
 @dataclass(frozen=True, slots=True)
 class BizEvent:
-    """One moment; ``number`` counts them from 1 without gaps."""
+    """One moment of a biz; ``number`` counts events from 1 without gaps."""
 
     number: int
     time_ms: int
     kind: EventKind
     info: BizInfo
-    """Without what the manifest says for operators to read: that may be large, and leaves with the biz."""
+    """A snapshot without the manifest's texts for operators: such texts may be large, and leave with the biz."""
     detail: str = ""
 
 
@@ -61,7 +61,7 @@ class EventLog:
         self._last = 0
 
     def append(self, kind: EventKind, info: BizInfo, detail: str = "") -> None:
-        """Add what just happened, also to the base's log, and wake those who wait for it."""
+        """Add an event for the present moment, write the event to the base's log, and wake waiting followers."""
         level = logging.WARNING if kind in _BAD else logging.INFO
         logger.log(level, "biz %s: %s%s", info.id, kind.value, f" ({detail})" if detail else "")
         slim = replace(
@@ -74,7 +74,7 @@ class EventLog:
             self._grown.notify_all()
 
     def after(self, number: int, *, timeout_s: float = 0.0) -> tuple[BizEvent, ...]:
-        """The events after ``number`` that are still kept; waits up to ``timeout_s`` seconds for the first one."""
+        """Return the kept events after ``number``; waits up to ``timeout_s`` seconds for the first one."""
         with self._grown:
             self._grown.wait_for(lambda: self._last > number, timeout_s)
             return tuple(event for event in self._events if event.number > number)

@@ -1,8 +1,8 @@
-"""What a container does to its process, and knows of it: views and recorders from the first biz on; its memory.
+"""Changes of a container to its process: views and recorders from the first biz on, and the memory of the process.
 
-A base that has never installed a module runs on an untouched interpreter. Each room counts its installers, so several
-containers live in one process and the last one to close restores what was there before. The import system's hooks are
-not among these: each namespace counts for itself, so they are out while no biz is there.
+A base without a biz from the start on runs on an untouched interpreter. Each room counts its installers, so several
+containers live in one process, and the last to close restores the interpreter. The hooks of the import system are not
+among the changes here: each namespace counts for itself, so the hooks are out while no biz is there.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ _PAIRS: tuple[tuple[Callable[[], object], Callable[[], object]], ...] = (
 
 
 class ProcessHooks:
-    """One container's share in the process-wide hooks. Thread-safe, idempotent both ways."""
+    """The share of one container in the process-wide hooks. Thread-safe, idempotent both ways."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._removal: contextlib.ExitStack | None = None
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Put the hooks in, also on the loop that bizs run on, unless this container has them already.
+        """Put the hooks in, also on the loop of the bizs, unless this container has put the hooks in already.
 
-        Leaves none behind when one of them fails.
+        Raises any error of a hook, after all hooks put in before were taken out.
         """
         with self._lock:
             if self._removal is not None:
@@ -80,7 +80,7 @@ class ProcessHooks:
                 self._removal = removal.pop_all()
 
     def remove(self) -> None:
-        """Take this container's share out."""
+        """Take the share of this container out."""
         with self._lock:
             removal, self._removal = self._removal, None
         if removal is not None:

@@ -1,7 +1,8 @@
 """The table of the bizs of one container, and every decision over the table.
 
 A roster has no lock, runs no code of a biz, and touches neither disk nor network. The container calls the roster under
-its own lock, and acts on the answers: it swaps the routes, and stops lives after it has let go of the lock.
+the lock of the container, and acts on the answers: the container swaps the routes, and stops lives after letting go of
+the lock.
 
 An identity has one entry in the table. Two more places are for versions that replace their own identity: an *incoming*
 entry starts beside the entry in the table, an *outgoing* entry was replaced and has not stopped yet.
@@ -41,7 +42,7 @@ class Entry:
     state: BizState = BizState.UNRESOLVED
     records: list[StateRecord] = field(default_factory=list)
     is_superseded: bool = False
-    """Whether another version has replaced this one, whose own running operation is to remove it."""
+    """Whether another version has replaced this entry, to be removed by the entry's own running operation."""
 
     @property
     def id(self) -> BizId:
@@ -78,7 +79,7 @@ class Roster:
     """The bizs of one container.
 
     Lifetime: of the container. Threads: every method is called under the lock of the container. A method that raises
-    has changed nothing, but for `register`, which may keep a refused entry as broken.
+    has changed nothing, except `register`, which may keep a refused entry as broken.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -108,10 +109,10 @@ class Roster:
     # --- install -------------------------------------------------------------------------------------------------
 
     def register(self, entry: Entry, *, beside: bool) -> None:
-        """Reserve identity and path. With ``beside`` an entry of the same identity may be there, to be replaced.
+        """Reserve identity and path. With ``beside``, an entry of the same identity may be there, to be replaced.
 
-        Raises ``BizRepeated``, and ``PathTaken`` for a path of another name: under the rule ``keep_broken`` the entry
-        stays in the table as broken then, if the identity was free.
+        Raises ``BizRepeated``, and ``PathTaken`` for a path of another name. In the latter case, under the rule
+        ``keep_broken``, the entry stays in the table as broken if the identity was free.
         """
         owner = self._owner_of_path(entry)
         is_free = entry.id not in self.bizs
@@ -144,7 +145,7 @@ class Roster:
         will_answer = not active or take_over or self._rules.activate_many
         # Requests reach every active version: of several active versions each has a path of its own.
         yielding = active if take_over else [old for old in active if will_answer and _meet(old, entry)]
-        # Only this can fail, so it comes first.
+        # Only this call can fail, so the call comes first.
         changed = self._routed(routes, into=entry, away_from=yielding) if will_answer else None
         if will_answer:
             for old in yielding:
@@ -167,12 +168,12 @@ class Roster:
             self.remove(entry)
 
     def supersede(self, others: Iterable[Entry]) -> None:
-        """Mark entries for removal, but for entries that have become active since."""
+        """Mark entries for removal, except entries that have become active since."""
         for old in others:
             old.is_superseded = old.state is not BizState.ACTIVATED
 
     def take_superseded(self, biz: BizId) -> Entry | None:
-        """Return an entry that is marked for removal, and take the mark off: a removal is tried once."""
+        """Return an entry marked for removal, and take the mark off: a removal is tried once. Else return ``None``."""
         entry = self.bizs.get(biz)
         if entry is None or not entry.is_superseded:
             return None
@@ -182,7 +183,7 @@ class Roster:
     # --- switch and uninstall ------------------------------------------------------------------------------------
 
     def switch(self, biz: BizId, routes: RouteTable) -> RouteTable | None:
-        """Make a biz the version that answers by name and on its path; the active versions are deactivated.
+        """Make a biz the version that answers by name and path; the active versions are deactivated.
 
         Returns the new routes; ``None`` if the biz is active already. Raises ``BizNotFound``, and ``IllegalMove`` for a
         biz that has not been started.
@@ -205,8 +206,8 @@ class Roster:
     ) -> Withdrawal:
         """Take requests away from an entry that is about to stop. Raises ``IllegalMove`` if the entry cannot stop.
 
-        With ``with_successor`` another version answers instead of an active entry: the last one that came, unless its
-        identity is in ``busy``.
+        With ``with_successor``, another version answers instead of an active entry: the last version that came, except
+        versions with an identity in ``busy``.
         """
         if not entry.state.is_stoppable:
             raise IllegalMove(str(entry.id), entry.state.value, BizState.STOPPED.value)
@@ -246,7 +247,7 @@ class Roster:
     def _routed(self, routes: RouteTable, *, into: Entry | None = None, away_from: Sequence[Entry] = ()) -> RouteTable:
         """Make routes that lead requests to ``into`` instead of the others; forward rules follow active versions.
 
-        Of several active versions the first one answers, as it does by name, and the next one when the first leaves.
+        Of several active versions the first one answers, as for requests by name, and the next when the first leaves.
         """
         for entry in away_from:
             if entry.gate is not None:
@@ -258,7 +259,7 @@ class Roster:
         for entry in candidates:
             if entry in away_from or entry.life is None:
                 continue
-            # A path that is taken is taken by another version of the name: paths were reserved at registration.
+            # A taken path is taken by another version of the name: paths were reserved at registration.
             if entry.gate is not None and routes.owner_of(entry.path) is None:
                 routes = routes.with_route(Route.to(entry.gate, path=entry.path, identity=str(entry.id)))
             routes = routes.with_forwards(routes.forwards.with_module(str(entry.id), entry.life.forwards))

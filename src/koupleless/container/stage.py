@@ -1,7 +1,7 @@
-"""Where the code of bizs runs: the server's event loop for what is asynchronous, threads of ours for what blocks.
+"""Runs the code of bizs: asynchronous code on the server's event loop, blocking code on threads of the container.
 
-The container is synchronous. It reaches the loop through `Stage.call` and gives blocking code of a biz a thread with a
-deadline through `Stage.run`, so that a module which hangs costs its installer a deadline and nobody else anything.
+The container is synchronous. `Stage.call` reaches the loop, and `Stage.run` gives blocking code of a biz a thread with
+a deadline. So a biz that hangs costs the installing thread a deadline, and others nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 
 class DeadlineMissed(TimeoutError):
-    """Code of a biz had not ended in the time it was given. Never raised by the biz's code itself."""
+    """Code of a biz had not ended at the deadline. Never raised by the biz's code itself."""
 
 
 class Stage:
-    """The event loop that a base's applications share.
+    """The event loop shared by the applications of a base.
 
-    Lifetime: as long as its container. The composition root hands it the server's loop with `adopt`; without a server
-    (a test, a base that serves nothing) it starts a loop on a thread of its own at the first call.
+    Lifetime: of the container. The composition root passes the server's loop to `adopt`. Without a server (a test, a
+    base that serves nothing), the first call starts a loop on a thread of the stage.
     """
 
     def __init__(self) -> None:
@@ -60,16 +60,16 @@ class Stage:
             self._loop = loop
 
     def check_thread(self) -> None:
-        """Raise ``RuntimeError`` on the thread of the loop: whoever waits for the loop there waits for himself."""
+        """Raise ``RuntimeError`` on the thread of the loop: a wait there for the loop would never end."""
         if self._loop is not None and _running_loop() is self._loop:
             raise RuntimeError("a container operation was called on the event loop it needs; call it from a thread")
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]], *, timeout_s: float, may_interrupt: bool = False) -> T:
-        """Run the coroutine that ``make`` returns on the loop and wait for it here.
+        """Run the coroutine made by ``make`` on the loop, wait here, and return the result.
 
-        Raises ``DeadlineMissed`` after ``timeout_s`` seconds (the coroutine is cancelled then), ``RuntimeError`` when
-        called on the loop's own thread or when the loop has ended, and what the coroutine raises. With
-        ``may_interrupt``, also ``ContainerClosed`` after `interrupt`.
+        Raises ``DeadlineMissed`` after ``timeout_s`` seconds (the coroutine is cancelled then), ``RuntimeError`` on the
+        loop's own thread or after the end of the loop, and any error of the coroutine. With ``may_interrupt``, also
+        raises ``ContainerClosed`` after `interrupt`.
         """
         self.check_thread()
         loop = self.loop
@@ -85,9 +85,9 @@ class Stage:
     def run(self, function: Callable[[], T], *, name: str, timeout_s: float, may_interrupt: bool = False) -> T:
         """Call ``function`` on a new thread named ``name`` and wait at most ``timeout_s`` seconds.
 
-        Returns what it returns and raises what it raises. Raises ``DeadlineMissed`` when it has not ended by then, and,
-        with ``may_interrupt``, ``ContainerClosed`` after `interrupt`; the thread cannot be stopped and goes on as a
-        daemon, holding what it holds.
+        Returns the result of ``function``, and raises the errors of ``function``. Raises ``DeadlineMissed`` at the
+        deadline, and, with ``may_interrupt``, ``ContainerClosed`` after `interrupt`. The thread cannot be stopped then
+        and goes on as a daemon, with everything the thread holds.
         """
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         thread = threading.Thread(target=_work, args=(function, outcome), name=name, daemon=True)
@@ -97,14 +97,14 @@ class Stage:
         except DeadlineMissed as error:
             raise DeadlineMissed(f"{error}, and still runs {where(thread.ident)}") from None
         finally:
-            # An exception refers to its traceback, that to this frame, and this frame to the exception: break the
-            # cycle, or the biz's frames live until the next collection.
+            # The exception refers to the traceback, the traceback to this frame, and this frame to the exception: break
+            # the cycle, or the biz's frames live until the next collection.
             del outcome, function
 
     def interrupt(self, reason: str) -> None:
-        """Raise ``ContainerClosed`` in everybody who waits here and allows it, now or later: the base is going down.
+        """Raise ``ContainerClosed`` in every interruptible wait, now or later: the base is going down.
 
-        Each gets an exception of his own, for its traceback refers to what he is doing.
+        Each waiting thread gets an exception of its own, since the traceback refers to the work of the thread.
         """
         with self._lock:
             self._interruption = reason
@@ -133,7 +133,7 @@ class Stage:
             del future
 
     def close(self, *, timeout_s: float = 5.0) -> None:
-        """End the loop if it is our own; one that code of a biz blocks for longer is left to it. Idempotent."""
+        """End the loop if the stage started it; a loop blocked for ``timeout_s`` seconds by a biz stays. Idempotent."""
         with self._lock:
             thread, self._own_thread = self._own_thread, None
             loop = self._loop
@@ -152,7 +152,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _work(function: Callable[[], T], outcome: concurrent.futures.Future[T]) -> None:
-    pass_for_main_thread()  # which code of a biz runs on alone
+    pass_for_main_thread()  # without a base, the main thread runs the code of a biz
     try:
         result = function()
     except BaseException as error:  # noqa: BLE001 - SystemExit of a biz must reach the installer, not this thread

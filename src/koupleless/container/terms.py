@@ -1,4 +1,4 @@
-"""The terms on which a container works: what its callers may choose, and what an install answers. Values only."""
+"""The terms on which a container works: the choices of callers, and the answer of an install. Values only."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ if TYPE_CHECKING:
 
 
 class Strategy(enum.Enum):
-    """What an install does about other versions of the same name."""
+    """The treatment of other versions of the same name by an install."""
 
     INSTALL_ONLY = "installOnly"
-    """Nothing. The new version answers only if no other version does."""
+    """Keeps other versions. The new version answers only if no other version does."""
     UNINSTALL_THEN_INSTALL = "uninstallThenInstall"
-    """Removes them all, then installs; nobody answers in between."""
+    """Removes all other versions, then installs; no version answers in between."""
     REPLACE = "replace"
-    """Starts the new one, moves the traffic over at once, then lets the others drain and leave."""
+    """Starts the new version, moves the traffic over at once, then lets the others drain and leave."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What an operator may choose about states."""
+    """The choices of an operator about states."""
 
     activate_new: bool = False
     """A new version becomes the active one as soon as it is started (``activate.new.module``)."""
     activate_next: bool = False
-    """When the active version is uninstalled, the one of the others that came last becomes the active one."""
+    """When the active version is uninstalled, the last installed of the others becomes the active one."""
     activate_many: bool = False
     """Several versions of a name, each on a path of its own, may be active
     (``sofa.ark.activate.multi.biz.version.enable``)."""
     keep_broken: bool = False
-    """A biz whose start failed stays registered (``sofa.ark.auto.uninstall.when.failed.enable=false``)."""
+    """A biz with a failed start stays registered (``sofa.ark.auto.uninstall.when.failed.enable=false``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What an install has to say."""
+    """The answer of an install."""
 
     info: BizInfo
     elapsed_ms: int
-    """From the call to the activated biz; fetching and unpacking came before."""
+    """Milliseconds from the call to the activated biz; fetching and unpacking came before."""
     started_at: float
-    """When the install began, in seconds since the epoch."""
+    """Begin of the install, in seconds since the epoch."""
     grown_bytes: int
-    """Growth of the process's resident memory meanwhile; other work of the process is in it."""
+    """Growth of the process's resident memory meanwhile, through other work of the process as well."""
     replaced: tuple[PurgeReport, ...] = ()
-    """How the bizs left that this one replaced."""
+    """Purge reports of the replaced versions."""
     warnings: tuple[str, ...] = ()
-    """That its files had to be unpacked again, what it has changed of shared modules for everybody, and what those that
-    it replaced have to say, in words."""
+    """Texts: files that had to be unpacked again, changes of shared Python modules for everybody, and notes of the
+    replaced versions."""

@@ -1,5 +1,5 @@
-"""The end of a biz beyond its registrations: files written below its code, libraries without a user, objects left over.
+"""The end of a biz beyond its registrations: files written below the code, unused libraries, objects left over.
 
-`remains` lists objects of bizs that have left and are still in memory, `rescue` copies files into the data directory,
-`settling` removes libraries that no biz uses (`idle`) and returns memory to the system (`memory`).
+`remains` lists objects still in memory after their biz has left, `rescue` copies files into the data directory,
+`settling` removes libraries without a user (`idle`) and returns memory to the system (`memory`).
 """

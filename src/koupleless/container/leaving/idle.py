@@ -1,9 +1,9 @@
-"""Shared libraries that nobody uses any more: whether anything outside still refers to them, and how they are freed.
+"""Finds and frees shared libraries without users: a library may go if no object outside of the library refers to it.
 
-A library that was loaded for bizs is the process's when the last of them has left. It may go if nothing but itself
-refers to it, which is asked of reference counts: of all that its modules reach, each object must be referred to from
-among these as often as its count says. Whatever cannot be accounted for (C code, a callback registered with the
-interpreter, a global of the base) counts as somebody who holds it, so the answer errs on the side of staying.
+A library loaded for bizs belongs to the process when the last user has left. Reference counts tell whether anything
+outside refers to the library: all objects reached from the library's Python modules must have as many references from
+one another as the counts say. Every reference of unknown origin (C code, a callback registered with the interpreter, a
+global of the base) counts as a holder, so in doubt a library stays.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _ITSELF: Final = BizId.of("idle-libraries", "1")
 
 
 class Idle:
-    """Modules of libraries that were taken out of the interpreter's table, by library, and who holds them.
+    """Python modules of libraries, taken out of the interpreter's table, by library; tells which are held.
 
-    Made, asked and dropped by one thread, while no other can import them. It holds all that they reach, so nothing is
-    freed before `free` is called.
+    Threads: made, asked and dropped by one thread, while no other thread can import the Python modules. Refers to the
+    Python modules, so nothing is freed before `free` is called.
     """
 
     def __init__(self, libraries: Mapping[str, Mapping[str, types.ModuleType]], *, kept: Mapping[int, int]) -> None:
-        """``kept`` is how many references to each module, by its address, are those of the caller."""
+        """Copy ``libraries``; ``kept`` has the caller's number of references to each Python module, by address."""
         self._kept = kept
         self._libraries = {library: dict(modules) for library, modules in libraries.items()}
         self._home = {name: library for library, modules in libraries.items() for name in modules}
 
     def find_free(self) -> frozenset[str]:
-        """The libraries that nothing outside of them holds; those that hold each other are free together."""
+        """Find the libraries without a holder outside of them; libraries that hold each other are free together."""
         free = set(self._libraries)
         while free:
             held = self._held(free)
@@ -52,7 +52,7 @@ class Idle:
         return frozenset(free)
 
     def free(self, libraries: Collection[str]) -> int:
-        """Let go of some libraries and collect them; returns how many of their modules live on all the same."""
+        """Let go of some libraries and collect their objects; returns the number of Python modules that live on."""
         modules = {name: module for library in libraries for name, module in self._libraries.pop(library).items()}
         survey = Survey(Scope(_ITSELF), modules)
         Overloads(modules)
@@ -64,7 +64,7 @@ class Idle:
         return len(survey.alive())
 
     def _held(self, libraries: Collection[str]) -> set[str]:
-        """Those of some libraries that something outside of all of them holds."""
+        """Find those of ``libraries`` that an object outside of all ``libraries`` holds."""
         modules = {name: module for library in libraries for name, module in self._libraries[library].items()}
         survey = Survey(Scope(_ITSELF), modules)
         overloads = Overloads(modules)
@@ -79,7 +79,7 @@ class Idle:
 
 
 def _registered(survey: Survey, reached: Mapping[int, Any]) -> list[int]:
-    """What registries of the interpreter hold of ``reached`` for the libraries themselves, once for each reference."""
+    """List the addresses of ``reached`` in the interpreter's registries for the libraries, once for each reference."""
     things = [registration.thing for registration in registrations(survey)]
     held = [id(thing) for thing in things if id(thing) in reached]
     for thing in things:
@@ -90,14 +90,14 @@ def _registered(survey: Survey, reached: Mapping[int, Any]) -> list[int]:
 
 def _take_back(survey: Survey) -> None:
     for registration in registrations(survey):
-        with contextlib.suppress(Exception):  # code of a library, which goes whatever it raises
+        with contextlib.suppress(Exception):  # code of a library, which goes despite errors
             registration.take_back()
 
 
 def _held_modules(survey: Survey, asked: Mapping[int, int]) -> set[str]:
-    """The names of the modules that are reached from something that others hold.
+    """Name the Python modules that can be reached from an object held outside.
 
-    ``asked`` is how many references to each module are those of whoever asks.
+    ``asked`` has the number of the caller's references to each Python module, by address.
     """
     reached = reach(survey)
     cores = {id(thing): name for name, thing in survey.survivors() if id(thing) in reached}
@@ -110,7 +110,7 @@ def _held_modules(survey: Survey, asked: Mapping[int, int]) -> set[str]:
                 holders.setdefault(id(part), []).append(key)
     uses.update(_registered(survey, reached))
     thing = part = None
-    # From the modules outwards: what leads to them.
+    # From the Python modules outwards: find the objects that lead to a Python module.
     leads = dict(cores)
     order = list(cores)
     for key in order:
@@ -118,17 +118,17 @@ def _held_modules(survey: Survey, asked: Mapping[int, int]) -> set[str]:
             if holder not in leads:
                 leads[holder] = leads[key]
                 order.append(holder)
-    # Besides what was counted, the dictionary and the argument refer to each.
+    # Besides the counted references, the dictionary and the argument refer to each object.
     entries = [key for key in order if sys.getrefcount(reached[key]) - 2 - asked.get(key, 0) > uses[key]]
     return _all_led_to(entries, reached, cores)
 
 
 _OURS: Final = 2
-"""The dictionaries of this room that refer to a module while it is looked at."""
+"""Number of dictionaries of this room with a reference to a Python module during the search."""
 
 
 def _all_led_to(entries: list[int], reached: Mapping[int, Any], cores: Mapping[int, str]) -> set[str]:
-    """The modules that are reached from ``entries``."""
+    """Name the Python modules that can be reached from ``entries``."""
     todo, seen = list(entries), set(entries)
     found = set()
     while todo:

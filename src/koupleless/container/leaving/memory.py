@@ -1,9 +1,9 @@
-"""Memory that nobody needs any more goes back to the system: after a large biz has left, not after every small one.
+"""Returns unneeded memory to the system: after a large biz has left, not after every small one.
 
-What Python frees, the C library keeps for its next request, and clean pages of compiled files stay mapped in. Both are
-given back through ``ctypes``, on Linux, and the first with glibc alone: musl and macOS do it by themselves. Called by
-the thread that uninstalls, never by that of the event loop: other threads that ask the C library for memory meanwhile
-may wait for some milliseconds.
+Memory freed by Python is kept by the C library for the next request, and clean pages of compiled files stay mapped.
+Both are returned through ``ctypes``, on Linux, and the former with glibc only: musl and macOS return memory by
+themselves. Called by the thread that uninstalls, never by the thread of the event loop: meanwhile, other threads that
+ask the C library for memory may wait for some milliseconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 MUCH: Final = 20_000
-"""Blocks of memory from which it is worth while: about 2 MB, and twenty times what a small FastAPI module has."""
+"""Blocks of freed memory from which the return pays: about 2 MB, twenty times the blocks of a small FastAPI module."""
 
 _PAGE_OUT: Final = 21
 """``MADV_PAGEOUT``, from Linux 5.4 on."""
@@ -27,7 +27,7 @@ _PAGE_OUT: Final = 21
 
 @contextlib.contextmanager
 def returned_if_much() -> Iterator[None]:
-    """Give free memory back to the system if the body has freed much of it, or where nobody counts (PYTHONMALLOC)."""
+    """Return memory to the system if the body has freed much, or if Python counts no blocks (PYTHONMALLOC)."""
     before = sys.getallocatedblocks()
     yield
     after = sys.getallocatedblocks()
@@ -36,15 +36,15 @@ def returned_if_much() -> Iterator[None]:
 
 
 def give_back() -> bool:
-    """Give back what the C library keeps free; returns whether there was anything, and a way to do it."""
+    """Return the free memory of the C library to the system. Tells whether there was any, and a way to do so."""
     library = _glibc()
     return library is not None and bool(library.malloc_trim(0))
 
 
 def page_out(directories: Collection[str]) -> int:
-    """Take compiled files below some directories out of memory; they are read again when their code is run.
+    """Take compiled files below ``directories`` out of memory; the system reads the files again when code runs.
 
-    Only clean pages leave, which are those of the file. Returns how many mappings the system was asked about.
+    Only clean pages leave, with the content of the file. Returns the number of mappings passed to the system.
     """
     library = _library()
     if library is None or not directories:
@@ -58,7 +58,7 @@ def page_out(directories: Collection[str]) -> int:
 
 
 def _mappings(prefixes: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    """Where files whose paths begin so are mapped: addresses of begin and end."""
+    """Yield begin and end addresses of mapped files below the directories with these prefixes."""
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
@@ -72,7 +72,7 @@ def _mappings(prefixes: tuple[str, ...]) -> Iterator[tuple[int, int]]:
 
 @functools.cache
 def _library() -> Any:
-    """The C library; ``None`` where it is not that of Linux."""
+    """Return the C library; ``None`` on systems other than Linux, and without ctypes."""
     if sys.platform != "linux":
         return None
     try:
@@ -87,7 +87,7 @@ def _library() -> Any:
 
 @functools.cache
 def _glibc() -> Any:
-    """The C library, if it is the one that has to be told."""
+    """Return the C library if memory has to be returned by a call: the library is glibc. Else return ``None``."""
     try:
         is_glibc = (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
     except (ValueError, OSError):

@@ -1,7 +1,7 @@
-"""What bizs left behind when they went: remembered weakly, looked at again, forgotten once it is gone.
+"""Objects left behind by bizs that have gone: referred to weakly, checked again, forgotten once gone.
 
-A held module is memory that somebody else keeps, not a state of the container: it stands in nobody's way, the next
-version of the same name least of all.
+A zombie is memory kept by another holder, not a state of the container: the zombie is in nobody's way, and does not
+hinder the next version of the same name.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Zombie:
-    """A module, or something of one, that outlived its biz. Refers to nothing of it; safe to keep."""
+    """A Python module, or an object of one, in memory after its biz has left. Refers to nothing of the biz."""
 
     biz: BizId
-    """Whose it was."""
+    """The identity of the biz."""
     what: str
-    """The module, or what of it lives where its globals died: ``shop.models.Order``."""
+    """The Python module, or, after the globals have died, an object of the Python module: ``shop.models.Order``."""
     since_ms: int
-    """When it should have gone, in milliseconds since the epoch."""
+    """Time of the uninstall, in milliseconds since the epoch."""
     holders: tuple[str, ...]
-    """Who held it then, as a chain of referrers, the outermost first; empty if none was found."""
+    """The holders at the time of the uninstall, as a chain of referrers, outermost first; empty if none was found."""
     size_bytes: int | None
-    """An estimate, made then, of what it keeps alive."""
+    """Estimate, at the time of the uninstall, of the bytes kept alive; ``None`` if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class _Rest:
 
 
 class Remains:
-    """Everything that purge reports of one container named as held and that still lives.
+    """Objects named as held by purge reports of one container, and still alive.
 
-    Lifetime: as its container. Thread-safe. Holds nothing of any biz alive: a survey knows it by weak references only.
+    Lifetime: of the container. Thread-safe. Holds nothing of a biz: the references of a survey are weak.
     """
 
     def __init__(self) -> None:
@@ -51,17 +51,17 @@ class Remains:
         self._rests: list[_Rest] = []
 
     def add(self, report: PurgeReport, survey: Survey) -> None:
-        """Keep an eye on what ``report`` says is held of the life that ``survey`` was made of."""
+        """Remember the objects named as held by ``report``; ``survey`` was made of the same life."""
         if report.held:
             rest = _Rest(report.biz, time.time_ns() // 1_000_000, report.held, survey)
             with self._lock:
                 self._rests.append(rest)
 
     def check(self) -> tuple[Zombie, ...]:
-        """What lives now, the oldest first; what died since is forgotten.
+        """List the zombies alive now, the oldest first; objects that died since are forgotten.
 
-        Asks weak references, collects nothing and takes microseconds for each module that is left. So a thing that
-        nobody holds any more is among them until the next collection finds it.
+        Asks weak references, collects nothing, and takes microseconds for each Python module left. So an object
+        without holders is in the list until the next collection.
         """
         with self._lock:
             alive = [(rest, _names(rest.survey)) for rest in self._rests]
@@ -70,14 +70,14 @@ class Remains:
 
 
 def _names(survey: Survey) -> list[tuple[str, str]]:
-    """What lives, as (module, name): the module itself if its globals do, else what of it does."""
+    """List living objects as (Python module, name): the Python module if its globals live, else its living objects."""
     return [
         (module, name) for module, names in survey.alive().items() for name in ([module] if module in names else names)
     ]
 
 
 def _describe(rest: _Rest, module: str, name: str) -> Zombie:
-    """``name`` with what the report said of it, or of the module that it was part of then."""
+    """Make a zombie from the report's words about ``name``, or about the Python module of the object."""
     told = {held.name: held for held in rest.held}
     held = told.get(name) or told.get(module) or next((one for one in rest.held if one.holders), rest.held[0])
     size = held.size_bytes if held.name == name else None

@@ -1,4 +1,4 @@
-"""Files that a biz has written below its code, carried to where the next version can find them."""
+"""Copies files written by a biz below the code to a directory where the next version finds the files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NAMED: Final = 3
 
 
 def rescue(unpacked: Unpacked, directory: Path) -> str | None:
-    """Copy what was written below the code into the data directory's ``rescued/``; say so, ``None`` if nothing was.
+    """Copy files written below the code into ``rescued/`` of the data directory. Returns a note, or ``None``.
 
-    Called when the biz has ended. A place that has another file of that name gets a new one beside it, numbered.
-    Raises ``OSError``; what was copied by then stays.
+    Called when the biz has ended. If the place has another file of the same name, the copy gets a number in the name.
+    Returns ``None`` if there were no files. Raises ``OSError``; files copied before the error stay.
     """
     written = sorted(unpacked.written())
     if not written:

@@ -1,4 +1,4 @@
-"""What becomes of shared libraries when the last biz that used them has left: they go, or are named with their size."""
+"""Removes shared libraries after the last user has left, or names the libraries that stay, with their size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _turns: Final = Turns(5.0)
 
 
 class Settling:
-    """What a leaving biz was the last to use. Made before it leaves; `stays` is known afterwards."""
+    """Libraries without a user after a biz has left. Made before the biz leaves; `stays` is set afterwards."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -38,7 +38,7 @@ class Settling:
 
     @contextlib.contextmanager
     def around(self) -> Iterator[None]:
-        """Settle what the body, in which the biz leaves, leaves without a user; give much free memory back."""
+        """Remove the libraries without a user after the body, in which the biz leaves, and return much free memory."""
         with returned_if_much():
             yield
             if any(one.name not in self._idle_before for one in _idle()):
@@ -47,7 +47,7 @@ class Settling:
         page_out(arrivals.directories(self.stays))
 
     def _settle(self) -> None:
-        """On a thread that may be left behind: what goes runs finalisers."""
+        """Remove unused libraries, on a thread that may be left behind: removing runs finalisers."""
         try:
             self._stage.run(_let_go_in_turn, name="settle libraries", timeout_s=_SETTLED_S)
         except DeadlineMissed as error:
@@ -67,12 +67,12 @@ def _idle() -> list[Resident]:
 
 
 def _let_go() -> None:
-    """Remove the pure-Python libraries that nobody uses and nobody holds."""
+    """Remove the pure-Python libraries without a user and without a holder."""
     libraries = arrivals.modules_of(_idle())
     of_all = [name for names in libraries.values() for name in names]
     try:
         with unimportable(of_all), parted(of_all) as was_followed, taken_out(of_all) as modules:
-            if was_followed:  # by classes and functions that refer to the library, and to each other
+            if was_followed:  # by classes and functions with references to the library, and to each other
                 collect_all(pause_s=LAST_RESORT_S)
             present = {library: [name for name in names if name in modules] for library, names in libraries.items()}
             own = {

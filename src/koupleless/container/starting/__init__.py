@@ -1,1 +1,1 @@
-"""The way of a biz up to its start: an artefact is fetched and unpacked, an entry is loaded, a failure is told."""
+"""The way of a biz up to the start: fetches and unpacks an artefact, loads an entry, tells of a failure."""

@@ -1,6 +1,6 @@
-"""From the entry that a manifest names to what the base can serve or start; if it cannot, what its author must change.
+"""Loads the entry of a biz as a face for the base to serve or start; else, advises the author of the biz.
 
-Runs as the biz, on a thread of the stage: importing a module is running its code.
+Runs as the biz, on a thread of the stage: importing a Python module runs the code of the Python module.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 _CORRECT: Final = 'correct entry = "package.module:callable"'
 _SHOWN: Final = 8
-"""How many names of what a module offers are told."""
+"""Number of names of a Python module that are told."""
 
 
 def load_entry(namespace: Namespace, entry: str, *, biz: BizId) -> Face:
-    """Import ``entry`` and tell what it is.
+    """Import ``entry`` and return the face of the imported object.
 
-    Raises ``StartFailed`` if there is no such thing, or nothing that can be served or called, and whatever the biz's
-    own code raises.
+    Raises ``StartFailed`` if the object does not exist, or can be neither served nor called, and any error of the biz's
+    own code.
     """
     module_name, _, path = (part.strip() for part in entry.partition(":"))
     try:
         found = namespace.resolve(entry)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # an import in the module's code
+            raise  # an import in the Python module's code
         reason = f"has no module {error.name!r}, which its entry {entry!r} names; {_CORRECT}"
         raise StartFailed(str(biz), reason) from None
     except AttributeError:
         module = namespace.table.get(module_name)
         missing = None if module is None else _missing(module, path)
         if missing is None:
-            raise  # in the module's code, or in that of the factory
+            raise  # in the code of the Python module, or of the factory
         reason = f"has no {missing}, which its entry {entry!r} names; {_CORRECT}. {_offer(module)}"
         raise StartFailed(str(biz), reason) from None
     if path and (found is None or not (callable(found) or inspect.ismodule(found))):
@@ -65,7 +65,7 @@ def refuse_application(result: object, *, entry: str, biz: BizId) -> None:
 
 
 def _missing(module: ModuleType, path: str) -> str | None:
-    """The first part of a dotted path that is not there; ``None`` if all are."""
+    """Name the first part of a dotted path that does not exist; ``None`` if all exist."""
     found: Any = module
     done = module.__name__
     for part in filter(None, path.removesuffix("()").split(".")):
@@ -77,7 +77,7 @@ def _missing(module: ModuleType, path: str) -> str | None:
 
 
 def _offer(module: ModuleType | None) -> str:
-    """What of a module could have been meant."""
+    """Say which callables of a Python module could have been meant."""
     if module is None:
         return ""
     names = [
@@ -92,5 +92,5 @@ def _offer(module: ModuleType | None) -> str:
 
 
 def _is_of(value: object, module: ModuleType) -> bool:
-    """Whether it was made there: an instance, or a function that was not just imported."""
+    """Tell whether a value was made in the Python module: an instance, or a function that was not just imported."""
     return not inspect.isroutine(value) or getattr(value, "__module__", None) == module.__name__

@@ -1,6 +1,6 @@
-"""What a biz's own exception looks like to its author: their frames, not ours, and the sentence that matters.
+"""Tells an author the error of a biz: the frames of the author, not ours, and the sentence to read first.
 
-Texts only. Keeping the exception itself would keep its frames, and with them the biz that is being removed.
+Texts only: the exception would keep its frames, and with the frames the biz to be removed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WORKER: Final = ("/concurrent/futures/", "/threading.py")
 
 
 def own_traceback(error: BaseException) -> str:
-    """The traceback of ``error`` with its causes, without the frames of this package and of the import system."""
+    """Format ``error`` with its causes, without the frames of this package and of the import system."""
     summary = traceback.TracebackException.from_exception(error, compact=True)
     seen: set[int] = set()
     pending: list[traceback.TracebackException | None] = [summary]
@@ -38,9 +38,9 @@ def own_traceback(error: BaseException) -> str:
 
 
 def in_words(error: BaseException, scope: Scope) -> str:
-    """One line: the type and text of ``error``, as the last line of its traceback says it, and what we advise.
+    """Say an error in one line: type and text, as in the last line of a traceback, and our advice.
 
-    ``scope`` is that of the biz whose error it is. What is advised may concern a cause that the biz named for it.
+    ``scope`` belongs to the biz of the error. The advice may concern a cause named by the biz (``raise ... from``).
     """
     try:
         words = "".join(traceback.format_exception_only(error)).strip()
@@ -48,14 +48,14 @@ def in_words(error: BaseException, scope: Scope) -> str:
             advice = advice_on(cause, scope)
             if advice:
                 said = "" if str(cause) in words else f" ({cause})"
-                return f"{words.removesuffix(advice).rstrip()}{said}: {advice}"  # which may be a note of the error
+                return f"{words.removesuffix(advice).rstrip()}{said}: {advice}"  # the advice may be a note of the error
     except BaseException:  # noqa: BLE001 - the class of the exception, or one that isinstance asks, is code of the biz
         return errors.in_words(error)
     return words
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was raised from, and so on."""
+    """Yield an error, its cause, and so on."""
     known: dict[int, BaseException] = {}
     cause: BaseException | None = error
     while cause is not None and id(cause) not in known:

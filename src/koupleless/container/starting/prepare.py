@@ -1,6 +1,6 @@
-"""From a URL to something that can be started, without touching anything that others share.
+"""Makes a prepared module from a URL, without touching anything shared.
 
-What comes out may be dropped at any moment: this is the half of an install that cannot hurt.
+A prepared module may be dropped at any moment: this half of an install cannot hurt.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def words() -> Callable[[str], Share | None]:
-    """What speaks for libraries: the library itself, where it says something, else the table of tested ones."""
+    """Return the table of words about sharing: the word of a library itself, else the word of our tested table."""
     return _words(base_index())
 
 
@@ -44,7 +44,7 @@ def _words(index: Index) -> Callable[[str], Share | None]:  # noqa: ARG001 - a n
 
 
 class Prepared:
-    """An artefact, verified and unpacked. Holds its place in the store until it is discarded; used by one thread."""
+    """A prepared module: verified and unpacked. Holds its place in the store until `discard`; used by one thread."""
 
     def __init__(self, url: str, unpacked: Unpacked) -> None:
         self.url = url
@@ -61,21 +61,21 @@ class Prepared:
 
     @property
     def manifest(self) -> Manifest:
-        """What the artefact says of itself."""
+        """The manifest of the artefact."""
         return self.unpacked.manifest
 
     @property
     def id(self) -> BizId:
-        """The identity the biz will be registered under."""
+        """The identity for the registration of the biz."""
         return self.unpacked.manifest.id
 
     @property
     def priority(self) -> int:
-        """Smaller is installed earlier."""
+        """The priority of the biz: smaller numbers are installed earlier."""
         return self.unpacked.manifest.priority
 
     def describe(self, state: BizState, records: Sequence[StateRecord], libraries: tuple[Library, ...] = ()) -> BizInfo:
-        """The snapshot of a biz made from this artefact."""
+        """Make the snapshot of a biz from this artefact."""
         manifest = self.manifest
         return BizInfo(
             id=manifest.id,
@@ -95,12 +95,12 @@ class Prepared:
         )
 
     def discard(self) -> None:
-        """Give its place in the store back. Idempotent."""
+        """Give the place in the store back. Idempotent."""
         self.unpacked.release()
 
 
 class Preparation:
-    """How a base gets its artefacts: where it may take them from, and where it keeps them. Thread-safe."""
+    """The sources from which a base may take artefacts, and the store for the artefacts. Thread-safe."""
 
     def __init__(self, store: Store, *, allowed_prefixes: Sequence[str] = (), timeout_s: float = 60.0) -> None:
         self._store = store
@@ -109,14 +109,14 @@ class Preparation:
         self._facts = BaseFacts.of_environment()
 
     def prepare(self, url: str, *, expected: BizId | None = None) -> Prepared:
-        """Fetch, verify, unpack and parse.
+        """Fetch, verify, unpack and parse the artefact at ``url``.
 
         Raises the children of ``ArtifactError``: ``FetchFailed``, ``DigestMismatch``, ``ArchiveRefused``,
-        ``ManifestInvalid``, also for an isolation that this base does not offer, for libraries that it was slimmed of
-        and this base lacks, and for one that cannot stand beside the version that is there or cannot be held as the
-        module asks, and ``IdentityMismatch`` when the artefact is not ``expected``.
+        ``IdentityMismatch`` if the artefact is not ``expected``, and ``ManifestInvalid``. The last is raised also for
+        an isolation not offered by this base, for libraries left out by slimming that this base lacks, and for a
+        library that cannot stand beside the present version or cannot be held as the biz asks.
         """
-        # Into the store's own scratch space, where a process that dies half way leaves nothing for good.
+        # Into the store's own scratch space, where a process that dies half way leaves no files for good.
         scratch, prefixes = self._store.scratch, self._allowed_prefixes
         with fetch(url, into=scratch, allowed_prefixes=prefixes, timeout_s=self._timeout_s) as path:
             unpacked = self._store.unpack(source_for(path))
@@ -137,7 +137,7 @@ class Preparation:
         return prepared
 
     def _check_base(self, prepared: Prepared) -> None:
-        """Refuse what the base cannot provide for. The base may have gained it since it was looked at last."""
+        """Refuse an artefact if the base lacks a library; the base is read anew before, as libraries may have come."""
         if unsatisfied(prepared.manifest, self._facts):
             self._facts = BaseFacts.of_environment()
             lacking = unsatisfied(prepared.manifest, self._facts)
@@ -146,7 +146,7 @@ class Preparation:
 
 
 class Preparing:
-    """One `Preparation.prepare`, of which the result may come when nobody waits for it any more."""
+    """One `Preparation.prepare`; the result may come when nobody waits any more."""
 
     def __init__(self, preparation: Preparation, url: str, expected: BizId | None) -> None:
         self._prepare = functools.partial(preparation.prepare, url, expected=expected)
@@ -155,7 +155,7 @@ class Preparing:
         self._is_unwanted = False
 
     def run(self) -> Prepared:
-        """Prepare; called once."""
+        """Prepare and return the prepared module; called once, on the stage. Raises as `Preparation.prepare` does."""
         prepared = self._prepare()
         with self._lock:
             self._prepared = prepared
@@ -165,7 +165,7 @@ class Preparing:
         return prepared
 
     def discard(self) -> None:
-        """Give back what has come, or will come."""
+        """Give back the prepared module, made already or still to come."""
         with self._lock:
             self._is_unwanted = True
             prepared = self._prepared

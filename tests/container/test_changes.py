@@ -171,6 +171,36 @@ def test_a_library_that_comes_later_and_imports_a_patched_one(
     del sys.modules["early_library"], sys.modules["later_library"]
 
 
+def test_a_library_that_comes_later_is_made_of_nothing_that_a_module_has_put_into_another(
+    world: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = "class Thing: pass\ndef greet():\n    return 'hello'\ndef wave():\n    return 'hi'\n"
+    later = "from early_library import Thing, added as ADDED, greet, wave\nclass Child(Thing): pass\n"
+    (tmp_path / "early_library.py").write_text(early)
+    (tmp_path / "later_library.py").write_text(later)
+    monkeypatch.syspath_prepend(tmp_path)
+    source = """
+import early_library
+class Thing:
+    def do(self): pass
+def greet(): return "patched"
+wave = early_library.wave
+early_library.Thing, early_library.greet, early_library.wave, early_library.added = Thing, greet, greet, 1
+import later_library
+early_library.wave = wave
+"""
+    seen = ANSWER.replace("SEEN", "(later_library.greet(), early_library.wave(), early_library.Thing is Thing)")
+    installed = install("patcher", source + seen)
+    early_library, later_library = sys.modules["early_library"], sys.modules["later_library"]
+    assert (later_library.Child.__bases__, later_library.ADDED) == ((early_library.Thing,), 1)
+    assert (later_library.greet(), later_library.wave(), early_library.wave()) == ("hello", "hi", "hi")
+    assert world.get("/patcher/").text == "('patched', 'hi', True)"
+    assert world.container.uninstall(installed.info.id).clean
+    for name in ("greet", "wave"):
+        assert getattr(early_library, name).__code__.co_filename == early_library.__file__
+    del sys.modules["early_library"], sys.modules["later_library"]
+
+
 @pytest.mark.parametrize("comes", ["", "import shared_package.sub\n"])
 def test_a_submodule_that_a_module_replaces_is_there_for_all_others(
     world: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes: str

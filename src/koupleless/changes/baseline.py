@@ -186,13 +186,15 @@ class Baseline:
         for key in [key for key, table in self._tables.items() if table.module == name]:
             del self._tables[key]
 
-    def compare(self) -> tuple[list[Difference], list[Growth]]:
-        """Return the changes since the last look."""
-        tables = list(self._tables.values())
-        changed = [table for table in tables if not table.is_same()]
-        differences = list(itertools.chain.from_iterable(table.differences() for table in changed))
-        growths = list(itertools.chain.from_iterable(table.growths() for table in tables if table.containers))
-        return differences, growths
+    def differences(self) -> list[Difference]:
+        """Return variables and attributes with another value than the remembered one."""
+        changed = [table for table in self._tables.values() if not table.is_same()]
+        return list(itertools.chain.from_iterable(table.differences() for table in changed))
+
+    def growths(self) -> list[Growth]:
+        """Return containers with another length than the remembered one, each once."""
+        tables = [table for table in self._tables.values() if table.containers]
+        return list(itertools.chain.from_iterable(table.growths() for table in tables))
 
     def renew(self, holders: Iterable[Any]) -> None:
         """Remember these Python modules and classes as at this moment."""

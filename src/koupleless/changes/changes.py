@@ -2,10 +2,11 @@
 
 There are three moments: the Python modules are looked at before the first code runs that may change anything
 (`Watch.begin`), compared after a start and after the first request (`Watch.check`), and again when the biz leaves
-(`Watch.leave`). A changed function, method or property becomes a dispatcher (`dispatch`), and so does a data attribute
-of a class. Any other variable of a Python module becomes one by context, also for functions which read the variable
-(`assigned`). Code of a compiled Python module reads variables past us: such a change is told, and put back at leaving;
-an addition to a container is told.
+(`Watch.leave`). During a start the Python modules are compared, too, before another shared library is loaded, which
+would be made of the changes otherwise. A changed function, method or property becomes a dispatcher (`dispatch`), and
+so does a data attribute of a class. Any other variable of a Python module becomes one by context, also for functions
+which read the variable (`assigned`). Code of a compiled Python module reads variables past us: such a change is told,
+and put back at leaving; an addition to a container is told.
 
 A change belongs to the biz with the code in the new value, whenever the change is found. A value without code (a mock,
 a number) belongs to the biz at whose moment the change is found, if code of the biz may have stored the value, and the
@@ -83,6 +84,8 @@ class Watch:
         """True until the first comparison: a change without another owner belongs to this biz until then."""
         self.told: dict[str, str] = {}
         """Changes seen by everybody, by path, in words."""
+        self.said: set[str] = set()
+        """Paths of changes returned by `check` before."""
         self.grown: list[Grown] = []
         self._changes = changes
 
@@ -158,11 +161,12 @@ class Changes:
         with self._lock, as_base():
             if watch.scope not in self._watches:
                 return ()
-            before = set(watch.told)
             self._compare(watch)
             self._join(watch)
             watch.is_starting = False
-            return tuple(words for path, words in watch.told.items() if path not in before)
+            words = tuple(words for path, words in watch.told.items() if path not in watch.said)
+            watch.said.update(watch.told)
+            return words
 
     def leave(self, watch: Watch) -> Left:
         """Compare for the last time and take everything back, for `Watch.leave`."""
@@ -188,6 +192,16 @@ class Changes:
             grown, watch.grown = tuple(watch.grown), []
             return Left({kind: count for kind, count in undone.items() if count}, True, grown)
 
+    def modules_needed(self) -> None:
+        """Keep replacements by starting bizs apart, before shared Python modules are loaded for a biz.
+
+        A library would take a replacement for the original. Additions stay: no other biz has an addition, and a library
+        asks for one by name.
+        """
+        with self._lock, as_base():
+            if self._baseline is not None and any(watch.is_starting for watch in self._watches.values()):
+                self._judge_all(None, [one for one in self._baseline.differences() if one.before is not ABSENT])
+
     def module_loaded(self, name: str, module: Any) -> None:
         """Take in a shared Python module right after its load, before any change."""
         with self._lock, as_base():
@@ -199,17 +213,20 @@ class Changes:
     def _compare(self, watch: Watch | None) -> None:
         baseline = self._baseline
         assert baseline is not None
-        differences, growths = baseline.compare()
-        for difference in differences:
-            try:
-                self._judge(watch, difference)
-            except Exception:  # noqa: BLE001 - objects of any class are looked at, and the other changes are to be kept apart
-                _log.exception("a change of %s could not be kept apart", difference.path)
+        differences, growths = baseline.differences(), baseline.growths()
+        self._judge_all(watch, differences)
         for growth in growths:
             self._judge_growth(watch, growth)
         holders = [*(one.holder for one in differences), *(one.holder for one in growths)]
         baseline.renew({id(holder): holder for holder in holders}.values())
         baseline.extend(self._modules())
+
+    def _judge_all(self, watch: Watch | None, differences: list[Difference]) -> None:
+        for difference in differences:
+            try:
+                self._judge(watch, difference)
+            except Exception:  # noqa: BLE001 - it looks at objects of anybody's making, and the other changes are to be kept apart
+                _log.exception("a change of %s could not be kept apart", difference.path)
 
     def _renew(self, holders: Iterable[Any]) -> None:
         if self._baseline is not None:

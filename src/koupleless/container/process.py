@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from koupleless.adapters.door import OWN, install_adapters, put_into_own, remove_adapters
 from koupleless.changes.changes import changes
-from koupleless.isolation.interpreter import loaded, when_loaded
+from koupleless.isolation.interpreter import loaded, loading, when_loaded
 from koupleless.isolation.libraries.resident import resident_bytes
 from koupleless.patching import FUNCTIONS
 from koupleless.recorders.door import install_recorders, remove_recorders
@@ -33,11 +33,13 @@ __all__ = ["ProcessHooks", "resident_bytes"]
 
 
 def _follow_loading() -> None:
+    loading.append(changes.modules_needed)
     loaded.append(changes.module_loaded)
 
 
 def _leave_loading() -> None:
     loaded.remove(changes.module_loaded)
+    loading.remove(changes.modules_needed)
 
 
 _PAIRS: tuple[tuple[Callable[[], object], Callable[[], object]], ...] = (

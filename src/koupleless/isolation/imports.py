@@ -32,8 +32,10 @@ from koupleless.isolation.interpreter import (
     exposed,
     find_of_base,
     is_c_call,
+    is_of_base,
     lend,
     loaded,
+    loading,
     of_base,
     put_together,
     restorer,
@@ -227,6 +229,7 @@ def _make_load_hook(original: Callable[..., Any]) -> Callable[..., Any]:
             load = original if scope is None else functools.partial(scope.ground.call, original)
             if import_ is bootstrap._gcd_import:  # noqa: SLF001 - a statement means a Python module of the base
                 load = _told_if_gone(load)
+            _tell_loading(name)
             with arrivals.measured(name) as arrived:
                 module: Any = load(name, import_, **how)
                 arrived(module)
@@ -246,6 +249,13 @@ def _make_load_hook(original: Callable[..., Any]) -> Callable[..., Any]:
         return module
 
     return _find_and_load
+
+
+def _tell_loading(name: str) -> None:
+    """Tell that the base is about to load a Python module for a biz, unless a load for the biz is under way."""
+    if arrivals.is_outermost and not is_of_base(name):
+        for told in loading:
+            told()
 
 
 def _told_if_gone(load: Callable[..., Any]) -> Callable[..., Any]:

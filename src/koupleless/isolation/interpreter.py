@@ -42,6 +42,10 @@ loaded: Final[list[Callable[[str, ModuleType], object]]] = []
 """Functions called with each Python module loaded by the base while there are bizs, before the importer gets it."""
 
 
+loading: Final[list[Callable[[], object]]] = []
+"""Called before the base loads a Python module for a biz: code of the Python module may read any change of a biz."""
+
+
 awaited: Final[dict[str, list[Callable[[Scope, ModuleType], object]]]] = {}
 """Functions to call with Python modules executed by bizs, by the name of the Python module."""
 

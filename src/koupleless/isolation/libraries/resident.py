@@ -98,6 +98,11 @@ class Arrivals:
         finally:
             stack.pop()
 
+    @property
+    def is_outermost(self) -> bool:
+        """Whether this thread imports on behalf of a biz, and loads no Python module yet."""
+        return len(self._loading.stack) == 1
+
     @contextlib.contextmanager
     def measured(self, name: str) -> Iterator[Callable[[ModuleType], None]]:
         """Write down a Python module loaded by the body, with the process's growth; nothing outside `written_down`.

@@ -11,7 +11,8 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from koupleless.ownership import caches, collect
-from koupleless.ownership.caches import Survey, shared_caches, tracked_of
+from koupleless.ownership.belonging import Survey, tracked_of
+from koupleless.ownership.caches import shared_caches
 from koupleless.ownership.collect import collect_these, heap_size, reach
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.changes.dispatch import table_of
 from koupleless.changes.forwarding import ABSENT
-from koupleless.ownership.caches import attributes, builtins_of, is_a, is_findable
+from koupleless.ownership.belonging import attributes, builtins_of, is_a, is_findable
 from koupleless.readers import home_of_class
 
 if TYPE_CHECKING:

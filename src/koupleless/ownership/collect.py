@@ -24,12 +24,13 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import Scope
-from koupleless.ownership.caches import LRU_CACHE, allocated_since_freeze, attributes, builtins_of, is_findable
+from koupleless.ownership.belonging import LRU_CACHE, attributes, builtins_of, is_findable
+from koupleless.ownership.caches import allocated_since_freeze
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from koupleless.ownership.caches import Survey
+    from koupleless.ownership.belonging import Survey
 
 PAUSE_S: Final = 0.008
 """Seconds for one uninterruptible look at the heap, about: requests wait as long."""

@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.ownership.caches import LRU_CACHE, Survey, attributes, is_a, is_findable, suspended
+from koupleless.ownership.belonging import LRU_CACHE, Survey, attributes, is_a, is_findable, suspended
 from koupleless.ownership.collect import LARGE, LAST_RESORT_S, heap_size, length_of, other_biz, reach
 from koupleless.readers import home_of_class
 

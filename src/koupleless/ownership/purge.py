@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.context import as_base
 from koupleless.errors import in_words
-from koupleless.ownership.caches import Survey, freeze_base, purge_caches, purge_typing
+from koupleless.ownership.belonging import Survey
+from koupleless.ownership.caches import freeze_base, purge_caches, purge_typing
 from koupleless.ownership.collect import LAST_RESORT_S, collect, collect_all, collect_these, collect_young, reach
 from koupleless.ownership.holders import Search, can_search_outwards, nowhere, running_code
 from koupleless.ownership.turns import Turns

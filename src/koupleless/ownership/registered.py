@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
-from koupleless.ownership.caches import Survey, is_a
+from koupleless.ownership.belonging import Survey, is_a
 from koupleless.ownership.ledger import take_out
 
 if TYPE_CHECKING:

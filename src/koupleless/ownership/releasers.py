@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from importlib.metadata import EntryPoint
 
-    from koupleless.ownership.caches import Survey
+    from koupleless.ownership.belonging import Survey
 
 GROUP: Final = "koupleless.releasers"
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.biz import BizId
 from koupleless.context import Scope
-from koupleless.ownership.caches import Survey, purge_caches, purge_typing
+from koupleless.ownership.belonging import Survey
+from koupleless.ownership.caches import purge_caches, purge_typing
 from koupleless.ownership.collect import collect_these, reach
 from koupleless.ownership.registered import Overloads, registrations
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.context import current
 from koupleless.frames import standing_for
-from koupleless.ownership.caches import attributes
+from koupleless.ownership.belonging import attributes
 from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, owner, take_out
 from koupleless.ownership.purge import Sweep
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from koupleless.context import Scope
-    from koupleless.ownership.caches import Survey
+    from koupleless.ownership.belonging import Survey
     from koupleless.ownership.ledger import Entry, Ledger
 
 

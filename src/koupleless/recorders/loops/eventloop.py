@@ -28,7 +28,7 @@ from koupleless.context import Scope, as_base, current, entered, life_context, s
 from koupleless.errors import BizGone
 from koupleless.exits import EXITS, in_words, is_of_signal
 from koupleless.frames import passed_over, standing_for
-from koupleless.ownership.caches import is_findable
+from koupleless.ownership.belonging import is_findable
 from koupleless.ownership.ledger import Ledger, Order, Patches, Pending
 from koupleless.ownership.purge import Sweep
 from koupleless.recorders.loops.protocols import guarded_factory
@@ -37,7 +37,7 @@ from koupleless.recorders.loops.stubborn import Insistence, ended, finalise, fin
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
-    from koupleless.ownership.caches import Survey
+    from koupleless.ownership.belonging import Survey
 
 _ATTRIBUTE: Final = "_koupleless_adoption"
 _MAKERS: Final = (

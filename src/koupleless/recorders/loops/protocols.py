@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import current
 from koupleless.exits import EXITS, is_of_signal
 from koupleless.frames import passed_over
-from koupleless.ownership.caches import is_findable
+from koupleless.ownership.belonging import is_findable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

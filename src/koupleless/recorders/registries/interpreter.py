@@ -24,7 +24,7 @@ from koupleless.context import as_base, call_as, current
 from koupleless.contextual import ContextCallable
 from koupleless.errors import in_words
 from koupleless.frames import passed_over, standing_for
-from koupleless.ownership.caches import attributes, tracked_of
+from koupleless.ownership.belonging import attributes, tracked_of
 from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner, take_out
 from koupleless.ownership.purge import Sweep
 from koupleless.ownership.registered import note_error, note_exit
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from koupleless.context import Scope
-    from koupleless.ownership.caches import Survey
+    from koupleless.ownership.belonging import Survey
     from koupleless.ownership.ledger import Entry, Patches
 
 

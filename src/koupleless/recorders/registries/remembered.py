@@ -16,7 +16,7 @@ from koupleless.ownership.purge import Sweep
 if TYPE_CHECKING:
     from typing import Self
 
-    from koupleless.ownership.caches import Survey
+    from koupleless.ownership.belonging import Survey
     from koupleless.ownership.ledger import Entered, Patches
 
 _CACHES: Final = (

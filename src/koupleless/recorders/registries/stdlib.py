@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current, entered
 from koupleless.frames import standing_for
-from koupleless.ownership.caches import attributes, is_a
+from koupleless.ownership.belonging import attributes, is_a
 from koupleless.ownership.ledger import NOTHING, owner, take_out
 from koupleless.ownership.purge import Sweep
 from koupleless.readers import home_of_class
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from koupleless.context import Scope
-    from koupleless.ownership.caches import Survey
+    from koupleless.ownership.belonging import Survey
     from koupleless.ownership.ledger import Entry, Patches
 
 

@@ -1,0 +1,366 @@
+"""The question which objects belong to a biz, decided by identity.
+
+Names of Python modules are plain and therefore not unique, so nothing here decides by name alone. A function belongs to
+the biz if its globals are the dictionary of a Python module of the biz, a class if one of its functions or bases does,
+an instance if its class does. A `Survey` remembers the dictionaries before the Python modules are dropped, and keeps
+none of the dictionaries alive.
+
+Nothing here may run code of the objects looked at: lazy objects and proxies answer even ``isinstance`` by waking up, so
+the types are asked instead of the objects.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+import operator
+import sys
+import types
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import as_base
+from koupleless.ownership.ledger import Ledger
+from koupleless.readers import home_of_class
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from koupleless.context import Scope
+    from koupleless.ownership.ledger import Entered
+
+_MARK: Final = "__koupleless_mark__"
+_NODES: Final = 2000
+_DEPTH: Final = 8
+
+LRU_CACHE: Final = type(functools.lru_cache(maxsize=1)(lambda: None))
+# Kinds are looked up by address, here and wherever objects of anybody's making are looked at: ``==`` and ``hash`` of a
+# class are code of its metaclass.
+_SUSPENDED: Final[dict[int, str]] = {
+    id(types.GeneratorType): "gi_frame",
+    id(types.CoroutineType): "cr_frame",
+    id(types.AsyncGeneratorType): "ag_frame",
+}
+
+
+def is_a(thing: Any, kind: type | tuple[type, ...]) -> bool:
+    """Test as ``isinstance`` does, but ask the type alone: a proxy with a ``__class__`` of its own is not woken."""
+    return issubclass(type(thing), kind)
+
+
+def attributes(thing: object) -> Any:
+    """The instance dictionary of any object, past any ``__getattribute__`` of a class; ``None`` where there is none."""
+    try:
+        return object.__getattribute__(thing, "__dict__")
+    except AttributeError:
+        return None
+
+
+def builtins_of(table: dict[Any, Any]) -> Any:
+    """The builtins of code with these globals; ``None`` for any other dictionary."""
+    own = table.get("__builtins__")
+    return attributes(own) if is_a(own, types.ModuleType) else own
+
+
+def suspended(thing: object) -> types.FrameType | None:
+    """The frame of a suspended generator or coroutine; ``None`` for any other object."""
+    name = _SUSPENDED.get(id(type(thing)))
+    return None if name is None else getattr(thing, name)
+
+
+def tracked_of(*kinds: type) -> list[Any]:
+    """List all objects of exactly these types in the collector's sight. No type may be list, tuple or partial.
+
+    A tuple in the making by C code of another thread is among all objects, and the C code fails if anybody else refers
+    to the tuple. So all objects are listed, and let go of, within one call of C code, in which no other thread has its
+    turn.
+    """
+    found: list[Any] = []
+    kept: list[Any] = []
+    keep = [
+        functools.partial(
+            kept.extend, itertools.compress(found, map(operator.is_, map(type, found), itertools.repeat(kind)))
+        )
+        for kind in kinds
+    ]
+    take = functools.partial(found.extend, itertools.chain.from_iterable(map(operator.call, (gc.get_objects,))))
+    steps: list[Callable[[], object]] = [take, *keep, found.clear]
+    deque(map(operator.call, steps), maxlen=0)
+    return kept
+
+
+class _Mark:
+    """A mark in the globals of a Python module: lives exactly as long as the globals, which may outlive the module."""
+
+    __slots__ = ("__weakref__", "table")
+
+    def __init__(self, table: dict[str, Any]) -> None:
+        self.table = table
+
+
+class Survey:
+    """The objects that belong to one life of a biz, noted before its namespace is dropped.
+
+    ``modules`` are the Python modules to die, by name; ``namesakes`` are Python modules of other bizs under the same
+    names. The survey keeps no object of any biz alive, and may outlive the scope. Made and used by the thread of the
+    uninstall.
+    """
+
+    def __init__(
+        self, scope: Scope, modules: Mapping[str, object], namesakes: Iterable[tuple[str, types.ModuleType]] = ()
+    ) -> None:
+        self.biz = scope.biz
+        self._namesakes = [(name, weakref.ref(module)) for name, module in namesakes]
+        ledger = scope.find_facet(Ledger)
+        self.undone: Mapping[str, int] = {} if ledger is None else ledger.undone
+        self.before: Mapping[object, Any] = {} if ledger is None else ledger.before
+        """The functions in hooks of the process when the biz came."""
+        self.finalizers: set[int] = set() if ledger is None else set(ledger.finalizers)
+        """Finalisers (``weakref.finalize``) made while the biz was running, by their place in the order of all."""
+        self.entered: Entered = {} if ledger is None else ledger.entered
+        """Entries of the biz in caches of the standard library; taken out, and forgotten, by the first purge."""
+        self.files: set[str] = set()
+        """The source files of the Python modules."""
+        self._marks: dict[int, tuple[str, weakref.ref[_Mark]]] = {}
+        self._things: list[tuple[str, str, weakref.ref[Any]]] = []
+        self._globals: set[int] = set()
+        self.names: set[str] = set()
+        """The names of the Python modules, except names that every biz has."""
+        self._classes: dict[int, tuple[weakref.ref[type], bool]] = {}
+        """The answers of `owns_class`, by address: a class is compared, and hashed, by code of its metaclass."""
+        table = [(name, module) for name, module in modules.items() if module is not None]
+        for name, module in table:
+            self._enlist(name, module)
+        self._globals = {key for key, (_, mark) in self._marks.items() if mark() is not None}
+        for name, module in table:
+            self._watch_members(name, module)
+
+    def _enlist(self, name: str, module: object) -> None:
+        if is_a(module, types.ModuleType):
+            self._things.append((name, name, weakref.ref(module)))
+        # A biz has a ``builtins`` and a ``__main__`` of its own: such names say nothing.
+        if name not in sys.stdlib_module_names and name not in ("__main__", "__mp_main__"):
+            self.names.add(name)
+        table = attributes(module)
+        if type(table) is not dict or id(table) in self._marks:
+            return
+        mark = table[_MARK] = _Mark(table)
+        self._marks[id(table)] = (name, weakref.ref(mark))
+        file = table.get("__file__")
+        if isinstance(file, str):
+            self.files.add(file)
+
+    def _watch_members(self, name: str, module: object) -> None:
+        table = attributes(module)
+        if type(table) is not dict:
+            return
+        for label, member in list(table.items()):
+            if is_a(member, types.FunctionType):
+                mine = id(member.__globals__) == id(table)
+            else:
+                mine = is_a(member, type) and home_of_class(member) == name and self.owns_class(member)
+            if mine:
+                self._things.append((name, f"{name}.{label}", weakref.ref(member)))
+
+    def alive(self) -> dict[str, list[str]]:
+        """List survivors: Python module -> names of objects alive, the module's own first where the globals live."""
+        left: dict[str, list[str]] = {}
+        for name, mark in self._marks.values():
+            if mark() is not None:
+                left.setdefault(name, []).append(name)
+        for module, name, reference in self._things:
+            if reference() is not None and name not in left.setdefault(module, []):
+                left[module].append(name)
+        alive = {module: names for module, names in left.items() if names}
+        if len(alive) > 1:
+            alive.pop("builtins", None)  # every biz has one; it lives as long as any code of the biz and tells nothing
+        return alive
+
+    def is_gone(self) -> bool:
+        """Whether no object of the biz lives any more."""
+        return all(mark() is None for _, mark in self._marks.values()) and all(
+            reference() is None for _, _, reference in self._things
+        )
+
+    def survivors(self) -> list[tuple[str, object]]:
+        """List the living objects, as (name of the Python module, globals or object). The caller drops the list."""
+        found: list[tuple[str, object]] = []
+        found += [(name, mark.table) for name, ref in self._marks.values() if (mark := ref()) is not None]
+        found += [(module, thing) for module, _, ref in self._things if (thing := ref()) is not None]
+        return found
+
+    def refresh(self) -> None:
+        """Forget the globals that died: the addresses may belong to other objects by now."""
+        self._globals = {key for key, (_, mark) in self._marks.items() if mark() is not None}
+
+    # --- belonging ----------------------------------------------------------------------------------------------------
+
+    def owns_globals(self, table: object) -> bool:
+        """Whether a dictionary is the globals of a Python module of the biz."""
+        return id(table) in self._globals
+
+    def owns_code(self, table: object, builtins: object) -> bool:
+        """Whether code with these globals and builtins belongs to the biz.
+
+        Every biz has builtins of its own. So the builtins also tell the owner of a Python module after a failed import,
+        and of code executed by the biz in a dictionary.
+        """
+        return id(table) in self._globals or id(builtins) in self._globals
+
+    def owns_class(self, kind: type) -> bool:
+        """Whether the biz defined a class: told by functions, bases, or as the last resort the Python module."""
+        known = self._classes.get(id(kind))
+        if known is None or known[0]() is not kind:
+            known = self._classes[id(kind)] = weakref.ref(kind), self._judge_class(kind)
+        return known[1]
+
+    def _judge_class(self, kind: type) -> bool:
+        if is_findable(kind):
+            return False  # also when the biz patched a method into the class
+        home = home_of_class(kind)
+        is_of_others = False
+        for member in type.__dict__["__dict__"].__get__(kind).values():
+            function = member.__func__ if is_a(member, (classmethod, staticmethod)) else member
+            if type(member) is property:
+                function = member.fget
+            if is_a(function, types.FunctionType):
+                if self.owns(function):
+                    return True
+                is_of_others = is_of_others or getattr(function, "__module__", None) == home
+        bases = type.__dict__["__bases__"].__get__(kind)
+        if any(base is not object and self.owns_class(base) for base in bases):
+            return True
+        # Code of another Python module of this name made the class; or no member tells, and nobody else finds the class
+        # there.
+        return home in self.names and not is_of_others and not self._is_found_elsewhere(kind)
+
+    def _is_found_elsewhere(self, kind: type) -> bool:
+        home = home_of_class(kind)
+        modules = [module() for name, module in self._namesakes if name == home]
+        return any(_is_at_its_name(kind, module) for module in modules if module is not None)
+
+    def owns(self, thing: Any) -> bool:  # noqa: PLR0911 - one case per type
+        """Whether an object belongs to the biz by itself, whatever the object refers to."""
+        if is_a(thing, types.FunctionType):
+            return self.owns_code(thing.__globals__, thing.__builtins__)
+        if is_a(thing, type):
+            return self.owns_class(thing)
+        if is_a(thing, types.ModuleType):
+            thing = attributes(thing)
+        if type(thing) is dict:
+            return self.owns_code(thing, builtins_of(thing))
+        if is_a(thing, types.TracebackType):
+            thing = thing.tb_frame
+        if is_a(thing, types.FrameType):
+            return self.owns_code(thing.f_globals, thing.f_builtins)
+        if is_a(thing, LRU_CACHE):
+            return self.owns(getattr(thing, "__wrapped__", None))
+        frame = suspended(thing)
+        if frame is not None:
+            return self.owns(frame)
+        return self.owns_class(type(thing))
+
+    def reaches(self, thing: object) -> bool:
+        """Whether an object belongs to the biz, or has a part that does and without which the object could not be.
+
+        Looked through are tuples, partials, bound and wrapped functions, closures, annotations, which cannot belong to
+        anybody else. Not looked through are lists, dictionaries and objects, which a biz may have added to.
+        """
+        return self._search(thing, _parts)
+
+    def reaches_deeply(self, thing: object) -> bool:
+        """Whether an object `reaches` the biz, or does through containers and attributes within the limits."""
+        return self._search(thing, _everything)
+
+    def _search(self, thing: object, parts: Callable[[Any], Iterable[Any]]) -> bool:
+        seen = {id(thing)}
+        todo = deque([(thing, 0)])
+        kept = []  # so that no address is used twice during the search
+        while todo and len(seen) < _NODES:
+            thing, depth = todo.popleft()
+            if self.owns(thing):
+                return True
+            if depth < _DEPTH:
+                for part in parts(thing):
+                    if id(part) not in seen:
+                        seen.add(id(part))
+                        kept.append(part)
+                        todo.append((part, depth + 1))
+        return False
+
+
+def _parts(thing: Any) -> Iterator[Any]:  # noqa: C901, PLR0912 - one case per type
+    kind = type(thing)
+    if id(kind) in _PLAIN:
+        return
+    if kind is tuple or kind is frozenset:
+        yield from thing
+    elif is_a(thing, types.FunctionType):
+        for cell in thing.__closure__ or ():
+            try:
+                yield cell.cell_contents
+            except ValueError:
+                continue
+        yield from thing.__defaults__ or ()
+        yield from (thing.__kwdefaults__ or {}).values()
+    elif kind is types.MethodType:
+        yield thing.__func__
+        yield thing.__self__
+    elif is_a(thing, functools.partial):
+        yield thing.func
+        yield from thing.args
+        yield from thing.keywords.values()
+    elif kind is staticmethod or kind is classmethod:
+        yield thing.__func__
+    elif kind is property:
+        yield from (thing.fget, thing.fset, thing.fdel)
+    elif home_of_class(kind) in ("typing", "types", "typing_extensions"):
+        for name in ("__origin__", "__args__", "__metadata__", "__bound__", "__constraints__"):
+            part = getattr(thing, name, None)
+            if part is not None:
+                yield part
+    elif is_a(thing, type):
+        # pydantic: G[M] is a class of G's Python module, made for M alone.
+        generic = type.__dict__["__dict__"].__get__(thing).get("__pydantic_generic_metadata__")
+        if is_a(generic, dict):
+            yield from generic.get("args") or ()
+
+
+def _everything(thing: Any) -> Iterable[Any]:
+    if id(type(thing)) in _PLAIN or is_a(thing, type) or is_a(thing, types.ModuleType):
+        return _parts(thing)
+    if is_a(thing, types.FunctionType):
+        return _parts(thing)
+    if type(thing) is dict and "__builtins__" in thing:
+        return ()
+    return gc.get_referents(thing)
+
+
+def is_findable(thing: Any) -> bool:
+    """Whether the base finds a function or class under its dotted name.
+
+    A function made by a decorator on somebody's behalf is not found so, nor is a function of a biz.
+    """
+    home = home_of_class(thing) if is_a(thing, type) else getattr(thing, "__module__", None)
+    with as_base():
+        module = sys.modules.get(home) if type(home) is str else None
+    return _is_at_its_name(thing, module)
+
+
+def _is_at_its_name(thing: Any, module: object) -> bool:
+    """Whether the qualified name of a function or class leads to the same object in a Python module."""
+    is_class = is_a(thing, type)
+    name = type.__dict__["__qualname__"].__get__(thing) if is_class else getattr(thing, "__qualname__", "")
+    found: Any = module
+    for part in name.split("."):
+        # Not getattr, which may import a lazy attribute of a Python module.
+        table = type.__dict__["__dict__"].__get__(found) if is_a(found, type) else attributes(found)
+        found = None if table is None else table.get(part)
+    return found is thing
+
+
+_PLAIN: Final = frozenset(
+    map(id, (int, str, bytes, float, bool, complex, type(None), types.CodeType, types.BuiltinFunctionType))
+)

@@ -15,7 +15,8 @@ import pytest
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, current, entered
-from koupleless.ownership.ledger import NOTHING, Ledger, Order, Patches, Pending, owner
+from koupleless.ownership.ledger import NOTHING, Ledger, Order, Pending, owner
+from koupleless.ownership.recording import Patches
 from koupleless.recorders.door import install_recorders, remove_recorders
 
 if TYPE_CHECKING:

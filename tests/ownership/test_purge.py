@@ -21,7 +21,7 @@ from koupleless.ownership import purge as purging
 from koupleless.ownership.holders import Search
 from koupleless.ownership.ledger import Failure
 from koupleless.ownership.purge import Held, PurgeReport, Survey, purge
-from koupleless.ownership.turns import Turns
+from koupleless.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

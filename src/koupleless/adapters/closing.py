@@ -14,7 +14,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
-from koupleless.ownership.ledger import Order, Patches
+from koupleless.ownership.ledger import Order
+from koupleless.ownership.recording import Patches
 from koupleless.recorders.running.closing import Closer, follow_class
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from koupleless.ownership.belonging import Survey
-    from koupleless.ownership.ledger import Patches
+    from koupleless.ownership.recording import Patches
 
 _REGISTER_CODE: Final = next(
     constant

@@ -1,16 +1,13 @@
-"""The ledger of a biz: registrations in the process, undone in reverse; and the replacing of functions that register.
+"""The ledger of a biz: its registrations in the process, each with its undo, and the undoing of all in reverse.
 
-A recorder puts a function of its own, by `Patches`, in the place of a function that registers something. The recorder's
-function passes straight through while the base is running (one call of a context variable). Otherwise the function
-writes the registration, with its undo, into the `Ledger` of the biz that is running. `koupleless.recorders.door` puts
-all recorders in.
+`recording` has the means to see registrations, and `koupleless.recorders` writes them down. A ledger knows no registry:
+an entry is a kind, words for a report, and a function to call.
 """
 
 from __future__ import annotations
 
 import contextlib
 import enum
-import functools
 import math
 import threading
 import time
@@ -20,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from koupleless.context import as_base, current
 from koupleless.errors import in_words
-from koupleless.late import when_imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -153,7 +149,7 @@ class Ledger:
         self._counts: dict[str, int] = {}
         self._undone = MappingProxyType(self._counts)
         self._ends = math.inf
-        for opened in tuple(_openers):
+        for opened in tuple(openers):
             opened(self)
 
     @property
@@ -203,7 +199,7 @@ class Ledger:
         failures: list[Failure] = []
         try:
             with as_base():
-                for leaving in tuple(_leavers):
+                for leaving in tuple(leavers):
                     try:
                         leaving(self)
                     except Exception as error:  # noqa: BLE001 - the rest is undone whatever happens
@@ -300,9 +296,9 @@ class Ledger:
         return f"<Ledger {self.biz} {len(self)} entries{': ' * bool(kinds)}{kinds}>"
 
 
-_openers: Final[list[Callable[[Ledger], object]]] = []
+openers: Final[list[Callable[[Ledger], object]]] = []
 """Called with each new ledger."""
-_leavers: Final[list[Callable[[Ledger], object]]] = []
+leavers: Final[list[Callable[[Ledger], object]]] = []
 """Called with each ledger before the undo, to record objects which could not be recorded at their source."""
 
 
@@ -374,140 +370,3 @@ def bounded(function: Callable[[], object], *, name: str, timeout_s: float) -> N
             raise errors[0]
     finally:
         errors.clear()
-
-
-# --- replacing functions of the process ------------------------------------------------------------------------------
-
-_MISSING: Final = object()
-
-
-class Patches:
-    """Attributes replaced by functions of ours, and the way back.
-
-    An attribute replaced since by foreign code is left alone at `restore`, because the foreign function calls ours;
-    ours stays in the chain, passes through, and is not put in a second time by a later `replace`.
-    """
-
-    def __init__(self) -> None:
-        self._applied: list[tuple[object, str, object, object]] = []
-        self._awaited: list[Callable[[], None]] = []
-        self._called: list[tuple[list[Callable[[Ledger], object]], Callable[[Ledger], object]]] = []
-        self._restored: list[Callable[[], object]] = []
-
-    def replace(self, holder: object, name: str, make: Callable[[Any], Any]) -> None:
-        """Put ``make(original)`` in the place of an attribute of a Python module, class or instance, if present."""
-        original = getattr(holder, name, _MISSING)
-        if original is _MISSING or any(held is holder and called == name for held, called, _, _ in self._applied):
-            return
-        before = vars(holder).get(name, _MISSING)
-        after = make(original)
-        setattr(holder, name, after)
-        self._applied.append((holder, name, before, after))
-
-    def when_imported(self, name: str, install: Callable[[Patches, Any], object]) -> None:
-        """Call ``install(patches, module)`` now if the base has the Python module, else as soon as it is imported.
-
-        So no library is imported on a recorder's behalf, and a late library is not missed. ``patches`` belong to the
-        Python module: they are restored when the Python module leaves the base, and together with the patches here.
-        """
-        own = Patches()
-
-        def put_in(module: Any) -> Callable[[], None]:
-            install(own, module)
-            return own.restore
-
-        self._awaited.append(when_imported(name, put_in))
-
-    def when_opened(self, opened: Callable[[Ledger], object]) -> None:
-        """Call ``opened(ledger)`` for each biz, before any code of the biz runs."""
-        _openers.append(opened)
-        self._called.append((_openers, opened))
-
-    def when_leaving(self, leaving: Callable[[Ledger], object]) -> None:
-        """Call ``leaving(ledger)`` for each biz before its registrations are undone; ``leaving`` may record more."""
-        _leavers.append(leaving)
-        self._called.append((_leavers, leaving))
-
-    def when_restored(self, restored: Callable[[], object]) -> None:
-        """Call ``restored()`` once, when everything was put back."""
-        self._restored.append(restored)
-
-    def restore(self) -> None:
-        """Put back every attribute still with our value, the last first."""
-        while self._awaited:
-            self._awaited.pop()()
-        while self._called:
-            callbacks, callback = self._called.pop()
-            callbacks.remove(callback)
-        kept = []
-        for patch in reversed(self._applied):
-            holder, name, before, after = patch
-            if vars(holder).get(name, _MISSING) is not after:
-                kept.append(patch)
-            elif before is _MISSING:
-                delattr(holder, name)
-            else:
-                setattr(holder, name, before)
-        self._applied = kept[::-1]
-        while self._restored:
-            self._restored.pop()()
-
-
-# --- registries in which each biz has its own entry -------------------------------------------------------------------
-
-
-class ByOwner:
-    """An entry of a registry under one key: calls the function of the running biz, else the function of the base.
-
-    Two bizs may register the same key, and leave in any order; the last one to leave takes this entry out again.
-    """
-
-    def __init__(self, of_base: Callable[[Any], Any] | None, none: Callable[[Any], Any]) -> None:
-        self.of_base = of_base
-        self.none = none
-        self.users = 0
-
-    @property
-    def __call__(self) -> Callable[[Any], Any]:
-        """The function of the running biz or of the base, which is called with no frame of ours in between."""
-        ledger = owner()
-        mine = None if ledger is None else ledger.notes.get(self)
-        return mine or self.of_base or self.none
-
-
-def enter_own(  # noqa: PLR0917 - the description of a registry, and the entry for the registry
-    kind: str,
-    registry: dict[Any, Any],
-    key: Any,
-    function: Callable[[Any], Any],
-    put: Callable[[Any], object],
-    none: Callable[[Any], Any],
-) -> None:
-    """Enter ``function`` under ``key`` for the running biz; ``none`` answers where nobody has registered the key."""
-    ledger = owner()
-    there = registry.get(key)
-    if ledger is None:
-        if isinstance(there, ByOwner):
-            there.of_base = function
-        else:
-            put(function)
-        return
-    if not isinstance(there, ByOwner):
-        there = ByOwner(there, none)
-        put(there)
-    is_new = there not in ledger.notes
-    ledger.notes[there] = function
-    if is_new:
-        there.users += 1
-        what = key if isinstance(key, str) else (key[0] if isinstance(key, tuple) else key).__qualname__
-        ledger.record(kind, what, functools.partial(_leave, registry, key, there))
-
-
-def _leave(registry: dict[Any, Any], key: Any, mine: ByOwner) -> None:
-    mine.users -= 1
-    if mine.users or not any(value is mine for value in list(registry.values())):
-        return
-    if mine.of_base is None:
-        take_out(registry, key)
-    else:
-        registry[key] = mine.of_base

@@ -17,7 +17,7 @@ from koupleless.ownership.belonging import Survey
 from koupleless.ownership.caches import freeze_base, purge_caches, purge_typing
 from koupleless.ownership.collect import LAST_RESORT_S, collect, collect_all, collect_these, collect_young, reach
 from koupleless.ownership.holders import Search, can_search_outwards, nowhere, running_code
-from koupleless.ownership.turns import Turns
+from koupleless.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,7 +9,7 @@ import threading
 from typing import Final
 
 from koupleless.ownership import caches
-from koupleless.ownership.ledger import Patches
+from koupleless.ownership.recording import Patches
 from koupleless.recorders.libraries import libraries, telemetry
 from koupleless.recorders.loops import eventloop
 from koupleless.recorders.registries import interpreter, remembered, stdlib

@@ -16,7 +16,7 @@ from koupleless.isolation.libraries.departure import taken_out, unimportable
 from koupleless.isolation.libraries.resident import arrivals
 from koupleless.late import parted
 from koupleless.ownership.collect import LAST_RESORT_S, collect_all
-from koupleless.ownership.turns import Turns
+from koupleless.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from koupleless.context import current
 from koupleless.frames import standing_for
 from koupleless.ownership.belonging import attributes
-from koupleless.ownership.ledger import NOTHING, Order, Patches, Pending, owner, take_out
+from koupleless.ownership.ledger import NOTHING, Order, Pending, owner, take_out
 from koupleless.ownership.purge import Sweep
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from koupleless.context import Scope
     from koupleless.ownership.belonging import Survey
     from koupleless.ownership.ledger import Entry, Ledger
+    from koupleless.ownership.recording import Patches
 
 
 def install(patches: Patches) -> None:

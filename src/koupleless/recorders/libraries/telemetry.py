@@ -23,7 +23,8 @@ from koupleless.ownership.ledger import NOTHING, Pending, bounded, owner
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from koupleless.ownership.ledger import Ledger, Patches
+    from koupleless.ownership.ledger import Ledger
+    from koupleless.ownership.recording import Patches
 
 _log: Final = logging.getLogger("koupleless")
 

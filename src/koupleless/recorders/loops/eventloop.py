@@ -29,8 +29,9 @@ from koupleless.errors import BizGone
 from koupleless.exits import EXITS, in_words, is_of_signal
 from koupleless.frames import passed_over, standing_for
 from koupleless.ownership.belonging import is_findable
-from koupleless.ownership.ledger import Ledger, Order, Patches, Pending
+from koupleless.ownership.ledger import Ledger, Order, Pending
 from koupleless.ownership.purge import Sweep
+from koupleless.ownership.recording import Patches
 from koupleless.recorders.loops.protocols import guarded_factory
 from koupleless.recorders.loops.stubborn import Insistence, ended, finalise, finaliser_of, followed
 

@@ -25,8 +25,9 @@ from koupleless.contextual import ContextCallable
 from koupleless.errors import in_words
 from koupleless.frames import passed_over, standing_for
 from koupleless.ownership.belonging import attributes, tracked_of
-from koupleless.ownership.ledger import Ledger, bounded, enter_own, owner, take_out
+from koupleless.ownership.ledger import Ledger, bounded, owner, take_out
 from koupleless.ownership.purge import Sweep
+from koupleless.ownership.recording import enter_own
 from koupleless.ownership.registered import note_error, note_exit
 from koupleless.recorders.running.once import is_of_process
 
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
     from koupleless.context import Scope
     from koupleless.ownership.belonging import Survey
-    from koupleless.ownership.ledger import Entry, Patches
+    from koupleless.ownership.ledger import Entry
+    from koupleless.ownership.recording import Patches
 
 
 _log: Final = logging.getLogger("koupleless")

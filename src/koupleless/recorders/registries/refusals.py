@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current
 from koupleless.frames import standing_for
-from koupleless.ownership.ledger import Patches
+from koupleless.ownership.recording import Patches
 from koupleless.patching import FUNCTIONS, is_one, refusal
 
 if TYPE_CHECKING:

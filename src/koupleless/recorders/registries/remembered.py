@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from koupleless.ownership.belonging import Survey
-    from koupleless.ownership.ledger import Entered, Patches
+    from koupleless.ownership.ledger import Entered
+    from koupleless.ownership.recording import Patches
 
 _CACHES: Final = (
     ("linecache", "cache"),

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from koupleless.context import Scope
     from koupleless.ownership.belonging import Survey
-    from koupleless.ownership.ledger import Entry, Patches
+    from koupleless.ownership.ledger import Entry
+    from koupleless.ownership.recording import Patches
 
 
 def install(patches: Patches) -> None:

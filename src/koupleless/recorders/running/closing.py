@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from koupleless.context import Scope
-    from koupleless.ownership.ledger import Ledger, Patches
+    from koupleless.ownership.ledger import Ledger
+    from koupleless.ownership.recording import Patches
 
     _Things: TypeAlias = dict[int, weakref.ref[Any]]
     """Objects by their address: an object may claim to equal others, or have no hash before `__init__`."""

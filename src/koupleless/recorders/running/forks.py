@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from koupleless.context import Scope
-    from koupleless.ownership.ledger import Patches
+    from koupleless.ownership.recording import Patches
 
 _exit: Final = os._exit
 _settrace: Final = sys.settrace

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from koupleless.ownership.ledger import Ledger, Patches
+    from koupleless.ownership.ledger import Ledger
+    from koupleless.ownership.recording import Patches
 
 _MADE_ONCE: Final = {
     "asyncio.events": ("_init_event_loop_policy",),

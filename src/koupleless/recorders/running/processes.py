@@ -25,7 +25,7 @@ from koupleless.ownership.ledger import Ledger, Order, Pending, bounded, owner
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
-    from koupleless.ownership.ledger import Patches
+    from koupleless.ownership.recording import Patches
 
 _Wrapped = Any
 

@@ -18,7 +18,8 @@ from koupleless.ownership.ledger import Order, Pending, owner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from koupleless.ownership.ledger import Ledger, Patches
+    from koupleless.ownership.ledger import Ledger
+    from koupleless.ownership.recording import Patches
 
 
 def install(patches: Patches) -> None:

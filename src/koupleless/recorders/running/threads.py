@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from koupleless.context import Scope
-    from koupleless.ownership.ledger import Patches
+    from koupleless.ownership.recording import Patches
 
 _Wrapped = Any
 

@@ -38,7 +38,7 @@ from koupleless.ownership.releasers import call_releasers
 from koupleless.recorders.door import SWEEPS
 from koupleless.recorders.loops.eventloop import AwaitedTasks
 from koupleless.recorders.loops.stubborn import loop_at_hand
-from koupleless.recorders.registries.interpreter import values_by_thread
+from koupleless.recorders.registries.interpreter.finalizers import values_by_thread
 from koupleless.recorders.running.forks import OwnCode
 from koupleless.router.asgi import unmounted
 from koupleless.router.gate import Gate

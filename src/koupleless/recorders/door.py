@@ -12,7 +12,16 @@ from koupleless.ownership import caches
 from koupleless.ownership.recording import Patches
 from koupleless.recorders.libraries import libraries, telemetry
 from koupleless.recorders.loops import eventloop
-from koupleless.recorders.registries import interpreter, remembered, stdlib
+from koupleless.recorders.registries import entries, remembered, stdlib
+from koupleless.recorders.registries.interpreter import (
+    codecs,
+    exits,
+    finalizers,
+    hooks,
+    monitoring,
+    traces,
+    trampolines,
+)
 from koupleless.recorders.running import forks, once, processes, sockets, threads
 
 _lock = threading.Lock()
@@ -57,7 +66,13 @@ RECORDERS: Final = (
     forks.install,
     sockets.install,
     eventloop.install,
-    interpreter.install,
+    exits.install,
+    codecs.install,
+    entries.install,
+    trampolines.install,
+    monitoring.install,
+    finalizers.install,
+    hooks.install,
     stdlib.install,
     remembered.install,
     caches.install,
@@ -66,7 +81,10 @@ RECORDERS: Final = (
 )
 """The functions that `install_recorders` calls in this order, each with the patches of the process."""
 SWEEPS: Final = (
-    *interpreter.SWEEPS,
+    *hooks.SWEEPS,
+    *entries.SWEEPS,
+    *traces.SWEEPS,
+    *finalizers.SWEEPS,
     *remembered.SWEEPS,
     *eventloop.SWEEPS,
     *libraries.SWEEPS,

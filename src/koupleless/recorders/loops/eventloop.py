@@ -34,6 +34,7 @@ from koupleless.ownership.purge import Sweep
 from koupleless.ownership.recording import Patches
 from koupleless.recorders.loops.protocols import guarded_factory
 from koupleless.recorders.loops.stubborn import Insistence, ended, finalise, finaliser_of, followed
+from koupleless.recorders.names import name_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -357,7 +358,7 @@ class Adoption:
             self._handlers.append((ledger, handler))
             if not known:
                 undo = functools.partial(self._drop_handler, original, ledger)
-                ledger.record("loop exception handler", _name(handler), undo)
+                ledger.record("loop exception handler", name_of(handler), undo)
 
         return set_exception_handler
 
@@ -546,7 +547,7 @@ class Footprint:
             if generator.ag_frame is None or generator.ag_running:
                 continue
             steps: Any = generator.aclose()
-            task = asyncio.Task(steps, loop=self._loop, name=f"close {_name(generator)}", context=life_context(scope))
+            task = asyncio.Task(steps, loop=self._loop, name=f"close {name_of(generator)}", context=life_context(scope))
             task.add_done_callback(functools.partial(_finalise_at_end, generator), context=contextvars.Context())
             closing.append(task)
         self._asked.update(closing)
@@ -651,7 +652,3 @@ def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
 
 def _number(fd: Any) -> int:
     return fd if isinstance(fd, int) else fd.fileno()
-
-
-def _name(thing: object) -> str:
-    return getattr(thing, "__qualname__", None) or type(thing).__qualname__

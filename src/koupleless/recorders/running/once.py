@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import as_base, call_as, current
 from koupleless.frames import standing_for
 from koupleless.ownership.ledger import bounded, owner
+from koupleless.recorders.names import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,7 +119,7 @@ def _register_atexit(original: Callable[..., None]) -> Any:
         with _registering:
             original(call)
             wrapper = threading._threading_atexits[-1]  # type: ignore[attr-defined]  # noqa: SLF001
-        ledger.record("atexit", _name(func), functools.partial(_end, wrapper, func, call, ledger))
+        ledger.record("atexit", name_of(func), functools.partial(_end, wrapper, func, call, ledger))
         return None
 
     return register
@@ -133,10 +134,6 @@ def _end(wrapper: object, func: Callable[..., object], call: Callable[[], None],
         threading._threading_atexits.remove(wrapper)  # type: ignore[attr-defined]  # noqa: SLF001
     if getattr(func, "__builtins__", None) is not builtins.__dict__:
         bounded(call, name=f"threading atexit {ledger.biz}", timeout_s=ledger.remaining_s())
-
-
-def _name(function: object) -> str:
-    return getattr(function, "__qualname__", None) or type(function).__qualname__
 
 
 # --- loky ------------------------------------------------------------------------------------------------------------

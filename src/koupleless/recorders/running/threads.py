@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import as_base, call_as, call_merged, current, entered, life_context
 from koupleless.frames import is_ours, leave, passed_over, standing_for
 from koupleless.ownership.ledger import NOTHING, Entry, Ledger, Order, Pending, owner
+from koupleless.recorders.names import name_of
 from koupleless.recorders.running.ending import DAEMONS_S, Ending, holder, reaches
 from koupleless.recorders.running.once import is_thread_of_process
 
@@ -304,7 +305,7 @@ class _BareThread:
         self._ledger = ledger
         self._ended = threading.Event()
         self._ident: int | None = None
-        self._entry = ledger.record("thread", _name(function), self._end, order=Order.DAEMONS)
+        self._entry = ledger.record("thread", name_of(function), self._end, order=Order.DAEMONS)
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         self._ident = threading.get_ident()
@@ -447,7 +448,7 @@ def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> _Wr
         if ledger is not None:
             entry = ledger.record(
                 "executor task",
-                _name(fn),
+                name_of(fn),
                 functools.partial(_end_work, future, work, weakref.ref(self)),
                 order=Order.EXECUTORS,
             )
@@ -576,7 +577,3 @@ def _end_tracing(  # noqa: PLR0917 - a partial of it is made in one place
     elif loop is not None and loop.is_running():
         loop.call_soon_threadsafe(end)
     return Pending(lambda timeout_s: None if ended.wait(timeout_s) else "the thread goes on and is still traced")
-
-
-def _name(thing: object) -> str:
-    return getattr(thing, "__qualname__", None) or type(thing).__qualname__

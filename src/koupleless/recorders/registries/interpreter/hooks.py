@@ -1,0 +1,77 @@
+"""Sweeps of hooks and lists of the interpreter: hooks of the base are put back, callbacks of the biz are taken out."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.ownership.ledger import Ledger, take_out
+from koupleless.ownership.purge import Sweep
+
+if TYPE_CHECKING:
+    import types
+
+    from koupleless.ownership.caches import Survey
+    from koupleless.ownership.ledger import Patches
+
+
+def install(patches: Patches) -> None:
+    """Remember the hooks as a starting biz finds them."""
+    patches.when_opened(_remember_hooks)
+
+
+_HOOKS: Final[tuple[tuple[types.ModuleType, str], ...]] = (
+    (sys, "excepthook"),
+    (sys, "unraisablehook"),
+    (sys, "displayhook"),
+    (sys, "breakpointhook"),
+    (sys, "stdin"),
+    (sys, "stdout"),
+    (sys, "stderr"),
+    (threading, "excepthook"),
+    (threading, "_trace_hook"),
+    (threading, "_profile_hook"),
+    (logging, "_logRecordFactory"),
+    (logging, "_loggerClass"),
+    (logging, "lastResort"),
+)
+_lives: Final[weakref.WeakSet[Ledger]] = weakref.WeakSet()
+
+
+def _remember_hooks(ledger: Ledger) -> None:
+    _lives.add(ledger)
+    for hook in _HOOKS:
+        ledger.before[hook] = getattr(*hook, None)
+
+
+def _put_hooks_back(survey: Survey) -> int:
+    # The hook found by a starting biz may be another biz's, which may leave first: then the hook before is remembered.
+    for life in list(_lives):
+        for hook, value in life.before.items():
+            if value is not None and survey.reaches(value):
+                life.before[hook] = survey.before.get(hook)
+    count = 0
+    for hook in _HOOKS:
+        value = getattr(*hook, None)
+        if value is not None and survey.reaches(value):
+            setattr(*hook, survey.before.get(hook))
+            count += 1
+    return count
+
+
+def _sweep_lists(survey: Survey) -> int:
+    """Take callbacks and hooks of the biz out of lists of the interpreter. Returns the number of entries taken out."""
+    count = 0
+    lists: tuple[list[Any], ...] = (gc.callbacks, sys.path_hooks, sys.meta_path)
+    for listed in lists:
+        for item in [item for item in listed if survey.reaches(item)]:
+            take_out(listed, item)
+            count += 1
+    return count
+
+
+SWEEPS: Final = (Sweep("hook", _put_hooks_back), Sweep("callback", _sweep_lists))

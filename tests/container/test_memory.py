@@ -23,7 +23,7 @@ from koupleless.adapters.variables import own_variables
 from koupleless.artifact.build import Options, build_project
 from koupleless.container.leaving import memory
 from koupleless.ownership import caches
-from koupleless.recorders.libraries import libraries
+from koupleless.recorders import door as recorders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -216,9 +216,12 @@ def test_a_library_that_an_adapter_and_a_recorder_follow_goes_and_is_followed_ag
     def record(patches, module):
         patches.replace(module.Thing, "register", functools.partialmethod)
 
+    def install(patches):
+        patches.when_imported("remaining_heavy", record)
+
     heavy(FOLLOWED)
     monkeypatch.setattr(door, "_ADAPTERS", (types.SimpleNamespace(FOLLOWED={"remaining_heavy": follow}),))
-    monkeypatch.setitem(libraries._LIBRARIES, "remaining_heavy", record)
+    monkeypatch.setattr(recorders, "RECORDERS", (*recorders.RECORDERS, install))
     world = make_world()
     monkeypatch.setattr(caches, "_blocks_frozen", 0)
     request.addfinalizer(gc.unfreeze)

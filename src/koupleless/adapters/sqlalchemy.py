@@ -16,7 +16,7 @@ from koupleless.adapters.own import MISSING, OwnAttribute, replace, replace_func
 from koupleless.adapters.sqlalchemy_events import is_of_library
 from koupleless.context import current
 from koupleless.frames import standing_for
-from koupleless.recorders.libraries.libraries import maker_of
+from koupleless.recorders.libraries.sqlalchemy import maker_of
 
 if TYPE_CHECKING:
     import contextlib

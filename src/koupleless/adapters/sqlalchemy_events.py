@@ -14,7 +14,7 @@ from koupleless.adapters.origin import is_of_base_alone
 from koupleless.adapters.own import replace, replace_function
 from koupleless.context import current
 from koupleless.frames import standing_for
-from koupleless.recorders.libraries.libraries import maker_of
+from koupleless.recorders.libraries.sqlalchemy import maker_of
 
 if TYPE_CHECKING:
     import contextlib

@@ -9,10 +9,11 @@ import threading
 from typing import Final
 
 from koupleless.ownership import caches
+from koupleless.ownership.ledger import Patches
 from koupleless.ownership.recording import Patches
-from koupleless.recorders.libraries import libraries, telemetry
+from koupleless.recorders.libraries import celery, pydantic, signals, sqlalchemy, telemetry
 from koupleless.recorders.loops import eventloop
-from koupleless.recorders.registries import entries, remembered, stdlib
+from koupleless.recorders.registries import entries, logging, overloads, remembered, stdlib
 from koupleless.recorders.registries.interpreter import (
     codecs,
     exits,
@@ -76,7 +77,9 @@ RECORDERS: Final = (
     stdlib.install,
     remembered.install,
     caches.install,
-    libraries.install,
+    logging.install,
+    sqlalchemy.install,
+    signals.install,
     telemetry.install,
 )
 """The functions that `install_recorders` calls in this order, each with the patches of the process."""
@@ -87,7 +90,10 @@ SWEEPS: Final = (
     *finalizers.SWEEPS,
     *remembered.SWEEPS,
     *eventloop.SWEEPS,
-    *libraries.SWEEPS,
+    *celery.SWEEPS,
+    *pydantic.SWEEPS,
+    *overloads.SWEEPS,
+    *sqlalchemy.SWEEPS,
     *stdlib.SWEEPS,
 )
 """The sweeps of a purge, in the order in which a purge makes them."""

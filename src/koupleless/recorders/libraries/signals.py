@@ -1,0 +1,97 @@
+"""Recorders for the signals of blinker and Django: receivers of a biz are taken out of signals of the base."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from koupleless.frames import standing_for
+from koupleless.ownership.ledger import NOTHING, Pending, owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from koupleless.ownership.ledger import Entry, Patches
+
+
+def install(patches: Patches) -> None:
+    """Replace the methods for connecting and disconnecting receivers, once a library is imported."""
+    patches.when_imported("blinker.base", functools.partial(_follow, _BLINKER))
+    patches.when_imported("django.dispatch.dispatcher", functools.partial(_follow, _DJANGO))
+
+
+class _Signals(NamedTuple):
+    """How signals of one library keep their receivers."""
+
+    entries: Callable[[Any], dict[Any, Any]]
+    """From a signal, return receivers, or weak references to receivers, by key."""
+    take_out: Callable[[Any, Any], object]
+    """Take the receiver with the given key out of the given signal."""
+
+
+def _follow(kind: _Signals, patches: Patches, module: Any) -> None:
+    patches.replace(module.Signal, "connect", functools.partial(_connect, kind))
+    patches.replace(module.Signal, "disconnect", functools.partial(_disconnect, kind))
+
+
+def _connect(kind: _Signals, original: Callable[..., Any]) -> Any:
+    @standing_for(original)
+    def connect(self: Any, receiver: Any, *args: Any, **kwargs: Any) -> Any:
+        ledger = owner()
+        if ledger is None:
+            return original(self, receiver, *args, **kwargs)
+        before = kind.entries(self)
+        result = original(self, receiver, *args, **kwargs)
+        book: dict[Any, Entry] = ledger.notes.setdefault("receivers", {})
+        for key, entry in kind.entries(self).items():
+            if before.get(key) is entry:
+                continue
+            undo = functools.partial(_take_receiver, kind, weakref.ref(self), key, entry)
+            what = f"of {getattr(self, 'name', 'a signal')}"
+            book[id(self), key] = ledger.record("signal receiver", what, undo)
+        return result
+
+    return connect
+
+
+def _disconnect(kind: _Signals, original: Callable[..., Any]) -> Any:
+    @standing_for(original)
+    def disconnect(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        ledger = owner()
+        if ledger is not None:
+            book: dict[Any, Entry] = ledger.notes.get("receivers", {})
+            left = kind.entries(self)
+            for key in [key for key in list(book) if key[0] == id(self) and key[1] not in left]:
+                ledger.forget(book.pop(key))
+        return result
+
+    return disconnect
+
+
+def _take_receiver(kind: _Signals, of: Callable[[], Any], key: Any, entry: Any) -> Pending | None:
+    signal = of()
+    # A key is made of addresses, and another receiver may have the same addresses by now.
+    if signal is None or kind.entries(signal).get(key) is not entry:
+        return NOTHING
+    kind.take_out(signal, key)
+    return None
+
+
+def _take_from_blinker(signal: Any, key: Any) -> None:
+    receiver = signal.receivers[key]
+    if isinstance(receiver, weakref.ref):
+        receiver = receiver()
+    if receiver is not None:
+        signal.disconnect(receiver)
+
+
+def _take_from_django(signal: Any, key: Any) -> None:
+    with signal.lock:
+        signal.receivers = [entry for entry in signal.receivers if entry[0] != key]
+        signal.sender_receivers_cache.clear()
+
+
+_BLINKER: Final = _Signals(lambda signal: dict(signal.receivers), _take_from_blinker)
+_DJANGO: Final = _Signals(lambda signal: {entry[0]: entry[1] for entry in list(signal.receivers)}, _take_from_django)

@@ -9,7 +9,6 @@ import threading
 from typing import Final
 
 from koupleless.ownership import caches
-from koupleless.ownership.ledger import Patches
 from koupleless.ownership.recording import Patches
 from koupleless.recorders.libraries import celery, pydantic, signals, sqlalchemy, telemetry
 from koupleless.recorders.loops import eventloop

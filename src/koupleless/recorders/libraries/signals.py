@@ -12,7 +12,8 @@ from koupleless.ownership.ledger import NOTHING, Pending, owner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from koupleless.ownership.ledger import Entry, Patches
+    from koupleless.ownership.ledger import Entry
+    from koupleless.ownership.recording import Patches
 
 
 def install(patches: Patches) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current
 from koupleless.frames import standing_for
-from koupleless.ownership.caches import attributes
+from koupleless.ownership.belonging import attributes
 from koupleless.ownership.ledger import NOTHING, Pending, owner
 from koupleless.ownership.purge import Sweep
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from koupleless.context import Scope
-    from koupleless.ownership.caches import Survey
-    from koupleless.ownership.ledger import Patches
+    from koupleless.ownership.belonging import Survey
+    from koupleless.ownership.recording import Patches
 
 
 def install(patches: Patches) -> None:

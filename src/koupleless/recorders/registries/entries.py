@@ -8,14 +8,15 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.frames import standing_for
-from koupleless.ownership.ledger import enter_own, take_out
+from koupleless.ownership.ledger import take_out
 from koupleless.ownership.purge import Sweep
+from koupleless.ownership.recording import enter_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from koupleless.ownership.caches import Survey
-    from koupleless.ownership.ledger import Patches
+    from koupleless.ownership.belonging import Survey
+    from koupleless.ownership.recording import Patches
 
 _SQLITE: Final = ("sqlite3", "sqlite3.dbapi2", "_sqlite3")
 

@@ -13,7 +13,8 @@ from koupleless.ownership.ledger import NOTHING, Order, Pending, owner, take_out
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from koupleless.ownership.ledger import Entry, Ledger, Patches
+    from koupleless.ownership.ledger import Entry, Ledger
+    from koupleless.ownership.recording import Patches
 
 
 def install(patches: Patches) -> None:

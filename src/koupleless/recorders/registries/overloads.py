@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.ownership.purge import Sweep
 
 if TYPE_CHECKING:
-    from koupleless.ownership.caches import Survey
+    from koupleless.ownership.belonging import Survey
 
 
 def _sweep_overloads(survey: Survey) -> int:

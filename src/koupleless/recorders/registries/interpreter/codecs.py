@@ -16,7 +16,7 @@ from koupleless.recorders.registries.interpreter.trampolines import Box
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from koupleless.ownership.ledger import Patches
+    from koupleless.ownership.recording import Patches
 
 
 def install(patches: Patches) -> None:

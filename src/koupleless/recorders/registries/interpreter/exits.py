@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from koupleless.context import Scope
-    from koupleless.ownership.ledger import Entry, Patches
+    from koupleless.ownership.ledger import Entry
+    from koupleless.ownership.recording import Patches
 
 
 def install(patches: Patches) -> None:

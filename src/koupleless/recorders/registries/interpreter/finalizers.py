@@ -9,15 +9,15 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.frames import standing_for
-from koupleless.ownership.caches import attributes, tracked_of
+from koupleless.ownership.belonging import attributes, tracked_of
 from koupleless.ownership.ledger import owner
 from koupleless.ownership.purge import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from koupleless.ownership.caches import Survey
-    from koupleless.ownership.ledger import Patches
+    from koupleless.ownership.belonging import Survey
+    from koupleless.ownership.recording import Patches
 
 
 def install(patches: Patches) -> None:

@@ -15,8 +15,8 @@ from koupleless.ownership.purge import Sweep
 if TYPE_CHECKING:
     import types
 
-    from koupleless.ownership.caches import Survey
-    from koupleless.ownership.ledger import Patches
+    from koupleless.ownership.belonging import Survey
+    from koupleless.ownership.recording import Patches
 
 
 def install(patches: Patches) -> None:

@@ -11,7 +11,7 @@ from koupleless.ownership.ledger import owner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from koupleless.ownership.ledger import Patches
+    from koupleless.ownership.recording import Patches
 
 
 def install(patches: Patches) -> None:

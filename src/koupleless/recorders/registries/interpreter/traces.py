@@ -6,7 +6,7 @@ import linecache
 import sys
 from typing import TYPE_CHECKING, Final
 
-from koupleless.ownership.caches import attributes
+from koupleless.ownership.belonging import attributes
 from koupleless.ownership.ledger import take_out
 from koupleless.ownership.purge import Sweep
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Iterable
 
-    from koupleless.ownership.caches import Survey
+    from koupleless.ownership.belonging import Survey
 
 
 def _forget_exceptions(survey: Survey) -> int:

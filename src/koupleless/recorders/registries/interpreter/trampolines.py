@@ -20,7 +20,8 @@ from koupleless.recorders.names import name_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from koupleless.ownership.ledger import Ledger, Patches
+    from koupleless.ownership.ledger import Ledger
+    from koupleless.ownership.recording import Patches
 
 _log: Final = logging.getLogger("koupleless")
 

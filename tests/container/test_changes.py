@@ -224,6 +224,24 @@ def test_a_submodule_that_a_module_replaces_is_there_for_all_others(
         del sys.modules[name]
 
 
+def test_a_module_that_the_base_has_under_another_name_alone(
+    world: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As eventlet keeps what it has patched."""
+    (tmp_path / "plain_library.py").write_text("def greet():\n    return 'hello'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    library = importlib.import_module("plain_library")
+    monkeypatch.setitem(sys.modules, "patched_library", library)
+    del sys.modules["plain_library"]
+    seen = ANSWER.replace("SEEN", "patched_library.greet()")
+    installed = install("patcher", f"import patched_library\npatched_library.greet = lambda: 'patched'\n{seen}")
+    assert world.get("/patcher/").text == "'patched'"
+    assert library.greet() == "hello"
+    report = world.container.uninstall(installed.info.id)
+    assert (report.clean, report.undone["patch"]) == (True, 1)
+    assert library.greet.__code__.co_filename == library.__file__
+
+
 def test_a_change_that_stays_is_named_and_the_report_does_not_say_that_nothing_is_left(
     world: Any, install: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

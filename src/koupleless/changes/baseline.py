@@ -175,14 +175,14 @@ class Baseline:
             self._forget(name)
         self._modules[name] = module
         variables = table_of(module)
-        if variables.get("__name__") != name:  # the Python module stands there under another name too
+        own_name = variables.get("__name__")
+        if own_name != name and sys.modules.get(own_name) is module:  # taken in under that name
             return
         self._tables[id(module)] = _Table(name, module, variables)
         self._take_classes(name, list(variables.values()))
 
     def _forget(self, name: str) -> None:
-        module = self._modules.pop(name)
-        self._tables.pop(id(module), None)
+        del self._modules[name]
         for key in [key for key, table in self._tables.items() if table.module == name]:
             del self._tables[key]
 

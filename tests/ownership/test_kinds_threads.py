@@ -1,4 +1,4 @@
-"""Threads, executors, tasks, timers and what hangs on the base's event loop: a row of the table each."""
+"""Threads, executors, tasks, timers and what hangs on the base's event loop."""
 
 from __future__ import annotations
 

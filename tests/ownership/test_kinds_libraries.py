@@ -1,4 +1,4 @@
-"""What libraries that the base shares keep of a module: a row of the table each."""
+"""What libraries that the base shares keep of a module."""
 
 from __future__ import annotations
 

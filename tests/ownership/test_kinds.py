@@ -1,4 +1,4 @@
-"""What was found to keep nothing alive, or only as an entry of a cache; and what cannot be undone, and is named."""
+"""Kinds of registration that keep no biz alive, or only in a cache; and kinds that nothing undoes, which are named."""
 
 from __future__ import annotations
 

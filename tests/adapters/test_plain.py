@@ -363,7 +363,7 @@ ROWS = {
 }
 
 
-IN_PART = ("lxml", "pyarrow", "scipy", "zope-interface")
+IN_PART = ("lxml", "pyarrow", "pymongo", "scipy", "zope-interface")
 
 
 def seen_by_base(row: Row) -> Any:

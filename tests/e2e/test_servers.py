@@ -327,7 +327,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         except KeyError:
             pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
         for each in (directory, *directory.parents):
-            if each.stat().st_uid == 0 and each.name.startswith("pytest-"):
+            if each.stat().st_uid == 0 and each.name.startswith(("pytest-", "popen-")):
                 each.chmod(each.stat().st_mode | 0o11)
         os.chown(directory, user.pw_uid, user.pw_gid)
         options |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}

@@ -28,6 +28,7 @@ from koupleless.container.terms import Rules
 from koupleless.context import Scope, entered
 from koupleless.descriptions import BizInfo, StateRecord
 from koupleless.isolation.libraries.holding import Wishes
+from koupleless.ownership.collect import held_back
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import Survey, purge
 from koupleless.recorders.door import SWEEPS, install_recorders, remove_recorders
@@ -96,10 +97,10 @@ class TinyBiz:
 
     def leave(self, deadline_s: float = 5.0) -> PurgeReport:
         self.undo(deadline_s)
-        survey = Survey(self.scope, self.modules)
-        self.modules.clear()
-        self.scope.close()
-        with loop_at_hand():
+        with held_back(), loop_at_hand():
+            survey = Survey(self.scope, self.modules)
+            self.modules.clear()
+            self.scope.close()
             return purge(survey, self.failures, sweeps=SWEEPS, ended=self.ledger.ended)
 
 

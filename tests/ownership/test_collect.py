@@ -253,3 +253,34 @@ def test_a_cache_is_not_kept_alive() -> None:
     reference = weakref.ref(functools.lru_cache(lambda: None))
     gc.collect()
     assert reference() is None
+
+
+def test_automatic_collections_are_held_back_until_the_last_purge_has_ended() -> None:
+    seen: list[bool] = []
+    inside, ends = threading.Event(), threading.Event()
+
+    def purging() -> None:
+        with collect.held_back():
+            inside.set()
+            ends.wait(10)
+
+    thread = threading.Thread(target=purging)
+    assert gc.isenabled()
+    with collect.held_back():
+        thread.start()
+        assert inside.wait(10)
+        seen.append(gc.isenabled())
+    seen.append(gc.isenabled())
+    ends.set()
+    thread.join()
+    assert [*seen, gc.isenabled()] == [False, False, True]
+
+
+def test_a_collector_that_the_base_has_switched_off_stays_so() -> None:
+    gc.disable()
+    try:
+        with collect.held_back():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -32,6 +32,7 @@ from koupleless.isolation.interpreter import all_of_base
 from koupleless.isolation.libraries.holding import NOTHING, Speakers, Wishes
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
+from koupleless.ownership.collect import held_back
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
 from koupleless.ownership.releasers import call_releasers
@@ -318,8 +319,9 @@ class Life:
             name = step.__name__.strip("_").replace("_", " ")
             self._attempt(name, functools.partial(self._aside, name, step))
         try:
-            survey = self._aside("let go", self._let_go, several=3)
-            report = self._aside("purge", lambda: self._purge(survey), several=2)
+            with held_back():
+                survey = self._aside("let go", self._let_go, several=3)
+                report = self._aside("purge", lambda: self._purge(survey), several=2)
         except BaseException as error:  # noqa: BLE001 - it looks at objects of anybody's making
             failures = (*self._failures, f"purge: {in_words(error, self.scope)}")
             return PurgeReport(self.biz, clean=False, held=(), undone={}, failures=failures, elapsed_ms=0.0)

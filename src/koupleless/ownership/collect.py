@@ -12,12 +12,14 @@ the object, so all are moved within one call which no other thread and no collec
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import itertools
 import operator
 import sys
 import sysconfig
+import threading
 import time
 import types
 from collections import Counter, deque
@@ -28,7 +30,7 @@ from koupleless.ownership.belonging import LRU_CACHE, attributes, builtins_of, i
 from koupleless.ownership.caches import allocated_since_freeze
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from koupleless.ownership.belonging import Survey
 
@@ -73,6 +75,34 @@ def heap_size() -> int:
     return int(blocks / _BLOCKS_EACH)
 
 
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Hold automatic collections back while a biz is let go and purged.
+
+    An automatic collection finalises on any thread: a coroutine that catches everything would spin there, on the thread
+    of an event loop too, and no other thread could collect. The purge finalises such a coroutine with a loop at hand.
+    Any number of threads may be in such a body; the last one lets collections go on, if they did before the first.
+    """
+    global _holders, _was_enabled  # noqa: PLW0603 - the process has one collector
+    with _lock:
+        if _holders == 0:
+            _was_enabled = gc.isenabled()
+        _holders += 1
+        gc.disable()
+    try:
+        yield
+    finally:
+        with _lock:
+            _holders -= 1
+            if _holders == 0 and _was_enabled:
+                gc.enable()
+
+
+_lock: Final = threading.Lock()
+_holders = 0
+_was_enabled = False
+
+
 def collect_all(*, pause_s: float = PAUSE_S) -> bool:
     """Collect the whole heap if this stops all threads for about ``pause_s`` seconds at most; returns whether so."""
     is_short = heap_size() * _COLLECTED_S <= pause_s
@@ -83,7 +113,8 @@ def collect_all(*, pause_s: float = PAUSE_S) -> bool:
 
 def collect_young() -> bool:
     """Collect objects of the last minutes, give or take; returns ``False``, and does not, if that may be long."""
-    is_short = gc.isenabled() and gc.get_count()[0] <= _CROWD
+    is_enabled = gc.isenabled() or (_holders > 0 and _was_enabled)
+    is_short = is_enabled and gc.get_count()[0] <= _CROWD
     if is_short:
         gc.collect(1)
     return is_short

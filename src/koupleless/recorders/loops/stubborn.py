@@ -272,7 +272,8 @@ def _silence_about(thing: object) -> Iterator[None]:
     before = sys.unraisablehook
 
     def hook(unraisable: sys.UnraisableHookArgs, /) -> object:
-        is_about_it = unraisable.object is thing and unraisable.exc_type is RuntimeError
+        is_named = unraisable.object is thing or repr(thing) in (unraisable.err_msg or "")  # the words, from 3.14 on
+        is_about_it = is_named and unraisable.exc_type is RuntimeError
         return None if is_about_it else before(unraisable)
 
     sys.unraisablehook = hook

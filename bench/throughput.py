@@ -51,10 +51,11 @@ def front(modules: int) -> Front:
     table = made.table
     for number in range(modules):
         name = "hello" if number == modules // 2 else f"m{number}"
-        scope = Scope(BizId.of(name, "1.0"))
+        biz = BizId.of(name, "1.0")
+        scope = Scope(biz)
         scope.variables.settle()  # the module has started
         gate = Gate(scope, application())
-        table = table.with_route(Route.to(gate, path=f"/{name}", identity=f"{name}:1.0"))
+        table = table.with_route(Route.to(gate, path=f"/{name}", biz=biz))
     made.swap(table)
     return made
 

@@ -9,22 +9,25 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from koupleless import errors
+from koupleless.biz import BizId, BizState
 
 if TYPE_CHECKING:
     from koupleless.errors import KouplelessError
 
+HELLO: Final = BizId.parse("hello:1")
+
 ONE_OF_EACH: Final[tuple[KouplelessError, ...]] = (
     errors.ArchiveRefused("a.zip", "it is no archive"),
-    errors.BizBusy("hello:1", "installBiz"),
-    errors.BizGone("hello:1", name="json"),
+    errors.BizBusy(HELLO, "installBiz"),
+    errors.BizGone(HELLO, name="json"),
     errors.DigestMismatch("a.zip", expected="1", actual="2"),
-    errors.IllegalMove("hello:1", "RESOLVED", "ACTIVATED"),
+    errors.IllegalMove(HELLO, BizState.RESOLVED, BizState.ACTIVATED),
     errors.ManifestInvalid("biz.toml", ["one", "two"]),
-    errors.ModuleRefused("No module named 'x'", name="x", identity="hello:1", advice="declare it"),
-    errors.PathTaken("hello:1", "/hello", "other:1"),
+    errors.ModuleRefused("No module named 'x'", name="x", biz=HELLO, advice="declare it"),
+    errors.PathTaken(HELLO, "/hello", BizId.parse("other:1")),
     errors.ServiceError("100003", "no such biz"),
-    errors.StartFailed("hello:1", "did not start: ValueError", traceback="line 1"),
-    errors.StartTimeout("hello:1", 3.0),
+    errors.StartFailed(HELLO, "did not start: ValueError", traceback="line 1"),
+    errors.StartTimeout(HELLO, 3.0),
 )
 
 

@@ -112,7 +112,7 @@ MOVES: Final[Mapping[BizState, frozenset[BizState]]] = {
 def advance(identity: BizId, state: BizState, to: BizState) -> BizState:
     """``to``, if the biz may go there from ``state``; raises ``IllegalMove`` if not. The container alone calls it."""
     if to not in MOVES[state]:
-        raise IllegalMove(str(identity), state.value, to.value)
+        raise IllegalMove(identity, state, to)
     return to
 
 

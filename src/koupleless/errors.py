@@ -7,11 +7,12 @@ replies.
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from koupleless.biz import BizId, BizState
 
 _LISTED: Final = 50
 """How many mistakes of one file a message lists."""
@@ -96,10 +97,10 @@ class DigestMismatch(ArtifactError):
 class IdentityMismatch(ArtifactError):
     """An artefact with another identity in the manifest than expected."""
 
-    def __init__(self, origin: str, *, expected: str, actual: str) -> None:
+    def __init__(self, origin: str, *, expected: BizId, actual: BizId) -> None:
         self.origin = origin
-        self.expected = expected
-        self.actual = actual
+        self.expected = str(expected)
+        self.actual = str(actual)
         super().__init__(f"{origin} is {actual}, not {expected}; ask for what it is, or build it under that identity")
 
 
@@ -136,55 +137,55 @@ class InvalidIdentity(ContainerError, ValueError):
 class BizNotFound(ContainerError):
     """No biz of that identity is registered."""
 
-    def __init__(self, identity: str) -> None:
-        self.identity = identity
-        super().__init__(f"biz {identity} is not installed")
+    def __init__(self, biz: BizId) -> None:
+        self.identity = str(biz)
+        super().__init__(f"biz {biz} is not installed")
 
 
 class BizRepeated(ContainerError):
     """The identity is taken already, in whatever state."""
 
-    def __init__(self, identity: str) -> None:
-        self.identity = identity
-        super().__init__(f"biz {identity} is installed already; raise the version, or uninstall it first")
+    def __init__(self, biz: BizId) -> None:
+        self.identity = str(biz)
+        super().__init__(f"biz {biz} is installed already; raise the version, or uninstall it first")
 
 
 class BizBusy(ContainerError):
     """Another operation on the same name is running; ``operation`` names it."""
 
-    def __init__(self, identity: str, operation: str) -> None:
-        self.identity = identity
+    def __init__(self, biz: BizId, operation: str) -> None:
+        self.identity = str(biz)
         self.operation = operation
-        super().__init__(f"biz {identity} is busy: {operation} has not finished")
+        super().__init__(f"biz {biz} is busy: {operation} has not finished")
 
 
 class IllegalMove(ContainerError):
     """A state out of reach of the present one."""
 
-    def __init__(self, identity: str, state: str, to: str) -> None:
-        self.identity = identity
-        self.state = state
-        self.to = to
-        super().__init__(f"biz {identity} is {state} and cannot become {to}")
+    def __init__(self, biz: BizId, state: BizState, to: BizState) -> None:
+        self.identity = str(biz)
+        self.state = state.value
+        self.to = to.value
+        super().__init__(f"biz {biz} is {self.state} and cannot become {self.to}")
 
 
 class MasterBizProtected(ContainerError):
     """The base itself was named in the place of a module."""
 
-    def __init__(self, identity: str) -> None:
-        self.identity = identity
-        super().__init__(f"{identity} is the base itself and cannot be uninstalled")
+    def __init__(self, biz: BizId) -> None:
+        self.identity = str(biz)
+        super().__init__(f"{biz} is the base itself and cannot be uninstalled")
 
 
 class PathTaken(ContainerError):
     """Two bizs cannot answer under one web context path; ``owner`` is the identity of the biz with the path."""
 
-    def __init__(self, identity: str, path: str, owner: str) -> None:
-        self.identity = identity
+    def __init__(self, biz: BizId, path: str, owner: BizId) -> None:
+        self.identity = str(biz)
         self.path = path
-        self.owner = owner
+        self.owner = str(owner)
         super().__init__(
-            f"biz {identity} wants the path {path}, which {owner} serves; "
+            f"biz {biz} wants the path {path}, which {owner} serves; "
             "change web-context-path, or uninstall the other one"
         )
 
@@ -203,11 +204,12 @@ class BizFailed(KouplelessError):
     The original exception is not kept: the frames would keep the removed biz alive.
     """
 
-    def __init__(self, identity: str, reason: str, *, traceback: str = "") -> None:
-        self.identity = identity
+    def __init__(self, biz: BizId | None, reason: str, *, traceback: str = "") -> None:
+        """``biz`` is ``None`` for the application of the base."""
+        self.identity = "" if biz is None else str(biz)
         self.reason = reason
         self.traceback = traceback
-        super().__init__(f"biz {identity} {reason}")
+        super().__init__(f"the application of the base {reason}" if biz is None else f"biz {biz} {reason}")
 
 
 class StartFailed(BizFailed):
@@ -217,19 +219,19 @@ class StartFailed(BizFailed):
 class StartTimeout(StartFailed):
     """The biz did not start within the deadline of ``seconds``."""
 
-    def __init__(self, identity: str, seconds: float, *, traceback: str = "") -> None:
+    def __init__(self, biz: BizId | None, seconds: float, *, traceback: str = "") -> None:
         self.seconds = seconds
-        super().__init__(identity, f"did not start within {seconds:g} s", traceback=traceback)
+        super().__init__(biz, f"did not start within {seconds:g} s", traceback=traceback)
 
 
 class PatchRefused(KouplelessError):
     """A biz called a function to replace parts of the process for everybody; nothing was patched."""
 
-    def __init__(self, identity: str, call: str, reason: str) -> None:
-        self.identity = identity
+    def __init__(self, biz: BizId, call: str, reason: str) -> None:
+        self.identity = str(biz)
         self.call = call
         self.reason = reason
-        super().__init__(f"biz {identity} may not call {call}: {reason}")
+        super().__init__(f"biz {biz} may not call {call}: {reason}")
 
 
 class StopFailed(BizFailed):
@@ -247,8 +249,8 @@ class ModuleRefused(ModuleNotFoundError, KouplelessError):
     678): tracebacks show the note, and the text stays equal to Python's own, since code may compare texts.
     """
 
-    def __init__(self, message: str, *, name: str, identity: str, advice: str = "") -> None:
-        self.identity = identity
+    def __init__(self, message: str, *, name: str, biz: BizId, advice: str = "") -> None:
+        self.identity = str(biz)
         self.advice = advice
         super().__init__(message, name=name)
         if advice:
@@ -256,9 +258,7 @@ class ModuleRefused(ModuleNotFoundError, KouplelessError):
 
     def __reduce__(self) -> Any:
         """Pass to another process, as a pool sends the errors of its workers."""
-        return functools.partial(
-            type(self), name=self.name or "", identity=self.identity, advice=self.advice
-        ), self.args
+        return _again, (type(self), self.args), {**vars(self), "name": self.name, "msg": self.msg}
 
 
 class BizGone(KouplelessError):
@@ -269,11 +269,11 @@ class BizGone(KouplelessError):
     """
 
     def __init__(
-        self, identity: str, *, name: str | None = None, what: str = "its code can import nothing any more"
+        self, biz: BizId, *, name: str | None = None, what: str = "its code can import nothing any more"
     ) -> None:
-        self.identity = identity
+        self.identity = str(biz)
         self.name = name
-        super().__init__(f"biz {identity} was uninstalled; {what}")
+        super().__init__(f"biz {biz} was uninstalled; {what}")
 
 
 # --- services ------------------------------------------------------------------------------------------------------

@@ -7,9 +7,12 @@ and refused where it is made before anything is patched.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from koupleless.errors import PatchRefused
+
+if TYPE_CHECKING:
+    from koupleless.biz import BizId
 
 _GREEN: Final = "it replaces sockets, threads and locks of the standard library"
 _LOOP: Final = "it replaces the tasks and the event loop of asyncio"
@@ -63,6 +66,6 @@ def explain(module: str) -> str:
     )
 
 
-def refusal(biz: str, module: str, name: str) -> PatchRefused:
+def refusal(biz: BizId, module: str, name: str) -> PatchRefused:
     """Make the error for a call by a biz."""
     return PatchRefused(biz, f"{module}.{name}()", explain(module))

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import pytest
 
@@ -16,7 +16,7 @@ from koupleless.arklet.health import BaseMetadata
 from koupleless.arklet.operations import Operations
 from koupleless.arklet.server import ArkletServer
 from koupleless.biz import BizId, BizState, ChangeReason, advance
-from koupleless.container.terms import Installed, Strategy
+from koupleless.container.terms import Installed, Located, Strategy
 from koupleless.descriptions import BizInfo, Resident, StateRecord
 from koupleless.errors import (
     BizBusy,
@@ -65,6 +65,13 @@ class FakePrepared:
     def priority(self) -> int:
         return self.artefact.priority
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is not None:
+            self.discard()
+
     def discard(self) -> None:
         self.is_discarded = True
 
@@ -98,28 +105,35 @@ class FakeContainer:
             raise FetchFailed(url, "there is no such file")
         artefact.on_prepare()
         if expected is not None and artefact.id != expected:
-            raise IdentityMismatch(url, expected=str(expected), actual=str(artefact.id))
+            raise IdentityMismatch(url, expected=expected, actual=artefact.id)
         prepared = FakePrepared(artefact, url)
         self.prepared.append(prepared)
         return prepared
 
     def install(
         self,
-        prepared: FakePrepared,
+        source: FakePrepared | Located,
         *,
         args: Sequence[str] = (),
         envs: Mapping[str, str] | None = None,
         strategy: Strategy = Strategy.INSTALL_ONLY,
     ) -> Installed:
         started_at, begin = time.time(), time.perf_counter()
-        artefact = prepared.artefact
         reports: list[PurgeReport] = []
-        with self._operation(artefact.id, "installBiz"):
+        with contextlib.ExitStack() as held:
+            if not isinstance(source, Located):
+                held.enter_context(source)
+            held.enter_context(self.reserve(source.id, "installBiz"))
+            with self._lock:
+                if source.id in self._bizs and strategy is Strategy.INSTALL_ONLY:
+                    raise BizRepeated(source.id)
+            prepared = self.prepare(source.url, expected=source.id) if isinstance(source, Located) else source
+            artefact = prepared.artefact
             if strategy is Strategy.UNINSTALL_THEN_INSTALL:
                 reports += [self._remove(biz.id) for biz in self._versions(artefact.id)]
             with self._lock:
                 if artefact.id in self._bizs:
-                    raise BizRepeated(str(artefact.id))
+                    raise BizRepeated(artefact.id)
                 info = BizInfo(
                     artefact.id,
                     BizState.UNRESOLVED,
@@ -154,15 +168,15 @@ class FakeContainer:
 
     def uninstall(self, biz: BizId) -> PurgeReport:
         if biz.name == self.base.id.name:
-            raise MasterBizProtected(str(biz))
-        with self._operation(biz, "uninstallBiz"):
+            raise MasterBizProtected(biz)
+        with self.reserve(biz, "uninstallBiz"):
             return self._remove(biz)
 
     def switch(self, biz: BizId) -> None:
-        with self._operation(biz, "switchBiz"), self._lock:
+        with self.reserve(biz, "switchBiz"), self._lock:
             info, artefact = self._entry(biz)
             if not info.state.is_started:
-                raise IllegalMove(str(biz), info.state.value, "ACTIVATED")
+                raise IllegalMove(biz, info.state, BizState.ACTIVATED)
             if info.state is BizState.DEACTIVATED:
                 for other in self._versions(biz):
                     if other.state is BizState.ACTIVATED:
@@ -186,10 +200,10 @@ class FakeContainer:
     # --- inside ---
 
     @contextlib.contextmanager
-    def _operation(self, biz: BizId, operation: str) -> Iterator[None]:
+    def reserve(self, biz: BizId, operation: str) -> Iterator[None]:
         with self._lock:
             if biz in self._busy:
-                raise BizBusy(str(biz), self._busy[biz])
+                raise BizBusy(biz, self._busy[biz])
             self._busy[biz] = operation
         try:
             yield
@@ -201,7 +215,7 @@ class FakeContainer:
         with self._lock:
             info, artefact = self._entry(biz)
             if not info.state.is_stoppable:
-                raise IllegalMove(str(biz), info.state.value, "STOPPED")
+                raise IllegalMove(biz, info.state, BizState.STOPPED)
         try:
             artefact.on_stop()
         finally:
@@ -217,7 +231,7 @@ class FakeContainer:
         try:
             return self._bizs[biz]
         except KeyError:
-            raise BizNotFound(str(biz)) from None
+            raise BizNotFound(biz) from None
 
     def _versions(self, biz: BizId) -> list[BizInfo]:
         return [info for info, _ in self._bizs.values() if info.id.name == biz.name]

@@ -9,8 +9,9 @@ import pytest
 from tests.conftest import until
 
 from koupleless.arklet import records
-from koupleless.arklet.records import Conflicts, RunRepeated, Runs, TooManyRuns, describe_error
-from koupleless.errors import BizBusy, StartFailed
+from koupleless.arklet.records import RunRepeated, Runs, TooManyRuns, describe_error
+from koupleless.biz import BizId
+from koupleless.errors import StartFailed
 from koupleless.wire.requests import InstallBiz, UninstallBiz
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def test_an_error_is_recorded_as_data(wire: Any, container: Any, finished: Any) 
         try:
             int("no")
         except ValueError as error:
-            raise StartFailed("shop:1", "failed to start: ValueError: no") from error
+            raise StartFailed(BizId.parse("shop:1"), "failed to start: ValueError: no") from error
 
     wire.command("installBiz", body("shop:1", "r-1", container.offer("shop:1", on_start=fail)))
     record = finished("r-1")
@@ -241,16 +242,6 @@ def test_there_is_a_limit_to_what_waits(monkeypatch: pytest.MonkeyPatch) -> None
         runs.open(request("3"))
     with pytest.raises(RunRepeated):
         runs.open(request("1"))
-
-
-def test_a_claim_is_exclusive_until_it_is_given_back() -> None:
-    conflicts = Conflicts()
-    conflicts.take("a:1", "installBiz")
-    conflicts.take("a:2", "installBiz")
-    with pytest.raises(BizBusy, match="installBiz"):
-        conflicts.take("a:1", "uninstallBiz")
-    conflicts.give_back("a:1")
-    conflicts.take("a:1", "uninstallBiz")
 
 
 def test_an_error_that_is_its_own_cause_can_be_described() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from koupleless.biz import BizId
 from koupleless.errors import StartFailed
 
 
@@ -75,7 +76,7 @@ def test_groups_run_by_ascending_priority_and_each_waits_for_the_one_before(wire
 
 def test_a_failure_stops_nobody_else_and_every_entry_carries_a_biz(wire: Any, container: Any) -> None:
     def fail() -> None:
-        raise StartFailed("broken:1", "failed to start: ValueError: no")
+        raise StartFailed(BizId.parse("broken:1"), "failed to start: ValueError: no")
 
     installed = container.offer("there:1", path="/there")
     wire.command("installBiz", element(installed))
@@ -164,3 +165,17 @@ def test_batches_exclude_each_other_and_elements_what_runs_alone(
     assert refused["message"] == (
         "FAILED:null:null batchInstallBiz conflict, exist unfinished command(batchInstallBiz) for this biz"
     )
+
+
+def test_an_impossible_identity_fails_its_own_element_alone(wire: Any, container: Any) -> None:
+    bad, good = container.offer("bad:1"), container.offer("good:1")
+    entries = wire.command("batchInstallBiz", {"bizList": [element(bad, "../bad:1"), element(good, "good:1")]})["data"][
+        "bizUrlToResponse"
+    ]
+
+    assert entries[good]["code"] == "SUCCESS"
+    assert entries[bad]["code"] == "FAILED"
+    assert "'../bad' is no biz name" in entries[bad]["message"]
+    (shown,) = entries[bad]["bizInfos"]
+    assert (shown["identity"], shown["bizState"]) == ("../bad:1", "BROKEN")
+    assert [biz["bizName"] for biz in wire.command("queryAllBiz")["data"]] == ["good"]

@@ -248,7 +248,8 @@ def test_every_mistake_of_a_manifest_is_said(wire: Any, container: Any) -> None:
 
 def test_a_failed_start_shows_the_cause_and_the_users_own_frames(wire: Any, container: Any) -> None:
     trace = 'Traceback (most recent call last):\n  File "shop/app.py", line 3\nZeroDivisionError: division by zero\n'
-    error = StartFailed("shop:1.0", "failed to start: ZeroDivisionError: division by zero", traceback=trace)
+    reason = "failed to start: ZeroDivisionError: division by zero"
+    error = StartFailed(BizId.parse("shop:1.0"), reason, traceback=trace)
     envelope = wire.command("installBiz", named("shop:1.0", container.offer("shop:1.0", on_start=raising(error))))
 
     assert envelope == {
@@ -287,7 +288,7 @@ def test_a_text_that_is_no_unicode_is_escaped(wire: Any, container: Any) -> None
 
 
 def test_a_path_that_is_taken_is_an_internal_error_that_names_its_owner(wire: Any, container: Any) -> None:
-    error = PathTaken("shop:1.0", "/shop", "cart:2.0")
+    error = PathTaken(BizId.parse("shop:1.0"), "/shop", BizId.parse("cart:2.0"))
     envelope = wire.command("installBiz", named("shop:1.0", container.offer("shop:1.0", on_start=raising(error))))
 
     assert envelope["code"] == INTERNAL
@@ -371,7 +372,7 @@ def test_switch_to_what_is_not_there_is_refused(wire: Any) -> None:
 def test_a_biz_that_is_still_starting_is_neither_switched_to_nor_uninstalled(
     wire: Any, container: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse = raising(IllegalMove("shop:1.0", "RESOLVED", "whatever"))
+    refuse = raising(IllegalMove(BizId.parse("shop:1.0"), BizState.RESOLVED, BizState.STOPPED))
     monkeypatch.setattr(container, "switch", lambda biz: refuse())
     monkeypatch.setattr(container, "uninstall", lambda biz: refuse())
 
@@ -448,7 +449,7 @@ def test_two_versions_of_one_name_do_not_exclude_each_other(
 
 def test_the_containers_own_refusal_reads_like_a_conflict(wire: Any, container: Any) -> None:
     wire.command("installBiz", named("shop:1.0", container.offer("shop:1.0")))
-    with container._operation(BizId.parse("shop:1.0"), "switchBiz"):
+    with container.reserve(BizId.parse("shop:1.0"), "switchBiz"):
         envelope = wire.command("uninstallBiz", named("shop:1.0"))
 
     assert envelope["message"] == (
@@ -477,7 +478,7 @@ def test_many_installs_of_different_bizs_all_succeed(wire: Any, container: Any, 
 
 
 def test_an_operation_that_fails_gives_the_identity_back(wire: Any, container: Any) -> None:
-    container.offer("shop:1.0", on_start=raising(StartFailed("shop:1.0", "failed")))
+    container.offer("shop:1.0", on_start=raising(StartFailed(BizId.parse("shop:1.0"), "failed")))
     for _ in range(2):
         assert wire.command("installBiz", named("shop:1.0", "file:///shop-1.0.jar"))["code"] == INTERNAL
 

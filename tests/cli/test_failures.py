@@ -11,6 +11,7 @@ import pytest
 from tests.cli.conftest import failed
 from tests.conftest import free_port
 
+from koupleless.biz import BizId
 from koupleless.cli.showing import suggestions
 from koupleless.cli.showing.suggestions import EndedBroken, UploadFailed, exit_status, suggest
 from koupleless.client import NoArklet, Refused
@@ -73,7 +74,7 @@ def test_five_ways_to_get_no_answer_have_five_different_messages(arkctl: Arkctl,
     ("error", "status"),
     [
         (refused("no"), 1),
-        (BizNotFound("a:1"), 1),
+        (BizNotFound(BizId.parse("a:1")), 1),
         (BaseStartFailed("no application"), 1),
         (SettingsError("port"), 2),
         (ManifestInvalid("pyproject.toml", ["no entry"]), 2),
@@ -349,5 +350,5 @@ def test_every_advice_leads_to_a_section_of_our_own_page():
 
     assert {rule.section for rule in suggestions.RULES} <= {title.lower().replace(" ", "-") for title in titles}
     assert suggestions.HELP.endswith("/docs/troubleshooting.md")
-    told = suggestions.report(BizNotFound("NOT_FOUND_BIZ"))[-1]
+    told = suggestions.report(suggestions.NotThere("NOT_FOUND_BIZ", ()))[-1]
     assert told == f"            more: {suggestions.HELP}#the-module-is-refused"

@@ -253,7 +253,7 @@ def test_an_identity_is_free_again_whatever_goes_wrong_while_its_superseded_life
 
     with monkeypatch.context() as patch:
         patch.setattr(Container, "_stop", failing)
-        operation = world.container._operation(TWO, "switchBiz")
+        operation = world.container.reserve(TWO, "switchBiz")
         operation.__enter__()
         world.container._roster.bizs[TWO].is_superseded = True
         with pytest.raises(OSError, match="injected"):
@@ -348,7 +348,7 @@ def test_uninstall_then_install_holds_its_path_while_it_clears_the_way(world, in
 
 def test_uninstall_then_install_beside_a_busy_version_changes_nothing(world):
     world.install("hello-1.0")
-    with world.container._operation(ONE, "switchBiz"), pytest.raises(BizBusy):
+    with world.container.reserve(ONE, "switchBiz"), pytest.raises(BizBusy):
         world.install("hello-1.1", strategy=Strategy.UNINSTALL_THEN_INSTALL)
 
     assert world.states() == {"hello:1.0": "ACTIVATED"}
@@ -372,11 +372,11 @@ def test_several_versions_are_active_if_each_has_a_path_of_its_own(make_world, s
 
     assert world.states() == {"single:1": "ACTIVATED", "single:2": "ACTIVATED"}
     assert [route.path for route in world.front.table.routes] == ["/v1", "/v2"]
-    assert world.container.locate("single")[0] == BizId.parse("single:1")
+    assert world.container._services.directory.locate("single").biz == BizId.parse("single:1")
 
     world.container.uninstall(BizId.parse("single:1"))
 
-    assert world.container.locate("single")[0] == BizId.parse("single:2")
+    assert world.container._services.directory.locate("single").biz == BizId.parse("single:2")
 
 
 @pytest.mark.parametrize("keep_broken", [False, True])

@@ -182,7 +182,7 @@ def test_the_base_itself_may_and_has_its_functions_back_in_the_end(
 
 
 def test_the_error_has_what_a_caller_can_act_on() -> None:
-    error = PatchRefused("green:1", "gevent.monkey.patch_all()", "it replaces everything")
+    error = PatchRefused(BizId.parse("green:1"), "gevent.monkey.patch_all()", "it replaces everything")
     assert (error.identity, error.call, error.reason) == (
         "green:1",
         "gevent.monkey.patch_all()",

@@ -60,7 +60,8 @@ class Operations(RuleBasedStateMachine):
             return  # one operation at a time for an identity
         before = dict(self.roster.bizs)
         try:
-            self.roster.register(entry, beside=beside)
+            self.roster.admit(entry.id, beside=beside)
+            self.roster.register(entry)
         except BizRepeated:
             assert entry.id in before
             assert not beside
@@ -149,7 +150,7 @@ class Operations(RuleBasedStateMachine):
         active = [entry for entry in self.roster.bizs.values() if entry.state is BizState.ACTIVATED]
         for route in self.routes.routes:
             (entry,) = (entry for entry in active if entry.gate is route.gate)
-            assert (str(entry.id), entry.path) == (route.identity, route.path)
+            assert (entry.id, entry.path) == (route.biz, route.path)
         for entry in active:
             assert entry.gate is None or id(entry.gate) in gates
 
@@ -200,7 +201,7 @@ def test_a_version_that_became_active_again_is_not_removed() -> None:
     roster, routes = Roster(Rules()), RouteTable()
     entries = [entry_of("shop", "1"), entry_of("shop", "2")]
     for entry in entries:
-        roster.register(entry, beside=True)
+        roster.register(entry)
         changed, others = roster.commit(started(entry), routes, take_over=True)
         routes = changed or routes
     assert others == (entries[0],)

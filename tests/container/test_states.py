@@ -9,12 +9,13 @@ import time
 import pytest
 
 from koupleless.biz import BizId, BizState
-from koupleless.container.terms import Rules, Strategy
+from koupleless.container.terms import Located, Rules, Strategy
 from koupleless.errors import (
     BizBusy,
     BizNotFound,
     BizRepeated,
     ContainerClosed,
+    FetchFailed,
     IdentityMismatch,
     ManifestInvalid,
     MasterBizProtected,
@@ -321,6 +322,52 @@ def test_a_module_slimmed_for_a_richer_base_is_refused_before_its_code_runs(worl
 
     with pytest.raises(ManifestInvalid, match="nowhere-to-be-found"):
         world.container.prepare(str(built.path))
+
+
+def test_an_identity_is_reserved_before_its_artefact_is_fetched_and_free_again_after_a_failure(world, monkeypatch):
+    container, prepare = world.container, world.container.prepare
+    refused = []
+
+    def fetch(url, **options):
+        for operation in (container.uninstall, container.switch, lambda biz: container.install(Located(biz, url))):
+            with pytest.raises(BizBusy, match="installBiz has not finished") as caught:
+                operation(ONE)
+            refused.append(caught.value.identity)
+        return prepare(url, **options)
+
+    monkeypatch.setattr(container, "prepare", fetch)
+    with pytest.raises(FetchFailed):
+        container.install(Located(ONE, "file:///nowhere.zip"))
+    with pytest.raises(IdentityMismatch):
+        container.install(Located(ONE, str(world.artefact("hello-1.1"))))
+    installed = container.install(Located(ONE, str(world.artefact("hello-1.0"))))
+
+    assert refused == ["hello:1.0"] * 9
+    assert installed.info.id == ONE
+    assert world.states() == {"hello:1.0": "ACTIVATED"}
+
+
+def test_an_install_that_must_be_refused_fetches_nothing(world):
+    world.install("hello-1.0")
+    nowhere = "file:///nowhere.zip"
+
+    with pytest.raises(BizRepeated):
+        world.container.install(Located(ONE, nowhere))
+    with pytest.raises(MasterBizProtected):
+        world.container.install(Located(world.container.base.id, nowhere))
+    with world.container.reserve(TWO, "switchBiz"), pytest.raises(BizBusy, match="switchBiz"):
+        world.container.install(Located(TWO, nowhere))
+    with pytest.raises(FetchFailed):  # to be replaced by what is there
+        world.container.install(Located(ONE, nowhere), strategy=Strategy.REPLACE)
+
+
+def test_a_module_that_is_refused_gives_its_place_in_the_store_back(world):
+    prepared = world.container.prepare(str(world.artefact("hello-1.0")))
+
+    with world.container.reserve(ONE, "switchBiz"), pytest.raises(BizBusy):
+        world.container.install(prepared)
+
+    assert world.store._users == {}
 
 
 def test_nothing_of_the_manifest_of_a_module_that_left_is_kept(world, tmp_path):

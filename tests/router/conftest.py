@@ -51,7 +51,7 @@ def mount(gate_of: Callable[..., Gate]) -> Callable[..., Gate]:
     def do(front: Front, path: str, app: object, identity: str | None = None, **options: Any) -> Gate:
         identity = identity or f"{path.strip('/').replace('/', '_') or 'root'}:1.0"
         gate = gate_of(app, identity)
-        front.swap(front.table.with_route(Route.to(gate, path=path, identity=identity, **options)))
+        front.swap(front.table.with_route(Route.to(gate, path=path, biz=BizId.parse(identity), **options)))
         return gate
 
     return do

@@ -345,7 +345,7 @@ async def test_a_front_shows_its_routes(mount: Mount) -> None:
     mount(front, "/", named("root"), "root:1", host="a.example")
     mount(front, "/hello", named("hello")).shut()
 
-    told = {(route.host, route.path, route.identity, route.gate.is_shut) for route in front.table.routes}
+    told = {(route.host, route.path, str(route.biz), route.gate.is_shut) for route in front.table.routes}
     assert told == {("a.example", "", "root:1", False), (None, "/hello", "hello:1.0", True)}
     assert repr(front) == "<Front <RouteTable 2 routes, 1 hosts, 0 forwards> before None>"
 

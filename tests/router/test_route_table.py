@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from koupleless.biz import BizId
 from koupleless.errors import PathTaken
 from koupleless.router.gateway import Forwards, Rule
 from koupleless.router.table import Route, RouteTable, normalise_path
@@ -28,7 +29,7 @@ def table_of(gate_of: Callable[..., Gate]) -> Callable[..., RouteTable]:
         for entry in paths:
             host, path = entry if isinstance(entry, tuple) else (None, entry)
             name = f"{host or ''}{path}".strip("/").replace("/", "_").replace(".", "_") or "root"
-            table = table.with_route(Route.to(gate_of(nothing), path=path, identity=f"{name}:1", host=host))
+            table = table.with_route(Route.to(gate_of(nothing), path=path, biz=BizId.parse(f"{name}:1"), host=host))
         return table
 
     return make
@@ -36,7 +37,7 @@ def table_of(gate_of: Callable[..., Gate]) -> Callable[..., RouteTable]:
 
 def found(table: RouteTable, path: str, host: str = "") -> str | None:
     route = table.match(host, path)
-    return None if route is None else route.identity
+    return None if route is None else str(route.biz)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_a_path_of_another_identity_is_taken_and_the_error_says_whose_it_is(
     table = table_of("/a")
 
     with pytest.raises(PathTaken) as caught:
-        table.with_route(Route.to(gate_of(nothing), path="a/", identity="other:1"))
+        table.with_route(Route.to(gate_of(nothing), path="a/", biz=BizId.parse("other:1")))
 
     assert (caught.value.identity, caught.value.path, caught.value.owner) == ("other:1", "/a", "a:1")
 
@@ -101,8 +102,8 @@ def test_a_path_of_another_identity_is_taken_and_the_error_says_whose_it_is(
 def test_the_same_path_on_another_host_is_free(table_of: Callable[..., RouteTable]) -> None:
     table = table_of("/a", ("one.example", "/a"), ("two.example", "/a"))
 
-    assert table.owner_of("/a") == "a:1"
-    assert table.owner_of("/a", host="one.example") == "one_example_a:1"
+    assert table.owner_of("/a") == BizId.parse("a:1")
+    assert table.owner_of("/a", host="one.example") == BizId.parse("one_example_a:1")
     assert table.owner_of("/a", host="three.example") is None
 
 
@@ -111,7 +112,7 @@ def test_another_version_takes_a_path_over_when_the_gate_that_has_it_leaves(
 ) -> None:
     old = table_of("/a")
     (held,) = old.routes
-    new = old.without(held.gate).with_route(Route.to(gate_of(nothing), path="/a", identity="a:2"))
+    new = old.without(held.gate).with_route(Route.to(gate_of(nothing), path="/a", biz=BizId.parse("a:2")))
 
     assert (found(old, "/a"), found(new, "/a")) == ("a:1", "a:2")
     assert len(new.routes) == 1
@@ -122,7 +123,7 @@ def test_a_gate_leaves_with_all_its_routes(gate_of: Callable[..., Gate], table_o
     before = table_of("/a", ("one.example", "/a"))
     table = before
     for host, path in ((None, "/b"), (None, "/c/d"), ("one.example", "/b"), ("two.example", "/b")):
-        table = table.with_route(Route.to(gate, path=path, identity="b:1", host=host))
+        table = table.with_route(Route.to(gate, path=path, biz=BizId.parse("b:1"), host=host))
 
     after = table.without(gate)
 

@@ -18,6 +18,7 @@ from tests.conftest import until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from koupleless.biz import BizId
 from koupleless.router.asgi import Front
 from koupleless.router.table import Route
 
@@ -62,7 +63,7 @@ def test_swapping_versions_under_load_fails_no_request(
                 for _ in range(8):
                     assert answered.acquire(timeout=10)
                 new = gate_of(version(str(number)), f"hello:{number}")
-                route = Route.to(new, path="/hello", identity=f"hello:{number}")
+                route = Route.to(new, path="/hello", biz=BizId.parse(f"hello:{number}"))
                 front.swap(front.table.without(gate).with_route(route))
                 assert served.run(gate.drain(10)) == 0
                 gate.close()

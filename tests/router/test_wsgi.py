@@ -404,7 +404,7 @@ def test_aborting_a_request_gets_its_thread_back(serve: Callable[..., Any], head
     assert face.asgi is not None
     gate = Gate(scope, face.asgi, close=face.close)
     front = Front()
-    front.swap(front.table.with_route(Route.to(gate, path="/shop", identity="stuck:1.0")))
+    front.swap(front.table.with_route(Route.to(gate, path="/shop", biz=BizId.parse("stuck:1.0"))))
     served = serve(front)
 
     with socket.create_connection(("127.0.0.1", served.port), timeout=10) as client:

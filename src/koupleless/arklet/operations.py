@@ -5,32 +5,22 @@ Every transport calls `Operations.handle`, so no command differs between transpo
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from koupleless.arklet import answers
 from koupleless.arklet.health import Health
-from koupleless.arklet.records import Conflicts, Run, RunRepeated, Runs, describe_error
-from koupleless.biz import BizId, BizState
+from koupleless.arklet.orders import InstallOrder, absent, check_background, elements, named
+from koupleless.arklet.records import BatchBusy, RunRepeated, Runs, describe_error
 from koupleless.container.process import resident_bytes
-from koupleless.container.terms import Strategy
-from koupleless.errors import (
-    ArtifactError,
-    BizBusy,
-    BizNotFound,
-    BizRepeated,
-    FetchFailed,
-    IdentityMismatch,
-    InvalidIdentity,
-    ManifestInvalid,
-    MasterBizProtected,
-)
+from koupleless.container.terms import Located
+from koupleless.errors import ArtifactError, BizBusy, BizNotFound, ManifestInvalid
 from koupleless.recorders.running.threads import leave_workers_behind
 from koupleless.wire.envelope import Code, Envelope, InputInvalid, ResponseCode, decode_body
 from koupleless.wire.replies import (
@@ -56,23 +46,21 @@ from koupleless.wire.requests import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from koupleless.arklet.health import BaseMetadata
+    from koupleless.arklet.orders import Element
+    from koupleless.arklet.records import Run
+    from koupleless.biz import BizId
     from koupleless.container.container import Container
     from koupleless.container.starting.prepare import Prepared
     from koupleless.container.terms import Installed
 
 Body = dict[str, object] | None
-R = TypeVar("R")
 
 WORKERS: Final = 50
 BATCH_THREADS: Final = 8
-
-
-def _nothing() -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +100,8 @@ class Operations:
         """Threads for commands that change bizs, and for background runs."""
         self._container = container
         self._identity = metadata.identity
-        self._conflicts = Conflicts()
+        self._batch = threading.Lock()
+        """Held by the one batch that runs."""
         self._runs = runs or Runs()
 
     def changes_bizs(self, command: str) -> bool:
@@ -170,60 +159,56 @@ class Operations:
     def install(self, body: Body) -> Envelope:
         """Install one biz."""
         request = read(InstallBiz, body)
-        _check_async(request)
-        _check_install(request)
-        if not is_blank(request.biz_name):
-            expected = BizId.of(request.biz_name or "", request.biz_version or "")
-            return self._perform("installBiz", request, lambda: self._do_install(request, expected))
-        prepared = self._identify(request)
-        name, version = prepared.id.name, prepared.id.version
-        named = msgspec.structs.replace(request, biz_name=name, biz_version=version)
-        return self._perform("installBiz", named, lambda: self._installed(prepared, named), unused=prepared.discard)
+        check_background(request)
+        order = InstallOrder.of(request)
+        if order.biz is not None:
+            source = Located(order.biz, order.url)
+            return self._perform("installBiz", request, lambda: self._do_install(source, order))
+        with self._identify(request, order) as prepared:
+            name, version = prepared.id.name, prepared.id.version
+            named = msgspec.structs.replace(request, biz_name=name, biz_version=version)
+            return self._perform("installBiz", named, lambda: self._do_install(prepared, order))
 
-    def _identify(self, request: InstallBiz) -> Prepared:
+    def _identify(self, request: InstallBiz, order: InstallOrder) -> Prepared:
         """Read the identity from the artefact, unless the request would be refused anyway."""
         if request.is_async and self._runs.find(request.request_id or "") is not None:
             raise RunRepeated(request.request_id or "")
         try:
-            return self._prepare(request)
+            order.check_url()
+            return self._container.prepare(order.url)
         except ManifestInvalid:
             raise
         except ArtifactError as error:
             raise InputInvalid(f"refresh biz info from jar failed: {error}") from error
 
-    def _do_install(self, request: InstallBiz, expected: BizId) -> Envelope:
-        if _strategy(request) is Strategy.INSTALL_ONLY:
-            self._check_not_installed(expected)
-        return self._installed(self._prepare(request, expected), request)
+    def _do_install(self, source: Prepared | Located, order: InstallOrder) -> Envelope:
+        return self._success(answers.install_data(self._installed(source, order)))
 
-    def _installed(self, prepared: Prepared, request: InstallBiz) -> Envelope:
-        return self._success(answers.install_data(self._start(prepared, request)))
+    def _installed(self, source: Prepared | Located, order: InstallOrder) -> Installed:
+        order.check_url()
+        return self._container.install(source, args=order.args, envs=order.envs, strategy=order.strategy)
 
     def batch_install(self, body: Body) -> Envelope:
         """Install several bizs: priority by priority, all bizs of one priority at the same time."""
         request = read(BatchInstallBiz, body)
-        _check_async(request)
-        if request.biz_list is None:
-            raise InputInvalid("bizList is null")
-        for element in request.biz_list:
-            _check_install(element)
-        elements = [msgspec.structs.replace(element, is_async=False) for element in request.biz_list]
-        request = msgspec.structs.replace(request, biz_list=elements)
-        return self._perform("batchInstallBiz", request, lambda: self._do_batch_install(elements))
+        check_background(request)
+        batch = elements(request)
+        plain = [msgspec.structs.replace(element, is_async=False) for element in request.biz_list or ()]
+        request = msgspec.structs.replace(request, biz_list=plain)
+        return self._perform("batchInstallBiz", request, lambda: self._do_batch_install(request.identity, batch))
 
-    def _do_batch_install(self, elements: Sequence[InstallBiz]) -> Envelope:
+    def _do_batch_install(self, identity: str, batch: Sequence[Element]) -> Envelope:
         before = resident_bytes()
         entries: dict[str, BatchEntry] = {}
-        with ThreadPoolExecutor(BATCH_THREADS, "ARKLET-ark-biz-batch") as pool:
-            ready, said = self._prepare_all(elements, pool)
+        with self._only_batch(identity), ThreadPoolExecutor(BATCH_THREADS, "ARKLET-ark-biz-batch") as pool:
+            ready, said = self._prepare_all(batch, pool)
             ready.sort(key=lambda pair: pair[1].priority)
             for _, group in itertools.groupby(ready, key=lambda pair: pair[1].priority):
                 said += pool.map(lambda pair: (pair[0], self._install_element(*pair)), group)
         for element, entry in said:
-            url = element.biz_url or ""
             # Of several elements with one URL, the installed one is shown.
-            if url not in entries or entries[url].code is not ResponseCode.SUCCESS:
-                entries[url] = entry
+            if element.url not in entries or entries[element.url].code is not ResponseCode.SUCCESS:
+                entries[element.url] = entry
         is_success = all(entry.code is ResponseCode.SUCCESS for _, entry in said)
         data = BatchData(
             code=ResponseCode.SUCCESS if is_success else ResponseCode.FAILED,
@@ -233,57 +218,67 @@ class Operations:
         )
         return self._success(data) if is_success else self._failed("install biz not success!", data)
 
+    @contextlib.contextmanager
+    def _only_batch(self, identity: str) -> Iterator[None]:
+        """Hold the place of the one batch. Raises ``BatchBusy`` at once if another batch runs."""
+        if not self._batch.acquire(blocking=False):
+            raise BatchBusy(identity)
+        try:
+            yield
+        finally:
+            self._batch.release()
+
     def _prepare_all(
-        self, elements: Sequence[InstallBiz], pool: ThreadPoolExecutor
-    ) -> tuple[list[tuple[InstallBiz, Prepared]], list[tuple[InstallBiz, BatchEntry]]]:
+        self, batch: Sequence[Element], pool: ThreadPoolExecutor
+    ) -> tuple[list[tuple[Element, Prepared]], list[tuple[Element, BatchEntry]]]:
         """The artefacts of a batch, and the entries of elements without an artefact."""
-        futures = [pool.submit(self._prepare, element) for element in elements]
+        futures = [pool.submit(self._prepare_element, element) for element in batch]
         ready, said = [], []
-        for element, future in zip(elements, futures, strict=True):
+        for element, future in zip(batch, futures, strict=True):
             try:
                 ready.append((element, future.result()))
             except Exception as error:  # noqa: BLE001 - every failure is this element's entry
-                present = self._present(element.biz_name or "", element.biz_version or "")
+                present = self._present(element.order.biz, element.missing)
                 said.append((element, answers.entry_of_failure(error, present)))
         return ready, said
 
-    def _install_element(self, element: InstallBiz, prepared: Prepared) -> BatchEntry:
-        identity = str(prepared.id)
-        if not is_blank(element.biz_name) and element.identity != identity:
-            prepared.discard()
-            mismatch = IdentityMismatch(element.biz_url or "", expected=element.identity, actual=identity)
-            return answers.entry_of_failure(mismatch, self._present(element.biz_name or "", element.biz_version or ""))
+    def _prepare_element(self, element: Element) -> Prepared:
+        if element.mistake is not None:
+            raise element.mistake
+        element.order.check_url()
+        return self._container.prepare(element.order.url, expected=element.order.biz)
+
+    def _install_element(self, element: Element, prepared: Prepared) -> BatchEntry:
         try:
-            installed = self._exclusively(
-                "installBiz", identity, lambda: self._start(prepared, element), unused=prepared.discard
-            )
+            installed = self._installed(prepared, element.order)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - every failure is this element's entry
-            return answers.entry_of_failure(error, self._present(prepared.id.name, prepared.id.version))
+            missing = absent(prepared.id.name, prepared.id.version)
+            return answers.entry_of_failure(error, self._present(prepared.id, missing))
         data = answers.install_data(installed)
         return BatchEntry(code=data.code, message=data.message, biz_infos=data.biz_infos or [])
+
+    def _present(self, biz: BizId | None, missing: BizDetails) -> BizDetails:
+        """The biz in an entry of a batch: in its present state, or ``missing`` if the biz is not there."""
+        if biz is not None:
+            with contextlib.suppress(BizNotFound):
+                return BizDetails.of(self._container.find(biz))
+        return missing
 
     def uninstall(self, body: Body) -> Envelope:
         """Remove one biz; the reply has the purge report."""
         request = read(UninstallBiz, body)
-        _check_named(request)
-        if request.biz_name != self._container.base.id.name:
-            _known(request)
-        return self._perform("uninstallBiz", request, lambda: self._do_uninstall(request))
+        biz = named(request)
+        return self._perform("uninstallBiz", request, lambda: self._do_uninstall(biz))
 
-    def _do_uninstall(self, request: UninstallBiz) -> Envelope:
-        if request.biz_name == self._container.base.id.name:
-            raise MasterBizProtected(request.identity)
-        report = self._container.uninstall(_known(request))
-        message = f"Uninstall biz: {request.identity} success."
-        return self._success(
-            UninstallData(code=ResponseCode.SUCCESS, message=message, purge_report=answers.purge_report(report))
-        )
+    def _do_uninstall(self, biz: BizId) -> Envelope:
+        report = answers.purge_report(self._container.uninstall(biz))
+        message = f"Uninstall biz: {biz} success."
+        return self._success(UninstallData(code=ResponseCode.SUCCESS, message=message, purge_report=report))
 
     def switch(self, body: Body) -> Envelope:
         """Make one version the active one."""
         request = read(SwitchBiz, body)
-        _check_named(request)
-        biz = _known(request)
+        biz = named(request)
         return self._perform("switchBiz", request, lambda: self._do_switch(biz))
 
     def _do_switch(self, biz: BizId) -> Envelope:
@@ -293,45 +288,18 @@ class Operations:
 
     # --- how they run --------------------------------------------------------------------------------------------
 
-    def _perform(
-        self,
-        command: str,
-        request: BizRequest,
-        work: Callable[[], Envelope],
-        *,
-        unused: Callable[[], object] = _nothing,
-    ) -> Envelope:
-        """Do ``work`` as the only command for the biz of the request: now, or in the background.
-
-        ``unused`` is called instead if another command is running for the biz.
-        """
+    def _perform(self, command: str, request: BizRequest, work: Callable[[], Envelope]) -> Envelope:
+        """Do ``work`` now, or in the background."""
         if not request.is_async:
-            return self._exclusively(command, request.identity, work, unused=unused)
-        try:
-            run = self._runs.open(request)
-        except BaseException:
-            unused()
-            raise
-        self.workers.submit(self._perform_later, run, command, request.identity, work, unused)
+            return work()
+        run = self._runs.open(request)
+        self.workers.submit(self._perform_later, run, command, work)
         return self._success(run.snapshot())
 
-    def _exclusively(self, command: str, identity: str, work: Callable[[], R], *, unused: Callable[[], object]) -> R:
-        try:
-            self._conflicts.take(identity, command)
-        except BizBusy:
-            unused()
-            raise
-        try:
-            return work()
-        finally:
-            self._conflicts.give_back(identity)
-
-    def _perform_later(
-        self, run: Run, command: str, identity: str, work: Callable[[], Envelope], unused: Callable[[], object]
-    ) -> None:
+    def _perform_later(self, run: Run, command: str, work: Callable[[], Envelope]) -> None:
         run.begin()
         try:
-            reply = self._exclusively(command, identity, work, unused=unused)
+            reply = work()
         except BizBusy:
             run.fail("command conflict, exist unfinished command for this biz")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - every failure ends up in the record
@@ -346,32 +314,6 @@ class Operations:
                 run.succeed()
             else:
                 run.fail(answers.detail(reply))
-
-    def _check_not_installed(self, biz: BizId) -> None:
-        try:
-            self._container.find(biz)
-        except BizNotFound:
-            return
-        raise BizRepeated(str(biz))
-
-    def _prepare(self, request: InstallBiz, expected: BizId | None = None) -> Prepared:
-        url = (request.biz_url or "").strip()
-        if not urlsplit(url).scheme:  # a path means something else on every machine
-            raise FetchFailed(url, "no protocol: it has to begin with file://, http:// or https://")
-        return self._container.prepare(url, expected=expected)
-
-    def _start(self, prepared: Prepared, request: InstallBiz) -> Installed:
-        return self._container.install(
-            prepared, args=request.args or (), envs=request.envs or {}, strategy=_strategy(request)
-        )
-
-    def _present(self, name: str, version: str) -> BizDetails:
-        """The biz in an entry of a batch: in its present state, or broken if the biz is not there."""
-        try:
-            return BizDetails.of(self._container.find(BizId.of(name, version)))
-        except (BizNotFound, InvalidIdentity):
-            identity = f"{name}:{version}"
-            return BizDetails(biz_name=name, biz_version=version, biz_state=BizState.BROKEN, identity_=identity)
 
     # --- replies -------------------------------------------------------------------------------------------------
 
@@ -393,46 +335,3 @@ COMMANDS: Final = (
     Command("queryBizOps", "query ark biz ops", Operations.query_ops),
 )
 _BY_ID: Final = {command.id: command for command in COMMANDS}
-
-
-# --- validation: the texts are the original's ----------------------------------------------------------------------
-
-
-def _check_async(request: BizRequest) -> None:
-    if request.is_async and is_blank(request.request_id):
-        raise InputInvalid("requestId should not be blank when async is true")
-
-
-def _check_install(request: InstallBiz) -> None:
-    if is_blank(request.biz_url):
-        raise InputInvalid("bizUrl should not be blank")
-    if is_blank(request.biz_name) != is_blank(request.biz_version):
-        raise InputInvalid("bizName and bizVersion should be both blank or both not blank.")
-    for name, value in (request.envs or {}).items():
-        if not name or "=" in name or "\0" in name:
-            raise InputInvalid(f"envs: {name[:200]!r} is no name of a variable")
-        if "\0" in value:
-            raise InputInvalid(f"envs: the value of {name[:200]!r} has a NUL")
-
-
-def _check_named(request: BizRequest) -> None:
-    if is_blank(request.biz_name):
-        raise InputInvalid("bizName should not be blank")
-    if is_blank(request.biz_version):
-        raise InputInvalid("bizVersion should not be blank")
-    _check_async(request)
-
-
-def _known(request: BizRequest) -> BizId:
-    """The identity in a request; raises ``BizNotFound`` for a text that is no identity."""
-    try:
-        return BizId.of(request.biz_name or "", request.biz_version or "")
-    except InvalidIdentity:
-        raise BizNotFound(request.identity) from None
-
-
-def _strategy(request: InstallBiz) -> Strategy:
-    try:
-        return Strategy(request.install_strategy)
-    except ValueError:  # any text unknown to the original means the default there, too
-        return Strategy.INSTALL_ONLY

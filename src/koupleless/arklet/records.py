@@ -1,4 +1,4 @@
-"""Running commands, one for each biz at a time, and the records of background runs."""
+"""The records of background runs, and the refusals of runs and batches."""
 
 from __future__ import annotations
 
@@ -48,24 +48,13 @@ class TooManyRuns(KouplelessError):
         super().__init__(f"{limit} have not finished; ask again when some of them have")
 
 
-class Conflicts:
-    """The running command of each ``name:version``. Lives as long as the operations; any thread may ask."""
+class BatchBusy(BizBusy):
+    """Another batch is running; ``identity`` is name and version of the second batch, as sent."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running: dict[str, str] = {}
-
-    def take(self, identity: str, command: str) -> None:
-        """Claim ``identity`` for ``command``, until `give_back`; raises ``BizBusy`` at once if another one has it."""
-        with self._lock:
-            if identity in self._running:
-                raise BizBusy(identity, self._running[identity])
-            self._running[identity] = command
-
-    def give_back(self, identity: str) -> None:
-        """End the claim."""
-        with self._lock:
-            del self._running[identity]
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
+        self.operation = "batchInstallBiz"
+        KouplelessError.__init__(self, f"batch {identity} is not begun: another batch has not finished")
 
 
 class Run:

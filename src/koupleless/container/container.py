@@ -1,8 +1,9 @@
 """The table of bizs, and the operations that change the table.
 
 State: one dict from identity to entry and the routes derived from the dict, both touched only under ``_lock``, and
-never while code of a biz, the disk or the network is at work. One operation at a time runs for an identity; a second
-operation is refused at once with `BizBusy` instead of being queued. Different identities proceed in parallel.
+never while code of a biz, the disk or the network is at work. One operation at a time runs for an identity, reserved by
+`Container.reserve`; a second operation is refused at once with `BizBusy` instead of being queued. Different identities
+proceed in parallel.
 
 Of several versions of a name that replace each other at the same time, the version committed last stays, as if the
 versions had come one after another in the order of their commits. No operation waits for another: a replaced version
@@ -27,7 +28,7 @@ from koupleless.container.process import ProcessHooks, resident_bytes
 from koupleless.container.roster import Entry, Roster
 from koupleless.container.stage import DeadlineMissed
 from koupleless.container.starting.prepare import Preparing
-from koupleless.container.terms import Installed, Rules, Strategy
+from koupleless.container.terms import Installed, Located, Rules, Strategy
 from koupleless.errors import (
     BizBusy,
     ContainerClosed,
@@ -107,11 +108,6 @@ class Container:
         with self._lock:
             return self._roster.entry(biz).info()
 
-    def locate(self, name: str, version: str | None = None) -> tuple[BizId, BizState] | None:
-        """Find the biz that answers for ``name``: the given version, else the first active one; else ``None``."""
-        listed = self._services.directory.locate(name, version)
-        return None if listed is None else (listed.biz, listed.state)
-
     def scope_of(self, biz: BizId) -> Scope | None:
         """Return the life that answers for ``biz`` now; ``None`` if the biz is not there or has no life."""
         listed = self._services.directory.locate(biz.name, biz.version)
@@ -127,6 +123,46 @@ class Container:
 
     def _zombie_counts(self) -> Mapping[str, int]:
         return Counter(str(zombie.biz) for zombie in self.zombies())
+
+    # --- one operation for an identity --------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def reserve(self, biz: BizId, operation: str) -> Iterator[None]:
+        """Hold an identity, registered or not, for the one operation of the body; ``operation`` names it for others.
+
+        At the end, a version that was replaced meanwhile is stopped. Raises ``BizBusy`` at once if another operation
+        has the identity, ``ContainerClosed`` after `shut`, and ``RuntimeError`` on the thread of the event loop, since
+        the operation would wait for the loop.
+        """
+        self._around.stage.check_thread()
+        with self._lock:
+            if self._is_closed:
+                raise ContainerClosed(f"the base is shutting down; {operation} of {biz} was refused")
+            if biz in self._busy:
+                raise BizBusy(biz, self._busy[biz])
+            self._busy[biz] = operation
+        try:
+            yield
+        finally:
+            self._end_reservation(biz)
+
+    def _end_reservation(self, biz: BizId) -> None:
+        """Let go of the identity; before, stop the version if another has replaced it meanwhile."""
+        with contextlib.ExitStack() as ending:
+            ending.callback(self._let_go_of, biz)
+            while (entry := self._let_go_of(biz, unless_superseded=True)) is not None:
+                self._stop(entry)
+            ending.pop_all()
+
+    def _let_go_of(self, biz: BizId, *, unless_superseded: bool = False) -> Entry | None:
+        """End the operation on an identity; or return, once, the superseded entry to stop before the end."""
+        with self._lock:
+            entry = self._roster.take_superseded(biz) if unless_superseded and not self._is_closed else None
+            if entry is not None:
+                return entry
+            del self._busy[biz]
+            self._idle.notify_all()
+        return None
 
     # --- install -------------------------------------------------------------------------------------------------
 
@@ -152,43 +188,56 @@ class Container:
 
     def install(
         self,
-        prepared: Prepared,
+        source: Prepared | Located,
         *,
         args: Sequence[str] = (),
         envs: Mapping[str, str] | None = None,
         strategy: Strategy = Strategy.INSTALL_ONLY,
     ) -> Installed:
-        """Start ``prepared`` and register the biz; ``prepared`` is used up in every case.
+        """Start a module and register the biz.
 
-        Raises ``BizRepeated``, ``BizBusy``, ``PathTaken``, ``MasterBizProtected``, ``ContainerClosed`` (nothing was
-        changed), ``StartFailed`` and ``StartTimeout`` (the start is undone, but versions removed by
-        ``UNINSTALL_THEN_INSTALL`` stay removed; under the rule ``keep_broken`` the biz stays listed as broken).
+        ``source`` is a prepared module, used up in every case; or an artefact to be prepared once the identity is
+        reserved, so that a refusal costs no fetch. Raises ``BizRepeated``, ``BizBusy``, ``PathTaken``,
+        ``MasterBizProtected``, ``ContainerClosed``, the errors of `prepare` (nothing was changed), ``StartFailed`` and
+        ``StartTimeout`` (the start is undone, but versions removed by ``UNINSTALL_THEN_INSTALL`` stay removed; under
+        the rule ``keep_broken`` the biz stays listed as broken).
         """
+        with contextlib.ExitStack() as held:
+            if not isinstance(source, Located):
+                held.enter_context(source)
+            held.enter_context(self.reserve(source.id, "installBiz"))
+            self._refuse_base(source.id)
+            with self._lock:
+                self._roster.admit(source.id, beside=strategy is not Strategy.INSTALL_ONLY)
+            if isinstance(source, Located):
+                source = held.enter_context(self.prepare(source.url, expected=source.id))
+            return self._install(source, args=args, envs=envs or {}, strategy=strategy)
+
+    def _install(
+        self, prepared: Prepared, *, args: Sequence[str], envs: Mapping[str, str], strategy: Strategy
+    ) -> Installed:
         started_at, before, begin = time.time(), resident_bytes(), time.perf_counter()
-        with prepared, self._operation(prepared.id, "installBiz"):
-            entry = self._register(prepared, beside=strategy is not Strategy.INSTALL_ONLY)
-            cleared = self._clear_the_way(entry) if strategy is Strategy.UNINSTALL_THEN_INSTALL else []
-            self.events.append(EventKind.INSTALLING, entry.info())
-            others = self._start(entry, args=args, envs=envs or {}, take_over=strategy is Strategy.REPLACE)
-            info = entry.info()
-            warnings = () if entry.life is None else entry.life.warnings
-            elapsed_ms = round((time.perf_counter() - begin) * 1_000)
-            grown = resident_bytes() - before
-            self.events.append(EventKind.STARTED, info)
-            retired = self._retire(entry, others) if strategy is Strategy.REPLACE else []
+        entry = self._register(prepared)
+        cleared = self._clear_the_way(entry) if strategy is Strategy.UNINSTALL_THEN_INSTALL else []
+        self.events.append(EventKind.INSTALLING, entry.info())
+        others = self._start(entry, args=args, envs=envs, take_over=strategy is Strategy.REPLACE)
+        info = entry.info()
+        warnings = () if entry.life is None else entry.life.warnings
+        elapsed_ms = round((time.perf_counter() - begin) * 1_000)
+        grown = resident_bytes() - before
+        self.events.append(EventKind.STARTED, info)
+        retired = self._retire(entry, others) if strategy is Strategy.REPLACE else []
         replaced = (*cleared, *retired)
         notes = (note for report in replaced for note in report.notes)
         return Installed(info, elapsed_ms, started_at, grown, replaced, (*warnings, *notes))
 
-    def _register(self, prepared: Prepared, *, beside: bool) -> Entry:
-        """Reserve the identity and the path; nothing else has been changed yet."""
+    def _register(self, prepared: Prepared) -> Entry:
+        """Put an admitted biz into the table, and reserve the path; nothing else has been changed yet."""
         entry = Entry(prepared, normalise_path(prepared.manifest.web_context_path))
         entry.move(BizState.RESOLVED, ChangeReason.CREATED)
-        if entry.id.name == self.base.id.name:
-            raise MasterBizProtected(str(entry.id))
         try:
             with self._changing(entry.id):
-                self._roster.register(entry, beside=beside)
+                self._roster.register(entry)
         except PathTaken as refusal:
             with self._lock:
                 is_kept, info = self._roster.bizs.get(entry.id) is entry, entry.info()
@@ -208,7 +257,7 @@ class Container:
                     old = [other for other in self._roster.versions(entry.id.name) if other is not entry]
                 for other in old:
                     if other.id != entry.id:
-                        operations.enter_context(self._operation(other.id, "uninstallBiz"))
+                        operations.enter_context(self.reserve(other.id, "uninstallBiz"))
                 with self._lock:
                     old = [
                         other for other in old if self._roster.bizs.get(other.id) is other
@@ -281,7 +330,7 @@ class Container:
             if old.id == entry.id:  # the running operation is the operation of this identity, too
                 reports.append(self._stop(old))
                 continue
-            with contextlib.suppress(BizBusy, ContainerClosed), self._operation(old.id, "uninstallBiz"):
+            with contextlib.suppress(BizBusy, ContainerClosed), self.reserve(old.id, "uninstallBiz"):
                 with self._lock:
                     is_left = self._roster.bizs.get(old.id) is old and old.is_superseded
                 if is_left:
@@ -296,9 +345,8 @@ class Container:
         The biz is gone afterwards even if its own stop code failed. Such a failure, and everything that could not be
         freed, is in the report. Raises ``BizNotFound``, ``BizBusy``, ``MasterBizProtected`` and ``ContainerClosed``.
         """
-        if biz.name == self.base.id.name:
-            raise MasterBizProtected(str(biz))
-        with self._operation(biz, "uninstallBiz"):
+        self._refuse_base(biz)
+        with self.reserve(biz, "uninstallBiz"):
             with self._lock:
                 entry = self._roster.entry(biz)
             return self._stop(entry, with_successor=self._rules.activate_next or self._rules.activate_many)
@@ -338,7 +386,7 @@ class Container:
         Nothing happens if ``biz`` is active already. Raises ``BizNotFound``, ``BizBusy``, ``ContainerClosed``, and
         ``IllegalMove`` if ``biz`` has not been started.
         """
-        with self._operation(biz, "switchBiz"), self._changing(biz):
+        with self.reserve(biz, "switchBiz"), self._changing(biz):
             table = self._roster.switch(biz, self._front.table)
             if table is not None:
                 self._front.swap(table)
@@ -375,6 +423,10 @@ class Container:
             for entry in entries:
                 closing.callback(self._stop, entry)
 
+    def _refuse_base(self, biz: BizId) -> None:
+        if biz.name == self.base.id.name:
+            raise MasterBizProtected(biz)
+
     # --- under the lock ------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -397,43 +449,6 @@ class Container:
                 directory = directory.with_biz(Listed(entry.id, entry.state, scope))
         if directory is not before:
             self._services.publish(directory)
-
-    @contextlib.contextmanager
-    def _operation(self, biz: BizId, operation: str) -> Iterator[None]:
-        """Hold the identity for one operation.
-
-        Raises ``BizBusy`` at once if another operation has the identity, ``ContainerClosed`` after `shut`, and
-        ``RuntimeError`` on the thread of the event loop, since the operation would wait for the loop.
-        """
-        self._around.stage.check_thread()
-        with self._lock:
-            if self._is_closed:
-                raise ContainerClosed(f"the base is shutting down; {operation} of {biz} was refused")
-            if biz in self._busy:
-                raise BizBusy(str(biz), self._busy[biz])
-            self._busy[biz] = operation
-        try:
-            yield
-        finally:
-            self._end_operation(biz)
-
-    def _end_operation(self, biz: BizId) -> None:
-        """Let go of the identity; before, stop the version if another has replaced it meanwhile."""
-        with contextlib.ExitStack() as ending:
-            ending.callback(self._let_go_of, biz)
-            while (entry := self._let_go_of(biz, unless_superseded=True)) is not None:
-                self._stop(entry)
-            ending.pop_all()
-
-    def _let_go_of(self, biz: BizId, *, unless_superseded: bool = False) -> Entry | None:
-        """End the operation on an identity; or return, once, the superseded entry to stop before the end."""
-        with self._lock:
-            entry = self._roster.take_superseded(biz) if unless_superseded and not self._is_closed else None
-            if entry is not None:
-                return entry
-            del self._busy[biz]
-            self._idle.notify_all()
-        return None
 
     def __repr__(self) -> str:
         with self._lock:

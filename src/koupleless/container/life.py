@@ -285,15 +285,15 @@ class Life:
     def _explain(self, error: BaseException) -> StartFailed:
         """Make the failure anew without the exception: the frames of the exception hold the biz to be removed."""
         if isinstance(error, StartTimeout | DeadlineMissed):
-            return StartTimeout(str(self.biz), self._around.deadlines.start_s)
+            return StartTimeout(self.biz, self._around.deadlines.start_s)
         if isinstance(error, ContainerClosed):
-            return StartFailed(str(self.biz), "was not started: the base is shutting down")
+            return StartFailed(self.biz, "was not started: the base is shutting down")
         damage = self._prepared.unpacked.damage()
         because = "" if damage is None else f"; {damage}"
         if isinstance(error, StartFailed):
-            return StartFailed(str(self.biz), error.reason + because, traceback=error.traceback)
+            return StartFailed(self.biz, error.reason + because, traceback=error.traceback)
         reason = f"did not start: {in_words(error, self.scope)}{because}"
-        return StartFailed(str(self.biz), reason, traceback=own_traceback(error))
+        return StartFailed(self.biz, reason, traceback=own_traceback(error))
 
     # --- out -----------------------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ class Roster:
         try:
             return self.bizs[biz]
         except KeyError:
-            raise BizNotFound(str(biz)) from None
+            raise BizNotFound(biz) from None
 
     def versions(self, name: BizName) -> list[Entry]:
         """List the entries of one name, in the order of registration."""
@@ -108,18 +108,21 @@ class Roster:
 
     # --- install -------------------------------------------------------------------------------------------------
 
-    def register(self, entry: Entry, *, beside: bool) -> None:
-        """Reserve identity and path. With ``beside``, an entry of the same identity may be there, to be replaced.
+    def admit(self, biz: BizId, *, beside: bool) -> None:
+        """Raise ``BizRepeated`` if the identity is taken, except with ``beside``: then the entry is to be replaced."""
+        if biz in self.bizs and not beside:
+            raise BizRepeated(biz)
 
-        Raises ``BizRepeated``, and ``PathTaken`` for a path of another name. In the latter case, under the rule
-        ``keep_broken``, the entry stays in the table as broken if the identity was free.
+    def register(self, entry: Entry) -> None:
+        """Put an admitted entry into the table, or beside the entry of the same identity, and reserve the path.
+
+        Raises ``PathTaken`` for a path of another name. Then, under the rule ``keep_broken``, the entry stays in the
+        table as broken if the identity was free.
         """
         owner = self._owner_of_path(entry)
         is_free = entry.id not in self.bizs
-        if not is_free and not beside:
-            raise BizRepeated(str(entry.id))
         if owner is not None:
-            refusal = PathTaken(str(entry.id), entry.path or "/", str(owner.id))
+            refusal = PathTaken(entry.id, entry.path or "/", owner.id)
             entry.move(BizState.BROKEN, ChangeReason.INSTALL_FAILED, str(refusal))
             if is_free and self._rules.keep_broken:
                 self.bizs[entry.id] = entry
@@ -190,7 +193,7 @@ class Roster:
         """
         entry = self.entry(biz)
         if not entry.state.is_started:
-            raise IllegalMove(str(biz), entry.state.value, BizState.ACTIVATED.value)
+            raise IllegalMove(biz, entry.state, BizState.ACTIVATED)
         if entry.state is not BizState.DEACTIVATED:
             return None
         active = [other for other in self.versions(biz.name) if other.state is BizState.ACTIVATED]
@@ -210,7 +213,7 @@ class Roster:
         versions with an identity in ``busy``.
         """
         if not entry.state.is_stoppable:
-            raise IllegalMove(str(entry.id), entry.state.value, BizState.STOPPED.value)
+            raise IllegalMove(entry.id, entry.state, BizState.STOPPED)
         successor = self._successor_of(entry, busy) if with_successor else None
         changed = self._routed(routes, into=successor, away_from=[entry])
         if entry.state is BizState.ACTIVATED:
@@ -261,7 +264,7 @@ class Roster:
                 continue
             # A taken path is taken by another version of the name: paths were reserved at registration.
             if entry.gate is not None and routes.owner_of(entry.path) is None:
-                routes = routes.with_route(Route.to(entry.gate, path=entry.path, identity=str(entry.id)))
+                routes = routes.with_route(Route.to(entry.gate, path=entry.path, biz=entry.id))
             routes = routes.with_forwards(routes.forwards.with_module(str(entry.id), entry.life.forwards))
         return routes
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from koupleless.biz import BizId
     from koupleless.descriptions import BizInfo
     from koupleless.ownership.purge import PurgeReport
 
@@ -35,6 +36,14 @@ class Rules:
     (``sofa.ark.activate.multi.biz.version.enable``)."""
     keep_broken: bool = False
     """A biz with a failed start stays registered (``sofa.ark.auto.uninstall.when.failed.enable=false``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """An artefact that is still to be fetched, and the identity that the artefact must have."""
+
+    id: BizId
+    url: str
 
 
 @dataclass(frozen=True, slots=True)

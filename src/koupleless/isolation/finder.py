@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from importlib.metadata import Distribution, DistributionFinder
 
+    from koupleless.biz import BizId
     from koupleless.isolation.libraries.distributions import Index
     from koupleless.isolation.libraries.extensions import Unit
     from koupleless.isolation.linking.linker import Linker
@@ -95,7 +96,7 @@ class BizFinder:
     Lifetime and threads: as the linker; `join` is called right after both were made.
     """
 
-    def __init__(self, paths: Sequence[str], policy: Policy, identity: str, speakers: Speakers | None = None) -> None:
+    def __init__(self, paths: Sequence[str], policy: Policy, biz: BizId, speakers: Speakers | None = None) -> None:
         """``speakers`` decide which libraries of the base are own copies; ``None`` means no library."""
         self.linker: Linker
         self._policy = policy
@@ -103,8 +104,8 @@ class BizFinder:
         self._holdings: tuple[Index, Mapping[str, Held]] | None = None
         self._copied: dict[str, _Copied] = {}
         self._private = prefixes(policy.private)
-        self._owner = f"biz {identity}"
-        self._identity = identity
+        self._owner = f"biz {biz}"
+        self._biz = biz
         with as_base():
             self._base_hooks = tuple(sys.path_hooks)
         self._of_base: set[str] = set()
@@ -654,7 +655,7 @@ class BizFinder:
 
     def _refusal(self, name: str, reason: str) -> ModuleRefused:
         """Make the error for a Python module that is there, and is refused."""
-        return ModuleRefused(f"No module named {name!r}", name=name, identity=self._identity, advice=reason)
+        return ModuleRefused(f"No module named {name!r}", name=name, biz=self._biz, advice=reason)
 
     # --- as a finder on sys.meta_path ----------------------------------------------------------------------------
 
@@ -665,7 +666,7 @@ class BizFinder:
         Returns ``None`` if nothing is found, or the name is refused. Raises ``BizGone`` after the drop of the linker.
         """
         if self.linker.is_gone:
-            raise BizGone(self._identity, name=name)
+            raise BizGone(self._biz, name=name)
         if name in self.linker.removed and not is_one(name):
             spec = self._find_anew(name, path)
             if spec is not None and isinstance(spec.loader, SourceFileLoader):
@@ -743,7 +744,7 @@ class BizFinder:
         self.linker.forget()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._identity}>"
+        return f"<{type(self).__name__} of {self._biz}>"
 
 
 class _Sight:
@@ -816,7 +817,7 @@ class UnitFinder(BizFinder):
     """The locator of a shared unit: files of its distribution, units required, and Python modules of the base."""
 
     def __init__(self, unit: Unit) -> None:
-        super().__init__(unit.index.paths, Policy(), str(unit.scope.biz))
+        super().__init__(unit.index.paths, Policy(), unit.scope.biz)
         self._owner = f"the shared library {unit.scope.biz}"
         self._unit = unit
 

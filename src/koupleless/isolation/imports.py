@@ -268,7 +268,7 @@ def _told_if_gone(load: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return load(name, *details, **how)
         except ModuleNotFoundError:
-            raise BizGone(str(scope.biz), name=name) from None
+            raise BizGone(scope.biz, name=name) from None
 
     return load_for_gone
 

@@ -51,7 +51,7 @@ class Namespace:
         self.scope = scope
         self.paths: tuple[str, ...] = tuple(os.path.abspath(path) for path in paths)  # noqa: PTH100 - keeps links
         self.policy = policy
-        self._finder = finder = BizFinder(self.paths, policy, str(scope.biz), speakers)
+        self._finder = finder = BizFinder(self.paths, policy, scope.biz, speakers)
         self._linker = linker = Linker(scope, finder)
         finder.join(linker)
         self._has_hooks = True

@@ -83,7 +83,7 @@ class Front:
                 return
             if table is self._table:
                 # Shut, and no newer table to look at: the module is just leaving.
-                detail = f"{route.identity} takes no requests at the moment"
+                detail = f"{route.biz} takes no requests at the moment"
                 await refuse(connection, send, status=UNAVAILABLE, detail=detail)
                 return
             table = self._table

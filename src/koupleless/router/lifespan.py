@@ -34,6 +34,7 @@ class Lifespan:
     def __init__(self, app: ASGIApp, *, scope: Scope | None = None, server: Connection | None = None) -> None:
         """``scope`` is the biz to run as, ``None`` the base; ``server`` the lifespan scope of a server to pass on."""
         self.name = "the application of the base" if scope is None else str(scope.biz)
+        self._biz = None if scope is None else scope.biz
         self.is_supported: bool | None = None
         """Whether the application knows lifespans; ``None`` until the application has started."""
         self.state: dict[str, Any] = {}
@@ -58,7 +59,7 @@ class Lifespan:
             answer = await self._ask("startup", timeout_s)
         except TimeoutError:
             await self._end()
-            raise StartTimeout(self.name, timeout_s or 0.0) from None
+            raise StartTimeout(self._biz, timeout_s or 0.0) from None
         except BaseException:
             await self._end()
             raise
@@ -72,7 +73,7 @@ class Lifespan:
             raised = await self._end(patience_s=_GRACE_S)
             self.state.clear()
             said = str(answer.get("message") or "") or raised
-            raise StartFailed(self.name, f"did not start: {_gist(said)}", traceback=said)
+            raise StartFailed(self._biz, f"did not start: {_gist(said)}", traceback=said)
         return self.state
 
     def _begin(self) -> asyncio.Task[None]:
@@ -93,7 +94,7 @@ class Lifespan:
             answer = await self._ask("shutdown", timeout_s)
         except TimeoutError:
             await self._end()
-            raise StopFailed(self.name, f"did not stop within {timeout_s:g} s") from None
+            raise StopFailed(self._biz, f"did not stop within {timeout_s:g} s") from None
         except BaseException:
             await self._end()
             raise
@@ -101,7 +102,7 @@ class Lifespan:
         self.state.clear()
         if raised or (answer is not None and answer["type"] == "lifespan.shutdown.failed"):
             said = str(answer.get("message") or "") if answer is not None else ""
-            raise StopFailed(self.name, f"did not stop cleanly: {_gist(said or raised)}", traceback=said or raised)
+            raise StopFailed(self._biz, f"did not stop cleanly: {_gist(said or raised)}", traceback=said or raised)
 
     async def _ask(self, what: Literal["startup", "shutdown"], timeout_s: float | None) -> Message | None:
         """Send the message and wait for the answer; ``None`` if the task ended without an answer."""

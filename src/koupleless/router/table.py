@@ -11,6 +11,7 @@ from koupleless.router.gateway import Forwards
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from koupleless.biz import BizId
     from koupleless.router.gate import Gate
 
 
@@ -22,19 +23,19 @@ def normalise_path(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One entrance: requests for ``path`` and below it, on ``host`` or on any, belong to ``identity``."""
+    """One entrance: requests for ``path`` and below it, on ``host`` or on any, belong to ``biz``."""
 
     host: str | None
     """In lower case, without a port; ``None`` is any host."""
     path: str
     """In the spelling of `normalise_path`."""
-    identity: str
+    biz: BizId
     gate: Gate
 
     @classmethod
-    def to(cls, gate: Gate, *, path: str, identity: str, host: str | None = None) -> Route:
+    def to(cls, gate: Gate, *, path: str, biz: BizId, host: str | None = None) -> Route:
         """Make a route with a normalised host and path."""
-        return cls(host.lower() if host else None, normalise_path(path), identity, gate)
+        return cls(host.lower() if host else None, normalise_path(path), biz, gate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,21 +122,20 @@ class RouteTable:
                     return found
         return self._anywhere.longest(path)
 
-    def owner_of(self, path: str, *, host: str | None = None) -> str | None:
-        """The identity of the route with exactly this path on exactly this host; ``None`` if the path is free."""
+    def owner_of(self, path: str, *, host: str | None = None) -> BizId | None:
+        """The biz of the route with exactly this path on exactly this host; ``None`` if the path is free."""
         found = self._paths_of(host).by_path.get(normalise_path(path))
-        return None if found is None else found.identity
+        return None if found is None else found.biz
 
     def with_route(self, route: Route) -> RouteTable:
         """Return a table with ``route`` added.
 
-        ``route`` displaces a route of the same identity on the same path. Raises ``PathTaken`` if another identity has
-        the path.
+        ``route`` displaces a route of the same biz on the same path. Raises ``PathTaken`` if another biz has the path.
         """
         paths = self._paths_of(route.host)
         held = paths.by_path.get(route.path)
-        if held is not None and held.identity != route.identity:
-            raise PathTaken(route.identity, route.path or "/", held.identity)
+        if held is not None and held.biz != route.biz:
+            raise PathTaken(route.biz, route.path or "/", held.biz)
         return self._with_paths(route.host, {**paths.by_path, route.path: route})
 
     def without(self, gate: Gate) -> RouteTable:

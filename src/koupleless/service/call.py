@@ -28,7 +28,7 @@ _GIVEN_UP: Final = 2
 
 def gone(scope: Scope) -> BizGone:
     """The error for the caller of an owner that has left, or has told the call to end."""
-    return BizGone(str(scope.biz), what="this call of its service was not finished")
+    return BizGone(scope.biz, what="this call of its service was not finished")
 
 
 class Unwatched:

@@ -67,15 +67,18 @@ class NotInstalled(Refused):
 
 
 class NotThere(BizNotFound):
-    """A module is not installed; ``installed`` are the identities of the installed modules."""
+    """A module is not installed. ``identity`` is the text of the user, a name alone or an identity.
+
+    ``installed`` are the identities of the installed modules.
+    """
 
     def __init__(self, identity: str, installed: Sequence[str]) -> None:
-        super().__init__(identity)
+        self.identity = identity
         versions = [other for other in installed if other.partition(":")[0] == identity.partition(":")[0]]
         named = list(versions or installed)
         more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
         there = f"installed: {', '.join(named[:_NAMED])}{more}" if named else "no module is installed"
-        self.args = (f"{identity} is not installed; {there}",)
+        KouplelessError.__init__(self, f"{identity} is not installed; {there}")
 
 
 class EndedBroken(KouplelessError):

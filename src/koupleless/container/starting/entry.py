@@ -35,19 +35,19 @@ def load_entry(namespace: Namespace, entry: str, *, biz: BizId) -> Face:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # an import in the Python module's code
         reason = f"has no module {error.name!r}, which its entry {entry!r} names; {_CORRECT}"
-        raise StartFailed(str(biz), reason) from None
+        raise StartFailed(biz, reason) from None
     except AttributeError:
         module = namespace.table.get(module_name)
         missing = None if module is None else _missing(module, path)
         if missing is None:
             raise  # in the code of the Python module, or of the factory
         reason = f"has no {missing}, which its entry {entry!r} names; {_CORRECT}. {_offer(module)}"
-        raise StartFailed(str(biz), reason) from None
+        raise StartFailed(biz, reason) from None
     if path and (found is None or not (callable(found) or inspect.ismodule(found))):
         said = f"has the entry {entry!r}, which is {type(found).__qualname__}: neither an application nor a function"
         if path.endswith("()"):
             said = f"has the entry {entry!r}, which returned {type(found).__qualname__}, no application"
-        raise StartFailed(str(biz), f"{said}; {_CORRECT}. {_offer(namespace.table.get(module_name))}")
+        raise StartFailed(biz, f"{said}; {_CORRECT}. {_offer(namespace.table.get(module_name))}")
     return face_of(found, name=str(biz))
 
 
@@ -61,7 +61,7 @@ def refuse_application(result: object, *, entry: str, biz: BizId) -> None:
         return
     if kind in (FaceKind.ASGI, FaceKind.WSGI):
         reason = f"has the entry {entry!r}, a function that returned an application; to serve that, write '{entry}()'"
-        raise StartFailed(str(biz), reason)
+        raise StartFailed(biz, reason)
 
 
 def _missing(module: ModuleType, path: str) -> str | None:

@@ -123,7 +123,7 @@ class Preparation:
         prepared = Prepared(url, unpacked)
         with prepared:
             if expected is not None and prepared.id != expected:
-                raise IdentityMismatch(url, expected=str(expected), actual=str(prepared.id))
+                raise IdentityMismatch(url, expected=expected, actual=prepared.id)
             if prepared.manifest.isolation is not Isolation.NAMESPACE:
                 wanted = prepared.manifest.isolation.value
                 raise ManifestInvalid(url, [f'isolation = "{wanted}" is not available yet; leave it out'])

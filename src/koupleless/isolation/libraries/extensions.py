@@ -403,7 +403,7 @@ class Shelf:
         key = (distribution, index.content(distribution, alone=is_alone))
         with self._lock:
             if is_alone and (conflicts := self._loaded_locked(distribution, index)):
-                raise ModuleRefused(conflicts[0], name=distribution, identity=f"{distribution}:{key[1][:12]}")
+                raise ModuleRefused(conflicts[0], name=distribution, biz=BizId.of(distribution, key[1][:12]))
             units = self._units.setdefault(key, [])
             # A distribution in ALONE has one unit, with the libraries that its first user has beside the distribution.
             unit = next((unit for unit in units if is_alone or unit.suits(index)), None)

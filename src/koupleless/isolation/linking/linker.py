@@ -413,7 +413,7 @@ class Linker:
             return module
         locator = self._locator
         if locator is None:
-            raise BizGone(str(self.scope.biz), name=name)
+            raise BizGone(self.scope.biz, name=name)
         if name in self.personal:
             self.table[name] = self.personal[name]
             return self.personal[name]
@@ -559,7 +559,7 @@ class Linker:
         if is_own and not hasattr(parent, "__path__"):  # another owner's parent may get a path with the child
             raise ModuleNotFoundError(f"No module named {name!r}; {parent_name!r} is not a package", name=name)
         if self._locator is None:
-            raise BizGone(str(self.scope.biz), name=name)
+            raise BizGone(self.scope.biz, name=name)
         found = self._locator.anew(name, parent) if is_anew else self._locator.locate(name, parent, is_asked=is_asked)
         if isinstance(found, ModuleSpec):
             return found
@@ -649,7 +649,7 @@ class Linker:
             spec._initializing = False  # type: ignore[attr-defined]  # noqa: SLF001
             del self._loading[name]
         if self.is_gone:  # dropped meanwhile: a start that took too long
-            raise BizGone(str(self.scope.biz), name=name)
+            raise BizGone(self.scope.biz, name=name)
 
     def _execution(self, spec: ModuleSpec, module: ModuleType) -> tuple[Any, ...]:
         """Return the function that runs the code of a Python module, and the arguments; note the stores of the code.

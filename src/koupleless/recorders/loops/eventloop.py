@@ -147,7 +147,7 @@ class AwaitedTasks:
             for callback, context in self._waiters(task):
                 task.remove_done_callback(callback)
                 failed = self._loop.create_future()
-                failed.set_exception(BizGone(str(self._scope.biz), what="the task that was awaited was not finished"))
+                failed.set_exception(BizGone(self._scope.biz, what="the task that was awaited was not finished"))
                 failed.exception()  # or the loop would complain that nobody asked for the error
                 self._loop.call_soon(callback, failed, context=context)
         return 0

@@ -78,7 +78,7 @@ def _refusing(module: str, name: str, owner: Scope | None, original: Callable[..
         scope = current() or owner
         if scope is None or os.getpid() != home:  # a child process may patch itself
             return original(*args, **kwargs)
-        raise refusal(str(scope.biz), module, name)
+        raise refusal(scope.biz, module, name)
 
     setattr(refuse, _MARK, True)
     return refuse

@@ -1,0 +1,126 @@
+"""Orders: requests of the wire, checked and typed. Past this file, no function takes a text that may be missing.
+
+The texts of the refusals are the original's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+
+from koupleless.biz import BizId, BizState
+from koupleless.container.terms import Strategy
+from koupleless.errors import BizNotFound, FetchFailed, InvalidIdentity, KouplelessError
+from koupleless.wire.envelope import InputInvalid
+from koupleless.wire.replies import BizDetails
+from koupleless.wire.requests import is_blank
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from koupleless.wire.requests import BatchInstallBiz, BizRequest, InstallBiz
+
+
+class NoIdentity(BizNotFound):
+    """An impossible identity in the place of an installed biz."""
+
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
+        KouplelessError.__init__(self, f"biz {identity} is not installed")
+
+
+@dataclass(frozen=True, slots=True)
+class InstallOrder:
+    """The order to install one biz."""
+
+    url: str
+    biz: BizId | None
+    """The identity of the artefact; ``None`` if any will do."""
+    strategy: Strategy
+    args: tuple[str, ...]
+    envs: Mapping[str, str]
+
+    @classmethod
+    def of(cls, request: InstallBiz) -> InstallOrder:
+        """Read a request. Raises ``InputInvalid``, and ``InvalidIdentity`` for an impossible name or version."""
+        if request.biz_url is None or is_blank(request.biz_url):
+            raise InputInvalid("bizUrl should not be blank")
+        if is_blank(request.biz_name) != is_blank(request.biz_version):
+            raise InputInvalid("bizName and bizVersion should be both blank or both not blank.")
+        envs = request.envs or {}
+        for name, value in envs.items():
+            if not name or "=" in name or "\0" in name:
+                raise InputInvalid(f"envs: {name[:200]!r} is no name of a variable")
+            if "\0" in value:
+                raise InputInvalid(f"envs: the value of {name[:200]!r} has a NUL")
+        biz = None if is_blank(request.biz_name) else BizId.of(request.biz_name or "", request.biz_version or "")
+        return cls(request.biz_url.strip(), biz, _strategy(request), tuple(request.args or ()), envs)
+
+    def check_url(self) -> None:
+        """Raise ``FetchFailed`` for a path, which is another file on every machine."""
+        if not urlsplit(self.url).scheme:
+            raise FetchFailed(self.url, "no protocol: it has to begin with file://, http:// or https://")
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element of a batch."""
+
+    url: str
+    """The URL as sent, and as the reply has the URL."""
+    order: InstallOrder
+    missing: BizDetails
+    """The biz as the reply shows an element that is not installed: broken, under name and version as sent."""
+    mistake: InvalidIdentity | None = None
+    """An impossible identity, by which the element fails alone."""
+
+    @classmethod
+    def of(cls, request: InstallBiz) -> Element:
+        """Read one request of a batch. Raises ``InputInvalid``."""
+        url, missing = request.biz_url or "", absent(request.biz_name or "", request.biz_version or "")
+        try:
+            return cls(url, InstallOrder.of(request), missing)
+        except InvalidIdentity as error:
+            nameless = msgspec.structs.replace(request, biz_name=None, biz_version=None)
+            return cls(url, InstallOrder.of(nameless), missing, error)
+
+
+def elements(request: BatchInstallBiz) -> list[Element]:
+    """Read a batch. Raises ``InputInvalid``: for a mistake of any element, and nothing is installed."""
+    if request.biz_list is None:
+        raise InputInvalid("bizList is null")
+    return [Element.of(each) for each in request.biz_list]
+
+
+def absent(name: str, version: str) -> BizDetails:
+    """A biz that is not there, as an entry of a batch shows the biz."""
+    return BizDetails(biz_name=name, biz_version=version, biz_state=BizState.BROKEN, identity_=f"{name}:{version}")
+
+
+def named(request: BizRequest) -> BizId:
+    """The biz that a request has to name. Raises ``InputInvalid``, and ``NoIdentity``, a ``BizNotFound``."""
+    if is_blank(request.biz_name):
+        raise InputInvalid("bizName should not be blank")
+    if is_blank(request.biz_version):
+        raise InputInvalid("bizVersion should not be blank")
+    check_background(request)
+    try:
+        return BizId.of(request.biz_name or "", request.biz_version or "")
+    except InvalidIdentity:
+        raise NoIdentity(request.identity) from None
+
+
+def check_background(request: BizRequest) -> None:
+    """Raise ``InputInvalid`` for a background run without an id."""
+    if request.is_async and is_blank(request.request_id):
+        raise InputInvalid("requestId should not be blank when async is true")
+
+
+def _strategy(request: InstallBiz) -> Strategy:
+    try:
+        return Strategy(request.install_strategy)
+    except ValueError:  # any text unknown to the original means the default there, too
+        return Strategy.INSTALL_ONLY

@@ -22,16 +22,8 @@ from typing import TYPE_CHECKING, Final
 from harness import BIZS, SMALL_APP, Row, report, resident_mb, spread
 
 from koupleless.artifact.build import Options, build_file, build_project
-from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizState
-from koupleless.container.container import EMBED_MAIN, Container
-from koupleless.container.life import Surroundings
-from koupleless.container.stage import Stage
-from koupleless.container.starting.prepare import Preparation
-from koupleless.descriptions import BizInfo
+from koupleless.container.host import Host
 from koupleless.ownership.purge import freeze_base
-from koupleless.router.asgi import Front
-from koupleless.service.registry import Registry
 
 if TYPE_CHECKING:
     from koupleless.container.terms import Installed
@@ -119,12 +111,7 @@ def main(cycles: int, module: str, seconds: float) -> None:
         directory = Path(temporary)
         url = build(module, directory)
         environment = {"DATABASE": str(directory / "db.sqlite3"), "MOUNTED_AT": "/django-shop"}
-        container = Container(
-            base=BizInfo(BizId.of("base", "1.0.0"), BizState.ACTIVATED, EMBED_MAIN, is_base=True),
-            front=Front(),
-            preparation=Preparation(Store(directory / "store")),
-            around=Surroundings(stage=Stage(), services=Registry()),
-        )
+        container = Host.make(directory / "store").container
 
         def install() -> Installed:
             return container.install(container.prepare(url), envs=environment if module == "django" else None)

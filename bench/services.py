@@ -61,26 +61,14 @@ def microseconds(statement: str, service: Any) -> float:
 def measure() -> dict[str, dict[str, float]]:
     """(what is called, by whom) -> number of modules -> microseconds above a direct call."""
     from koupleless.artifact.build import Options, build_file  # noqa: PLC0415 - of the sources that are measured
-    from koupleless.artifact.store import Store  # noqa: PLC0415
-    from koupleless.biz import BizId, BizState  # noqa: PLC0415
-    from koupleless.container.container import EMBED_MAIN, Container  # noqa: PLC0415
-    from koupleless.container.life import Surroundings  # noqa: PLC0415
-    from koupleless.container.stage import Stage  # noqa: PLC0415
-    from koupleless.container.starting.prepare import Preparation  # noqa: PLC0415
+    from koupleless.container.host import Host  # noqa: PLC0415
     from koupleless.context import entered  # noqa: PLC0415
-    from koupleless.descriptions import BizInfo  # noqa: PLC0415
-    from koupleless.router.asgi import Front  # noqa: PLC0415
-    from koupleless.service.registry import Registry  # noqa: PLC0415
 
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
-        directory, services = Path(name), Registry()
-        container = Container(
-            base=BizInfo(BizId.of("base", "1.0.0"), BizState.ACTIVATED, EMBED_MAIN, is_base=True),
-            front=Front(),
-            preparation=Preparation(Store(directory / "store")),
-            around=Surroundings(stage=Stage(), services=services),
-        )
+        directory = Path(name)
+        host = Host.make(directory / "store")
+        container, services = host.container, host.services
         installed = 0
         for modules in MODULES:
             for number in range(installed, modules):

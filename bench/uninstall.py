@@ -23,15 +23,7 @@ from typing import Any
 from harness import SMALL_APP, Row, report, resident_mb, spread
 
 from koupleless.artifact.build import Options, build_file
-from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizState
-from koupleless.container.container import EMBED_MAIN, Container
-from koupleless.container.life import Surroundings
-from koupleless.container.stage import Stage
-from koupleless.container.starting.prepare import Preparation
-from koupleless.descriptions import BizInfo
-from koupleless.router.asgi import Front
-from koupleless.service.registry import Registry
+from koupleless.container.host import Host
 
 HELD = SMALL_APP + "\n\nimport warehouse\n\nwarehouse.handlers.append(root)\n"
 
@@ -94,12 +86,7 @@ def measure(cycles: int, objects: int) -> dict[str, Any]:
             (directory / f"{module}.py").write_text(source, encoding="utf-8")
             urls[module] = build_file(directory / f"{module}.py", Options(out=directory)).path.as_uri()
         module = warehouse(objects)
-        container = Container(
-            base=BizInfo(BizId.of("base", "1.0.0"), BizState.ACTIVATED, EMBED_MAIN, is_base=True),
-            front=Front(),
-            preparation=Preparation(Store(directory / "store")),
-            around=Surroundings(stage=Stage(), services=Registry()),
-        )
+        container = Host.make(directory / "store").container
         ticker = Ticker()
         time.sleep(0.5)
         calm = ticker.longest_ms(ticker.ticks[0][0], time.perf_counter())

@@ -13,7 +13,6 @@ import logging
 import signal
 import socket
 import sys
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.arklet.health import BaseMetadata
@@ -21,13 +20,13 @@ from koupleless.arklet.operations import Operations
 from koupleless.arklet.server import ArkletServer
 from koupleless.artifact.store import Store
 from koupleless.artifact.temporary import temporary_directory
-from koupleless.biz import BizId, BizState, ChangeReason
-from koupleless.container.container import EMBED_MAIN, Container
-from koupleless.container.life import Deadlines, Surroundings
+from koupleless.biz import BizId
+from koupleless.container.container import Container
 from koupleless.container.stage import Stage
 from koupleless.container.starting.prepare import Preparation, words
+from koupleless.container.surroundings import Deadlines, Surroundings
 from koupleless.container.terms import Rules
-from koupleless.descriptions import BizInfo, StateRecord
+from koupleless.descriptions import BizInfo
 from koupleless.errors import BaseStartFailed, KouplelessError
 from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Speakers, Wishes, decide
@@ -116,7 +115,7 @@ class Base:
         self._front = Front(face.asgi, table=table, on_startup=self._begin, on_shutdown=self._end)
         self.services = default_registry()
         self.container = Container(
-            base=_describe(name),
+            base=BizInfo.of_base(BizId.of(name, BASE_VERSION)),
             front=self._front,
             preparation=Preparation(
                 self._store,
@@ -244,17 +243,6 @@ def _shared_config(settings: BaseSettings, configuration: Configuration) -> dict
     """The values of the base's configuration for modules: the keys listed there or in the settings."""
     named = {key: configuration[key] for key in settings.shared_keys if key in configuration}
     return {**configuration.shared(), **named}
-
-
-def _describe(name: str) -> BizInfo:
-    now = time.time_ns() // 1_000_000
-    return BizInfo(
-        id=BizId.of(name, BASE_VERSION),
-        state=BizState.ACTIVATED,
-        entry=EMBED_MAIN,
-        records=(StateRecord(now, BizState.ACTIVATED, ChangeReason.STARTED),),
-        is_base=True,
-    )
 
 
 def _where(host: str, port: int, *, is_chosen: bool) -> str:

@@ -5,15 +5,19 @@ Apart from identities and states, because a command line needs only those.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Self
 
-from koupleless.biz import DEFAULT_PRIORITY, Isolation
+from koupleless.biz import DEFAULT_PRIORITY, BizState, ChangeReason, Isolation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from koupleless.biz import BizId, BizState, ChangeReason
+    from koupleless.biz import BizId
+
+EMBED_MAIN: Final = "embed main"
+"""The text in the place of an entry for a base, as operations commands of the field have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +88,10 @@ class BizInfo:
     is_base: bool = False
     libraries: tuple[Library, ...] = ()
     """The libraries imported up to the end of the start; empty earlier."""
+
+    @classmethod
+    def of_base(cls, base: BizId) -> Self:
+        """Describe a base, which is active from now on."""
+        now = time.time_ns() // 1_000_000
+        started = StateRecord(now, BizState.ACTIVATED, ChangeReason.STARTED)
+        return cls(base, BizState.ACTIVATED, EMBED_MAIN, records=(started,), is_base=True)

@@ -19,37 +19,31 @@ import contextlib
 import inspect
 import tempfile
 import textwrap
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.artifact.build import Options, build
-from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizState, ChangeReason
-from koupleless.container.container import EMBED_MAIN, Container
-from koupleless.container.life import Deadlines, Surroundings
-from koupleless.container.stage import Stage
+from koupleless.container.host import Host
 from koupleless.container.starting.failure import own_traceback
-from koupleless.container.starting.prepare import Preparation, words
+from koupleless.container.starting.prepare import words
+from koupleless.container.surroundings import Deadlines
 from koupleless.context import life_context
-from koupleless.descriptions import BizInfo, StateRecord
 from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Speakers, Wishes, conflicts
 from koupleless.isolation.namespace import Namespace
 from koupleless.ownership.purge import PurgeReport
-from koupleless.router.asgi import Front
 from koupleless.router.table import normalise_path
-from koupleless.service.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 
+    from koupleless.container.stage import Stage
     from koupleless.context import Scope
+    from koupleless.router.asgi import Front
 
 __all__ = ["Loaded", "PurgeReport", "Reply", "assert_unloads", "loaded"]
 
-_BASE: Final = BizId.of("base", "1.0.0")
 _START_S: Final = 60.0
 _LEAVE_S: Final = 10.0
 _ANSWER_S: Final = 60.0
@@ -183,8 +177,9 @@ def loaded(
         artefact = _artefact(
             source, directory, name, Options(out=directory, entry=entry, requirements=tuple(requirements))
         )
-        stage, front = Stage(), Front()
-        container = _container(directory, stage, front, _wishes(own, shared))
+        deadlines = Deadlines(start_s=_START_S, drain_s=_LEAVE_S, stop_s=_LEAVE_S)
+        host = Host.make(directory / "store", deadlines=deadlines, wishes=_wishes(own, shared))
+        container = host.container
         closing.callback(container.close)
         prepared = container.prepare(str(artefact))
         module = prepared.manifest.entry.partition(":")[0]
@@ -192,7 +187,7 @@ def loaded(
         scope = container.scope_of(info.id)
         assert scope is not None
         path = normalise_path(info.web_context_path)
-        yield Loaded(scope, module=module, path=path, stage=stage, front=front)
+        yield Loaded(scope, module=module, path=path, stage=host.stage, front=host.front)
         del scope
         report = container.uninstall(info.id)
         if not report.clean:
@@ -233,21 +228,6 @@ def _wishes(own: Sequence[str], shared: Sequence[str]) -> Wishes:
     if found := conflicts(base_index(), Speakers(module=wishes, words=words())):
         raise ValueError("; ".join(found))
     return wishes
-
-
-def _container(directory: Path, stage: Stage, front: Front, wishes: Wishes) -> Container:
-    record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
-    return Container(
-        base=BizInfo(_BASE, BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
-        front=front,
-        preparation=Preparation(Store(directory / "store")),
-        around=Surroundings(
-            stage=stage,
-            services=Registry(),
-            deadlines=Deadlines(start_s=_START_S, drain_s=_LEAVE_S, stop_s=_LEAVE_S),
-            wishes=wishes,
-        ),
-    )
 
 
 def _in_words(report: PurgeReport) -> str:

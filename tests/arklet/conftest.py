@@ -80,8 +80,7 @@ class FakeContainer:
     """The states, refusals and records of the real one; the code of a biz is a hook of its artefact."""
 
     def __init__(self) -> None:
-        base = BizId.of("base", "1.0.0")
-        self.base = BizInfo(base, BizState.ACTIVATED, "embed main", is_base=True)
+        self.base = BizInfo.of_base(BizId.of("base", "1.0.0"))
         self.artefacts: dict[str, Artefact] = {}
         self.left: list[Zombie] = []
         self.brought: list[Resident] = []

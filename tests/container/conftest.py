@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizState, ChangeReason
-from koupleless.container.container import EMBED_MAIN, Container
-from koupleless.container.life import Deadlines, Surroundings
-from koupleless.container.stage import Stage
-from koupleless.container.starting.prepare import Preparation
+from koupleless.container.host import Host
+from koupleless.container.surroundings import Deadlines
 from koupleless.container.terms import Rules
-from koupleless.descriptions import BizInfo, StateRecord
-from koupleless.router.asgi import Front
-from koupleless.service.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,21 +20,10 @@ class World:
     """A container with everything around it, and a way to ask its modules."""
 
     def __init__(self, store: Path, artefact: Callable[[str], Path], *, rules: Rules, deadlines: Deadlines) -> None:
-        self.stage = Stage()
-        self.front = Front()
-        self.services = Registry()
+        host = Host.make(store, rules=rules, deadlines=deadlines, data_dir=store.with_name("data"))
+        self.container, self.front, self.stage = host.container, host.front, host.stage
+        self.services, self.store = host.services, host.store
         self.artefact = artefact
-        self.store = Store(store)
-        record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
-        self.container = Container(
-            base=BizInfo(BizId.of("base", "1.0.0"), BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
-            front=self.front,
-            preparation=Preparation(self.store),
-            around=Surroundings(
-                stage=self.stage, services=self.services, deadlines=deadlines, data_dir=store.with_name("data")
-            ),
-            rules=rules,
-        )
 
     def install(self, directory: str, **options: Any) -> Any:
         return self.container.install(self.container.prepare(str(self.artefact(directory))), **options)

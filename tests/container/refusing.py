@@ -25,7 +25,7 @@ from typing import Any, Final
 from tests.container.conftest import World
 
 from koupleless.artifact.build import Options, build_project
-from koupleless.container.life import Deadlines
+from koupleless.container.surroundings import Deadlines
 from koupleless.container.terms import Rules
 from koupleless.errors import StartFailed
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import threading
-import time
 import zipfile
 from dataclasses import dataclass
 from functools import partial
@@ -15,15 +14,8 @@ import pytest
 from koupleless.arklet.health import BaseMetadata
 from koupleless.arklet.operations import Operations
 from koupleless.arklet.server import ArkletServer
-from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizState, ChangeReason
-from koupleless.container.container import EMBED_MAIN, Container
-from koupleless.container.life import Deadlines, Surroundings
-from koupleless.container.stage import Stage
-from koupleless.container.starting.prepare import Preparation
-from koupleless.descriptions import BizInfo, StateRecord
-from koupleless.router.asgi import Front
-from koupleless.service.registry import Registry
+from koupleless.container.host import Host
+from koupleless.container.surroundings import Deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,15 +82,7 @@ def recorded(tmp_path: Path) -> Iterator[Recorded]:
     downloads = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(files)))
     thread = threading.Thread(target=downloads.serve_forever, args=(0.02,))
     thread.start()
-    record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
-    container = Container(
-        base=BizInfo(BizId.of("base", "1.0.0"), BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
-        front=Front(),
-        preparation=Preparation(Store(tmp_path / "store")),
-        around=Surroundings(
-            stage=Stage(), services=Registry(), deadlines=Deadlines(start_s=20.0, drain_s=5.0, stop_s=5.0)
-        ),
-    )
+    container = Host.make(tmp_path / "store", deadlines=Deadlines(start_s=20.0, drain_s=5.0, stop_s=5.0)).container
     operations = Operations(container, BaseMetadata(identity="10.1.2.3"))
     arklet = ArkletServer(operations, port=0)
     yield Recorded(arklet.start(), files, f"127.0.0.1:{downloads.server_address[1]}", gate)

@@ -20,22 +20,16 @@ import pytest
 from tests.conftest import free_port
 
 from koupleless.artifact.build import Options, build_project
-from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizState, ChangeReason
+from koupleless.biz import BizId
 from koupleless.cli.commands import main
-from koupleless.container.container import EMBED_MAIN, Container
-from koupleless.container.life import Deadlines, Surroundings
-from koupleless.container.stage import Stage
-from koupleless.container.starting.prepare import Preparation
-from koupleless.container.terms import Rules
-from koupleless.descriptions import BizInfo, StateRecord
-from koupleless.router.asgi import Front
-from koupleless.service.registry import Registry
+from koupleless.container.host import Host
+from koupleless.container.surroundings import Deadlines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from koupleless.container.stage import Stage
     from koupleless.ownership.purge import PurgeReport
 
 
@@ -170,19 +164,8 @@ class Inside:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.stage = Stage()
-        self.front = Front()
-        services = Registry()
-        record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
-        self.container = Container(
-            base=BizInfo(BizId.of("base", "1.0.0"), BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
-            front=self.front,
-            preparation=Preparation(Store(directory / "store")),
-            around=Surroundings(
-                stage=self.stage, services=services, deadlines=Deadlines(start_s=30.0, drain_s=5.0, stop_s=5.0)
-            ),
-            rules=Rules(),
-        )
+        host = Host.make(directory / "store", deadlines=Deadlines(start_s=30.0, drain_s=5.0, stop_s=5.0))
+        self.container, self.front, self.stage = host.container, host.front, host.stage
 
     def build(
         self, name: str, version: str, files: Mapping[str, str], *, needs: Sequence[str] = (), entry: str = "app:app"

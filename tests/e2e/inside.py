@@ -5,18 +5,10 @@ The run.py of a trial puts this file into its children's search path beside ``ko
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
-from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizState, ChangeReason
-from koupleless.container.container import EMBED_MAIN, Container
-from koupleless.container.life import Deadlines, Surroundings
-from koupleless.container.stage import Stage
-from koupleless.container.starting.prepare import Preparation
-from koupleless.descriptions import BizInfo, StateRecord
-from koupleless.router.asgi import Front
-from koupleless.service.registry import Registry
+from koupleless.container import host
+from koupleless.container.surroundings import Deadlines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,16 +18,8 @@ class Host:
     """An empty container, what it serves requests with, and the place of its loop."""
 
     def __init__(self, store: Path, *, start_s: float, end_s: float) -> None:
-        self.stage = Stage()
-        self._front = Front()
-        record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
-        deadlines = Deadlines(start_s=start_s, drain_s=end_s, stop_s=end_s)
-        self.container = Container(
-            base=BizInfo(BizId.of("base", "1"), BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
-            front=self._front,
-            preparation=Preparation(Store(store)),
-            around=Surroundings(stage=self.stage, services=Registry(), deadlines=deadlines),
-        )
+        made = host.Host.make(store, deadlines=Deadlines(start_s=start_s, drain_s=end_s, stop_s=end_s))
+        self.stage, self._front, self.container = made.stage, made.front, made.container
 
     def ask(self, path: str, *, timeout_s: float) -> bytes:
         """The body of the answer to a request; called on any thread but that of the loop."""

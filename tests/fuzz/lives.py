@@ -16,7 +16,7 @@ import httpx
 from tests.container.conftest import World
 
 from koupleless.biz import BizId, BizState
-from koupleless.container.life import Deadlines
+from koupleless.container.surroundings import Deadlines
 from koupleless.container.terms import Rules, Strategy
 from koupleless.errors import KouplelessError
 

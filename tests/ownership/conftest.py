@@ -8,7 +8,6 @@ import itertools
 import sys
 import textwrap
 import threading
-import time
 import types
 import weakref
 from collections.abc import Callable
@@ -18,15 +17,10 @@ import pytest
 import uvloop
 
 from koupleless.artifact.build import Options, build_project
-from koupleless.artifact.store import Store
-from koupleless.biz import BizId, BizState, ChangeReason
-from koupleless.container.container import EMBED_MAIN, Container
-from koupleless.container.life import Deadlines, Surroundings
-from koupleless.container.stage import Stage
-from koupleless.container.starting.prepare import Preparation
-from koupleless.container.terms import Rules
+from koupleless.biz import BizId
+from koupleless.container.host import Host
+from koupleless.container.surroundings import Deadlines
 from koupleless.context import Scope, entered
-from koupleless.descriptions import BizInfo, StateRecord
 from koupleless.isolation.libraries.holding import Wishes
 from koupleless.ownership.collect import held_back
 from koupleless.ownership.ledger import Ledger
@@ -34,8 +28,6 @@ from koupleless.ownership.purge import Survey, purge
 from koupleless.recorders.door import SWEEPS, install_recorders, remove_recorders
 from koupleless.recorders.loops.eventloop import adopt_loop
 from koupleless.recorders.loops.stubborn import loop_at_hand
-from koupleless.router.asgi import Front
-from koupleless.service.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -183,22 +175,14 @@ class Trial:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.stage = Stage()
         self._directory = directory
-        record = StateRecord(time.time_ns() // 1_000_000, BizState.ACTIVATED, ChangeReason.STARTED)
-        self.container = Container(
-            base=BizInfo(BizId.of("base", "1.0.0"), BizState.ACTIVATED, EMBED_MAIN, records=(record,), is_base=True),
-            front=Front(),
-            preparation=Preparation(Store(directory / "store")),
-            around=Surroundings(
-                stage=self.stage,
-                services=Registry(),
-                deadlines=Deadlines(start_s=60.0, drain_s=5.0, stop_s=30.0),
-                # These tests are about what bizs leave in registries of a base that shares its libraries.
-                wishes=Wishes.of(shared=["blinker", "celery", "django"]),
-            ),
-            rules=Rules(),
+        host = Host.make(
+            directory / "store",
+            deadlines=Deadlines(start_s=60.0, drain_s=5.0, stop_s=30.0),
+            # These tests are about what bizs leave in registries of a base that shares its libraries.
+            wishes=Wishes.of(shared=["blinker", "celery", "django"]),
         )
+        self.stage, self.container = host.stage, host.container
         self.shared = types.ModuleType("shared")
         self._watched: dict[BizId, weakref.ref[type]] = {}
 

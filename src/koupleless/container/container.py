@@ -17,13 +17,13 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from koupleless.biz import BizId, BizState, ChangeReason
 from koupleless.container.events import EventKind, EventLog
 from koupleless.container.leaving.remains import Remains
 from koupleless.container.leaving.settling import Settling
-from koupleless.container.life import Life, Surroundings
+from koupleless.container.life import Life
 from koupleless.container.process import ProcessHooks, resident_bytes
 from koupleless.container.roster import Entry, Roster
 from koupleless.container.stage import DeadlineMissed
@@ -48,12 +48,10 @@ if TYPE_CHECKING:
 
     from koupleless.container.leaving.remains import Zombie
     from koupleless.container.starting.prepare import Preparation, Prepared
+    from koupleless.container.surroundings import Surroundings
     from koupleless.context import Scope
     from koupleless.descriptions import BizInfo, Resident
     from koupleless.router.asgi import Front
-
-EMBED_MAIN: Final = "embed main"
-"""The text in the place of an entry for a base, as operations commands of the field have it."""
 
 
 def _resident_sizes() -> Mapping[str, int]:

@@ -13,7 +13,7 @@ import inspect
 import logging
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -29,7 +29,7 @@ from koupleless.errors import ContainerClosed, StartFailed, StartTimeout
 from koupleless.exits import EXITS, in_place_of
 from koupleless.isolation.environment.venv import VirtualEnvironment
 from koupleless.isolation.interpreter import all_of_base
-from koupleless.isolation.libraries.holding import NOTHING, Speakers, Wishes
+from koupleless.isolation.libraries.holding import Speakers, Wishes
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 from koupleless.ownership.collect import held_back
@@ -46,7 +46,7 @@ from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules
 from koupleless.router.lifespan import Lifespan
 from koupleless.service.crossing import PrivateLibraries
-from koupleless.variables import Ground, await_in
+from koupleless.variables import await_in
 from koupleless.view.children import Interpreter
 from koupleless.view.config import Configuration
 from koupleless.view.data import VARIABLE, DataDirectory
@@ -61,12 +61,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from contextvars import Context
 
-    from koupleless.container.stage import Stage
     from koupleless.container.starting.prepare import Prepared
+    from koupleless.container.surroundings import Surroundings
     from koupleless.descriptions import Library
     from koupleless.router.face import Face
     from koupleless.router.gateway import Rule
-    from koupleless.service.registry import Registry
     from koupleless.visits import Visits
 
 T = TypeVar("T")
@@ -84,42 +83,6 @@ _MOMENT_S: Final = 0.2
 
 _FLOOR_S: Final = 0.1
 """Seconds given to a stop hook in any case, however long the hooks before took."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Times, in seconds, that steps with code of a biz may take."""
-
-    prepare_s: float = 300.0
-    """For an artefact to be fetched, checked and unpacked: no code of the biz, but file systems may never answer."""
-    start_s: float = 60.0
-    """For the way from the first import to the end of the application's start-up."""
-    drain_s: float = 30.0
-    """For requests, WebSockets and streams in flight to end by themselves."""
-    stop_s: float = 10.0
-    """For the application's shutdown and stop hooks together; again for the services, and for threads and tasks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """The objects and settings that a base gives to every biz alike."""
-
-    stage: Stage
-    services: Registry
-    deadlines: Deadlines = field(default_factory=Deadlines)
-    ground: Ground = field(default_factory=Ground)
-    profile: str = ""
-    config_dirs: tuple[Path, ...] = ()
-    log_dir: Path | None = None
-    data_dir: Path | None = None
-    """Directory with one data directory for each biz, by name; ``None`` if bizs have none."""
-    shared_config: Mapping[str, object] = field(default_factory=dict)
-    wishes: Wishes = NOTHING
-    """How bizs are to hold libraries of the base, unless the biz says how."""
-    application: frozenset[str] = frozenset()
-    """The distributions of the base's own application."""
-    ends_threads: bool = True
-    """Whether threads of a leaving biz that ignore their stop are asked in other ways, and interrupted."""
 
 
 _Inside: TypeAlias = "Gate | Visits | AwaitedTasks"

@@ -1,0 +1,52 @@
+"""The objects and settings that a base gives to every biz alike. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from koupleless.isolation.libraries.holding import NOTHING, Wishes
+from koupleless.variables import Ground
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from koupleless.container.stage import Stage
+    from koupleless.service.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Times, in seconds, that steps with code of a biz may take."""
+
+    prepare_s: float = 300.0
+    """For an artefact to be fetched, checked and unpacked: no code of the biz, but file systems may never answer."""
+    start_s: float = 60.0
+    """For the way from the first import to the end of the application's start-up."""
+    drain_s: float = 30.0
+    """For requests, WebSockets and streams in flight to end by themselves."""
+    stop_s: float = 10.0
+    """For the application's shutdown and stop hooks together; again for the services, and for threads and tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The objects and settings that a base gives to every biz alike."""
+
+    stage: Stage
+    services: Registry
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    ground: Ground = field(default_factory=Ground)
+    profile: str = ""
+    config_dirs: tuple[Path, ...] = ()
+    log_dir: Path | None = None
+    data_dir: Path | None = None
+    """Directory with one data directory for each biz, by name; ``None`` if bizs have none."""
+    shared_config: Mapping[str, object] = field(default_factory=dict)
+    wishes: Wishes = NOTHING
+    """How bizs are to hold libraries of the base, unless the biz says how."""
+    application: frozenset[str] = frozenset()
+    """The distributions of the base's own application."""
+    ends_threads: bool = True
+    """Whether threads of a leaving biz that ignore their stop are asked in other ways, and interrupted."""

@@ -28,7 +28,6 @@ KNOWN: dict[str, set[str]] = {
         "isolation/finder.py",
         "isolation/libraries/distributions.py",
         "isolation/linking/linker.py",
-        "recorders/loops/eventloop.py",
     },
     "rooms": set(),
     "methods": {

@@ -37,8 +37,8 @@ from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
 from koupleless.ownership.releasers import call_releasers
 from koupleless.recorders.door import SWEEPS
-from koupleless.recorders.loops.eventloop import AwaitedTasks
 from koupleless.recorders.loops.stubborn import loop_at_hand
+from koupleless.recorders.loops.tasks import AwaitedTasks
 from koupleless.recorders.registries.interpreter.finalizers import values_by_thread
 from koupleless.recorders.running.forks import OwnCode
 from koupleless.router.asgi import unmounted

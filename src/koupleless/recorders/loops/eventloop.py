@@ -4,9 +4,6 @@ A loop is adopted by replacing methods on the instance, where the code of asynci
 looks the methods up. Objects created by a biz are kept weakly, in sets that only the loop's thread touches. So nothing
 has to be forgotten when a task ends or a timer fires, and a biz pays one set insertion for each object. Callbacks of
 ``call_soon``, the hottest call of a server, are not kept: they have run after the two turns that leaving waits for.
-
-An exit raised by a biz to end its program would end the loop. On a loop of asyncio, the exit is caught around each
-turn, at no cost. Other loops have no such place, so each callback of a biz is wrapped in a function there.
 """
 
 from __future__ import annotations
@@ -15,29 +12,26 @@ import asyncio
 import contextlib
 import contextvars
 import functools
-import gc
-import itertools
-import logging
 import sys
 import threading
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import Scope, as_base, current, entered, life_context, scope_in
-from koupleless.errors import BizGone
-from koupleless.exits import EXITS, in_words, is_of_signal
+from koupleless.context import Scope, as_base, current
 from koupleless.frames import passed_over, standing_for
-from koupleless.ownership.belonging import is_findable
-from koupleless.ownership.ledger import Ledger, Order, Pending
+from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import Sweep
 from koupleless.ownership.recording import Patches
+from koupleless.recorders.loops.footprint import Footprint
+from koupleless.recorders.loops.guards import guard_soon, guard_turn, guarded, tell_exit
 from koupleless.recorders.loops.protocols import guarded_factory
-from koupleless.recorders.loops.stubborn import Insistence, ended, finalise, finaliser_of, followed
+from koupleless.recorders.loops.stubborn import finaliser_of, followed
+from koupleless.recorders.loops.tasks import scope_of, tasks_of
 from koupleless.recorders.names import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from koupleless.ownership.belonging import Survey
 
@@ -59,10 +53,6 @@ _REFUSED: Final = (
     *("add_signal_handler", "remove_signal_handler", "set_task_factory", "set_default_executor"),
     *("stop", "close", "shutdown_asyncgens", "shutdown_default_executor"),
 )
-
-_tasks_of: Final = asyncio.all_tasks
-"""The interpreter's ``all_tasks``, which lists the tasks of all bizs to every caller."""
-_log: Final = logging.getLogger("koupleless")
 _lock = threading.Lock()
 
 
@@ -110,49 +100,6 @@ def _sweep_callbacks(survey: Survey) -> int:
 SWEEPS: Final = (Sweep("done callback", _sweep_callbacks),)
 
 
-class AwaitedTasks:
-    """The tasks of a biz on one loop that tasks of other bizs, or of the base, wait for.
-
-    A waiting task would take the cancellation of such a task for a cancellation of the waiting task. So the awaited
-    tasks may end first, and afterwards the waiting tasks get `BizGone`. Threads: `drain` and `abort` run on the loop's
-    thread; the truth value is read on any thread.
-    """
-
-    def __init__(self, scope: Scope, loop: asyncio.AbstractEventLoop) -> None:
-        self._scope = scope
-        self._loop = loop
-
-    def _find(self) -> list[asyncio.Task[Any]]:
-        tasks = _tasks_of(self._loop)
-        return [task for task in tasks if self._waiters(task) and _scope_of(task) is self._scope]
-
-    def _waiters(self, task: asyncio.Task[Any]) -> list[tuple[Callable[[Any], object], contextvars.Context]]:
-        callbacks = list(getattr(task, "_callbacks", None) or ())
-        return [(callback, context) for callback, context in callbacks if scope_in(context) is not self._scope]
-
-    def __bool__(self) -> bool:
-        return bool(self._find())
-
-    async def drain(self, timeout_s: float) -> int:
-        """Wait until the tasks have ended, at most ``timeout_s`` seconds. Returns the number of tasks left."""
-        ends = self._loop.time() + timeout_s
-        while (tasks := self._find()) and (left := ends - self._loop.time()) > 0:
-            with entered(self._scope):  # so that the waiting task here is not found as a waiter of another biz
-                await asyncio.wait(tasks, timeout=left)
-        return len(tasks)
-
-    async def abort(self, _timeout_s: float) -> int:
-        """Answer the waiting tasks as if the awaited task had raised `BizGone`; the awaited task goes on. Returns 0."""
-        for task in self._find():
-            for callback, context in self._waiters(task):
-                task.remove_done_callback(callback)
-                failed = self._loop.create_future()
-                failed.set_exception(BizGone(self._scope.biz, what="the task that was awaited was not finished"))
-                failed.exception()  # or the loop would complain that nobody asked for the error
-                self._loop.call_soon(callback, failed, context=context)
-        return 0
-
-
 class Adoption:
     """The recorders of one loop. Lifetime: until every caller of `adopt_loop` has released the adoption."""
 
@@ -183,10 +130,10 @@ class Adoption:
         # A loop of asyncio has one method through which the errors of all callbacks come.
         self._guards_each = not hasattr(loop, "_run_once")
         if self._guards_each:
-            replace("call_soon", _soon)
-            replace("call_soon_threadsafe", _soon)
+            replace("call_soon", guard_soon)
+            replace("call_soon_threadsafe", guard_soon)
         else:
-            replace("_run_once", _run_once)
+            replace("_run_once", guard_turn)
         self._hooks: tuple[Any, Callable[[Any], None]] | None = None
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(self._follow_generators, context=contextvars.Context())
@@ -212,18 +159,18 @@ class Adoption:
         footprint: Footprint | None = ledger.notes.get(self)
         loop = self._loop()
         if footprint is None and loop is not None:
-            footprint = ledger.notes[self] = Footprint(loop, self)
+            footprint = ledger.notes[self] = Footprint(loop, self.watched, self.asked)
             footprint.open(ledger, functools.partial(ledger.notes.pop, self, None))
         return footprint
 
     def tasks(self) -> set[asyncio.Task[Any]]:
         """Return all tasks of this loop that have not ended. From any thread."""
         loop = self._loop()
-        return set() if loop is None else _tasks_of(loop)
+        return set() if loop is None else tasks_of(loop)
 
     def has_task_of(self, scope: Scope) -> bool:
         """Tell whether a task on this loop runs as a biz. From any thread."""
-        return any(_scope_of(task) is scope for task in self.tasks())
+        return any(scope_of(task) is scope for task in self.tasks())
 
     # --- async generators, announced to each thread at their first step: on the loop's thread ------------------------
 
@@ -276,7 +223,7 @@ class Adoption:
             if footprint.is_of_other_connection(callback):
                 return original(moment, callback, *args, context=contextvars.Context())
             if self._guards_each:
-                callback, args = _guarded, (callback, *args)
+                callback, args = guarded, (callback, *args)
             handle = original(moment, callback, *args, context=context)
             footprint.timers.add(handle)
             return handle
@@ -288,7 +235,7 @@ class Adoption:
         def watch(fd: Any, callback: Callable[..., object], *args: Any) -> object:
             footprint = None if current() is None else self._footprint()
             if footprint is not None and self._guards_each:
-                callback, args = _guarded, (callback, *args)
+                callback, args = guarded, (callback, *args)
             result = original(fd, callback, *args)
             # Numbers of descriptors are used again, so the last watcher owns the number.
             if footprint is not None:
@@ -318,9 +265,9 @@ class Adoption:
             if current() is None or (footprint := self._footprint()) is None:
                 return original(*args, **kwargs)
             if "protocol_factory" in kwargs:
-                kwargs["protocol_factory"] = guarded_factory(kwargs["protocol_factory"], _tell_exit)
+                kwargs["protocol_factory"] = guarded_factory(kwargs["protocol_factory"], tell_exit)
             elif args:
-                args = (guarded_factory(args[0], _tell_exit), *args[1:])
+                args = (guarded_factory(args[0], tell_exit), *args[1:])
             return make(footprint, original(*args, **kwargs))
 
         return create
@@ -384,71 +331,6 @@ def _refused(name: str, original: Callable[..., Any]) -> Any:
     return refused
 
 
-# --- exits, which would come out of the loop and end the loop ---------------------------------------------------------
-
-
-def _run_once(original: Callable[[], None]) -> Any:
-    """Catch exits of bizs around a turn of a loop of asyncio; callbacks left of the turn run in the next turn."""
-
-    @standing_for(original)
-    def turn() -> None:
-        try:
-            original()
-        except EXITS as error:
-            scope = _raised_in(error)
-            if scope is None or is_of_signal(error):
-                raise
-            _tell_exit(scope, error)
-
-    return turn
-
-
-def _raised_in(error: BaseException) -> Scope | None:
-    """Find the biz in the context of which the loop has run the callback that raised ``error``."""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code is _HANDLE_RUN:
-            return scope_in(trace.tb_frame.f_locals["self"]._context)  # noqa: SLF001 - a handle has no other
-        trace = trace.tb_next
-    return None
-
-
-_HANDLE_RUN: Final = asyncio.Handle._run.__code__  # noqa: SLF001
-
-
-def _soon(original: Callable[..., asyncio.Handle]) -> Any:
-    """Wrap each callback of a biz, steps of tasks among them, for a loop whose turns cannot be wrapped."""
-
-    @standing_for(original)
-    def call_soon(
-        callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
-        if (current() if context is None else scope_in(context)) is None:
-            return original(callback, *args, context=context)
-        return original(_guarded, callback, *args, context=context)
-
-    return call_soon
-
-
-@passed_over
-def _guarded(callback: Callable[..., object], *args: Any) -> None:
-    try:
-        callback(*args)
-    except EXITS as error:
-        scope = current()
-        if scope is None or is_of_signal(error):
-            raise
-        _tell_exit(scope, error)
-    except asyncio.InvalidStateError:
-        if getattr(callback, "__self__", None) not in ended:
-            raise
-
-
-def _tell_exit(scope: Scope, error: BaseException) -> None:
-    with as_base():
-        _log.error("%s; the base goes on", in_words(error, f"biz {scope.biz}", "on the event loop it shares"))
-
-
 def _all_tasks(original: Callable[..., set[asyncio.Task[Any]]]) -> Any:
     """Return only the tasks of the biz, and the running task, to a biz that asks for the tasks of a shared loop."""
 
@@ -460,164 +342,9 @@ def _all_tasks(original: Callable[..., set[asyncio.Task[Any]]]) -> Any:
         if scope is None or _ATTRIBUTE not in getattr(shared, "__dict__", ()):
             return tasks
         here = asyncio.current_task() if asyncio._get_running_loop() is not None else None  # noqa: SLF001
-        return {task for task in tasks if task is here or _scope_of(task) is scope}
+        return {task for task in tasks if task is here or scope_of(task) is scope}
 
     return all_tasks
-
-
-class Footprint:
-    """Callbacks, tasks and watched descriptors of one biz on one loop. Threads: the sets are the loop's thread's."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, adoption: Adoption) -> None:
-        self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
-        self.timers: weakref.WeakSet[asyncio.TimerHandle] = weakref.WeakSet()
-        self.generators: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._watched = adoption.watched
-        self._asked = adoption.asked
-        self._transports: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._loop = loop
-
-    def open(self, ledger: Ledger, close: Callable[[], object]) -> None:
-        """Write the footprint into the ledger; after ``close``, the next registration makes a new footprint."""
-
-        def cancel_timers() -> Pending:
-            close()
-            return self._on_loop(self._cancel_timers)
-
-        ledger.record("loop timer", "of the event loop", cancel_timers, order=Order.TIMERS)
-        find_tasks = functools.partial(self._find_tasks, ledger.scope)
-        cancel_tasks = functools.partial(self._on_loop, functools.partial(self._cancel_tasks, find_tasks))
-        ledger.record("asyncio task", "of the event loop", cancel_tasks, order=Order.TASKS)
-        close_generators = functools.partial(
-            self._on_loop, functools.partial(self._close_generators, ledger.scope), told=True
-        )
-        ledger.record("async generator", "of the event loop", close_generators, order=Order.GENERATORS)
-        ledger.record("transport", "of the event loop", functools.partial(self._on_loop, self._close))
-
-    def add_transport(self, made: Any) -> None:
-        """Keep a server, transport or process transport, if weak references to the object are possible."""
-        try:
-            self._transports.add(made)
-        except TypeError:  # an implementation without weak references: the owner has to close the object
-            return
-
-    def is_of_other_connection(self, callback: object) -> bool:
-        """Tell whether a timer belongs to a connection that the biz did not make.
-
-        A server's code runs as the biz when the application sends: the keep-alive timer set then is the server's.
-        """
-        holder = getattr(callback, "__self__", None)
-        if not isinstance(holder, asyncio.BaseProtocol | asyncio.BaseTransport) or not is_findable(type(holder)):
-            return False
-        return getattr(holder, "transport", holder) not in self._transports
-
-    # --- undoing, each on the loop's thread; returned are the number of objects and the tasks to await ----------------
-
-    def _cancel_timers(self) -> tuple[int, list[asyncio.Task[Any]]]:
-        count = 0
-        now = self._loop.time()
-        for handle in list(self.timers):
-            if not handle.cancelled() and handle.when() > now:
-                count += 1
-            handle.cancel()
-            # A cancelled timer of asyncio, with its context, stays in the heap until the time of the timer.
-            if hasattr(handle, "_context"):
-                handle._context = contextvars.Context()  # noqa: SLF001
-        return count, []
-
-    def _find_tasks(self, scope: Scope) -> None:
-        # ``asyncio.Task(coroutine)`` does not ask the loop; the task knows the context of the biz.
-        found = {task for task in _tasks_of(self._loop) if _scope_of(task) is scope}
-        self.tasks.update(found - set(self._asked))
-
-    def _cancel_tasks(self, find: Callable[[], None]) -> tuple[int, list[asyncio.Task[Any]]]:
-        find()
-        running: list[asyncio.Task[Any]] = [task for task in list(self.tasks) if not task.done()]
-        self._asked.update(running)
-        for task in running:
-            task.cancel()
-        return len(running), running
-
-    def _close_generators(self, scope: Scope) -> tuple[int, list[asyncio.Task[Any]]]:
-        """Close the generators as ``asyncio.run`` does at its end: the collector would do so after the biz is gone."""
-        closing: list[asyncio.Task[Any]] = []
-        if not self._loop.is_running():
-            return 0, closing
-        for generator in list(self.generators):
-            if generator.ag_frame is None or generator.ag_running:
-                continue
-            steps: Any = generator.aclose()
-            task = asyncio.Task(steps, loop=self._loop, name=f"close {name_of(generator)}", context=life_context(scope))
-            task.add_done_callback(functools.partial(_finalise_at_end, generator), context=contextvars.Context())
-            closing.append(task)
-        self._asked.update(closing)
-        return len(closing), closing
-
-    def _close(self) -> tuple[int, list[asyncio.Task[Any]]]:
-        count = 0
-        for remove, fd in [key for key, footprint in self._watched.items() if footprint is self]:
-            getattr(self._loop, remove)(fd)
-            count += 1
-        for made in list(self._transports):
-            is_closed = not made.is_serving() if hasattr(made, "is_serving") else made.is_closing()
-            count += not is_closed
-            made.close()
-        return count, []
-
-    # --- from the thread that uninstalls ------------------------------------------------------------------------------
-
-    def _on_loop(
-        self,
-        act: Callable[[], tuple[int, list[asyncio.Task[Any]]]],
-        *,
-        told: bool = False,
-    ) -> Pending:
-        """Call ``act`` on the loop. With ``told``, errors that the tasks raise are part of the report."""
-        loop = self._loop
-        if loop.is_closed():
-            return Pending(lambda _: None, count=0)
-        pending = Pending(lambda _: None, count=0)
-        if not loop.is_running():
-            pending.count, awaited = act()
-            if awaited:
-                pending.wait = lambda _: "its event loop does not run"
-            return pending
-        ended = threading.Event()
-        insistence = Insistence(loop, ended)
-
-        def begin() -> None:
-            try:
-                with as_base():
-                    pending.count, insistence.tasks = act()
-                    _after(loop, insistence.tasks, ended.set)
-            except BaseException:
-                ended.set()
-                raise
-
-        loop.call_soon_threadsafe(begin, context=contextvars.Context())
-
-        def wait(timeout_s: float) -> str | None:
-            if _is_running_here(loop):
-                return "cannot be awaited on the thread of its own event loop"
-            if ended.wait(timeout_s):
-                return insistence.errors() if told else None
-            return insistence.keep() or "the event loop did not get to it in time"
-
-        pending.wait = wait
-        if not _is_running_here(loop):
-            pending.force = insistence
-        return pending
-
-
-def _finalise_at_end(generator: Any, _: object) -> None:
-    finalise(generator)
-
-
-def _scope_of(task: asyncio.Task[Any]) -> Scope | None:
-    if hasattr(task, "get_context"):
-        return scope_in(task.get_context())
-    # Before Python 3.12 only the collector is told the context of a task.
-    return next((scope_in(part) for part in gc.get_referents(task) if type(part) is contextvars.Context), None)
 
 
 def _is_next_request(coro: Any) -> bool:
@@ -625,29 +352,6 @@ def _is_next_request(coro: Any) -> bool:
     return getattr(coro, "__name__", "") == "run_asgi" and coro.cr_frame.f_globals.get("__name__", "").startswith(
         "uvicorn."
     )
-
-
-def _after(loop: asyncio.AbstractEventLoop, awaited: Iterable[asyncio.Future[Any]], done: Callable[[], None]) -> None:
-    """Call ``done`` two turns of the loop after the last of ``awaited``, when callbacks of the futures have run too."""
-    awaited = list(awaited)
-    countdown = itertools.count(len(awaited), -1)
-    next(countdown)
-
-    def one_less(_: object = None) -> None:
-        if next(countdown) <= 0:
-            loop.call_soon(loop.call_soon, done)
-
-    if not awaited:
-        loop.call_soon(loop.call_soon, done)
-    for future in awaited:
-        future.add_done_callback(one_less)
-
-
-def _is_running_here(loop: asyncio.AbstractEventLoop) -> bool:
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
 
 
 def _number(fd: Any) -> int:

@@ -3,6 +3,9 @@
 import io
 import logging
 import logging.config
+import logging.handlers
+import pickle
+import queue
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -71,6 +74,64 @@ def test_records_of_the_base_do_not_name_a_biz(make_biz: MakeBiz, of_base: Any) 
     assert not hasattr(of_base.records[0], "biz")
 
 
+def test_records_have_for_the_code_of_a_biz_what_they_have_alone(
+    keeping: Any, make_biz: MakeBiz, of_base: Any, library: logging.Logger
+) -> None:
+    """Formatters of JSON write every attribute that is not logging's own."""
+    kept = keeping()
+    seen: list[logging.LogRecord] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        seen.append(record)
+        return True
+
+    with entered(make_biz()):
+        logger = logging.getLogger("app")
+        logger.addFilter(keep)
+        logger.info("passed on", extra={"mine": 1})
+        logging.getLogger().addHandler(kept)
+        logger.error("kept")
+        library.error("of a shared library")
+    alone = set(vars(logging.makeLogRecord({})))
+    assert [record.getMessage() for record in seen] == ["passed on", "kept"]
+    assert kept.messages == ["kept", "of a shared library"]
+    for record in (*seen, *kept.records):
+        assert vars(record).keys() - alone <= {"mine", "message"}
+    assert vars(of_base.records[0]).keys() - alone == {"mine", "message", "biz"}
+
+
+@pytest.mark.parametrize(
+    ("style", "text"), [("%", "%(biz)s %(message)s"), ("{", "{biz} {message}"), ("$", "$biz $message")]
+)
+def test_formatters_of_the_base_name_the_biz_also_behind_a_queue_or_a_socket(
+    make_biz: MakeBiz, of_base: Any, style: Any, text: str
+) -> None:
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    handlers = [logging.handlers.QueueHandler(waiting), Sent()]
+    for handler in handlers:
+        logging.root.addHandler(handler)
+    try:
+        with entered(make_biz()):
+            logging.getLogger("app").info("x %s", 1)
+    finally:
+        for handler in handlers:
+            logging.root.removeHandler(handler)
+    formatter = logging.Formatter(text, style=style)
+    queued = pickle.loads(pickle.dumps(waiting.get_nowait()))
+    sent = logging.makeLogRecord(pickle.loads(handlers[1].sent[4:]))  # type: ignore[attr-defined]
+    assert [formatter.format(record) for record in (of_base.records[0], queued, sent)] == ["hello:1.0 x 1"] * 3
+
+
+class Sent(logging.handlers.SocketHandler):
+    """Keeps what would be sent."""
+
+    def __init__(self) -> None:
+        super().__init__("localhost", 9)
+
+    def send(self, s: Any) -> None:
+        self.sent = s
+
+
 def test_without_configuration_the_levels_of_the_base_count_also_when_they_change(
     make_biz: MakeBiz, of_base: Any
 ) -> None:
@@ -110,7 +171,7 @@ def test_basic_config_in_a_biz_configures_that_biz_alone(make_biz: MakeBiz, of_b
     handlers = list(logging.root.handlers)
     one, two = make_biz("one"), make_biz("two")
     with entered(one):
-        logging.basicConfig(stream=stream, level=logging.DEBUG, format="%(biz)s %(name)s %(message)s")
+        logging.basicConfig(stream=stream, level=logging.DEBUG, format="mine %(name)s %(message)s")
         logging.getLogger("app").debug("own")
         logging.info("root")  # noqa: LOG015 - what is tested
         assert len(logging.root.handlers) == 1
@@ -118,7 +179,7 @@ def test_basic_config_in_a_biz_configures_that_biz_alone(make_biz: MakeBiz, of_b
     with entered(two):
         logging.getLogger("app").info("other")
     logging.getLogger("app").info("base")
-    assert stream.getvalue() == "one:1.0 app own\none:1.0 root root\n"
+    assert stream.getvalue() == "mine app own\nmine root root\n"
     assert of_base.messages == ["other", "base"]
     assert logging.root.handlers == handlers
     assert logging.root.level == logging.INFO
@@ -174,7 +235,6 @@ def test_a_logger_of_a_biz_delivers_to_the_biz_from_any_context(keeping: Any, ma
     thread.start()
     thread.join(10)
     assert kept.messages == ["as the base", "as another biz", "on a thread"]
-    assert {record.biz for record in kept.records} == {"one:1.0"}
     assert of_base.messages == []
 
 

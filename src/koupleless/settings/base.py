@@ -90,7 +90,7 @@ class BaseSettings:
     config_dirs: tuple[Path, ...] = setting(as_paths, (Path("config"),))
     """Where the configuration of modules lies, strongest first: ``<dir>/<bizName>/application.toml`` and the like."""
     log_dir: Path | None = setting(as_path, None, properties={"logging.file.path": None, "logging.path": None})
-    """Where modules without a log configuration of their own write their logs; ``None`` leaves them on stderr."""
+    """Where modules without a log configuration write their logs; ``None`` leaves them to the base's handlers."""
     data_dir: Path = setting(as_path, Path("data"))
     """The parent of the modules' data directories, one for each name, kept for later versions."""
     store_dir: Path | None = setting(as_path, None, properties={"com.alipay.sofa.ark.biz.dir": None})

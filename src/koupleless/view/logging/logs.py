@@ -156,10 +156,8 @@ def _handle(original: Callable[[logging.Logger, logging.LogRecord], None]) -> Ca
     @seen_as(original)
     @functools.wraps(original)
     def handle(self: logging.Logger, record: logging.LogRecord) -> None:
-        scope = current()
-        if scope is not None:
+        if current() is not None:
             self = _answering(self)
-            record.biz = str(scope.biz)  # for filters; delivery names the owner of the logger
         if not is_plain:
             original(self, record)
         elif not self.disabled:  # the original's lines again: handlers count frames

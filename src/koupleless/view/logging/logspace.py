@@ -1,12 +1,13 @@
 """Keep the logging of one biz: root logger, loggers, levels, handlers and file.
 
 Loggers of a biz carry the biz with them (through their manager), and so are right in any thread and context. The base
-is a biz's last resort: a record without a handler of the biz goes to the base's handlers, with the biz's identity as
-``record.biz``.
+is a biz's last resort: a record without a handler of the biz goes to the base's handlers, as a copy with the biz's
+identity as ``record.biz``. The record itself has the attributes that it has alone: formatters write what they find.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import logging.handlers
@@ -146,7 +147,7 @@ class LogSpace:
             file.parent.mkdir(parents=True, exist_ok=True)
             with as_base():  # the operator's file, not among the handlers that the biz may close
                 self._file = logging.handlers.WatchedFileHandler(file, encoding="utf-8", delay=True)
-            self._file.setFormatter(logging.Formatter(FORMAT))
+            self._file.setFormatter(logging.Formatter(FORMAT, defaults={"biz": self.identity}))
         with module_lock:
             _live.add(self)
 
@@ -200,7 +201,6 @@ class LogSpace:
 
     @seen_as(logging.Logger.callHandlers)
     def _deliver(self, logger: logging.Logger, record: logging.LogRecord) -> None:
-        record.biz = self.identity
         is_handled = False
         node = logger
         while True:
@@ -218,7 +218,9 @@ class LogSpace:
             with as_base():  # the base's handlers and filters are code of the base
                 last_resort = _base_logger(logger.name)
                 if last_resort.isEnabledFor(record.levelno):
-                    last_resort.handle(record)
+                    named = copy.copy(record)
+                    named.biz = self.identity
+                    last_resort.handle(named)
 
     def close(self) -> tuple[str, ...]:
         """Flush and close the handlers opened by the biz, newest first, and let go of all the loggers. Idempotent.

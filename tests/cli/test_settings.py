@@ -150,7 +150,7 @@ def test_a_variable_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 
 def test_a_flag_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="--log-dir must be a text"):
+    with pytest.raises(SettingsError, match="--log-dir must be a path, as a text"):
         base(tmp_path, {"log_dir": ""})
     with pytest.raises(SettingsError, match="no setting colour"):
         base(tmp_path, {"colour": "red"})

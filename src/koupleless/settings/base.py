@@ -2,58 +2,53 @@
 
 # ruff: noqa: RUF009 - `setting` returns a dataclass field, which ruff cannot see
 
-from __future__ import annotations
-
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from koupleless.settings.reading import Sources, find_table, flatten, keys_of, read_token, setting
 from koupleless.settings.values import (
-    as_flag,
-    as_inverted_flag,
-    as_locations,
-    as_name,
-    as_number,
-    as_path,
-    as_paths,
-    as_port,
-    as_seconds,
-    as_tables,
-    as_text,
-    as_texts,
+    FilePath,
+    Flag,
+    InvertedFlag,
+    Locations,
+    Name,
+    Number,
+    Paths,
+    Port,
+    Seconds,
+    Tables,
+    Text,
+    Texts,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArkletSettings:
     """The ops API of a base. Table ``arklet`` under the base's table; environment ``KOUPLELESS_ARKLET_...``."""
 
-    host: str = setting(as_text, "127.0.0.1")
+    host: Text = setting("127.0.0.1")
     """The address to listen on; any but loopback demands a token, or ``insecure``."""
-    port: int | None = setting(as_port, None, properties={"koupleless.arklet.http.port": None})
+    port: Port | None = setting(None, properties={"koupleless.arklet.http.port": None})
     """The port; ``None`` takes the first free one from 1238 to 1337, ``0`` any free one."""
-    token: str | None = setting(as_text, None, is_secret=True)
+    token: Text | None = setting(None, is_secret=True)
     """The token of callers, for ``Authorization: Bearer``. Never read from a table, because tables are committed."""
-    token_file: Path | None = setting(as_path, None)
+    token_file: FilePath | None = setting(None)
     """A file with the token in the first line."""
-    insecure: bool = setting(as_flag, default=False)
+    insecure: Flag = setting(False)
     """Let strangers in on an address other than loopback; the original controller needs this."""
-    allowed_hosts: tuple[str, ...] = setting(as_texts, ())
+    allowed_hosts: Texts = setting(())
     """Further names for ``Host`` in requests to the arklet, next to the arklet's own addresses."""
-    header_timeout_s: float = setting(as_seconds, 10.0)
+    header_timeout_s: Seconds = setting(10.0)
     """How long a connection may be open without the headers of a request."""
-    max_connections: int = setting(as_number, 64)
+    max_connections: Number = setting(64)
     """Most connections at once; the oldest connection without a request gives way to a new one."""
-    identity: str | None = setting(as_text, None)
+    identity: Text | None = setting(None)
     """The name of the base for a controller; ``None`` means the address."""
-    cluster: str = setting(as_text, "default")
+    cluster: Text = setting("default")
     """The cluster the base belongs to."""
-    environment: str = setting(as_text, "default")
+    environment: Text = setting("default")
     """The environment, which has to be the controller's."""
 
     def read_token(self) -> str | None:
@@ -65,8 +60,7 @@ class ArkletSettings:
 class BaseSettings:
     """A base. Table ``[tool.koupleless.base]``; environment ``KOUPLELESS_BASE_...``."""
 
-    name: str = setting(
-        as_name,
+    name: Name = setting(
         "base",
         properties={
             "com.alipay.sofa.ark.master.biz": None,
@@ -75,64 +69,58 @@ class BaseSettings:
         },
     )
     """The name of the base, and so of the master biz."""
-    host: str = setting(as_text, "127.0.0.1")
+    host: Text = setting("127.0.0.1")
     """The address the application is served on."""
-    port: int = setting(as_port, 8080)
+    port: Port = setting(8080)
     """The port the application is served on; ``0`` takes any free one."""
-    modules: tuple[str, ...] = setting(as_locations, ())
+    modules: Locations = setting(())
     """Static modules: projects, artefacts or URLs, installed in this order before the base serves."""
-    own: tuple[str, ...] = setting(as_texts, ())
+    own: Texts = setting(())
     """Libraries held by modules as own copies, unless a module says otherwise."""
-    shared: tuple[str, ...] = setting(as_texts, ())
+    shared: Texts = setting(())
     """Libraries shared with modules, unless a module says otherwise."""
-    modules_dir: Path | None = setting(as_path, None, properties={"com.alipay.sofa.ark.static.biz.dir": None})
+    modules_dir: FilePath | None = setting(None, properties={"com.alipay.sofa.ark.static.biz.dir": None})
     """A directory with further static modules, as artefacts."""
-    config_dirs: tuple[Path, ...] = setting(as_paths, (Path("config"),))
+    config_dirs: Paths = setting((Path("config"),))
     """Where the configuration of modules lies, strongest first: ``<dir>/<bizName>/application.toml`` and the like."""
-    log_dir: Path | None = setting(as_path, None, properties={"logging.file.path": None, "logging.path": None})
+    log_dir: FilePath | None = setting(None, properties={"logging.file.path": None, "logging.path": None})
     """Where modules without a log configuration write their logs; ``None`` leaves them to the base's handlers."""
-    data_dir: Path = setting(as_path, Path("data"))
+    data_dir: FilePath = setting(Path("data"))
     """The parent of the modules' data directories, one for each name, kept for later versions."""
-    store_dir: Path | None = setting(as_path, None, properties={"com.alipay.sofa.ark.biz.dir": None})
+    store_dir: FilePath | None = setting(None, properties={"com.alipay.sofa.ark.biz.dir": None})
     """Where artefacts are unpacked, by content; ``None`` means a temporary directory that leaves with the base."""
-    store_keep: int = setting(as_number, 20)
+    store_keep: Number = setting(20)
     """The number of unpacked artefacts without a user kept in ``store-dir`` when the base starts."""
-    shared_keys: tuple[str, ...] = setting(as_texts, (), properties={"ark.common.env.share.keys": None})
+    shared_keys: Texts = setting((), properties={"ark.common.env.share.keys": None})
     """Keys of the base's configuration seen by modules, too, as the weakest source."""
-    profile: str | None = setting(as_text, None, properties={"spring.profiles.active": None})
+    profile: Text | None = setting(None, properties={"spring.profiles.active": None})
     """The active configuration profile."""
-    start_timeout_s: float = setting(as_seconds, 60.0)
+    start_timeout_s: Seconds = setting(60.0)
     """How long a module may take to start."""
-    drain_timeout_s: float = setting(as_seconds, 30.0)
+    drain_timeout_s: Seconds = setting(30.0)
     """How long a leaving module may take to finish requests, and calls of the module's services, in flight."""
-    stop_timeout_s: float = setting(as_seconds, 10.0)
+    stop_timeout_s: Seconds = setting(10.0)
     """How long a leaving module may take for its own shutdown."""
-    end_threads: bool = setting(as_flag, default=True)
+    end_threads: Flag = setting(True)
     """Whether threads of a leaving module are interrupted if asking was in vain; else left running and reported."""
-    activate_new: bool = setting(as_flag, default=False, properties={"activate.new.module": None})
+    activate_new: Flag = setting(False, properties={"activate.new.module": None})
     """A newly installed version takes over at once instead of waiting for a switch."""
-    activate_many: bool = setting(
-        as_flag, default=False, properties={"sofa.ark.activate.multi.biz.version.enable": None}
-    )
+    activate_many: Flag = setting(False, properties={"sofa.ark.activate.multi.biz.version.enable": None})
     """Several versions of one name may be active, each on a separate path. A new version on a used path takes the path
     over, and gives the path back when uninstalled."""
-    activate_next: bool = setting(as_flag, default=False)
+    activate_next: Flag = setting(False)
     """When the active version is uninstalled, the remaining version installed last takes over."""
-    keep_broken: bool = setting(
-        as_flag, default=False, properties={"sofa.ark.auto.uninstall.when.failed.enable": as_inverted_flag}
-    )
+    keep_broken: Flag = setting(False, properties={"sofa.ark.auto.uninstall.when.failed.enable": InvertedFlag})
     """A module that failed to start stays listed as broken; the original's property means the opposite."""
-    fetch_timeout_s: float = setting(as_seconds, 60.0)
+    fetch_timeout_s: Seconds = setting(60.0)
     """How long a download of an artefact may take."""
-    allowed_sources: tuple[str, ...] = setting(as_texts, ())
+    allowed_sources: Texts = setting(())
     """URL prefixes allowed for artefacts; empty allows every location."""
-    header_timeout_s: float = setting(as_seconds, 10.0)
+    header_timeout_s: Seconds = setting(10.0)
     """How long a connection to the application may be open without the headers of a request."""
-    max_connections: int | None = setting(as_number, None)
+    max_connections: Number | None = setting(None)
     """How many there may be at once; ``None`` means half as many as the process may have file descriptors."""
-    forwards: tuple[Mapping[str, object], ...] = setting(
-        as_tables, (), properties={"koupleless.web.gateway.forwards": None}
-    )
+    forwards: Tables = setting((), properties={"koupleless.web.gateway.forwards": None})
     """The gateway's forward rules: tables of ``contextPath``, ``hosts`` and ``paths`` of ``from`` and ``to``."""
     arklet: ArkletSettings = field(default_factory=ArkletSettings)
     """The ops API."""

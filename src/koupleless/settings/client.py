@@ -2,15 +2,14 @@
 
 # ruff: noqa: RUF009 - `setting` returns a dataclass field, which ruff cannot see
 
-from __future__ import annotations
-
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from koupleless.settings.reading import (
     FIRST_ARKLET_PORT,
+    Origin,
     Sources,
     find_table,
     flatten,
@@ -19,27 +18,24 @@ from koupleless.settings.reading import (
     read_toml,
     setting,
 )
-from koupleless.settings.values import Origin, as_output, as_path, as_port, as_seconds, as_text
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from koupleless.settings.values import FilePath, Output, Port, Seconds, Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
     """Settings of ``arkctl``. Table ``[tool.koupleless.arkctl]``; environment ``ARKCTL_...``."""
 
-    host: str = setting(as_text, "127.0.0.1")
+    host: Text = setting("127.0.0.1")
     """The host of the arklet."""
-    port: int = setting(as_port, FIRST_ARKLET_PORT)
+    port: Port = setting(FIRST_ARKLET_PORT)
     """The port of the arklet."""
-    timeout_s: float = setting(as_seconds, 120.0)
+    timeout_s: Seconds = setting(120.0)
     """How long one command may take altogether, in seconds; the key is ``timeout``."""
-    output: str = setting(as_output, "table")
+    output: Output = setting("table")
     """``table``, ``wide`` or ``json``."""
-    token: str | None = setting(as_text, None, variables=("KOUPLELESS_ARKLET_TOKEN",), is_secret=True)
+    token: Text | None = setting(None, variables=("KOUPLELESS_ARKLET_TOKEN",), is_secret=True)
     """The token for an arklet with a token."""
-    token_file: Path | None = setting(as_path, None, variables=("KOUPLELESS_ARKLET_TOKEN_FILE",))
+    token_file: FilePath | None = setting(None, variables=("KOUPLELESS_ARKLET_TOKEN_FILE",))
     """A file with the token in the first line."""
 
     def read_token(self) -> str | None:

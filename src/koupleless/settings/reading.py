@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.errors import SettingsError
-from koupleless.settings.values import Origin, as_port
+from koupleless.settings.values import Port, convert, without_none
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from dataclasses import Field
     from pathlib import Path
 
@@ -23,16 +23,26 @@ FIRST_ARKLET_PORT: Final = 1238
 _SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 
 
+class Origin(NamedTuple):
+    """The place of a written value, in words, and the directory for relative paths."""
+
+    label: str
+    directory: Path
+
+
 def setting(
-    reader: Callable[[Any, Origin], object],
     default: object,
     *,
-    properties: Mapping[str, Callable[[Any, Origin], object] | None] | None = None,
+    properties: Mapping[str, object] | None = None,
     variables: tuple[str, ...] = (),
     is_secret: bool = False,
 ) -> Any:
-    """A field with ``reader``; ``properties``: names of the original -> another reader, or ``None`` for the same."""
-    metadata = {"reader": reader, "properties": properties or {}, "variables": variables, "is_secret": is_secret}
+    """A field; its annotation is a type of `values`, or such a type and ``None``.
+
+    ``properties``: names of the original -> another type, or ``None`` for the field's. ``variables``: further names in
+    the environment.
+    """
+    metadata = {"properties": properties or {}, "variables": variables, "is_secret": is_secret}
     return field(default=default, metadata=metadata, repr=not is_secret)
 
 
@@ -47,9 +57,6 @@ def read_token(token: str | None, file: Path | None, key: str) -> str | None:
     if not token:
         raise SettingsError(f"{key}: the first line of {file} is empty, a token was expected")
     return token
-
-
-Reader: TypeAlias = "Callable[[Any, Origin], object]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,25 +82,25 @@ class Sources:
             raise SettingsError(f"there is no setting {', '.join(sorted(unknown))}")
         values: dict[str, Any] = {}
         for each in known:
-            for raw, key, origin, reader in self._written(each):
-                values[each.name] = _convert(raw, key, origin, reader)
+            for raw, key, origin, kind in self._written(each):
+                values[each.name] = _checked(raw, key, origin, kind)
                 break
         return values
 
-    def _written(self, each: Field[Any]) -> Iterator[tuple[object, str, Origin, Reader]]:
-        """The written values of one field, the strongest first, each with key, origin and reader."""
-        own, reader = _own_key(each), each.metadata["reader"]
-        properties = {name: other or reader for name, other in each.metadata["properties"].items()}
+    def _written(self, each: Field[Any]) -> Iterator[tuple[object, str, Origin, object]]:
+        """The written values of one field, the strongest first, each with key, origin and type."""
+        own, kind = _own_key(each), without_none(each.type)
+        properties = {name: other or kind for name, other in each.metadata["properties"].items()}
         if each.name in self.flags:
-            yield self.flags[each.name], f"--{own}", Origin("", self.directory), reader
-        variables = {f"{self.prefix}{_variable(own)}": reader, **dict.fromkeys(each.metadata["variables"], reader)}
+            yield self.flags[each.name], f"--{own}", Origin("", self.directory), kind
+        variables = {f"{self.prefix}{_variable(own)}": kind, **dict.fromkeys(each.metadata["variables"], kind)}
         variables |= {_variable(name): other for name, other in properties.items()}
         for variable, other in variables.items():
             raw = self.environ.get(variable)
-            if raw and not (reader is as_port and _SERVICE_LINK.match(raw)):
+            if raw and not (kind == Port and _SERVICE_LINK.match(raw)):
                 yield raw, variable, Origin("the environment", self.directory), other
         for table, origin in self.tables:
-            for key, other in {f"{self.under}{own}": reader, **properties}.items():
+            for key, other in {f"{self.under}{own}": kind, **properties}.items():
                 if key in table and not each.metadata["is_secret"]:
                     yield table[key], key, origin, other
                 elif key in table:
@@ -114,9 +121,9 @@ class Sources:
                     raise SettingsError(f"{key} in {origin.label} is no setting; {hint}")
 
 
-def _convert(raw: object, key: str, origin: Origin, reader: Reader) -> object:
+def _checked(raw: object, key: str, origin: Origin, kind: object) -> object:
     try:
-        return reader(raw, origin)
+        return convert(raw, kind, origin.directory)
     except ValueError as error:
         source = f" in {origin.label}" if origin.label else ""
         raise SettingsError(f"{key}{source} {error}, not {raw!r}") from None

@@ -1,136 +1,139 @@
-"""Readers of single values.
+"""The types of settings: the rules of a value, in the form that msgspec checks, and the words for these rules.
 
-A reader takes the written value (a string, or a value of TOML) and returns the checked value, or raises ``ValueError``
-with words to complete the sentence "<setting> ...".
+The description of a type completes the sentence "<setting> must be ...". A type may have a step before the check, since
+an environment variable and a flag can hold nothing but text, and a step after the check.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
+
+import msgspec
+from msgspec import Meta
 
 from koupleless.biz import parse_name
 from koupleless.errors import InvalidIdentity
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+
+class Steps:
+    """The steps of a type before and after the check.
+
+    ``before`` returns a written value in the form that the check knows; ``after`` returns the value for the field, and
+    is also given the directory where relative paths start.
+    """
+
+    # No dataclass: a command line pays for each one at its start.
+    __slots__ = ("after", "before")
+
+    def __init__(
+        self,
+        *,
+        before: Callable[[object], object] = lambda raw: raw,
+        after: Callable[[Any, Path], object] = lambda value, _: value,
+    ) -> None:
+        self.before = before
+        self.after = after
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The place of a written value, in words, and the directory for relative paths."""
-
-    label: str
-    directory: Path
+_WORDS: Final = {"yes": True, "on": True, "no": False, "off": False}
+"""Words for a flag beside those that msgspec knows."""
 
 
-_TRUE: Final = frozenset({"true", "1", "yes", "on"})
-_FALSE: Final = frozenset({"false", "0", "no", "off"})
+def _plain(raw: object) -> object:
+    """A text without white space at both ends, for a path, too; any other value as it is."""
+    if isinstance(raw, os.PathLike):
+        return str(raw)
+    return raw.strip() if isinstance(raw, str) else raw
 
 
-def as_text(raw: object, _: Origin) -> str:
-    """A text that is not blank, without white space at both ends."""
-    if not isinstance(raw, str) or not raw.strip():
-        raise ValueError("must be a text that is not blank")
-    return raw.strip()
+def _flag(raw: object) -> object:
+    return _WORDS.get(raw.lower(), raw) if isinstance(raw, str) else raw
 
 
-def as_flag(raw: object, _: Origin) -> bool:
-    """True or false, also as a word."""
-    if isinstance(raw, bool):
+def _items(raw: object) -> object:
+    """Split a text at commas; leave out blank items."""
+    items = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(items, (list, tuple)):
         return raw
-    word = str(raw).strip().lower()
-    if word in _TRUE | _FALSE:
-        return word in _TRUE
-    raise ValueError("must be true or false")
+    return [plain for plain in map(_plain, items) if plain != ""]
 
 
-def as_inverted_flag(raw: object, origin: Origin) -> bool:
-    """The opposite of a flag, for a property of the original with the opposite meaning."""
-    return not as_flag(raw, origin)
-
-
-def as_seconds(raw: object, _: Origin) -> float:
-    """A number of seconds above 0."""
+def _tables(raw: object) -> object:
+    """Decode a text as JSON."""
     try:
-        seconds = float(cast("Any", raw)) if not isinstance(raw, bool) else -1.0
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise ValueError("must be a number of seconds above 0")
-    return seconds
+        return msgspec.json.decode(raw) if isinstance(raw, str) else raw
+    except (msgspec.DecodeError, RecursionError):
+        return raw
 
 
-def as_number(raw: object, _: Origin) -> int:
-    """A whole number above 0."""
-    word = str(raw).strip() if not isinstance(raw, bool) else ""
-    if not (word.isascii() and word.isdigit() and len(word) < 10 and int(word) > 0):  # noqa: PLR2004 - digits
-        raise ValueError("must be a whole number above 0")
-    return int(word)
-
-
-def as_port(raw: object, _: Origin) -> int:
-    """A port number; 0 means any free port."""
-    word = str(raw).strip() if not isinstance(raw, bool) else ""
-    if not (word.isascii() and word.isdigit() and int(word) <= 65535):  # noqa: PLR2004 - the highest port there is
-        raise ValueError("must be a port number from 0 to 65535")
-    return int(word)
-
-
-def as_name(raw: object, origin: Origin) -> str:
-    """A biz name."""
+def _path(written: object, directory: Path) -> Path:
+    if not isinstance(written, str) or not written:
+        raise ValueError
     try:
-        return parse_name(as_text(raw, origin))
-    except InvalidIdentity as error:
-        raise ValueError(f"cannot be used: {error}") from None
-
-
-def as_path(raw: object, origin: Origin) -> Path:
-    """A path, from the directory of the origin; ``~`` is the home directory."""
-    written = str(raw) if isinstance(raw, os.PathLike) else as_text(raw, origin)
-    try:
-        return origin.directory / Path(written).expanduser()
+        return directory / Path(written).expanduser()
     except RuntimeError:
         raise ValueError(f"cannot be used: there is no home directory {written.partition('/')[0]}") from None
 
 
-def as_texts(raw: object, _: Origin) -> tuple[str, ...]:
-    """A list of texts, in a variable separated by commas."""
-    items = raw.split(",") if isinstance(raw, str) else raw
-    if not isinstance(items, (list, tuple)) or not all(isinstance(item, (str, os.PathLike)) for item in items):
-        raise ValueError("must be a list of texts")
-    return tuple(item for item in (str(item).strip() for item in items) if item)
+def _locations(items: tuple[str, ...], directory: Path) -> tuple[str, ...]:
+    return tuple(item if "://" in item else str(_path(item, directory)) for item in items)
 
 
-def as_paths(raw: object, origin: Origin) -> tuple[Path, ...]:
-    """A list of paths, from the directory of the origin."""
-    return tuple(as_path(item, origin) for item in as_texts(raw, origin))
+def _name(text: str, _: Path) -> str:
+    try:
+        return parse_name(text)
+    except InvalidIdentity as error:
+        raise ValueError(f"cannot be used: {error}") from None
 
 
-def as_locations(raw: object, origin: Origin) -> tuple[str, ...]:
-    """A list of URLs and paths; a path starts from the directory of the origin."""
-    return tuple(item if "://" in item else str(as_path(item, origin)) for item in as_texts(raw, origin))
+Text: TypeAlias = Annotated[str, Meta(min_length=1, description="a text that is not blank")]
+Name: TypeAlias = Annotated[Text, Steps(after=_name)]
+Flag: TypeAlias = Annotated[bool, Meta(description="true or false"), Steps(before=_flag)]
+InvertedFlag: TypeAlias = Annotated[Flag, Steps(after=lambda is_on, _: not is_on)]
+"""For a property of the original with the opposite meaning."""
+Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=sys.float_info.max, description="a number of seconds above 0")]
+Number: TypeAlias = Annotated[int, Meta(gt=0, lt=10**9, description="a whole number above 0")]
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535, description="a port number from 0 to 65535")]
+"""0 means any free port."""
+Output: TypeAlias = Annotated[Literal["table", "wide", "json"], Meta(description="table, wide or json")]
+FilePath: TypeAlias = Annotated[Path, Meta(description="a path, as a text that is not blank")]
+"""The path of a file or directory, from the directory of the origin; ``~`` is the home directory."""
+Texts: TypeAlias = Annotated[tuple[str, ...], Meta(description="a list of texts"), Steps(before=_items)]
+Paths: TypeAlias = Annotated[tuple[Path, ...], Meta(description="a list of paths"), Steps(before=_items)]
+Locations: TypeAlias = Annotated[Texts, Steps(after=_locations)]
+"""URLs and paths; a path starts from the directory of the origin."""
+Tables: TypeAlias = Annotated[
+    tuple[Mapping[str, Any], ...],
+    Meta(description="a list of tables, in a variable written as JSON"),
+    Steps(before=_tables),
+]
 
 
-def as_tables(raw: object, _: Origin) -> tuple[Mapping[str, object], ...]:
-    """A list of tables, in a variable written as JSON."""
-    if isinstance(raw, str):
-        import json  # noqa: PLC0415 - a list of tables is seldom written into a variable
-
-        try:
-            raw = json.loads(raw)
-        except ValueError:
-            raise ValueError("must be a list of tables, in a variable written as JSON") from None
-    if not isinstance(raw, (list, tuple)) or not all(isinstance(item, dict) for item in raw):
-        raise ValueError("must be a list of tables")
-    return tuple(raw)
+def without_none(kind: Any) -> Any:
+    """The type of the values that are written for a field: the type of the field without ``None``."""
+    kinds = get_args(kind)
+    return next(each for each in kinds if each is not type(None)) if type(None) in kinds else kind
 
 
-def as_output(raw: object, origin: Origin) -> str:
-    """The name of a form of output."""
-    word = as_text(raw, origin)
-    if word not in ("table", "wide", "json"):
-        raise ValueError("must be table, wide or json")
-    return word
+def convert(raw: object, kind: Any, directory: Path) -> Any:
+    """Check a written value and return the value for the field.
+
+    ``kind`` is a type of this file, ``directory`` the place where relative paths start. Raises ``ValueError`` with
+    words to complete the sentence "<setting> ...".
+    """
+    rules, *steps = kind.__metadata__
+    value = _plain(raw)
+    for step in steps:
+        value = step.before(value)
+    try:
+        value = msgspec.convert(value, kind, strict=False, dec_hook=lambda _, written: _path(written, directory))
+    except msgspec.ValidationError as error:
+        # A cause is the error of a path, in words of its own.
+        raise ValueError(str(error.__cause__ or "") or f"must be {rules.description}") from None
+    for step in steps:
+        value = step.after(value, directory)
+    return value

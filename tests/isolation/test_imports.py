@@ -17,6 +17,7 @@ from koupleless.errors import BizGone, ModuleRefused
 from koupleless.isolation.interpreter import REAL
 from koupleless.isolation.libraries.holding import Speakers
 from koupleless.isolation.libraries.known import Share
+from koupleless.isolation.libraries.resident import arrivals
 from koupleless.isolation.linking.linker import advice_on
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
@@ -646,3 +647,30 @@ def test_a_directory_that_is_no_package_hides_none_of_the_base(biz, base, speake
         namespace.import_module("based_reg.mine")
     refusing = biz({"based_reg/mine.py": ""}, policy=Policy(declared=frozenset({"x"})), speakers=speakers)
     assert refusing.import_module("based_reg.mine").__name__ == "based_reg.mine"
+
+
+@pytest.mark.parametrize(
+    "statement", ["from .state import value", "from ..state import value", "from ... import state"]
+)
+def test_code_of_the_base_does_not_load_again_for_a_biz(biz, base, monkeypatch, statement):
+    """A relative import in a function of a shared library, which runs for a biz, costs a look at the table alone."""
+    depth = statement.partition(" import")[0].count(".")
+    package = "based_lib" + ".deep" * (depth - 1)
+    files = {f"{'based_lib/' + 'deep/' * level}__init__.py": "" for level in range(depth)}
+    functions = f"def value_of():\n    {statement}\n    return True\n"
+    base(files | {"based_lib/state.py": "value = 1", f"{package.replace('.', '/')}/functions.py": functions})
+    library: Any = importlib.import_module(f"{package}.functions")
+    importlib.import_module("based_lib.state")
+    namespace = biz({})
+    with entered(namespace.scope):
+        library.value_of()
+        monkeypatch.setattr(arrivals, "written_down", None)  # the way of an import that may load
+        assert library.value_of()
+
+
+def test_a_relative_import_above_the_library_is_refused_for_a_biz_as_for_the_base(biz, base):
+    base({"based_lib/__init__.py": "", "based_lib/functions.py": "def above():\n    from ...beyond import value\n"})
+    library: Any = importlib.import_module("based_lib.functions")
+    namespace = biz({})
+    with entered(namespace.scope), pytest.raises(ImportError, match="beyond top-level package"):
+        library.above()

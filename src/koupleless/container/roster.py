@@ -100,7 +100,7 @@ class Roster:
 
     def versions(self, name: BizName) -> list[Entry]:
         """List the entries of one name, in the order of registration."""
-        return [entry for entry in self.bizs.values() if entry.id.name == name]
+        return [entry for biz, entry in self.bizs.items() if biz.name == name]
 
     def stoppable(self) -> list[Entry]:
         """List all entries that are to be stopped when the container ends, outgoing ones too."""
@@ -234,8 +234,9 @@ class Roster:
 
     def _owner_of_path(self, entry: Entry) -> Entry | None:
         """Find the biz of another name that has the path of ``entry``."""
+        path, name = entry.path, entry.id.name
         for other in (*self.bizs.values(), *self._incoming.values()):
-            if other.id.name != entry.id.name and other.state is not BizState.BROKEN and other.path == entry.path:
+            if other.path == path and other.id.name != name and other.state is not BizState.BROKEN:
                 return other
         return None
 

@@ -198,8 +198,12 @@ def _is_loaded(name: str, namespace: Mapping[str, Any], fromlist: Sequence[str] 
     """Whether a statement of the base loads nothing, so that the running biz does not matter."""
     if level:
         package = namespace.get("__package__")
-        if level > 1 or not package:
+        if not package:
             return False
+        if level > 1:
+            package, *beyond = package.rsplit(".", level - 1)
+            if len(beyond) < level - 1:  # above the top-level package: importlib refuses it
+                return False
         name = f"{package}.{name}" if name else package
     if name in exposed:
         return False

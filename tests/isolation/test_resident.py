@@ -90,6 +90,7 @@ def test_a_library_is_idle_once_the_last_that_may_use_it_has_left(account, base,
     first.drop()
     found = named(account)
     assert [found[name].is_idle for name in ("based-top", "based-deep")] == [True, False]
+    assert [one.name for one in account.idle() if one.name.startswith("based")] == ["based-top"]
     assert found["based-deep"].users == ("two:1.0",)
     second.drop()
     assert named(account)["based-deep"].is_idle

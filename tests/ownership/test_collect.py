@@ -14,6 +14,7 @@ from koupleless.ownership import caches, collect
 from koupleless.ownership.belonging import Survey, tracked_of
 from koupleless.ownership.caches import shared_caches
 from koupleless.ownership.collect import collect_these, heap_size, reach
+from koupleless.ownership.recording import Patches
 
 if TYPE_CHECKING:
     import pytest
@@ -247,6 +248,20 @@ def test_caches_made_since_are_noted_wherever_they_are() -> None:
     shared_caches()
     hidden = [functools.lru_cache(lambda: None)]
     assert any(cache is hidden[0] for cache in shared_caches())
+
+
+def test_a_frozen_base_looks_for_caches_when_its_first_biz_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caches, "_is_searched", False)
+    monkeypatch.setattr(caches, "_blocks_frozen", sys.getallocatedblocks())  # as after `freeze_base`
+    between = functools.lru_cache(lambda: None)
+    del caches._known[id(between)]  # made before anybody noted caches
+    patches = Patches()
+    try:
+        caches.install(patches)
+        monkeypatch.setattr(caches, "tracked_of", None)  # nothing is looked for at the first uninstall
+        assert any(cache is between for cache in shared_caches())
+    finally:
+        patches.restore()
 
 
 def test_a_cache_is_not_kept_alive() -> None:

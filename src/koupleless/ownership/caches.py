@@ -49,13 +49,20 @@ _OLDEST: Final = functools.total_ordering
 _SCANNED: Final = 4_000_000
 """Blocks of memory up to which all objects are looked at, once for a base: listing takes 80 ms, in which nothing else
 runs."""
+_FEW: Final = 500_000
+"""Blocks of memory of a base that has made few objects since the freezing: these are listed within milliseconds."""
 
 
 def install(patches: Patches) -> None:
-    """Note every cache made from now on, by any code."""
+    """Note every cache made from now on, by any code; and, in a frozen base, every cache made since the freezing.
+
+    No biz is there yet, so few objects are younger than the freezing, and the first uninstall has none to look for.
+    """
     global _is_searched  # noqa: PLW0603 - the process has one set of caches
     _is_searched = False
     patches.replace(functools, "update_wrapper", _noting)
+    if _blocks_frozen and (allocated_since_freeze() or _FEW) < _FEW:
+        _is_searched = _scan()
 
 
 def _noting(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ class Settling:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._idle_before = {one.name for one in _idle()}
+        self._idle_before = {one.name for one in arrivals.idle()}
         self.stays: tuple[Resident, ...] = ()
 
     @contextlib.contextmanager
@@ -41,10 +41,13 @@ class Settling:
         """Remove the libraries without a user after the body, in which the biz leaves, and return much free memory."""
         with returned_if_much():
             yield
-            if any(one.name not in self._idle_before for one in _idle()):
+            if self._without_user():
                 self._settle()
-        self.stays = tuple(one for one in _idle() if one.name not in self._idle_before)
+                self.stays = self._without_user()
         page_out(arrivals.directories(self.stays))
+
+    def _without_user(self) -> tuple[Resident, ...]:
+        return tuple(one for one in arrivals.idle() if one.name not in self._idle_before)
 
     def _settle(self) -> None:
         """Remove unused libraries, on a thread that may be left behind: removing runs finalisers."""
@@ -62,13 +65,9 @@ def _let_go_in_turn() -> None:
         _let_go()
 
 
-def _idle() -> list[Resident]:
-    return [one for one in arrivals.listing() if one.is_idle] if arrivals else []
-
-
 def _let_go() -> None:
     """Remove the pure-Python libraries without a user and without a holder."""
-    libraries = arrivals.modules_of(_idle())
+    libraries = arrivals.modules_of(arrivals.idle())
     of_all = [name for names in libraries.values() for name in names]
     try:
         with unimportable(of_all), parted(of_all) as was_followed, taken_out(of_all) as modules:

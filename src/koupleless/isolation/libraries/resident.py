@@ -69,19 +69,17 @@ class Arrivals:
         self._loading = _Loading()
         self._lock = threading.Lock()
         self._by_top: dict[str, _Arrival] = {}
-        self._taken: weakref.WeakKeyDictionary[Linker, AbstractSet[str]] = weakref.WeakKeyDictionary()
-        self._known: weakref.WeakKeyDictionary[Linker, tuple[Index, int, AbstractSet[str]]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._users: weakref.WeakKeyDictionary[Linker, _User] = weakref.WeakKeyDictionary()
 
     def follow(self, linker: Linker, taken: AbstractSet[str]) -> None:
         """Count a biz among the users of libraries: ``taken`` grows by the names of modules given to the biz."""
         with self._lock:
-            self._taken[linker] = taken
+            self._users[linker] = _User(taken)
 
     def taken_by(self, linker: Linker) -> AbstractSet[str]:
         """Return the names of the base's Python modules that an owner has got so far; the set grows."""
-        return self._taken.get(linker, frozenset())
+        user = self._users.get(linker)
+        return frozenset() if user is None else user.taken
 
     # --- while modules are loaded ----------------------------------------------------------------------------------
 
@@ -149,10 +147,22 @@ class Arrivals:
         return any(top not in sys.stdlib_module_names for top in list(self._by_top))
 
     def listing(self) -> tuple[Resident, ...]:
-        """Return all libraries on account that are still here, the largest first."""
+        """Return all libraries on account that are still here, with the bizs that use each; the largest first."""
         index = distributions.base_index()
+        users: dict[str, set[str]] = {}
+        for linker, owners in self._owners(index):
+            for owner in owners:
+                for name in _required(index, owner):
+                    users.setdefault(name, set()).add(str(linker.scope.biz))
+        return self._residents(index, users)
+
+    def idle(self) -> tuple[Resident, ...]:
+        """Return the libraries on account that are still here, and that no biz uses; the largest first."""
+        return tuple(one for one in self._residents(distributions.base_index(), {}) if one.is_idle) if self else ()
+
+    def _residents(self, index: Index, users: Mapping[str, AbstractSet[str]]) -> tuple[Resident, ...]:
         loaded = all_of_base()
-        users, possible_users = self._users(index)
+        possible_users = self._of_possible_use(index)
         found: dict[str, tuple[int, int]] = {}
         with self._lock:
             arrivals = {top: (one.size_bytes, len(one.present(loaded))) for top, one in self._by_top.items()}
@@ -204,29 +214,47 @@ class Arrivals:
         index = distributions.base_index()
         return frozenset().union(*(index.directories(one.name) for one in residents if one.name in index.extended))
 
-    def _users(self, index: Index) -> tuple[Mapping[str, set[str]], AbstractSet[str]]:
-        """Return distribution -> bizs with modules of the distribution or of one requiring it, and all of possible use.
+    def _of_possible_use(self, index: Index) -> AbstractSet[str]:
+        """Return the distributions with modules used by bizs, and all that these distributions require.
 
-        Extras of used distributions are of possible use, too: nobody has seen whether a library looks for an extra.
+        Extras are among these distributions: nobody has seen whether a library looks for an extra.
         """
-        users: dict[str, set[str]] = {}
-        possible: set[str] = set()
-        with self._lock:
-            followed = [(linker, taken) for linker, taken in self._taken.items() if not linker.is_gone]
-        for linker, taken in followed:
-            for owner in self._owners(index, linker, taken):
-                possible |= index.closure(owner)
-                for name in _required(index, owner):
-                    users.setdefault(name, set()).add(str(linker.scope.biz))
-        return users, possible
+        # A thousand bizs use few combinations of libraries.
+        combinations = {owners for _, owners in self._owners(index)}
+        used: frozenset[str] = frozenset().union(*combinations)
+        return frozenset().union(*map(index.closure, used))
 
-    def _owners(self, index: Index, linker: Linker, taken: AbstractSet[str]) -> AbstractSet[str]:
-        """Return the distributions of the Python modules given to a biz; remembered until the biz gets another one."""
-        known = self._known.get(linker)
-        if known is None or known[0] is not index or known[1] != len(taken):
-            owners = frozenset(owner for name in set(taken) for owner in index.owners(name))
-            known = self._known[linker] = (index, len(taken), owners)
-        return known[2]
+    def _owners(self, index: Index) -> list[tuple[Linker, frozenset[str]]]:
+        """Return each biz with the distributions of the Python modules given to the biz."""
+        with self._lock:
+            users = [(linker, user) for linker, user in self._users.items() if not linker.is_gone]
+        return [(linker, user.owners(index)) for linker, user in users]
+
+
+_combinations: Final[weakref.WeakValueDictionary[frozenset[str], frozenset[str]]] = weakref.WeakValueDictionary()
+"""Sets of distributions used by bizs, each as one object."""
+
+
+class _User:
+    """A biz's use of libraries. The distributions are remembered until the biz gets another Python module."""
+
+    __slots__ = ("_count", "_index", "_owners", "taken")
+
+    def __init__(self, taken: AbstractSet[str]) -> None:
+        self.taken = taken
+        """The names of Python modules given to the biz; the set grows."""
+        self._index: Index | None = None
+        self._count = 0
+        self._owners: frozenset[str] = frozenset()
+
+    def owners(self, index: Index) -> frozenset[str]:
+        """Return the distributions of the Python modules given to the biz. Bizs with equal ones get one object."""
+        if self._index is not index or self._count != len(self.taken):
+            self._count = len(self.taken)
+            owners = frozenset(owner for name in set(self.taken) for owner in index.owners(name))
+            self._owners = _combinations.setdefault(owners, owners)
+            self._index = index
+        return self._owners
 
 
 def _required(index: Index, name: str) -> AbstractSet[str]:

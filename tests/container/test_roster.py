@@ -82,7 +82,7 @@ class Operations(RuleBasedStateMachine):
             take_over = data.draw(st.booleans())  # or the earlier life of the identity leaves first
             if not take_over:
                 self.leave(before)
-                self.roster.settle(entry)
+                assert self.roster.bizs[entry.id] is entry
                 before = entry
         routes, others = self.roster.commit(entry, self.routes, take_over=take_over)
         self.routes = self.routes if routes is None else routes

@@ -265,8 +265,6 @@ class Container:
             with self._changing(entry.id):
                 self._roster.remove(entry)
             raise
-        with self._changing(entry.id):
-            self._roster.settle(entry)
         return reports
 
     def _start(

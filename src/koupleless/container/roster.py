@@ -129,10 +129,6 @@ class Roster:
             raise refusal
         (self.bizs if is_free else self._incoming)[entry.id] = entry
 
-    def settle(self, entry: Entry) -> None:
-        """Put a registered entry into the table, after the earlier life of the identity has left."""
-        self.bizs[entry.id] = self._incoming.pop(entry.id, entry)
-
     def commit(
         self, entry: Entry, routes: RouteTable, *, take_over: bool
     ) -> tuple[RouteTable | None, tuple[Entry, ...]]:
@@ -223,10 +219,12 @@ class Roster:
         return Withdrawal(changed, successor)
 
     def remove(self, entry: Entry) -> None:
-        """Forget an entry, wherever it is. Idempotent."""
-        for table in (self.bizs, self._incoming):
+        """Forget an entry, wherever it is; a registered entry of the same identity takes its place. Idempotent."""
+        for table in (self._incoming, self.bizs):
             if table.get(entry.id) is entry:
                 del table[entry.id]
+        if entry.id in self._incoming and entry.id not in self.bizs:
+            self.bizs[entry.id] = self._incoming.pop(entry.id)
         if entry in self._outgoing:
             self._outgoing.remove(entry)
 

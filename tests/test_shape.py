@@ -40,7 +40,6 @@ KNOWN: dict[str, set[str]] = {
         "isolation/finder.py: BizFinder",
         "isolation/libraries/distributions.py: Index",
         "isolation/linking/linker.py: Linker",
-        "ownership/ledger.py: Ledger",
     },
 }
 """The places beyond each limit that there were when the limits came."""

@@ -65,6 +65,13 @@ class Scope:
         """Hang an object of a room for this biz on the scope, under the facet's class."""
         self._facets[type(facet)] = facet
 
+    def attach_once(self, facet: F) -> F:
+        """Hang an object on the scope, unless an object of its class hangs there; return the one that does.
+
+        One step for all threads, and for code that a collection runs in between.
+        """
+        return self._facets.setdefault(type(facet), facet)  # type: ignore[return-value]  # as in `find_facet`
+
     def facet(self, kind: type[F]) -> F:
         """Return the facet of exactly this class. Raises ``LookupError`` for none, or if the scope is closed."""
         try:

@@ -17,10 +17,11 @@ import pytest
 
 from koupleless.adapters import door
 from koupleless.adapters.containers import hides_some, own_containers
-from koupleless.adapters.own import Own, OwnAttribute, own_cache, own_object
+from koupleless.adapters.own import OwnAttribute, own_cache, own_object
 from koupleless.adapters.variables import own_variables
 from koupleless.biz import BizId
 from koupleless.context import Scope, entered
+from koupleless.ownership.kinds import Own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

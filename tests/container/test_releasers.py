@@ -9,13 +9,13 @@ import threading
 
 import pytest
 
+from koupleless.adapters import releasers
 from koupleless.artifact.build import Options, build_file, build_project
 from koupleless.biz import BizId
 from koupleless.container.starting import prepare
 from koupleless.container.starting.prepare import words
 from koupleless.errors import ManifestInvalid
 from koupleless.isolation.libraries.known import Share
-from koupleless.ownership import releasers
 
 BIZ = BizId.parse("user:1.0.0")
 

@@ -16,7 +16,7 @@ import pytest
 
 from koupleless.context import entered
 from koupleless.recorders.door import install_recorders, remove_recorders
-from koupleless.recorders.registries.remembered import Cache
+from koupleless.recorders.registries.remembered import ENTERED, Cache
 
 if TYPE_CHECKING:
     import types
@@ -161,7 +161,7 @@ def test_what_the_base_had_entered_before_is_there_again(biz: TinyBiz, generator
 @pytest.mark.parametrize("is_by_base", [True, False])
 def test_what_was_removed_is_kept_nowhere(biz: TinyBiz, generator: Any, remove: str, *, is_by_base: bool) -> None:
     module = biz.run("generator.enter('<gone>', SOURCE)\nimport linecache\n", generator=generator, SOURCE=SOURCE)
-    known = list(biz.ledger.entered.values())
+    known = list(ENTERED.of(biz.scope).values())
     assert known == [{"<gone>": linecache.cache["<gone>"]}]
     if is_by_base:
         exec(remove, {"linecache": linecache})

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
 from koupleless.ownership.ledger import Order
-from koupleless.ownership.recording import Patches
-from koupleless.recorders.running.closing import Closer, follow_class
+from koupleless.recorders.running.closing import Closer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,40 +127,29 @@ def _fail(reason: str) -> bool:
     raise TimeoutError(reason)
 
 
-_CLASSES: Final[dict[str, dict[str, Closer]]] = {
-    "grpc._server": {"_Server": Closer("gRPC server", _stop_grpc, Order.SERVERS)},
-    "grpc.aio._server": {"Server": Closer("gRPC server", _stop_grpc_of_loop, Order.SERVERS)},
-    "grpc._channel": {"Channel": Closer("gRPC channel", functools.partial(_call, "close", ""))},
-    "grpc.aio._channel": {"Channel": Closer("gRPC channel", _close_grpc_of_loop, Order.SERVERS)},
-    "zmq.sugar.context": {"Context": Closer("ZeroMQ context", _wake_zmq, Order.SERVERS)},
-    "zmq.sugar.socket": {"Socket": Closer("ZeroMQ socket", _close_zmq_socket, Order.LAST, is_for_one_thread=True)},
-    "paho.mqtt.client": {"Client": Closer("MQTT client", _end_paho)},
-    "psycopg_pool.pool": {
-        "ConnectionPool": Closer("connection pool", functools.partial(_call, "close", "closed")),
-    },
-    "psycopg2.pool": {
-        "AbstractConnectionPool": Closer("connection pool", functools.partial(_call, "closeall", "closed"))
-    },
-    "sqlalchemy.pool.base": {"_ConnectionRecord": Closer("database connection", _close_record, Order.LAST)},
-    "redis.connection": {
-        "ConnectionPool": Closer("connection pool", functools.partial(_call, "disconnect", ""), Order.LAST)
-    },
-    "pymongo.synchronous.mongo_client": {
-        "MongoClient": Closer("MongoDB client", functools.partial(_call, "close", "_closed"))
-    },
-}
-"""Python module -> classes of the Python module."""
-
-
-def _follow(undo: contextlib.ExitStack, module: Any) -> None:
-    patches = Patches()
-    undo.callback(patches.restore)
-    for name, closer in _CLASSES[module.__name__].items():
-        kind = getattr(module, name, None)
-        if isinstance(kind, type):
-            follow_class(patches, kind, closer)
-
-
-OWN: Final = dict.fromkeys(_CLASSES, _follow)
+KINDS: Final = (
+    Closer("gRPC server", "grpc._server", "_Server", _stop_grpc, Order.SERVERS),
+    Closer("gRPC server", "grpc.aio._server", "Server", _stop_grpc_of_loop, Order.SERVERS),
+    Closer("gRPC channel", "grpc._channel", "Channel", functools.partial(_call, "close", "")),
+    Closer("gRPC channel", "grpc.aio._channel", "Channel", _close_grpc_of_loop, Order.SERVERS),
+    Closer("ZeroMQ context", "zmq.sugar.context", "Context", _wake_zmq, Order.SERVERS),
+    Closer("ZeroMQ socket", "zmq.sugar.socket", "Socket", _close_zmq_socket, Order.LAST, is_for_one_thread=True),
+    Closer("MQTT client", "paho.mqtt.client", "Client", _end_paho),
+    Closer("connection pool", "psycopg_pool.pool", "ConnectionPool", functools.partial(_call, "close", "closed")),
+    Closer(
+        "connection pool", "psycopg2.pool", "AbstractConnectionPool", functools.partial(_call, "closeall", "closed")
+    ),
+    Closer("database connection", "sqlalchemy.pool.base", "_ConnectionRecord", _close_record, Order.LAST),
+    Closer(
+        "connection pool", "redis.connection", "ConnectionPool", functools.partial(_call, "disconnect", ""), Order.LAST
+    ),
+    Closer(
+        "MongoDB client",
+        "pymongo.synchronous.mongo_client",
+        "MongoClient",
+        functools.partial(_call, "close", "_closed"),
+    ),
+)
+OWN: Final[dict[str, Callable[[contextlib.ExitStack, Any], None]]] = {closer.module: closer.follow for closer in KINDS}
 """Followed in own copies and own versions of a biz, too."""
 FOLLOWED: Final = OWN

@@ -7,8 +7,9 @@ import types
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from koupleless.adapters.origin import is_of_base_alone
-from koupleless.adapters.own import MISSING, Own, holders_of, named, swap, there_is
+from koupleless.adapters.own import MISSING, holders_of, named, swap, there_is
 from koupleless.context import as_base, current
+from koupleless.ownership.kinds import Own
 
 if TYPE_CHECKING:
     import contextlib

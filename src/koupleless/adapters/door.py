@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from koupleless.context import Scope
+    from koupleless.ownership.purge import Sweep
 
     _Follow = Callable[[contextlib.ExitStack, Any], None]
 
@@ -65,6 +66,11 @@ _ADAPTERS: Final[tuple[ModuleType, ...]] = (
     sqlalchemy_events,
     zope,
 )
+
+KINDS: Final = closing.KINDS
+"""The kinds of registration that adapters see."""
+SWEEPS: Final[tuple[Sweep, ...]] = ()
+"""The sweeps of a purge for libraries."""
 
 OWN: Final[Mapping[str, _Follow]] = {**closing.OWN, **flask.OWN, **freezegun.OWN}
 """The Python modules followed in own copies and own versions of a biz, too."""

@@ -13,8 +13,9 @@ import re
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import Own, replace_function
+from koupleless.adapters.own import replace_function
 from koupleless.context import current
+from koupleless.ownership.kinds import Own
 
 if TYPE_CHECKING:
     import contextlib

@@ -11,8 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.containers import own_containers
-from koupleless.adapters.own import Own, replace
+from koupleless.adapters.own import replace
 from koupleless.contextual import assign_by_context
+from koupleless.ownership.kinds import Own
 
 if TYPE_CHECKING:
     import contextlib

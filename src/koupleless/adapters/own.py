@@ -6,87 +6,21 @@ import copy
 import functools
 import itertools
 import sys
-import threading
 import types
-import weakref
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, current
 from koupleless.frames import standing_for
 from koupleless.isolation.interpreter import is_initialising
+from koupleless.ownership.kinds import Own
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Iterable, Iterator
 
-    from koupleless.context import Scope
-
-T = TypeVar("T")
 
 MISSING: Final = object()
 """A value that is not there, where ``None`` may be one."""
-
-
-class _Values:
-    """The values of one biz by key: a facet of the scope."""
-
-    __slots__ = ("__weakref__", "table")
-
-    def __init__(self) -> None:
-        self.table: dict[object, Any] = {}
-
-
-_one_at_a_time: Final = threading.Lock()
-_everybody: Final[weakref.WeakSet[_Values]] = weakref.WeakSet()
-
-
-def _values_of(scope: Scope) -> _Values:
-    values = scope.find_facet(_Values)
-    if values is None:
-        scope.attach(values := _Values())
-        _everybody.add(values)
-    return values
-
-
-class Own(Generic[T]):
-    """A value of each biz alone, made by ``make`` when the biz first needs the value.
-
-    Lifetime: the value goes with the biz. Threads: any; if two threads make the value at once, one result is kept.
-    """
-
-    __slots__ = ("__weakref__", "_make")
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make = make
-
-    def peek(self) -> T | None:
-        """The value of the running biz, if the value has been made; ``None`` otherwise, and for the base."""
-        scope = current()
-        values = None if scope is None else scope.find_facet(_Values)
-        return None if values is None else values.table.get(self)
-
-    def get(self) -> T | None:
-        """The value of the running biz; ``None`` for the base, and after the biz has left."""
-        known = self.peek()
-        scope = current()
-        if known is not None or scope is None or scope.is_closed:
-            return known
-        made = self._make()  # without the lock: the maker may import Python modules, and ask for other values
-        with _one_at_a_time:
-            return _values_of(scope).table.setdefault(self, made)  # type: ignore[no-any-return]
-
-    def put(self, value: T) -> None:
-        """Make ``value`` the value of the running biz. Nothing happens for the base, and after the biz has left."""
-        scope = current()
-        if scope is None or scope.is_closed:
-            return
-        with _one_at_a_time:
-            _values_of(scope).table[self] = value
-
-    def of_everybody(self) -> list[T]:
-        """The values made so far, of all present bizs."""
-        with _one_at_a_time:
-            return [values.table[self] for values in _everybody if self in values.table]
 
 
 # --- the thread of the loop ------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import Own, replace
+from koupleless.adapters.own import replace
+from koupleless.ownership.kinds import Own
 
 if TYPE_CHECKING:
     import contextlib

@@ -11,8 +11,9 @@ import functools
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import Own, replace_function
+from koupleless.adapters.own import replace_function
 from koupleless.isolation.interpreter import find_of_base
+from koupleless.ownership.kinds import Own
 
 if TYPE_CHECKING:
     import contextlib

@@ -11,9 +11,10 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.containers import OwnDict, is_hidden, own_containers
-from koupleless.adapters.own import Own, replace
+from koupleless.adapters.own import replace
 from koupleless.context import current
 from koupleless.frames import standing_for
+from koupleless.ownership.kinds import Own
 
 if TYPE_CHECKING:
     import contextlib

@@ -15,8 +15,9 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import Own, call_on_loop, replace_function
+from koupleless.adapters.own import call_on_loop, replace_function
 from koupleless.contextual import assign_by_context
+from koupleless.ownership.kinds import Own
 
 if TYPE_CHECKING:
     import contextlib

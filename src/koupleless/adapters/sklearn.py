@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import Own, replace_function
+from koupleless.adapters.own import replace_function
+from koupleless.ownership.kinds import Own
 
 if TYPE_CHECKING:
     import contextlib

@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from koupleless.adapters.own import Own
 from koupleless.contextual import assign_by_context
+from koupleless.ownership.kinds import Own
 from koupleless.readers import Layer, Readers
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from koupleless.arklet.records import BatchBusy, RunRepeated, Runs, describe_err
 from koupleless.container.process import resident_bytes
 from koupleless.container.terms import Located
 from koupleless.errors import ArtifactError, BizBusy, BizNotFound, ManifestInvalid
-from koupleless.recorders.running.threads import leave_workers_behind
+from koupleless.recorders.running.executors import leave_workers_behind
 from koupleless.wire.envelope import Code, Envelope, InputInvalid, ResponseCode, decode_body
 from koupleless.wire.replies import (
     BatchData,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from koupleless.adapters.own import LoopCalls
+from koupleless.adapters.releasers import call_releasers
 from koupleless.changes.changes import NOTHING_CHANGED, Watch, changes
 from koupleless.container.leaving.rescue import rescue
 from koupleless.container.stage import DeadlineMissed
@@ -35,7 +36,6 @@ from koupleless.isolation.policy import Policy
 from koupleless.ownership.collect import held_back
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
-from koupleless.ownership.releasers import call_releasers
 from koupleless.recorders.door import SWEEPS
 from koupleless.recorders.loops.stubborn import loop_at_hand
 from koupleless.recorders.loops.tasks import AwaitedTasks

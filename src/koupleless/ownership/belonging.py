@@ -19,9 +19,10 @@ import sys
 import types
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from koupleless.context import as_base
+from koupleless.ownership.kinds import swept_of
 from koupleless.ownership.ledger import Ledger
 from koupleless.readers import home_of_class
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from koupleless.context import Scope
-    from koupleless.ownership.ledger import Entered
+    from koupleless.ownership.kinds import Own
+
+T = TypeVar("T")
 
 _MARK: Final = "__koupleless_mark__"
 _NODES: Final = 2000
@@ -115,12 +118,7 @@ class Survey:
         self._namesakes = [(name, weakref.ref(module)) for name, module in namesakes]
         ledger = scope.find_facet(Ledger)
         self.undone: Mapping[str, int] = {} if ledger is None else ledger.undone
-        self.before: Mapping[object, Any] = {} if ledger is None else ledger.before
-        """The functions in hooks of the process when the biz came."""
-        self.finalizers: set[int] = set() if ledger is None else set(ledger.finalizers)
-        """Finalisers (``weakref.finalize``) made while the biz was running, by their place in the order of all."""
-        self.entered: Entered = {} if ledger is None else ledger.entered
-        """Entries of the biz in caches of the standard library; taken out, and forgotten, by the first purge."""
+        self._swept = swept_of(scope)
         self.files: set[str] = set()
         """The source files of the Python modules."""
         self._marks: dict[int, tuple[str, weakref.ref[_Mark]]] = {}
@@ -163,6 +161,10 @@ class Survey:
                 mine = is_a(member, type) and home_of_class(member) == name and self.owns_class(member)
             if mine:
                 self._things.append((name, f"{name}.{label}", weakref.ref(member)))
+
+    def find(self, own: Own[T]) -> T | None:
+        """The value of the biz that a recorder has kept for the purge, if the value has been made."""
+        return self._swept.get(own)
 
     def alive(self) -> dict[str, list[str]]:
         """List survivors: Python module -> names of objects alive, the module's own first where the globals live."""

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from koupleless.ownership.belonging import Survey
     from koupleless.ownership.recording import Patches
 
+FOUND: Final = {
+    "lru cache": "functools.lru_cache, functools.cache",
+    "singledispatch": "functools.singledispatch",
+    "typing": "caches of typing",
+}
+"""The kinds of registration that are found here, with the registry, as the table of kinds names it."""
+
 _REGISTER_CODE: Final = next(
     constant
     for constant in functools.singledispatch.__code__.co_consts

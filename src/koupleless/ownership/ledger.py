@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from koupleless.context import as_base, current
 from koupleless.errors import in_words
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
     from koupleless.biz import BizId
     from koupleless.context import Scope
-
-
-Entered: TypeAlias = "dict[Any, dict[Any, Any]]"
-"""Cache, which is known by identity -> entries made in the cache."""
 
 
 class Order(enum.IntEnum):
@@ -127,20 +123,11 @@ class Ledger:
     """
 
     __slots__ = (
-        "__weakref__", "_counts", "_ends", "_entries", "_undone", "before", "ended", "entered", "finalizers",
-        "has_left_threads", "notes", "scope",
+        "__weakref__", "_counts", "_ends", "_entries", "_undone", "ended", "has_left_threads", "scope",
     )  # fmt: skip
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.notes: dict[object, Any] = {}
-        """Notes of recorders about this biz, each under a key of the recorder's own; emptied by `undo_all`."""
-        self.finalizers: set[int] = set()
-        """Finalisers (``weakref.finalize``) made while the biz was running, by their place in the order of all."""
-        self.entered: Entered = {}
-        """Entries of the biz in caches of the standard library, until they are purged (``remembered``)."""
-        self.before: dict[object, Any] = {}
-        """The functions in hooks of the process when the biz came."""
         self.ended: list[str] = []
         """Work ended by force, each with the way of its end in words; refers to nothing of the biz."""
         self.has_left_threads = False
@@ -218,7 +205,6 @@ class Ledger:
                         self._ends = ends
         finally:
             self._ends = math.inf
-            self.notes.clear()
         return tuple(failures)
 
     def _undo(self, entries: list[Entry], failures: list[Failure], *, by_force: bool) -> None:

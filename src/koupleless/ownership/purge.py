@@ -123,6 +123,8 @@ class Sweep(NamedTuple):
 
     kind: str
     """The name of the registrations in a report."""
+    found: str
+    """The registry, as the table of kinds names it."""
     look: Callable[[Survey], int]
     """Takes objects of the biz out of the registry; returns their number. May raise: the report names the error."""
     is_thorough: bool = False

@@ -1,25 +1,23 @@
-"""The means to see registrations: functions replaced for the process, and registries with an entry for each biz.
+"""The means to see registrations: functions replaced for the process, and calls when a biz comes and leaves.
 
 A recorder puts a function of its own, by `Patches`, in the place of a function that registers something. The recorder's
 function passes straight through while the base is running (one call of a context variable). Otherwise the function
-writes the registration, with its undo, into the `Ledger` of the biz that is running. `koupleless.recorders.door` puts
+writes the registration, with its undo, into the `Ledger` of the biz that is running, as a registration of one of the
+`kinds`. `koupleless.recorders.door` puts
 all recorders in.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.late import when_imported
-from koupleless.ownership.ledger import leavers, openers, owner, take_out
+from koupleless.ownership.ledger import leavers, openers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from koupleless.ownership.ledger import Ledger
-
-# --- replacing functions of the process ------------------------------------------------------------------------------
 
 _MISSING: Final = object()
 
@@ -94,63 +92,3 @@ class Patches:
         self._applied = kept[::-1]
         while self._restored:
             self._restored.pop()()
-
-
-# --- registries in which each biz has its own entry -------------------------------------------------------------------
-
-
-class ByOwner:
-    """An entry of a registry under one key: calls the function of the running biz, else the function of the base.
-
-    Two bizs may register the same key, and leave in any order; the last one to leave takes this entry out again.
-    """
-
-    def __init__(self, of_base: Callable[[Any], Any] | None, none: Callable[[Any], Any]) -> None:
-        self.of_base = of_base
-        self.none = none
-        self.users = 0
-
-    @property
-    def __call__(self) -> Callable[[Any], Any]:
-        """The function of the running biz or of the base, which is called with no frame of ours in between."""
-        ledger = owner()
-        mine = None if ledger is None else ledger.notes.get(self)
-        return mine or self.of_base or self.none
-
-
-def enter_own(  # noqa: PLR0917 - the description of a registry, and the entry for the registry
-    kind: str,
-    registry: dict[Any, Any],
-    key: Any,
-    function: Callable[[Any], Any],
-    put: Callable[[Any], object],
-    none: Callable[[Any], Any],
-) -> None:
-    """Enter ``function`` under ``key`` for the running biz; ``none`` answers where nobody has registered the key."""
-    ledger = owner()
-    there = registry.get(key)
-    if ledger is None:
-        if isinstance(there, ByOwner):
-            there.of_base = function
-        else:
-            put(function)
-        return
-    if not isinstance(there, ByOwner):
-        there = ByOwner(there, none)
-        put(there)
-    is_new = there not in ledger.notes
-    ledger.notes[there] = function
-    if is_new:
-        there.users += 1
-        what = key if isinstance(key, str) else (key[0] if isinstance(key, tuple) else key).__qualname__
-        ledger.record(kind, what, functools.partial(_leave, registry, key, there))
-
-
-def _leave(registry: dict[Any, Any], key: Any, mine: ByOwner) -> None:
-    mine.users -= 1
-    if mine.users or not any(value is mine for value in list(registry.values())):
-        return
-    if mine.of_base is None:
-        take_out(registry, key)
-    else:
-        registry[key] = mine.of_base

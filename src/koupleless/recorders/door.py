@@ -1,6 +1,7 @@
 """The door through which all recorders are put in, and the list of all sweeps.
 
-A new recorder is a file with ``install(patches)``, ``SWEEPS`` or both, and a line in the lists below.
+A new recorder is a file with ``install(patches)`` and ``KINDS``, with ``SWEEPS``, or with all three, and a line in each
+of the lists below.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from koupleless.ownership import caches
 from koupleless.ownership.recording import Patches
 from koupleless.recorders.libraries import celery, pydantic, signals, sqlalchemy, telemetry
 from koupleless.recorders.loops import eventloop
-from koupleless.recorders.registries import entries, logging, overloads, remembered, stdlib
+from koupleless.recorders.registries import entries, logging, mocks, overloads, remembered, tables
 from koupleless.recorders.registries.interpreter import (
+    allocations,
     codecs,
     exits,
     finalizers,
+    generators,
     hooks,
     monitoring,
     traces,
     trampolines,
 )
-from koupleless.recorders.running import forks, once, processes, sockets, threads
+from koupleless.recorders.running import executors, forks, once, processes, sockets, threads, tracing
 
 _lock = threading.Lock()
 _patches: Final = Patches()
@@ -62,6 +65,8 @@ def remove_recorders() -> None:
 RECORDERS: Final = (
     once.install,
     threads.install,
+    executors.install,
+    tracing.install,
     processes.install,
     forks.install,
     sockets.install,
@@ -73,7 +78,9 @@ RECORDERS: Final = (
     monitoring.install,
     finalizers.install,
     hooks.install,
-    stdlib.install,
+    mocks.install,
+    generators.install,
+    allocations.install,
     remembered.install,
     caches.install,
     logging.install,
@@ -82,6 +89,28 @@ RECORDERS: Final = (
     telemetry.install,
 )
 """The functions that `install_recorders` calls in this order, each with the patches of the process."""
+KINDS: Final = (
+    *once.KINDS,
+    *threads.KINDS,
+    *executors.KINDS,
+    *tracing.KINDS,
+    *processes.KINDS,
+    *sockets.KINDS,
+    *eventloop.KINDS,
+    *exits.KINDS,
+    *codecs.KINDS,
+    *entries.KINDS,
+    *trampolines.KINDS,
+    *monitoring.KINDS,
+    *mocks.KINDS,
+    *generators.KINDS,
+    *allocations.KINDS,
+    *logging.KINDS,
+    *sqlalchemy.KINDS,
+    *signals.KINDS,
+    *telemetry.KINDS,
+)
+"""The kinds of registration that are seen."""
 SWEEPS: Final = (
     *hooks.SWEEPS,
     *entries.SWEEPS,
@@ -93,6 +122,6 @@ SWEEPS: Final = (
     *pydantic.SWEEPS,
     *overloads.SWEEPS,
     *sqlalchemy.SWEEPS,
-    *stdlib.SWEEPS,
+    *tables.SWEEPS,
 )
 """The sweeps of a purge, in the order in which a purge makes them."""

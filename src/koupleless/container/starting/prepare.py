@@ -9,6 +9,7 @@ import functools
 import threading
 from typing import TYPE_CHECKING, Self
 
+from koupleless.adapters.releasers import forget_releasers, words_of_libraries
 from koupleless.artifact.building.requirements import BaseFacts, unsatisfied
 from koupleless.artifact.fetch import fetch
 from koupleless.artifact.source import source_for
@@ -19,7 +20,6 @@ from koupleless.isolation.libraries.distributions import base_index, index_of
 from koupleless.isolation.libraries.extensions import shelf
 from koupleless.isolation.libraries.holding import Speakers, Wishes, conflicts
 from koupleless.isolation.libraries.known import SHARE, Share
-from koupleless.ownership.releasers import forget_releasers, words_of_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

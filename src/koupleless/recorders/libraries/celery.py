@@ -29,4 +29,4 @@ def _sweep_celery(survey: Survey) -> int:
     return count
 
 
-SWEEPS: Final = (Sweep("celery task", _sweep_celery),)
+SWEEPS: Final = (Sweep("celery task", "celery.shared_task", _sweep_celery),)

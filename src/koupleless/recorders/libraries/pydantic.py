@@ -23,4 +23,4 @@ def _sweep_pydantic(survey: Survey) -> int:
     return len(doomed)
 
 
-SWEEPS: Final = (Sweep("pydantic generic", _sweep_pydantic),)
+SWEEPS: Final = (Sweep("pydantic generic", "parametrised generic models", _sweep_pydantic),)

@@ -7,13 +7,17 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.frames import standing_for
+from koupleless.ownership.kinds import Pair
 from koupleless.ownership.ledger import NOTHING, Pending, owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from koupleless.ownership.ledger import Entry
     from koupleless.ownership.recording import Patches
+
+
+_RECEIVERS: Final[Pair[tuple[int, Any]]] = Pair("signal receiver", "Signal.connect", "Signal.disconnect")
+KINDS: Final = (_RECEIVERS,)
 
 
 def install(patches: Patches) -> None:
@@ -44,13 +48,12 @@ def _connect(kind: _Signals, original: Callable[..., Any]) -> Any:
             return original(self, receiver, *args, **kwargs)
         before = kind.entries(self)
         result = original(self, receiver, *args, **kwargs)
-        book: dict[Any, Entry] = ledger.notes.setdefault("receivers", {})
         for key, entry in kind.entries(self).items():
             if before.get(key) is entry:
                 continue
             undo = functools.partial(_take_receiver, kind, weakref.ref(self), key, entry)
             what = f"of {getattr(self, 'name', 'a signal')}"
-            book[id(self), key] = ledger.record("signal receiver", what, undo)
+            _RECEIVERS.add(ledger, (id(self), key), what, undo)
         return result
 
     return connect
@@ -60,12 +63,11 @@ def _disconnect(kind: _Signals, original: Callable[..., Any]) -> Any:
     @standing_for(original)
     def disconnect(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
-        ledger = owner()
-        if ledger is not None:
-            book: dict[Any, Entry] = ledger.notes.get("receivers", {})
-            left = kind.entries(self)
-            for key in [key for key in list(book) if key[0] == id(self) and key[1] not in left]:
-                ledger.forget(book.pop(key))
+        mine = [key for key in list(_RECEIVERS.of_running()) if key[0] == id(self)]
+        left = kind.entries(self) if mine else {}
+        for key in mine:
+            if key[1] not in left:
+                _RECEIVERS.remove(key)
         return result
 
     return disconnect

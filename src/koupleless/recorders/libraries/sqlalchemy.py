@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import current
 from koupleless.frames import standing_for
 from koupleless.ownership.belonging import attributes
+from koupleless.ownership.kinds import Kind
 from koupleless.ownership.ledger import NOTHING, Pending, owner
 from koupleless.ownership.purge import Sweep
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from koupleless.context import Scope
     from koupleless.ownership.belonging import Survey
     from koupleless.ownership.recording import Patches
+
+
+_TABLES: Final = Kind("sqlalchemy table", "sqlalchemy.Table()", "MetaData.remove")
+_COLUMNS: Final = Kind("sqlalchemy column", "Table.append_column", "taken out")
+KINDS: Final = (_TABLES, _COLUMNS)
 
 
 def install(patches: Patches) -> None:
@@ -45,7 +51,7 @@ def _add_table(original: Callable[..., None]) -> Any:
         ledger = owner()
         if ledger is not None:
             undo = functools.partial(_remove_table, weakref.ref(self), weakref.ref(table))
-            ledger.record("sqlalchemy table", name, undo)
+            _TABLES.record(ledger, name, undo)
 
     return _add_table
 
@@ -67,7 +73,7 @@ def _append_column(original: Callable[..., None]) -> Any:
         ledger = owner()
         if ledger is not None:
             undo = functools.partial(_remove_column, weakref.ref(self), weakref.ref(column))
-            ledger.record("sqlalchemy column", column.key, undo)
+            _COLUMNS.record(ledger, column.key, undo)
 
     return append_column
 
@@ -209,7 +215,7 @@ def _flat(key: Any) -> Iterator[Any]:
 
 
 SWEEPS: Final = (
-    Sweep("sqlalchemy listener", _sweep_listeners),
-    Sweep("sqlalchemy mapper", _sweep_mappers),
-    Sweep("sqlalchemy statement", _sweep_statements),
+    Sweep("sqlalchemy listener", "sqlalchemy.event.listen", _sweep_listeners),
+    Sweep("sqlalchemy mapper", "mappers of the base, with relationships", _sweep_mappers),
+    Sweep("sqlalchemy statement", "compiled statements of engines", _sweep_statements),
 )

@@ -15,9 +15,10 @@ import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import call_as, call_merged, current
+from koupleless.context import call_as, call_merged
 from koupleless.errors import in_words
 from koupleless.frames import standing_for
+from koupleless.ownership.kinds import Kind, Own
 from koupleless.ownership.ledger import NOTHING, Pending, bounded, owner
 
 if TYPE_CHECKING:
@@ -29,10 +30,17 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("koupleless")
 
 
+_COLLECTORS: Final = Kind("prometheus collector", "CollectorRegistry.register", "unregistered")
+_PROVIDERS: Final = Kind(
+    "opentelemetry provider", "set_tracer_provider, set_meter_provider, set_logger_provider", "shut down"
+)
+KINDS: Final = (_COLLECTORS, _PROVIDERS)
+
+
 def install(patches: Patches) -> None:
     """Replace the functions that register, in libraries that the base has or will have."""
     patches.when_imported("prometheus_client.registry", _follow_metrics)
-    for name, signal in _PROVIDERS:
+    for name, signal in _SIGNALS:
         patches.when_imported(name, functools.partial(_follow_provider, signal))
 
 
@@ -88,11 +96,11 @@ def _register_collector(module: Any, original: Callable[[Any, Any], None]) -> An
             own = _registries.get(ledger)
             if own is None:
                 own = _registries[ledger] = module.CollectorRegistry(auto_describe=True)
-                ledger.record("prometheus collector", "of the shared registry", functools.partial(_drop, ledger))
+                _COLLECTORS.record(ledger, "of the shared registry", functools.partial(_drop, ledger))
             return original(own, collector)
         original(self, collector)
         undo = functools.partial(_unregister, weakref.ref(self), weakref.ref(collector))
-        ledger.record("prometheus collector", type(collector).__name__, undo)
+        _COLLECTORS.record(ledger, type(collector).__name__, undo)
         return None
 
     return register
@@ -195,26 +203,29 @@ def _follow_provider(signal: str, patches: Patches, module: Any) -> None:
 
 
 def _set_provider(signal: str, original: Callable[[Any], None]) -> Any:
+    own = _OWN[signal]
+
     @standing_for(original)
     def set_provider(provider: Any) -> None:
         ledger = owner()
         if ledger is None:
             original(provider)
-        elif ("opentelemetry", signal) in ledger.notes:
+        elif own.find(ledger.scope) is not None:
             logging.getLogger(original.__module__).warning("Overriding of current provider is not allowed")
         else:
-            ledger.notes["opentelemetry", signal] = provider
-            ledger.record("opentelemetry provider", signal, functools.partial(_shut_down, ledger, provider))
+            own.put(provider)
+            _PROVIDERS.record(ledger, signal, functools.partial(_shut_down, ledger, provider))
 
     return set_provider
 
 
 def _get_provider(signal: str, original: Callable[[], Any]) -> Any:
+    own = _OWN[signal]
+
     @standing_for(original)
     def get_provider() -> Any:
-        ledger = None if current() is None else owner()  # the fast way: FastAPI asks three times in each request
-        own = None if ledger is None else ledger.notes.get(("opentelemetry", signal))
-        return original() if own is None else own
+        mine = own.peek()
+        return original() if mine is None else mine
 
     return get_provider
 
@@ -225,7 +236,7 @@ def _shut_down(ledger: Ledger, provider: Any) -> None:
         bounded(shut_down, name=f"telemetry {ledger.biz}", timeout_s=ledger.remaining_s())
 
 
-_PROVIDERS: Final = (
+_SIGNALS: Final = (
     ("opentelemetry.trace", "tracer"),
     ("opentelemetry.metrics._internal", "meter"),
     ("opentelemetry.metrics", "meter"),
@@ -233,3 +244,5 @@ _PROVIDERS: Final = (
     ("opentelemetry._logs", "logger"),
 )
 """Python modules with the functions for the global providers, or with a copy of the functions, and the signal."""
+_OWN: Final[dict[str, Own[Any]]] = {signal: Own(lambda: None) for _, signal in _SIGNALS}
+"""The provider of each biz, by signal."""

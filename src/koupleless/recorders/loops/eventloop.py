@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import Scope, as_base, current
 from koupleless.frames import passed_over, standing_for
+from koupleless.ownership.kinds import Kind, Own
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import Sweep
 from koupleless.ownership.recording import Patches
+from koupleless.recorders.loops import footprint as footprints
 from koupleless.recorders.loops.footprint import Footprint
 from koupleless.recorders.loops.guards import guard_soon, guard_turn, guarded, tell_exit
 from koupleless.recorders.loops.protocols import guarded_factory
@@ -53,6 +55,9 @@ _REFUSED: Final = (
     *("add_signal_handler", "remove_signal_handler", "set_task_factory", "set_default_executor"),
     *("stop", "close", "shutdown_asyncgens", "shutdown_default_executor"),
 )
+_HANDLERS: Final = Kind("loop exception handler", "loop.set_exception_handler", "the handler before is put back")
+KINDS: Final = (*footprints.KINDS, _HANDLERS)
+
 _lock = threading.Lock()
 
 
@@ -97,7 +102,7 @@ def _sweep_callbacks(survey: Survey) -> int:
     return count
 
 
-SWEEPS: Final = (Sweep("done callback", _sweep_callbacks),)
+SWEEPS: Final = (Sweep("done callback", "callbacks of tasks of others", _sweep_callbacks),)
 
 
 class Adoption:
@@ -109,6 +114,7 @@ class Adoption:
         """The footprint of the biz that watches a descriptor, by the name of the removing method and the descriptor."""
         self.asked: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         """The tasks that an uninstall has cancelled."""
+        self._footprints = Own(self._make_footprint)
         self._loop = weakref.ref(loop)
         self._patches = Patches()
         self._handlers: list[tuple[Ledger | None, Any]] = []
@@ -156,12 +162,17 @@ class Adoption:
 
     def footprint_of(self, ledger: Ledger) -> Footprint | None:
         """Return the footprint of a biz on this loop, made at the first call; ``None`` once the loop is gone."""
-        footprint: Footprint | None = ledger.notes.get(self)
+        footprint = self._footprints.find(ledger.scope)
         loop = self._loop()
         if footprint is None and loop is not None:
-            footprint = ledger.notes[self] = Footprint(loop, self.watched, self.asked)
-            footprint.open(ledger, functools.partial(ledger.notes.pop, self, None))
+            footprint = self._footprints.of(ledger.scope)
+            footprint.open(ledger, functools.partial(self._footprints.take, ledger.scope))
         return footprint
+
+    def _make_footprint(self) -> Footprint:
+        loop = self._loop()
+        assert loop is not None
+        return Footprint(loop, self.watched, self.asked)
 
     def tasks(self) -> set[asyncio.Task[Any]]:
         """Return all tasks of this loop that have not ended. From any thread."""
@@ -305,7 +316,7 @@ class Adoption:
             self._handlers.append((ledger, handler))
             if not known:
                 undo = functools.partial(self._drop_handler, original, ledger)
-                ledger.record("loop exception handler", name_of(handler), undo)
+                _HANDLERS.record(ledger, name_of(handler), undo)
 
         return set_exception_handler
 

@@ -8,10 +8,11 @@ import functools
 import itertools
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import Scope, as_base, life_context
 from koupleless.ownership.belonging import is_findable
+from koupleless.ownership.kinds import Kind
 from koupleless.ownership.ledger import Ledger, Order, Pending
 from koupleless.recorders.loops.stubborn import Insistence, finalise
 from koupleless.recorders.loops.tasks import scope_of, tasks_of
@@ -19,6 +20,14 @@ from koupleless.recorders.names import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+
+_WHAT: Final = "of the event loop"
+_TIMERS: Final = Kind("loop timer", "loop.call_later, call_at", "cancelled", order=Order.TIMERS)
+_TASKS: Final = Kind("asyncio task", "loop.create_task", "cancelled, ended by force", order=Order.TASKS)
+_GENERATORS: Final = Kind("async generator", "sys.get_asyncgen_hooks().firstiter", "closed", order=Order.GENERATORS)
+_TRANSPORTS: Final = Kind("transport", "loop.create_server, create_connection, add_reader ...", "closed, removed")
+KINDS: Final = (_TIMERS, _TASKS, _GENERATORS, _TRANSPORTS)
 
 
 class Footprint:
@@ -45,15 +54,15 @@ class Footprint:
             close()
             return self._on_loop(self._cancel_timers)
 
-        ledger.record("loop timer", "of the event loop", cancel_timers, order=Order.TIMERS)
+        _TIMERS.record(ledger, _WHAT, cancel_timers)
         find_tasks = functools.partial(self._find_tasks, ledger.scope)
         cancel_tasks = functools.partial(self._on_loop, functools.partial(self._cancel_tasks, find_tasks))
-        ledger.record("asyncio task", "of the event loop", cancel_tasks, order=Order.TASKS)
+        _TASKS.record(ledger, _WHAT, cancel_tasks)
         close_generators = functools.partial(
             self._on_loop, functools.partial(self._close_generators, ledger.scope), told=True
         )
-        ledger.record("async generator", "of the event loop", close_generators, order=Order.GENERATORS)
-        ledger.record("transport", "of the event loop", functools.partial(self._on_loop, self._close))
+        _GENERATORS.record(ledger, _WHAT, close_generators)
+        _TRANSPORTS.record(ledger, _WHAT, functools.partial(self._on_loop, self._close))
 
     def add_transport(self, made: Any) -> None:
         """Keep a server, transport or process transport, if weak references to the object are possible."""

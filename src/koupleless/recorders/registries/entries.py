@@ -8,15 +8,19 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.frames import standing_for
+from koupleless.ownership.kinds import OwnEntry
 from koupleless.ownership.ledger import take_out
 from koupleless.ownership.purge import Sweep
-from koupleless.ownership.recording import enter_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from koupleless.ownership.belonging import Survey
     from koupleless.ownership.recording import Patches
+
+_COPYREG: Final = OwnEntry("copyreg", "copyreg.pickle", "taken out with the last biz")
+_SQLITE3: Final = OwnEntry("sqlite3", "sqlite3.register_adapter, register_converter", "taken out with the last biz")
+KINDS: Final = (_COPYREG, _SQLITE3)
 
 _SQLITE: Final = ("sqlite3", "sqlite3.dbapi2", "_sqlite3")
 
@@ -42,7 +46,7 @@ def _copyreg_pickle(original: Callable[..., None]) -> Any:
         if constructor_ob is not None:
             copyreg.constructor(constructor_ob)
         put = functools.partial(copyreg.dispatch_table.__setitem__, ob_type)
-        enter_own("copyreg", copyreg.dispatch_table, ob_type, pickle_function, put, _as_without_entry)
+        _COPYREG.enter(copyreg.dispatch_table, ob_type, pickle_function, put, _as_without_entry)
         return None
 
     return pickle
@@ -60,7 +64,7 @@ def _register_adapter(sqlite3: Any, original: Callable[..., None]) -> Any:
     @standing_for(original)
     def register_adapter(type: type, adapter: Callable[[Any], Any], /) -> None:  # noqa: A002 - as in sqlite3
         key = (type, sqlite3.PrepareProtocol)
-        enter_own("sqlite3", sqlite3.adapters, key, adapter, functools.partial(original, type), none)
+        _SQLITE3.enter(sqlite3.adapters, key, adapter, functools.partial(original, type), none)
 
     return register_adapter
 
@@ -69,7 +73,7 @@ def _register_converter(sqlite3: Any, original: Callable[..., None]) -> Any:
     @standing_for(original)
     def register_converter(typename: str, converter: Callable[[bytes], Any], /) -> None:
         key, put = typename.upper(), functools.partial(original, typename)
-        enter_own("sqlite3", sqlite3.converters, key, converter, put, _as_stored)
+        _SQLITE3.enter(sqlite3.converters, key, converter, put, _as_stored)
 
     return register_converter
 
@@ -94,4 +98,4 @@ def _sweep_copyreg(survey: Survey) -> int:
     return count
 
 
-SWEEPS: Final = (Sweep("copyreg", _sweep_copyreg),)
+SWEEPS: Final = (Sweep("copyreg", "copyreg.dispatch_table", _sweep_copyreg),)

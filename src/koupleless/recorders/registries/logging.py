@@ -5,28 +5,32 @@ from __future__ import annotations
 import functools
 import logging
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from koupleless.frames import standing_for
+from koupleless.ownership.kinds import Herd, Pair
 from koupleless.ownership.ledger import NOTHING, Order, Pending, owner, take_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from koupleless.ownership.ledger import Entry, Ledger
+    from koupleless.ownership.ledger import Ledger
     from koupleless.ownership.recording import Patches
+
+    _Places: TypeAlias = Pair[tuple[int, int]]
+    """Handlers or filters by the addresses of logger and handler, or filter."""
 
 
 def install(patches: Patches) -> None:
     """Replace the functions for adding and removing handlers and filters, and the function called for a new handler."""
-    patches.replace(logging.Logger, "addHandler", functools.partial(_adder, "logging handler", "removeHandler"))
-    patches.replace(logging.Logger, "removeHandler", _remover)
-    patches.replace(logging.Filterer, "addFilter", functools.partial(_adder, "logging filter", "removeFilter"))
-    patches.replace(logging.Filterer, "removeFilter", _remover)
+    patches.replace(logging.Logger, "addHandler", functools.partial(_adder, _HANDLERS, "removeHandler"))
+    patches.replace(logging.Logger, "removeHandler", functools.partial(_remover, _HANDLERS))
+    patches.replace(logging.Filterer, "addFilter", functools.partial(_adder, _FILTERS, "removeFilter"))
+    patches.replace(logging.Filterer, "removeFilter", functools.partial(_remover, _FILTERS))
     patches.replace(logging, "_addHandlerRef", _handler_made)
 
 
-def _adder(kind: str, remove: str, original: Callable[[Any, Any], None]) -> Any:
+def _adder(kind: _Places, remove: str, original: Callable[[Any, Any], None]) -> Any:
     @standing_for(original)
     def add(self: Any, thing: Any) -> None:
         ledger = owner()
@@ -39,14 +43,11 @@ def _adder(kind: str, remove: str, original: Callable[[Any, Any], None]) -> Any:
     return add
 
 
-def _record(ledger: Ledger, kind: str, remove: str, target: Any, thing: Any) -> None:
+def _record(ledger: Ledger, kind: _Places, remove: str, target: Any, thing: Any) -> None:
     # Both weakly: the logger may be the biz's own and die with the biz, and the handler is kept by the logger.
-    book: dict[tuple[int, int], Entry] = ledger.notes.setdefault("logging", {})
-    key = (id(target), id(thing))
     targets, things = weakref.ref(target), _weakly(thing)
 
     def undo() -> Pending | None:
-        book.pop(key, None)
         target, thing = targets(), things()
         if target is None or thing is None:
             return NOTHING
@@ -57,18 +58,14 @@ def _record(ledger: Ledger, kind: str, remove: str, target: Any, thing: Any) -> 
         return None
 
     name = getattr(target, "name", None) or type(target).__name__
-    book[key] = ledger.record(kind, f"{type(thing).__name__} on {name}", undo)
+    kind.add(ledger, (id(target), id(thing)), f"{type(thing).__name__} on {name}", undo)
 
 
-def _remover(original: Callable[[Any, Any], None]) -> Any:
+def _remover(kind: _Places, original: Callable[[Any, Any], None]) -> Any:
     @standing_for(original)
     def remove(self: Any, thing: Any) -> None:
         original(self, thing)
-        ledger = owner()
-        if ledger is not None:
-            entry = ledger.notes.get("logging", {}).pop((id(self), id(thing)), None)
-            if entry is not None:
-                ledger.forget(entry)
+        kind.remove((id(self), id(thing)))
 
     return remove
 
@@ -78,20 +75,15 @@ def _handler_made(original: Callable[[logging.Handler], None]) -> Any:
     def _addHandlerRef(handler: logging.Handler) -> None:  # noqa: N802
         original(handler)
         ledger = owner()
-        if ledger is None:
-            return
-        handlers: weakref.WeakKeyDictionary[logging.Handler, None] | None = ledger.notes.get("handlers")
-        if handlers is None:
-            handlers = ledger.notes["handlers"] = weakref.WeakKeyDictionary()
-            ledger.record("logging", "its handlers", functools.partial(_close_handlers, handlers), order=Order.LAST)
-        handlers[handler] = None
+        if ledger is not None:
+            _MADE.add(ledger, handler)
 
     return _addHandlerRef
 
 
-def _close_handlers(handlers: weakref.WeakKeyDictionary[logging.Handler, None]) -> Pending:
+def _close_handlers(_: Ledger, handlers: list[logging.Handler]) -> Pending:
     # As logging.shutdown does at interpreter exit, the last made first: a handler may write into one made before.
-    for handler in reversed(list(handlers)):
+    for handler in reversed(handlers):
         handler.acquire()
         try:
             handler.flush()
@@ -108,3 +100,11 @@ def _weakly(thing: Any) -> Callable[[], Any]:
         return weakref.ref(thing)
     except TypeError:
         return lambda: thing
+
+
+_HANDLERS: Final[_Places] = Pair("logging handler", "Logger.addHandler", "Logger.removeHandler")
+_FILTERS: Final[_Places] = Pair("logging filter", "Logger.addFilter, Handler.addFilter", "removeFilter")
+_MADE: Final[Herd[logging.Handler]] = Herd(
+    "logging", "logging.Handler()", "flushed and closed", what="its handlers", end=_close_handlers, order=Order.LAST
+)
+KINDS: Final = (_HANDLERS, _FILTERS, _MADE)

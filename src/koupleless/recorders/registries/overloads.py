@@ -36,4 +36,4 @@ def _sweep_overloads(survey: Survey) -> int:
     return count
 
 
-SWEEPS: Final = (Sweep("overload", _sweep_overloads),)
+SWEEPS: Final = (Sweep("overload", "typing.overload", _sweep_overloads),)

@@ -7,17 +7,16 @@ an entry tells the biz, and the Python module or class named in the key may exis
 from __future__ import annotations
 
 import functools
-import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from koupleless.ownership.ledger import Ledger, owner
+from koupleless.ownership.kinds import Own
+from koupleless.ownership.ledger import owner
 from koupleless.ownership.purge import Sweep
 
 if TYPE_CHECKING:
     from typing import Self
 
     from koupleless.ownership.belonging import Survey
-    from koupleless.ownership.ledger import Entered
     from koupleless.ownership.recording import Patches
 
 _CACHES: Final = (
@@ -32,7 +31,6 @@ _CACHES: Final = (
 
 def install(patches: Patches) -> None:
     """Put a remembering cache in the place of each dictionary, once the Python module of the dictionary is imported."""
-    patches.when_opened(_opened)
     for module, name in _CACHES:
         patches.when_imported(module, functools.partial(_follow, name))
 
@@ -53,22 +51,22 @@ def _bring(cache: Cache, original: dict[Any, Any]) -> None:
     original.update(cache)
 
 
-_lives: Final[list[weakref.ref[Ledger]]] = []
+Entered: TypeAlias = "dict[Cache, dict[Any, Any]]"
+"""Cache, which is known by identity -> entries made in the cache."""
 
-
-def _opened(ledger: Ledger) -> None:
-    _lives.append(weakref.ref(ledger, _lives.remove))
+ENTERED: Final[Own[Entered]] = Own(dict, is_swept=True)
+"""The entries of each biz; taken out of the caches, and forgotten, by the first purge."""
 
 
 class Cache(dict[Any, Any]):
-    """Dictionary that writes the entries of a biz into the ledger of the biz; otherwise an ordinary dictionary.
+    """Dictionary that notes the entries of a biz; otherwise an ordinary dictionary.
 
     Lifetime: from the first container of the process to the last. Threads: as safe as a dictionary.
     """
 
     __slots__ = ("replaced",)
 
-    __hash__ = object.__hash__  # type: ignore[assignment] # the ledgers know a cache by identity
+    __hash__ = object.__hash__  # type: ignore[assignment] # the notes know a cache by identity
 
     def __init__(self, of_base: dict[Any, Any]) -> None:
         super().__init__(of_base)
@@ -80,13 +78,12 @@ class Cache(dict[Any, Any]):
         return [entries[key] for entries in self._of_bizs() if key in entries]
 
     def _of_bizs(self) -> list[dict[Any, Any]]:
-        lives = [life for reference in tuple(_lives) if (life := reference()) is not None]
-        return [entries for life in lives if (entries := life.entered.get(self)) is not None]
+        return [entries for entered in ENTERED.of_everybody() if (entries := entered.get(self)) is not None]
 
     def _disown(self, key: Any) -> None:
         """Forget the entries of all bizs for a key: the value now there is the base's."""
         self.replaced.pop(key, None)
-        for entries in self._of_bizs() if _lives else ():
+        for entries in self._of_bizs():
             entries.pop(key, None)
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -97,7 +94,7 @@ class Cache(dict[Any, Any]):
             there = dict.get(self, key, value)
             if there is not value and not any(entered is there for entered in self.entered(key)):
                 self.replaced[key] = there
-            ledger.entered.setdefault(self, {})[key] = value
+            ENTERED.of(ledger.scope).setdefault(self, {})[key] = value
         dict.__setitem__(self, key, value)
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
@@ -108,7 +105,7 @@ class Cache(dict[Any, Any]):
         if ledger is None:
             self._disown(key)
         elif is_new or any(entered is value for entered in self.entered(key)):
-            ledger.entered.setdefault(self, {})[key] = value
+            ENTERED.of(ledger.scope).setdefault(self, {})[key] = value
         return value
 
     def update(self, *args: Any, **kwargs: Any) -> None:
@@ -166,8 +163,8 @@ def forget(entered: Entered) -> None:
 
 def _sweep(survey: Survey) -> int:
     """Take the entries of the biz out of the caches. Not counted: a cache may forget any entry at any time."""
-    forget(survey.entered)
+    forget(survey.find(ENTERED) or {})
     return 0
 
 
-SWEEPS: Final = (Sweep("remembered entry", _sweep),)
+SWEEPS: Final = (Sweep("remembered entry", "linecache, inspect, gettext and zipimport", _sweep),)

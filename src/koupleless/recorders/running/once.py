@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, call_as, current
 from koupleless.frames import standing_for
+from koupleless.ownership.kinds import Kind, Own
 from koupleless.ownership.ledger import bounded, owner
 from koupleless.recorders.names import name_of
 
@@ -119,13 +120,15 @@ def _register_atexit(original: Callable[..., None]) -> Any:
         with _registering:
             original(call)
             wrapper = threading._threading_atexits[-1]  # type: ignore[attr-defined]  # noqa: SLF001
-        ledger.record("atexit", name_of(func), functools.partial(_end, wrapper, func, call, ledger))
+        _EXITS.record(ledger, name_of(func), functools.partial(_end, wrapper, func, call, ledger))
         return None
 
     return register
 
 
 _registering: Final = threading.Lock()
+_EXITS: Final = Kind("atexit", "threading._register_atexit", "called and unregistered")
+KINDS: Final = (_EXITS,)
 
 
 def _end(wrapper: object, func: Callable[..., object], call: Callable[[], None], ledger: Ledger) -> None:
@@ -143,19 +146,22 @@ def _follow_loky(patches: Patches, module: Any) -> None:
     kind = getattr(module, "_ReusablePoolExecutor", None)
     if kind is None or not hasattr(module, "_executor_lock"):
         return
+    own: Own[dict[str, Any]] = Own(functools.partial(dict.fromkeys, _VARIABLES))
     if isinstance(vars(kind).get("get_reusable_executor"), classmethod):
-        patches.replace(kind, "get_reusable_executor", functools.partial(_by_owner, module, is_classmethod=True))
+        patches.replace(kind, "get_reusable_executor", functools.partial(_by_owner, module, own, is_classmethod=True))
     else:
-        patches.replace(module, "get_reusable_executor", functools.partial(_by_owner, module))
-    patches.replace(kind, "submit", functools.partial(_by_owner, module))
+        patches.replace(module, "get_reusable_executor", functools.partial(_by_owner, module, own))
+    patches.replace(kind, "submit", functools.partial(_by_owner, module, own))
 
 
-def _by_owner(module: Any, original: Callable[..., Any], *, is_classmethod: bool = False) -> Any:
+def _by_owner(
+    module: Any, own: Own[dict[str, Any]], original: Callable[..., Any], *, is_classmethod: bool = False
+) -> Any:
     plain = getattr(original, "__func__", original) if is_classmethod else original
 
     @standing_for(plain)
     def with_own(*args: Any, **kwargs: Any) -> Any:
-        with _own_executor(module):
+        with _own_executor(module, own):
             return plain(*args, **kwargs)
 
     return classmethod(with_own) if is_classmethod else with_own
@@ -165,19 +171,17 @@ _VARIABLES: Final = ("_executor", "_executor_kwargs")
 
 
 @contextlib.contextmanager
-def _own_executor(module: Any) -> Iterator[None]:
+def _own_executor(module: Any, own: Own[dict[str, Any]]) -> Iterator[None]:
     """Give the variables of loky's Python module the values of the current biz, under loky's own lock."""
-    ledger = owner()
-    if ledger is None:
+    if own.get() is None:
         yield
         return
-    key = ("loky", module.__name__)
     with module._executor_lock:  # noqa: SLF001
         table = vars(module)
         of_base = {name: table.get(name) for name in _VARIABLES}
-        table.update(ledger.notes.get(key) or dict.fromkeys(_VARIABLES))
+        table.update(own.get() or {})
         try:
             yield
         finally:
-            ledger.notes[key] = {name: table.get(name) for name in _VARIABLES}
+            own.put({name: table.get(name) for name in _VARIABLES})
             table.update(of_base)

@@ -13,18 +13,19 @@ import os
 import signal
 import sys
 import time
-import weakref
 from collections import ChainMap
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import call_as, entered
 from koupleless.contextual import ContextMapping
 from koupleless.frames import standing_for
-from koupleless.ownership.ledger import Ledger, Order, Pending, bounded, owner
+from koupleless.ownership.kinds import Herd, Kind, Own
+from koupleless.ownership.ledger import Order, Pending, bounded, owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
+    from koupleless.ownership.ledger import Ledger
     from koupleless.ownership.recording import Patches
 
 _Wrapped = Any
@@ -51,22 +52,13 @@ def _process_start(original: Callable[[Any], None]) -> _Wrapped:
     def start(self: Any) -> None:
         original(self)
         ledger = owner()
-        if ledger is None:
-            return
-        processes: weakref.WeakSet[Any] | None = ledger.notes.get("processes")
-        if processes is None:
-            processes = ledger.notes["processes"] = weakref.WeakSet()
-            ledger.record("process", "of multiprocessing", functools.partial(_end_processes, processes), order=_LATER)
-        processes.add(self)
+        if ledger is not None:
+            _PROCESSES.add(ledger, self)
 
     return start
 
 
-_LATER: Final = Order.DAEMONS
-"""The order of child processes: after functions that end a pool of child processes in an orderly way."""
-
-
-def _end_processes(processes: weakref.WeakSet[Any]) -> Pending:
+def _end_processes(_: Ledger, processes: list[Any]) -> Pending:
     # As at interpreter exit: daemonic children are terminated, the others are awaited, but with a deadline.
     running = [process for process in processes if process.is_alive() and not _is_reaped(process)]
     for process in running:
@@ -118,18 +110,13 @@ def _finalize_init(original: Callable[..., None]) -> _Wrapped:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         original(self, *args, **kwargs)
         ledger = owner()
-        if ledger is None:
-            return
-        finalizers: weakref.WeakSet[Any] | None = ledger.notes.get("finalizers")
-        if finalizers is None:
-            finalizers = ledger.notes["finalizers"] = weakref.WeakSet()
-            ledger.record("finalizer", "of multiprocessing", functools.partial(_finalize, ledger, finalizers))
-        finalizers.add(self)
+        if ledger is not None:
+            _FINALIZERS.add(ledger, self)
 
     return __init__
 
 
-def _finalize(ledger: Ledger, finalizers: weakref.WeakSet[Any]) -> Pending:
+def _finalize(ledger: Ledger, finalizers: list[Any]) -> Pending:
     """Run the finalisers meant for interpreter exit, in their order; the others run after everything else has ended.
 
     The others wait for an object to die, a process or a pool needed until then, and close descriptors of the object.
@@ -146,7 +133,7 @@ def _finalize(ledger: Ledger, finalizers: weakref.WeakSet[Any]) -> Pending:
             finalizer()
 
     if later:
-        ledger.record("finalizer", "of multiprocessing", functools.partial(_release, later), order=Order.LAST)
+        _LATE_FINALIZERS.record(ledger, "of multiprocessing", functools.partial(_release, later))
     if at_exit:
         end = functools.partial(call_as, scope, run)
         bounded(end, name=f"finalisers {ledger.biz}", timeout_s=ledger.remaining_s())
@@ -163,28 +150,42 @@ def _release(finalizers: list[Any]) -> Pending:
     return Pending(lambda _: None, count=len(active))
 
 
+# Processes after functions that end a pool of child processes in an orderly way.
+_PROCESSES: Final[Herd[Any]] = Herd(
+    "process",
+    "multiprocessing.Process.start",
+    "daemons terminated, others awaited and killed",
+    what="of multiprocessing",
+    end=_end_processes,
+    order=Order.DAEMONS,
+)
+_FINALIZERS: Final[Herd[Any]] = Herd(
+    "finalizer", "multiprocessing.util.Finalize", "called, if meant for exit", what="of multiprocessing", end=_finalize
+)
+_LATE_FINALIZERS: Final = Kind(
+    "finalizer", "multiprocessing.util.Finalize", "called, or cancelled for code of the biz", order=Order.LAST
+)
+KINDS: Final = (_PROCESSES, _FINALIZERS, _LATE_FINALIZERS)
+
+
 # --- start methods ----------------------------------------------------------------------------------------------------
 
 _CHOICE: Final = ("get_context", "get_start_method", "set_start_method")
 
 
 def _follow_contexts(patches: Patches, module: Any) -> None:
+    default = module._default_context  # noqa: SLF001 - its bound methods are everywhere
+    own = Own(lambda: module.DefaultContext(default._actual_context or default._default_context))  # noqa: SLF001
     for name in _CHOICE:
-        patches.replace(module.DefaultContext, name, functools.partial(_choose, module))
+        patches.replace(module.DefaultContext, name, functools.partial(_choose, default, own))
     patches.replace(module, "_concrete_contexts", _by_owner)
 
 
-def _choose(module: Any, original: Callable[..., Any]) -> _Wrapped:
+def _choose(default: Any, own: Own[Any], original: Callable[..., Any]) -> _Wrapped:
     @standing_for(original)
     def choose(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ledger = owner()
-        if ledger is not None and self is module._default_context:  # noqa: SLF001 - its bound methods are everywhere
-            own = ledger.notes.get(_CHOICE)
-            if own is None:
-                of_base = self._actual_context or self._default_context
-                own = ledger.notes.setdefault(_CHOICE, module.DefaultContext(of_base))
-            self = own
-        return original(self, *args, **kwargs)
+        mine = own.get() if self is default else None
+        return original(self if mine is None else mine, *args, **kwargs)
 
     return choose
 
@@ -205,12 +206,11 @@ def _bound_late(default: Any, name: str, original: Callable[..., Any]) -> _Wrapp
 
 
 def _by_owner(of_base: MutableMapping[str, Any]) -> _Wrapped:
+    own: Own[MutableMapping[str, Any]] = Own(lambda: ChainMap({}, of_base))
+
     def target() -> MutableMapping[str, Any]:
-        ledger = owner()
-        if ledger is None:
-            return of_base
-        table: MutableMapping[str, Any] = ledger.notes.setdefault("multiprocessing contexts", ChainMap({}, of_base))
-        return table
+        mine = own.get()
+        return of_base if mine is None else mine
 
     return ContextMapping(target)
 

@@ -7,12 +7,11 @@ A listening socket in use by a thread, or not yet collected, goes on taking clie
 from __future__ import annotations
 
 import contextlib
-import functools
 import socket
-import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.frames import standing_for
+from koupleless.ownership.kinds import Herd
 from koupleless.ownership.ledger import Order, Pending, owner
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def _binding(original: Callable[..., None]) -> Any:
         original(self, *args)
         ledger = owner()
         if ledger is not None:
-            _add(ledger, self)
+            _SOCKETS.add(ledger, self)
 
     return bind
 
@@ -48,29 +47,18 @@ def _wrapping(original: Callable[..., socket.socket]) -> Any:
     @standing_for(original)
     def wrap_socket(self: Any, sock: socket.socket, *args: Any, **kwargs: Any) -> socket.socket:
         ledger = owner()
-        is_bound = ledger is not None and sock in ledger.notes.get(_KEY, ())
+        is_bound = ledger is not None and _SOCKETS.has(ledger, sock)
         wrapped = original(self, sock, *args, **kwargs)
         if ledger is not None and is_bound:
-            _add(ledger, wrapped)
+            _SOCKETS.add(ledger, wrapped)
         return wrapped
 
     return wrap_socket
 
 
-_KEY: Final = "sockets"
-
-
-def _add(ledger: Ledger, bound: socket.socket) -> None:
-    sockets: weakref.WeakSet[socket.socket] | None = ledger.notes.get(_KEY)
-    if sockets is None:
-        sockets = ledger.notes[_KEY] = weakref.WeakSet()
-        ledger.record("socket", "that was bound", functools.partial(_close, sockets), order=Order.LAST)
-    sockets.add(bound)
-
-
-def _close(sockets: weakref.WeakSet[socket.socket]) -> Pending:
+def _close(_: Ledger, sockets: list[socket.socket]) -> Pending:
     count = 0
-    for bound in list(sockets):
+    for bound in sockets:
         if bound.fileno() == -1:
             continue
         count += 1
@@ -78,3 +66,9 @@ def _close(sockets: weakref.WeakSet[socket.socket]) -> Pending:
             socket.socket.shutdown(bound, socket.SHUT_RDWR)
         socket.socket.close(bound)
     return Pending(lambda _: None, count=count)
+
+
+_SOCKETS: Final[Herd[socket.socket]] = Herd(
+    "socket", "socket.bind, listen", "shut down and closed", what="that was bound", end=_close, order=Order.LAST
+)
+KINDS: Final = (_SOCKETS,)

@@ -1,14 +1,13 @@
-"""Recorders for threads, timers and executors; threads started by a biz run as the biz.
+"""Recorders for threads and timers; threads started by a biz run as the biz.
 
-A thread cannot be killed. Threads with a way to stop are stopped (timers, pools, listeners, servers, event loops), then
-all are joined within the deadline. Threads that go on are asked, woken and interrupted meanwhile (``ending``), and a
-survivor is reported by name with the place in the code where the thread runs.
+A thread cannot be killed. Threads with a way to stop are stopped (timers, process pools, listeners, servers, event
+loops), then all are joined within the deadline. Threads that go on are asked, woken and interrupted meanwhile
+(``ending``), and a survivor is reported by name with the place in the code where the thread runs.
 """
 
 from __future__ import annotations
 
 import _thread
-import asyncio
 import concurrent.futures
 import concurrent.futures.thread as pools
 import functools
@@ -19,11 +18,12 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import as_base, call_as, call_merged, current, entered, life_context
-from koupleless.frames import is_ours, leave, passed_over, standing_for
-from koupleless.ownership.ledger import NOTHING, Entry, Ledger, Order, Pending, owner
+from koupleless.context import as_base, call_as, current, life_context
+from koupleless.frames import is_ours, standing_for
+from koupleless.ownership.kinds import Kind
+from koupleless.ownership.ledger import Entry, Ledger, Order, Pending
 from koupleless.recorders.names import name_of
-from koupleless.recorders.running.ending import DAEMONS_S, Ending, holder, reaches
+from koupleless.recorders.running.ending import DAEMONS_S, Ending
 from koupleless.recorders.running.once import is_thread_of_process
 
 if TYPE_CHECKING:
@@ -35,10 +35,15 @@ if TYPE_CHECKING:
 
 _Wrapped = Any
 
-# The attribute of a pool that holds the scope of the biz that made the pool.
-_HOME: Final = "_koupleless_home"
 # The attribute of a thread that holds the number of the life of the biz that started the thread.
 _STARTER: Final = "_koupleless_starter"
+
+_TIMERS: Final = Kind("timer", "threading.Timer.start", "cancelled and joined", order=Order.TIMERS)
+_PROCESS_POOLS: Final = Kind("executor", "ProcessPoolExecutor.submit", "shut down and joined", order=Order.EXECUTORS)
+_THREADS: Final = Kind("thread", "threading.Thread.start", "asked to stop, ended by force", order=Order.THREADS)
+_DAEMONS: Final = Kind("thread", "threading.Thread(daemon=True).start", "as other threads", order=Order.DAEMONS)
+_BARE_THREADS: Final = Kind("thread", "_thread.start_new_thread", "as other threads", order=Order.DAEMONS)
+KINDS: Final = (_TIMERS, _PROCESS_POOLS, _THREADS, _DAEMONS, _BARE_THREADS)
 
 
 def install(patches: Patches) -> None:
@@ -49,11 +54,7 @@ def install(patches: Patches) -> None:
         patches.replace(threading, name, _active_count)
     patches.replace(_thread, "start_new_thread", _start_new_thread)
     patches.replace(_thread, "start_new", _start_new_thread)
-    patches.replace(pools.ThreadPoolExecutor, "__init__", _pool_init)
-    patches.replace(pools.ThreadPoolExecutor, "submit", _pool_submit)
     patches.replace(time, "sleep", _sleep)
-    for what in ("trace", "profile"):
-        patches.replace(sys, f"set{what}", functools.partial(_set_tracer, what))
 
 
 # --- threads --------------------------------------------------------------------------------------------------------
@@ -66,11 +67,11 @@ def _thread_start(original: Callable[[threading.Thread], None]) -> _Wrapped:
         if scope is None:
             return original(self)
         ledger = scope.find_facet(Ledger)
-        if ledger is None or _is_shared_worker(self) or _is_of_debugger(self) or is_thread_of_process(_target(self)):
+        if ledger is None or _is_shared_worker(self) or _is_of_debugger(self) or is_thread_of_process(target_of(self)):
             with as_base():
                 return original(self)
         vars(self)[_STARTER] = scope.generation
-        entry = None if _target(self) is pools._worker else _record_thread(ledger, self)  # noqa: SLF001
+        entry = None if target_of(self) is pools._worker else _record_thread(ledger, self)  # noqa: SLF001
         # The one function that every thread calls in its own context, before `run` and around the excepthook. The
         # attribute belongs to this thread alone: threads of the base are not touched.
         vars(self)["_bootstrap_inner"] = functools.partial(_boot, self, scope, ledger, entry)
@@ -140,26 +141,27 @@ def _is_of_debugger(thread: threading.Thread) -> bool:
     return bool(getattr(thread, "is_pydev_daemon_thread", False)) and "pydevd" in type(thread).__module__
 
 
-def _target(thread: threading.Thread) -> object:
+def target_of(thread: threading.Thread) -> object:
+    """Return the function that a thread runs; ``None`` once the thread has dropped the function."""
     return getattr(thread, "_target", None)
 
 
 def _record_thread(ledger: Ledger, thread: threading.Thread) -> Entry:
     if isinstance(thread, threading.Timer):
-        kind, order = "timer", Order.TIMERS
+        kind = _TIMERS
     elif type(thread).__name__ == "_ExecutorManagerThread":
-        kind, order = "executor", Order.EXECUTORS
+        kind = _PROCESS_POOLS
     else:
-        kind, order = "thread", Order.DAEMONS if thread.daemon else Order.THREADS
+        kind = _DAEMONS if thread.daemon else _THREADS
     name = f"{thread.name!r}{' (daemon)' * thread.daemon}"
-    return ledger.record(kind, name, functools.partial(_end_thread, ledger.scope, thread), order=order)
+    return kind.record(ledger, name, functools.partial(_end_thread, ledger.scope, thread))
 
 
 def _end_thread(scope: Scope, thread: threading.Thread) -> Pending:
     ask_to_stop(thread)
     # A thread that is no daemon has work to finish: a program waits for such a thread, and so do we for a while.
     patience_s = DAEMONS_S if thread.daemon else math.inf
-    force = Ending(scope, (thread,), _target(thread), patience_s=patience_s)
+    force = Ending(scope, (thread,), target_of(thread), patience_s=patience_s)
     return Pending(functools.partial(_join, thread), force=force)
 
 
@@ -171,11 +173,11 @@ def _join(thread: threading.Thread, timeout_s: float) -> str | None:
     thread.join(max(0.0, ends - time.monotonic()))
     if not thread.is_alive():
         return None
-    _leave_behind(thread)
+    leave_behind(thread)
     return f"still runs {where(thread.ident)}"
 
 
-def _leave_behind(thread: threading.Thread) -> None:
+def leave_behind(thread: threading.Thread) -> None:
     """Let the process end without a thread that never ends: the interpreter would wait at exit, for ever."""
     inner: Any = pools
     inner._threads_queues.pop(thread, None)  # noqa: SLF001 - the workers that are awaited at exit
@@ -193,17 +195,11 @@ def _leave_behind(thread: threading.Thread) -> None:
 _left_behind: Final[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
 
 
-def leave_workers_behind(pool: pools.ThreadPoolExecutor) -> None:
-    """Let the process end without the busy threads of a pool that was shut down."""
-    for thread in tuple(pool._threads):  # noqa: SLF001 - the interpreter waits for them, with no deadline
-        _leave_behind(thread)
-
-
 def leave_shared_workers_behind() -> None:
     """Let the process end without the busy workers of an event loop: called at the end of the process."""
     for thread in threading.enumerate():
         if _is_shared_worker(thread):
-            _leave_behind(thread)
+            leave_behind(thread)
 
 
 def pass_for_main_thread() -> None:
@@ -246,7 +242,7 @@ def ask_to_stop(thread: threading.Thread) -> None:
         worker.root_task.remove_done_callback(worker.stop)  # the server's task, which would keep the worker
         worker.stop()
         return
-    target = _target(thread)
+    target = target_of(thread)
     runs: Any = getattr(target, "__self__", None)
     verb = getattr(target, "__name__", "")
     if verb == "serve_forever" and hasattr(runs, "_BaseServer__shutdown_request"):
@@ -305,7 +301,7 @@ class _BareThread:
         self._ledger = ledger
         self._ended = threading.Event()
         self._ident: int | None = None
-        self._entry = ledger.record("thread", name_of(function), self._end, order=Order.DAEMONS)
+        self._entry = _BARE_THREADS.record(ledger, name_of(function), self._end)
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         self._ident = threading.get_ident()
@@ -364,216 +360,3 @@ def _sleep(original: Callable[[float], None]) -> _Wrapped:
 
 
 _NUMBERS: Final = (int, float)
-
-
-# --- executors ------------------------------------------------------------------------------------------------------
-
-
-def _pool_init(original: Callable[..., None]) -> _Wrapped:
-    @standing_for(original)
-    def __init__(self: pools.ThreadPoolExecutor, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        original(self, *args, **kwargs)
-        scope = current()
-        ledger = None if scope is None else scope.find_facet(Ledger)
-        if scope is not None and ledger is not None and _HOME not in vars(self):
-            vars(self)[_HOME] = scope
-            _record_pool(ledger, self)
-
-    return __init__
-
-
-def _record_pool(ledger: Ledger, pool: pools.ThreadPoolExecutor) -> None:
-    # Weakly: a dropped pool ends by itself, and an entry in the ledger must not prevent the end.
-    book = weakref.ref(ledger)
-
-    def gone(_: object) -> None:
-        ledger = book()
-        if ledger is not None:
-            ledger.forget(entry)
-
-    reference = weakref.ref(pool, gone)
-    prefix = getattr(pool, "_thread_name_prefix", type(pool).__name__)
-    end = functools.partial(_end_pool, ledger.scope, reference)
-    entry = ledger.record("executor", f"{prefix!r}", end, order=Order.EXECUTORS)
-
-
-def _end_pool(
-    scope: Scope, reference: weakref.ref[pools.ThreadPoolExecutor], *, may_wait: bool = True
-) -> Pending | None:
-    pool = reference()
-    if pool is None:
-        return None
-    ledger = scope.find_facet(Ledger)
-    if may_wait and ledger is not None and _is_used_by_thread(pool):
-        # In the next round: a scheduler, say, is asked to stop first, and may use the executor until then.
-        end = functools.partial(_end_pool, scope, reference, may_wait=False)
-        ledger.record("executor", "of a thread", end, order=Order.EXECUTORS)
-        return NOTHING
-    threads = tuple(pool._threads)  # noqa: SLF001 - the only way to join them with a deadline
-    pool.shutdown(wait=False, cancel_futures=True)
-    return Pending(functools.partial(_join_all, threads), force=Ending(scope, threads, patience_s=math.inf))
-
-
-def _is_used_by_thread(pool: pools.ThreadPoolExecutor) -> bool:
-    """Tell whether a living thread runs a method of an object that reaches the pool through attributes."""
-    targets = [(thread, _target(thread)) for thread in threading.enumerate()]
-    workers = pools._worker  # noqa: SLF001
-    return any(reaches(holder(target) or thread, pool) for thread, target in targets if target is not workers)
-
-
-def _join_all(threads: tuple[threading.Thread, ...], timeout_s: float) -> str | None:
-    ends = time.monotonic() + timeout_s
-    for thread in threads:
-        thread.join(max(0.0, ends - time.monotonic()))
-    left = [thread for thread in threads if thread.is_alive()]
-    for thread in left:
-        _leave_behind(thread)
-    return "; ".join(f"thread {thread.name!r} still runs {where(thread.ident)}" for thread in left) or None
-
-
-def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> _Wrapped:
-    @standing_for(original)
-    def submit(
-        self: pools.ThreadPoolExecutor, fn: Callable[..., object], /, *args: Any, **kwargs: Any
-    ) -> concurrent.futures.Future[Any]:
-        scope = current()
-        home: Scope | None = vars(self).get(_HOME)
-        if scope is None and home is None:
-            return original(self, fn, *args, **kwargs)
-        # A worker started by this call belongs to the pool's owner, the work to the submitting biz.
-        work = _Work(scope, fn, args, kwargs, is_guest=scope is not home)
-        with entered(home):
-            future = original(self, work)
-        ledger = None if scope is None or scope is home else scope.find_facet(Ledger)
-        if ledger is not None:
-            entry = ledger.record(
-                "executor task",
-                name_of(fn),
-                functools.partial(_end_work, future, work, weakref.ref(self)),
-                order=Order.EXECUTORS,
-            )
-            future.add_done_callback(lambda _: ledger.forget(entry))
-        return future
-
-    return submit
-
-
-class _Work:
-    """Call in the queue of an executor, made as the biz that submitted the call."""
-
-    __slots__ = ("args", "function", "is_guest", "kwargs", "scope", "thread")
-
-    def __init__(
-        self,
-        scope: Scope | None,
-        function: Callable[..., object],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        is_guest: bool,
-    ) -> None:
-        self.scope = scope
-        self.is_guest = is_guest
-        self.function: Callable[..., object] | None = function
-        self.args = args
-        self.kwargs = kwargs
-        self.thread: threading.Thread | None = None
-
-    @passed_over
-    def __call__(self) -> object:
-        self.thread = threading.current_thread()
-        function, args, kwargs = self.function, self.args, self.kwargs
-        self.drop()
-        if function is None:
-            return None
-        try:
-            if self.is_guest:
-                # A context variable set by the call must not stay set in a thread of another owner.
-                return call_merged(self.scope, function, *args, **kwargs)
-            with entered(self.scope):
-                return function(*args, **kwargs)
-        except BaseException as error:
-            leave(error)
-            raise
-
-    def drop(self) -> None:
-        """Let go of function and arguments: the queue of a busy executor keeps cancelled work until its turn comes."""
-        self.function = None
-        self.args = ()
-        self.kwargs = {}
-
-
-def _end_work(
-    future: concurrent.futures.Future[Any], work: _Work, reference: weakref.ref[pools.ThreadPoolExecutor]
-) -> Pending | None:
-    if future.cancel():
-        work.drop()
-        return None
-
-    def wait(timeout_s: float) -> str | None:
-        done, _ = concurrent.futures.wait((future,), timeout_s)
-        if done:
-            return None
-        pool = reference()
-        if pool is not None and work.thread is not None:
-            workers: Any = pool._threads  # noqa: SLF001
-            workers.discard(work.thread)  # the pool starts another worker in the place of this one
-            _leave_behind(work.thread)
-        return "still runs in an executor of the base"
-
-    return Pending(wait)
-
-
-# --- trace and profile functions ------------------------------------------------------------------------------------
-
-
-def _set_tracer(what: str, original: Callable[[Any], None]) -> _Wrapped:
-    if getattr(original, "__module__", "") == "pydevd_tracing":
-        return original  # a debugger has replaced the function, and complains of every caller but ``threading``
-    now: Callable[[], object] = getattr(sys, f"get{what}")
-
-    @standing_for(original)
-    def set_tracer(function: Any, /) -> None:
-        # All bookkeeping is done first: code that runs after the original is traced.
-        ledger = owner()
-        if ledger is not None:
-            before = now()
-            # A thread that sets another function, or none, as a continuing debugger does, has ended the former itself.
-            set_here: dict[int, tuple[Entry, object, object]] = ledger.notes.setdefault(f"{what} functions", {})
-            former = set_here.pop(threading.get_ident(), None)
-            if former is not None:
-                ledger.forget(former[0])
-                before = former[2] if former[1] is before else before
-            if function is not None and before is not function:
-                thread, loop = threading.current_thread(), asyncio._get_running_loop()  # noqa: SLF001 - never raises
-                undo = functools.partial(_end_tracing, original, now, function, before, thread, loop)
-                entry = ledger.record(f"{what} function", f"of thread {thread.name!r}", undo)
-                set_here[threading.get_ident()] = (entry, function, before)
-        original(function)
-
-    return set_tracer
-
-
-def _end_tracing(  # noqa: PLR0917 - a partial of it is made in one place
-    put: Callable[[Any], None],
-    now: Callable[[], object],
-    function: Any,
-    before: Any,
-    thread: threading.Thread,
-    loop: asyncio.AbstractEventLoop | None,
-) -> Pending | None:
-    """Put back the trace function of a thread, on the thread itself; a thread with an event loop is asked to do so."""
-    ended = threading.Event()
-
-    def end() -> None:
-        if now() is function:
-            put(before)
-        ended.set()
-
-    if thread is threading.current_thread():
-        end()
-    elif not thread.is_alive():
-        return NOTHING
-    elif loop is not None and loop.is_running():
-        loop.call_soon_threadsafe(end)
-    return Pending(lambda timeout_s: None if ended.wait(timeout_s) else "the thread goes on and is still traced")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import codecs
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.contextual import ContextCallable
 from koupleless.frames import standing_for
+from koupleless.ownership.kinds import Box, Kind, Pair
 from koupleless.ownership.ledger import owner
 from koupleless.ownership.registered import note_error
 from koupleless.recorders.names import name_of
-from koupleless.recorders.registries.interpreter.trampolines import Box
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from koupleless.ownership.recording import Patches
+
+_SEARCH: Final[Pair[int]] = Pair("codec", "codecs.register", "codecs.unregister")
+_ERRORS: Final = Kind("codec error handler", "codecs.register_error", "emptied; the handler before is put back")
+KINDS: Final = (_SEARCH, _ERRORS)
 
 
 def install(patches: Patches) -> None:
@@ -34,8 +38,8 @@ def _register(original: Callable[[Any], None]) -> Any:
         original(search_function)
         ledger = owner()
         if ledger is not None:
-            entry = ledger.record("codec", name_of(search_function), functools.partial(unregister, search_function))
-            ledger.notes.setdefault("codecs", []).append((search_function, entry))
+            undo = functools.partial(unregister, search_function)
+            _SEARCH.add(ledger, id(search_function), name_of(search_function), undo)
 
     return register
 
@@ -44,11 +48,7 @@ def _unregister(original: Callable[[Any], None]) -> Any:
     @standing_for(original)
     def unregister(search_function: Callable[[str], codecs.CodecInfo | None], /) -> None:
         original(search_function)
-        ledger = owner()
-        if ledger is not None:
-            for pair in [pair for pair in ledger.notes.get("codecs", []) if pair[0] is search_function]:
-                ledger.notes["codecs"].remove(pair)
-                ledger.forget(pair[1])
+        _SEARCH.remove(id(search_function))
 
     return unregister
 
@@ -77,7 +77,7 @@ def _register_error(original: Callable[[str, Any], None]) -> Any:
             if before is not None and codecs.lookup_error(errors) is trampoline:
                 original(errors, before)
 
-        ledger.record("codec error handler", repr(errors), undo)
+        _ERRORS.record(ledger, repr(errors), undo)
         return None
 
     return register_error

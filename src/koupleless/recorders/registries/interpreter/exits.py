@@ -5,10 +5,11 @@ from __future__ import annotations
 import atexit
 import functools
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import call_as, current
 from koupleless.frames import standing_for
+from koupleless.ownership.kinds import Pair
 from koupleless.ownership.ledger import Ledger, bounded, owner
 from koupleless.ownership.registered import note_exit
 from koupleless.recorders.names import name_of
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from koupleless.context import Scope
-    from koupleless.ownership.ledger import Entry
     from koupleless.ownership.recording import Patches
 
 
@@ -38,7 +38,6 @@ class _ExitFunction:
         self.function = function
         self.args = args
         self.kwargs = kwargs
-        self.entry: Entry | None = None
 
     def __call__(self) -> None:
         call_as(self.scope, self.function, *self.args, **self.kwargs)
@@ -49,6 +48,10 @@ class _ExitFunction:
     def undo(self, unregister: Callable[[Callable[..., object]], object], ledger: Ledger) -> None:
         unregister(self)
         bounded(self, name=f"atexit {ledger.biz}", timeout_s=ledger.remaining_s())
+
+
+_EXITS: Final[Pair[_ExitFunction]] = Pair("atexit", "atexit.register", "called and unregistered")
+KINDS: Final = (_EXITS,)
 
 
 def _register(original: Callable[..., Any]) -> Any:
@@ -64,9 +67,7 @@ def _register(original: Callable[..., Any]) -> Any:
             return original(func, *args, **kwargs)  # type: ignore[no-any-return]
         held = _ExitFunction(scope, func, args, kwargs)
         original(held)
-        undo = functools.partial(held.undo, unregister, ledger)
-        held.entry = ledger.record("atexit", name_of(func), undo)
-        ledger.notes.setdefault("atexit", []).append(held)
+        _EXITS.add(ledger, held, name_of(func), functools.partial(held.undo, unregister, ledger))
         return func
 
     return register
@@ -75,15 +76,11 @@ def _register(original: Callable[..., Any]) -> Any:
 def _unregister(original: Callable[[object], None]) -> Any:
     @standing_for(original)
     def unregister(func: object, /) -> None:
-        ledger = owner()
-        if ledger is None:
+        if owner() is None:
             return original(func)
-        mine: list[_ExitFunction] = ledger.notes.get("atexit", [])
-        for held in [held for held in mine if held.function == func]:
-            mine.remove(held)
+        for held in [held for held in list(_EXITS.of_running()) if held.function == func]:
             original(held)
-            if held.entry is not None:
-                ledger.forget(held.entry)
+            _EXITS.remove(held)
         return None
 
     return unregister

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.frames import standing_for
 from koupleless.ownership.belonging import attributes, tracked_of
+from koupleless.ownership.kinds import Own
 from koupleless.ownership.ledger import owner
 from koupleless.ownership.purge import Sweep
 
@@ -33,7 +34,7 @@ def _finalize_init(original: Callable[..., None]) -> Any:
         info = None if ledger is None else _finalizers().get(self)
         if ledger is None or info is None:
             return
-        made = ledger.finalizers
+        made = _MADE.of(ledger.scope)
         made.add(info.index)
         if len(made) >= _MANY and len(made).bit_count() == 1:
             made.intersection_update({one.index for one in list(_finalizers().values())})
@@ -42,6 +43,8 @@ def _finalize_init(original: Callable[..., None]) -> Any:
 
 
 _MANY: Final = 1_024
+_MADE: Final[Own[set[int]]] = Own(set, is_swept=True)
+"""Finalisers made while the biz was running, by their place in the order of all."""
 
 
 def _finalizers() -> dict[Any, Any]:
@@ -56,8 +59,9 @@ def _sweep_finalizers(survey: Survey) -> int:
     are called. Returns the number of entries ended.
     """
     count = 0
+    made = survey.find(_MADE) or ()
     for finalizer, info in list(_finalizers().items()):
-        reaches = survey.reaches_deeply if info.index in survey.finalizers else survey.reaches
+        reaches = survey.reaches_deeply if info.index in made else survey.reaches
         if any(reaches(part) for part in (info.func, *(info.args or ()), *(info.kwargs or {}).values())):
             run_at_exit = finalizer.atexit
             detached = finalizer.detach()
@@ -126,6 +130,6 @@ _LISTED: Final = 1_000_000
 
 
 SWEEPS: Final = (
-    Sweep("finalizer", _sweep_finalizers, is_thorough=True),
-    Sweep("thread local", _sweep_locals, is_thorough=True),
+    Sweep("finalizer", "weakref.finalize, functions after a fork", _sweep_finalizers, is_thorough=True),
+    Sweep("thread local", "threading.local", _sweep_locals, is_thorough=True),
 )

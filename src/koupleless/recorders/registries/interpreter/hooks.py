@@ -6,16 +6,17 @@ import gc
 import logging
 import sys
 import threading
-import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.ownership.ledger import Ledger, take_out
+from koupleless.ownership.kinds import Own
+from koupleless.ownership.ledger import take_out
 from koupleless.ownership.purge import Sweep
 
 if TYPE_CHECKING:
     import types
 
     from koupleless.ownership.belonging import Survey
+    from koupleless.ownership.ledger import Ledger
     from koupleless.ownership.recording import Patches
 
 
@@ -39,26 +40,26 @@ _HOOKS: Final[tuple[tuple[types.ModuleType, str], ...]] = (
     (logging, "_loggerClass"),
     (logging, "lastResort"),
 )
-_lives: Final[weakref.WeakSet[Ledger]] = weakref.WeakSet()
+_BEFORE: Final[Own[dict[object, Any]]] = Own(dict, is_swept=True)
+"""The functions in the hooks when the biz came."""
 
 
 def _remember_hooks(ledger: Ledger) -> None:
-    _lives.add(ledger)
-    for hook in _HOOKS:
-        ledger.before[hook] = getattr(*hook, None)
+    _BEFORE.of(ledger.scope).update({hook: getattr(*hook, None) for hook in _HOOKS})
 
 
 def _put_hooks_back(survey: Survey) -> int:
     # The hook found by a starting biz may be another biz's, which may leave first: then the hook before is remembered.
-    for life in list(_lives):
-        for hook, value in life.before.items():
+    mine = survey.find(_BEFORE) or {}
+    for before in _BEFORE.of_everybody():
+        for hook, value in before.items():
             if value is not None and survey.reaches(value):
-                life.before[hook] = survey.before.get(hook)
+                before[hook] = mine.get(hook)
     count = 0
     for hook in _HOOKS:
         value = getattr(*hook, None)
         if value is not None and survey.reaches(value):
-            setattr(*hook, survey.before.get(hook))
+            setattr(*hook, mine.get(hook))
             count += 1
     return count
 
@@ -74,4 +75,7 @@ def _sweep_lists(survey: Survey) -> int:
     return count
 
 
-SWEEPS: Final = (Sweep("hook", _put_hooks_back), Sweep("callback", _sweep_lists))
+SWEEPS: Final = (
+    Sweep("hook", "hooks and streams of sys, hooks of threading and logging", _put_hooks_back),
+    Sweep("callback", "gc.callbacks, sys.path_hooks, sys.meta_path", _sweep_lists),
+)

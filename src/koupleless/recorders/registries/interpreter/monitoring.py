@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from koupleless.ownership.kinds import Pair
 from koupleless.ownership.ledger import owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from koupleless.ownership.recording import Patches
+
+_TOOL: Final[Pair[int]] = Pair("monitoring tool", "sys.monitoring.use_tool_id", "sys.monitoring.free_tool_id")
+KINDS: Final = (_TOOL,)
 
 
 def install(patches: Patches) -> None:
@@ -37,8 +41,7 @@ def _use_tool_id(monitoring: Any, original: Callable[[int, str], None]) -> Any:
         original(tool_id, name)
         ledger = owner()
         if ledger is not None:
-            entry = ledger.record("monitoring tool", name, functools.partial(end, tool_id))
-            ledger.notes.setdefault("monitoring", {})[tool_id] = entry
+            _TOOL.add(ledger, tool_id, name, functools.partial(end, tool_id))
 
     return use_tool_id
 
@@ -47,9 +50,6 @@ def _free_tool_id(original: Callable[[int], None]) -> Any:
     @functools.wraps(original)
     def free_tool_id(tool_id: int, /) -> None:
         original(tool_id)
-        ledger = owner()
-        entry = None if ledger is None else ledger.notes.get("monitoring", {}).pop(tool_id, None)
-        if ledger is not None and entry is not None:
-            ledger.forget(entry)
+        _TOOL.remove(tool_id)
 
     return free_tool_id

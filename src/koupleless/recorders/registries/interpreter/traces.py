@@ -56,7 +56,7 @@ def _forget_sources(survey: Survey) -> int:
 
 
 SWEEPS: Final = (
-    Sweep("stored exception", _forget_exceptions),
-    Sweep("shown warning", _forget_warnings),
-    Sweep("source line", _forget_sources),
+    Sweep("stored exception", "sys.last_exc", _forget_exceptions),
+    Sweep("shown warning", "warnings shown in Python modules", _forget_warnings),
+    Sweep("source line", "linecache.cache", _forget_sources),
 )

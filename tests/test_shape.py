@@ -25,19 +25,19 @@ FIELDS = 8
 
 KNOWN: dict[str, set[str]] = {
     "files": {
-        "isolation/finder.py",
+        "isolation/finding/finder.py",
         "isolation/libraries/distributions.py",
         "isolation/linking/linker.py",
     },
     "rooms": set(),
     "methods": {
-        "isolation/finder.py: BizFinder",
+        "isolation/finding/finder.py: BizFinder",
         "isolation/libraries/distributions.py: Index",
         "isolation/linking/linker.py: Linker",
     },
     "fields": {
         "container/life.py: Life",
-        "isolation/finder.py: BizFinder",
+        "isolation/finding/finder.py: BizFinder",
         "isolation/libraries/distributions.py: Index",
         "isolation/linking/linker.py: Linker",
     },

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import entered
-from koupleless.isolation.finder import BizFinder, prefixes
+from koupleless.isolation.finding.finder import BizFinder, prefixes
 from koupleless.isolation.imports import install_hooks, remove_hooks
 from koupleless.isolation.interpreter import all_of_base, clean, find_of_base
 from koupleless.isolation.libraries import distributions

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 from koupleless.context import crossed, current, library_context
 from koupleless.errors import BizGone, ModuleRefused
 from koupleless.frames import making_seen_as, passed_over, seen_as
+from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.interpreter import (
     REAL,
     all_of_base,
@@ -47,7 +48,6 @@ from koupleless.isolation.interpreter import (
     stored,
 )
 from koupleless.isolation.linking.children import Children
-from koupleless.isolation.linking.codes import SharedCodeLoader
 from koupleless.isolation.linking.lazy import LazyImports
 from koupleless.isolation.linking.lent import AT_START, left_as_it_is
 from koupleless.isolation.linking.stores import Stored

@@ -28,6 +28,7 @@ from koupleless.context import as_base, current, entered
 from koupleless.descriptions import Library
 from koupleless.errors import BizGone, ModuleRefused
 from koupleless.frames import passed_over, seen_as
+from koupleless.isolation.codes import SharedCodeLoader
 from koupleless.isolation.imports import importlib_for
 from koupleless.isolation.interpreter import bootstrap, find_of_base, is_initialising
 from koupleless.isolation.libraries import distributions
@@ -35,7 +36,6 @@ from koupleless.isolation.libraries.extensions import load_once, shelf
 from koupleless.isolation.libraries.holding import Held, Holding, Speakers, decide
 from koupleless.isolation.libraries.known import PORTIONS
 from koupleless.isolation.libraries.resident import arrivals
-from koupleless.isolation.linking.codes import SharedCodeLoader
 from koupleless.isolation.linking.lent import lent_spec
 from koupleless.isolation.linking.linker import linker_of
 from koupleless.isolation.modules import base_path

@@ -482,7 +482,7 @@ def test_what_a_shared_library_of_the_biz_has_taken_is_in_sight_too(biz, base):
     speakers = Speakers(words={"based-other": Share.ALWAYS}.get)
     namespace, lent = biz({"app.py": SIGHT}, speakers=speakers), biz({}, speakers=speakers)
     app = namespace.import_module("app")
-    namespace.scope.facet(Linker).lenders.append(lent.scope.facet(Linker))
+    namespace.scope.facet(Linker).table.lenders.append(lent.scope.facet(Linker).table)
     assert not app.seen("based_other")
     lent.import_module("based_other")
     assert app.seen("based_other")

@@ -1130,7 +1130,7 @@ def test_a_library_that_fails_half_way_is_not_initialised_again(compile_native, 
         namespace.drop()
     for _ in range(2):
         unit = shelf.borrow("fastlib", index_of([str(root)]), UnitFinder)
-        vars(unit.linker.table["app"])["check"] = lambda: None
+        vars(unit.linker.table.modules["app"])["check"] = lambda: None
         assert biz({"main.py": "import fastlib"}, root).import_module("main").fastlib.value == 1
 
 

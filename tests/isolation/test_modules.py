@@ -20,7 +20,7 @@ import pytest
 
 from koupleless.context import entered
 from koupleless.isolation.interpreter import REAL, exposed
-from koupleless.isolation.modules import base_path
+from koupleless.isolation.system import base_path
 
 
 @pytest.fixture

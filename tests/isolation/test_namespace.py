@@ -103,7 +103,7 @@ def test_code_runs_as_the_biz_while_it_is_imported(biz):
     namespace = biz({"app.py": "from koupleless.context import current\nscope = current()"})
     assert namespace.import_module("app").scope is namespace.scope
     assert namespace.scope.facet(Namespace) is namespace
-    assert namespace.scope.facet(Linker).table["app"] is namespace.table["app"]
+    assert namespace.scope.facet(Linker).table.modules["app"] is namespace.table["app"]
 
 
 def test_resources_of_the_bizs_packages(biz):

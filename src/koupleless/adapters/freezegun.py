@@ -30,7 +30,7 @@ class _Modules(Mapping[str, "ModuleType"]):
 
     def _table(self) -> Mapping[str, ModuleType]:
         linker = linker_of(current())
-        return sys.modules if linker is None else linker.executed()
+        return sys.modules if linker is None else linker.table.executed()
 
     def __getitem__(self, name: str) -> ModuleType:
         return self._table()[name]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.adapters.own import replace
 from koupleless.context import as_base, current
 from koupleless.frames import standing_for
-from koupleless.isolation.linking.linker import ABSENT, linker_of, owner_of
+from koupleless.isolation.linking.linker import linker_of, owner_of
+from koupleless.isolation.linking.table import ABSENT
 from koupleless.router.gate import Gate
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _follow_client(undo: contextlib.ExitStack, module: Any) -> None:
 
 
 def _has_own(linker: Linker | None) -> bool:
-    return linker is not None and linker.find("sentry_sdk") is not ABSENT
+    return linker is not None and linker.table.find("sentry_sdk") is not ABSENT
 
 
 def _is_reported(hint: Mapping[str, Any]) -> bool:

@@ -33,7 +33,7 @@ def _is_of_application(hook: Any, _: Any) -> bool:
 def _is_superseded(hook: Any) -> bool:
     """Whether a hook belongs to the base's copy of a library of which the running biz has a copy."""
     function, linker = _function(hook), linker_of(current())
-    own = None if linker is None else linker.table.get(getattr(function, "__module__", None) or "")
+    own = None if linker is None else linker.table.modules.get(getattr(function, "__module__", None) or "")
     return own is not None and getattr(function, "__globals__", None) is not getattr(own, "__dict__", None)
 
 

@@ -46,14 +46,15 @@ from koupleless.isolation.libraries import distributions
 from koupleless.isolation.libraries.resident import arrivals
 from koupleless.isolation.linking.lazy import HAS_LAZY_IMPORTS, Filters, is_resolved_for_base, resolve_own
 from koupleless.isolation.linking.linker import Linker, asking, linker_of, owner_of
-from koupleless.isolation.modules import place_views
+from koupleless.isolation.modules import place_view
 from koupleless.isolation.reloading import reload_of
+from koupleless.isolation.system import place_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from importlib.machinery import ModuleSpec
 
-    from koupleless.isolation.linking.linker import Import
+    from koupleless.isolation.linking.statements import Import
 
 
 def install_hooks() -> None:
@@ -98,7 +99,8 @@ class _Hooks:
                 self._replace(undo, sys, "get_lazy_imports_filter", filters.getter)
             self._replace(undo, importlib, "reload", _make_reload_hook)
             self._replace(undo, importlib.util, "find_spec", _make_find_hook)
-            place_views(undo)
+            place_view(undo)
+            place_variables(undo)
             undo.callback(put_together)
             begin_apart()
             self._undo = undo.pop_all()
@@ -310,7 +312,7 @@ def _make_module_hook(original: Callable[..., ModuleType]) -> Callable[..., Modu
 
     def _init_module_attrs(spec: ModuleSpec, module: ModuleType, *, override: bool = False) -> ModuleType:
         linker = linker_of(current())
-        if linker is not None and not linker.has(module):
+        if linker is not None and not linker.table.has(module):
             return module  # a loader of the biz gave a Python module of another owner, which keeps its origin
         if linker is not None and not isinstance(spec.loader, ExtensionFileLoader):
             linker.adopt(module)
@@ -325,7 +327,7 @@ def _make_reload_hook(original: Callable[[ModuleType], ModuleType]) -> Callable[
     @standing_for(original)
     def reload(module: ModuleType) -> ModuleType:
         linker = linker_of(current())
-        return original(module) if linker is None else linker.personal["importlib"].reload(module)
+        return original(module) if linker is None else linker.table.personal["importlib"].reload(module)
 
     return reload
 
@@ -357,10 +359,14 @@ def importlib_for(linker: Linker) -> ModuleType:
     def __dir__() -> list[str]:  # noqa: N807
         return sorted({*vars(importlib), *vars(facade)})
 
+    def invalidate_caches() -> None:
+        """Look at the files again for the next import."""
+        linker.table.locator.invalidate_caches()
+
     own: dict[str, object] = {
         "import_module": _with_import(_make_gcd_import(linker)),
         "reload": reload_of(linker),
-        "invalidate_caches": linker.invalidate_caches,
+        "invalidate_caches": invalidate_caches,
         "__import__": linker.import_,
         "__getattr__": __getattr__,
         "__dir__": __dir__,

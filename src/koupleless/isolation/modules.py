@@ -1,14 +1,12 @@
-"""Views: ``sys.modules``, ``sys.path`` and ``sys.meta_path`` as seen by code, each with the answer for the running biz.
+"""View of ``sys.modules`` as seen by code, with the answer for the running biz.
 
-While a biz runs, Python modules of the biz lie over those of the base, the search path of the biz lies before the path
-of the base, and the import hooks of the biz are seen by the biz alone. While no biz runs, all are as they were without
-bizs. Assignments of a biz to ``sys.path``, ``sys.meta_path``, ``sys.argv``, ``sys.tracebacklimit`` or hooks such as
-``sys.excepthook`` are seen by the biz alone, too.
+While a biz runs, Python modules of the biz lie over those of the base. While no biz runs, all are as they were without
+bizs.
 
 The interpreter keeps a table of its own (``interpreter.REAL``), read directly by C code. A Python module of a biz is in
 there only while compiled code of the biz needs the Python module there.
 """
-# ruff: noqa: D102 - the methods are those of dict and list
+# ruff: noqa: D102 - the methods are those of dict
 
 from __future__ import annotations
 
@@ -16,7 +14,6 @@ import sys
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast, overload
 
 from koupleless.context import current
-from koupleless.contextual import ContextList, assign_by_context, call_by_context
 from koupleless.isolation.interpreter import (
     REAL,
     all_of_base,
@@ -28,14 +25,15 @@ from koupleless.isolation.interpreter import (
     store,
     take_of_base,
     unstore,
-    variables_of,
     views,
 )
-from koupleless.isolation.linking.linker import ABSENT, asking, base_changed, linker_of, owner_of
+from koupleless.isolation.linking.answers import base_changed
+from koupleless.isolation.linking.linker import asking, linker_of, owner_of
+from koupleless.isolation.linking.table import ABSENT
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+    from collections.abc import ItemsView, Iterator, KeysView, ValuesView
     from types import FrameType, ModuleType
     from typing import Self, SupportsIndex
 
@@ -102,7 +100,7 @@ class ModulesView(dict[str, "ModuleType"]):
         linker, is_narrow = _who()
         if linker is not None:
             name = next(reversed(_shown(linker, is_narrow)))
-            return name, linker.take(name, is_narrow=is_narrow)
+            return name, linker.edits.take(name, is_narrow=is_narrow)
         name, module = REAL.popitem()
         base_changed(name)
         return name, module
@@ -119,7 +117,7 @@ class ModulesView(dict[str, "ModuleType"]):
         try:
             return _seen(linker, name)
         except KeyError:
-            linker.put(name, default, is_narrow=_who()[1])
+            linker.edits.put(name, default, is_narrow=_who()[1])
             return cast("ModuleType", default)
 
     def update(self, other: Any = (), /, **names: ModuleType) -> None:
@@ -132,7 +130,7 @@ class ModulesView(dict[str, "ModuleType"]):
         if linker is None:
             REAL.clear()
         else:
-            linker.clear(is_narrow=is_narrow)
+            linker.edits.clear(is_narrow=is_narrow)
 
     def copy(self) -> dict[str, ModuleType]:
         return _shown(*_who()).copy()
@@ -217,31 +215,31 @@ def _who() -> tuple[Linker | None, bool]:
 
 def _seen(linker: Linker, name: str) -> ModuleType:
     """Return the Python module under a name, as seen by the caller's caller. Raises ``KeyError`` if there is none."""
-    known: ModuleType | None = linker.table.get(name, ABSENT)
+    known: ModuleType | None = linker.table.modules.get(name, ABSENT)
     if known is not ABSENT:
         return known  # type: ignore[return-value]  # `cast` is a call
-    known = linker.shown.get(name)
+    known = linker.answers.shown.get(name)
     if known is not None and REAL.get(name) is known:
         return known
     return _look_up(linker, name, _getframe(2))
 
 
 def _look_up(linker: Linker, name: str, frame: FrameType) -> ModuleType:
-    if not linker.lenders and linker.shown.get(name, ABSENT) is None and _is_narrow(linker, frame):
+    if not linker.table.lenders and linker.answers.shown.get(name, ABSENT) is None and _is_narrow(linker, frame):
         raise KeyError(name)
-    known = linker.find(name)
+    known = linker.table.find(name)
     if known is ABSENT:
         known = of_base(name)
         if _is_hidden(linker, name, known):
             raise KeyError(name)
-        if not linker.sight()(name):
-            linker.shown[name] = None
-            if linker.sight()(name):  # another thread has just taken the Python module from the base
-                linker.shown.pop(name, None)
+        if not linker.table.locator.sight()(name):
+            linker.answers.shown[name] = None
+            if linker.table.locator.sight()(name):  # another thread has just taken the Python module from the base
+                linker.answers.shown.pop(name, None)
             elif _is_narrow(linker, frame):
                 raise KeyError(name)
-        elif linker.is_settled(name):
-            linker.shown[name] = known
+        elif linker.table.locator.is_settled(name):
+            linker.answers.shown[name] = known
     return known  # type: ignore[return-value]
 
 
@@ -251,27 +249,27 @@ def _is_hidden(linker: Linker, name: str, module: object) -> bool:
     Some code executes a library once more, with some Python modules replaced, and enters the results under new names;
     a biz with the library for itself has to do the same again.
     """
-    if linker.hides(name):
+    if linker.table.hides(name):
         return True
     own = name_of(module)
     if own is None or own == name:
         return False
     top = name.partition(".")[0]
-    return name_of(find_of_base(top)) != top and linker.hides(own)
+    return name_of(find_of_base(top)) != top and linker.table.hides(own)
 
 
 def _shown(linker: Linker | None, is_narrow: bool) -> dict[str, ModuleType]:
     """Return the table of the base itself, or a snapshot of the table seen by code at work for a biz."""
     if linker is None:
         return all_of_base()
-    is_seen = linker.sight() if is_narrow else bool
+    is_seen = linker.table.locator.sight() if is_narrow else bool
     shown = {
         name: module
         for name, module in all_of_base().copy().items()
         if is_seen(name) and not _is_hidden(linker, name, module)
     }
-    for name in linker.names():
-        found = linker.find(name)
+    for name in linker.table.names():
+        found = linker.table.find(name)
         if found is not ABSENT:  # removed by another thread meanwhile
             shown[name] = cast("ModuleType", found)
     return shown
@@ -279,7 +277,7 @@ def _shown(linker: Linker | None, is_narrow: bool) -> dict[str, ModuleType]:
 
 def _take(linker: Linker | None, is_narrow: bool, name: str) -> ModuleType:
     if linker is not None:
-        return linker.take(name, is_narrow=is_narrow)
+        return linker.edits.take(name, is_narrow=is_narrow)
     module = take_of_base(name)
     unstore(name)
     base_changed(name)
@@ -288,7 +286,7 @@ def _take(linker: Linker | None, is_narrow: bool, name: str) -> ModuleType:
 
 def _enter(linker: Linker | None, is_narrow: bool, name: str, module: ModuleType) -> None:
     if linker is not None:
-        linker.put(name, module, is_narrow=is_narrow)
+        linker.edits.put(name, module, is_narrow=is_narrow)
         return
     known = find_of_base(name)
     set_of_base(name, module)
@@ -297,71 +295,24 @@ def _enter(linker: Linker | None, is_narrow: bool, name: str, module: ModuleType
         base_changed(name)
 
 
-def base_path() -> list[str]:
-    """The ``sys.path`` of the base, for any running biz."""
-    path: Any = variables_of(sys)["path"]
-    return path.of_base if isinstance(path, _SysList) else path
-
-
-class _SysList(ContextList[Any]):
-    """The object at ``sys.path`` or ``sys.meta_path`` while there are bizs; shows the running biz's list or base's."""
-
-    __slots__ = ("of_base",)
-
-    def __init__(self, of_base: list[Any], of: Callable[[Linker], list[Any]]) -> None:
-        def target() -> list[Any]:
-            scope = current()
-            if scope is None:
-                return of_base
-            linker = linker_of(scope)
-            # Changes by code of a gone biz go into a copy, which nobody sees.
-            return of(linker) if linker is not None else of_base.copy() if scope.is_closed else of_base
-
-        super().__init__(target, mirror=of_base)
-        self.of_base = of_base
-
-
-def place_views(undo: contextlib.ExitStack) -> None:
-    """Put the views in their places; ``undo`` gets callbacks that put back the originals.
+def place_view(undo: contextlib.ExitStack) -> None:
+    """Put the view in its place; ``undo`` gets callbacks that put back the original.
 
     A callback does nothing where another object has replaced the view. Called under the lock that guards the count of
     installers.
     """
-    placed = {
-        "modules": _modules,
-        "path": _SysList(sys.path, lambda linker: linker.search_path),
-        "meta_path": _SysList(sys.meta_path, lambda linker: linker.meta_path),
-    }
+    original = sys.modules
     dict.update(_modules, REAL)
     views.append(_modules)
     undo.callback(dict.clear, _modules)
     undo.callback(views.remove, _modules)
-    for name, view in placed.items():
-        undo.callback(_put_back, name, view, getattr(sys, name))
-        setattr(sys, name, view)
-    variables: dict[str, Any] = {**placed, "argv": sys.argv, "tracebacklimit": None}
-    for name, view in variables.items():
-        if name != "modules":
-            is_by_context = isinstance(view, ContextList)
-            assign_by_context(undo, sys, name, _assigned, default=view if is_by_context else None)
-    for name in ("path_hooks", "path_importer_cache"):  # each linker has its own from the beginning
-        assign_by_context(undo, sys, name, _assigned)
-    for name in ("excepthook", "unraisablehook", "displayhook"):
-        call_by_context(undo, sys, name, _assigned)
+    undo.callback(_put_back, original)
+    sys.modules = _modules
 
 
-def _put_back(name: str, view: object, original: object) -> None:
-    if getattr(sys, name) is view:
-        setattr(sys, name, original)
+def _put_back(original: dict[str, ModuleType]) -> None:
+    if sys.modules is _modules:
+        sys.modules = original
 
 
 _modules: Final = ModulesView()  # always the same object, for code that keeps the object found at ``sys.modules``
-
-
-def _assigned() -> dict[str, Any] | None:
-    scope = current()
-    if scope is None:
-        return None
-    linker = linker_of(scope)
-    # Assignments by code of a gone biz go into an empty dictionary, which nobody sees.
-    return linker.assigned if linker is not None else {} if scope.is_closed else None

@@ -69,7 +69,7 @@ class Namespace:
         linker = self._linker
         return {
             name: module
-            for name, module in linker.table.copy().items()  # a value may be any object
+            for name, module in linker.table.modules.copy().items()  # a value may be any object
             if issubclass(type(module), ModuleType) and not is_compiled(module) and not _is_shared(module, linker)
         }
 
@@ -78,8 +78,8 @@ class Namespace:
         return [
             (name, module)
             for linker in other_linkers(self._linker)
-            for name, module in linker.table.copy().items()
-            if self._linker.table.get(name, module) is not module and issubclass(type(module), ModuleType)
+            for name, module in linker.table.modules.copy().items()
+            if self._linker.table.modules.get(name, module) is not module and issubclass(type(module), ModuleType)
         ]
 
     def libraries(self) -> tuple[Library, ...]:
@@ -89,7 +89,7 @@ class Namespace:
     def thread_values(self) -> list[tuple[threading.local, dict[str, Any]]]:
         """The ``threading.local`` objects among the globals of the biz, with their values on this thread."""
         found = {}
-        for module in self._linker.table.copy().values():
+        for module in self._linker.table.modules.copy().values():
             table = own_table(module)
             if table.get("__builtins__") is self.builtins:
                 for value in list(table.values()):
@@ -161,10 +161,11 @@ class Namespace:
         has_hooks, self._has_hooks = self._has_hooks, False
         if not has_hooks:
             return
-        for module in self._linker.table.values():
+        for module in self._linker.table.modules.values():
             if is_compiled(module):
                 let_go(module)
         self._linker.drop()
+        self._finder.drop()
         below = prefixes(self.paths)
         for remembered in (sys.path_importer_cache, linecache.cache):
             for path in [path for path in list(remembered) if path in self.paths or path.startswith(below)]:
@@ -174,12 +175,13 @@ class Namespace:
         remove_hooks()
 
     def __repr__(self) -> str:
-        return f"<Namespace of {self.scope.biz}, {len(self._linker.table)} modules>"
+        return f"<Namespace of {self.scope.biz}, {len(self._linker.table.modules)} modules>"
 
 
 def _is_shared(module: ModuleType, linker: Linker) -> bool:
     """Whether a Python module in the table belongs to the base or to a shared unit, under any name."""
     name = own_table(module).get("__name__")
     if name is None:  # as with output of mypyc, and with objects that code puts into sys.modules
-        return any(known is module for known in all_of_base().values()) or linker.is_lent_somehow(module)
-    return find_of_base(name) is module or linker.is_lent(name, module)
+        tables = [all_of_base(), *(lender.modules.copy() for lender in linker.table.all_lenders())]
+        return any(known is module for table in tables for known in table.values())
+    return find_of_base(name) is module or linker.table.is_lent(name, module)

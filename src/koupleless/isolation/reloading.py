@@ -70,7 +70,7 @@ class _Bootstrap(threading.local):
 
     @passed_over
     def _find_spec(self, name: str, path: Any, target: ModuleType) -> ModuleSpec | None:
-        if not self._linker.has(target):
+        if not self._linker.table.has(target):
             self._exec = self._ask_hooks
             return target.__spec__
         self._exec = bootstrap._exec if current() is self._linker.scope else self._exec_as_owner  # noqa: SLF001

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.isolation.environment import venv_start
 from koupleless.isolation.libraries import distributions
-from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import SELF
+from koupleless.isolation.system import base_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -38,9 +38,9 @@ from koupleless.isolation.libraries.known import PORTIONS
 from koupleless.isolation.libraries.resident import arrivals
 from koupleless.isolation.linking.lent import lent_spec
 from koupleless.isolation.linking.linker import linker_of
-from koupleless.isolation.modules import base_path
 from koupleless.isolation.places import find_once
 from koupleless.isolation.policy import NEVER_DELEGATED, PROCESS_NAMES, SELF, Policy, Side, is_of_process, is_one
+from koupleless.isolation.system import SysVariables, base_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -111,8 +111,6 @@ class BizFinder:
         self._of_base: set[str] = set()
         """Top-level names known to be the base's."""
         self._granted: set[str] = set()
-        self._taken: set[str] = set()
-        """Python modules of the base that the biz has got."""
         self._sight: _Sight | None = None
         self._owned: tuple[list[str], dict[str, bool]] = [], {}
         """A search path, and: top-level name not imported yet -> whether the biz has it on the search path."""
@@ -132,22 +130,30 @@ class BizFinder:
     def join(self, linker: Linker) -> None:
         """Work for a linker from now on, and fill its table, import hooks and search path."""
         self.linker = linker
-        arrivals.follow(linker, self._taken)
+        arrivals.follow(linker)
         main = ModuleType("__main__", "The program; what it starts with is elsewhere.")
         linker.adopt(main)
-        linker.personal.update(importlib=importlib_for(linker), __main__=main)
-        linker.table.update(linker.personal)
+        table = linker.table
+        table.personal.update(importlib=importlib_for(linker), __main__=main)
+        table.modules.update(table.personal)
         self.on_path = _path_finder(self)
-        linker.plain_hooks += [BuiltinImporter, FrozenImporter, self.on_path]
-        linker.meta_path += linker.plain_hooks
-        linker.assigned.update(path_hooks=list(self._base_hooks), path_importer_cache={})
-        linker.search_path += [*self.paths, *(entry for entry in base_path() if entry not in self.paths)]
+        path = [*self.paths, *(entry for entry in base_path() if entry not in self.paths)]
+        self.sys = SysVariables(path, (BuiltinImporter, FrozenImporter, self.on_path), self._base_hooks)
+        linker.scope.attach(self.sys)
+
+    def drop(self) -> None:
+        """Let go of the owner's values of ``sys``. Idempotent."""
+        self.sys.drop()
+
+    def has_hooks(self) -> bool:
+        """See `locator.Locator`."""
+        return self.sys.has_hooks()
 
     # --- as the linker asks --------------------------------------------------------------------------------------
 
     @passed_over
     def foreign(self, name: str) -> ModuleType | None:
-        """See `linker.Locator`."""
+        """See `locator.Locator`."""
         verdict = self._policy.before_own(name)
         if verdict is not None:
             return self._import_as_base(name) if verdict.provider is None else verdict.provider(name)
@@ -161,9 +167,9 @@ class BizFinder:
 
     @passed_over
     def locate(self, name: str, parent: ModuleType | None, *, is_asked: bool = False) -> ModuleSpec | ModuleType:
-        """See `linker.Locator`."""
+        """See `locator.Locator`."""
         parent_name = name.rpartition(".")[0]
-        if parent is not None and self.linker.table.get(parent_name) is not parent:
+        if parent is not None and self.linker.table.modules.get(parent_name) is not parent:
             lender = self._lender_of(name)  # of the parent, which was imported only now, for this very name
             if lender is None:
                 return self._take_from_base(name)
@@ -190,12 +196,12 @@ class BizFinder:
 
     @seen_as(bootstrap._find_spec)  # noqa: SLF001 - in its place
     def hooked(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
-        """See `linker.Locator`."""
+        """See `locator.Locator`."""
         if parent is not None and not hasattr(parent, "__path__"):
             return None  # a compiled file may enter Python modules below itself; Python asks no finder for these
         path = None if parent is None else parent.__path__
         spec: ModuleSpec | None
-        for hook in list(self.linker.hooks_in_use()):
+        for hook in list(self.sys.hooks_in_use()):
             if hook is self.on_path:
                 break
             if hook is BuiltinImporter or hook is FrozenImporter:
@@ -210,7 +216,7 @@ class BizFinder:
 
     @passed_over
     def anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
-        """See `linker.Locator`."""
+        """See `locator.Locator`."""
         self._check(name)
         spec = None if is_one(name) else self._find_anew(name, None if parent is None else parent.__path__)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
@@ -230,11 +236,11 @@ class BizFinder:
         return spec
 
     def owns(self, top: str) -> bool:
-        """See `linker.Locator`."""
+        """See `locator.Locator`."""
         if top in self._of_base:
             return False
         path, known = self._owned
-        if path != (in_use := self.linker.path_in_use()):
+        if path != (in_use := self.sys.path_in_use()):
             self._owned = list(in_use), (known := {})
         if top not in known:
             spec = None
@@ -248,14 +254,14 @@ class BizFinder:
         return known[top]
 
     def sight(self) -> Callable[[str], bool]:
-        """See `linker.Locator`.
+        """See `locator.Locator`.
 
         Without a base ``sys.modules`` holds the imports of the program. Among the Python modules loaded by the base,
         the standard library and the base's own code are in sight, and each library from which the biz, or a shared
         library of the biz, has taken a Python module, with all libraries required.
         """
-        sight, lenders = self._sight, self.linker.all_lenders()
-        taken = [self._taken, *map(arrivals.taken_by, lenders)] if lenders else [self._taken]
+        sight, table = self._sight, self.linker.table
+        taken = [table.taken, *(lender.taken for lender in table.all_lenders())]
         count = sum(map(len, taken))
         if sight is None or sight.count != count:  # the index looks at every directory of the search path
             index = distributions.base_index()
@@ -272,7 +278,7 @@ class BizFinder:
         return True
 
     def is_settled(self, name: str) -> bool:
-        """See `linker.Locator`."""
+        """See `locator.Locator`."""
         top = name.partition(".")[0]
         return top in PROCESS_NAMES or top in self._of_base
 
@@ -293,11 +299,13 @@ class BizFinder:
         """The libraries required or imported so far by the biz, and how the biz holds each, sorted by name."""
         found: dict[str, Library] = {}
         own, base, holdings = self._own_index(), distributions.base_index(), self.holdings()
-        for name in list(self.linker.table):
+        for name in list(self.linker.table.modules):
             for owner in own.owners(name):
                 if own.place(owner) != self.paths[0]:  # else the program of the biz
                     found[owner] = Library(owner, own.versions[owner], Holding.OWN.value, _BROUGHT)
-        imported = {owner for name in [*self.linker.table, *self._taken] for owner in base.owners(name)}
+        imported = {
+            owner for name in [*self.linker.table.modules, *self.linker.table.taken] for owner in base.owners(name)
+        }
         for owner in imported.union(self._policy.required) - found.keys() - {SELF}:
             held = holdings.get(owner)
             if held is not None:
@@ -306,7 +314,7 @@ class BizFinder:
 
     def library_of(self, kind: type) -> str | None:
         """The distribution of a class, if the biz executes Python modules of the distribution; else ``None``."""
-        module = self.linker.table.get(kind.__module__)
+        module = self.linker.table.modules.get(kind.__module__)
         if module is None or getattr(module, kind.__qualname__.partition(".")[0], None) is None:
             return None
         own = self._own_index()
@@ -316,7 +324,7 @@ class BizFinder:
         return owners[0] if owners else None
 
     def is_copied(self, name: str) -> bool:
-        """See `linker.Locator`. Of a namespace package, whether the biz has an own copy of any portion."""
+        """See `locator.Locator`. Of a namespace package, whether the biz has an own copy of any portion."""
         if self._speakers is None:
             return False
         return self._judged(name).is_any
@@ -351,7 +359,7 @@ class BizFinder:
     def _compiled_once(self, spec: ModuleSpec) -> ModuleSpec | ModuleType:
         found = load_once(spec, self.linker, self._beside)
         if not isinstance(found, ModuleSpec):
-            self.linker.table[spec.name] = found
+            self.linker.table.modules[spec.name] = found
         return found
 
     def _has_whole_of_base(self, name: str) -> bool:
@@ -386,7 +394,7 @@ class BizFinder:
         The biz has put Python modules in front of the installed ones. A shared library would go on with the installed
         ones, for all bizs. So these libraries are the biz's own, like the replacement.
         """
-        index, in_use = self._own_index(), self.linker.path_in_use()
+        index, in_use = self._own_index(), self.sys.path_in_use()
         if self._replaced[:2] != (index, in_use):
             own, replaced = self._own_path(), set[str]()
             for owner in index.shared:
@@ -432,8 +440,9 @@ class BizFinder:
             self._note_taken(name)
             return self._import_as_base(name)
         unit = shelf.borrow(distribution, index, UnitFinder)
-        if unit.linker not in self.linker.lenders:
-            self.linker.lenders.append(unit.linker)
+        lenders = self.linker.table.lenders
+        if unit.linker.table not in lenders:
+            lenders.append(unit.linker.table)
         self._lent[name] = unit
         return unit.load(name)
 
@@ -457,8 +466,8 @@ class BizFinder:
             return True
         for other in sorted(lender.imports(name)):
             top = other.partition(".")[0]
-            if top not in lender.linker.claims:
-                if self._policy.before_own(top) is None and self.linker.hides(top):
+            if top not in lender.linker.table.claims:
+                if self._policy.before_own(top) is None and self.linker.table.hides(top):
                     return True
             elif other not in seen and self._lender_of(other) is lender:
                 seen.add(other)
@@ -493,7 +502,7 @@ class BizFinder:
     @passed_over
     def _find_own(self, name: str, path: Sequence[str] | None, *, is_asked: bool) -> ModuleSpec | None:
         spec: ModuleSpec | None
-        hooks = list(self.linker.hooks_in_use())
+        hooks = list(self.sys.hooks_in_use())
         for hook in hooks[hooks.index(self.on_path) :] if is_asked and self.on_path in hooks else hooks:
             if hook is self.on_path:
                 spec = self._find_in_files(name, self._own_path() if path is None else path)
@@ -509,7 +518,7 @@ class BizFinder:
     def _own_path(self) -> Sequence[str]:
         """The directories of the biz, and the ones added to ``sys.path`` by code of the biz."""
         of_base = set(base_path())
-        return [entry for entry in self.linker.path_in_use() if entry in self.paths or entry not in of_base]
+        return [entry for entry in self.sys.path_in_use() if entry in self.paths or entry not in of_base]
 
     def _own_portions(self, name: str, package: ModuleType) -> tuple[list[str], bool]:
         """The directories of a package that are the biz's, and whether the base may have further portions."""
@@ -572,14 +581,14 @@ class BizFinder:
     @property
     def _finders(self) -> dict[str, Any]:
         """The dictionary at ``sys.path_importer_cache`` as seen by the biz."""
-        return self.linker.assigned.get("path_importer_cache", {})  # type: ignore[no-any-return]
+        return self.sys.assigned.get("path_importer_cache", {})  # type: ignore[no-any-return]
 
     def _finder(self, entry: str) -> Any:
         finders = self._finders
         try:
             return finders[entry]
         except KeyError:
-            hooks, of_base = self.linker.assigned["path_hooks"], base_path()
+            hooks, of_base = self.sys.assigned["path_hooks"], base_path()
             if tuple(hooks) == self._base_hooks and (entry in of_base or entry.startswith(prefixes(of_base))):
                 with as_base():  # the finder of the base has listed the directory already
                     return finders.setdefault(entry, pkgutil.get_importer(entry))
@@ -606,9 +615,10 @@ class BizFinder:
         return self._import_as_base(name)
 
     def _note_taken(self, name: str) -> None:
-        if name not in self._taken:
-            self._taken.add(name)
-            self.linker.shown.clear()
+        taken = self.linker.table.taken
+        if name not in taken:
+            taken.add(name)
+            self.linker.answers.shown.clear()
 
     @passed_over
     def _import_as_base(self, name: str) -> ModuleType:
@@ -624,9 +634,9 @@ class BizFinder:
         raise _missing(name)
 
     def advice(self, name: str) -> str:
-        """See `linker.Locator`."""
+        """See `locator.Locator`."""
         parent_name = name.rpartition(".")[0]
-        parent = self.linker.table.get(parent_name)
+        parent = self.linker.table.modules.get(parent_name)
         if parent is not None and hasattr(parent, "__path__") and not self._own_portions(parent_name, parent)[1]:
             return f"{self._owner} owns {parent_name!r}, and its files hold no such module"
         try:
@@ -667,7 +677,7 @@ class BizFinder:
         """
         if self.linker.is_gone:
             raise BizGone(self._biz, name=name)
-        if name in self.linker.removed and not is_one(name):
+        if name in self.linker.table.removed and not is_one(name):
             spec = self._find_anew(name, path)
             if spec is not None and isinstance(spec.loader, SourceFileLoader):
                 return spec
@@ -677,11 +687,11 @@ class BizFinder:
         parent_name = name.rpartition(".")[0]
         lender = self._lender_of(name)
         if lender is not None:
-            spec = getattr(self.linker.find(name), "__spec__", None) or self._find_in_files(name, path or ())
+            spec = getattr(self.linker.table.find(name), "__spec__", None) or self._find_in_files(name, path or ())
             return None if spec is None else lent_spec(spec, self.linker.lend)
         if not parent_name:
             return self._find_top(name)
-        parent = self.linker.table.get(parent_name)
+        parent = self.linker.table.modules.get(parent_name)
         if parent is None or not hasattr(parent, "__path__"):
             return self._spec_of_base(name)
         own, is_open = self._own_portions(parent_name, parent)
@@ -725,7 +735,7 @@ class BizFinder:
     def _imported_copies(self) -> frozenset[str]:
         """The distributions of which the biz has imported an own copy: such a library looks for its own plug-ins."""
         base, holdings = distributions.base_index(), self.holdings()
-        owners = {owner for name in list(self.linker.table) for owner in base.owners(name)}
+        owners = {owner for name in list(self.linker.table.modules) for owner in base.owners(name)}
         return frozenset(name for name in owners if name in holdings and holdings[name].holding is Holding.COPY)
 
     def invalidate_caches(self) -> None:
@@ -739,9 +749,11 @@ class BizFinder:
         self._sight = None
         self._copied.clear()
         self._granted.clear()
-        self._parts = {name: True for name, is_own in self._parts.items() if is_own and name in self.linker.table}
+        self._parts = {
+            name: True for name, is_own in self._parts.items() if is_own and name in self.linker.table.modules
+        }
         self._owned = [], {}
-        self.linker.forget()
+        self.linker.answers.forget()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._biz}>"
@@ -828,24 +840,25 @@ class UnitFinder(BizFinder):
         return self._unit.distribution not in self._unit.index.owners(name) and super()._is_shared(name, spec)
 
     def foreign(self, name: str) -> ModuleType | None:
-        """See `linker.Locator`.
+        """See `locator.Locator`.
 
         A name that is not the unit's own means the Python module of the biz that the unit works for, if there is one.
         """
         running = linker_of(current())
         if running is not None and running is not self.linker:
-            if running.has_changed(name):
+            theirs = running.table
+            if running.edits.has_changed(name):
                 is_meant = True
-            elif name.partition(".")[0] in self.linker.claims:
-                is_meant = self.linker in running.lenders and running.is_own_part(name)
+            elif name.partition(".")[0] in self.linker.table.claims:
+                is_meant = self.linker.table in theirs.lenders and theirs.locator.is_own_part(name)
             else:
-                is_meant = self._policy.before_own(name) is None and running.hides(name)
+                is_meant = self._policy.before_own(name) is None and theirs.hides(name)
             if is_meant:
                 return running.load(name)
         return super().foreign(name)
 
     def is_own_part(self, name: str) -> bool:  # noqa: ARG002 - as any locator
-        """See `linker.Locator`."""
+        """See `locator.Locator`."""
         return False
 
     def _tied(self) -> frozenset[str]:
@@ -869,6 +882,6 @@ class UnitFinder(BizFinder):
     def move(self, paths: Sequence[str]) -> None:
         """See `extensions.Finder`."""
         self._look_in(paths)
-        self.linker.search_path[:] = [*self.paths, *base_path()]
+        self.sys.search_path[:] = [*self.paths, *base_path()]
         self._index = None
         self.invalidate_caches()

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from koupleless.isolation.interpreter import bootstrap, find_of_base, set_of_base, store, take_of_base, unstore
-from koupleless.isolation.linking.linker import base_changed
+from koupleless.isolation.linking.answers import base_changed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator

@@ -30,8 +30,8 @@ from packaging.utils import canonicalize_name
 from koupleless.context import as_base
 from koupleless.isolation.interpreter import find_of_base
 from koupleless.isolation.libraries.mentions import imported_for_sure, imported_in_c
-from koupleless.isolation.modules import base_path
 from koupleless.isolation.policy import PROCESS_NAMES, SELF, Provenance
+from koupleless.isolation.system import base_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -36,12 +36,14 @@ from koupleless.frames import passed_over
 from koupleless.isolation.interpreter import REAL, all_of_base, exposed, initialising, keep_apart, restorer
 from koupleless.isolation.libraries.mentions import imported_for_sure
 from koupleless.isolation.libraries.worlds import inhabiting, world_of
-from koupleless.isolation.linking.linker import Linker, Locator
+from koupleless.isolation.linking.linker import Linker
+from koupleless.isolation.linking.locator import Locator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from koupleless.isolation.libraries.distributions import Index
+    from koupleless.isolation.linking.table import Table
 
 
 # --- single files --------------------------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ def load_once(spec: ModuleSpec, linker: Linker, what_is_beside: Callable[[str], 
                 module = None if beside else module
         if module is not None and _is_leaf(module, linker, spec.name):
             for ending, part in _kept.parts.get(digest + beside, {}).items():
-                linker.table[spec.name + ending] = part
+                linker.table.modules[spec.name + ending] = part
             return module
         is_first = digest not in _kept.started
         _kept.started.add(digest)
@@ -215,18 +217,19 @@ def _without_others(linker: Linker, name: str, path: str, parts: dict[str, Modul
     as long as the process lives, and its compiled code may import at any time: for a unit the base's copies stay hidden
     for good.
     """
-    if linker.claims:
-        keep_apart(linker.claims)
+    table = linker.table
+    if table.claims:
+        keep_apart(table.claims)
     prefix, root = f"{name}.", os.path.join(_root(path, name), "")  # noqa: PTH118 - for startswith
     world = world_of(linker)
-    with inhabiting(world), initialising(linker, linker.table.copy(), linker.contested()) as is_outermost:
+    with inhabiting(world), initialising(linker, table.modules.copy(), _contested(table)) as is_outermost:
         before, is_made = REAL.copy(), False
         try:
             yield
             is_made = True
         finally:
             for entered, module in REAL.copy().items():
-                if before.get(entered) is module or entered in exposed or linker.table.get(entered) is module:
+                if before.get(entered) is module or entered in exposed or table.modules.get(entered) is module:
                     continue
                 if entered.startswith(prefix):
                     parts.setdefault(entered.removeprefix(name), module)
@@ -234,7 +237,13 @@ def _without_others(linker: Linker, name: str, path: str, parts: dict[str, Modul
                     continue  # modules compiled together look for each other here until all are made
                 taken = REAL.pop(entered)
                 if is_made or not entered.startswith(prefix):
-                    linker.table[entered] = taken
+                    table.modules[entered] = taken
+
+
+def _contested(table: Table) -> set[str]:
+    """Return the top-level names of the owner under which the base has another Python module."""
+    of_base = all_of_base()
+    return {name for name in table.own_tops() if name in of_base and table.modules.get(name) is not of_base[name]}
 
 
 def _root(path: str, name: str) -> str:
@@ -255,7 +264,7 @@ def _lies_below(root: str, module: object) -> bool:
 def _is_leaf(module: ModuleType, linker: Linker, name: str) -> bool:
     """Tell whether nothing in the module belongs to Python code of the same package, or of the same owner."""
     own = module.__name__
-    tops = {own.partition(".")[0], name.partition(".")[0], *linker.own_tops()}
+    tops = {own.partition(".")[0], name.partition(".")[0], *linker.table.own_tops()}
     for value in list(module.__dict__.values()):
         of = getattr(value, "__name__" if isinstance(value, ModuleType) else "__module__", None)
         if isinstance(of, str) and of != own and not of.startswith(own + ".") and of.partition(".")[0] in tops:
@@ -291,9 +300,9 @@ class Unit:
         first = current()
         self.scope = Scope(BizId.of(distribution, version), None if first is None else first.ground)
         self._finder = make_finder(self)
-        self.linker = Linker(self.scope, self._finder, is_shared=True)
+        claims = frozenset().union(*(index.top_level(name) for name in index.surroundings(distribution)))
+        self.linker = Linker(self.scope, self._finder, claims=claims)
         self._finder.join(self.linker)
-        self.linker.claims.update(*(index.top_level(name) for name in index.surroundings(distribution)))
         self.scope.attach(self.linker)
         self.core: set[str] = set()
         """Modules that the unit cannot do without, as far as loaded: modules that come with the unit's packages."""
@@ -305,7 +314,7 @@ class Unit:
     def load(self, name: str) -> ModuleType:
         """Load a module with which use of the distribution begins: a package, or the distribution's portion of one."""
         module = self.linker.load(name)
-        self.core.update(self.linker.table.copy())
+        self.core.update(self.linker.table.modules.copy())
         return module
 
     def owns(self, name: str) -> bool:
@@ -344,7 +353,7 @@ class Unit:
         if old == new or os.path.isdir(old):  # noqa: PTH112
             return
         self.index = index
-        for module in list(self.linker.table.values()):
+        for module in list(self.linker.table.modules.values()):
             path = getattr(module, "__path__", None)
             if path is not None:
                 module.__path__ = type(path)(entry.replace(old, new, 1) for entry in path)
@@ -387,7 +396,7 @@ class Shelf:
     def _loaded_locked(self, name: str, index: Index) -> list[str]:
         content = index.content(name, alone=True)
         others = [unit for unit in self._all_of(name) if unit.index.content(name, alone=True) != content]
-        loaded = [unit.index.versions[name] for unit in others if len(unit.linker.table) > 1]
+        loaded = [unit.index.versions[name] for unit in others if len(unit.linker.table.modules) > 1]
         why = "a module has loaded {}, which stays until this base is started again"
         return [_conflict(name, index.versions[name], why.format(other)) for other in loaded]
 

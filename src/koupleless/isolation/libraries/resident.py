@@ -71,15 +71,10 @@ class Arrivals:
         self._by_top: dict[str, _Arrival] = {}
         self._users: weakref.WeakKeyDictionary[Linker, _User] = weakref.WeakKeyDictionary()
 
-    def follow(self, linker: Linker, taken: AbstractSet[str]) -> None:
-        """Count a biz among the users of libraries: ``taken`` grows by the names of modules given to the biz."""
+    def follow(self, linker: Linker) -> None:
+        """Count an owner among the users of libraries, by the Python modules of the base that the owner has got."""
         with self._lock:
-            self._users[linker] = _User(taken)
-
-    def taken_by(self, linker: Linker) -> AbstractSet[str]:
-        """Return the names of the base's Python modules that an owner has got so far; the set grows."""
-        user = self._users.get(linker)
-        return frozenset() if user is None else user.taken
+            self._users[linker] = _User(linker.table.taken)
 
     # --- while modules are loaded ----------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from koupleless.isolation.linking.linker import Linker
+    from koupleless.isolation.linking.table import Table
 
 _BEGINNINGS: Final = ("__pybind11_", "__nb_")
 
@@ -33,7 +34,7 @@ class World:
         """Names of the distributions with types in the world, one version of each."""
 
 
-_worlds: Final[weakref.WeakKeyDictionary[Linker, World]] = weakref.WeakKeyDictionary()
+_worlds: Final[weakref.WeakKeyDictionary[Table, World]] = weakref.WeakKeyDictionary()
 _lasting: Final[list[World]] = []
 _present: World | None = None
 _lock: Final = bootstrap._ModuleLock("extension modules of bizs")  # noqa: SLF001 - notices deadlocks with locks of modules
@@ -44,13 +45,14 @@ def world_of(linker: Linker) -> World:
 
     Extension modules of a biz's own code live alone: they may be made anew for each life of the biz.
     """
-    world = _worlds.get(linker)
+    table = linker.table
+    world = _worlds.get(table)
     if world is None:
         name = linker.scope.biz.name
-        near = [_worlds[lender] for lender in linker.lenders if lender in _worlds] if linker.claims else []
+        near = [_worlds[lender] for lender in table.lenders if lender in _worlds] if table.claims else []
         world = next((one for one in near if one.tables and name not in one.inhabitants), None) or World()
         world.inhabitants.add(name)
-        _worlds[linker] = world
+        _worlds[table] = world
     return world
 
 

@@ -35,6 +35,15 @@ class Children:
         """The owner's own attributes of a package; a dictionary for callers to read and change."""
         return self._known.setdefault(package, {})
 
+    def bind(self, package: ModuleType, child: str, module: object, *, is_own: bool) -> None:
+        """Let the owner find a Python module as an attribute of the package; ``is_own`` says so of the package."""
+        if is_own:
+            setattr(package, child, module)
+        elif getattr(package, "__dict__", {}).get(child) is module:
+            self.hide(package, child)
+        else:
+            self.show(package, child, module)
+
     def show(self, package: ModuleType, child: str, module: object) -> None:
         """Let the owner, and nobody else, find the Python module at ``package.child``."""
         name = package.__name__

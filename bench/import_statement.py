@@ -20,7 +20,7 @@ from harness import Row, report
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, entered
-from koupleless.isolation.imports import install_hooks, remove_hooks
+from koupleless.isolation.imports import HOOKS
 from koupleless.isolation.namespace import Namespace
 
 if TYPE_CHECKING:
@@ -123,17 +123,17 @@ def main() -> None:
         namespace = Namespace(scope, [name])
         here = namespace.import_module("app_package.here")
         outside, inside = functions(vars(plain_here)), functions(vars(here))
-        remove_hooks()  # the namespace's: what runs outside is to be as if there were none
+        HOOKS.release()  # the namespace's: what runs outside is to be as if there were none
         rows, details = [], {}
         for text in STATEMENTS:
             turns = []
             for _ in range(ROUNDS):
                 plain = seconds(outside[text], NUMBER)
-                install_hooks()
+                HOOKS.acquire()
                 own, base = seconds(inside[text], NUMBER), seconds(outside[text], NUMBER)
                 with entered(scope):
                     for_biz = seconds(outside[text], NUMBER // 10)
-                remove_hooks()
+                HOOKS.release()
                 turns.append((plain * 1e9, own * 1e9, base * 1e9, for_biz * 1e9))
             plain, own, base, for_biz = (statistics.median(column) for column in zip(*turns, strict=True))
             ratio = statistics.median(turn[1] / turn[0] for turn in turns)
@@ -159,17 +159,17 @@ def main() -> None:
         turns = []
         for _ in range(ROUNDS):
             plain = seconds(plain_here.through_sys_modules, NUMBER)
-            install_hooks()
+            HOOKS.acquire()
             with entered(scope):
                 own = seconds(here.through_sys_modules, NUMBER)
             base = seconds(plain_here.through_sys_modules, NUMBER)
-            remove_hooks()
+            HOOKS.release()
             turns.append((plain * 1e9, own * 1e9, base * 1e9, 0.0))
         plain, own, base, _ = (statistics.median(column) for column in zip(*turns, strict=True))
         details["through_sys_modules"] = {"outside_ns": plain, "biz_ns": own, "base_ns": base}
         rows.append(Row("through sys.modules", f"{own:.0f} ns", f"{plain:.0f} ns outside", f"{own / plain:.2f} x"))
         rows.append(Row("  the same in the base", f"{base:.0f} ns", "", f"{base / plain:.2f} x"))
-        install_hooks()
+        HOOKS.acquire()
         namespace.drop()
         report("import_statement", rows, {"nanoseconds": details})
 

@@ -317,12 +317,12 @@ def test_a_version_that_an_adapter_does_not_know_is_left_alone_and_told(monkeypa
 
     adapter = types.SimpleNamespace(DISTRIBUTIONS=("owned",), FOLLOWED={"owned": follow})
     monkeypatch.setattr(door, "_ADAPTERS", (adapter,))
-    door.install_adapters()
+    door.ADAPTERS.acquire()
     try:
         assert "all modules share what owned keeps: AttributeError" in caplog.text
         assert type(library.TABLE) is dict
     finally:
-        door.remove_adapters()
+        door.ADAPTERS.release()
 
 
 def test_whose_code_is_whose_may_be_asked_of_the_container_itself(library, undo):

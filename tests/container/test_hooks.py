@@ -12,7 +12,7 @@ from koupleless.biz import BizId
 from koupleless.context import Scope, entered
 from koupleless.isolation.namespace import Namespace
 from koupleless.view.own import Own
-from koupleless.view.shared.process import install_guards, remove_guards
+from koupleless.view.shared.process import GUARDS
 
 MakeBiz = Callable[..., Scope]
 
@@ -29,11 +29,11 @@ def make_biz() -> Iterator[MakeBiz]:
         scopes.append(scope)
         return scope
 
-    install_guards()
+    GUARDS.acquire()
     yield make
     for scope in scopes:
         leave(scope)
-    remove_guards()
+    GUARDS.release()
 
 
 def leave(scope: Scope) -> None:
@@ -189,10 +189,10 @@ def test_what_the_base_sets_meanwhile_stays(
     monkeypatch.setattr(module, name, of_base)
     assert vars(module)[name] is not of_base
     leave(biz)
-    remove_guards()
+    GUARDS.release()
     try:
         assert vars(module)[name] is of_base
         monkeypatch.undo()
         assert vars(module)[name] is before
     finally:
-        install_guards()
+        GUARDS.acquire()

@@ -27,7 +27,7 @@ from koupleless.context import Scope, as_base, current, entered
 from koupleless.errors import ModuleRefused
 from koupleless.isolation import imports
 from koupleless.isolation.finding.finder import UnitFinder
-from koupleless.isolation.imports import install_hooks, remove_hooks
+from koupleless.isolation.imports import HOOKS
 from koupleless.isolation.interpreter import REAL, initialising, withheld, withholding
 from koupleless.isolation.libraries import extensions
 from koupleless.isolation.libraries.distributions import base_index, index_of
@@ -232,7 +232,7 @@ def test_an_import_by_the_base_means_the_bases_module_while_another_is_in_the_ta
     base({"based_pair/__init__.py": "", "based_pair/part.py": "who = 'base'"})
     of_base = importlib.import_module("based_pair.part")
     other = ModuleType("based_pair"), ModuleType("based_pair.part")
-    install_hooks()
+    HOOKS.acquire()
     try:
         with initialising(object(), {"based_pair": other[0], "based_pair.part": other[1]}, {"based_pair"}):
             assert REAL["based_pair.part"] is other[1]
@@ -243,7 +243,7 @@ def test_an_import_by_the_base_means_the_bases_module_while_another_is_in_the_ta
             assert importlib.import_module("based_pair.part") is of_base
         assert REAL["based_pair.part"] is of_base
     finally:
-        remove_hooks()
+        HOOKS.release()
 
 
 def test_parts_of_a_compiled_module_are_not_taken_for_those_of_another_that_it_imports(compile_native, put, biz):

@@ -24,11 +24,11 @@ import pytest
 from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, entered
 from koupleless.errors import BizGone
-from koupleless.isolation.imports import install_hooks, remove_hooks
+from koupleless.isolation.imports import HOOKS
 from koupleless.isolation.interpreter import REAL, bootstrap, keep_apart
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.reloading import SharedModuleWarning
-from koupleless.view.logging.logs import install_logs, remove_logs
+from koupleless.view.logging.logs import LOGS
 
 MODELS = """
     import copy, pickle
@@ -76,14 +76,14 @@ def test_hooks_come_with_the_first_biz_and_go_with_the_last(biz):
 
 def test_installers_are_counted():
     before = hooked()
-    install_hooks()
-    install_hooks()
-    remove_hooks()
+    HOOKS.acquire()
+    HOOKS.acquire()
+    HOOKS.release()
     assert hooked()[0] is not before[0]
-    remove_hooks()
+    HOOKS.release()
     assert all(new is old for new, old in zip(hooked(), before, strict=True))
-    with pytest.raises(RuntimeError, match="without install_hooks"):
-        remove_hooks()
+    with pytest.raises(RuntimeError, match="no hooks of imports are installed"):
+        HOOKS.release()
 
 
 def test_an_import_of_the_base_that_ends_after_the_hooks_are_gone_leaves_its_module_where_it_is(base):
@@ -92,12 +92,12 @@ def test_an_import_of_the_base_that_ends_after_the_hooks_are_gone_leaves_its_mod
     )
     package: Any = importlib.import_module("slowly")
     package.begun, package.go_on = threading.Event(), threading.Event()
-    install_hooks()
+    HOOKS.acquire()
     keep_apart({"slowly"})
     thread = threading.Thread(target=importlib.import_module, args=["slowly.part"])
     thread.start()
     assert package.begun.wait(60)
-    remove_hooks()
+    HOOKS.release()
     package.go_on.set()
     thread.join(60)
     assert "slowly.part" in sys.modules
@@ -108,27 +108,27 @@ def test_a_logging_configuration_names_the_biz_s_own_modules_where_the_base_has_
     base({"formats/__init__.py": "", "formats/short.py": "class Formatter: of = 'base'"})
     importlib.import_module("formats")
     namespace = biz({"formats/__init__.py": "", "formats/short.py": "class Formatter: of = 'biz'"})
-    install_logs()
+    LOGS.acquire()
     try:
         configurator = logging.config.BaseConfigurator({})
         with entered(namespace.scope):
             assert configurator.resolve("formats.short.Formatter").of == "biz"
         assert configurator.resolve("formats.short.Formatter").of == "base"
     finally:
-        remove_logs()
+        LOGS.release()
 
 
 def test_hooks_that_cannot_be_put_in_leave_everything_as_it_was(monkeypatch):
     before = hooked()
     monkeypatch.setattr(sys, "__class__", type("Other", (ModuleType,), {}))
     with pytest.raises(TypeError, match="'sys' is an instance of"):
-        install_hooks()
+        HOOKS.acquire()
     assert all(new is old for new, old in zip(hooked(), before, strict=True))
 
 
 def test_a_hook_that_somebody_put_on_top_is_left_in_place():
     original = builtins.__import__
-    install_hooks()
+    HOOKS.acquire()
     ours = builtins.__import__
 
     def theirs(*args, **kwargs):
@@ -136,13 +136,13 @@ def test_a_hook_that_somebody_put_on_top_is_left_in_place():
 
     builtins.__import__ = theirs
     try:
-        remove_hooks()
+        HOOKS.release()
         assert builtins.__import__ is theirs
-        install_hooks()
+        HOOKS.acquire()
         import json
 
         assert json is REAL["json"]
-        remove_hooks()
+        HOOKS.release()
         assert builtins.__import__ is theirs
     finally:
         builtins.__import__ = original
@@ -489,7 +489,7 @@ def test_two_threads_that_import_a_package_and_its_child_do_not_deadlock(biz, sh
 
 
 def test_a_scope_without_modules_is_as_the_base():
-    install_hooks()
+    HOOKS.acquire()
     try:
         with entered(Scope(BizId.parse("bare:1"))):
             import json
@@ -500,7 +500,7 @@ def test_a_scope_without_modules_is_as_the_base():
             with pytest.raises(ModuleNotFoundError):
                 importlib.import_module("nothing_at_all")
     finally:
-        remove_hooks()
+        HOOKS.release()
 
 
 def test_a_dropped_namespace_is_refused_at_the_hooks_too(biz):

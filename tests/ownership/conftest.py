@@ -25,7 +25,7 @@ from koupleless.isolation.libraries.holding import Wishes
 from koupleless.ownership.collect import held_back
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import Survey, purge
-from koupleless.recorders.door import SWEEPS, install_recorders, remove_recorders
+from koupleless.recorders.door import RECORDING, SWEEPS
 from koupleless.recorders.loops.eventloop import adopt_loop
 from koupleless.recorders.loops.stubborn import loop_at_hand
 
@@ -98,9 +98,9 @@ class TinyBiz:
 
 @pytest.fixture(autouse=True)
 def recorders() -> Iterator[None]:
-    install_recorders()
+    RECORDING.acquire()
     yield
-    remove_recorders()
+    RECORDING.release()
 
 
 @pytest.fixture

@@ -47,9 +47,9 @@ import atexit
 from koupleless.biz import BizId
 from koupleless.context import Scope, entered
 from koupleless.ownership.ledger import Ledger
-from koupleless.recorders.door import install_recorders
+from koupleless.recorders.door import RECORDING
 
-install_recorders()
+RECORDING.acquire()
 scopes = [Scope(BizId.of("tiny", "1.0")), Scope(BizId.of("stays", "1.0"))]
 atexit.register(print, "base")
 for scope in scopes:

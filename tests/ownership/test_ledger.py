@@ -17,7 +17,7 @@ from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, current, entered
 from koupleless.ownership.ledger import NOTHING, Ledger, Order, Pending, owner
 from koupleless.ownership.recording import Patches
-from koupleless.recorders.door import install_recorders, remove_recorders
+from koupleless.recorders.door import RECORDING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -173,20 +173,20 @@ PATCHED = [
 
 
 def test_the_last_removal_puts_back_the_very_same_functions() -> None:
-    remove_recorders()  # the fixture's
+    RECORDING.release()  # the fixture's
     originals = [vars(holder)[name] for holder, name in PATCHED]
     inherited = "addFilter" in vars(logging.Logger)
-    install_recorders()
-    install_recorders()
+    RECORDING.acquire()
+    RECORDING.acquire()
     assert all(vars(holder)[name] is not before for (holder, name), before in zip(PATCHED, originals, strict=True))
-    remove_recorders()
+    RECORDING.release()
     assert vars(threading.Thread)["start"] is not originals[0]
-    remove_recorders()
+    RECORDING.release()
     assert [vars(holder)[name] for holder, name in PATCHED] == originals
     assert ("addFilter" in vars(logging.Logger)) is inherited
     with pytest.raises(RuntimeError, match="no recorders"):
-        remove_recorders()
-    install_recorders()
+        RECORDING.release()
+    RECORDING.acquire()
 
 
 class Patched:

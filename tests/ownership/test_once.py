@@ -20,7 +20,7 @@ import gc, os, sys, textwrap
 from koupleless.biz import BizId
 from koupleless.context import Scope, entered
 from koupleless.ownership.ledger import Ledger
-from koupleless.recorders.door import install_recorders
+from koupleless.recorders.door import RECORDING
 
 
 def life(source, deadline_s=10.0):
@@ -43,7 +43,7 @@ def descriptors():
     return len(os.listdir("/proc/self/fd"))
 
 
-install_recorders()
+RECORDING.acquire()
 '''
 
 FIRST_NEEDS = {

@@ -15,7 +15,7 @@ import attr
 import pytest
 
 from koupleless.context import entered
-from koupleless.recorders.door import install_recorders, remove_recorders
+from koupleless.recorders.door import RECORDING
 from koupleless.recorders.registries.remembered import ENTERED, Cache
 
 if TYPE_CHECKING:
@@ -247,13 +247,13 @@ def test_the_dictionary_that_stood_there_is_back_with_what_the_base_has_entered(
     ours = linecache.cache
     assert type(ours) is Cache
     generator.enter("<kept>", SOURCE)
-    remove_recorders()
+    RECORDING.release()
     try:
         assert type(linecache.cache) is dict
         known: Any = linecache.cache.pop("<kept>")
         assert known[2] == SOURCE.splitlines(True)
     finally:
-        install_recorders()
+        RECORDING.acquire()
     assert sys.modules["linecache"].cache is not ours
 
 

@@ -10,12 +10,12 @@ import pytest
 from koupleless.biz import BizId
 from koupleless.context import Scope, current
 from koupleless.view.config import Configuration
-from koupleless.view.environ import Environment, install_environ, remove_environ
-from koupleless.view.logging.logs import LogSpace, install_logs, remove_logs
+from koupleless.view.environ import ENVIRON, Environment
+from koupleless.view.logging.logs import LOGS, LogSpace
 from koupleless.view.own import Own
-from koupleless.view.shared.process import install_guards, remove_guards
-from koupleless.view.standard.stdlib import install_stdlib, remove_stdlib
-from koupleless.view.standard.warning import Warnings, install_warnings, remove_warnings
+from koupleless.view.shared.process import GUARDS
+from koupleless.view.standard.stdlib import STDLIB
+from koupleless.view.standard.warning import WARNINGS, Warnings
 
 MakeBiz = Callable[..., Scope]
 
@@ -54,37 +54,37 @@ def make_biz() -> Iterator[MakeBiz]:
 
 @pytest.fixture
 def with_environ() -> Iterator[None]:
-    install_environ()
+    ENVIRON.acquire()
     yield
-    remove_environ()
+    ENVIRON.release()
 
 
 @pytest.fixture
 def with_logs() -> Iterator[None]:
-    install_logs()
+    LOGS.acquire()
     yield
-    remove_logs()
+    LOGS.release()
 
 
 @pytest.fixture
 def with_warnings() -> Iterator[None]:
-    install_warnings()
+    WARNINGS.acquire()
     yield
-    remove_warnings()
+    WARNINGS.release()
 
 
 @pytest.fixture
 def with_stdlib() -> Iterator[None]:
-    install_stdlib()
+    STDLIB.acquire()
     yield
-    remove_stdlib()
+    STDLIB.release()
 
 
 @pytest.fixture
 def with_guards() -> Iterator[None]:
-    install_guards()
+    GUARDS.acquire()
     yield
-    remove_guards()
+    GUARDS.release()
 
 
 class Kept(logging.Handler):

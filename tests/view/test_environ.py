@@ -15,7 +15,7 @@ import pytest
 
 from koupleless.context import Scope, entered
 from koupleless.errors import KouplelessError
-from koupleless.view.environ import Environment, install_environ, remove_environ
+from koupleless.view.environ import ENVIRON, Environment
 
 MakeBiz = Callable[..., Scope]
 
@@ -303,16 +303,16 @@ def test_the_arguments_of_the_base_stay_the_list_that_others_imported(make_biz: 
 
 
 def test_the_last_removal_restores_the_process_and_not_an_earlier_one(make_biz: MakeBiz) -> None:
-    remove_environ()
+    ENVIRON.release()
     before = [type(os.environ), type(os.environb), os.putenv, os.system, subprocess.Popen.__init__, sys.argv]
-    install_environ()
-    install_environ()
-    remove_environ()
+    ENVIRON.acquire()
+    ENVIRON.acquire()
+    ENVIRON.release()
     with entered(make_biz(envs={"OWN": "1"})):
         assert os.environ["OWN"] == "1"
-    remove_environ()
+    ENVIRON.release()
     after = [type(os.environ), type(os.environb), os.putenv, os.system, subprocess.Popen.__init__, sys.argv]
-    install_environ()
+    ENVIRON.acquire()
     assert all(one is other for one, other in zip(before, after, strict=True))
 
 

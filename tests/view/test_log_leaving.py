@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from koupleless.context import Scope, entered
-from koupleless.view.logging.logs import LogSpace, install_logs, remove_logs
+from koupleless.view.logging.logs import LOGS, LogSpace
 
 MakeBiz = Callable[..., Scope]
 
@@ -153,23 +153,23 @@ def snapshot() -> Any:
 
 
 def test_the_last_removal_restores_the_logging_module_exactly(make_biz: MakeBiz, with_warnings: None) -> None:
-    remove_logs()
+    LOGS.release()
     before = snapshot()
-    install_logs()
-    install_logs()
+    LOGS.acquire()
+    LOGS.acquire()
     with entered(make_biz()):
         logging.addLevelName(15, "NOTICE")
         logging.setLogRecordFactory(type("Other", (logging.LogRecord,), {}))
         logging.captureWarnings(True)
         logging.basicConfig(stream=io.StringIO())
         logging.getLogger("app").warning("x")
-    remove_logs()
+    LOGS.release()
     with entered(make_biz()):
         assert logging.getLogger("of.a.biz") is not None
     assert "of.a.biz" not in logging.root.manager.loggerDict
-    remove_logs()
+    LOGS.release()
     after = snapshot()
-    install_logs()
+    LOGS.acquire()
     assert [name for name in before if before[name] is not after.get(name)] == []
     assert before.keys() == after.keys()
 

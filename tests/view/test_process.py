@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from koupleless.context import Scope, entered
-from koupleless.view.shared.process import ProcessWideWarning, install_guards, remove_guards
+from koupleless.view.shared.process import GUARDS, ProcessWideWarning
 
 MakeBiz = Callable[..., Scope]
 
@@ -94,25 +94,25 @@ def test_the_base_changes_what_it_likes(tmp_path: Path) -> None:
 
 
 def test_after_removal_the_functions_are_those_of_the_process() -> None:
-    install_guards()
-    remove_guards()
+    GUARDS.acquire()
+    GUARDS.release()
     guarded = os.chdir
-    remove_guards()
+    GUARDS.release()
     try:
         assert os.chdir is not guarded
         assert all(not hasattr(function, "__wrapped__") for function in (os.chdir, os.umask, socket.setdefaulttimeout))
     finally:
-        install_guards()
+        GUARDS.acquire()
 
 
 @pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
 def test_the_standard_streams_stay_open(
     make_biz: MakeBiz, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    remove_guards()
+    GUARDS.release()
     with (tmp_path / "stream").open("w+") as stream:
         monkeypatch.setattr(sys, name, stream)
-        install_guards()
+        GUARDS.acquire()
         with entered(make_biz()):
             with pytest.warns(ProcessWideWarning, match=rf"hello:1\.0 called sys\.{name}\.close\(\)"):
                 stream.close()

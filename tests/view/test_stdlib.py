@@ -33,7 +33,7 @@ import pytest
 import uvloop
 
 from koupleless.context import Scope, entered
-from koupleless.view.standard.stdlib import install_stdlib, remove_stdlib
+from koupleless.view.standard.stdlib import STDLIB
 
 MakeBiz = Callable[..., Scope]
 
@@ -311,11 +311,11 @@ def test_what_the_base_adds_later_shows_through(make_biz: MakeBiz) -> None:
 
 
 def test_a_function_that_was_imported_before_the_first_biz_sees_it_too(make_biz: MakeBiz) -> None:
-    remove_stdlib()
+    STDLIB.release()
     from mimetypes import guess_type
     from urllib.request import urlopen
 
-    install_stdlib()
+    STDLIB.acquire()
     biz = make_biz()
     as_biz(biz, lambda: mimetypes.add_type("x/y", ".koupleless"))
     as_biz(biz, lambda: urllib.request.install_opener(Opened()))  # type: ignore[arg-type]
@@ -487,7 +487,7 @@ def test_a_dialect_that_is_not_there_is_refused_as_alone(make_biz: MakeBiz) -> N
 
 @pytest.fixture
 def found() -> Iterator[dict[str, Any]]:
-    remove_stdlib()
+    STDLIB.release()
     yield {
         "db": type(mimetypes._db),  # type: ignore[attr-defined]
         "formats": shutil._ARCHIVE_FORMATS,  # type: ignore[attr-defined]
@@ -501,14 +501,14 @@ def found() -> Iterator[dict[str, Any]]:
         "policy": asyncio.get_event_loop_policy(),
         "types": dict(mimetypes.types_map),
     }
-    install_stdlib()
+    STDLIB.acquire()
 
 
 def test_afterwards_the_modules_are_as_before(make_biz: MakeBiz, found: dict[str, Any]) -> None:
-    install_stdlib()
+    STDLIB.acquire()
     for change, _ in CHANGES.values():
         as_biz(make_biz(), change)
-    remove_stdlib()
+    STDLIB.release()
     assert shutil._ARCHIVE_FORMATS is found["formats"]  # type: ignore[attr-defined]
     assert urllib.parse.uses_relative is found["relative"]
     assert csv.reader is found["reader"]

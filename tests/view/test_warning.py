@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from koupleless.context import Scope, entered
-from koupleless.view.standard.warning import Warnings, install_warnings, remove_warnings
+from koupleless.view.standard.warning import WARNINGS, Warnings
 
 MakeBiz = Callable[..., Scope]
 
@@ -292,13 +292,13 @@ def test_filters_of_a_block_that_has_ended_are_not_kept(make_biz: MakeBiz) -> No
 
 
 def test_the_last_removal_restores_the_module_exactly() -> None:
-    remove_warnings()
+    WARNINGS.release()
     before = dict(vars(warnings))
-    install_warnings()
-    install_warnings()
-    remove_warnings()
+    WARNINGS.acquire()
+    WARNINGS.acquire()
+    WARNINGS.release()
     assert type(warnings) is not types.ModuleType
-    remove_warnings()
+    WARNINGS.release()
     assert type(warnings) is types.ModuleType
     assert {name: value for name, value in vars(warnings).items() if before.get(name) is not value} == {}
-    install_warnings()
+    WARNINGS.acquire()

@@ -7,9 +7,10 @@ import types
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from koupleless.adapters.origin import is_of_base_alone
-from koupleless.adapters.own import MISSING, holders_of, named, swap, there_is
+from koupleless.adapters.own import holders_of, named
 from koupleless.context import as_base, current
 from koupleless.ownership.kinds import Own
+from koupleless.replacing import MISSING, present, replace
 
 if TYPE_CHECKING:
     import contextlib
@@ -268,7 +269,7 @@ def own_containers(
     The containers of a Python module are also replaced under other names in Python modules of the ``package``, by
     default the package of the holder.
     """
-    found = {name: there_is(holder, name) for name in names}
+    found = {name: present(holder, name) for name in names}
     originals = {name: original for name, original in found.items() if type(original) in _KINDS}
     places = [(holder, name, original) for name, original in originals.items()]
     if isinstance(holder, types.ModuleType):
@@ -276,4 +277,4 @@ def own_containers(
     made = {id(original): _KINDS[type(original)](original, hides) for original in originals.values()}
     for place, label, original in places:
         own = made[id(original)]
-        swap(undo, place, label, own, functools.partial(own.restore, original))
+        replace(undo, place, label, own, back=functools.partial(own.restore, original))

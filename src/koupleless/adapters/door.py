@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters import (
@@ -33,6 +32,7 @@ from koupleless.adapters import (
 )
 from koupleless.errors import in_words
 from koupleless.late import when_imported
+from koupleless.replacing import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,27 +77,6 @@ OWN: Final[Mapping[str, _Follow]] = {**closing.OWN, **flask.OWN, **freezegun.OWN
 
 _log: Final = logging.getLogger("koupleless")
 
-_lock: Final = threading.Lock()
-_undo: Final = contextlib.ExitStack()
-_users = 0
-
-
-def install_adapters() -> None:
-    """Put the adapters in, or count one more user. Called as the base, before the first biz is installed."""
-    global _users  # noqa: PLW0603 - the process has one set of libraries
-    with _lock:
-        _users += 1
-        if _users == 1:
-            try:
-                for adapter in _ADAPTERS:
-                    followed: Mapping[str, _Follow] = adapter.FOLLOWED
-                    for name, follow in followed.items():
-                        _undo.callback(when_imported(name, functools.partial(_put_in, follow)))
-            except BaseException:
-                _users = 0
-                _undo.close()
-                raise
-
 
 def put_into_own(scope: Scope, module: ModuleType) -> None:  # noqa: ARG001 - goes with the module
     """Follow a Python module that a biz has executed as its own. The adapter goes with the Python module."""
@@ -119,12 +98,12 @@ def _put_in(follow: _Follow, module: Any) -> Callable[[], None] | None:
     return undo.close
 
 
-def remove_adapters() -> None:
-    """Count one user less; the last one puts everything back. Raises ``RuntimeError`` if none is left."""
-    global _users  # noqa: PLW0603 - as above
-    with _lock:
-        if _users == 0:
-            raise RuntimeError("no adapters are installed")
-        _users -= 1
-        if _users == 0:
-            _undo.close()
+def _put_all_in(undo: contextlib.ExitStack) -> None:
+    for adapter in _ADAPTERS:
+        followed: Mapping[str, _Follow] = adapter.FOLLOWED
+        for name, follow in followed.items():
+            undo.callback(when_imported(name, functools.partial(_put_in, follow)))
+
+
+ADAPTERS: Final = Shared("adapters", _put_all_in)
+"""All adapters. Put in as the base, before the first biz is installed."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.own import own_object
 from koupleless.frames import standing_for
+from koupleless.replacing import replace
 from koupleless.view.data import led
-from koupleless.view.patch import replace
 
 if TYPE_CHECKING:
     import contextlib

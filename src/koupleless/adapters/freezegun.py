@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current
 from koupleless.isolation.linking.linker import linker_of
+from koupleless.replacing import replace
 
 if TYPE_CHECKING:
     import contextlib
@@ -66,8 +67,7 @@ def _follow(undo: contextlib.ExitStack, module: Any) -> None:
         "sys": SimpleNamespace(modules=_Modules()),
         "copyreg": SimpleNamespace(dispatch_table=_Reducers()),
     }.items():
-        undo.callback(setattr, module, name, getattr(module, name))
-        setattr(module, name, stand_in)
+        replace(undo, module, name, stand_in)
 
 
 OWN: Final = {"freezegun.api": _follow}

@@ -11,9 +11,9 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.containers import own_containers
-from koupleless.adapters.own import replace
 from koupleless.contextual import assign_by_context
 from koupleless.ownership.kinds import Own
+from koupleless.replacing import replace
 
 if TYPE_CHECKING:
     import contextlib

@@ -13,14 +13,11 @@ from koupleless.context import as_base, current
 from koupleless.frames import standing_for
 from koupleless.isolation.interpreter import is_initialising
 from koupleless.ownership.kinds import Own
+from koupleless.replacing import MISSING, present, replace
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Iterable, Iterator
-
-
-MISSING: Final = object()
-"""A value that is not there, where ``None`` may be one."""
 
 
 # --- the thread of the loop ------------------------------------------------------------------------------------------
@@ -57,13 +54,6 @@ def call_on_loop(call: Callable[[], object]) -> None:
 # --- putting something in the place of something else ---------------------------------------------------------------
 
 
-def there_is(holder: Any, name: str) -> Any:
-    """The value of an attribute of a Python module, its variables, a class, or an object; ``None`` for none."""
-    if type(holder) is dict:
-        return holder.get(name)
-    return vars(holder).get(name) if hasattr(holder, "__dict__") else getattr(holder, name, None)
-
-
 def holders_of(things: Iterable[object], package: str, *, since: str = "") -> Iterator[tuple[Any, str, object]]:
     """The Python modules of the package with one of ``things``: the Python module, the name, and the thing.
 
@@ -97,12 +87,6 @@ def _variables_of_functions(module: types.ModuleType) -> dict[str, Any]:
     return vars(module)
 
 
-def replace(undo: contextlib.ExitStack, holder: Any, name: str, new: object) -> None:
-    """Put ``new`` in the place of an attribute, and leave the way back with ``undo``."""
-    original = there_is(holder, name)
-    swap(undo, holder, name, new, lambda: original)
-
-
 def replace_function(undo: contextlib.ExitStack, module: types.ModuleType, name: str, new: object) -> None:
     """Replace a function of a Python module, under all names in Python modules of the package."""
     original = vars(module)[name]
@@ -110,23 +94,6 @@ def replace_function(undo: contextlib.ExitStack, module: types.ModuleType, name:
     since = module.__name__ if is_new else ""
     for holder, label, _ in list(holders_of([original], module.__name__.partition(".")[0], since=since)):
         replace(undo, holder, label, new)
-
-
-def swap(undo: contextlib.ExitStack, holder: Any, name: str, new: object, old: Callable[[], object]) -> None:
-    """Replace an attribute; ``old`` returns the value to put back."""
-    put: Callable[[Any, str, Any], None]
-    if type(holder) is dict:
-        put = dict.__setitem__
-    else:
-        put = setattr if isinstance(holder, type | types.ModuleType) else object.__setattr__
-    put(holder, name, new)
-
-    def restore() -> None:
-        there = there_is(holder, name)
-        if there is new:
-            put(holder, name, old())
-
-    undo.callback(restore)
 
 
 def named(function: Callable[..., Any], plain: Any) -> Callable[..., Any]:
@@ -177,22 +144,13 @@ class OwnAttribute:
     def __init__(self, holder: type, name: str, make: Callable[[], Any] = lambda: None) -> None:
         self._holder = holder
         self._name = name
-        self.of_base = vars(holder).get(name, MISSING)
+        self.of_base = present(holder, name)
         self._own: Own[Any] = Own(make)
         self.put, self.peek = self._own.put, self._own.peek
 
     def put_in(self, undo: contextlib.ExitStack) -> None:
         """Take the place, and leave the way back with ``undo``."""
-        setattr(self._holder, self._name, self)
-        undo.callback(self._take_out)
-
-    def _take_out(self) -> None:
-        if vars(self._holder).get(self._name) is not self:
-            return
-        if self.of_base is MISSING:
-            delattr(self._holder, self._name)
-        else:
-            setattr(self._holder, self._name, self.of_base)
+        replace(undo, self._holder, self._name, self, back=lambda: self.of_base)
 
     def __get__(self, instance: Any, kind: type | None = None) -> Any:
         value = self._own.get()

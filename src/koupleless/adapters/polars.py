@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.c_environment import shown_as_it_is, shown_to_c
 from koupleless.adapters.containers import own_containers
-from koupleless.adapters.own import replace
 from koupleless.adapters.variables import own_variables
 from koupleless.context import current
 from koupleless.ownership.kinds import Own
+from koupleless.replacing import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import replace
 from koupleless.ownership.kinds import Own
+from koupleless.replacing import replace
 
 if TYPE_CHECKING:
     import contextlib

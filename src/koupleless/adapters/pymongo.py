@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.containers import OwnList, is_hidden
-from koupleless.adapters.own import swap
+from koupleless.replacing import replace
 
 if TYPE_CHECKING:
     import contextlib
@@ -27,7 +27,7 @@ def _follow_monitoring(undo: contextlib.ExitStack, module: Any) -> None:
             each.restore(before)
         return listeners
 
-    swap(undo, module, "_LISTENERS", own, original)
+    replace(undo, module, "_LISTENERS", own, back=original)
 
 
 FOLLOWED: Final[dict[str, Callable[[contextlib.ExitStack, Any], None]]] = {"pymongo.monitoring": _follow_monitoring}

@@ -11,10 +11,10 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.containers import OwnDict, is_hidden, own_containers
-from koupleless.adapters.own import replace
 from koupleless.context import current
 from koupleless.frames import standing_for
 from koupleless.ownership.kinds import Own
+from koupleless.replacing import replace
 
 if TYPE_CHECKING:
     import contextlib

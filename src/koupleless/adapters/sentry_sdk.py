@@ -11,11 +11,11 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.adapters.own import replace
 from koupleless.context import as_base, current
 from koupleless.frames import standing_for
 from koupleless.isolation.linking.linker import linker_of, owner_of
 from koupleless.isolation.linking.table import ABSENT
+from koupleless.replacing import replace
 from koupleless.router.gate import Gate
 
 if TYPE_CHECKING:

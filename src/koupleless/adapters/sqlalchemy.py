@@ -12,11 +12,12 @@ import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.containers import own_containers
-from koupleless.adapters.own import MISSING, OwnAttribute, replace, replace_function
+from koupleless.adapters.own import OwnAttribute, replace_function
 from koupleless.adapters.sqlalchemy_events import is_of_library
 from koupleless.context import current
 from koupleless.frames import standing_for
 from koupleless.recorders.libraries.sqlalchemy import maker_of
+from koupleless.replacing import MISSING, replace
 
 if TYPE_CHECKING:
     import contextlib

@@ -11,10 +11,11 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.origin import is_of_base_alone
-from koupleless.adapters.own import replace, replace_function
+from koupleless.adapters.own import replace_function
 from koupleless.context import current
 from koupleless.frames import standing_for
 from koupleless.recorders.libraries.sqlalchemy import maker_of
+from koupleless.replacing import replace
 
 if TYPE_CHECKING:
     import contextlib

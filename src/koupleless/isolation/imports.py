@@ -9,13 +9,11 @@ difference. The hooks pass straight on while no biz is running, and are not ther
 from __future__ import annotations
 
 import builtins
-import contextlib
 import copy
 import functools
 import importlib
 import importlib.util
 import sys
-import threading
 from importlib.machinery import ExtensionFileLoader
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -49,76 +47,42 @@ from koupleless.isolation.linking.linker import Linker, asking, linker_of, owner
 from koupleless.isolation.modules import place_view
 from koupleless.isolation.reloading import reload_of
 from koupleless.isolation.system import place_variables
+from koupleless.replacing import Shared, replace
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable, Mapping, Sequence
     from importlib.machinery import ModuleSpec
 
     from koupleless.isolation.linking.statements import Import
 
 
-def install_hooks() -> None:
-    """Put the hooks in, or count one more user. Thread-safe."""
-    global _users, _hooks  # noqa: PLW0603 - the interpreter has one import system
-    with _lock:
-        if _users == 0:
-            _hooks = _Hooks()
-        _users += 1
+def _put_in(undo: contextlib.ExitStack) -> None:
+    """Put all hooks in. Each hook keeps the function replaced, and works on when another hook is put on top."""
+
+    def hook(where: Any, name: str, make: Callable[[Any], object]) -> None:
+        replace(undo, where, name, make(getattr(where, name)))
+
+    if HAS_LAZY_IMPORTS:
+        resolve_own()
+    hook(builtins, "__import__", _make_statement_hook)
+    hook(bootstrap, "_find_and_load", _make_load_hook)
+    hook(bootstrap, "_init_module_attrs", _make_module_hook)
+    if HAS_LAZY_IMPORTS:
+        hook(bootstrap, "_find_and_load_lazy_submodule", _make_submodule_hook)
+        filters = Filters(undo, asking)
+        hook(sys, "set_lazy_imports_filter", filters.setter)
+        hook(sys, "get_lazy_imports_filter", filters.getter)
+    hook(importlib, "reload", _make_reload_hook)
+    hook(importlib.util, "find_spec", _make_find_hook)
+    place_view(undo)
+    place_variables(undo)
+    undo.callback(put_together)
+    begin_apart()
 
 
-def remove_hooks() -> None:
-    """Count one user less; the last one restores each original function, unless others have replaced the hook since.
-
-    Raises ``RuntimeError`` if there is no user. Thread-safe.
-    """
-    global _users, _hooks  # noqa: PLW0603
-    with _lock:
-        if _users == 0:
-            raise RuntimeError("remove_hooks() without install_hooks()")
-        _users -= 1
-        if _users == 0:
-            assert _hooks is not None
-            _hooks.remove()
-            _hooks = None
-
-
-class _Hooks:
-    """All hooks at once. Each hook keeps the function replaced, and works on when another hook is put on top."""
-
-    def __init__(self) -> None:
-        if HAS_LAZY_IMPORTS:
-            resolve_own()
-        with contextlib.ExitStack() as undo:
-            self._replace(undo, builtins, "__import__", _make_statement_hook)
-            self._replace(undo, bootstrap, "_find_and_load", _make_load_hook)
-            self._replace(undo, bootstrap, "_init_module_attrs", _make_module_hook)
-            if HAS_LAZY_IMPORTS:
-                self._replace(undo, bootstrap, "_find_and_load_lazy_submodule", _make_submodule_hook)
-                filters = Filters(undo, asking)
-                self._replace(undo, sys, "set_lazy_imports_filter", filters.setter)
-                self._replace(undo, sys, "get_lazy_imports_filter", filters.getter)
-            self._replace(undo, importlib, "reload", _make_reload_hook)
-            self._replace(undo, importlib.util, "find_spec", _make_find_hook)
-            place_view(undo)
-            place_variables(undo)
-            undo.callback(put_together)
-            begin_apart()
-            self._undo = undo.pop_all()
-
-    @staticmethod
-    def _replace(undo: contextlib.ExitStack, where: Any, name: str, make: Callable[[Any], object]) -> None:
-        original = getattr(where, name)
-        hook = make(original)
-        setattr(where, name, hook)
-
-        def restore() -> None:
-            if getattr(where, name) is hook:
-                setattr(where, name, original)
-
-        undo.callback(restore)
-
-    def remove(self) -> None:
-        self._undo.close()
+HOOKS: Final = Shared("hooks of imports", _put_in)
+"""The hooks, in for as long as there is a biz."""
 
 
 @passed_over
@@ -398,7 +362,3 @@ def _with_import(gcd_import: Callable[..., ModuleType]) -> FunctionType:
 
 
 _IMPORT_MODULE: Final[Any] = importlib.import_module
-
-_lock: Final = threading.Lock()
-_users = 0
-_hooks: _Hooks | None = None

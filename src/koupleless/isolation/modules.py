@@ -30,6 +30,7 @@ from koupleless.isolation.interpreter import (
 from koupleless.isolation.linking.answers import base_changed
 from koupleless.isolation.linking.linker import asking, linker_of, owner_of
 from koupleless.isolation.linking.table import ABSENT
+from koupleless.replacing import replace
 
 if TYPE_CHECKING:
     import contextlib
@@ -301,18 +302,11 @@ def place_view(undo: contextlib.ExitStack) -> None:
     A callback does nothing where another object has replaced the view. Called under the lock that guards the count of
     installers.
     """
-    original = sys.modules
     dict.update(_modules, REAL)
     views.append(_modules)
     undo.callback(dict.clear, _modules)
     undo.callback(views.remove, _modules)
-    undo.callback(_put_back, original)
-    sys.modules = _modules
-
-
-def _put_back(original: dict[str, ModuleType]) -> None:
-    if sys.modules is _modules:
-        sys.modules = original
+    replace(undo, sys, "modules", _modules)
 
 
 _modules: Final = ModulesView()  # always the same object, for code that keeps the object found at ``sys.modules``

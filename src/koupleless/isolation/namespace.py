@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import entered
 from koupleless.isolation.finding.finder import BizFinder, prefixes
-from koupleless.isolation.imports import install_hooks, remove_hooks
+from koupleless.isolation.imports import HOOKS
 from koupleless.isolation.interpreter import all_of_base, clean, find_of_base
 from koupleless.isolation.libraries import distributions
 from koupleless.isolation.libraries.extensions import is_compiled, let_go, own_table
@@ -55,7 +55,7 @@ class Namespace:
         self._linker = linker = Linker(scope, finder)
         finder.join(linker)
         self._has_hooks = True
-        install_hooks()
+        HOOKS.acquire()
         scope.attach(linker)
         scope.attach(self)
 
@@ -172,7 +172,7 @@ class Namespace:
                 remembered.pop(path, None)
         distributions.forget_index(self.paths)
         forget_places()
-        remove_hooks()
+        HOOKS.release()
 
     def __repr__(self) -> str:
         return f"<Namespace of {self.scope.biz}, {len(self._linker.table.modules)} modules>"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from koupleless.context import current
 from koupleless.contextual import ContextList, assign_by_context, call_by_context
 from koupleless.isolation.interpreter import variables_of
+from koupleless.replacing import replace
 
 if TYPE_CHECKING:
     import contextlib
@@ -87,8 +88,7 @@ def place_variables(undo: contextlib.ExitStack) -> None:
         "meta_path": _SysList(sys.meta_path, lambda own: own.meta_path),
     }
     for name, view in placed.items():
-        undo.callback(_put_back, name, view, getattr(sys, name))
-        setattr(sys, name, view)
+        replace(undo, sys, name, view)
     variables: dict[str, Any] = {**placed, "argv": sys.argv, "tracebacklimit": None}
     for name, view in variables.items():
         is_by_context = isinstance(view, ContextList)
@@ -97,11 +97,6 @@ def place_variables(undo: contextlib.ExitStack) -> None:
         assign_by_context(undo, sys, name, _assigned)
     for name in ("excepthook", "unraisablehook", "displayhook"):
         call_by_context(undo, sys, name, _assigned)
-
-
-def _put_back(name: str, view: object, original: object) -> None:
-    if getattr(sys, name) is view:
-        setattr(sys, name, original)
 
 
 def _assigned() -> dict[str, Any] | None:

@@ -9,41 +9,36 @@ all recorders in.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from koupleless.late import when_imported
 from koupleless.ownership.ledger import leavers, openers
+from koupleless.replacing import MISSING, Replacement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from koupleless.ownership.ledger import Ledger
 
-_MISSING: Final = object()
-
 
 class Patches:
     """Attributes replaced by functions of ours, and the way back.
 
-    An attribute replaced since by foreign code is left alone at `restore`, because the foreign function calls ours;
-    ours stays in the chain, passes through, and is not put in a second time by a later `replace`.
+    Remembers, beyond an exit stack, a function of ours that stays at `restore` because foreign code calls it from the
+    same place: a later `replace` does not put in a second one, which would record everything twice.
     """
 
     def __init__(self) -> None:
-        self._applied: list[tuple[object, str, object, object]] = []
+        self._applied: list[Replacement] = []
         self._awaited: list[Callable[[], None]] = []
         self._called: list[tuple[list[Callable[[Ledger], object]], Callable[[Ledger], object]]] = []
         self._restored: list[Callable[[], object]] = []
 
     def replace(self, holder: object, name: str, make: Callable[[Any], Any]) -> None:
         """Put ``make(original)`` in the place of an attribute of a Python module, class or instance, if present."""
-        original = getattr(holder, name, _MISSING)
-        if original is _MISSING or any(held is holder and called == name for held, called, _, _ in self._applied):
-            return
-        before = vars(holder).get(name, _MISSING)
-        after = make(original)
-        setattr(holder, name, after)
-        self._applied.append((holder, name, before, after))
+        original = getattr(holder, name, MISSING)
+        if original is not MISSING and not any(applied.is_at(holder, name) for applied in self._applied):
+            self._applied.append(Replacement(holder, name, make(original)))
 
     def when_imported(self, name: str, install: Callable[[Patches, Any], object]) -> None:
         """Call ``install(patches, module)`` now if the base has the Python module, else as soon as it is imported.
@@ -80,15 +75,6 @@ class Patches:
         while self._called:
             callbacks, callback = self._called.pop()
             callbacks.remove(callback)
-        kept = []
-        for patch in reversed(self._applied):
-            holder, name, before, after = patch
-            if vars(holder).get(name, _MISSING) is not after:
-                kept.append(patch)
-            elif before is _MISSING:
-                delattr(holder, name)
-            else:
-                setattr(holder, name, before)
-        self._applied = kept[::-1]
+        self._applied = [applied for applied in reversed(self._applied) if not applied.take_back()][::-1]
         while self._restored:
             self._restored.pop()()

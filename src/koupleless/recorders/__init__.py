@@ -4,6 +4,6 @@ A recorder declares its kinds of registration (``KINDS``) and writes each regist
 ledger of the biz; or it sweeps the registry when the biz leaves (``SWEEPS``). `running` has the recorders for code that
 runs and for open resources, `loops` has the recorders for the event loop, `registries` has the recorders for lists and
 tables of the interpreter and the standard library, and `libraries` has the recorders for libraries in a base. Nothing
-here decides when a biz leaves, and `ownership`, the mechanism, imports nothing from here. `container` calls
-`install_recorders` of `door` and hands `SWEEPS` of `door` to the purge.
+here decides when a biz leaves, and `ownership`, the mechanism, imports nothing from here. `container` acquires
+`RECORDING` of `door` and hands `SWEEPS` of `door` to the purge.
 """

@@ -6,8 +6,7 @@ of the lists below.
 
 from __future__ import annotations
 
-import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from koupleless.ownership import caches
 from koupleless.ownership.recording import Patches
@@ -26,41 +25,10 @@ from koupleless.recorders.registries.interpreter import (
     trampolines,
 )
 from koupleless.recorders.running import executors, forks, once, processes, sockets, threads, tracing
+from koupleless.replacing import Shared
 
-_lock = threading.Lock()
-_patches: Final = Patches()
-_installed = 0
-
-
-def install_recorders() -> None:
-    """Start recording: the first call replaces the functions, further calls are counted.
-
-    Several containers thereby share one set of recorders. Called as the base, before the first biz is installed. Raises
-    any error of a recorder, after every function was put back. Thread-safe.
-    """
-    global _installed  # noqa: PLW0603 - the process has one set of functions to replace
-    with _lock:
-        _installed += 1
-        if _installed == 1:
-            try:
-                for put_in in RECORDERS:
-                    put_in(_patches)
-            except BaseException:
-                _installed = 0
-                _patches.restore()
-                raise
-
-
-def remove_recorders() -> None:
-    """Undo one `install_recorders`; the last call puts every function back. Raises ``RuntimeError`` if none is left."""
-    global _installed  # noqa: PLW0603 - as above
-    with _lock:
-        if _installed == 0:
-            raise RuntimeError("no recorders are installed")
-        _installed -= 1
-        if _installed == 0:
-            _patches.restore()
-
+if TYPE_CHECKING:
+    import contextlib
 
 RECORDERS: Final = (
     once.install,
@@ -88,7 +56,7 @@ RECORDERS: Final = (
     signals.install,
     telemetry.install,
 )
-"""The functions that `install_recorders` calls in this order, each with the patches of the process."""
+"""The functions that put recorders in, in this order, each with the patches of the process."""
 KINDS: Final = (
     *once.KINDS,
     *threads.KINDS,
@@ -125,3 +93,15 @@ SWEEPS: Final = (
     *tables.SWEEPS,
 )
 """The sweeps of a purge, in the order in which a purge makes them."""
+
+_patches: Final = Patches()
+
+
+def _put_in(undo: contextlib.ExitStack) -> None:
+    undo.callback(_patches.restore)
+    for put_in in RECORDERS:
+        put_in(_patches)
+
+
+RECORDING: Final = Shared("recorders", _put_in)
+"""All recorders. Put in as the base, before the first biz is installed."""

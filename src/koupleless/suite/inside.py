@@ -29,20 +29,20 @@ from koupleless.isolation.interpreter import REAL, trimmed, when_loaded
 from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import SELF, Policy
 from koupleless.ownership.ledger import Ledger
-from koupleless.recorders.door import install_recorders
+from koupleless.recorders.door import RECORDING
 from koupleless.recorders.running.forks import OwnProcess
 from koupleless.view.children import Interpreter
-from koupleless.view.environ import Environment, install_environ
-from koupleless.view.logging.logs import LogSpace, install_logs
+from koupleless.view.environ import ENVIRON, Environment
+from koupleless.view.logging.logs import LOGS, LogSpace
 from koupleless.view.own import Own
-from koupleless.view.standard.stdlib import install_stdlib
-from koupleless.view.standard.warning import Warnings, install_warnings
+from koupleless.view.standard.stdlib import STDLIB
+from koupleless.view.standard.warning import WARNINGS, Warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-_VIEWS: Final = (install_environ, install_logs, install_warnings, install_stdlib, install_recorders)
+_SHARED: Final = (ENVIRON, LOGS, WARNINGS, STDLIB, RECORDING)
 
 _LOOKED_UP_IN_C: Final = ("time_machine",)
 """Python modules that set the clock of the process by C code, which looks in the table of the interpreter only."""
@@ -85,8 +85,8 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
     global _program  # noqa: PLW0603 - see there
     _warm(order.warm)
     _program = scope = Scope(BizId.of(order.name, "0"))
-    for put_in in _VIEWS:
-        put_in()
+    for changed in _SHARED:
+        changed.acquire()
     scope.attach(OwnProcess())
     scope.attach(Ledger(scope))
     envs = {"PYTHONPATH": _search_path(order.paths)}

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import as_base, current
 from koupleless.contextual import assign_by_context
 from koupleless.frames import standing_for
+from koupleless.replacing import Shared, replace
 from koupleless.view.own import own_of, put_in_late
-from koupleless.view.patch import Shared, replace
 
 if TYPE_CHECKING:
     import contextlib
@@ -134,7 +134,7 @@ def _put_into_sys(undo: contextlib.ExitStack) -> None:
 
 # Apart from the other replacements, which stay as long as the container: without bizs, ``sys`` is as Python has made
 # it.
-_executables: Final = Shared(_put_into_sys)
+_executables: Final = Shared("views of the executable", _put_into_sys)
 
 
 def put_in(undo: contextlib.ExitStack) -> None:

@@ -22,9 +22,9 @@ from koupleless.context import Scope, current
 from koupleless.contextual import ContextList
 from koupleless.errors import KouplelessError
 from koupleless.frames import seen_as, standing_for
+from koupleless.replacing import Shared, replace, specialise
 from koupleless.view import children
 from koupleless.view.children import DERIVED, interpreter
-from koupleless.view.patch import Shared, replace, specialise
 
 if TYPE_CHECKING:
     import contextlib
@@ -336,14 +336,5 @@ def _put_in(undo: contextlib.ExitStack) -> None:
     children.put_in(undo)
 
 
-_views = Shared(_put_in)
-
-
-def install_environ() -> None:
-    """Make environment and arguments answer by context. Counted: as many `remove_environ` take the views back."""
-    _views.acquire()
-
-
-def remove_environ() -> None:
-    """Give one installation back; with the last one the process has exactly the same objects as before."""
-    _views.release()
+ENVIRON: Final = Shared("views of the environment", _put_in)
+"""Environment and arguments by context."""

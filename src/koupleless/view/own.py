@@ -17,7 +17,7 @@ from koupleless.context import current
 from koupleless.contextual import ContextList, ContextMapping
 from koupleless.frames import standing_for
 from koupleless.late import when_imported
-from koupleless.view.patch import replace
+from koupleless.replacing import replace
 
 if TYPE_CHECKING:
     import contextlib

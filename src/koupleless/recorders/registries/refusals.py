@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import types
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,34 +15,25 @@ from koupleless.context import current
 from koupleless.frames import standing_for
 from koupleless.ownership.recording import Patches
 from koupleless.patching import FUNCTIONS, is_one, refusal
+from koupleless.replacing import Shared
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable
 
     from koupleless.context import Scope
 
-_lock = threading.Lock()
 _patches: Final = Patches()
-_installed = 0
 
 
-def install_refusals() -> None:
-    """Refuse the functions in the libraries of the base, to bizs; counted, until as many `remove_refusals`."""
-    global _installed  # noqa: PLW0603 - the process has one set of functions to replace
-    with _lock:
-        _installed += 1
-        if _installed == 1:
-            for name in FUNCTIONS:
-                _patches.when_imported(name, _refuse)
+def _put_in(undo: contextlib.ExitStack) -> None:
+    undo.callback(_patches.restore)
+    for name in FUNCTIONS:
+        _patches.when_imported(name, _refuse)
 
 
-def remove_refusals() -> None:
-    """Undo one `install_refusals`; the last call restores the functions."""
-    global _installed  # noqa: PLW0603 - as above
-    with _lock:
-        _installed -= 1
-        if _installed == 0:
-            _patches.restore()
+REFUSALS: Final = Shared("refusals", _put_in)
+"""The refusals of the functions in the libraries of the base, to bizs."""
 
 
 def _refuse(patches: Patches, module: types.ModuleType) -> None:

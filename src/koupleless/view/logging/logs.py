@@ -14,19 +14,19 @@ import logging
 import logging.config
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, current
 from koupleless.contextual import ContextCallable, ContextList, ContextMapping
 from koupleless.frames import passed_over, seen_as, standing_for
+from koupleless.replacing import Shared, replace, specialise
 from koupleless.view.logging.logspace import BizManager, LogSpace, live_spaces, module_lock
-from koupleless.view.patch import Shared, replace, specialise
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
-__all__ = ["LogSpace", "install_logs", "remove_logs"]
+__all__ = ["LOGS", "LogSpace"]
 
 
 def _here() -> LogSpace | None:
@@ -375,14 +375,5 @@ def _put_in(undo: contextlib.ExitStack) -> None:
     undo.callback(atexit.unregister, _close_all)
 
 
-_views = Shared(_put_in)
-
-
-def install_logs() -> None:
-    """Make logging answer by context. Counted: as many `remove_logs` take the views back."""
-    _views.acquire()
-
-
-def remove_logs() -> None:
-    """Give one installation back; with the last one the logging module is exactly as before."""
-    _views.release()
+LOGS: Final = Shared("views of logging", _put_in)
+"""Logging by context."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.frames import standing_for
-from koupleless.view.patch import Shared, replace
+from koupleless.replacing import Shared, replace
 from koupleless.view.shared import settings
 from koupleless.view.shared.guest import ProcessWideWarning, begin, guest, ignored
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
-__all__ = ["ProcessWideWarning", "install_guards", "remove_guards"]
+__all__ = ["GUARDS", "ProcessWideWarning"]
 
 _STATUS: Final = Path("/proc/self/status")
 
@@ -181,6 +181,7 @@ def _keep_streams_open(undo: contextlib.ExitStack) -> None:
 
 
 def _put_in(undo: contextlib.ExitStack) -> None:
+    begin()
     _keep_streams_open(undo)
     replace(undo, os, "chdir", _change_directory(os.chdir))
     replace(undo, os, "fchdir", _change_directory(os.fchdir))
@@ -195,15 +196,5 @@ def _put_in(undo: contextlib.ExitStack) -> None:
     settings.put_in(undo)
 
 
-_guards = Shared(_put_in)
-
-
-def install_guards() -> None:
-    """Keep process-wide settings out of bizs' reach. Counted: as many `remove_guards` take the guards back."""
-    begin()
-    _guards.acquire()
-
-
-def remove_guards() -> None:
-    """Give one installation back; the last one restores the functions of the process."""
-    _guards.release()
+GUARDS: Final = Shared("guards of settings of the process", _put_in)
+"""Process-wide settings out of the reach of bizs."""

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.contextual import assign_by_context, call_by_context
 from koupleless.frames import standing_for
+from koupleless.replacing import replace
 from koupleless.view.own import own_of, put_in_late, with_own_globals
-from koupleless.view.patch import replace
 from koupleless.view.shared import zone
 from koupleless.view.shared.guest import guest, ignored, refused
 from koupleless.view.standard.classes import own_attributes

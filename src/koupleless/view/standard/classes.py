@@ -11,8 +11,8 @@ import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.contextual import assign_by_context
+from koupleless.replacing import replace
 from koupleless.view.own import own_of
-from koupleless.view.patch import replace
 
 if TYPE_CHECKING:
     import contextlib

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import current
 from koupleless.contextual import assign_by_context
 from koupleless.frames import standing_for
+from koupleless.replacing import replace
 from koupleless.variables import Variables
 from koupleless.view.own import own_of
-from koupleless.view.patch import replace
 
 if TYPE_CHECKING:
     import contextlib

@@ -10,8 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.frames import standing_for
+from koupleless.replacing import replace
 from koupleless.view.own import Overlay, own_of
-from koupleless.view.patch import replace
 
 if TYPE_CHECKING:
     import contextlib

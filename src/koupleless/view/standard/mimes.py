@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, current
 from koupleless.contextual import ContextMapping, assign_by_context
+from koupleless.replacing import replace, specialise
 from koupleless.view.own import Overlay, own_of
-from koupleless.view.patch import replace, specialise
 
 if TYPE_CHECKING:
     import contextlib

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
 from koupleless.frames import standing_for
+from koupleless.replacing import replace
 from koupleless.view.own import own_of
-from koupleless.view.patch import replace
 
 if TYPE_CHECKING:
     import contextlib
@@ -93,13 +93,7 @@ class _Functions:
         if isinstance(present, ContextPolicy):
             return present
         policy = ContextPolicy(present)
-
-        def restore() -> None:
-            if getattr(self._events, _VARIABLE) is policy:
-                setattr(self._events, _VARIABLE, policy.of_base)
-
-        setattr(self._events, _VARIABLE, policy)
-        self._undo.callback(restore)
+        replace(self._undo, self._events, _VARIABLE, policy, back=lambda: policy.of_base)
         return policy
 
     def _own(self, own: dict[str, Any]) -> Any:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current
 from koupleless.frames import standing_for
+from koupleless.replacing import replace, specialise
 from koupleless.view.own import own_of
-from koupleless.view.patch import replace, specialise
 
 if TYPE_CHECKING:
     import contextlib

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import as_base, current
 from koupleless.contextual import assign_by_context
 from koupleless.frames import standing_for
+from koupleless.replacing import Shared, replace, specialise
 from koupleless.view.own import Own, own_list, own_mapping, own_of, put_in_late
-from koupleless.view.patch import Shared, replace, specialise
 from koupleless.view.standard import clocks, decimals, dialects, mimes, policy, randoms
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Callable
 
-__all__ = ["Own", "install_stdlib", "remove_stdlib"]
+__all__ = ["STDLIB", "Own"]
 
 _MAPPINGS: Final = (
     ("shutil", "_ARCHIVE_FORMATS"),
@@ -108,13 +108,8 @@ def _put_into_request(undo: contextlib.ExitStack, request: Any) -> None:
         else:
             own["_opener"] = opener_wanted
 
-    def restore() -> None:
-        if vars(request)["_opener"] is opener:
-            request._opener = opener.installed or opener.default  # noqa: SLF001 - as above
-
     replace(undo, request, "install_opener", install_opener)
-    request._opener = opener  # noqa: SLF001 - as above
-    undo.callback(restore)
+    replace(undo, request, "_opener", opener, back=lambda: opener.installed or opener.default)
     assign_by_context(undo, request, "_opener", functools.partial(own_of, "urllib.request"))
 
 
@@ -253,14 +248,5 @@ _OTHERS: Final[dict[str, Callable[[contextlib.ExitStack, Any], None]]] = {
     "webbrowser": _put_into_webbrowser,
 }
 
-_views = Shared(_put_in)
-
-
-def install_stdlib() -> None:
-    """Make the registries answer by context. Counted: as many `remove_stdlib` take the views back."""
-    _views.acquire()
-
-
-def remove_stdlib() -> None:
-    """Give one installation back; with the last one the modules are as before."""
-    _views.release()
+STDLIB: Final = Shared("views of the standard library", _put_in)
+"""Registries of the standard library by context."""

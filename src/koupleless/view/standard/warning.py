@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.context import as_base, current
 from koupleless.contextual import assign_by_context
 from koupleless.frames import seen_as, standing_for
-from koupleless.view.patch import Shared, replace
+from koupleless.replacing import Shared, replace
 
 if TYPE_CHECKING:
     import contextlib
@@ -225,14 +225,5 @@ def _put_in(undo: contextlib.ExitStack) -> None:
         assign_by_context(undo, warnings, name, _assigned)
 
 
-_views = Shared(_put_in)
-
-
-def install_warnings() -> None:
-    """Make the module's variables answer by context. Counted: as many `remove_warnings` take the views back."""
-    _views.acquire()
-
-
-def remove_warnings() -> None:
-    """Give one installation back; with the last one the process has exactly the same objects as before."""
-    _views.release()
+WARNINGS: Final = Shared("views of warnings", _put_in)
+"""The variables of ``warnings`` by context."""

@@ -1,4 +1,10 @@
-"""The HTTP server of the arklet: a thread and an event loop of its own, shared with no application."""
+"""The HTTP server of the arklet: a thread and an event loop of its own, shared with no application.
+
+Each connection is served by uvicorn's protocol, but not under ``uvicorn.Server``. Start and stop of ``Server`` write
+into ``uvicorn.error``, the log of the application's server; the loop of ``Server`` wakes ten times a second, and the
+stop waits in steps of a tenth of a second. A subclass without all this would replace ``_serve``, which is private,
+``main_loop`` and ``shutdown``, and would inherit one call of ``create_server``.
+"""
 
 from __future__ import annotations
 

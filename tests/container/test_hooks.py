@@ -1,5 +1,6 @@
 """Hooks of the interpreter and of threads: each biz has its own, for what happens while it runs."""
 
+import asyncio
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +10,10 @@ from unittest import mock
 import pytest
 
 from koupleless.biz import BizId
+from koupleless.changes.changes import changes
+from koupleless.container.process import ProcessHooks
 from koupleless.context import Scope, entered
+from koupleless.isolation.interpreter import loaded, loading
 from koupleless.isolation.namespace import Namespace
 from koupleless.view.own import Own
 from koupleless.view.shared.process import GUARDS
@@ -34,6 +38,22 @@ def make_biz() -> Iterator[MakeBiz]:
     for scope in scopes:
         leave(scope)
     GUARDS.release()
+
+
+def test_two_containers_follow_loading_once() -> None:
+    def followers() -> int:
+        return loading.count(changes.modules_needed) + loaded.count(changes.module_loaded)
+
+    before = followers()
+    one, other = ProcessHooks(), ProcessHooks()
+    with asyncio.Runner() as runner:
+        one.install(runner.get_loop())
+        other.install(runner.get_loop())
+        assert followers() == 2
+        one.remove()
+        assert followers() == 2
+        other.remove()
+    assert followers() == before == 0
 
 
 def leave(scope: Scope) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import sys
 import textwrap
+import weakref
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,15 @@ from koupleless.isolation.policy import Policy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
+
+
+def dead_references(namespace: Namespace) -> list[tuple[str, weakref.ref[ModuleType]]]:
+    """Python modules that must be dead once the biz has left: taken before `drop`, looked at after collecting."""
+    references: list[tuple[str, weakref.ref[ModuleType]]] = []
+    for name, module in namespace.table.items():
+        with contextlib.suppress(TypeError):  # an object without weak references, put into sys.modules by the biz
+            references.append((name, weakref.ref(module)))
+    return references
 
 
 @pytest.fixture(autouse=True)

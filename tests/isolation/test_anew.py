@@ -14,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from tests.isolation.conftest import dead_references
 
 from koupleless.context import entered
 from koupleless.isolation.interpreter import REAL
@@ -344,7 +345,7 @@ def test_what_was_executed_anew_leaves_with_the_biz(biz):
     with entered(namespace.scope):
         del sys.modules["colorsys"]
         fresh = namespace.import_module("colorsys")
-    references = namespace.dead_references()
+    references = dead_references(namespace)
     assert {"app", "colorsys"} <= {name for name, _ in references}
     assert fresh is not colorsys
     namespace.drop()

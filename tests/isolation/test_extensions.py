@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.isolation.conftest import dead_references
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, current, entered
@@ -168,7 +169,7 @@ def test_a_compiled_module_of_the_bizs_own_code_lives_once(compile_native, put, 
         with entered(namespace.scope):
             assert sys.modules["app.native"] is native
             assert importlib.reload(native) is native
-        dead = namespace.dead_references()
+        dead = dead_references(namespace)
         linker = weakref.ref(namespace.scope.facet(Linker))
         namespace.drop()
         namespace.scope.close()
@@ -193,7 +194,7 @@ def test_a_compiled_module_that_refers_to_its_package_is_made_anew_for_each_life
         assert main.native.count() == 1
         assert main.native.__file__ == main.native.__spec__.origin == str(root / f"app/native{SUFFIX}")
         lives.append(main.native)
-        dead = namespace.dead_references()
+        dead = dead_references(namespace)
         namespace.drop()
         del namespace, main
         gc.collect()
@@ -451,7 +452,7 @@ def test_a_compiled_distribution_survives_its_bizs_and_belongs_to_none(compile_n
         assert app.fastlib.loaded_as.biz.name == "fastlib"
         assert set(namespace.table) == {"app", "builtins", "importlib", "__main__"}
         packages.append(app.fastlib)
-        dead = namespace.dead_references()
+        dead = dead_references(namespace)
         namespace.drop()
         namespace.scope.close()
         del namespace, app
@@ -677,7 +678,7 @@ def test_a_private_numpy_is_removed_and_comes_back(biz):
             assert app.use()[0] == norm == pytest.approx(7.416198487)
             assert kind is not numpy.ndarray
             arrays.append(kind)
-            dead = namespace.dead_references()
+            dead = dead_references(namespace)
             namespace.drop()
             namespace.scope.close()
             del namespace, app
@@ -796,7 +797,7 @@ def test_functions_of_a_shared_library_find_what_each_biz_has(compile_native, pu
             thread.start()
             thread.join(20)
     assert len(seen) == 12
-    dead = [reference for _, namespace in apps for reference in namespace.dead_references()]
+    dead = [reference for _, namespace in apps for reference in dead_references(namespace)]
     for _, namespace in apps:
         namespace.drop()
         namespace.scope.close()
@@ -859,7 +860,7 @@ def test_what_ties_a_shared_library_to_something_of_a_biz_is_executed_by_that_bi
         assert "fastlib.plain" not in namespaces[who].table
     fastlib = namespaces["first"].import_module("fastlib")
     assert fastlib is namespaces["none"].import_module("fastlib")
-    dead = namespaces["second"].dead_references()
+    dead = dead_references(namespaces["second"])
     namespaces["second"].drop()
     namespaces["second"].scope.close()
     del namespace, namespaces["second"]

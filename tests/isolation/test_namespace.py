@@ -13,6 +13,7 @@ import weakref
 from typing import Any
 
 import pytest
+from tests.isolation.conftest import dead_references
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, current, entered
@@ -159,14 +160,14 @@ def test_dropping_leaves_nothing(biz):
     assert any(root in path for path in linecache.cache)
     assert any(root in path for path in sys.path_importer_cache)
     del models
-    dead = namespace.dead_references()
+    dead = dead_references(namespace)
     assert {"app", "app.models", "builtins"} <= {name for name, _ in dead}
     scope, reference = namespace.scope, weakref.ref(namespace.scope.facet(Linker))
     namespace.drop()
     namespace.drop()
     scope.close()
     assert namespace.table == {}
-    assert namespace.dead_references() == []
+    assert dead_references(namespace) == []
     assert not any(root in path for path in linecache.cache)
     assert not any(root in path for path in sys.path_importer_cache)
     gc.collect()
@@ -203,7 +204,7 @@ def test_fifty_lives_leave_no_module(write):
         scope = Scope(BizId.parse(f"biz:{number}"))
         namespace = Namespace(scope, [root])
         namespace.import_module("app")
-        references += [reference for _, reference in namespace.dead_references()]
+        references += [reference for _, reference in dead_references(namespace)]
         references.append(weakref.ref(namespace))
         references.append(weakref.ref(scope.facet(Linker)))
         namespace.drop()

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from koupleless.router.asgi import Front
 
 
+def requests_in(gate: Gate) -> int:
+    """The number of requests inside a gate."""
+    return len(gate._inside)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

@@ -12,6 +12,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route as StarletteRoute
+from tests.router.conftest import requests_in
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -218,7 +219,7 @@ async def test_what_a_module_raises_reaches_the_server(mount: Mount, client: Cli
     async with client(front, raise_app_exceptions=False) as http:
         assert (await http.get("/hello")).status_code == 500
 
-    assert gate.in_flight == 0
+    assert requests_in(gate) == 0
 
 
 # --- forward rules ---------------------------------------------------------------------------------------------------

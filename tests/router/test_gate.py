@@ -10,6 +10,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.router.conftest import requests_in
 
 from koupleless.biz import BizId
 from koupleless.context import Scope, current, current_biz
@@ -89,7 +90,7 @@ async def test_a_module_that_calls_sys_exit_fails_its_request_and_not_the_server
     gate = gate_of(app)
     with pytest.raises(RuntimeError, match=r"hello:1\.0 called sys\.exit\(3\)"):
         await gate.serve(Wire().scope, Wire().receive, Wire().send)
-    assert gate.in_flight == 0
+    assert requests_in(gate) == 0
 
 
 async def test_a_shut_gate_lets_nobody_in_and_touches_nothing(gate_of: Callable[..., Gate]) -> None:
@@ -99,7 +100,7 @@ async def test_a_shut_gate_lets_nobody_in_and_touches_nothing(gate_of: Callable[
 
     assert await gate.serve(wire.scope, wire.receive, wire.send) is False
     assert wire.sent == []
-    assert gate.in_flight == 0
+    assert requests_in(gate) == 0
 
 
 async def test_drain_waits_for_the_last_one_inside(gate_of: Callable[..., Gate]) -> None:
@@ -111,7 +112,7 @@ async def test_drain_waits_for_the_last_one_inside(gate_of: Callable[..., Gate])
     draining = asyncio.create_task(gate.drain(10))
     await asyncio.sleep(0)
     assert gate.is_shut
-    assert gate.in_flight == 3
+    assert requests_in(gate) == 3
     assert not draining.done()
     app.go.set()
 
@@ -168,7 +169,7 @@ async def test_abort_answers_503_where_nothing_was_said_yet(gate_of: Callable[..
     assert inside.cancelling() == 0
     assert wire.sent[0]["status"] == 503
     assert b"hello:1.0 is being uninstalled" in wire.sent[1]["body"]
-    assert gate.in_flight == 0
+    assert requests_in(gate) == 0
 
 
 async def test_abort_cuts_off_an_answer_that_is_half_out(gate_of: Callable[..., Gate]) -> None:
@@ -283,7 +284,7 @@ async def test_abort_forgets_requests_of_a_loop_that_has_ended(gate_of: Callable
 
     abandoned = await asyncio.to_thread(abandon)
     assert arrived.is_set()
-    assert gate.in_flight == 1
+    assert requests_in(gate) == 1
 
     assert await gate.abort(5) == 0
     assert not abandoned.done()
@@ -299,23 +300,23 @@ async def test_a_cancellation_that_is_not_the_gates_passes_through(gate_of: Call
 
     with pytest.raises(asyncio.CancelledError):
         await inside
-    assert gate.in_flight == 0
+    assert requests_in(gate) == 0
 
 
 async def test_one_task_may_be_inside_twice(gate_of: Callable[..., Gate]) -> None:
     depths = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        depths.append(gate.in_flight)
+        depths.append(requests_in(gate))
         if len(depths) == 1:
             await gate.serve(scope, receive, send)
-            depths.append(gate.in_flight)
+            depths.append(requests_in(gate))
 
     gate = gate_of(app)
     await gate.serve(Wire().scope, Wire().receive, Wire().send)
 
     assert depths == [1, 2, 1]
-    assert gate.in_flight == 0
+    assert requests_in(gate) == 0
 
 
 async def test_a_closed_gate_refers_to_nothing_of_its_biz() -> None:

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import WebSocketRoute
 from tests.conftest import until
+from tests.router.conftest import requests_in
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -153,12 +154,12 @@ def test_a_stream_is_inside_until_its_client_leaves(serve: Callable[..., Any], m
     with httpx.stream("GET", served.url("/ticks/"), timeout=10) as answer:
         lines = answer.iter_lines()  # dropping it would close the connection
         assert next(lines) == "tick"
-        assert gate.in_flight == 1
+        assert requests_in(gate) == 1
         assert served.run(gate.drain(0.05)) == 1
 
     assert ticking.ended.wait(10)
     assert served.run(gate.drain(10)) == 0
-    until(lambda: gate.in_flight == 0)
+    until(lambda: requests_in(gate) == 0)
 
 
 def test_a_stream_that_outlasts_the_deadline_is_cut_off(serve: Callable[..., Any], mount: Mount) -> None:

@@ -6,7 +6,6 @@ import linecache
 import os
 import sys
 import threading
-import weakref
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -145,16 +144,6 @@ class Namespace:
         except BaseException as error:
             clean(error)
             raise
-
-    def dead_references(self) -> list[tuple[str, weakref.ref[ModuleType]]]:
-        """Python modules that must be dead once the biz has left: taken before `drop`, looked at after collecting."""
-        references: list[tuple[str, weakref.ref[ModuleType]]] = []
-        for name, module in self.table.items():
-            try:
-                references.append((name, weakref.ref(module)))
-            except TypeError:  # an object without weak references, put into sys.modules by the biz
-                continue
-        return references
 
     def drop(self) -> None:
         """Let go of every Python module, and clear caches of the process for files of the biz. Idempotent."""

@@ -132,11 +132,6 @@ class Gate:
         """Whether the gate refuses requests."""
         return self._inside.is_shut
 
-    @property
-    def in_flight(self) -> int:
-        """The number of requests inside."""
-        return len(self._inside)
-
     def changes(self, connection: Connection) -> bool:
         """Whether `serve` changes a connection: applications get their own state in the place of the base's."""
         return bool(self._state) or "state" in connection

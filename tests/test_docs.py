@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ def test_links_between_pages_lead_somewhere():
     for page in [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_links_of_the_readme_lead_somewhere_from_the_package_index_too():
+    about = metadata.metadata("koupleless")
+    root = f"https://github.com/koupleless/koupleless-python/blob/v{about['Version']}/"
+    there = re.findall(r"\]\(([^)#]+)", str(about.json["description"]))
+    written = re.findall(r"\]\(([^)#]+)", (DOCS.parent / "README.md").read_text(encoding="utf-8"))
+
+    assert there == [link if link.startswith("https:") else root + link for link in written]
+    assert all((DOCS.parent / link.removeprefix(root)).exists() for link in there if link.startswith(root))
+    assert any(link.startswith(root) for link in there)
 
 
 def test_files_that_pages_name_are_there():

@@ -275,3 +275,19 @@ def test_what_whoever_waits_raises_makes_the_import_fail(biz):
     finally:
         end()
     assert namespace.import_module("app").__name__ == "app"
+
+
+def test_a_finder_leaves_without_a_collection(biz):
+    """A purge reaches everything from the code of the biz, and nothing refers from there to the finder."""
+    code = "import json, sys, importlib.util\nfound = importlib.util.find_spec('json')\nsys.modules.get('os')\n"
+    namespace = biz({"app.py": code})
+    namespace.import_module("app")
+    finder = weakref.ref(namespace._finder)
+    gc.disable()
+    try:
+        namespace.drop()
+        namespace.scope.close()
+        del namespace._finder
+        assert finder() is None
+    finally:
+        gc.enable()

@@ -48,6 +48,7 @@ class SysVariables:
 
     def drop(self) -> None:
         """Let go of all values. Idempotent."""
+        self._first_hooks.clear()
         self.meta_path.clear()
         self.search_path.clear()
         self.assigned.clear()

@@ -142,8 +142,12 @@ class BizFinder:
         linker.scope.attach(self.sys)
 
     def drop(self) -> None:
-        """Let go of the owner's values of ``sys``. Idempotent."""
+        """Let go of the owner's values of ``sys``, and of this finder in the item of ``sys.meta_path``. Idempotent."""
         self.sys.drop()
+        self._sight = None
+        for name in _FUNCTIONS:  # a class is freed by a collection alone, and would keep the owner until then
+            if isinstance(vars(self.on_path).get(name), staticmethod):
+                delattr(self.on_path, name)
 
     def has_hooks(self) -> bool:
         """See `locator.Locator`."""
@@ -817,10 +821,12 @@ class _Deleted:
         raise AttributeError(f"type object {kind.__name__!r} has no attribute {self._name!r}")
 
 
+_FUNCTIONS: Final = ("find_spec", "find_distributions", "invalidate_caches")
+
+
 def _path_finder(finder: BizFinder) -> type:
     """Make the item of ``sys.meta_path`` for code of the owner: a class, as import hooks expect; asks ``finder``."""
-    functions = ("find_spec", "find_distributions", "invalidate_caches")
-    variables: dict[str, Any] = {name: staticmethod(getattr(finder, name)) for name in functions}
+    variables: dict[str, Any] = {name: staticmethod(getattr(finder, name)) for name in _FUNCTIONS}
     about = {name: getattr(PathFinder, name) for name in ("__module__", "__qualname__", "__doc__")}
     return _PathFinderKind("PathFinder", (PathFinder,), variables | about)
 

@@ -34,7 +34,6 @@ KNOWN: dict[str, set[str]] = {
         "isolation/libraries/distributions.py: Index",
     },
     "fields": {
-        "container/life.py: Life",
         "isolation/finding/finder.py: BizFinder",
         "isolation/libraries/distributions.py: Index",
     },

@@ -14,13 +14,14 @@ import contextlib
 import functools
 import itertools
 from contextvars import Context, ContextVar, Token, copy_context
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
+from koupleless.errors import in_words
 from koupleless.variables import Crossing, Ground, Variables, has_decimal
 from koupleless.visits import Visits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     from koupleless.biz import BizId
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 F = TypeVar("F")
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Closer: TypeAlias = "Callable[[], Iterable[str] | None]"
+"""Ends a facet; returns failures in words, or ``None``."""
 
 _generations = itertools.count(1)
 
@@ -44,7 +48,8 @@ class Scope:
     """
 
     __slots__ = (
-        "__weakref__", "_facets", "_stop_hooks", "biz", "calls", "generation", "ground", "is_closed", "variables",
+        "__weakref__", "_closers", "_facets", "_stop_hooks", "biz", "calls", "generation", "ground", "is_closed",
+        "variables",
     )  # fmt: skip
 
     def __init__(self, biz: BizId, ground: Ground | None = None) -> None:
@@ -59,11 +64,17 @@ class Scope:
         """The calls of its services by others."""
         self.is_closed = False
         self._facets: dict[type, object] = {}
+        self._closers: list[tuple[str, Closer]] = []
         self._stop_hooks: list[Callable[[], object]] | None = []
 
-    def attach(self, facet: object) -> None:
-        """Hang an object of a room for this biz on the scope, under the facet's class."""
+    def attach(self, facet: object, *, close: Closer | None = None) -> None:
+        """Hang an object of a room for this biz on the scope, under the facet's class.
+
+        ``close`` is called by `close`, once. Returns nothing, or failures in words.
+        """
         self._facets[type(facet)] = facet
+        if close is not None:
+            self._closers.append((type(facet).__name__, close))
 
     def attach_once(self, facet: F) -> F:
         """Hang an object on the scope, unless an object of its class hangs there; return the one that does.
@@ -99,12 +110,24 @@ class Scope:
         hooks, self._stop_hooks = self._stop_hooks, None
         return [] if hooks is None else hooks[::-1]
 
-    def close(self) -> None:
-        """Let go of all facets, hooks and variables. Idempotent."""
+    def close(self) -> list[str]:
+        """Close the facets, the last one attached first, and let go of all facets, hooks and variables. Idempotent.
+
+        A facet finds all other facets while it closes. Returns failures in words; an error of one facet keeps no other
+        from being closed.
+        """
+        failures: list[str] = []
+        while self._closers:
+            name, close = self._closers.pop()
+            try:
+                failures += close() or ()
+            except BaseException as error:  # noqa: BLE001 - it may run code of the biz, which may raise SystemExit
+                failures.append(f"close {name}: {in_words(error)}")
         self.is_closed = True
         self._facets.clear()
         self._stop_hooks = None
         self.variables.close()
+        return failures
 
     def __repr__(self) -> str:
         return f"<Scope {self.biz} #{self.generation}{' closed' if self.is_closed else ''}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import inspect
 import logging
@@ -11,18 +12,22 @@ import sys
 import threading
 import time
 import weakref
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from tests.conftest import until
 
 from koupleless.artifact.build import Options, build_file, build_project
 from koupleless.biz import BizId, BizState
-from koupleless.container import life as life_module
+from koupleless.container import life
 from koupleless.container.container import Container
-from koupleless.container.life import Life
+from koupleless.container.leaving import departure
+from koupleless.container.leaving.departure import LEAVING
+from koupleless.container.life import STARTING, Life
 from koupleless.container.process import ProcessHooks
-from koupleless.container.roster import Roster
+from koupleless.container.starting import entry
 from koupleless.container.terms import Rules, Strategy
+from koupleless.context import Scope
 from koupleless.errors import (
     BizBusy,
     BizRepeated,
@@ -33,8 +38,14 @@ from koupleless.errors import (
     StartFailed,
 )
 from koupleless.isolation.namespace import Namespace
+from koupleless.router.gate import Gate
+from koupleless.router.lifespan import Lifespan
 from koupleless.router.table import RouteTable
+from koupleless.view.config import Configuration
 from koupleless.view.logging.logspace import LogSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ONE, TWO = BizId.parse("hello:1.0"), BizId.parse("hello:1.1")
 
@@ -95,34 +106,62 @@ def after(call):
     return failing_later if inspect.iscoroutinefunction(call) else failing
 
 
-STEPS = [
-    (ProcessHooks, "install"),
-    (Life, "_set_up"),
-    (Life, "_import"),
-    (Life, "_start_application"),
-    (Life, "start"),
-    (Roster, "_routed"),
-    (RouteTable, "with_route"),
-    *((life_module, name) for name in ("Ledger", "Environment", "Policy", "load_entry")),
-    *((life_module, name) for name in ("refuse_application", "Lifespan", "Gate")),
-    *((getattr(life_module, owner), name) for owner, name in (("Lifespan", "startup"), ("Configuration", "load"))),
-    (LogSpace, "from_configuration"),
-    (Namespace, "__init__"),
+def stepping(patch, module, table, name, take):
+    """Have ``take`` done in place of a step; the tables of steps are ``STARTING`` and ``LEAVING``."""
+    steps = getattr(module, table)
+    assert name in [step.name for step in steps]
+    patch.setattr(module, table, tuple(step._replace(take=take) if step.name == name else step for step in steps))
+
+
+class Place(NamedTuple):
+    """A place of an install where a failure is injected, and the module that comes there."""
+
+    fail: Callable[[pytest.MonkeyPatch], None]
+    module: str
+    routes: bool = False
+
+
+def after_step(step):
+    fail = functools.partial(stepping, module=life, table="STARTING", name=step.name, take=after(step.take))
+    return pytest.param(Place(fail, "hello-1.1"), id=f"step {step.name}")
+
+
+def after_call(owner, name, module="hello-1.1"):
+    def fail(patch):
+        patch.setattr(owner, name, after(getattr(owner, name)))
+
+    place = Place(fail, module, routes=owner is RouteTable)
+    return pytest.param(place, id=f"{owner.__name__.rpartition('.')[2]}.{name}")
+
+
+PLACES = [
+    *(after_step(step) for step in STARTING),
+    after_call(ProcessHooks, "install"),
+    after_call(Configuration, "load"),
+    after_call(LogSpace, "from_configuration"),
+    after_call(Namespace, "__init__"),
+    after_call(entry, "face_of"),
+    after_call(life, "refuse_application", "plain-1.0"),
+    after_call(Lifespan, "__init__"),
+    after_call(Gate, "__init__"),
+    after_call(Lifespan, "startup"),
+    after_call(Life, "start"),
+    after_call(RouteTable, "with_route"),
+    after_call(RouteTable, "with_forwards"),
 ]
 
 
 @pytest.mark.parametrize("strategy", [Strategy.INSTALL_ONLY, Strategy.REPLACE])
-@pytest.mark.parametrize(("owner", "step"), STEPS, ids=[f"{o.__name__.rpartition('.')[2]}.{s}" for o, s in STEPS])
-def test_a_failure_after_each_step_leaves_the_process_as_it_was(world, monkeypatch, owner, step, strategy):
-    module = {"refuse_application": "plain-1.0"}.get(step, "hello-1.1")
-    if strategy is Strategy.INSTALL_ONLY and "rout" in step:
+@pytest.mark.parametrize("place", PLACES)
+def test_a_failure_after_each_step_leaves_the_process_as_it_was(world, monkeypatch, place, strategy):
+    fail, module, routes = place
+    if strategy is Strategy.INSTALL_ONLY and routes:
         module = "flasky-1.0"  # a second version of hello gets no route
     world.install("hello-1.0")
     before = picture(world)
 
     with monkeypatch.context() as patch:
-        original = getattr(owner, step)
-        patch.setattr(owner, step, after(original))
+        fail(patch)
         with pytest.raises((StartFailed, OSError), match="injected"):
             world.install(module, strategy=strategy)
 
@@ -130,6 +169,51 @@ def test_a_failure_after_each_step_leaves_the_process_as_it_was(world, monkeypat
     assert world.states() == {"hello:1.0": "ACTIVATED"}
     assert world.get("/hello/").json()["version"] == "1.0"
     world.install(module, strategy=strategy)
+
+
+def test_a_failure_after_each_facet_leaves_the_process_as_it_was(world, monkeypatch):
+    attached = []
+    attach = Scope.attach
+
+    def attaching(self, facet, **options):
+        attach(self, facet, **options)
+        attached.append(type(facet).__name__)
+        if attached[-1] == last:
+            raise OSError("injected")
+
+    world.install("hello-1.0")
+    monkeypatch.setattr(Scope, "attach", attaching)
+    last = None
+    world.install("hello-1.1")
+    world.container.uninstall(TWO)
+    facets, before = [*attached], picture(world)
+    assert {"Ledger", "Environment", "Namespace", "LogSpace", "Watch"} <= set(facets)
+
+    for last in facets:
+        with pytest.raises(StartFailed, match="injected"):
+            world.install("hello-1.1")
+        assert picture(world) == before, last
+
+    last = None
+    world.install("hello-1.1")
+
+
+@pytest.mark.parametrize("name", [step.name for step in LEAVING])
+def test_a_step_of_leaving_that_fails_is_told_and_keeps_no_other_from_being_taken(world, monkeypatch, name):
+    (step,) = (step for step in LEAVING if step.name == name)
+    world.install("hello-1.0")
+    world.container.uninstall(ONE)
+    before = picture(world)
+    world.install("hello-1.0")
+
+    with monkeypatch.context() as patch:
+        stepping(patch, departure, "LEAVING", name, after(step.take))
+        report = world.container.uninstall(ONE)
+
+    assert report.failures == (f"{name}: OSError: injected",)
+    assert report.held == ()
+    assert picture(world) == before
+    assert world.states() == {}
 
 
 def test_an_uninstall_gives_its_place_in_the_store_back(world):
@@ -216,13 +300,13 @@ def held_back(biz):
     """The draining of a biz has to wait: events for that it came there, and for that it may go on."""
     holding, go_on = threading.Event(), threading.Event()
 
-    def draining(self):
-        if self.biz == biz:
+    def draining(leaving):
+        if leaving.scope.biz == biz:
             holding.set()
             assert go_on.wait(60)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Life, "_drain", draining)
+        stepping(patch, departure, "LEAVING", "drain", draining)
         yield holding, go_on
 
 
@@ -566,13 +650,12 @@ def test_installs_that_are_interrupted_by_the_end_keep_nothing_of_their_modules(
     monkeypatch.setattr("builtins.review_gate", starting_up, raising=False)
     hanging = world.container.prepare(single(HANGING))
     made = []
-    start = Life._start_application
 
-    def watching(self, face, *rest):
-        made.append(weakref.ref(face.asgi))
-        return start(self, face, *rest)
+    def watching(life, opening):
+        made.append(weakref.ref(opening.face.asgi))
+        life.start_application(opening)
 
-    monkeypatch.setattr(Life, "_start_application", watching)
+    stepping(monkeypatch, life, "STARTING", "start application", watching)
     errors = []
 
     def work():

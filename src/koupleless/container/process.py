@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from koupleless.adapters.door import ADAPTERS, OWN, put_into_own
 from koupleless.changes.changes import changes
@@ -30,7 +30,7 @@ from koupleless.view.standard.warning import WARNINGS
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["ProcessHooks", "resident_bytes"]
+__all__ = ["HOOKS", "ProcessHooks", "resident_bytes"]
 
 
 def _follow_loading(undo: contextlib.ExitStack) -> None:
@@ -40,17 +40,26 @@ def _follow_loading(undo: contextlib.ExitStack) -> None:
     undo.callback(loaded.remove, changes.module_loaded)
 
 
-_SHARED: Final = (
-    ENVIRON,
-    GUARDS,
-    LOGS,
-    WARNINGS,
-    STDLIB,
-    RECORDING,
-    REFUSALS,
-    ADAPTERS,
-    Shared("followers of loading", _follow_loading),
+class Hook(NamedTuple):
+    """One change of the process for all bizs."""
+
+    change: Shared
+    is_for_one: bool = False
+    """Whether a biz without others in its process needs the hook, too."""
+
+
+HOOKS: Final = (
+    Hook(ENVIRON, is_for_one=True),
+    Hook(GUARDS),
+    Hook(LOGS, is_for_one=True),
+    Hook(WARNINGS, is_for_one=True),
+    Hook(STDLIB, is_for_one=True),
+    Hook(RECORDING, is_for_one=True),
+    Hook(REFUSALS),
+    Hook(ADAPTERS),
+    Hook(Shared("followers of loading", _follow_loading)),
 )
+"""In the order of putting in."""
 
 
 class ProcessHooks:
@@ -70,9 +79,9 @@ class ProcessHooks:
                 return
             with contextlib.ExitStack() as removal:
                 begin()  # the changes may be in, from before a server has forked the process
-                for changed in _SHARED:
-                    changed.acquire()
-                    removal.callback(changed.release)
+                for hook in HOOKS:
+                    hook.change.acquire()
+                    removal.callback(hook.change.release)
                 for name in FUNCTIONS:
                     removal.callback(when_loaded(name, refuse_in))
                 for name in OWN:

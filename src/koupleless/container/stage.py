@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
+import inspect
 import threading
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from koupleless.context import entered
 from koupleless.errors import ContainerClosed
+from koupleless.exits import EXITS, in_place_of
 from koupleless.ownership.ledger import start_thread
 from koupleless.recorders.running.threads import pass_for_main_thread, where
+from koupleless.variables import await_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
+    from contextvars import Context
+
+    from koupleless.context import Scope
 
 T = TypeVar("T")
 
@@ -101,6 +110,30 @@ class Stage:
             # the cycle, or the biz's frames live until the next collection.
             del outcome, function
 
+    def call_as(
+        self,
+        scope: Scope,
+        function: Callable[[], object],
+        context: Context,
+        *,
+        name: str,
+        timeout_s: float,
+        may_interrupt: bool = False,
+    ) -> object:
+        """Call a function of a biz on a thread, in ``context``; an awaitable result is awaited there on the loop.
+
+        Returns the result, and raises as `run` and `call` do, together within ``timeout_s`` seconds. Raises
+        ``RuntimeError`` in the place of an exit by awaited code.
+        """
+        deadline = time.monotonic() + timeout_s
+        as_biz = functools.partial(context.run, function)
+        result = self.run(as_biz, name=f"{name} {scope.biz}", timeout_s=timeout_s, may_interrupt=may_interrupt)
+        if inspect.isawaitable(result):
+            finish = functools.partial(_finish, result, context, str(scope.biz))
+            with entered(scope):  # the task is the biz's: the task inherits the context of the calling code
+                result = self.call(finish, timeout_s=seconds_until(deadline), may_interrupt=may_interrupt)
+        return result
+
     def interrupt(self, reason: str) -> None:
         """Raise ``ContainerClosed`` in every interruptible wait, now or later: the base is going down.
 
@@ -142,6 +175,19 @@ class Stage:
             thread.join(timeout_s)
             if not thread.is_alive():
                 loop.close()
+
+
+def seconds_until(deadline: float) -> float:
+    """Return the seconds until a deadline of the monotonic clock, at least a millisecond."""
+    return max(deadline - time.monotonic(), 0.001)
+
+
+async def _finish(result: Awaitable[object], context: Context, name: str) -> object:
+    try:
+        return await await_in(context, lambda: result)
+    except EXITS as error:
+        # In a task, an exit would end the event loop, and with the loop every other biz.
+        raise in_place_of(error, name, "in a hook") from error
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from koupleless.isolation.libraries.holding import NOTHING, Wishes
 from koupleless.variables import Ground
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from koupleless.container.stage import Stage
     from koupleless.service.registry import Registry
+
+GRACE_S: Final = 1.0
+"""Seconds given to a step beyond its own deadline, to report the missed deadline."""
 
 
 @dataclass(frozen=True, slots=True)

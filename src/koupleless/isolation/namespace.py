@@ -35,9 +35,9 @@ _NOBODY: Final = Speakers()
 class Namespace:
     """Private Python modules of one biz; a facet of the scope.
 
-    Lifetime: the constructor attaches the namespace to the scope and counts one user of the import hooks; `drop` gives
-    both up. Threads: imports may run in any number of threads; `drop` is called once no more are expected, and an
-    import that comes late raises ``BizGone``.
+    Lifetime: the constructor attaches the namespace to the scope and counts one user of the import hooks; `drop`, which
+    the scope calls when the scope is closed, gives both up. Threads: imports may run in any number of threads; `drop`
+    is called once no more are expected, and an import that comes late raises ``BizGone``.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Namespace:
         self._has_hooks = True
         HOOKS.acquire()
         scope.attach(linker)
-        scope.attach(self)
+        scope.attach(self, close=self.drop)
 
     @property
     def table(self) -> dict[str, ModuleType]:

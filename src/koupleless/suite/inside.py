@@ -23,26 +23,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from koupleless.biz import BizId
+from koupleless.container.process import HOOKS
+from koupleless.container.starting.facets import equip
 from koupleless.context import Scope, call_as
-from koupleless.isolation.environment.venv import VirtualEnvironment
 from koupleless.isolation.interpreter import REAL, trimmed, when_loaded
-from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import SELF, Policy
-from koupleless.ownership.ledger import Ledger
-from koupleless.recorders.door import RECORDING
 from koupleless.recorders.running.forks import OwnProcess
-from koupleless.view.children import Interpreter
-from koupleless.view.environ import ENVIRON, Environment
-from koupleless.view.logging.logs import LOGS, LogSpace
-from koupleless.view.own import Own
-from koupleless.view.standard.stdlib import STDLIB
-from koupleless.view.standard.warning import WARNINGS, Warnings
+from koupleless.view.environ import Environment
+from koupleless.view.logging.logs import LogSpace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
-
-_SHARED: Final = (ENVIRON, LOGS, WARNINGS, STDLIB, RECORDING)
 
 _LOOKED_UP_IN_C: Final = ("time_machine",)
 """Python modules that set the clock of the process by C code, which looks in the table of the interpreter only."""
@@ -85,22 +77,23 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
     global _program  # noqa: PLW0603 - see there
     _warm(order.warm)
     _program = scope = Scope(BizId.of(order.name, "0"))
-    for changed in _SHARED:
-        changed.acquire()
+    for hook in HOOKS:
+        if hook.is_for_one:
+            hook.change.acquire()
     scope.attach(OwnProcess())
-    scope.attach(Ledger(scope))
     envs = {"PYTHONPATH": _search_path(order.paths)}
-    scope.attach(Environment(scope, envs=envs, args=arguments, name=program, has_process=True))
-    scope.attach(LogSpace(scope, has_process=True))
-    scope.attach(Warnings())
-    scope.attach(Own())
-    # Declared mode, with nothing declared: libraries of the base alone must not make a test pass. Python modules of the
-    # tree are not lent to a library among the requirements that requires the tree: the tree is to be tested.
-    policy = Policy(declared=frozenset({SELF}), private=order.paths[:-1])
-    Namespace(scope, order.paths, policy)
-    # As the environment of a program alone, for children whose variables do not name the search path.
-    venv = VirtualEnvironment(Path(order.scratch, "venv"), order.paths, policy, is_bare=True)
-    scope.attach(Interpreter(str(venv.prefix), str(venv.executable), venv.make))
+    equip(
+        scope,
+        Environment(scope, envs=envs, args=arguments, name=program, has_process=True),
+        order.paths,
+        # Declared mode, with nothing declared: libraries of the base alone must not make a test pass. Python modules of
+        # the tree are not lent to a library among the requirements that requires the tree: the tree is to be tested.
+        Policy(declared=frozenset({SELF}), private=order.paths[:-1]),
+        # As the environment of a program alone, for children whose variables do not name the search path.
+        prefix=Path(order.scratch, "venv"),
+        is_bare=True,
+        logs=lambda: LogSpace(scope, has_process=True),
+    )
     for name in _LOOKED_UP_IN_C:
         when_loaded(name, _show_to_c)
     atexit.register(_left.clear)

@@ -1,1 +1,1 @@
-"""The way of a biz up to the start: fetches and unpacks an artefact, loads an entry, tells of a failure."""
+"""The way of a biz up to the start: an artefact fetched and unpacked, facets, an entry loaded, a failure told."""

@@ -256,6 +256,31 @@ def test_a_server_that_stops_answers_what_is_running(
     assert stopped() == "stopped"
 
 
+def test_a_command_that_outlasts_a_server_that_stops_is_answered_that_the_base_is_shutting_down(
+    operations: Operations,
+    container: Any,
+    pause: Callable[[], Any],
+    in_background: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("koupleless.arklet.server.LINGER_S", 0.05)
+    server = ArkletServer(operations, port=0)
+    wire = Wire(server.start())
+    held = pause()
+    url = container.offer("slow:1", on_start=held)
+    answer = in_background(lambda: wire.command("installBiz", {"bizUrl": url}))
+    held.await_reached()
+
+    server.stop()
+    told = answer()
+    held.let_go()
+
+    assert told["code"] == "CMD_PROCESS_INTERNAL_ERROR"
+    assert told["message"] == (
+        "Internal Error: the base is shutting down and waits no longer for installBiz, which may not have been done"
+    )
+
+
 def test_serving_leaves_the_access_log_of_the_application_alone(wire: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG"):
         wire.command("help")

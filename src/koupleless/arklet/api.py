@@ -40,7 +40,8 @@ class ArkletApi:
     """The ASGI application of the arklet. Lives as long as the server, on the loop of the server only.
 
     Commands that change bizs run on the workers of the operations; the others are answered on the loop, at once, so
-    that no number of running installs can delay them.
+    that no number of running installs can delay them. A command that is still running when the task of its request is
+    cancelled goes on without the caller, who is told that the base shuts down.
     """
 
     def __init__(self, operations: Operations, guard: Guard) -> None:
@@ -81,7 +82,10 @@ class ArkletApi:
         operations = self._operations
         if operations.changes_bizs(command):
             loop = asyncio.get_running_loop()
-            envelope = await loop.run_in_executor(operations.workers, operations.handle, command, body)
+            try:
+                envelope = await loop.run_in_executor(operations.workers, operations.handle, command, body)
+            except asyncio.CancelledError:  # by the server, which stops
+                envelope = operations.give_up(command)
         else:
             envelope = operations.handle(command, body)
         return _reply(200, encode(envelope))

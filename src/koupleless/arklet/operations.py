@@ -20,7 +20,7 @@ from koupleless.arklet.orders import InstallOrder, absent, check_background, ele
 from koupleless.arklet.records import BatchBusy, RunRepeated, Runs, describe_error
 from koupleless.container.process import resident_bytes
 from koupleless.container.terms import Located
-from koupleless.errors import ArtifactError, BizBusy, BizNotFound, ManifestInvalid
+from koupleless.errors import ArtifactError, BizBusy, BizNotFound, ContainerClosed, ManifestInvalid
 from koupleless.recorders.running.executors import leave_workers_behind
 from koupleless.wire.envelope import Code, Envelope, InputInvalid, ResponseCode, decode_body
 from koupleless.wire.replies import (
@@ -117,6 +117,11 @@ class Operations:
             return found.run(self, decode_body(raw))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the reply says what happened
             return answers.explain(error, command, base_identity=self._identity)
+
+    def give_up(self, command: str) -> Envelope:
+        """Answer a command that has not ended, and is not awaited any longer because the base shuts down."""
+        said = f"the base is shutting down and waits no longer for {command}, which may not have been done"
+        return answers.explain(ContainerClosed(said), command, base_identity=self._identity)
 
     def close(self) -> None:
         """Start nothing more; running commands go on to their end. Idempotent."""

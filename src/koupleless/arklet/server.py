@@ -42,6 +42,8 @@ HEADER_S: Final = 10.0
 LINGER_S: Final = 5.0
 """Seconds for running requests to be answered once the server stops."""
 
+_LAST_S: Final = 0.5
+"""Seconds for the callers of requests that have not ended by then to be told."""
 _PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 5.0
 """Seconds before a server that has ended is started again: the second time, and at most."""
@@ -161,8 +163,11 @@ class ArkletServer:
             connection.shutdown()
         if state.tasks:
             await asyncio.wait(set(state.tasks), timeout=LINGER_S)
-        for task in list(state.tasks):
+        waiting = set(state.tasks)
+        for task in waiting:
             task.cancel()
+        if waiting:
+            await asyncio.wait(waiting, timeout=_LAST_S)
 
 
 class _QuietConfig(uvicorn.Config):

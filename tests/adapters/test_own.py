@@ -315,12 +315,27 @@ def test_a_version_that_an_adapter_does_not_know_is_left_alone_and_told(monkeypa
         own_containers(undo, module, "TABLE")
         module.absent  # noqa: B018
 
-    adapter = types.SimpleNamespace(DISTRIBUTIONS=("owned",), FOLLOWED={"owned": follow})
-    monkeypatch.setattr(door, "_ADAPTERS", (adapter,))
+    adapter = types.SimpleNamespace(distribution="owned", follow={"owned": follow})
+    monkeypatch.setattr(door, "KNOWN", (adapter,))
     door.ADAPTERS.acquire()
     try:
         assert "all modules share what owned keeps: AttributeError" in caplog.text
         assert type(library.TABLE) is dict
+    finally:
+        door.ADAPTERS.release()
+
+
+@pytest.mark.parametrize(("versions", "is_put_in"), [("", True), (">=1", True), (">=10000", False)])
+def test_an_adapter_is_put_into_versions_that_it_is_for(monkeypatch, caplog, library, versions, is_put_in):
+    def follow(undo: contextlib.ExitStack, module: Any) -> None:
+        own_containers(undo, module, "TABLE")
+
+    adapter = types.SimpleNamespace(distribution="pytest", versions=versions, follow={"owned": follow})
+    monkeypatch.setattr(door, "KNOWN", (adapter,))
+    door.ADAPTERS.acquire()
+    try:
+        assert (type(library.TABLE) is not dict) is is_put_in
+        assert ("the adapter is for pytest >=10000" in caplog.text) is not is_put_in
     finally:
         door.ADAPTERS.release()
 

@@ -363,6 +363,11 @@ ROWS = {
 }
 
 
+NOT_KEPT_APART = {
+    *("celery", "django", "freezegun", "grpcio", "opentelemetry-api", "paho-mqtt", "prometheus-client"),
+    *("psycopg-pool", "psycopg2", "pyzmq", "redis"),
+}
+"""Libraries of which an adapter records, or ends, objects of bizs, however bizs hold them."""
 IN_PART = ("lxml", "pyarrow", "pymongo", "scipy", "zope-interface")
 
 
@@ -407,7 +412,7 @@ def test_validators_of_two_modules_of_one_name_do_not_meet(fleet: Fleet) -> None
 
 
 def test_every_library_with_an_adapter_is_shared() -> None:
-    names = [name for adapter in door._ADAPTERS for name in adapter.DISTRIBUTIONS]
+    names = [adapter.distribution for adapter in door.KNOWN if adapter.distribution not in NOT_KEPT_APART]
     # The adapter of Sentry is about the base's client, which would report what bizs with a copy of their own do.
     # Of some compiled libraries, which are shared without a word of anybody, an adapter gives bizs a part only.
     expected = dict.fromkeys(names, Share.ALWAYS) | {"sentry-sdk": Share.COPY} | dict.fromkeys(IN_PART)
@@ -416,7 +421,7 @@ def test_every_library_with_an_adapter_is_shared() -> None:
 
 @pytest.mark.filterwarnings("ignore")  # what parents of these modules say when they are imported
 def test_adapters_name_modules_that_there_are() -> None:
-    for name in [name for adapter in door._ADAPTERS for name in adapter.FOLLOWED]:
+    for name in [name for adapter in door.KNOWN for name in getattr(adapter, "follow", {})]:
         top = name.partition(".")[0]
         if top in {"numpy", "matplotlib"} or importlib.util.find_spec(top) is None:
             continue  # some of other versions

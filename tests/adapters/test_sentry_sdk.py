@@ -81,9 +81,9 @@ def run(script: str) -> None:
 def test_the_adapter_names_modules_and_methods_that_there_are() -> None:
     run("""
 import importlib
-from koupleless.adapters.sentry_sdk import _THREADS, FOLLOWED
+from koupleless.adapters.sentry_sdk import _THREADS, follow
 
-modules = {name: importlib.import_module(name) for name in FOLLOWED}
+modules = {name: importlib.import_module(name) for name in follow}
 for name, path in _THREADS.items():
     kind, _, method = path.partition(".")
     assert method in vars(getattr(modules[name], kind)), path

@@ -220,7 +220,7 @@ def test_a_library_that_an_adapter_and_a_recorder_follow_goes_and_is_followed_ag
         patches.when_imported("remaining_heavy", record)
 
     heavy(FOLLOWED)
-    monkeypatch.setattr(door, "_ADAPTERS", (types.SimpleNamespace(FOLLOWED={"remaining_heavy": follow}),))
+    monkeypatch.setattr(door, "KNOWN", (types.SimpleNamespace(follow={"remaining_heavy": follow}),))
     monkeypatch.setattr(recorders, "RECORDERS", (*recorders.RECORDERS, install))
     world = make_world()
     monkeypatch.setattr(caches, "_blocks_frozen", 0)

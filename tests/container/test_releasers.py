@@ -268,3 +268,25 @@ def test_one_that_cannot_be_used_is_told_and_ignored(environment, caplog):
     assert "releaser shelf cannot be used: OSError: no shelf" in caplog.text
     words()
     assert caplog.text.count("cannot be used") == 1
+
+
+@pytest.mark.parametrize(("module", "is_called"), [("shelf", True), ("shelf_absent", False)])
+def test_a_releaser_is_called_only_if_the_base_has_imported_its_module(environment, leave, module, is_called):
+    environment(shelf_releaser=f"{RELEASER}\nmodule = {module!r}\n")
+
+    for number in (1, 2):
+        report = leave()
+
+        assert report.clean is is_called
+        assert len(sys.modules["shelf_releaser"].told) == number * is_called
+        sys.modules["shelf"].callbacks[:] = [print]
+
+
+def test_a_releaser_may_count_by_names_of_its_own(environment, leave):
+    counting = 'return {"shelf callback": gone, "shelf page": 0, "shelf wonder": "many", 3: 4}'
+    environment(shelf_releaser=RELEASER.replace("return gone", counting))
+
+    report = leave()
+
+    assert {kind: count for kind, count in report.undone.items() if "shelf" in str(kind)} == {"shelf callback": 4}
+    assert report.clean

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import uvloop
 
+from koupleless.adapters.door import ADAPTERS
+from koupleless.adapters.releasers import call_releasers
 from koupleless.artifact.build import Options, build_project
 from koupleless.biz import BizId
 from koupleless.container.host import Host
@@ -91,6 +93,9 @@ class TinyBiz:
         self.undo(deadline_s)
         with held_back(), loop_at_hand():
             survey = Survey(self.scope, self.modules)
+            released, failures = call_releasers(survey, deadline_s=deadline_s)
+            survey.undone = {**survey.undone, **released}
+            assert failures == ()
             self.modules.clear()
             self.scope.close()
             return purge(survey, self.failures, sweeps=SWEEPS, ended=self.ledger.ended)
@@ -99,7 +104,9 @@ class TinyBiz:
 @pytest.fixture(autouse=True)
 def recorders() -> Iterator[None]:
     RECORDING.acquire()
+    ADAPTERS.acquire()
     yield
+    ADAPTERS.release()
     RECORDING.release()
 
 

@@ -339,30 +339,33 @@ def test_sqlalchemy_listeners_are_removed_and_the_base_s_stay(biz: TinyBiz) -> N
     def mine(*_: object) -> None:
         heard.append("base")
 
+    class Shared(Session):
+        """Of the base: what a biz hears on a class of SQLAlchemy itself, it hears of itself alone."""
+
     event.listen(engine, "before_cursor_execute", mine)
-    event.listen(Session, "after_begin", mine)
+    event.listen(Shared, "after_begin", mine)
     biz.run(
         """
         from sqlalchemy import event
-        from sqlalchemy.orm import Session
 
-        class Own(Session):
+        class Own(Shared):
             pass
 
         def hear(*_):
             heard.append("biz")
 
         event.listen(engine, "before_cursor_execute", hear)
-        event.listen(Session, "after_begin", hear)
+        event.listen(Shared, "after_begin", hear)
         event.listen(Own, "before_flush", hear)
         """,
+        Shared=Shared,
         engine=engine,
         heard=heard,
     )
 
     def use() -> list[str]:
         heard.clear()
-        with Session(engine) as session:
+        with Shared(engine) as session:
             session.execute(text("select 1"))
         return heard
 
@@ -373,5 +376,5 @@ def test_sqlalchemy_listeners_are_removed_and_the_base_s_stay(biz: TinyBiz) -> N
         assert report.undone["sqlalchemy listener"] == 3
         assert use() == ["base", "base"]
     finally:
-        event.remove(Session, "after_begin", mine)
+        event.remove(Shared, "after_begin", mine)
         engine.dispose()

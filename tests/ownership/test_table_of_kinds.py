@@ -21,8 +21,9 @@ PAGE = ROOT / "docs" / "kinds.md"
 SPEC = ROOT.parent / "shared" / "spec" / "unload.md"
 
 KINDS = (*recorders_door.KINDS, *adapters_door.KINDS)
-SWEEPS = (*recorders_door.SWEEPS, *adapters_door.SWEEPS)
-NAMES = {kind.name for kind in KINDS} | {sweep.kind for sweep in SWEEPS} | {*caches.FOUND}
+SWEEPS = recorders_door.SWEEPS
+FOUND = {**caches.FOUND, **adapters_door.RELEASED}
+NAMES = {kind.name for kind in KINDS} | {sweep.kind for sweep in SWEEPS} | {*FOUND}
 
 INERT = "keeps nothing alive"
 OWN = "each biz has its own from the start (koupleless.view)"
@@ -77,7 +78,7 @@ def listed() -> list[list[str]]:
 def test_the_page_lists_every_kind_with_how_it_is_seen_undone_or_found_and_when():
     seen = [[kind.name, f"`{kind.seen}`", kind.undone, kind.order.name.lower()] for kind in KINDS]
     found = [[sweep.kind, sweep.found, "thorough" if sweep.is_thorough else "always"] for sweep in SWEEPS]
-    kept = [[name, where, "always"] for name, where in caches.FOUND.items()]
+    kept = [[name, where, "always"] for name, where in FOUND.items()]
 
     assert sorted(listed()) == sorted(seen + found + kept)
 

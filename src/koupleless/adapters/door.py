@@ -1,4 +1,4 @@
-"""The adapters, and their start: each as soon as the base has imported the Python module that the adapter follows."""
+"""The adapters, and their start: each as soon as the base has imported a Python module that the adapter follows."""
 
 from __future__ import annotations
 
@@ -8,28 +8,43 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters import (
-    closing,
+    blinker,
+    celery,
+    django,
     flask,
     freezegun,
+    grpc,
     jinja2,
     lxml,
     matplotlib,
     numpy,
+    opentelemetry,
+    paho,
     pandas,
     plain,
     polars,
+    prometheus,
     protobuf,
     psycopg,
+    psycopg2,
+    psycopg_pool,
     pyarrow,
+    pydantic,
     pymongo,
     pyyaml,
+    pyzmq,
+    redis,
     scipy,
     sentry_sdk,
+    signals,
     sklearn,
     sqlalchemy,
     sqlalchemy_events,
+    sqlalchemy_models,
+    sqlalchemy_pools,
     zope,
 )
+from koupleless.adapters.versions import is_installed
 from koupleless.errors import in_words
 from koupleless.late import when_imported
 from koupleless.replacing import Shared
@@ -39,40 +54,60 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from koupleless.context import Scope
-    from koupleless.ownership.purge import Sweep
+    from koupleless.ownership.kinds import Kind
 
     _Follow = Callable[[contextlib.ExitStack, Any], None]
 
-_ADAPTERS: Final[tuple[ModuleType, ...]] = (
-    closing,
+KNOWN: Final[tuple[Any, ...]] = (
+    *plain.ADAPTERS,
+    blinker,
+    celery,
+    django,
     flask,
     freezegun,
+    grpc,
     jinja2,
     lxml,
     matplotlib,
     numpy,
+    opentelemetry,
+    paho,
     pandas,
-    plain,
     polars,
+    prometheus,
     protobuf,
     psycopg,
+    psycopg2,
+    psycopg_pool,
     pyarrow,
+    pydantic,
     pymongo,
     pyyaml,
+    pyzmq,
+    redis,
     scipy,
     sentry_sdk,
     sklearn,
     sqlalchemy,
     sqlalchemy_events,
+    sqlalchemy_models,
+    sqlalchemy_pools,
     zope,
 )
+"""The adapters, in the published form of a releaser; see the charter."""
 
-KINDS: Final = closing.KINDS
+KINDS: Final[tuple[Kind, ...]] = (
+    *signals.KINDS,
+    *(kind for adapter in KNOWN for kind in getattr(adapter, "KINDS", ())),
+)
 """The kinds of registration that adapters see."""
-SWEEPS: Final[tuple[Sweep, ...]] = ()
-"""The sweeps of a purge for libraries."""
-
-OWN: Final[Mapping[str, _Follow]] = {**closing.OWN, **flask.OWN, **freezegun.OWN}
+RELEASED: Final[Mapping[str, str]] = {
+    kind: found for adapter in KNOWN for kind, found in getattr(adapter, "released", {}).items()
+}
+"""The kinds of registration that adapters find when a biz leaves, with the registry."""
+OWN: Final[Mapping[str, _Follow]] = {
+    name: follow for adapter in KNOWN for name, follow in getattr(adapter, "follow_own", {}).items()
+}
 """The Python modules followed in own copies and own versions of a biz, too."""
 
 _log: Final = logging.getLogger("koupleless")
@@ -80,16 +115,18 @@ _log: Final = logging.getLogger("koupleless")
 
 def put_into_own(scope: Scope, module: ModuleType) -> None:  # noqa: ARG001 - goes with the module
     """Follow a Python module that a biz has executed as its own. The adapter goes with the Python module."""
-    _put_in(OWN[module.__name__], module)
+    _put_in(None, OWN[module.__name__], module)
 
 
-def _put_in(follow: _Follow, module: Any) -> Callable[[], None] | None:
+def _put_in(adapter: Any, follow: _Follow, module: Any) -> Callable[[], None] | None:
     """Put the adapter of one Python module in, and return the function that takes the adapter out.
 
     A version that the adapter does not know stays without the adapter, and a warning says so.
     """
     undo = contextlib.ExitStack()  # adapters may keep the stack, for later replacements
     try:
+        if getattr(adapter, "versions", "") and not is_installed(adapter):
+            raise LookupError(f"the adapter is for {adapter.distribution} {adapter.versions}")  # noqa: TRY301 - told below
         follow(undo, module)
     except Exception as error:  # noqa: BLE001 - any version of a library, whose import is not to fail for it
         undo.close()
@@ -99,10 +136,10 @@ def _put_in(follow: _Follow, module: Any) -> Callable[[], None] | None:
 
 
 def _put_all_in(undo: contextlib.ExitStack) -> None:
-    for adapter in _ADAPTERS:
-        followed: Mapping[str, _Follow] = adapter.FOLLOWED
+    for adapter in KNOWN:
+        followed: Mapping[str, _Follow] = getattr(adapter, "follow", {})
         for name, follow in followed.items():
-            undo.callback(when_imported(name, functools.partial(_put_in, follow)))
+            undo.callback(when_imported(name, functools.partial(_put_in, adapter, follow)))
 
 
 ADAPTERS: Final = Shared("adapters", _put_all_in)

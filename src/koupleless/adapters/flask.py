@@ -1,9 +1,6 @@
-"""Flask and blinker: each biz has signals of its own in the place of the signals that Flask sends.
+"""Flask: each biz has signals of its own in the place of the signals that Flask sends.
 
 The instance folder, if Flask finds the folder by itself, is in the data directory of the biz.
-
-``blinker.signal("name")`` is each biz's own, too. Signals that code of the base makes and hands out reach receivers of
-bizs as any object does.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
-DISTRIBUTIONS: Final = ("flask", "blinker")
+distribution: Final = "flask"
 
 
 def _follow_signals(undo: contextlib.ExitStack, module: Any) -> None:
@@ -28,13 +25,6 @@ def _follow_signals(undo: contextlib.ExitStack, module: Any) -> None:
         kind: Any = type(signal)
         if kind.__module__ == "blinker.base" and kind.__name__ == "NamedSignal":
             own_object(undo, signal, lambda kind=kind, name=signal.name: kind(name))  # type: ignore[misc]
-
-
-def _follow_names(undo: contextlib.ExitStack, module: Any) -> None:
-    """``blinker.base``; before 1.8 the namespace is called otherwise, and stays one for all."""
-    namespace = vars(module).get("default_namespace")
-    if namespace is not None:
-        own_object(undo, namespace, type(namespace))
 
 
 def _lead_instance_folder(undo: contextlib.ExitStack, module: Any) -> None:
@@ -54,6 +44,6 @@ def _leading(original: Callable[[Any], str]) -> Callable[[Any], str]:
 
 _FINDER: Final = "auto_find_instance_path"
 
-OWN: Final = {"flask.sansio.app": _lead_instance_folder, "flask.app": _lead_instance_folder}
+follow_own: Final = {"flask.sansio.app": _lead_instance_folder, "flask.app": _lead_instance_folder}
 """Followed in own copies and own versions of a biz, too."""
-FOLLOWED: Final = {"flask.signals": _follow_signals, "blinker.base": _follow_names, **OWN}
+follow: Final = {"flask.signals": _follow_signals, **follow_own}

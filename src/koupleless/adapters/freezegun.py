@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-DISTRIBUTIONS: Final = ()  # keeps the frozen times, so each biz has a copy
+distribution: Final = "freezegun"  # keeps the frozen times, so each biz has a copy
 
 
 class _Modules(Mapping[str, "ModuleType"]):
@@ -70,5 +70,6 @@ def _follow(undo: contextlib.ExitStack, module: Any) -> None:
         replace(undo, module, name, stand_in)
 
 
-OWN: Final = {"freezegun.api": _follow}
-FOLLOWED: Final = OWN
+follow: Final = {"freezegun.api": _follow}
+follow_own: Final = follow
+"""Followed in own copies and own versions of a biz, too."""

@@ -15,7 +15,7 @@ from koupleless.adapters.variables import own_variables
 if TYPE_CHECKING:
     import contextlib
 
-DISTRIBUTIONS: Final = ("jinja2",)
+distribution: Final = "jinja2"
 
 
 def _follow_defaults(undo: contextlib.ExitStack, module: Any) -> None:
@@ -33,7 +33,7 @@ def _follow_sandbox(undo: contextlib.ExitStack, module: Any) -> None:
     own_variables(undo, module, "MAX_RANGE")
 
 
-FOLLOWED: Final = {
+follow: Final = {
     "jinja2.environment": _follow_environment,
     "jinja2.defaults": _follow_defaults,
     "jinja2.sandbox": _follow_sandbox,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Iterator
 
-DISTRIBUTIONS: Final = ("lxml",)
+distribution: Final = "lxml"
 
 
 def _follow(undo: contextlib.ExitStack, module: Any) -> None:
@@ -235,7 +235,7 @@ def _follow_prefixes(undo: contextlib.ExitStack, module: Any) -> None:
     replace_function(undo, module, "SubElement", SubElement)
 
 
-FOLLOWED: Final = {
+follow: Final = {
     "lxml.etree": _follow,
     "lxml.objectify": lambda undo, module: _follow_parser(undo, module, ("fromstring", "XML", "parse")),
 }

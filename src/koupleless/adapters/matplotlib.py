@@ -18,7 +18,7 @@ from koupleless.adapters.variables import own_variables
 if TYPE_CHECKING:
     import contextlib
 
-DISTRIBUTIONS: Final = ("matplotlib",)
+distribution: Final = "matplotlib"
 
 
 def _follow_parameters(undo: contextlib.ExitStack, module: Any) -> None:
@@ -69,7 +69,7 @@ def _follow_fonts(undo: contextlib.ExitStack, module: Any) -> None:
     own_cache(undo, module.FontManager, "_findfont_cached")
 
 
-FOLLOWED: Final = {
+follow: Final = {
     "matplotlib": _follow_parameters,
     "matplotlib.pyplot": _follow_pyplot,
     "matplotlib._pylab_helpers": _follow_figures,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
-DISTRIBUTIONS: Final = ("numpy",)
+distribution: Final = "numpy"
 
 
 def _follow_random(undo: contextlib.ExitStack, module: Any) -> None:
@@ -65,7 +65,7 @@ def _by_biz(label: str, original: Callable[..., Any], own: Own[dict[str, Any]], 
     return by_biz
 
 
-FOLLOWED: Final = {
+follow: Final = {
     "numpy.random": _follow_random,
     # Where the options are no context variable: NumPy 1.
     "numpy.core.arrayprint": lambda undo, module: own_containers(undo, module, "_format_options"),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-DISTRIBUTIONS: Final = ("pandas",)
+distribution: Final = "pandas"
 
 
 def _follow(undo: contextlib.ExitStack, _module: ModuleType) -> None:
@@ -75,7 +75,7 @@ def _follow_containers(*names: str) -> Callable[[contextlib.ExitStack, Any], Non
     return lambda undo, module: own_containers(undo, module, *names)
 
 
-FOLLOWED: Final = {
+follow: Final = {
     "pandas": _follow,
     "pandas.plotting._core": _follow_containers("_backends"),
     "pandas.io.excel._util": _follow_containers("_writers"),

@@ -16,7 +16,7 @@ from koupleless.adapters.variables import own_variables
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 class _Kept(NamedTuple):
@@ -133,8 +133,6 @@ _LIBRARIES: Final[dict[str, dict[str, _Kept]]] = {
     },
 }
 
-DISTRIBUTIONS: Final = tuple(_LIBRARIES)
-
 
 def _follow(name: str, kept: _Kept, undo: contextlib.ExitStack, _module: Any) -> None:
     module = importlib.import_module(name)
@@ -157,7 +155,18 @@ def _follow_formats(undo: contextlib.ExitStack, module: Any) -> None:
     _follow("PIL.Image", _LIBRARIES["pillow"]["PIL.Image"], undo, module)
 
 
-FOLLOWED: Final[dict[str, Callable[[contextlib.ExitStack, Any], None]]] = {
-    **{name: functools.partial(_follow, name, kept) for each in _LIBRARIES.values() for name, kept in each.items()},
-    "PIL.Image": _follow_formats,
-}
+class Plain(NamedTuple):
+    """The adapter of one of the libraries."""
+
+    distribution: str
+    follow: Mapping[str, Callable[[contextlib.ExitStack, Any], None]]
+
+
+_BEYOND_DATA: Final = {"PIL.Image": _follow_formats}
+ADAPTERS: Final = tuple(
+    Plain(
+        name,
+        {module: _BEYOND_DATA.get(module) or functools.partial(_follow, module, kept) for module, kept in each.items()},
+    )
+    for name, each in _LIBRARIES.items()
+)

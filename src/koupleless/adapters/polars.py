@@ -23,7 +23,7 @@ from koupleless.replacing import replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DISTRIBUTIONS: Final = ("polars",)
+distribution: Final = "polars"
 
 _OF_PRINTING: Final = ("POLARS_FMT_", "POLARS_TABLE_WIDTH")
 _SET_IN_C: Final = ("float_fmt", "float_precision", "thousands_separator", "decimal_separator", "trim_decimal_zeros")
@@ -113,7 +113,7 @@ def _printed(printing: _Printing, original: Any) -> Any:
     return printed
 
 
-FOLLOWED: Final = {
+follow: Final = {
     "polars": _follow,
     "polars.io.cloud.credential_provider._builder": lambda undo, module: own_variables(
         undo, module, "DEFAULT_CREDENTIAL_PROVIDER"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
-DISTRIBUTIONS: Final = ("protobuf",)
+distribution: Final = "protobuf"
 
 
 def _follow_pools(undo: contextlib.ExitStack, module: Any) -> None:
@@ -54,7 +54,7 @@ def _by_biz(original: Callable[[], Any], make: Callable[[], Any]) -> Callable[[]
     return Default
 
 
-FOLLOWED: Final = {
+follow: Final = {
     "google.protobuf.descriptor_pool": _follow_pools,
     "google.protobuf.symbol_database": _follow_symbols,
 }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
-DISTRIBUTIONS: Final = ("psycopg",)
+distribution: Final = "psycopg"
 
 
 def _follow_adapters(undo: contextlib.ExitStack, module: Any) -> None:
@@ -53,4 +53,4 @@ def _setter(original: Callable[..., None], attribute: OwnAttribute) -> Callable[
     return set_function
 
 
-FOLLOWED: Final = {"psycopg": _follow_adapters, "psycopg.types.json": _follow_json}
+follow: Final = {"psycopg": _follow_adapters, "psycopg.types.json": _follow_json}

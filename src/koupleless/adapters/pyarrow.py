@@ -18,7 +18,7 @@ from koupleless.ownership.kinds import Own
 if TYPE_CHECKING:
     import contextlib
 
-DISTRIBUTIONS: Final = ("pyarrow",)
+distribution: Final = "pyarrow"
 
 _COUNTS: Final = (("set_cpu_count", "cpu_count"), ("set_io_thread_count", "io_thread_count"))
 
@@ -136,4 +136,4 @@ def _own_count(undo: contextlib.ExitStack, library: Any, setter: str, getter: st
     replace_function(undo, library, getter, get_count)
 
 
-FOLLOWED: Final = {"pyarrow": _follow}
+follow: Final = {"pyarrow": _follow}

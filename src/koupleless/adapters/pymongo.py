@@ -1,6 +1,7 @@
 """pymongo: each biz has its own listeners for every client (``pymongo.monitoring.register``).
 
-pymongo has no way to take a listener back, so a biz that traces its clients would stay in memory.
+pymongo has no way to take a listener back, so a biz that traces its clients would stay in memory. Clients of a biz are
+closed with the biz.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.containers import OwnList, is_hidden
+from koupleless.recorders.running.closing import Closer, calling
 from koupleless.replacing import replace
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
-DISTRIBUTIONS: Final = ("pymongo",)
+distribution: Final = "pymongo"
 
 
 def _follow_monitoring(undo: contextlib.ExitStack, module: Any) -> None:
@@ -30,4 +32,11 @@ def _follow_monitoring(undo: contextlib.ExitStack, module: Any) -> None:
     replace(undo, module, "_LISTENERS", own, back=original)
 
 
-FOLLOWED: Final[dict[str, Callable[[contextlib.ExitStack, Any], None]]] = {"pymongo.monitoring": _follow_monitoring}
+_CLIENTS: Final = Closer(
+    "MongoDB client", "pymongo.synchronous.mongo_client", "MongoClient", calling("close", unless="_closed")
+)
+KINDS: Final = (_CLIENTS,)
+
+follow_own: Final[dict[str, Callable[[contextlib.ExitStack, Any], None]]] = {_CLIENTS.module: _CLIENTS.follow}
+"""Followed in own copies and own versions of a biz, too."""
+follow: Final = {"pymongo.monitoring": _follow_monitoring, **follow_own}

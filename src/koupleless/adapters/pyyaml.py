@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Iterator
 
-DISTRIBUTIONS: Final = ("pyyaml",)
+distribution: Final = "pyyaml"
 
 _TABLES: Final = {
     "add_constructor": "yaml_constructors",
@@ -106,4 +106,4 @@ def _take_out(placed: weakref.WeakSet[type]) -> None:
                     setattr(kind, name, there.of_base.restore({}))
 
 
-FOLLOWED: Final = {"yaml": _follow}
+follow: Final = {"yaml": _follow}

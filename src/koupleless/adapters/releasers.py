@@ -2,8 +2,10 @@
 
 A releaser is an entry point of the group ``koupleless.releasers`` in the environment of the base. The entry point names
 an object, most simply a Python module, with these attributes: ``distribution``, the library the releaser is for;
-``versions``, a version specifier (none, or an empty one, is any); and one or both of ``release``, called with a
-`Leaving`, and ``share``, a word on how bizs are to hold the library. No import of ours is needed to write a releaser.
+``versions``, a version specifier (none, or an empty one, is any); ``module``, a Python module without which the library
+keeps nothing (none: the releaser is always called); and one or both of ``release``, called with a `Leaving`, and
+``share``, a word on how bizs are to hold the library. No import of ours is needed to write a releaser. The adapters
+with a ``release`` are read in the same way.
 """
 
 from __future__ import annotations
@@ -11,18 +13,21 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import logging
+import sys
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from koupleless.adapters.door import KNOWN
+from koupleless.adapters.leaving import Leaving
+from koupleless.adapters.versions import is_installed
 from koupleless.context import as_base
 from koupleless.errors import in_words
 from koupleless.ownership.ledger import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from importlib.metadata import EntryPoint
 
     from koupleless.ownership.belonging import Survey
 
@@ -36,36 +41,15 @@ _FLOOR_S: Final = 0.1
 """Seconds for a releaser in any case, however long the releasers before took."""
 
 
-class Leaving:
-    """The biz that leaves, as seen by a releaser. Keeps no object of the biz alive."""
-
-    __slots__ = ("_survey", "name", "version")
-
-    def __init__(self, survey: Survey) -> None:
-        self.name: str = survey.biz.name
-        self.version: str = survey.biz.version
-        self._survey = survey
-
-    def owns(self, thing: object) -> bool:
-        """Whether ``thing`` belongs to the biz, or has a part that does and without which ``thing`` could not be.
-
-        True for a function, class or Python module of the biz, an instance of such a class, a suspended generator; and
-        for a wrapper around one of these: a bound method, a partial, a closure, a tuple, a generic alias. False for
-        lists, dictionaries and objects of the base into which the biz was put. Runs no code of ``thing``.
-        """
-        return self._survey.reaches(thing)
-
-    def __repr__(self) -> str:
-        return f"<Leaving {self.name}:{self.version}>"
-
-
 @dataclass(slots=True, eq=False)
 class _Releaser:
-    """One entry point. Loaded when the first biz comes, and not again."""
+    """One entry point, or one adapter. Loaded when the first biz comes, or leaves, and not again."""
 
-    point: EntryPoint
     kind: str
     """Label of this releaser in the counts and failures of a report."""
+    find: Callable[[], Any]
+    module: str = ""
+    """The Python module without which there is nothing to release."""
     is_loaded: bool = False
     library: str = ""
     """The normalised name of the library; empty if no such version of the library is installed."""
@@ -74,18 +58,17 @@ class _Releaser:
     problem: str = ""
 
     def load(self) -> None:
-        """Load the entry point. An error of loading is kept, and told wherever the releaser is needed."""
+        """Load the releaser. An error of loading is kept, and told wherever the releaser is needed."""
         if self.is_loaded:
             return
         try:
-            self._read(self.point.load())
+            self._read(self.find())
         except BaseException as error:  # noqa: BLE001 - code of a library
             self.problem = f"cannot be used: {in_words(error)}"
         self.is_loaded = True
 
     def _read(self, found: Any) -> None:
-        # A base without releasers need not wait for these imports.
-        from packaging.specifiers import SpecifierSet  # noqa: PLC0415
+        # A base without releasers need not wait for this import.
         from packaging.utils import canonicalize_name  # noqa: PLC0415
 
         release, share = getattr(found, "release", None), getattr(found, "share", None)
@@ -95,21 +78,21 @@ class _Releaser:
             raise TypeError(f"its release is {type(release).__qualname__}, which cannot be called")
         if share is not None and share not in _WORDS:
             raise ValueError(f"its share is {share!r}, and may be one of {', '.join(map(repr, _WORDS))}")
-        versions = SpecifierSet(getattr(found, "versions", None) or "")
-        try:
-            version = importlib.metadata.version(found.distribution)
-        except importlib.metadata.PackageNotFoundError:
-            return
-        if versions.contains(version, prereleases=True):
+        self.module = getattr(found, "module", "")
+        if is_installed(found):
             self.library = canonicalize_name(found.distribution)
             self.release, self.share = release, share
+
+    def is_idle(self) -> bool:
+        """Tell whether the base has not imported the Python module with the state of the library."""
+        return bool(self.module) and self.module not in sys.modules
 
     def run(self, leaving: Leaving) -> object:
         """Call the releaser and return the result. Raises errors of the releaser; ``RuntimeError`` if not loaded."""
         self.load()
         if self.problem:
             raise RuntimeError(self.problem)
-        return None if self.release is None else self.release(leaving)
+        return None if self.release is None or self.is_idle() else self.release(leaving)
 
 
 _lock = threading.Lock()
@@ -118,12 +101,28 @@ _lock = threading.Lock()
 @functools.cache
 def _find() -> tuple[_Releaser, ...]:
     points = importlib.metadata.entry_points(group=GROUP)
-    return tuple(_Releaser(point, f"releaser {point.name}") for point in sorted(points, key=lambda point: point.name))
+    points_by_name = sorted(points, key=lambda point: point.name)
+    return tuple(_Releaser(f"releaser {point.name}", point.load) for point in points_by_name)
+
+
+@functools.cache
+def _adapters() -> tuple[_Releaser, ...]:
+    ours = [adapter for adapter in KNOWN if hasattr(adapter, "release")]
+    return tuple(_Releaser(f"adapter {_name(each)}", functools.partial(_itself, each), each.module) for each in ours)
+
+
+def _name(adapter: Any) -> str:
+    return str(adapter.__name__).rpartition(".")[2]
+
+
+def _itself(adapter: Any) -> Any:
+    return adapter
 
 
 def forget_releasers() -> None:
     """Look for releasers again when they are needed next: libraries were installed or removed."""
     _find.cache_clear()
+    _adapters.cache_clear()
 
 
 def words_of_libraries() -> Mapping[str, str]:
@@ -149,7 +148,7 @@ def call_releasers(survey: Survey, *, deadline_s: float) -> tuple[dict[str, int]
     """Tell every releaser that the biz of ``survey`` leaves.
 
     Called when the code of the biz has ended and its Python modules are still there, by a thread that may wait. Returns
-    the number of objects released by each releaser, under ``releaser <name>``, and failures in words. Never raises. A
+    the number of objects released, by kind, or under ``releaser <name>``, and failures in words. Never raises. A
     releaser still at work after ``deadline_s`` seconds, shared by all, is left to itself.
     """
     ends = time.monotonic() + deadline_s
@@ -157,11 +156,14 @@ def call_releasers(survey: Survey, *, deadline_s: float) -> tuple[dict[str, int]
     failures: list[str] = []
     try:
         with as_base(), _lock:
-            releasers = _find()
+            releasers = (*_adapters(), *_find())
     except Exception as error:  # noqa: BLE001 - metadata of any distribution
         return counts, (f"releasers cannot be listed: {in_words(error)}",)
     leaving = Leaving(survey)
     for releaser in releasers:
+        with as_base():
+            if releaser.is_idle():
+                continue
         results: list[object] = []
         try:
             bounded(
@@ -172,6 +174,12 @@ def call_releasers(survey: Survey, *, deadline_s: float) -> tuple[dict[str, int]
         except BaseException as error:  # noqa: BLE001 - code of a library; whatever the error, the biz leaves
             failures.append(f"{releaser.kind}: {in_words(error)}")
         else:
-            if type(results[0]) is int and results[0] > 0:
-                counts[releaser.kind] = results[0]
+            for kind, count in _counted(releaser.kind, results[0]):
+                counts[kind] = counts.get(kind, 0) + count
     return counts, tuple(failures)
+
+
+def _counted(kind: str, result: object) -> list[tuple[str, int]]:
+    """List the numbers above 0 in the result of a releaser: one number, or numbers by kind."""
+    found = result if type(result) is dict else {kind: result}
+    return [(name, count) for name, count in found.items() if type(name) is str and type(count) is int and count > 0]

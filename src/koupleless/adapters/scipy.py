@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
-DISTRIBUTIONS: Final = ("scipy",)
+distribution: Final = "scipy"
 
 
 # --- errors of special functions -------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def _follow_fft(undo: contextlib.ExitStack, module: Any) -> None:
     replace_function(undo, module, "register_backend", register_backend)
 
 
-FOLLOWED: Final = {
+follow: Final = {
     "scipy.special": _follow_special,
     "scipy.fft": lambda undo, module: _follow_fft(undo, module._backend),  # noqa: SLF001 - the module it comes from
 }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from koupleless.isolation.linking.linker import Linker
 
-DISTRIBUTIONS: Final = ("sentry-sdk",)
+distribution: Final = "sentry-sdk"
 
 _THREADS: Final = {
     "sentry_sdk.worker": "BackgroundWorker.start",
@@ -97,7 +97,7 @@ def _follow_thread(path: str, undo: contextlib.ExitStack, module: Any) -> None:
     replace(undo, kind, name, start)
 
 
-FOLLOWED: Final = {
+follow: Final = {
     "sentry_sdk.scope": _follow_scope,
     "sentry_sdk.client": _follow_client,
     **{name: functools.partial(_follow_thread, path) for name, path in _THREADS.items()},

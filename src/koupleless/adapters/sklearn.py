@@ -13,7 +13,7 @@ from koupleless.ownership.kinds import Own
 if TYPE_CHECKING:
     import contextlib
 
-DISTRIBUTIONS: Final = ("scikit-learn",)
+distribution: Final = "scikit-learn"
 
 
 def _follow(undo: contextlib.ExitStack, module: Any) -> None:
@@ -29,4 +29,4 @@ def _follow(undo: contextlib.ExitStack, module: Any) -> None:
     replace_function(undo, module, "_get_threadlocal_config", _get_threadlocal_config)
 
 
-FOLLOWED: Final = {"sklearn._config": _follow}
+follow: Final = {"sklearn._config": _follow}

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 from koupleless.adapters.containers import own_containers
 from koupleless.adapters.own import OwnAttribute, replace_function
 from koupleless.adapters.sqlalchemy_events import is_of_library
+from koupleless.adapters.sqlalchemy_models import maker_of
 from koupleless.context import current
 from koupleless.frames import standing_for
-from koupleless.recorders.libraries.sqlalchemy import maker_of
 from koupleless.replacing import MISSING, replace
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable
 
-DISTRIBUTIONS: Final = ("sqlalchemy",)
+distribution: Final = "sqlalchemy"
 
 
 def _follow_compilers(undo: contextlib.ExitStack, module: Any) -> None:
@@ -104,7 +104,7 @@ def _follow_types(undo: contextlib.ExitStack, module: Any) -> None:
             replace(undo, kind, "ischema_names", module.ischema_names)
 
 
-FOLLOWED: Final = {
+follow: Final = {
     "sqlalchemy.ext.compiler": _follow_compilers,
     "sqlalchemy.orm.mapper": _follow_mappers,
     "sqlalchemy.dialects": _follow_dialects,

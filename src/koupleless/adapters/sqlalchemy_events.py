@@ -6,24 +6,28 @@ So a listener of the application of the base goes on serving an engine of the ba
 from __future__ import annotations
 
 import functools
+import sys
 import types
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters.origin import is_of_base_alone
 from koupleless.adapters.own import replace_function
+from koupleless.adapters.sqlalchemy_models import maker_of
 from koupleless.context import current
 from koupleless.frames import standing_for
-from koupleless.recorders.libraries.sqlalchemy import maker_of
 from koupleless.replacing import replace
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Iterator
 
+    from koupleless.adapters.leaving import Leaving
     from koupleless.context import Scope
 
-DISTRIBUTIONS: Final = ("sqlalchemy",)
+distribution: Final = "sqlalchemy"
+module: Final = "sqlalchemy.event.registry"
+released: Final = {"sqlalchemy listener": "sqlalchemy.event.listen"}
 
 _UNCHANGED: Final[dict[str, Callable[..., Any]]] = {
     "before_execute": lambda *args, **_: args[1:4],
@@ -181,7 +185,31 @@ def _while_running(scope: Scope, event: str, listener: Callable[..., Any]) -> Ca
     return heard
 
 
-FOLLOWED: Final = {
+def release(leaving: Leaving) -> dict[str, int]:
+    """Take the listeners of the biz out, wherever they listen."""
+    # A listener on a class stands in a dictionary with weak keys, even if the class is the biz's own. The listener
+    # refers to the Python module, and the Python module to the class, so the entry keeps itself alive.
+    registry: Any = sys.modules[module]
+    collections: dict[Any, dict[Any, Any]] = getattr(registry, "_collection_to_key", {})
+    count = 0
+    for reference, listeners in list(collections.items()):
+        collection = reference()
+        doomed = [listener for known in list(listeners) if leaving.owns(listener := known())]
+        if collection is None or not doomed:
+            continue
+        by_class = getattr(collection, "_clslevel", None)
+        kept = [collection.listeners] if by_class is None else list(by_class.values())
+        for listener in doomed:
+            for entries in kept:
+                if listener in entries:
+                    entries.remove(listener)
+            getattr(collection, "propagate", set()).discard(listener)
+        registry._clear(collection, doomed)  # noqa: SLF001 - as its own clear() does
+        count += len(doomed)
+    return {"sqlalchemy listener": count}
+
+
+follow: Final = {
     "sqlalchemy.engine.create": _follow_engines,
     "sqlalchemy.event.registry": _follow_events,
     "sqlalchemy.orm.session": _follow_sessions,

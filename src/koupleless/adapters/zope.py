@@ -17,7 +17,7 @@ from koupleless.isolation.linking.linker import linker_of
 if TYPE_CHECKING:
     import contextlib
 
-DISTRIBUTIONS: Final = ("zope-interface",)
+distribution: Final = "zope-interface"
 
 
 def _function(hook: Any) -> Any:
@@ -54,4 +54,4 @@ def _follow_hooks(undo: contextlib.ExitStack, module: Any) -> None:
     read_in_c[:] = [hooks_of_whoever_runs]
 
 
-FOLLOWED: Final = {"zope.interface.interface": _follow_hooks}
+follow: Final = {"zope.interface.interface": _follow_hooks}

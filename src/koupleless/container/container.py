@@ -19,6 +19,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from koupleless.adapters.prometheus import publish_gauge
 from koupleless.biz import BizId, BizState, ChangeReason
 from koupleless.container.events import EventKind, EventLog
 from koupleless.container.leaving.remains import Remains
@@ -39,7 +40,6 @@ from koupleless.errors import (
 )
 from koupleless.isolation.libraries.resident import arrivals
 from koupleless.ownership.purge import PurgeReport
-from koupleless.recorders.libraries.telemetry import publish_gauge
 from koupleless.router.table import normalise_path
 from koupleless.service.directory import Listed
 

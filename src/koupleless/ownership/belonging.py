@@ -115,6 +115,8 @@ class Survey:
         self, scope: Scope, modules: Mapping[str, object], namesakes: Iterable[tuple[str, types.ModuleType]] = ()
     ) -> None:
         self.biz = scope.biz
+        self.life = scope.generation
+        """The number of this life among the lives of all bizs of the process."""
         self._namesakes = [(name, weakref.ref(module)) for name, module in namesakes]
         ledger = scope.find_facet(Ledger)
         self.undone: Mapping[str, int] = {} if ledger is None else ledger.undone

@@ -3,8 +3,7 @@
 A recorder puts a function of its own, by `Patches`, in the place of a function that registers something. The recorder's
 function passes straight through while the base is running (one call of a context variable). Otherwise the function
 writes the registration, with its undo, into the `Ledger` of the biz that is running, as a registration of one of the
-`kinds`. `koupleless.recorders.door` puts
-all recorders in.
+`kinds`. `koupleless.recorders.door` puts all recorders in.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from koupleless.ownership.ledger import leavers, openers
 from koupleless.replacing import MISSING, Replacement
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable
 
     from koupleless.ownership.ledger import Ledger
@@ -33,6 +33,13 @@ class Patches:
         self._awaited: list[Callable[[], None]] = []
         self._called: list[tuple[list[Callable[[Ledger], object]], Callable[[Ledger], object]]] = []
         self._restored: list[Callable[[], object]] = []
+
+    @classmethod
+    def until(cls, undo: contextlib.ExitStack) -> Patches:
+        """Make patches that are restored when ``undo`` is closed."""
+        patches = cls()
+        undo.callback(patches.restore)
+        return patches
 
     def replace(self, holder: object, name: str, make: Callable[[Any], Any]) -> None:
         """Put ``make(original)`` in the place of an attribute of a Python module, class or instance, if present."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.ownership import caches
 from koupleless.ownership.recording import Patches
-from koupleless.recorders.libraries import celery, pydantic, signals, sqlalchemy, telemetry
 from koupleless.recorders.loops import eventloop
 from koupleless.recorders.registries import entries, logging, mocks, overloads, remembered, tables
 from koupleless.recorders.registries.interpreter import (
@@ -52,9 +51,6 @@ RECORDERS: Final = (
     remembered.install,
     caches.install,
     logging.install,
-    sqlalchemy.install,
-    signals.install,
-    telemetry.install,
 )
 """The functions that put recorders in, in this order, each with the patches of the process."""
 KINDS: Final = (
@@ -74,9 +70,6 @@ KINDS: Final = (
     *generators.KINDS,
     *allocations.KINDS,
     *logging.KINDS,
-    *sqlalchemy.KINDS,
-    *signals.KINDS,
-    *telemetry.KINDS,
 )
 """The kinds of registration that are seen."""
 SWEEPS: Final = (
@@ -86,10 +79,7 @@ SWEEPS: Final = (
     *finalizers.SWEEPS,
     *remembered.SWEEPS,
     *eventloop.SWEEPS,
-    *celery.SWEEPS,
-    *pydantic.SWEEPS,
     *overloads.SWEEPS,
-    *sqlalchemy.SWEEPS,
     *tables.SWEEPS,
 )
 """The sweeps of a purge, in the order in which a purge makes them."""

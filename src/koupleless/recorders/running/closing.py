@@ -57,9 +57,7 @@ class Closer(Herd[Any]):
         """Close all instances of the class made by a biz when the biz leaves, until ``undo`` is closed."""
         kind = getattr(module, self._kind, None)
         if isinstance(kind, type):
-            patches = Patches()
-            undo.callback(patches.restore)
-            patches.replace(kind, "__init__", self._making)
+            Patches.until(undo).replace(kind, "__init__", self._making)
 
     def _making(self, original: Callable[..., None]) -> Any:
         herd = self
@@ -119,3 +117,15 @@ class _Closing:
         if not self._ended.wait(timeout_s):
             return "did not close in time"
         return "; ".join(self._failures) or None
+
+
+def calling(name: str, *, unless: str = "") -> Callable[[Any, float], bool]:
+    """Make a function that closes an object by a method, unless an attribute of the object is true by then."""
+
+    def close(thing: Any, _: float) -> bool:
+        if getattr(thing, unless, False) is True:
+            return False
+        getattr(thing, name)()
+        return True
+
+    return close

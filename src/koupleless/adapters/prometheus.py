@@ -1,7 +1,7 @@
-"""Metrics and traces of shared telemetry libraries: a Prometheus registry, and OpenTelemetry providers, for each biz.
+"""Prometheus: each biz has a registry of its own in the place of the shared one; a scrape of the base shows them all.
 
-A scrape of the base shows the metrics of all, with the identity of the biz as a label. A biz that reads the registry
-sees only the metrics of the biz, as without a base. Registry and OpenTelemetry providers go with the biz.
+The identity of the biz is a label of its metrics there. A biz that reads the registry sees only the metrics of the biz,
+as without a base. The registry goes with the biz.
 """
 
 from __future__ import annotations
@@ -15,36 +15,25 @@ import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import call_as, call_merged
+from koupleless.context import call_merged
 from koupleless.errors import in_words
 from koupleless.frames import standing_for
-from koupleless.ownership.kinds import Kind, Own
-from koupleless.ownership.ledger import NOTHING, Pending, bounded, owner
+from koupleless.ownership.kinds import Kind
+from koupleless.ownership.ledger import NOTHING, Pending, owner
+from koupleless.ownership.recording import Patches
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from koupleless.ownership.ledger import Ledger
-    from koupleless.ownership.recording import Patches
 
-_log: Final = logging.getLogger("koupleless")
-
+distribution: Final = "prometheus-client"
 
 _COLLECTORS: Final = Kind("prometheus collector", "CollectorRegistry.register", "unregistered")
-_PROVIDERS: Final = Kind(
-    "opentelemetry provider", "set_tracer_provider, set_meter_provider, set_logger_provider", "shut down"
-)
-KINDS: Final = (_COLLECTORS, _PROVIDERS)
+KINDS: Final = (_COLLECTORS,)
 
-
-def install(patches: Patches) -> None:
-    """Replace the functions that register, in libraries that the base has or will have."""
-    patches.when_imported("prometheus_client.registry", _follow_metrics)
-    for name, signal in _SIGNALS:
-        patches.when_imported(name, functools.partial(_follow_provider, signal))
-
-
-# --- Prometheus: a registry for each biz, merged where the base is scraped --------------------------------------------
+_log: Final = logging.getLogger("koupleless")
 
 _registries: Final[dict[Ledger, Any]] = {}
 
@@ -78,8 +67,9 @@ def _own_metrics() -> Iterator[Any]:
         yield family
 
 
-def _follow_metrics(patches: Patches, module: Any) -> None:
-    registry = module.CollectorRegistry
+def _follow(undo: contextlib.ExitStack, module: Any) -> None:
+    """``prometheus_client.registry``."""
+    patches, registry = Patches.until(undo), module.CollectorRegistry
     patches.replace(registry, "register", functools.partial(_register_collector, module))
     patches.replace(registry, "unregister", functools.partial(_unregister_collector, module))
     patches.replace(registry, "collect", functools.partial(_collect, module))
@@ -194,55 +184,4 @@ class _Restricted:
                 yield part
 
 
-# --- OpenTelemetry: a provider for each biz ---------------------------------------------------------------------------
-
-
-def _follow_provider(signal: str, patches: Patches, module: Any) -> None:
-    patches.replace(module, f"set_{signal}_provider", functools.partial(_set_provider, signal))
-    patches.replace(module, f"get_{signal}_provider", functools.partial(_get_provider, signal))
-
-
-def _set_provider(signal: str, original: Callable[[Any], None]) -> Any:
-    own = _OWN[signal]
-
-    @standing_for(original)
-    def set_provider(provider: Any) -> None:
-        ledger = owner()
-        if ledger is None:
-            original(provider)
-        elif own.find(ledger.scope) is not None:
-            logging.getLogger(original.__module__).warning("Overriding of current provider is not allowed")
-        else:
-            own.put(provider)
-            _PROVIDERS.record(ledger, signal, functools.partial(_shut_down, ledger, provider))
-
-    return set_provider
-
-
-def _get_provider(signal: str, original: Callable[[], Any]) -> Any:
-    own = _OWN[signal]
-
-    @standing_for(original)
-    def get_provider() -> Any:
-        mine = own.peek()
-        return original() if mine is None else mine
-
-    return get_provider
-
-
-def _shut_down(ledger: Ledger, provider: Any) -> None:
-    if hasattr(provider, "shutdown"):
-        shut_down = functools.partial(call_as, ledger.scope, provider.shutdown)
-        bounded(shut_down, name=f"telemetry {ledger.biz}", timeout_s=ledger.remaining_s())
-
-
-_SIGNALS: Final = (
-    ("opentelemetry.trace", "tracer"),
-    ("opentelemetry.metrics._internal", "meter"),
-    ("opentelemetry.metrics", "meter"),
-    ("opentelemetry._logs._internal", "logger"),
-    ("opentelemetry._logs", "logger"),
-)
-"""Python modules with the functions for the global providers, or with a copy of the functions, and the signal."""
-_OWN: Final[dict[str, Own[Any]]] = {signal: Own(lambda: None) for _, signal in _SIGNALS}
-"""The provider of each biz, by signal."""
+follow: Final = {"prometheus_client.registry": _follow}

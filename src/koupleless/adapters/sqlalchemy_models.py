@@ -1,4 +1,4 @@
-"""Recorders and sweeps for SQLAlchemy: tables and columns, listeners, mappers, and compiled statements of a biz."""
+"""Models of SQLAlchemy: tables, columns, mappers and compiled statements of a biz leave the base with the biz."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from koupleless.frames import standing_for
 from koupleless.ownership.belonging import attributes
 from koupleless.ownership.kinds import Kind
 from koupleless.ownership.ledger import NOTHING, Pending, owner
-from koupleless.ownership.purge import Sweep
+from koupleless.ownership.recording import Patches
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable, Iterator
 
+    from koupleless.adapters.leaving import Leaving
     from koupleless.context import Scope
-    from koupleless.ownership.belonging import Survey
-    from koupleless.ownership.recording import Patches
 
+distribution: Final = "sqlalchemy"
+module: Final = "sqlalchemy"
+released: Final = {
+    "sqlalchemy mapper": "mappers of the base, with relationships",
+    "sqlalchemy statement": "compiled statements of engines",
+}
 
 _TABLES: Final = Kind("sqlalchemy table", "sqlalchemy.Table()", "MetaData.remove")
 _COLUMNS: Final = Kind("sqlalchemy column", "Table.append_column", "taken out")
 KINDS: Final = (_TABLES, _COLUMNS)
-
-
-def install(patches: Patches) -> None:
-    """Replace the methods for making tables, connections and registries of mappers, once SQLAlchemy is imported."""
-    patches.when_imported("sqlalchemy.sql.schema", _follow_tables)
-    patches.when_imported("sqlalchemy.engine.base", _follow_engines)
-    patches.when_imported("sqlalchemy.orm.decl_api", _follow_registries)
-
 
 # Tables that left with their bizs, and engines used by bizs: compiled statements are searched for both.
 _tables: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 _engines: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
-def _follow_tables(patches: Patches, module: Any) -> None:
+def _follow_tables(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sqlalchemy.sql.schema``."""
+    patches = Patches.until(undo)
     patches.replace(module.MetaData, "_add_table", _add_table)
     patches.replace(module.Table, "append_column", _append_column)
 
@@ -86,8 +86,9 @@ def _remove_column(of: Callable[[], Any], which: Callable[[], Any]) -> Pending |
     return None
 
 
-def _follow_engines(patches: Patches, module: Any) -> None:
-    patches.replace(module.Connection, "__init__", _connection_init)
+def _follow_engines(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sqlalchemy.engine.base``."""
+    Patches.until(undo).replace(module.Connection, "__init__", _connection_init)
 
 
 def _connection_init(original: Callable[..., None]) -> Any:
@@ -104,8 +105,9 @@ def _connection_init(original: Callable[..., None]) -> Any:
 _registries: Final[weakref.WeakKeyDictionary[Any, weakref.ref[Scope]]] = weakref.WeakKeyDictionary()
 
 
-def _follow_registries(patches: Patches, module: Any) -> None:
-    patches.replace(module.registry, "__init__", _registry_init)
+def _follow_registries(undo: contextlib.ExitStack, module: Any) -> None:
+    """``sqlalchemy.orm.decl_api``."""
+    Patches.until(undo).replace(module.registry, "__init__", _registry_init)
 
 
 def _registry_init(original: Callable[..., None]) -> Any:
@@ -125,37 +127,14 @@ def maker_of(registry: Any) -> Scope | None:
     return None if made_by is None else made_by()
 
 
-def _sweep_listeners(survey: Survey) -> int:
-    # A listener on a class stands in a dictionary with weak keys, even if the class is the biz's own. The listener
-    # refers to the Python module, and the Python module to the class, so the entry keeps itself alive.
-    registry = sys.modules.get("sqlalchemy.event.registry")
-    collections: dict[Any, dict[Any, Any]] = getattr(registry, "_collection_to_key", {})
-    count = 0
-    for reference, listeners in list(collections.items()):
-        collection = reference()
-        doomed = [listener for known in list(listeners) if survey.reaches(listener := known())]
-        if collection is None or not doomed:
-            continue
-        by_class = getattr(collection, "_clslevel", None)
-        kept = [collection.listeners] if by_class is None else list(by_class.values())
-        for listener in doomed:
-            for entries in kept:
-                if listener in entries:
-                    entries.remove(listener)
-            getattr(collection, "propagate", set()).discard(listener)
-        registry._clear(collection, doomed)  # type: ignore[union-attr]  # noqa: SLF001 - as its own clear() does
-        count += len(doomed)
-    return count
-
-
-def _sweep_mappers(survey: Survey) -> int:
+def _release_mappers(leaving: Leaving) -> int:
     """Take classes of the biz out of mappers of the base: mappers know each other by relationships. Returns a count."""
     registries = list(getattr(sys.modules.get("sqlalchemy.orm.mapper"), "_mapper_registries", ()))
     managers = [manager for registry in registries for manager in list(registry._managers)]  # noqa: SLF001
     mappers = [manager.mapper for manager in managers if attributes(manager).get("mapper") is not None]
     # A model may look like a class of several bizs; then the model belongs to the maker of its registry.
-    kept = {mapper for mapper in mappers if (scope := maker_of(mapper.registry)) is not None and not scope.is_closed}
-    doomed = {mapper for mapper in mappers if survey.owns_class(mapper.class_)} - kept
+    kept = {mapper for mapper in mappers if _is_of_another(maker_of(mapper.registry), leaving)}
+    doomed = {mapper for mapper in mappers if leaving.owns(mapper.class_)} - kept
     if not doomed:
         return 0
     for mapper in mappers:
@@ -166,6 +145,11 @@ def _sweep_mappers(survey: Survey) -> int:
         registry._dispose_manager_and_mapper(manager)  # noqa: SLF001 - as its dispose() does
         registry._managers.pop(manager, None)  # noqa: SLF001 - the next configure_mappers() would stumble over it
     return len(doomed)
+
+
+def _is_of_another(maker: Scope | None, leaving: Leaving) -> bool:
+    """Tell whether a present biz, and not the leaving one, has made a registry."""
+    return maker is not None and not maker.is_closed and maker.generation != leaving.life
 
 
 def _part(mapper: Any, doomed: set[Any]) -> None:
@@ -185,22 +169,22 @@ def _part(mapper: Any, doomed: set[Any]) -> None:
     mapper._expire_memoizations()  # noqa: SLF001
 
 
-def _sweep_statements(survey: Survey) -> int:
+def _release_statements(leaving: Leaving) -> int:
     """Drop compiled statements about the biz's classes and tables from caches of engines used by bizs."""
     count = 0
     for engine in list(_engines):
         cache: Any = getattr(engine, "_compiled_cache", None)
         for key in list(cache or ()):
-            if any(_is_of(survey, part) for part in _flat(key)):
+            if any(_is_of(leaving, part) for part in _flat(key)):
                 cache.pop(key, None)
                 count += 1
     return count
 
 
-def _is_of(survey: Survey, part: Any) -> bool:
+def _is_of(leaving: Leaving, part: Any) -> bool:
     kind = part if isinstance(part, type) else getattr(part, "class_", None)
     if isinstance(kind, type):
-        return survey.owns_class(kind)
+        return leaving.owns(kind)
     return type(part).__module__ == "sqlalchemy.sql.schema" and part in _tables
 
 
@@ -214,8 +198,13 @@ def _flat(key: Any) -> Iterator[Any]:
             yield part
 
 
-SWEEPS: Final = (
-    Sweep("sqlalchemy listener", "sqlalchemy.event.listen", _sweep_listeners),
-    Sweep("sqlalchemy mapper", "mappers of the base, with relationships", _sweep_mappers),
-    Sweep("sqlalchemy statement", "compiled statements of engines", _sweep_statements),
-)
+def release(leaving: Leaving) -> dict[str, int]:
+    """Take the mappers of the biz out, then the statements that were compiled for them."""
+    return {"sqlalchemy mapper": _release_mappers(leaving), "sqlalchemy statement": _release_statements(leaving)}
+
+
+follow: Final = {
+    "sqlalchemy.sql.schema": _follow_tables,
+    "sqlalchemy.engine.base": _follow_engines,
+    "sqlalchemy.orm.decl_api": _follow_registries,
+}

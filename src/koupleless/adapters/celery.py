@@ -1,21 +1,24 @@
-"""Sweep of Celery's shared tasks: tasks of a biz leave all applications with the biz."""
+"""Celery: tasks of a biz leave all applications with the biz."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.ownership.purge import Sweep
-
 if TYPE_CHECKING:
-    from koupleless.ownership.belonging import Survey
+    from koupleless.adapters.leaving import Leaving
+
+distribution: Final = "celery"
+module: Final = "celery._state"
+released: Final = {"celery task": "celery.shared_task"}
 
 
-def _sweep_celery(survey: Survey) -> int:
+def release(leaving: Leaving) -> dict[str, int]:
+    """Take the tasks of the biz out of the applications, and out of the tasks for applications to come."""
     # ``shared_task`` leaves a function for every application to come, and a task in every application there is.
-    state = sys.modules.get("celery._state")
+    state = sys.modules[module]
     finalizers: set[Any] = getattr(state, "_on_app_finalizers", set())
-    doomed = [function for function in list(finalizers) if survey.reaches(function)]
+    doomed = [function for function in list(finalizers) if leaving.owns(function)]
     for function in doomed:
         finalizers.discard(function)
     count = len(doomed)
@@ -23,10 +26,7 @@ def _sweep_celery(survey: Survey) -> int:
         tasks: dict[str, Any] = vars(app).get("_tasks", {})
         for name, task in list(tasks.items()):
             # The class is made by Celery under the name of the function's module, and other bizs may have that name.
-            if survey.reaches(vars(type(task)).get("run")):
+            if leaving.owns(vars(type(task)).get("run")):
                 tasks.pop(name, None)
                 count += 1
-    return count
-
-
-SWEEPS: Final = (Sweep("celery task", "celery.shared_task", _sweep_celery),)
+    return {"celery task": count}

@@ -1,4 +1,4 @@
-"""Recorders for the signals of blinker and Django: receivers of a biz are taken out of signals of the base."""
+"""Signals of libraries: receivers of a biz are taken out of signals of the base when the biz leaves."""
 
 from __future__ import annotations
 
@@ -9,24 +9,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from koupleless.frames import standing_for
 from koupleless.ownership.kinds import Pair
 from koupleless.ownership.ledger import NOTHING, Pending, owner
+from koupleless.ownership.recording import Patches
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable
-
-    from koupleless.ownership.recording import Patches
 
 
 _RECEIVERS: Final[Pair[tuple[int, Any]]] = Pair("signal receiver", "Signal.connect", "Signal.disconnect")
 KINDS: Final = (_RECEIVERS,)
 
 
-def install(patches: Patches) -> None:
-    """Replace the methods for connecting and disconnecting receivers, once a library is imported."""
-    patches.when_imported("blinker.base", functools.partial(_follow, _BLINKER))
-    patches.when_imported("django.dispatch.dispatcher", functools.partial(_follow, _DJANGO))
-
-
-class _Signals(NamedTuple):
+class Signals(NamedTuple):
     """How signals of one library keep their receivers."""
 
     entries: Callable[[Any], dict[Any, Any]]
@@ -35,12 +29,14 @@ class _Signals(NamedTuple):
     """Take the receiver with the given key out of the given signal."""
 
 
-def _follow(kind: _Signals, patches: Patches, module: Any) -> None:
+def follow_signals(kind: Signals, undo: contextlib.ExitStack, module: Any) -> None:
+    """Record the receivers that bizs connect to signals of the class ``Signal`` in a Python module."""
+    patches = Patches.until(undo)
     patches.replace(module.Signal, "connect", functools.partial(_connect, kind))
     patches.replace(module.Signal, "disconnect", functools.partial(_disconnect, kind))
 
 
-def _connect(kind: _Signals, original: Callable[..., Any]) -> Any:
+def _connect(kind: Signals, original: Callable[..., Any]) -> Any:
     @standing_for(original)
     def connect(self: Any, receiver: Any, *args: Any, **kwargs: Any) -> Any:
         ledger = owner()
@@ -59,7 +55,7 @@ def _connect(kind: _Signals, original: Callable[..., Any]) -> Any:
     return connect
 
 
-def _disconnect(kind: _Signals, original: Callable[..., Any]) -> Any:
+def _disconnect(kind: Signals, original: Callable[..., Any]) -> Any:
     @standing_for(original)
     def disconnect(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
@@ -73,28 +69,10 @@ def _disconnect(kind: _Signals, original: Callable[..., Any]) -> Any:
     return disconnect
 
 
-def _take_receiver(kind: _Signals, of: Callable[[], Any], key: Any, entry: Any) -> Pending | None:
+def _take_receiver(kind: Signals, of: Callable[[], Any], key: Any, entry: Any) -> Pending | None:
     signal = of()
     # A key is made of addresses, and another receiver may have the same addresses by now.
     if signal is None or kind.entries(signal).get(key) is not entry:
         return NOTHING
     kind.take_out(signal, key)
     return None
-
-
-def _take_from_blinker(signal: Any, key: Any) -> None:
-    receiver = signal.receivers[key]
-    if isinstance(receiver, weakref.ref):
-        receiver = receiver()
-    if receiver is not None:
-        signal.disconnect(receiver)
-
-
-def _take_from_django(signal: Any, key: Any) -> None:
-    with signal.lock:
-        signal.receivers = [entry for entry in signal.receivers if entry[0] != key]
-        signal.sender_receivers_cache.clear()
-
-
-_BLINKER: Final = _Signals(lambda signal: dict(signal.receivers), _take_from_blinker)
-_DJANGO: Final = _Signals(lambda signal: {entry[0]: entry[1] for entry in list(signal.receivers)}, _take_from_django)

@@ -1,0 +1,82 @@
+"""OpenTelemetry: each biz has providers of its own, which are shut down with the biz."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import call_as
+from koupleless.frames import standing_for
+from koupleless.ownership.kinds import Kind, Own
+from koupleless.ownership.ledger import bounded, owner
+from koupleless.ownership.recording import Patches
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable
+
+    from koupleless.ownership.ledger import Ledger
+
+distribution: Final = "opentelemetry-api"
+
+_PROVIDERS: Final = Kind(
+    "opentelemetry provider", "set_tracer_provider, set_meter_provider, set_logger_provider", "shut down"
+)
+KINDS: Final = (_PROVIDERS,)
+
+_MODULES: Final = {
+    "opentelemetry.trace": "tracer",
+    "opentelemetry.metrics._internal": "meter",
+    "opentelemetry.metrics": "meter",
+    "opentelemetry._logs._internal": "logger",
+    "opentelemetry._logs": "logger",
+}
+"""Python modules with the functions for the global providers, or with a copy of the functions, and the signal."""
+_OWN: Final[dict[str, Own[Any]]] = {signal: Own(lambda: None) for signal in _MODULES.values()}
+"""The provider of each biz, by signal."""
+
+
+def _follow(signal: str, undo: contextlib.ExitStack, module: Any) -> None:
+    patches = Patches.until(undo)
+    patches.replace(module, f"set_{signal}_provider", functools.partial(_set_provider, signal))
+    patches.replace(module, f"get_{signal}_provider", functools.partial(_get_provider, signal))
+
+
+def _set_provider(signal: str, original: Callable[[Any], None]) -> Any:
+    own = _OWN[signal]
+
+    @standing_for(original)
+    def set_provider(provider: Any) -> None:
+        ledger = owner()
+        if ledger is None:
+            original(provider)
+        elif own.find(ledger.scope) is not None:
+            logging.getLogger(original.__module__).warning("Overriding of current provider is not allowed")
+        else:
+            own.put(provider)
+            _PROVIDERS.record(ledger, signal, functools.partial(_shut_down, ledger, provider))
+
+    return set_provider
+
+
+def _get_provider(signal: str, original: Callable[[], Any]) -> Any:
+    own = _OWN[signal]
+
+    @standing_for(original)
+    def get_provider() -> Any:
+        mine = own.peek()
+        return original() if mine is None else mine
+
+    return get_provider
+
+
+def _shut_down(ledger: Ledger, provider: Any) -> None:
+    if hasattr(provider, "shutdown"):
+        shut_down = functools.partial(call_as, ledger.scope, provider.shutdown)
+        bounded(shut_down, name=f"telemetry {ledger.biz}", timeout_s=ledger.remaining_s())
+
+
+follow: Final[dict[str, Callable[[contextlib.ExitStack, Any], None]]] = {
+    name: functools.partial(_follow, signal) for name, signal in _MODULES.items()
+}

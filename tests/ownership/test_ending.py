@@ -209,6 +209,14 @@ def test_it_is_woken_and_interrupted(biz: TinyBiz, source: str) -> None:
     assert "in work" in said or "in <genexpr>" in said
 
 
+def test_the_worker_of_a_pool_that_waits_in_the_standard_library_is_interrupted(biz: TinyBiz) -> None:
+    source = "pool = futures.ThreadPoolExecutor(1)\npool.submit(threading.Event().wait)"
+    report = run_and_leave(biz, source)
+    assert report.clean, report
+    (said,) = report.ended
+    assert "was interrupted at" in said
+
+
 LET_BE = {
     "catches everything": (
         "def work():\n    while not release.is_set():\n        try:\n            time.sleep(0.01)\n"

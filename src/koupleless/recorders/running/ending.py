@@ -189,8 +189,15 @@ def _stack(thread: Started) -> list[FrameType]:
 
 _GUARDED: Final = frozenset({"importlib", "logging", "tempfile", "warnings", "weakref", "zipimport"})
 """Python modules of the standard library that change, or lock, state of the whole process."""
-_BOOT: Final = frozenset({"koupleless.context", "koupleless.recorders.running.threads", "koupleless.container.stage"})
-"""Python modules of this package that only begin a thread, or let a thread sleep."""
+_BOOT: Final = frozenset(
+    {
+        "koupleless.container.stage",
+        "koupleless.context",
+        "koupleless.recorders.running.executors",
+        "koupleless.recorders.running.threads",
+    }
+)
+"""Python modules of this package that only begin a thread or a call on one, or let a thread sleep."""
 _SLEEP: Final = "sleep"
 """The name of the function of this package that only waits."""
 _ENDING: Final = frozenset({"_bootstrap", "_bootstrap_inner", "_delete", "_stop"})

@@ -39,7 +39,7 @@ _EFFECTS: Final = {
     "psycogreen": "it decides how psycopg2 waits",
 }
 """Reason by top-level package, where not `_GREEN`."""
-_CLOCK: Final = "give the code a clock that it asks, and fake time only in tests, which `arkctl test` gives a process"
+_CLOCK: Final = "bring time-machine 3.3 or a later version, with which each module travels for itself"
 _INSTEAD: Final = {
     "_time_machine": _CLOCK,
     "nest_asyncio": "await instead of running a loop within a running one",

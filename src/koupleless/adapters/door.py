@@ -42,6 +42,7 @@ from koupleless.adapters import (
     sqlalchemy_events,
     sqlalchemy_models,
     sqlalchemy_pools,
+    timemachine,
     zope,
 )
 from koupleless.adapters.versions import is_installed
@@ -92,6 +93,7 @@ KNOWN: Final[tuple[Any, ...]] = (
     sqlalchemy_events,
     sqlalchemy_models,
     sqlalchemy_pools,
+    timemachine,
     zope,
 )
 """The adapters, in the published form of a releaser; see the charter."""

@@ -26,7 +26,7 @@ from koupleless.biz import BizId
 from koupleless.container.process import HOOKS
 from koupleless.container.starting.facets import equip
 from koupleless.context import Scope, call_as
-from koupleless.isolation.interpreter import REAL, trimmed, when_loaded
+from koupleless.isolation.interpreter import exposing, trimmed, when_loaded, withholding
 from koupleless.isolation.policy import SELF, Policy
 from koupleless.recorders.running.forks import OwnProcess
 from koupleless.view.environ import Environment
@@ -102,8 +102,14 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
     return call_as(scope, _run, program)
 
 
+_shown_to_c: Final = contextlib.ExitStack()
+"""Never closed: the process is the program's."""
+
+
 def _show_to_c(scope: Scope, module: ModuleType) -> None:  # noqa: ARG001 - as `when_loaded` calls it
-    REAL.setdefault(module.__name__, module)
+    name = module.__name__
+    _shown_to_c.enter_context(withholding({name}))  # the base has a copy of its own
+    _shown_to_c.enter_context(exposing({name: module}))
 
 
 def _warm(names: Sequence[str]) -> None:

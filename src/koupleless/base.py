@@ -63,8 +63,8 @@ _LAST_S: Final = 1.0
 """Seconds for the last tasks to end before the process ends."""
 
 _SEVERAL: Final = (
-    "this is one of several worker processes, and each of them is a base of its own: a module that is deployed to one "
-    "is not in the others, and no one knows which of them answers a request; run one worker, or `arkctl serve`"
+    "this process is one of several workers, and each worker is a base of its own: a module that is deployed to one "
+    "is not in the others, and any worker may answer a request; run one worker, or `arkctl serve`"
 )
 
 

@@ -90,7 +90,7 @@ class DigestMismatch(ArtifactError):
         self.expected = expected
         self.actual = actual
         super().__init__(
-            f"{origin} has sha256 {actual}, but {expected} was promised; it was changed or damaged on its way"
+            f"{origin} has sha256 {actual}, but {expected} was promised; the content was changed or damaged on its way"
         )
 
 
@@ -101,7 +101,7 @@ class IdentityMismatch(ArtifactError):
         self.origin = origin
         self.expected = str(expected)
         self.actual = str(actual)
-        super().__init__(f"{origin} is {actual}, not {expected}; ask for what it is, or build it under that identity")
+        super().__init__(f"{origin} is {actual}, not {expected}; ask for {actual}, or build the artefact as {expected}")
 
 
 class FetchFailed(ArtifactError):
@@ -147,7 +147,7 @@ class BizRepeated(ContainerError):
 
     def __init__(self, biz: BizId) -> None:
         self.identity = str(biz)
-        super().__init__(f"biz {biz} is installed already; raise the version, or uninstall it first")
+        super().__init__(f"biz {biz} is installed already; raise the version, or uninstall the installed one first")
 
 
 class BizBusy(ContainerError):

@@ -55,7 +55,7 @@ def exchange(
     if not host.isprintable() or " " in host:
         raise ValueError(f"{host!r} is no host name")
     if wrong := [name for name, value in headers.items() if not {"\r", "\n", "\0"}.isdisjoint(value)]:
-        raise ValueError(f"the header {wrong[0]} has a line end in it")
+        raise ValueError(f"the header {wrong[0]} contains a line end")
     shown = f"[{host}]" if ":" in host else host.encode("idna").decode() if not host.isascii() else host
     fields = {"Host": f"{shown}:{port}", "Accept-Encoding": "identity", "Content-Length": str(len(body)), **headers}
     head = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]

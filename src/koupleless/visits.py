@@ -45,7 +45,7 @@ class Visit:
             self._cancelled_before = task.cancelling()
         self._cancels += 1
         self.is_aborted = True
-        task.cancel("its module is being uninstalled")
+        task.cancel("the module of the task is being uninstalled")
 
     def forgive(self) -> bool:
         """Take the cancellation of the task back, in the task; return whether nobody else has cancelled the task."""

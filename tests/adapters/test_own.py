@@ -319,7 +319,10 @@ def test_a_version_that_an_adapter_does_not_know_is_left_alone_and_told(monkeypa
     monkeypatch.setattr(door, "KNOWN", (adapter,))
     door.ADAPTERS.acquire()
     try:
-        assert "all modules share what owned keeps: AttributeError" in caplog.text
+        assert (
+            "all modules share the state of owned, as the adapter does not know this version: AttributeError"
+            in caplog.text
+        )
         assert type(library.TABLE) is dict
     finally:
         door.ADAPTERS.release()

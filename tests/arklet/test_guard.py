@@ -173,7 +173,7 @@ def test_an_open_arklet_must_be_meant_and_is_warned_about(
 
     assert wire.post("help", host="10.244.0.17").status == 200
     assert [record.getMessage() for record in caplog.records] == [
-        "the arklet listens on 0.0.0.0 without a token: anybody who reaches it can install code"
+        "the arklet listens on 0.0.0.0 without a token: anybody who reaches the port can install code"
     ]
 
 

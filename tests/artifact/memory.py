@@ -38,7 +38,7 @@ class MemorySource:
             if (why := path_issue(name)) is not None:
                 raise ArchiveRefused(self.origin, f"file {name!r} {why}")
         if sum(map(len, self._files.values())) > self._limits.max_bytes:
-            raise ArchiveRefused(self.origin, f"it holds more than {self._limits.max_bytes} bytes")
+            raise ArchiveRefused(self.origin, f"the archive holds more than {self._limits.max_bytes} bytes")
         yield _MemoryContent(read_manifests(self._read_text, self.origin), self._files)
 
     def _read_text(self, name: str) -> str | None:

@@ -282,10 +282,10 @@ class TestPrivateDependencies:
         fill({"six.py": b""})
         (project / "src" / "lib").mkdir()
         (project / "src" / "lib" / "x.py").write_text("")
-        with pytest.raises(BuildFailed, match="rename it"):
+        with pytest.raises(BuildFailed, match="rename the package"):
             build_project(project)
 
 
 def test_a_requirement_that_is_none_is_said() -> None:
-    with pytest.raises(BuildFailed, match="it is no requirement"):
+    with pytest.raises(BuildFailed, match="this is no requirement"):
         build_requirement("a b", entry="a:b")

@@ -234,7 +234,10 @@ def test_who_has_seen_it_fail_can_ask_whether_it_is_damaged(unpack: Callable[...
     times = (unpacked.path / APP).stat()
     (unpacked.path / APP).write_bytes(b"def app():\n    return 'jello'\n")
     os.utime(unpacked.path / APP, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert unpacked.damage() == f"its unpacked files were changed ({APP}), and are unpacked again at the next install"
+    assert (
+        unpacked.damage()
+        == f"unpacked files of the module were changed ({APP}), and are unpacked again at the next install"
+    )
     assert b"hello" in (unpack().path / APP).read_bytes()
     assert unpacked.damage() is None
 

@@ -110,7 +110,7 @@ class TestTable:
         assert "no version specifier" in issues(tmp_path, text.replace(">3", "~3"))[0]
 
     def test_no_project_is_said(self, tmp_path: Path) -> None:
-        with pytest.raises(ArtifactError, match=r"has no pyproject\.toml"):
+        with pytest.raises(ArtifactError, match=r"there is no pyproject\.toml"):
             read_project(tmp_path)
         assert "no TOML" in issues(tmp_path, "[[[")[0]
 

@@ -46,10 +46,10 @@ class TestLack:
     @pytest.mark.parametrize(
         ("text", "words"),
         [
-            ("django", "the base does not have it"),
+            ("django", "the base does not have the distribution"),
             ("flask<3", "<3 is needed, the base has 3.0.0"),
-            ("flask[async]", "not the asgiref it needs (the base does not have it)"),
-            ("broken", "not the missing it needs"),
+            ("flask[async]", "lacks its requirement asgiref (the base does not have the distribution)"),
+            ("broken", "lacks its requirement missing"),
             ("flask @ https://x/y.whl", "an address of its own"),
         ],
     )
@@ -102,7 +102,7 @@ class TestUnsatisfied:
             self.MANIFEST, requirements=("django", "flask<3", "six"), provided=("django",), packed=("six==1.17",)
         )
         assert unsatisfied(manifest, WEB) == (
-            "django: the base does not have it",
+            "django: the base does not have the distribution",
             "flask<3: <3 is needed, the base has 3.0.0",
         )
 
@@ -114,10 +114,10 @@ class TestGatherWithoutPip:
     def test_a_base_that_has_everything_needs_no_pip(self, tmp_path: Path) -> None:
         report = gather("p", ["flask>=2", "koupleless"], tmp_path, facts=WEB, python="/nowhere/python")
         assert [(decision.name, decision.reason) for decision in left_out(report)] == [
-            ("click", "the base has it, needed by flask"),
-            ("flask", "the base has it, which satisfies >=2, needed by werkzeug"),
+            ("click", "the base has the distribution, needed by flask"),
+            ("flask", "the base has the distribution, which satisfies >=2, needed by werkzeug"),
             ("koupleless", "every biz gets the base's own"),
-            ("werkzeug", "the base has it, which satisfies >=3, needed by flask"),
+            ("werkzeug", "the base has the distribution, which satisfies >=3, needed by flask"),
         ]
         assert report.provided == ("flask>=2",)
         assert report.packed == ()
@@ -215,7 +215,7 @@ class TestGather:
         assert {decision.name for decision in left_out(report)} == {"flask", "werkzeug", "click"}
         assert report.provided == ("flask>=2",)
         (dep,) = [decision for decision in report.packed if decision.name == "dep"]
-        assert dep.reason == "the base does not have it, needed by free"
+        assert dep.reason == "the base does not have the distribution, needed by free"
 
     def test_what_contradicts_the_base_travels_in_its_own_version(self, fake_pip: Path, tmp_path: Path) -> None:
         packed = self.packed(fake_pip, tmp_path / "into", "ext")
@@ -225,7 +225,7 @@ class TestGather:
 
     def test_one_library_travels_without_the_rest_whoever_needs_it(self, fake_pip: Path, tmp_path: Path) -> None:
         report = gather("p", ["flask"], tmp_path / "into", facts=WEB, always=frozenset({"flask"}), python=str(fake_pip))
-        assert [(one.name, one.reason) for one in report.packed] == [("flask", "it is asked for")]
+        assert [(one.name, one.reason) for one in report.packed] == [("flask", "the module asks for an own version")]
         assert {decision.name for decision in left_out(report)} >= {"werkzeug"}
         unneeded = gather("p", [], tmp_path / "more", facts=WEB, always=frozenset({"dep"}), python=str(fake_pip))
         assert [one.name for one in unneeded.packed] == ["dep"]
@@ -251,7 +251,7 @@ class TestGather:
         program = tmp_path / "python"
         program.write_text(f"#!/bin/sh\necho '{program}: No module named pip' >&2\nexit 1\n")
         program.chmod(0o755)
-        with pytest.raises(BuildFailed, match="has no pip; install it with"):
+        with pytest.raises(BuildFailed, match="has no pip; install pip with"):
             self.packed(program, tmp_path / "into", "free")
 
     def test_a_settings_file_of_pip_cannot_turn_the_target_away(

@@ -136,7 +136,7 @@ class TestEverySource:
         self, make_source: MakeSource, make_files: MakeFiles, tmp_path: Path
     ) -> None:
         files = without_list({**make_files(), "lib/koupleless/__init__.py": b""})
-        with pytest.raises(ArchiveRefused, match="own copy of koupleless"):
+        with pytest.raises(ArchiveRefused, match="the artefact has a copy of koupleless"):
             copied(make_source(files), tmp_path / "out")
 
     def test_keeps_to_the_limit_of_bytes(self, make_source: MakeSource, make_files: MakeFiles, tmp_path: Path) -> None:

@@ -362,7 +362,7 @@ def test_watch_deploys_again_after_a_save_survives_a_mistake_and_ends_on_ctrl_c(
                     break
             assert " ms)" in process.stdout.readline()
             hello_file.write_text("def app(:\n")
-            while "it is no Python" not in process.stderr.readline():
+            while "the file is no Python" not in process.stderr.readline():
                 assert process.poll() is None
             while "the next save tries again" not in process.stderr.readline():
                 assert process.poll() is None

@@ -112,7 +112,7 @@ def test_every_kind_of_failure_has_the_exit_status_of_its_family(error: Kouplele
         (refused("MemoryError"), "short of memory"),
         (refused("biz a:1 did not start within 60 s"), "start-timeout"),
         (BuildFailed("a", "pip failed", output="who knows"), "arkctl doctor"),
-        (ArtifactError("/here is no project: it has no pyproject.toml"), "arkctl new module"),
+        (ArtifactError("/here is no project: there is no pyproject.toml"), "arkctl new module"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, str) else "",
 )
@@ -124,7 +124,7 @@ def test_a_failure_that_is_known_comes_with_advice(error: KouplelessError, advic
 
 def test_a_failure_that_is_not_known_comes_without_advice() -> None:
     assert suggest(refused("the moon is full")) is None
-    assert suggest(BuildFailed("hello.py", "it is no Python: '(' was never closed")) is None
+    assert suggest(BuildFailed("hello.py", "the file is no Python: '(' was never closed")) is None
     assert suggestions.report(refused("the moon is full"))[-1] == "       install biz not success!"
 
 
@@ -197,7 +197,7 @@ def test_the_files_of_a_project_are_named_where_they_are_those_of_libraries_wher
     assert f'File "{source.resolve()}", line 1' in kept.err
 
 
-MISSING = "No module named 'x': neither biz hello:1.0.0 nor the base has it; add the distribution"
+MISSING = "No module named 'x': neither biz hello:1.0.0 nor the base has this Python module; add its distribution"
 MESSAGES = {
     f'did not start: File "{stored("x.py")}", line 1\n    def f(:\n          ^\nSyntaxError: invalid syntax': [
         "SyntaxError: invalid syntax",

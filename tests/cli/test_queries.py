@@ -270,11 +270,11 @@ def test_undeploy_removes_and_says_what_is_left(arkctl: Arkctl, arklet: FakeArkl
 @pytest.mark.parametrize(
     ("known", "words"),
     [
-        ({}, "no code of it is left"),
+        ({}, "no code of the module is left"),
         ({"compared": True}, "nothing left behind"),
         (
             {"compared": True, "changed": ["lib.LIMIT"]},
-            "no code of it is left; still changed for every module: lib.LIMIT",
+            "no code of the module is left; still changed for every module: lib.LIMIT",
         ),
     ],
 )

@@ -184,7 +184,7 @@ def test_files_that_cannot_be_carried_away_are_told(world: World, install: Calla
     install(BESIDE.format(version=1, more=""))
     report = world.container.uninstall(BizId.of("notes", "1"))
     assert report.clean
-    assert "notes:1 may have written below its code; that was not copied to" in report.notes[0]
+    assert "notes:1 may have written files below its code, which were not copied to" in report.notes[0]
 
 
 @pytest.mark.parametrize("own", [(), ("flask",)], ids=["shared", "an own copy"])

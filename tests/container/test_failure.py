@@ -15,7 +15,7 @@ from koupleless.isolation.policy import Policy
 if TYPE_CHECKING:
     from pathlib import Path
 
-MISSING = "neither biz hello:1.0 nor the base has it; add the distribution that provides it"
+MISSING = "neither biz hello:1.0 nor the base has this Python module; add its distribution to the dependencies"
 CODE = """
 def direct():
     import nowhere_at_all
@@ -57,7 +57,10 @@ def in_a_circle():
         ("handled", "RuntimeError: something else"),
         (
             "refused",
-            "koupleless.errors.ModuleRefused: No module named 'fastapi': biz hello:1.0 may not take it from the base: ",
+            (
+                "koupleless.errors.ModuleRefused: No module named 'fastapi': biz hello:1.0 may not take "
+                "this Python module from the base: "
+            ),
         ),
         ("in_a_circle", "RuntimeError: round"),
     ],
@@ -76,4 +79,4 @@ def test_what_to_do_stands_behind_the_words_of_an_error(tmp_path: Path, what: st
         scope.close()
     assert told.startswith(words)
     assert "\n" not in told
-    assert told.count("nor the base has it") + told.count("may not take it") <= 1
+    assert told.count("nor the base has this") + told.count("may not take this") <= 1

@@ -55,7 +55,9 @@ def test_a_start_that_fails_on_changed_code_says_so_and_the_next_one_is_unpacked
         status, data = path.stat(), path.read_bytes()
         path.write_bytes(bytes(len(data)))
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    with pytest.raises(StartFailed, match=r"unpacked files were changed .hello/.*unpacked again at the next install"):
+    with pytest.raises(
+        StartFailed, match=r"unpacked files of the module were changed .hello/.*unpacked again at the next install"
+    ):
         world.install("hello-1.0")
     (warning,) = world.install("hello-1.0").warnings
 

@@ -153,10 +153,10 @@ def test_a_releaser_for_a_library_that_is_not_there_is_left_alone(environment, l
     ("source", "says"),
     [
         ("raise OSError('no shelf')", "cannot be used: OSError: no shelf"),
-        ("distribution = 'shelf'", "cannot be used: AttributeError: it has neither release nor share"),
-        ("distribution = 'shelf'\nshare = 'often'", "ValueError: its share is 'often', and may be one of 'always'"),
+        ("distribution = 'shelf'", "cannot be used: AttributeError: the releaser has neither release nor share"),
+        ("distribution = 'shelf'\nshare = 'often'", "ValueError: share is 'often', and may be one of 'always'"),
         ("share = 'always'", "cannot be used: AttributeError"),
-        ("distribution = 'shelf'\nrelease = 3", "its release is int, which cannot be called"),
+        ("distribution = 'shelf'\nrelease = 3", "the function release is int, which cannot be called"),
         ("distribution = 'shelf'\nversions = 'two'\ndef release(leaving): ...", "cannot be used: InvalidSpecifier"),
         ("distribution = 'shelf'\ndef release(leaving): raise SystemExit(3)", "SystemExit: 3"),
         ("distribution = 'shelf'\ndef release(leaving): 1 / 0", "ZeroDivisionError: division by zero"),
@@ -258,7 +258,7 @@ def test_a_library_that_can_never_be_shared_is_not(environment, world, tmp_path)
         "[project]\nname = 'asking'\nversion = '1.0'\n[tool.koupleless.module]\nentry = 'asking'\nshared = ['shelf']\n"
     )
     artefact = build_project(project, Options(out=tmp_path / "out")).path
-    with pytest.raises(ManifestInvalid, match="shelf says that it can never be shared"):
+    with pytest.raises(ManifestInvalid, match="by its own word, shelf can never be shared"):
         world.container.prepare(str(artefact))
 
 

@@ -28,7 +28,7 @@ def test_the_zone_of_an_install_is_told_in_the_reply_and_in_the_log(
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="koupleless"):
         (told,) = world.install("plain-1.0", envs={"TZ": "America/Chicago"}).warnings
-    assert told.startswith("its time zone is 'America/Chicago' (TZ), but local times")
+    assert told.startswith("the time zone of the biz is 'America/Chicago' (TZ), but local times")
     assert [record.getMessage() for record in caplog.records] == [f"biz plain:1.0: {told}"]
 
 

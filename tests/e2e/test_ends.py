@@ -124,7 +124,11 @@ def test_threads_that_nobody_stops_end_with_their_module_and_the_report_says_how
     assert base.get("/one/").text == "ok"
     said = base.undeploy("one")
     assert "nothing left behind; did not end by itself: thread " in said
-    for words in ("was interrupted at ", "ended when its queue was ended", "ended when its event was set"):
+    for words in (
+        "was interrupted at ",
+        "ended when the queue of the thread was ended",
+        "ended when the event of the thread was set",
+    ):
         assert words in said
     assert "Traceback" not in base.log.read_text()
     base.deploy(tmp_path / "one.py")

@@ -333,7 +333,7 @@ def test_changed_state_of_a_shared_library_is_told_at_install_and_in_the_report(
 
     left = base.undeploy("changing")
     assert "nothing left behind" not in left
-    assert "no code of it is left" in left
+    assert "no code of the module is left" in left
     assert "tally.NAMES" in left
     assert base.get("/limit").json()[:2] == [2, "plain"], "plain data is put back"
 

@@ -311,7 +311,7 @@ class Asking(threading.Thread):
     ("source", "outcome", "says"),
     [
         (REQUEST, 503, ["1 requests had not ended after 0.5 s and were aborted"]),
-        (STUBBORN_REQUEST, None, ["1 requests had not ended", "1 of the requests ignore that and go on"]),
+        (STUBBORN_REQUEST, None, ["1 requests had not ended", "1 of the requests ignore their end and go on"]),
         (THREADED_REQUEST, None, ["1 requests had not ended"]),
         (WSGI_REQUEST, None, ["1 requests had not ended", "is still busy"]),
         (STREAM, "RemoteProtocolError", ["1 requests had not ended"]),

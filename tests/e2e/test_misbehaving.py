@@ -136,7 +136,10 @@ class Row(NamedTuple):
 
 EXIT = r"bad:1\.0\.0 called sys\.exit\(5\) .*, at \S+bad\.py:\d+"
 INTERRUPT = EXIT.replace(r"called sys\.exit\(5\)", "raised KeyboardInterrupt")
-STOP = r"bad\.py:\d+: RuntimeWarning: biz bad:1\.0\.0 called {} of the event loop it shares; it was ignored"
+STOP = (
+    r"bad\.py:\d+: RuntimeWarning: biz bad:1\.0\.0 called {} of the event loop, which all modules share; "
+    r"the call was ignored"
+)
 IGNORED = r"bad\.py:\d+: ProcessWideWarning: biz bad:1\.0\.0 called {}.*was ignored"
 REFUSED = r"biz bad:1\.0\.0 called {}.*was refused"
 OTHERS = "for task in asyncio.all_tasks(): task is asyncio.current_task() or task.cancel()"

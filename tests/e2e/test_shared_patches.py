@@ -346,7 +346,7 @@ def test_a_patch_of_a_shared_class_works_for_its_module_alone(
         assert [pages(base), pages(base, "/earlier"), pages(base, "/later")] == [ORIGINAL] * 3
     base.deploy(CASES / "base_patch.py")
     assert base.get("/base_patch/").text == '"patched"'
-    assert "no code of it is left" in (said := base.undeploy("base_patch")) or "nothing left behind" in said
+    assert "no code of the module is left" in (said := base.undeploy("base_patch")) or "nothing left behind" in said
     assert [pages(base), pages(base, "/earlier"), pages(base, "/later")] == [ORIGINAL] * 3
 
 

@@ -270,8 +270,8 @@ def test_declared_mode(biz, base):
         app.other()
     assert str(other.value) == "No module named 'based_other'"
     assert other.value.advice == (
-        "biz shop:1.0 may not take it from the base: the base has it from the "
-        "distribution 'based-other', which this module does not declare; add 'based-other' to its declared libraries, "
+        "biz shop:1.0 may not take this Python module from the base: the base has the Python module from the "
+        "distribution 'based-other', which this biz does not declare; add 'based-other' to its declared libraries, "
         "or bring it along as a dependency"
     )
     with pytest.raises(ModuleRefused, match="base's own code"):

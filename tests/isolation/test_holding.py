@@ -79,7 +79,7 @@ def test_an_own_copy_draws_along_what_requires_it(index):
     assert {name: one.holding for name, one in found.items()} == {
         "web": COPY, "plugin": COPY, "theme": COPY, "other": SHARED,
     }  # fmt: skip
-    assert found["theme"].reason == "it requires plugin, of which the module has an own copy"
+    assert found["theme"].reason == "the library requires plugin, of which the module has an own copy"
 
 
 def test_a_family_is_whole_also_where_the_base_wants_half_of_it_shared(index):
@@ -127,8 +127,8 @@ def test_what_the_module_brings_draws_along_what_names_it_in_an_extra(index):
     assert held(there, words=words, brought=frozenset({"checker"})) == dict.fromkeys(words, SHARED)
     found = decide(there, Speakers(words=words.get, brought=frozenset({"mail"})))
     assert {name: one.holding for name, one in found.items()} == {**dict.fromkeys(words, COPY), "other": SHARED}
-    assert found["models"].reason == "it can use mail, of which the module has an own version"
-    assert found["web"].reason == "it requires models, of which the module has an own copy"
+    assert found["models"].reason == "the library can use mail, of which the module has an own version"
+    assert found["web"].reason == "the library requires models, of which the module has an own copy"
 
 
 def test_compiled_code_is_not_drawn_along(index):

@@ -361,10 +361,13 @@ def test_what_to_do_about_a_missing_module_is_told_by_who_missed_it(biz, base):
         return advice_on(caught.value, namespace.scope)
 
     assert advice("nowhere") == (
-        "neither biz hello:1.0 nor the base has it; add the distribution that provides it to the dependencies of the "
-        "module and build it again, or install it in the base"
+        "neither biz hello:1.0 nor the base has this Python module; add its distribution to the dependencies of the "
+        "biz and build the biz again, or install the distribution in the base"
     )
-    assert advice("based_lib.other") == "biz hello:1.0 owns 'based_lib', and its files hold no such module"
+    assert (
+        advice("based_lib.other")
+        == "biz hello:1.0 owns 'based_lib', and no file of the package holds this Python module"
+    )
     assert advice_on(ModuleNotFoundError("says nothing"), namespace.scope) == ""
     assert advice_on(ModuleNotFoundError("of others", name="app"), namespace.scope) == ""
     assert advice_on(ValueError("nowhere"), namespace.scope) == ""

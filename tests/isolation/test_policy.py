@@ -82,7 +82,7 @@ def test_declared_mode_goes_by_distribution():
     assert policy.of_base("flask_cors", Provenance(owners=(("flask-cors", "4"),))).side is Side.BASE
     verdict = policy.of_base("yaml", Provenance(owners=(("pyyaml", "6"),)))
     assert verdict.side is Side.REFUSED
-    assert "distribution 'pyyaml', which this module does not declare" in verdict.reason
+    assert "distribution 'pyyaml', which this biz does not declare" in verdict.reason
     assert "add 'pyyaml' to its declared libraries" in verdict.reason
 
 

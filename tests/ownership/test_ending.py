@@ -45,7 +45,7 @@ ASKED = {
             "def work(stopping):\n    reach()\n    while not stopping.wait(60):\n        pass\n"
             "threading.Thread(target=work, args=(threading.Event(),), daemon=True).start()"
         ),
-        "ended when its event 'stopping' was set",
+        "ended when the event 'stopping' of the thread was set",
     ),
     "an event that is an attribute": (
         """
@@ -57,34 +57,34 @@ ASKED = {
                     time.sleep(0.01)
         threading.Thread(target=Worker().run, daemon=True).start()
         """,
-        "ended when its event '_shutdown' was set",
+        "ended when the event '_shutdown' of the thread was set",
     ),
     "an event that is a global": (
         f"quitting = threading.Event()\ndef work():\n    quitting.wait(){START}",
-        "ended when its event 'quitting' was set",
+        "ended when the event 'quitting' of the thread was set",
     ),
     "an event that is waited for": (
         "threading.Thread(target=threading.Event().wait, daemon=True).start()",
-        "ended when its event was set",
+        "ended when the event of the thread was set",
     ),
     "a queue of which None is the end": (
         f"def work():\n    jobs = queue.Queue()\n    while (job := jobs.get()) is not None:\n        job(){START}",
-        "ended when its queue was ended",
+        "ended when the queue of the thread was ended",
     ),
     "a queue that is read until None": (
         f"jobs = queue.Queue()\ndef work():\n    for job in iter(jobs.get, None):\n        job(){START}",
-        "ended when its queue was ended",
+        "ended when the queue of the thread was ended",
     ),
     "a queue of which None is the end, asked for later": (
         (
             f"jobs = queue.Queue()\ndef work():\n    while True:\n        job = jobs.get()\n        if job is None:\n"
             f"            break\n        job(){START}"
         ),
-        "ended when its queue was ended",
+        "ended when the queue of the thread was ended",
     ),
     "a simple queue": (
         f"jobs = queue.SimpleQueue()\ndef work():\n    for job in iter(jobs.get, None):\n        job(){START}",
-        "ended when its queue was ended",
+        "ended when the queue of the thread was ended",
     ),
     "an object with a way to stop": (
         """
@@ -116,18 +116,18 @@ ASKED = {
     ),
     "a loop": (
         f"def work():\n    loop = asyncio.new_event_loop()\n    loop.run_forever()\n    loop.close(){START}",
-        "ended when its event loop was stopped",
+        "ended when the event loop of the thread was stopped",
     ),
     "a loop of uvloop": (
         f"def work():\n    loop = uvloop.new_event_loop()\n    loop.run_forever()\n    loop.close(){START}",
-        "ended when its event loop was stopped",
+        "ended when the event loop of the thread was stopped",
     ),
     "asyncio.run": (
         (
             f"async def main():\n    while True:\n        await asyncio.sleep(60)\n"
             f"def work():\n    with contextlib.suppress(asyncio.CancelledError):\n        asyncio.run(main()){START}"
         ),
-        "ended when its event loop was stopped",
+        "ended when the event loop of the thread was stopped",
     ),
 }
 

@@ -230,7 +230,9 @@ async def open_both():
 def test_what_concerns_the_whole_loop_is_ignored_with_a_warning_that_names_the_biz(
     biz: TinyBiz, loop: LoopThread
 ) -> None:
-    with pytest.warns(RuntimeWarning, match=r"biz tiny:1\.0 called set_task_factory of the event loop it shares"):
+    with pytest.warns(
+        RuntimeWarning, match=r"biz tiny:1\.0 called set_task_factory of the event loop, which all modules share"
+    ):
         start(loop, biz, "asyncio.get_running_loop().set_task_factory(reach)")
     assert loop.loop.get_task_factory() is None
     with pytest.warns(RuntimeWarning, match="add_signal_handler"):
@@ -276,7 +278,7 @@ def test_a_blocked_loop_is_reported_within_the_deadline(biz: TinyBiz, loop: Loop
     loop.loop.call_soon_threadsafe(release.wait, 10)
     failures = biz.undo(0.1)
     release.set()
-    assert {failure.reason for failure in failures} == {"the event loop did not get to it in time"}
+    assert {failure.reason for failure in failures} == {"the event loop did not take its turn in time"}
 
 
 def test_leaving_on_the_loop_s_own_thread_is_reported_instead_of_blocking(biz: TinyBiz, loop: LoopThread) -> None:
@@ -416,7 +418,7 @@ def test_what_ends_a_program_does_not_end_the_loop_and_is_told(
         )
         (record,) = until(lambda: [each for each in caplog.records if each.name == "koupleless"])
     call = "called sys.exit(5)" if "sys" in raised else "raised KeyboardInterrupt"
-    said = rf"biz {biz.scope.biz} {re.escape(call)} on the event loop it shares, at /biz/\S+:\d+; the base goes on"
+    said = rf"biz {biz.scope.biz} {re.escape(call)} on the shared event loop, at /biz/\S+:\d+; the base goes on"
     assert re.fullmatch(said, record.getMessage()), record.getMessage()
     assert loop.run(lambda: "goes on") == "goes on"
     biz.leave()
@@ -463,7 +465,7 @@ def test_what_ends_a_program_in_a_protocol_ends_its_connection(
         assert client.recv(1) == b""
     (record,) = until(lambda: [each for each in caplog.records if each.name == "koupleless"])
     call = "called sys.exit(5)" if "sys" in raised else "raised KeyboardInterrupt"
-    said = rf"biz {biz.scope.biz} {re.escape(call)} on the event loop it shares, at /biz/\S+:\d+; the base goes on"
+    said = rf"biz {biz.scope.biz} {re.escape(call)} on the shared event loop, at /biz/\S+:\d+; the base goes on"
     assert re.fullmatch(said, record.getMessage()), record.getMessage()
     assert loop.run(lambda: "goes on") == "goes on"
     report = biz.leave()
@@ -504,7 +506,7 @@ def test_of_an_exit_that_a_timer_calls_itself_no_line_is_told(
 ) -> None:
     start(loop, biz, "asyncio.get_running_loop().call_later(0, sys.exit, 5)", sys=sys)
     (record,) = until(lambda: [each for each in caplog.records if each.name == "koupleless"])
-    said = f"biz {biz.scope.biz} called sys.exit(5) on the event loop it shares; the base goes on"
+    said = f"biz {biz.scope.biz} called sys.exit(5) on the shared event loop; the base goes on"
     assert record.getMessage() == said
     biz.leave()
 
@@ -526,7 +528,9 @@ def test_the_base_ends_its_own_loop_as_ever(made: Callable[[], asyncio.AbstractE
 
 @pytest.mark.parametrize("call", ["stop()", "close()", "shutdown_asyncgens()", "shutdown_default_executor()"])
 def test_a_shared_loop_cannot_be_ended(biz: TinyBiz, loop: LoopThread, call: str) -> None:
-    with pytest.warns(RuntimeWarning, match=rf"called {call[:-2]} of the event loop it shares; it was ignored"):
+    with pytest.warns(
+        RuntimeWarning, match=rf"called {call[:-2]} of the event loop, which all modules share; the call was ignored"
+    ):
         start(
             loop,
             biz,

@@ -104,7 +104,7 @@ async def test_a_failed_startup_carries_what_the_application_said() -> None:
     ("message", "says"),
     [
         ({"message": "no licence"}, "did not start: no licence"),
-        ({}, "did not start: its lifespan reported a failure without a message"),
+        ({}, "did not start: the lifespan reported a failure without a message"),
     ],
 )
 async def test_a_failed_startup_needs_no_exception(message: dict[str, str], says: str) -> None:

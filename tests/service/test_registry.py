@@ -115,14 +115,14 @@ def test_what_can_only_be_found_by_name_needs_one(registry: Registry, thing: Any
 
 
 def test_an_object_that_is_none_of_its_types_is_refused(registry: Registry) -> None:
-    with pytest.raises(TypeError, match="Polite, but it is none"):
+    with pytest.raises(TypeError, match="Polite, but is no such object"):
         registry.offer(Greeter(), type=Polite)
 
 
 def test_a_name_is_taken_once_per_owner(registry: Registry, directory: Any, code_of: CodeOf) -> None:
     registry.offer(1, name="n")
     code, text = code_of(lambda: registry.offer(2, name="n"))
-    assert (code, text) == ("100002", "the base offers a service 'n' already; withdraw it first")
+    assert (code, text) == ("100002", "the base offers a service 'n' already; withdraw the first one")
     with entered(directory.add("a")):
         offer(3, name="n")
     assert registry.use("n") == 1
@@ -264,7 +264,7 @@ def test_a_biz_that_offers_no_such_thing_and_a_base_that_has_none_say_so(
     )
     assert code_of(registry.use(Greeter)) == (
         "200001",
-        "service Greeter was not found: neither the base nor an activated biz offers it",
+        "service Greeter was not found: neither the base nor an activated biz offers the service",
     )
 
 

@@ -236,7 +236,7 @@ def test_without_the_yaml_package_a_yaml_file_says_what_to_install(
     places: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(SettingsError, match="install PyYAML, or write it as TOML"):
+    with pytest.raises(SettingsError, match="install PyYAML, or write the configuration as TOML"):
         Configuration.load("hello", **places({"own/application.yaml": "a: 1"}))
 
 

@@ -42,7 +42,7 @@ def test_another_zone_is_told_with_what_to_do(make_biz: MakeBiz, zone: str | Non
     with entered(make_biz(envs={"TZ": "Asia/Tokyo"})):
         told = other_zone()
     assert told is not None
-    assert "its time zone is 'Asia/Tokyo' (TZ)" in told
+    assert "the time zone of the biz is 'Asia/Tokyo' (TZ)" in told
     assert f"those of the process, {zone or 'UTC'}; start the base with TZ=Asia/Tokyo" in told
 
 

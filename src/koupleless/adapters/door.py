@@ -132,7 +132,11 @@ def _put_in(adapter: Any, follow: _Follow, module: Any) -> Callable[[], None] | 
         follow(undo, module)
     except Exception as error:  # noqa: BLE001 - any version of a library, whose import is not to fail for it
         undo.close()
-        _log.warning("all modules share what %s keeps: %s", module.__name__, in_words(error))
+        _log.warning(
+            "all modules share the state of %s, as the adapter does not know this version: %s",
+            module.__name__,
+            in_words(error),
+        )
         return None
     return undo.close
 

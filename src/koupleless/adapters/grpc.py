@@ -20,7 +20,7 @@ def _stop_grpc(server: Any, timeout_s: float) -> bool:
     if state is None or getattr(state.stage, "value", "") == "stopped":
         return False
     if not server.stop(timeout_s / 2).wait(timeout_s):
-        raise TimeoutError("it did not stop in time")
+        raise TimeoutError("the server did not stop in time")
     return True
 
 

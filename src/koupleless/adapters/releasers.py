@@ -73,11 +73,11 @@ class _Releaser:
 
         release, share = getattr(found, "release", None), getattr(found, "share", None)
         if release is None and share is None:
-            raise AttributeError("it has neither release nor share")
+            raise AttributeError("the releaser has neither release nor share")
         if release is not None and not callable(release):
-            raise TypeError(f"its release is {type(release).__qualname__}, which cannot be called")
+            raise TypeError(f"the function release is {type(release).__qualname__}, which cannot be called")
         if share is not None and share not in _WORDS:
-            raise ValueError(f"its share is {share!r}, and may be one of {', '.join(map(repr, _WORDS))}")
+            raise ValueError(f"share is {share!r}, and may be one of {', '.join(map(repr, _WORDS))}")
         self.module = getattr(found, "module", "")
         if is_installed(found):
             self.library = canonicalize_name(found.distribution)

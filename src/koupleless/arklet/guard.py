@@ -53,8 +53,8 @@ class Guard:
             if name == b"host" and not self._is_ours(value.decode("latin-1")):
                 return Refusal(
                     403,
-                    f"the request is addressed to {value.decode('latin-1')!r}, which is not this base; "
-                    "add the name to the arklet's allowed-hosts if it is",
+                    f"the request is addressed to {value.decode('latin-1')!r}, which is no name of this base; "
+                    "if the base has this name, add the name to the arklet's allowed-hosts",
                 )
         if self._token is not None and not self._is_authorised(headers):
             return Refusal(401, "the request lacks the right token (Authorization: Bearer ...)")
@@ -89,10 +89,11 @@ def check_exposure(address: str, *, token: str | None, insecure: bool) -> None:
         return
     if not insecure:
         raise SettingsError(
-            f"the arklet would listen on {address}, where anybody who reaches it could install code: "
-            "set a token (--arklet-token-file, KOUPLELESS_ARKLET_TOKEN), or say that this is meant (--arklet-insecure)"
+            f"the arklet would listen on {address}, where anybody who reaches the port could install code: "
+            "set a token (--arklet-token-file, KOUPLELESS_ARKLET_TOKEN), or allow access without a token "
+            "(--arklet-insecure)"
         )
-    logger.warning("the arklet listens on %s without a token: anybody who reaches it can install code", address)
+    logger.warning("the arklet listens on %s without a token: anybody who reaches the port can install code", address)
 
 
 def _name_in(host: str) -> str | None:

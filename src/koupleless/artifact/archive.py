@@ -118,7 +118,7 @@ class Archive:
             ValueError,
             NotImplementedError,
         ) as error:
-            self.refuse(f"it is damaged or not complete ({str(error) or type(error).__name__})")
+            self.refuse(f"the archive is damaged or not complete ({str(error) or type(error).__name__})")
 
     def _check_directory_size(self) -> None:
         """Count the entries before `zipfile` makes an object for each entry."""
@@ -126,14 +126,14 @@ class Archive:
             # The same record as ZipFile uses, so that both readers agree on the number of entries.
             end = zipfile._EndRecData(self._file)  # type: ignore[attr-defined]  # noqa: SLF001
         if end is None:
-            self.refuse("it is no zip archive, or its end is missing")
+            self.refuse("the file is no zip archive, or the end of the archive is missing")
         size, location = end[5], end[9]
         start = location - size - (_ZIP64_TAIL if end[0] == b"PK\x06\x06" else 0)
         if size > self.mark.size or start < 0:
-            self.refuse("it is damaged or not complete (its directory does not fit into it)")
+            self.refuse("the archive is damaged or not complete (the list of entries does not fit into the archive)")
         self._file.seek(start)
         if self._file.read(size).count(_ENTRY_SIGNATURE) > self._limits.max_files:
-            self.refuse(f"it holds more than {self._limits.max_files} entries")
+            self.refuse(f"the archive holds more than {self._limits.max_files} entries")
 
     def _checked_entries(self) -> dict[str, zipfile.ZipInfo]:
         entries: dict[str, zipfile.ZipInfo] = {}
@@ -145,29 +145,30 @@ class Archive:
                 directories.add(name)
                 continue
             if name in entries:
-                self.refuse(f"it holds {name!r} twice")
+                self.refuse(f"the archive holds {name!r} twice")
             entries[name] = info
             packed += info.compress_size
             unpacked += info.file_size
             while (name := name.rpartition("/")[0]) and name not in directories:
                 directories.add(name)
             if len(entries) + len(directories) > self._limits.max_files:
-                self.refuse(f"it holds more than {self._limits.max_files} files and directories")
+                self.refuse(f"the archive holds more than {self._limits.max_files} files and directories")
         if both := directories & entries.keys():
-            self.refuse(f"it holds {min(both)!r} both as a file and as a directory")
+            self.refuse(f"the archive holds {min(both)!r} both as a file and as a directory")
         if packed > self.mark.size:
-            self.refuse("its entries overlap")
+            self.refuse("entries of the archive overlap")
         self._check_total(unpacked, entries)
         return entries
 
     def _check_total(self, unpacked: int, entries: Mapping[str, zipfile.ZipInfo]) -> None:
         limits = self._limits
         if unpacked > limits.max_bytes:
-            self.refuse(f"it unpacks to more than {limits.max_bytes} bytes")
+            self.refuse(f"the archive unpacks to more than {limits.max_bytes} bytes")
         if unpacked > max(limits.ratio_from_bytes, limits.max_ratio * self.mark.size):
             largest = max(entries.values(), key=lambda info: info.file_size)
             self.refuse(
-                f"it unpacks to more than {limits.max_ratio} times its size, most of it {largest.filename!r}: a bomb"
+                f"the archive unpacks to more than {limits.max_ratio} times the size of the archive, most of it "
+                f"{largest.filename!r}: a bomb"
             )
 
     def _checked_name(self, info: zipfile.ZipInfo) -> str:
@@ -191,11 +192,11 @@ class Archive:
         if info is None:
             return None
         if info.file_size > self._limits.max_manifest_bytes:
-            self.refuse(f"its {name} is larger than {self._limits.max_manifest_bytes} bytes")
+            self.refuse(f"{name} of the archive is larger than {self._limits.max_manifest_bytes} bytes")
         try:
             return b"".join(self._inflate(name)).decode()
         except UnicodeDecodeError:
-            self.refuse(f"its {name} is no UTF-8 text")
+            self.refuse(f"{name} of the archive is no UTF-8 text")
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The content of an entry in pieces. All calls together count against the limits."""
@@ -211,7 +212,7 @@ class Archive:
                 size += len(piece)
                 yield piece
         if size != info.file_size:
-            self.refuse(f"it is damaged or not complete ({name!r} ends early)")
+            self.refuse(f"the archive is damaged or not complete ({name!r} ends early)")
 
 
 def digest_of(path: Path) -> tuple[str, FileMark]:

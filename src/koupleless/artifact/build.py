@@ -94,7 +94,7 @@ def build_file(path: Path, options: Options = Options()) -> Built:
     except OSError as error:
         raise BuildFailed(str(path), error.strerror or str(error)) from None
     except (SyntaxError, ValueError) as error:
-        raise BuildFailed(str(path), f"it is no Python: {error}") from None
+        raise BuildFailed(str(path), f"the file is no Python: {error}") from None
     module = re.sub(r"\W", "_", path.stem)
     if module in sys.stdlib_module_names or module == "koupleless" or not module.isidentifier():
         raise BuildFailed(str(path), f"a module cannot be called {module}, as a part of Python is; rename the file")
@@ -122,7 +122,7 @@ def build_requirement(requirement: str, *, entry: str, options: Options = Option
     try:
         wanted = Requirement(requirement)
     except InvalidRequirement as error:
-        raise BuildFailed(requirement, f"it is no requirement: {str(error).splitlines()[0]}") from None
+        raise BuildFailed(requirement, f"this is no requirement: {str(error).splitlines()[0]}") from None
     own = str(canonicalize_name(wanted.name))
     name = options.name or own
     document = {
@@ -160,7 +160,11 @@ def _assemble(
         gathered = {path.relative_to(directory).as_posix(): path for path in _files_below(str(directory))}
         private = _read(project, gathered)
     if private and LIB in top_level_names(files):
-        raise BuildFailed(str(project.id), f"its own package {LIB} is where private dependencies go; rename it")
+        raise BuildFailed(
+            str(project.id),
+            f"the package {LIB} of the project has the name of the directory for private dependencies; "
+            "rename the package",
+        )
     files = {**files, **{f"{LIB}/{place}": data for place, data in private.items()}, MARK: b""}
     if options.compile:
         files |= _bytecode(files)

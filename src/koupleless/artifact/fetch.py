@@ -80,9 +80,9 @@ def _pinned(url: str, sha256: str | None) -> tuple[str, str | None]:
         return url, pin
     match = _PIN.fullmatch(fragment)
     if match is None:
-        raise FetchFailed(without_secrets(place), f"its fragment {fragment!r} is no sha256=<64 hexadecimal digits>")
+        raise FetchFailed(without_secrets(place), f"the fragment {fragment!r} is no sha256=<64 hexadecimal digits>")
     if pin is not None and pin != match[1].lower():
-        raise FetchFailed(without_secrets(place), "two different digests are given for it")
+        raise FetchFailed(without_secrets(place), "two different digests are given")
     return place, match[1].lower()
 
 
@@ -102,7 +102,7 @@ def _local(place: str, scheme: str, pin: str | None) -> Path:
     except ValueError as error:
         raise FetchFailed(place, str(error)) from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading might never end, or never begin
-        raise FetchFailed(place, "it is neither a file nor a directory but a pipe, a socket or a device")
+        raise FetchFailed(place, "the path is neither a file nor a directory but a pipe, a socket or a device")
     if pin is not None:
         if path.is_dir():
             raise FetchFailed(place, "a directory cannot be pinned by sha256; give the archive")

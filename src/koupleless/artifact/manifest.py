@@ -83,7 +83,10 @@ class Manifest:
         fits = running == int(minor) if self.python_tag.startswith("cp") else running >= int(minor)
         if fits:
             return None
-        return f"{self.id} was built for {self.python_tag}, this base runs cp3{running}; build it with that Python"
+        return (
+            f"{self.id} was built for {self.python_tag}, this base runs cp3{running}; build the module with the Python "
+            "of the base"
+        )
 
 
 def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | None = None) -> Manifest:
@@ -165,7 +168,9 @@ def check_size(manifest: Manifest, origin: str) -> Manifest:
         (manifest.entry, manifest.web_context_path),
     )
     if sum(len(text) for texts in lists for text in texts) > _MAX_KEPT:
-        raise ManifestInvalid(origin, [f"it has more than {_MAX_KEPT} characters besides the digests of files"])
+        raise ManifestInvalid(
+            origin, [f"the manifest has more than {_MAX_KEPT} characters besides the digests of files"]
+        )
     return manifest
 
 

@@ -36,8 +36,8 @@ def source_for(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> BizSource:
         if any((path / name).is_file() for name in (BIZ_TOML, MANIFEST_MF)):
             return DirectorySource(path, limits=limits)
         if (path / "pyproject.toml").is_file():
-            raise ArtifactError(f"{path} is a project, not an artefact; build it first: arkctl build {path}")
-        raise ArtifactError(f"{path} holds no {BIZ_TOML} and no {MANIFEST_MF}, so it is no unpacked module")
+            raise ArtifactError(f"{path} is a project, not an artefact; build an artefact first: arkctl build {path}")
+        raise ArtifactError(f"{path} holds no {BIZ_TOML} and no {MANIFEST_MF}, so the directory is no unpacked module")
     if not path.exists():
         raise ArtifactError(f"{path} does not exist")
     ending = path.suffix.lower()
@@ -46,6 +46,6 @@ def source_for(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> BizSource:
     if ending in ARCHIVE_ENDINGS:
         return FileSource(path, limits=limits, read=ZipContent)
     if ending == ".py":
-        raise ArtifactError(f"{path} is a program, not an artefact; build it first: arkctl build {path}")
+        raise ArtifactError(f"{path} is a program, not an artefact; build an artefact first: arkctl build {path}")
     known = ", ".join((*ARCHIVE_ENDINGS, WHEEL_ENDING))
-    raise ArtifactError(f"{path} is no artefact: its name ends with none of {known}")
+    raise ArtifactError(f"{path} is no artefact: the name ends with none of {known}")

@@ -67,7 +67,9 @@ class Unpacked:
         found = Entry(self.path.parent).compare_code(self.path)
         if not found:
             return None
-        return f"its unpacked files were changed ({in_words(found)}), and are unpacked again at the next install"
+        return (
+            f"unpacked files of the module were changed ({in_words(found)}), and are unpacked again at the next install"
+        )
 
     @property
     def scratch(self) -> Path:
@@ -206,7 +208,10 @@ class Store:
                     return self._unpacked(digest, manifest, notice)
                 damage = Entry(self._entries / digest).damage()
                 if damage:
-                    notice = f"its files in {self.root} were changed ({in_words(damage)}), so it was unpacked again"
+                    notice = (
+                        f"files of the module in {self.root} were changed ({in_words(damage)}), "
+                        "so the artefact was unpacked again"
+                    )
                 try:
                     self._make(source, digest)
                 except ArtifactError as error:

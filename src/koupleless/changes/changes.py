@@ -255,9 +255,9 @@ class Changes:
             self._places.setdefault(key, []).append(place)
         place.change(owner.scope, found.after)
         if kind is Place:
-            then = "which every module sees. It is put back when it leaves."
+            then = "which every module sees. The change is undone when the biz leaves."
         elif kind is Shown and found.before is not ABSENT:
-            then = "which only it is shown, but compiled code may see. It is put back when it leaves."
+            then = "which only this biz is shown, but compiled code may see. The change is undone when the biz leaves."
         else:
             return
         owner.told[found.path] = _told(owner, found.module, f"changed `{found.path}`", then)
@@ -311,7 +311,7 @@ class Changes:
         count = found.after - found.before
         owner.grown.append(Grown(found.path, found.container, found.after if count > 0 else 0))
         did = f"changed `{found.path}` ({f'{count} more' if count > 0 else f'{-count} fewer'})"
-        then = "which every module sees. It stays when it leaves, unless it takes it back."
+        then = "which every module sees. The change stays when the biz leaves, unless the biz takes the change back."
         owner.told[found.path] = _told(owner, found.module, did, then)
 
     def _tidy(self, key: tuple[int, str]) -> None:
@@ -398,7 +398,7 @@ def _told(owner: Watch, module: str, did: str, then: str) -> str:
         return f"biz {owner.scope.biz} {did} of Python's own {library}, {then}"
     return (
         f"biz {owner.scope.biz} {did} of the shared {library}, {then} "
-        f'To have it for itself it can hold the library as an own copy: own = ["{library}"].'
+        f'To keep such changes to itself, the biz can hold the library as an own copy: own = ["{library}"].'
     )
 
 

@@ -179,7 +179,7 @@ class Container:
             )
         except DeadlineMissed as error:
             preparing.discard()
-            raise FetchFailed(url, f"it was not there, checked and unpacked in time: {error}") from None
+            raise FetchFailed(url, f"the artefact was not fetched, checked and unpacked in time: {error}") from None
         except ContainerClosed:
             preparing.discard()
             raise

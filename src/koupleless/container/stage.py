@@ -71,7 +71,9 @@ class Stage:
     def check_thread(self) -> None:
         """Raise ``RuntimeError`` on the thread of the loop: a wait there for the loop would never end."""
         if self._loop is not None and _running_loop() is self._loop:
-            raise RuntimeError("a container operation was called on the event loop it needs; call it from a thread")
+            raise RuntimeError(
+                "a container operation was called on the event loop of the modules; make the call on a thread"
+            )
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]], *, timeout_s: float, may_interrupt: bool = False) -> T:
         """Run the coroutine made by ``make`` on the loop, wait here, and return the result.

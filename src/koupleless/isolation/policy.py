@@ -157,14 +157,14 @@ class Policy:
                 return ""
             which = " or ".join(repr(owner) for owner, _ in provenance.owners)
             return (
-                f"the base has it from the distribution {which}, which this module does not declare; "
+                f"the base has the Python module from the distribution {which}, which this biz does not declare; "
                 f"add {provenance.owners[0][0]!r} to its declared libraries, or bring it along as a dependency"
             )
         if not provenance.in_directory:
             return ""
         return (
-            f"it is the base's own code ({provenance.location}), and this module takes only what it declares; "
-            f"add {top!r} to its declared libraries if it is meant to be shared"
+            f"the Python module is the base's own code ({provenance.location}), and this biz takes only declared "
+            f"libraries from the base; add {top!r} to its declared libraries if the code is meant to be shared"
         )
 
     def _unsatisfied(self, provenance: Provenance) -> str:

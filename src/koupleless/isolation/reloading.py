@@ -96,7 +96,7 @@ def _reason(name: str) -> str:
     owners = index.owners(name)
     way = "bring" if not index.compiled.isdisjoint(owners) else "own"
     what = " or ".join(owners) or name.partition(".")[0]
-    return f'it is shared, and its state with it; to have a copy of its own, say {way} = ["{what}"]'
+    return f'the Python module is shared, with its state; for a copy of your own, say {way} = ["{what}"]'
 
 
 _RELOAD: Final[Any] = importlib.reload

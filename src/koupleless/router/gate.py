@@ -68,7 +68,7 @@ class _Request(Visit):
         if self.kind == "websocket":
             detail = f"{identity} was uninstalled"
         elif self.is_answered:
-            raise ConnectionAbortedError(f"{identity} was uninstalled before its answer was complete")
+            raise ConnectionAbortedError(f"{identity} was uninstalled before the answer was complete")
         else:
             detail = f"{identity} is being uninstalled"
         # A client that has left in the meantime needs no apology; servers refuse to send one.

@@ -51,7 +51,7 @@ class Rule:
             raise SettingsError(f"{origin}: every rule is a table with a contextPath, not {entry!r}")
         context_path = entry.get("contextPath", entry.get("context-path"))
         if not isinstance(context_path, str) or not context_path:
-            raise SettingsError(f"{origin}: every rule needs a contextPath, this one has none: {dict(entry)!r}")
+            raise SettingsError(f"{origin}: every rule needs a contextPath, and there is none in {dict(entry)!r}")
         pairs = []
         for pair in _listed(entry.get("paths"), origin, "paths"):
             if not isinstance(pair, Mapping) or not isinstance(pair.get("from"), str):
@@ -95,7 +95,7 @@ def read_rules(configuration: Mapping[str, object], *, origin: str = FORWARDS) -
 def _add_indexed(entries: dict[int, dict[str, Any]], spelt: str, value: object, origin: str) -> None:
     found = _INDEXED.fullmatch(spelt)
     if found is None:
-        raise SettingsError(f"{origin} is no part of a rule; they look like {FORWARDS}[0].paths[0].from")
+        raise SettingsError(f"{origin} is no part of a rule; parts look like {FORWARDS}[0].paths[0].from")
     entry = entries.setdefault(int(found[1]), {"hosts": {}, "paths": {}})
     if found[2]:
         entry["contextPath"] = value

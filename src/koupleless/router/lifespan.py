@@ -170,4 +170,4 @@ class Lifespan:
 def _gist(said: str) -> str:
     """The line of a failure that names the failure: of a whole traceback, which applications send, the last one."""
     lines = said.strip().splitlines()
-    return lines[-1] if lines else "its lifespan reported a failure without a message"
+    return lines[-1] if lines else "the lifespan reported a failure without a message"

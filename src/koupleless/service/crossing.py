@@ -50,8 +50,8 @@ def tell_offer(scope: Scope | None, types: Iterable[type]) -> None:
         if library is not None:
             warnings.warn(
                 f"biz {scope.biz} offers an object of {_name(kind)}, and holds {library} for itself: isinstance and "
-                f"except of others know the class of their own {library}; to have one class, share it on both sides: "
-                f'shared = ["{library}"]',
+                f"except of others know the class of their own {library}; to have one class, share {library} on both "
+                f'sides: shared = ["{library}"]',
                 CrossingWarning,
                 stacklevel=4,
             )
@@ -120,7 +120,7 @@ def _named(kind: type, user: Scope | None) -> type | None:
 def _in_words(got: str, kind: type, library: str, owner: Scope | None, user: Scope | None) -> str:
     return (
         f"{_party(user)} {got} {_name(kind)} of {_party(owner)}, and has another copy of {library}: isinstance and "
-        f'except of its own do not know it; to have one class, share it on both sides: shared = ["{library}"]'
+        f'except there know another class; to have one class, share {library} on both sides: shared = ["{library}"]'
     )
 
 

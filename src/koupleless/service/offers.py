@@ -148,7 +148,7 @@ def types_of(obj: object, given: type[Any] | Iterable[type[Any]] | None, *, is_n
             raise TypeError(f"{one!r} is no type; offer a service under its name with name=")
         # Whether an object fits a protocol is for the type checker; at run time only names could be compared.
         if not getattr(one, "_is_protocol", False) and not isinstance(obj, one):
-            raise TypeError(f"{obj!r} is offered as {words(one)}, but it is none")
+            raise TypeError(f"{obj!r} is offered as {words(one)}, but is no such object")
     return types
 
 

@@ -98,7 +98,9 @@ class ServiceReference(Use):
         return self
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise TypeError(f"{self!r} cannot be pickled: it means something in this process only; look it up there")
+        raise TypeError(
+            f"{self!r} cannot be pickled: a reference has a meaning in this process only; look the service up there"
+        )
 
 
 def _pass_on(name: str, action: Callable[..., Any]) -> None:

@@ -138,11 +138,11 @@ class Registry:
         registration = Registration(self, scope, name, types, bases_of(types), obj, on_close)
         with self._lock:
             if scope is not None and scope.is_closed:
-                raise ServiceError(CONTEXT_MISSING, f"biz {scope.biz} was uninstalled; it can offer nothing any more")
+                raise ServiceError(CONTEXT_MISSING, f"biz {scope.biz} was uninstalled, and can offer nothing any more")
             offers = self._offers.setdefault(scope, Offers())
             if name is not None and name in offers:
                 raise ServiceError(
-                    CONTEXT_MISSING, f"{party(scope)} offers a service {name!r} already; withdraw it first"
+                    CONTEXT_MISSING, f"{party(scope)} offers a service {name!r} already; withdraw the first one"
                 )
             offers.add(registration)
             for key in registration.found_under():
@@ -256,7 +256,8 @@ class Registry:
             raise ServiceError(CONTEXT_MISSING, f"service {words(key)} is offered by {names}; say which with biz=")
         if not by_owner:
             raise ServiceError(
-                NOT_FOUND, f"service {words(key)} was not found: neither the base nor an activated biz offers it"
+                NOT_FOUND,
+                f"service {words(key)} was not found: neither the base nor an activated biz offers the service",
             )
         return by_owner[0]
 

@@ -98,7 +98,9 @@ class Outcomes:
                 tests[name] = _RESULTS[ended[1]]
                 name = ""
         if not tests:
-            raise NoReport("the run printed no tests; let its program print each, as unittest does with -v")
+            raise NoReport(
+                "the run printed no tests; let the program of the tests print each, as unittest does with -v"
+            )
         return cls(tests, {})
 
     def as_text(self) -> str:

@@ -198,12 +198,13 @@ def _read(path: Path, parse: Callable[[str], object]) -> Mapping[str, Any]:
         values = parse(path.read_text(encoding="utf-8"))
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"{path} needs the package {error.name}, which is not installed; install PyYAML, or write it as TOML"
+            f"{path} needs the package {error.name}, which is not installed; "
+            "install PyYAML, or write the configuration as TOML"
         ) from None
     except (OSError, ValueError) as error:
         raise SettingsError(f"cannot read {path}: {error}") from error
     if not isinstance(values, Mapping):
-        raise SettingsError(f"cannot read {path}: it holds a {type(values).__name__}, not keys and values")
+        raise SettingsError(f"cannot read {path}: the file holds a {type(values).__name__}, not keys and values")
     return values
 
 

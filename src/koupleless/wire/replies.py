@@ -234,8 +234,8 @@ class PurgeReport(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         if not self.clean:
             return f"left behind: {self.summary}"
         if self.changed:
-            return f"no code of it is left; {self.summary}"
-        return "nothing left behind" if self.compared else "no code of it is left"
+            return f"no code of the module is left; {self.summary}"
+        return "nothing left behind" if self.compared else "no code of the module is left"
 
 
 class InstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

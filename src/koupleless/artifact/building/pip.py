@@ -60,7 +60,7 @@ class Pip:
             if code != 0 and base:
                 constraints.write_text("\n".join(freely), "utf-8")
                 code, output = self._run(command)
-            self._check(code, output, "pip finds no set of distributions that satisfies it")
+            self._check(code, output, "pip finds no set of distributions that satisfies all requirements")
             found = json.loads(report.read_text("utf-8"))["install"]
         return {str(canonicalize_name(item["metadata"]["name"])): _resolved(item) for item in found}
 
@@ -107,7 +107,7 @@ class Pip:
         if code == 0:
             return
         if "No module named pip" in output:
-            reason = f"{self._python} has no pip; install it with: {self._python} -m ensurepip"
+            reason = f"{self._python} has no pip; install pip with: {self._python} -m ensurepip"
         elif output:
             reason += ": " + output.splitlines()[-1].removeprefix("ERROR: ")
         raise BuildFailed(self._project, reason, output=output)

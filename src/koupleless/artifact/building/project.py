@@ -68,7 +68,7 @@ def read_project(root: Path, options: Options = Options()) -> Project:
     try:
         document = _load(root / PYPROJECT)
     except FileNotFoundError:
-        raise ArtifactError(f"{root} is no project: it has no {PYPROJECT}") from None
+        raise ArtifactError(f"{root} is no project: there is no {PYPROJECT}") from None
     return parse_project(document, root=root, origin=str(root / PYPROJECT), options=options)
 
 
@@ -76,7 +76,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         return read_toml(path.read_text("utf-8"))
     except ValueError as error:
-        raise ManifestInvalid(str(path), [f"it is no TOML: {error}"]) from None
+        raise ManifestInvalid(str(path), [f"the file is no TOML: {error}"]) from None
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except OSError as error:
@@ -102,7 +102,9 @@ def parse_project(
         issues.append(f"the version is dynamic and cannot be read without building; set version in [{TABLE}]")
         version = "0"
     if entry is None:
-        issues.append(f'entry is missing; set entry = "package.module:callable" in [{TABLE}], or name it with --entry')
+        issues.append(
+            f'entry is missing; set entry = "package.module:callable" in [{TABLE}], or name the entry with --entry'
+        )
         entry = "missing"
     keys = check_common_keys(
         issues,
@@ -174,7 +176,7 @@ def _check_python(text: str | None, issues: list[str]) -> None:
         return
     running = ".".join(map(str, sys.version_info[:3]))
     if not allowed.contains(running, prereleases=True):
-        issues.append(f"it requires Python {text} and this is {running}")
+        issues.append(f"the project requires Python {text}, and Python {running} builds")
 
 
 def _entry_points(document: Mapping[str, Any]) -> dict[str, dict[str, str]]:

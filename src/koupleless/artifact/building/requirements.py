@@ -92,7 +92,11 @@ def _lack(requirement: Requirement, facts: BaseFacts, seen: set[tuple[str, froze
         return None
     version = facts.version_of(name)
     if version is None or requirement.url:
-        return "it comes from an address of its own" if requirement.url else "the base does not have it"
+        return (
+            "the requirement names an address of its own"
+            if requirement.url
+            else "the base does not have the distribution"
+        )
     if not requirement.specifier.contains(version, prereleases=True):
         return f"{requirement.specifier} is needed, the base has {version}"
     key = (name, frozenset(requirement.extras))
@@ -101,7 +105,7 @@ def _lack(requirement: Requirement, facts: BaseFacts, seen: set[tuple[str, froze
     seen.add(key)
     for needed in active(facts.requires_of(name), requirement.extras):
         if (why := _lack(needed, facts, seen)) is not None:
-            return f"the base has {version}, but not the {needed.name} it needs ({why})"
+            return f"the base has {version}, but lacks its requirement {needed.name} ({why})"
     return None
 
 

@@ -21,14 +21,14 @@ def read_script_block(path: Path, text: str) -> dict[str, object]:
     """The TOML document in the ``# /// script`` block of ``text``; empty without a block. Raises ``BuildFailed``."""
     blocks = list(_SCRIPT_BLOCK.finditer(text))
     if len(blocks) > 1:
-        raise BuildFailed(str(path), "it has more than one '# /// script' block")
+        raise BuildFailed(str(path), "the file has more than one '# /// script' block")
     if not blocks:
         return {}
     lines = [line[2:] if line.startswith("# ") else line[1:] for line in blocks[0]["content"].splitlines()]
     try:
         return tomllib.loads("\n".join(lines))
     except tomllib.TOMLDecodeError as error:
-        raise BuildFailed(str(path), f"its '# /// script' block is no TOML: {error}") from None
+        raise BuildFailed(str(path), f"the '# /// script' block is no TOML: {error}") from None
 
 
 def find_version(tree: ast.Module) -> str | None:

@@ -151,14 +151,14 @@ def _decide(
             continue
         seen.add(name)
         need = needs[name]
-        why = "it is asked for" if name in always else lack(need.wanted, base)
+        why = "the module asks for an own version" if name in always else lack(need.wanted, base)
         if why is None:
             choice.provided[name] = need.wanted
             for inner, inner_need in _needs([need.wanted], base.requires_of).items():
                 choice.decisions.setdefault(inner, _left_out(inner, inner_need, base))
             choice.decisions[name] = _left_out(name, need, base)
         elif name not in resolved:
-            raise BuildFailed(name, f"pip did not say which version of it is needed; {why}")
+            raise BuildFailed(name, f"pip did not say which version is needed; {why}")
         else:
             choice.packed.add(name)
             choice.decisions[name] = Decision(name, resolved[name].version, is_packed=True, reason=why + need.words)
@@ -172,7 +172,7 @@ def _left_out(name: str, need: _Need, base: BaseFacts) -> Decision:
     if name == RUNTIME:
         return Decision(name, version, is_packed=False, reason="every biz gets the base's own")
     asked = f", which satisfies {need.wanted.specifier}" if need.wanted.specifier else ""
-    return Decision(name, version, is_packed=False, reason=f"the base has it{asked}{need.words}")
+    return Decision(name, version, is_packed=False, reason=f"the base has the distribution{asked}{need.words}")
 
 
 def _constraints(base: BaseFacts, missing: Iterable[Requirement], always: Iterable[str]) -> dict[str, str]:

@@ -20,9 +20,9 @@ def check_name(url: str) -> None:
     try:
         os.fsencode(url)
     except UnicodeEncodeError:
-        raise FetchFailed(ascii(url), "it is no Unicode text") from None
+        raise FetchFailed(ascii(url), "the location is no Unicode text") from None
     if "\0" in url:
-        raise FetchFailed(without_secrets(url), "it has an embedded null byte")
+        raise FetchFailed(without_secrets(url), "the location has an embedded null byte")
 
 
 def split(place: str) -> urllib.parse.SplitResult:
@@ -30,7 +30,7 @@ def split(place: str) -> urllib.parse.SplitResult:
     try:
         return urllib.parse.urlsplit(place)
     except ValueError as error:
-        raise FetchFailed(without_secrets(place), f"it is no location: {error}") from None
+        raise FetchFailed(without_secrets(place), f"this is no location: {error}") from None
 
 
 def expanded(place: str) -> Path:
@@ -90,7 +90,7 @@ def _normal(place: str) -> tuple[str, str, str]:
             raise FetchFailed(without_secrets(place), str(error)) from None
         path = urllib.parse.unquote(parts.path)
         if ".." in path.replace("\\", "/").split("/"):
-            raise FetchFailed(without_secrets(place), "its path climbs by '..'")
+            raise FetchFailed(without_secrets(place), "the path climbs by '..'")
         return scheme, host, path
     if "://" in place and scheme != "file":
         return scheme, parts.netloc, parts.path

@@ -134,16 +134,16 @@ class Transfer:
             self._fail(f"the answer is encoded as {response.headers['Content-Encoding']}, which was not asked for")
         promised = response.length
         if promised is not None and promised > self._max_bytes:
-            self._fail(f"it has {promised} bytes, and {self._max_bytes} are allowed")
+            self._fail(f"the content has {promised} bytes, and {self._max_bytes} are allowed")
         path = self._directory / _file_name(response.url)
         hashed, size = hashlib.sha256(), 0
         with path.open("xb") as file:
             while piece := response.read1(CHUNK):
                 if size == 0 and not _is_archive(piece):
-                    self._fail(f"the answer ({kind}) is no archive; it begins with {piece[:20]!r}")
+                    self._fail(f"the answer ({kind}) is no archive; the first bytes are {piece[:20]!r}")
                 size += len(piece)
                 if size > self._max_bytes:
-                    self._fail(f"it has more than the {self._max_bytes} bytes that are allowed")
+                    self._fail(f"the content has more than the {self._max_bytes} allowed bytes")
                 hashed.update(piece)
                 file.write(piece)
         if promised is not None and size < promised:
@@ -157,7 +157,7 @@ class Transfer:
 
     def _words(self, error: object) -> str:
         if isinstance(error, TimeoutError):  # of the transfer, or of the socket, whose limit is the rest of the first
-            return f"it did not arrive whole within {self._timeout_s:g} s"
+            return f"the content did not arrive whole within {self._timeout_s:g} s"
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
         return str(error) or type(error).__name__
@@ -255,5 +255,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def _check(self, old: str, new: str) -> None:
         schemes = urllib.parse.urlsplit(old).scheme, urllib.parse.urlsplit(new).scheme
         if schemes[1] not in {"http", "https"} or schemes == ("https", "http"):
-            raise FetchFailed(without_secrets(old), f"it redirects to {without_secrets(new)}, which is not followed")
+            raise FetchFailed(
+                without_secrets(old), f"the server redirects to {without_secrets(new)}, which is not followed"
+            )
         check_prefix(new, self._allowed)

@@ -35,10 +35,10 @@ def copy_files(content: Content, directory: Path, origin: str) -> dict[str, str]
     for name, pieces in content.files():
         if name.startswith(_SEALED):
             raise ArchiveRefused(
-                origin, "it brings its own copy of koupleless; every biz gets the base's, leave it out"
+                origin, "the artefact has a copy of koupleless; every biz gets the base's, so leave the copy out"
             )
         if expected and name not in expected and name not in UNLISTED:
-            raise ArchiveRefused(origin, f"it holds {name!r}, which its {BIZ_TOML} does not list")
+            raise ArchiveRefused(origin, f"the artefact holds {name!r}, which {BIZ_TOML} does not list")
         hashed = hashlib.sha256()
         with places.create(name) as write:
             for piece in pieces:
@@ -49,7 +49,7 @@ def copy_files(content: Content, directory: Path, origin: str) -> dict[str, str]
             raise DigestMismatch(f"{name!r} in {origin}", expected=expected[name], actual=actual)
         seen[name] = actual
     if missing := expected.keys() - seen.keys():
-        raise ArchiveRefused(origin, f"it lacks {min(missing)!r}, which its {BIZ_TOML} lists")
+        raise ArchiveRefused(origin, f"the artefact lacks {min(missing)!r}, which {BIZ_TOML} lists")
     return {name: seen[name] for name in sorted(seen.keys() - _NOT_WRITTEN)}
 
 

@@ -39,17 +39,17 @@ def read_toml(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError("tables or lists are nested too deeply") from None
 
 
 def read_requirement(text: str) -> str:
     """A PEP 508 text in normal spelling. Raises ``ValueError`` with a sentence for any other text."""
-    reason = f"it is longer than {MAX_REQUIREMENT} characters"
+    reason = f"the text is longer than {MAX_REQUIREMENT} characters"
     if len(text) <= MAX_REQUIREMENT:
         try:
             return str(Requirement(text))
         except RecursionError:
-            reason = "it is nested too deeply"
+            reason = "parentheses are nested too deeply"
         except ValueError as error:
-            reason = (str(error).splitlines() or ["it cannot be read"])[0]
+            reason = (str(error).splitlines() or ["the text cannot be read"])[0]
     raise ValueError(f"{shown(text)} is no requirement: {reason}")

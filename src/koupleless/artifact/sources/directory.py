@@ -61,10 +61,12 @@ class DirectorySource:
             return None
         try:
             if path.stat().st_size > self._limits.max_manifest_bytes:
-                raise ArchiveRefused(self.origin, f"its {name} is larger than {self._limits.max_manifest_bytes} bytes")
+                raise ArchiveRefused(
+                    self.origin, f"{name} of the directory is larger than {self._limits.max_manifest_bytes} bytes"
+                )
             return path.read_text("utf-8")
         except UnicodeDecodeError:
-            raise ArchiveRefused(self.origin, f"its {name} is no UTF-8 text") from None
+            raise ArchiveRefused(self.origin, f"{name} of the directory is no UTF-8 text") from None
         except OSError as error:
             raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
 
@@ -86,9 +88,11 @@ class DirectorySource:
                     found[name] = Path(entry.path)
                     total += entry.stat().st_size
             if len(found) + directories > self._limits.max_files:
-                raise ArchiveRefused(self.origin, f"it holds more than {self._limits.max_files} files and directories")
+                raise ArchiveRefused(
+                    self.origin, f"the directory holds more than {self._limits.max_files} files and directories"
+                )
         if total > self._limits.max_bytes:
-            raise ArchiveRefused(self.origin, f"it holds more than {self._limits.max_bytes} bytes")
+            raise ArchiveRefused(self.origin, f"the directory holds more than {self._limits.max_bytes} bytes")
         return dict(sorted(found.items()))
 
     def _is_directory(self, name: str, entry: os.DirEntry[str]) -> bool:

@@ -41,7 +41,7 @@ class WheelContent:
         info = next((name.partition("/")[0] for name in archive.entries if name.endswith(".dist-info/METADATA")), "")
         record = archive.read_text(f"{info}/RECORD")
         if record is None:
-            archive.refuse("it is no wheel: METADATA or RECORD is missing")
+            archive.refuse("the file is no wheel: METADATA or RECORD is missing")
         files = self._digests(record, f"{info}/RECORD")
         if BIZ_TOML in archive.entries:
             manifest = read_manifests(archive.read_text, archive.origin)
@@ -82,7 +82,9 @@ class WheelContent:
                 name, _, entry = line.partition("=")
                 found.append((name.strip(), entry.partition("[")[0].strip()))
         if len(found) != 1:
-            issues.append(f"it names {len(found)} entry points in the group {ENTRY_POINT_GROUP} and should name one")
+            issues.append(
+                f"the wheel names {len(found)} entry points in the group {ENTRY_POINT_GROUP} and should name one"
+            )
             return None, None
         return found[0]
 
@@ -91,14 +93,14 @@ class WheelContent:
         try:
             rows = list(csv.reader(record.splitlines()))
         except csv.Error as error:
-            self._archive.refuse(f"its {record_path} cannot be read: {error}")
+            self._archive.refuse(f"{record_path} cannot be read: {error}")
         for row in rows:
             algorithm, _, value = row[1].partition("=") if len(row) > 1 else ("", "", "")
             if algorithm == "sha256" and (place := _wheel_place(row[0])) is not None:
                 try:
                     digests[place] = base64.urlsafe_b64decode(value + "==").hex()
                 except ValueError:
-                    self._archive.refuse(f"its {record_path} has {shown(value)} for the SHA-256 of {shown(row[0])}")
+                    self._archive.refuse(f"{record_path} has {shown(value)} for the SHA-256 of {shown(row[0])}")
         # RECORD cannot hold its own digest. With the actual digest listed, all other files must be in RECORD.
         digests[record_path] = hashlib.sha256(record.encode()).hexdigest()
         return digests

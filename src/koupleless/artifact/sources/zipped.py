@@ -23,7 +23,7 @@ class ZipContent:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         if BIZ_TOML not in archive.entries and any(name.endswith(".class") for name in archive.entries):
-            archive.refuse("it is a module for a Java base; this base runs Python modules")
+            archive.refuse("the archive is a module for a Java base, and this base runs Python modules")
         self.manifest = read_manifests(archive.read_text, archive.origin)
 
     def files(self) -> Iterator[tuple[str, Iterator[bytes]]]:

@@ -196,8 +196,8 @@ def _unreachable(error: KouplelessError, _: str) -> str:
     assert isinstance(error, BaseUnreachable)
     if "refused" in error.reason.lower():
         return (
-            "start the base (`arkctl serve`), or name where it listens: --host, --port, ARKCTL_PORT; "
-            "`arkctl doctor` looks for one"
+            "start the base (`arkctl serve`), or name the address of the base: --host, --port, ARKCTL_PORT; "
+            "`arkctl doctor` looks for a base"
         )
     return "check --host and --port; if the base is only slow, raise --timeout"
 
@@ -206,7 +206,7 @@ def _wrong_peer(error: KouplelessError, _: str) -> str:
     assert isinstance(error, NoArklet)
     owner = owner_of(error.address)
     who = f"the port belongs to {owner}" if owner else "another program seems to own the port"
-    return f"{who}; the arklet of a base listens on 1238 unless it is told otherwise: check --port"
+    return f"{who}; the arklet of a base listens on 1238 unless told otherwise: check --port"
 
 
 def _missing_module(_: KouplelessError, text: str) -> str:
@@ -214,7 +214,7 @@ def _missing_module(_: KouplelessError, text: str) -> str:
     name = found[1] if found else "the module"
     return (
         f"{name} is neither in the artefact nor in the base: add its distribution to `project.dependencies` and build "
-        "again, or install it where the base runs"
+        "again, or install the distribution where the base runs"
     )
 
 
@@ -232,9 +232,7 @@ RULES: Final = (
     Rule(
         "the-base-does-not-fetch-the-artefact",
         _is(UploadFailed),
-        _answer(
-            "the base fetches the artefact from this machine: let it through the firewall, or deploy a URL instead"
-        ),
+        _answer("the base fetches the artefact from this machine: let the base through the firewall, or deploy a URL"),
     ),
     Rule(
         "a-token-is-demanded",
@@ -255,7 +253,7 @@ RULES: Final = (
     Rule(
         "the-module-is-refused",
         _says(r"change web-context-path|Child name .* is not unique|path .* is (already )?taken"),
-        _answer("give one of the two another `web-context-path`, or undeploy the module that has it"),
+        _answer("give one of the two another `web-context-path`, or undeploy the module with this path"),
     ),
     Rule(
         "the-module-is-refused",
@@ -270,12 +268,14 @@ RULES: Final = (
     Rule(
         "the-module-is-refused",
         _says(r"conflict, exist unfinished command"),
-        _answer("another operation on this module is under way: wait for it, then try again"),
+        _answer("another operation on this module is under way: wait for its end, then try again"),
     ),
     Rule(
         "the-module-does-not-start",
         _says(r"more than once per process|does not support loading in subinterpreters|refuses? a second"),
-        _answer("this compiled extension can live in a process once: install it where the base runs, and build again"),
+        _answer(
+            "a process can have this compiled extension once: install the extension beside the base, and build again"
+        ),
     ),
     # An error of this project already says what to change; an error of Python does not.
     Rule(
@@ -286,12 +286,14 @@ RULES: Final = (
     Rule(
         "the-module-does-not-start",
         _says(r"isinstance\(\) arg|is not an instance of|expected .* instance"),
-        _answer("a package may be in the base and in the module at once: leave it to the base, so that types agree"),
+        _answer(
+            "a package may be in the base and in the module at once: leave the package to the base, so that types agree"
+        ),
     ),
     Rule(
         "the-module-does-not-start",
         _says(r"MemoryError|memory threshold|metaspace"),
-        _answer("the base is short of memory: undeploy modules, or restart it"),
+        _answer("the base is short of memory: undeploy modules, or restart the base"),
     ),
     Rule(
         "the-module-does-not-start",
@@ -306,7 +308,7 @@ RULES: Final = (
     Rule(
         "the-build-fails",
         lambda error, _: isinstance(error, BuildFailed) and bool(error.output),
-        lambda *_: f"the build ran with {_interpreter()}; `arkctl doctor` checks it",
+        lambda *_: f"the build ran with {_interpreter()}; `arkctl doctor` checks this interpreter",
     ),
 )
 

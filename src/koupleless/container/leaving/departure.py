@@ -114,7 +114,7 @@ class Departure:
         stubborn = self._left_of({kind: inside[kind] for kind in left}, _aborted, stop_s)
         if stubborn.pop("calls of its services", 0):  # the callers get an answer all the same
             stubborn |= self._left_of({"calls of its services": calls}, _aborted, GRACE_S)
-        self._failures += [f"{count} of the {kind} ignore that and go on" for kind, count in stubborn.items()]
+        self._failures += [f"{count} of the {kind} ignore their end and go on" for kind, count in stubborn.items()]
         awaited = AwaitedTasks(self.scope, self._around.stage.loop)
         if awaited:
             tasks: dict[str, _Inside] = {"tasks that others wait for": awaited}
@@ -188,7 +188,10 @@ class Departure:
         try:
             note = rescue(self._unpacked, directory.path)
         except OSError as error:
-            note = f"{self.scope.biz} may have written below its code; that was not copied to {directory.path}: {error}"
+            note = (
+                f"{self.scope.biz} may have written files below its code, which were not copied to {directory.path}: "
+                f"{error}"
+            )
         if note is not None:
             _log.warning("%s", note)
             self._notes.append(note)

@@ -126,7 +126,7 @@ class Preparation:
                 raise IdentityMismatch(url, expected=expected, actual=prepared.id)
             if prepared.manifest.isolation is not Isolation.NAMESPACE:
                 wanted = prepared.manifest.isolation.value
-                raise ManifestInvalid(url, [f'isolation = "{wanted}" is not available yet; leave it out'])
+                raise ManifestInvalid(url, [f'isolation = "{wanted}" is not available yet; leave the key out'])
             self._check_base(prepared)
             own = index_of([str(path) for path in unpacked.class_path])
             manifest, base = prepared.manifest, base_index()

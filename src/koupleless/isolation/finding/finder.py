@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from koupleless.isolation.linking.linker import Linker
 
 
-_BROUGHT: Final = "the module brings it along"
+_BROUGHT: Final = "the module brings the library along"
 
 
 def prefixes(directories: Iterable[str]) -> tuple[str, ...]:
@@ -642,7 +642,7 @@ class BizFinder:
         parent_name = name.rpartition(".")[0]
         parent = self.linker.table.modules.get(parent_name)
         if parent is not None and hasattr(parent, "__path__") and not self._own_portions(parent_name, parent)[1]:
-            return f"{self._owner} owns {parent_name!r}, and its files hold no such module"
+            return f"{self._owner} owns {parent_name!r}, and no file of the package holds this Python module"
         try:
             self._check(name)
         except ModuleRefused as refused:
@@ -650,8 +650,8 @@ class BizFinder:
         if self.find_spec(name) is not None:
             return ""
         return (
-            f"neither {self._owner} nor the base has it; add the distribution that provides it to the dependencies of "
-            "the module and build it again, or install it in the base"
+            f"neither {self._owner} nor the base has this Python module; add its distribution to the dependencies of "
+            "the biz and build the biz again, or install the distribution in the base"
         )
 
     def _check(self, name: str) -> None:
@@ -664,7 +664,9 @@ class BizFinder:
         if provenance is not None:
             verdict = self._policy.of_base(name, provenance)
             if verdict.side is Side.REFUSED:
-                raise self._refusal(name, f"{self._owner} may not take it from the base: {verdict.reason}")
+                raise self._refusal(
+                    name, f"{self._owner} may not take this Python module from the base: {verdict.reason}"
+                )
             self._granted.add(name)
 
     def _refusal(self, name: str, reason: str) -> ModuleRefused:

@@ -368,7 +368,7 @@ def _shared_content(index: Index, top: str) -> str:
     return " ".join(index.content(name) for name in index.owners(top) if name in index.shared)
 
 
-ALONE: Final = {"lxml": "it keeps its parsers by thread, under a name that is the same for all its versions"}
+ALONE: Final = {"lxml": "the library keeps parsers by thread, under a name that is the same for all versions"}
 """Distributions of which a process can have one content only, with the cause: found by scripts/versions, no cure known.
 
 A second content used in the same thread fails there, with an error that nobody understands.
@@ -428,8 +428,8 @@ class Shelf:
 
 def _conflict(name: str, version: str, other: str) -> str:
     return (
-        f"{name} {version} cannot be loaded beside another version of it ({ALONE[name]}), and {other}; "
-        "leave it to the base, bring the same version, or use a base of its own; "
+        f"{name} {version} cannot be loaded beside another version ({ALONE[name]}), and {other}; "
+        "leave the library to the base, bring the same version, or give the module a base of its own; "
         'isolation = "process" is for modules with such needs, and not available yet'
     )
 

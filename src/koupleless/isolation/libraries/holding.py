@@ -87,21 +87,21 @@ class Speakers:
     def word(self, name: str) -> Held | None:
         """Return the first word on a distribution of the base; ``None`` if nobody speaks."""
         if name in self.brought:
-            return Held(Holding.OWN, "the module brings it along")
+            return Held(Holding.OWN, "the module brings the library along")
         share = self.words(name)
         for wishes, who in ((self.module, "the module"), (self.base, "the base")):
             if name in wishes.own:
-                return Held(Holding.COPY, f"{who} asks for it")
+                return Held(Holding.COPY, f"{who} asks for an own copy")
             if name in wishes.shared and share is not Share.NEVER:
-                return Held(Holding.SHARED, f"{who} asks for it")
+                return Held(Holding.SHARED, f"{who} asks for sharing")
         return _OF_APPLICATION if name in self.application else _SAID.get(share)
 
 
-_OF_APPLICATION: Final = Held(Holding.SHARED, "it is the application of the base")
+_OF_APPLICATION: Final = Held(Holding.SHARED, "the application of the base")
 _SAID: Final[dict[Share | None, Held]] = {
-    Share.ALWAYS: Held(Holding.SHARED, "the library keeps modules apart that use it differently"),
-    Share.COPY: Held(Holding.COPY, "it keeps state that modules must not share"),
-    Share.NEVER: Held(Holding.COPY, "it says that it can never be shared"),
+    Share.ALWAYS: Held(Holding.SHARED, "the library keeps the state of modules apart"),
+    Share.COPY: Held(Holding.COPY, "the library keeps state that modules must not share"),
+    Share.NEVER: Held(Holding.COPY, "by its own word, the library can never be shared"),
 }
 
 
@@ -116,12 +116,12 @@ def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
     wishes = speakers.module.shared | speakers.base.shared
     wished = [name for name, one in held.items() if one.holding is Holding.SHARED and name in wishes]
     for name, by in _reached(wished, lambda name: index.needs(name) - speakers.asked):
-        held[name] = Held(Holding.SHARED, f"{by} requires it, which is to be shared")
+        held[name] = Held(Holding.SHARED, f"{by}, which is to be shared, requires the library")
     for name in index.extended - held.keys():
-        held[name] = Held(Holding.SHARED, "it is compiled, and not tested as a copy")
+        held[name] = Held(Holding.SHARED, "the library is compiled, and not tested as a copy")
     shared = [name for name, one in held.items() if one.holding is Holding.SHARED and name not in speakers.application]
     for name, by in _reached(shared, lambda name: index.needs(name) - held.keys()):
-        held[name] = Held(Holding.SHARED, f"{by} requires it, which is shared")
+        held[name] = Held(Holding.SHARED, f"{by}, which is shared, requires the library")
     for name in index.versions.keys() - held.keys():
         held[name] = Held(Holding.COPY, "pure Python that nobody has said may be shared")
     apart = [name for name, one in held.items() if one.holding is not Holding.SHARED]
@@ -132,7 +132,7 @@ def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
     for name, by in _reached(apart, lambda name: _drawn(index, speakers, held, name, untested)):
         of = "an own version" if by in speakers.brought else "an own copy"
         verb = "requires" if name in index.users(by) or name not in index.optional_users(by) else "can use"
-        held[name] = Held(Holding.COPY, f"it {verb} {by}, of which the module has {of}")
+        held[name] = Held(Holding.COPY, f"the library {verb} {by}, of which the module has {of}")
     return held
 
 
@@ -169,18 +169,21 @@ def conflicts(index: Index, speakers: Speakers) -> tuple[str, ...]:
         version = index.versions.get(name)
         if version is None:
             found.append(
-                f'own = ["{name}"]: the base does not have {name}; leave it out, or add it to the dependencies'
+                f'own = ["{name}"]: the base does not have {name}; leave {name} out of own, or add {name} to the '
+                "dependencies"
             )
         elif name in index.compiled and name not in COPYABLE:
             found.append(
                 f'own = ["{name}"]: {name} {version} has compiled files and was not tested as a copy; '
-                f'bring it along instead: bring = ["{name}"]'
+                f'bring {name} along instead: bring = ["{name}"]'
             )
     for name in sorted(speakers.module.shared & index.versions.keys()):
         if name in speakers.brought:
             found.append(
-                f'shared = ["{name}"]: the module brings {name} along; leave it to the base, or do not share it'
+                f'shared = ["{name}"]: the module brings {name} along; leave {name} to the base, or out of shared'
             )
         elif speakers.words(name) is Share.NEVER:
-            found.append(f'shared = ["{name}"]: {name} says that it can never be shared; leave it out')
+            found.append(
+                f'shared = ["{name}"]: by its own word, {name} can never be shared; leave {name} out of shared'
+            )
     return tuple(found)

@@ -333,7 +333,7 @@ def _refused(name: str, original: Callable[..., Any]) -> Any:
         scope = current()
         if scope is None:
             return original(*args, **kwargs)
-        text = f"biz {scope.biz} called {name} of the event loop it shares; it was ignored"
+        text = f"biz {scope.biz} called {name} of the event loop, which all modules share; the call was ignored"
         warnings.warn(text, RuntimeWarning, stacklevel=2)
         if name.startswith("shutdown_"):
             return asyncio.sleep(0)

@@ -171,7 +171,7 @@ class Footprint:
                 return "cannot be awaited on the thread of its own event loop"
             if ended.wait(timeout_s):
                 return insistence.errors() if told else None
-            return insistence.keep() or "the event loop did not get to it in time"
+            return insistence.keep() or "the event loop did not take its turn in time"
 
         pending.wait = wait
         if not _is_running_here(loop):

@@ -85,4 +85,4 @@ def guarded(callback: Callable[..., object], *args: Any) -> None:
 def tell_exit(scope: Scope, error: BaseException) -> None:
     """Tell in the log of the base that a biz has raised an exit on the loop."""
     with as_base():
-        _log.error("%s; the base goes on", in_words(error, f"biz {scope.biz}", "on the event loop it shares"))
+        _log.error("%s; the base goes on", in_words(error, f"biz {scope.biz}", "on the shared event loop"))

@@ -115,7 +115,7 @@ class Ending:
         said: list[str] = []
         if isinstance(runs, threading.Event) and verb == "wait":
             runs.set()
-            said.append("its event was set")
+            said.append("the event of the thread was set")
         elif isinstance(runs, (queue.Queue, queue.SimpleQueue)) and verb == "get":
             said += _end_queue(runs)
         own = self._builtins()
@@ -123,12 +123,12 @@ class Ending:
         for name, event in _stop_events(frames, own):
             if not event.is_set():
                 event.set()
-                said.append(f"its event {name!r} was set")
+                said.append(f"the event {name!r} of the thread was set")
         if (waited_for := _queue_of(frames, own)) is not None:
             said += _end_queue(waited_for)
         for loop in _loops(frames, runs):
             _stop_loop(loop, thread.ident)
-            said.append("its event loop was stopped")
+            said.append("the event loop of the thread was stopped")
         del frames
         return "ended when " + " and ".join(said) if said else None
 
@@ -163,7 +163,7 @@ class Ending:
         said = self._interrupt(thread)
         for one in sockets:
             _shut_down(one)
-        return said if said is None or not sockets else f"{said}, and its socket was shut down"
+        return said if said is None or not sockets else f"{said}, and the socket of the thread was shut down"
 
     def _builtins(self) -> dict[str, Any]:
         """Return the ``__builtins__`` of the biz's code."""
@@ -402,7 +402,7 @@ def _end_queue(waited_for: Any) -> list[str]:
         waited_for.put(None, block=False)
     except queue.Full:  # then no thread waits for the queue
         return []
-    return ["its queue was ended"]
+    return ["the queue of the thread was ended"]
 
 
 def _loops(frames: Sequence[FrameType], runs: Any) -> list[asyncio.AbstractEventLoop]:

@@ -24,7 +24,7 @@ def ignored(call: str, what: str) -> None:
     scope = current()
     assert scope is not None
     warnings.warn(
-        f"biz {scope.biz} called {call}; {what} belongs to the whole process, so this was ignored",
+        f"biz {scope.biz} called {call}; {what} belongs to the whole process, so the call was ignored",
         ProcessWideWarning,
         stacklevel=3,
     )
@@ -52,8 +52,8 @@ def refused(call: str, what: str) -> PermissionError:
     For calls after which a biz must not go on as if the call had been made.
     """
     message = (
-        f"biz {current_name()} called {call}; {what} belongs to the whole process, so this was refused; "
-        "do it in a child process, or before the base is started"
+        f"biz {current_name()} called {call}; {what} belongs to the whole process, so the call was refused; "
+        "make the call in a child process, or before the base is started"
     )
     return PermissionError(errno.EPERM, message)
 

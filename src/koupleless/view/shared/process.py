@@ -42,7 +42,7 @@ def _change_directory(original: Callable[[Any], None]) -> Callable[[Any], None]:
             raise PermissionError(
                 errno.EPERM,
                 f"biz {scope.biz} may not change the working directory, which belongs to the whole process; "
-                "use absolute paths, or run it with isolation = 'process'",
+                "use absolute paths",
                 path,
             )
 
@@ -130,7 +130,7 @@ def _set_signal(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
             return original(signalnum, handler)
         now = signal.getsignal(signalnum)
         if handler != now:
-            ignored(f"signal.signal({signalnum!s}, ...)", "what a signal does")
+            ignored(f"signal.signal({signalnum!s}, ...)", "the handling of signals")
         return now
 
     return handle
@@ -141,7 +141,7 @@ def _set_wakeup_fd(original: Callable[..., int]) -> Callable[..., int]:
     def set_wakeup_fd(*args: Any, **kwargs: Any) -> int:
         if guest() is None:
             return original(*args, **kwargs)
-        ignored("signal.set_wakeup_fd", "what a signal does")
+        ignored("signal.set_wakeup_fd", "the handling of signals")
         return -1
 
     return set_wakeup_fd
@@ -154,7 +154,7 @@ def _set_tracer(what: str) -> Callable[[Callable[[Any], None]], Callable[[Any], 
             if guest() is None:
                 original(func)
             else:
-                ignored(f"threading.{what}", "what new threads are traced with")
+                ignored(f"threading.{what}", "the trace function of new threads")
 
         return set_tracer
 

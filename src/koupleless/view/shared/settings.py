@@ -85,7 +85,7 @@ def _lazy_mode() -> object:
 
 
 _COLLECTOR: Final = "the garbage collector"
-_TRACED: Final = "what threads are traced with"
+_TRACED: Final = "the trace function of threads"
 _PRIORITY: Final = "the priority"
 _CATALOGUES: Final = "the message catalogue of C code"
 
@@ -115,14 +115,14 @@ _SETTINGS: Final = (
         lambda maxdigits: maxdigits == sys.get_int_max_str_digits(),
     ),
     _Setting("sys", "set_lazy_imports", "which imports are lazy", lambda mode: mode == _lazy_mode()),
-    _Setting("sys", "set_coroutine_origin_tracking_depth", "what an event loop tracks", _is_outside_loops),
+    _Setting("sys", "set_coroutine_origin_tracking_depth", "the tracking of coroutines", _is_outside_loops),
     _Setting("sys", "activate_stack_trampoline", "how the process is profiled"),
     _Setting("sys", "deactivate_stack_trampoline", "how the process is profiled"),
     _Setting("threading", "stack_size", "the stack of new threads", _none_given, _asked),
     _Setting("threading", "settrace_all_threads", _TRACED),
     _Setting("threading", "setprofile_all_threads", _TRACED),
     _Setting("csv _csv", "field_size_limit", "the limit for fields", lambda *limit: not limit, _asked),
-    _Setting("faulthandler", "disable", "what is told of a crash"),
+    _Setting("faulthandler", "disable", "the report of a crash"),
     _Setting("time", "tzset", "the time zone", zone.is_of_process),
     _Setting("zoneinfo zoneinfo._tzpath", "reset_tzpath", "the search path for time zones"),
     _Setting("locale _locale", "textdomain", _CATALOGUES, _none_given, lambda original, _: original(None)),
@@ -137,7 +137,7 @@ _SETTINGS: Final = (
     _Setting("multiprocessing.forkserver", "set_forkserver_preload", "the fork server"),
     _Setting("signal", "alarm", "an alarm", lambda seconds: _stops_nothing(0, seconds), lambda *_: 0),
     _Setting("signal", "setitimer", "a timer", lambda which, to, *_: _stops_nothing(which, to), lambda *_: (0.0, 0.0)),
-    _Setting("signal", "siginterrupt", "what a signal does"),
+    _Setting("signal", "siginterrupt", "the handling of signals"),
     _Setting("resource", "setrlimit", "a limit for resources", _limits_are),
     _Setting("os", "nice", _PRIORITY, lambda by: not by, lambda original, _: original(0)),
     _Setting("os", "setpriority", _PRIORITY, lambda which, who, _: which == os.PRIO_PROCESS and _is_other_process(who)),
@@ -153,7 +153,7 @@ _SETTINGS: Final = (
     *(_Setting("os", name, "the session", is_refused=True) for name in ("setsid", "setpgrp")),
     _Setting("os", "setpgid", "the session", lambda pid, _: _is_other_process(pid), is_refused=True),
     _Setting("os", "chroot", "the root directory", is_refused=True),
-    *(_Setting("os", name, "what the process sees of the system", is_refused=True) for name in ("unshare", "setns")),
+    *(_Setting("os", name, "the process's view of the system", is_refused=True) for name in ("unshare", "setns")),
     # Calls that would end the process, or close its streams or sockets.
     *(_Setting("os posix", name, _LIFE, is_refused=True) for name in ("_exit", "abort", "execv", "execve")),
     _Setting("os posix", "kill", _LIFE, lambda pid, sig: not sig or not _is_ours(pid), is_refused=True),
@@ -164,13 +164,13 @@ _SETTINGS: Final = (
     _Setting(
         "signal",
         "pthread_sigmask",
-        "what a signal does",
+        "the handling of signals",
         # In other threads the mask is the biz's own, and pools block signals while they start a process.
         lambda how, mask: not mask or not _is_main_thread(),  # noqa: ARG005 - the names are those of the function
         lambda original, how, mask: original(how, ()),  # noqa: ARG005 - as above
     ),
     *(
-        _Setting("faulthandler", name, "what is told of a crash")
+        _Setting("faulthandler", name, "the report of a crash")
         for name in ("dump_traceback_later", "cancel_dump_traceback_later", "register", "unregister")
     ),
     _Setting("os posix", "close", _STREAMS, lambda fd: fd not in _STANDARD, is_refused=True),

@@ -46,7 +46,7 @@ def other_zone() -> str | None:
     with as_base():
         known = os.environ.get("TZ") or "/".join(dict.fromkeys(time.tzname))
     return (
-        f"its time zone is {mine!r} (TZ), but local times without a zone, as of `datetime.now()` and "
+        f"the time zone of the biz is {mine!r} (TZ), but local times without a zone, as of `datetime.now()` and "
         f"`time.localtime()`, are those of the process, {known}; start the base with TZ={mine}, or compute with aware "
         f"times, as `datetime.now(ZoneInfo({mine!r}))`"
     )

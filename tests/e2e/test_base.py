@@ -161,7 +161,7 @@ def test_workers_of_one_server_are_told_that_each_is_a_base(is_given, sources, r
     command = [sys.executable, "-m", "uvicorn", "embedded:app", "--workers", "2", "--port"]
     process = run_alone(lambda port: [*command, str(port)], sources)
 
-    wait_for("one of several worker processes, and each of them is a base of its own", process.log)
+    wait_for("this process is one of several workers, and each worker is a base of its own", process.log)
 
 
 def build(directory: str, out: Path) -> Path:

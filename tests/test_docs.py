@@ -46,12 +46,26 @@ def test_links_of_the_readme_lead_somewhere_from_the_package_index_too():
 
 
 def test_files_that_pages_name_are_there():
-    roots = [DOCS.parent / place for place in ("", "src", "src/koupleless")]
-    pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("*.md"))
-    named = set(re.findall(r"`(\w[\w/]*/\w+\.py)`", pages))
+    root = DOCS.parent
+    roots = [root, root / "src", root / "src/koupleless"]
+    tops = {place.name for above in roots for place in above.iterdir() if place.is_dir()}
+    pages = "".join(page.read_text(encoding="utf-8") for page in [*DOCS.glob("*.md"), *root.glob("*.md")])
+    named = set(re.findall(r"`(\w[\w/-]*/[\w.-]*)`", pages))
+
+    assert any(name.endswith(".py") for name in named)
+    ours = {name for name in named if name.partition("/")[0] in tops}
+    assert {name for name in ours if not any((place / name).exists() for place in roots)} == set()
+
+
+@pytest.mark.parametrize("page", ["architecture", "how-an-install-runs", "how-an-uninstall-runs"])
+def test_names_of_the_source_on_pages_about_the_inside_are_there(page):
+    known = set(re.findall(r"\w+", "".join(file.read_text("utf-8") for file in (DOCS.parent / "src").rglob("*.py"))))
+    text = re.sub(r"```.*?```", "", (DOCS / f"{page}.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    named = {word for span in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"[A-Za-z_]\w+", span)}
+    commands = {file.stem for file in (DOCS.parent / "scripts").iterdir()}
 
     assert named
-    assert {name for name in named if not any((root / name).exists() for root in roots)} == set()
+    assert named <= known | commands
 
 
 def test_the_floors_of_the_architecture_are_those_of_the_contract():

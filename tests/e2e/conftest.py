@@ -66,9 +66,16 @@ class Process:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def end(self, with_signal: int = signal.SIGTERM) -> int:
-        if self.popen.poll() is None:
+    _is_asked = False
+
+    def ask_to_end(self, with_signal: int = signal.SIGTERM) -> None:
+        """Have it end, once; `end` waits for that."""
+        if self.popen.poll() is None and not self._is_asked:
+            self._is_asked = True
             self.popen.send_signal(with_signal)
+
+    def end(self, with_signal: int = signal.SIGTERM) -> int:
+        self.ask_to_end(with_signal)
         try:
             return self.popen.wait(30)
         except subprocess.TimeoutExpired:
@@ -128,6 +135,14 @@ class BaseProcess(Process):
             self.ask("uninstallBiz", bizName=biz["bizName"], bizVersion=biz["bizVersion"])
 
 
+def end_all(processes: Sequence[Process]) -> None:
+    """End processes at the same time: each waits, for the most part, for threads and timeouts of its own."""
+    for process in processes:
+        process.ask_to_end()
+    for process in processes:
+        process.end()
+
+
 @pytest.fixture(scope="module")
 def run_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Process]]:
     """``run_alone(command_of_port, cwd)`` starts a server and waits for its first answer."""
@@ -140,8 +155,7 @@ def run_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
         return running[-1]
 
     yield start
-    for process in running:
-        process.end()
+    end_all(running)
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +169,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ba
         return running[-1]
 
     yield start
-    for process in running:
-        process.end()
+    end_all(running)
 
 
 class Inside:

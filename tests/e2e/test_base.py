@@ -91,7 +91,7 @@ def test_the_routes_of_the_base_work_as_before(base, hello):
 
 def test_a_flask_application_can_be_the_base(serve, sources):
     process = serve("wsgi_base:app", cwd=sources)
-    process.arkctl("deploy", str(BIZS / "flasky-1.0"))
+    process.deploy(BIZS / "flasky-1.0")
 
     assert process.get("/own").json() == {"base": "wsgi"}
     assert process.get("/flasky/user/3").json() == {"user": 3, "script": "/flasky"}
@@ -100,7 +100,7 @@ def test_a_flask_application_can_be_the_base(serve, sources):
 def test_an_empty_base_has_only_modules(serve):
     process = serve()
     assert process.get("/").status_code == 404
-    process.arkctl("deploy", str(BIZS / "hello-1.0"))
+    process.deploy(BIZS / "hello-1.0")
     assert process.get("/hello/").status_code == 200
 
 
@@ -205,7 +205,7 @@ def test_no_request_fails_while_versions_are_replaced(base, hello):
     for thread in threads:
         thread.start()
     for directory in ["hello-1.1", "hello-1.0"] * 3:
-        base.arkctl("deploy", str(BIZS / directory))
+        base.deploy(BIZS / directory)
     stop.set()
     for thread in threads:
         thread.join()
@@ -237,7 +237,7 @@ def test_a_request_in_flight_is_finished_by_the_version_that_began_it(base, tmp_
     def deploy(version: str) -> None:
         (tmp_path / "held.py").write_text(HELD.format(begun=str(begun), go_on=str(go_on), version=version))
         artefact = build_file(tmp_path / "held.py", Options(out=tmp_path / "out", version=version)).path
-        base.arkctl("deploy", str(artefact))
+        base.deploy(artefact)
 
     deploy("1")
     with ThreadPoolExecutor(2) as pool:
@@ -349,8 +349,8 @@ def test_a_taken_port_is_refused_before_anything_is_started(base, sources):
 
 
 def test_the_log_of_a_base_tells_what_happened_to_its_modules(base, hello):
-    base.arkctl("undeploy", "hello")
-    base.arkctl("deploy", str(BIZS / "hello-1.0"))
+    base.undeploy("hello")
+    base.deploy(BIZS / "hello-1.0")
 
     said = base.log.read_text()
     assert "biz hello:1.0: started" in said

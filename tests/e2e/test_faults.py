@@ -79,7 +79,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(serve: Callable[..., BaseProcess], place: Path) -> BaseProcess:
     """It has imported what ``hello`` needs, which may take longer than a start may here."""
     process = serve("warm:app", cwd=place)
-    process.arkctl("deploy", str(BIZS / "hello-1.0"))
+    process.deploy(BIZS / "hello-1.0")
     return process
 
 
@@ -663,7 +663,7 @@ def test_a_full_disk_stops_an_install_and_nothing_else(tmp_path: Path, small_dis
     small = built(tmp_path, "small")
     process = own_base(tmp_path / "own", small_disk / "store")
     try:
-        process.arkctl("deploy", str(BIZS / "hello-1.0"))
+        process.deploy(BIZS / "hello-1.0")
         before, used = modules(process), in_use(small_disk)
         for _ in range(3):  # what a failure would leave adds up
             expect(said(install(process, big.as_uri(), "big")), "no space")
@@ -698,7 +698,7 @@ def test_a_base_that_was_killed_during_an_install_starts_again_on_its_store(
         pack(victim, sealed({**contents(victim), **noise}))
     store = tmp_path / "store"
     process = own_base(tmp_path / "killed", store)
-    process.arkctl("deploy", str(BIZS / "hello-1.0"))
+    process.deploy(BIZS / "hello-1.0")
     there = {path for path in store.rglob("*") if path.is_dir()}
     urls = {"download": f"{web.url}/drip/victim-1.0.0-ark-biz.zip"}
     with ThreadPoolExecutor(1) as pool:
@@ -721,7 +721,7 @@ def test_a_base_that_was_killed_during_an_install_starts_again_on_its_store(
             assert modules(process) == []
             assert install(process, victim.as_uri(), "victim")["code"] == "SUCCESS"
             assert process.get("/victim/").text in {"victim", "at last"}
-            process.arkctl("deploy", str(BIZS / "hello-1.0"))
+            process.deploy(BIZS / "hello-1.0")
             assert process.get("/hello/").status_code == 200
         finally:
             process.end()

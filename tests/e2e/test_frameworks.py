@@ -149,13 +149,13 @@ def deployed(base, artefact):
     names = []
 
     def deploy(name: str) -> str:
-        base.arkctl("deploy", str(artefact(name)))
+        base.deploy(artefact(name))
         names.append(name)
         return f"{base.url}/{name}"
 
     yield deploy
     for name in names:
-        assert "nothing left behind" in base.arkctl("undeploy", name)
+        assert "nothing left behind" in base.undeploy(name)
 
 
 def asked(url: str, requests: Sequence[tuple[str, str, dict[str, Any]]], prefix: str) -> list[Any]:

@@ -67,7 +67,7 @@ def test_the_rules_of_a_base_lead_to_a_module_and_those_of_a_module_come_and_lea
     def ask(path, host="base.example"):
         return base.get(path, headers={"Host": host}).text
 
-    base.arkctl("deploy", write("1.0"))
+    base.say("deploy", write("1.0"))
 
     assert ask("/where/x") == "1.0 /where /x"
     assert ask("/old/x") == "1.0 /where /new/x"
@@ -77,27 +77,27 @@ def test_the_rules_of_a_base_lead_to_a_module_and_those_of_a_module_come_and_lea
     assert ask("/module/x") == "the base"
 
     rule = '[[koupleless.web.gateway.forwards]]\ncontextPath = "where"\npaths = [{ from = "/module", to = "/in" }]\n'
-    base.arkctl("deploy", write("2.0", rule), "--strategy", "install-only")
+    base.say("deploy", write("2.0", rule), "--strategy", "install-only")
     assert ask("/module/x") == "the base"  # it is there, and another version answers
 
-    base.arkctl("switch", "where:2.0")
+    base.say("switch", "where:2.0")
     assert ask("/module/x") == "2.0 /where /in/x"
     assert ask("/old/x") == "2.0 /where /new/x"
 
-    base.arkctl("switch", "where:1.0")
+    base.say("switch", "where:1.0")
     assert ask("/module/x") == "the base"
 
-    base.arkctl("switch", "where:2.0")
-    base.arkctl("deploy", write("3.0"), "--strategy", "replace")
+    base.say("switch", "where:2.0")
+    base.say("deploy", write("3.0"), "--strategy", "replace")
     assert ask("/module/x") == "the base"
     assert ask("/old/x") == "3.0 /where /new/x"
 
-    base.arkctl("undeploy", "where", "--all-versions")
+    base.say("undeploy", "where", "--all-versions")
     assert base.get("/old/x").json()["detail"] == "no module answers at /old/x"
 
 
 def test_a_module_with_a_rule_that_cannot_be_read_is_refused_and_the_rule_named(base, write):
-    base.arkctl("deploy", write("4.0", "koupleless.web.gateway.forwards = ['where']\n"), status=1)
+    base.say("deploy", write("4.0", "koupleless.web.gateway.forwards = ['where']\n"), fails=True)
 
     assert "every rule is a table with a contextPath, not 'where'" in base.log.read_text()
     assert base.get("/where/").status_code == 418

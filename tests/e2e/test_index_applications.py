@@ -52,7 +52,7 @@ def base(serve, tmp_path_factory):
     (directory / "koupleless.toml").write_text("[base]\nstop-timeout = 2\n")  # datasette's thread has no stop
     process = serve(cwd=directory)
     (artefact,) = out.glob("httpbin-*-ark-biz.zip")
-    process.arkctl("deploy", str(artefact))
+    process.deploy(artefact)
     return process
 
 
@@ -101,14 +101,14 @@ def test_httpbin_with_all_its_libraries_private_answers_too(base, httpbin_alone,
     options = ["--entry", "httpbin:app", "--standalone", "--name", "private-bin", "--out", str(tmp_path)]
     arkctl("build", "--requirement", f"httpbin=={version}", *options, cwd=tmp_path)
     (artefact,) = tmp_path.glob("private-bin-*-ark-biz.zip")
-    base.arkctl("deploy", str(artefact))
+    base.deploy(artefact)
 
     inside = httpx.get(f"{base.url}/private-bin/forms/post")
 
     assert same(inside, base.url, "/private-bin") == same(
         httpx.get(f"{httpbin_alone.url}/forms/post"), httpbin_alone.url
     )
-    said = base.arkctl("undeploy", "private-bin")
+    said = base.undeploy("private-bin")
     assert "nothing left behind" in said
 
 
@@ -138,7 +138,7 @@ def datasette_alone(run_alone, database):
 def datasette_inside(base, database, tmp_path_factory):
     entry = tmp_path_factory.mktemp("entry") / "tables.py"
     entry.write_text(DATASETTE_ENTRY.format(database=str(database), prefix="/tables"), encoding="utf-8")
-    base.arkctl("deploy", str(entry))
+    base.deploy(entry)
 
 
 def timeless(answer: tuple[int, str | None, list[str]]) -> tuple[int, str | None, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import http.client
 import json
 import socket
@@ -229,19 +230,30 @@ class Embedded(BaseProcess):
         self.arklet_port, self.cwd = arklet_port, cwd
 
 
-@pytest.fixture(scope="module", params=["arkctl", "uvicorn", "hypercorn"])
-def base(request: Any, serve: Any, run_alone: Any, sources: Path) -> BaseProcess:
-    if request.param == "arkctl":
-        process: BaseProcess = serve("base_app:app", cwd=sources)
-    else:
-        arklet = free_port()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("KOUPLELESS_ARKLET_HTTP_PORT", str(arklet))
-            server = uvicorn if request.param == "uvicorn" else hypercorn
-            process = Embedded(run_alone(server("embedded:app"), sources), arklet, sources)
-    for name in ("precise", "coarse", "plain"):
-        process.arkctl("deploy", f"{name}.py")
-    return process
+@pytest.fixture(scope="module")
+def base_in(serve: Any, run_alone: Any, sources: Path) -> Callable[[str], BaseProcess]:
+    """``base_in(server)`` is the base in this server, with the modules: one for all tests, in any order."""
+
+    @functools.cache
+    def start(server: str) -> BaseProcess:
+        if server == "arkctl":
+            process: BaseProcess = serve("base_app:app", cwd=sources)
+        else:
+            arklet = free_port()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("KOUPLELESS_ARKLET_HTTP_PORT", str(arklet))
+                command = uvicorn if server == "uvicorn" else hypercorn
+                process = Embedded(run_alone(command("embedded:app"), sources), arklet, sources)
+        for name in ("precise", "coarse", "plain"):
+            process.deploy(sources / f"{name}.py")
+        return process
+
+    return start
+
+
+@pytest.fixture(params=["arkctl", "uvicorn", "hypercorn"])
+def base(request: Any, base_in: Callable[[str], BaseProcess]) -> BaseProcess:
+    return base_in(request.param)
 
 
 def everything(url: str) -> dict[str, Any]:
@@ -334,14 +346,14 @@ def test_a_new_version_has_its_own_and_the_old_one_leaves_nothing(base: BaseProc
         assert kept_alive.get("/precise/sync").json()[0] == 50
         (sources / "precise.py").write_text(MODULE.replace("PRECISION", "60"))
         try:
-            base.arkctl("deploy", "precise.py")
+            base.deploy(sources / "precise.py")
             assert kept_alive.get("/precise/sync").json()[0] == 60
             for _ in range(2):
                 kept_alive.get("/precise/stream")
-            said = base.arkctl("undeploy", "precise", "--all-versions")
+            said = base.say("undeploy", "precise", "--all-versions")
             assert "nothing left behind" in said, said
             assert kept_alive.get("/plain/sync").json() == [28, "nowhere", LIBRARY_SET]
         finally:
             (sources / "precise.py").write_text(MODULE.replace("PRECISION", "50"))
-    base.arkctl("deploy", "precise.py")
+    base.deploy(sources / "precise.py")
     assert base.get("/precise/sync").json()[0] == 50

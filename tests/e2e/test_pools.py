@@ -189,11 +189,23 @@ def children_of(pid: int) -> dict[int, str]:
     return lines
 
 
+def warm_base(directory: Path, serve: Callable[..., BaseProcess]) -> BaseProcess:
+    texts = {"warm": WARM, "forked": FORKED, "own": OWN, "parallel": PARALLEL}
+    for name, text in (texts | {"variables": VARIABLES}).items():
+        (directory / f"{name}.py").write_text(text)
+    return serve("warm:app", cwd=directory)
+
+
 @pytest.fixture
 def warm(tmp_path: Path, serve: Callable[..., BaseProcess]) -> BaseProcess:
-    for name, text in {"warm": WARM, "forked": FORKED, "own": OWN, "parallel": PARALLEL}.items():
-        (tmp_path / f"{name}.py").write_text(text)
-    return serve("warm:app", cwd=tmp_path)
+    """A base that the test may end, and of which it counts the processes."""
+    return warm_base(tmp_path, serve)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., BaseProcess]) -> BaseProcess:
+    """A base for all tests that leave it as it was."""
+    return warm_base(tmp_path_factory.mktemp("warm"), serve)
 
 
 @pytest.mark.parametrize("is_first", [False, True], ids=["the module is the first", "the base is the first"])
@@ -201,11 +213,11 @@ def test_a_fork_server_is_everybody_s(warm: BaseProcess, is_first: bool) -> None
     if is_first:
         assert warm.get("/forked").json() == 5
     for _ in range(2):
-        warm.arkctl("deploy", "forked.py")
+        warm.deploy(warm.cwd / "forked.py")
         assert warm.get("/forked/").json() == 3
-        assert "nothing left behind" in warm.arkctl("undeploy", "forked")
+        assert "nothing left behind" in warm.undeploy("forked")
         assert warm.get("/forked").json() == 5
-    warm.arkctl("deploy", "forked.py")
+    warm.deploy(warm.cwd / "forked.py")
     assert warm.get("/forked/").json() == 3
     below = children_of(warm.popen.pid)
     assert sum("multiprocessing.forkserver" in line for line in below.values()) == 1
@@ -214,33 +226,33 @@ def test_a_fork_server_is_everybody_s(warm: BaseProcess, is_first: bool) -> None
 
 
 @pytest.mark.parametrize("method", ["default", "fork", "forkserver", "spawn"])
-def test_functions_of_a_module_run_in_its_child_processes(warm: BaseProcess, method: str) -> None:
+def test_functions_of_a_module_run_in_its_child_processes(shared: BaseProcess, method: str) -> None:
     """However Python starts them: with the fork server by itself from 3.14 on, which knows nothing of the module."""
     present = multiprocessing.get_start_method() if method == "default" else method
-    warm.arkctl("deploy", "own.py")
-    assert warm.get(f"/own/{method}").json() == [6, 8, 0, present]
-    assert "nothing left behind" in warm.arkctl("undeploy", "own")
+    shared.deploy(shared.cwd / "own.py")
+    assert shared.get(f"/own/{method}").json() == [6, 8, 0, present]
+    assert "nothing left behind" in shared.undeploy("own")
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_child_processes_have_the_variables_of_their_module(warm: BaseProcess, method: str) -> None:
-    (warm.cwd / "variables.py").write_text(VARIABLES)
-    warm.deploy(warm.cwd / "variables.py")
-    assert warm.get(f"/variables/{method}").json() == "mine"
-    assert warm.get("/forked").json() == 5
+def test_child_processes_have_the_variables_of_their_module(shared: BaseProcess, method: str) -> None:
+    shared.deploy(shared.cwd / "variables.py")
+    assert shared.get(f"/variables/{method}").json() == "mine"
+    assert shared.get("/forked").json() == 5
+    assert "nothing left behind" in shared.undeploy("variables")
 
 
 def test_each_module_has_a_reusable_executor_of_its_own(warm: BaseProcess) -> None:
     for _ in range(2):
-        warm.arkctl("deploy", "parallel.py")
+        warm.deploy(warm.cwd / "parallel.py")
         assert warm.get("/parallel/").json() == [1, 2]
         assert warm.get("/parallel/double").json() == [2, 4]
         assert warm.get("/loky").json() == [7, 8]
-    assert "nothing left behind" in warm.arkctl("undeploy", "parallel")
+    assert "nothing left behind" in warm.undeploy("parallel")
     workers = [line for line in children_of(warm.popen.pid).values() if "popen_loky" in line]
     assert len(workers) == 2, "those of the base"
     assert warm.get("/loky").json() == [7, 8]
-    warm.arkctl("deploy", "parallel.py")
+    warm.deploy(warm.cwd / "parallel.py")
     assert warm.get("/parallel/").json() == [1, 2]
     below = children_of(warm.popen.pid)
     assert warm.end() == 0
@@ -253,7 +265,7 @@ def test_a_base_ends_though_a_module_s_worker_processes_never_would(
     (tmp_path / "koupleless.toml").write_text("[base]\nstop-timeout = 1\n")
     (tmp_path / "parallel.py").write_text(PARALLEL)
     base = serve(cwd=tmp_path)
-    base.arkctl("deploy", "parallel.py")
+    base.deploy(base.cwd / "parallel.py")
     assert base.get("/parallel/busy").json() == "busy"
     below = children_of(base.popen.pid)
     assert sum("popen_loky" in line for line in below.values()) == 2
@@ -287,9 +299,9 @@ def test_a_module_with_an_anyio_of_its_own_takes_its_threads_along(
         (project / place).write_text(text, encoding="utf-8")
     base = serve(cwd=tmp_path)
     for _ in range(2):
-        base.arkctl("deploy", str(project))
+        base.deploy(project)
         assert base.get("/threaded/").text == "3 of its own"
-        assert "nothing left behind" in base.arkctl("undeploy", "threaded")
+        assert "nothing left behind" in base.undeploy("threaded")
 
 
 def files_of(package: ModuleType) -> dict[str, str]:

@@ -53,7 +53,7 @@ def refused(answer: tuple[int, bytes], status: int, *words: str) -> None:
 @pytest.fixture(scope="module")
 def base(serve: Callable[..., BaseProcess]) -> BaseProcess:
     process = serve()
-    process.arkctl("deploy", str(BIZS / "hello-1.0"))
+    process.deploy(BIZS / "hello-1.0")
     return process
 
 
@@ -167,7 +167,7 @@ def guarded(serve: Callable[..., BaseProcess], tmp_path_factory: pytest.TempPath
     directory = tmp_path_factory.mktemp("guarded")
     (directory / "token").write_text(TOKEN + "\n")
     process = serve("--arklet-host", "0.0.0.0", "--arklet-token-file", str(directory / "token"), cwd=directory)
-    process.arkctl("deploy", str(BIZS / "hello-1.0"), "--token", TOKEN)
+    process.deploy(BIZS / "hello-1.0", "--token", TOKEN)
     return process
 
 

@@ -310,7 +310,7 @@ def test_a_reference_follows_a_switch_there_and_back(shop: BaseProcess) -> None:
     deploy(shop, "owner-2.0", "installOnly")
     assert shop.get("/user/version").json() == {"version": "1.0"}, "the second version comes up deactivated"
     for version, price in (("2.0", 200), ("1.0", 100), ("2.0", 200)):
-        shop.arkctl("switch", f"owner:{version}")
+        shop.say("switch", f"owner:{version}")
         everything = shop.get("/user/all").json()
         told = [everything[key] for key in ("version", "anybody", "type", "of", "owner")]
         assert told == [version, version, version, price, f"owner:{version}"]
@@ -329,14 +329,14 @@ def test_a_reference_follows_a_deployment_and_keeps_no_old_version_alive(shop: B
     assert missed.status_code == 503
     assert "owner:1.0" in missed.json()["error"]
     shop.get("/user/raise")
-    assert "nothing left behind" in shop.arkctl("undeploy", "owner")
+    assert "nothing left behind" in shop.say("undeploy", "owner")
 
 
 @pytest.mark.parametrize("path", ["version", "all", "pinned", "raise"])
 def test_the_error_is_clear_once_the_owner_is_gone(shop: BaseProcess, path: str) -> None:
     deploy(shop, "owner-1.0")
     assert shop.get(f"/user/{path}").status_code == 200
-    assert "nothing left behind" in shop.arkctl("undeploy", "owner")
+    assert "nothing left behind" in shop.say("undeploy", "owner")
 
     if path == "raise":
         assert shop.get("/user/raise").json()["raised"] == "ServiceError"
@@ -372,7 +372,7 @@ def test_of_two_owners_none_is_taken_by_chance(shop: BaseProcess) -> None:
     assert "owner" in both.json()["error"]
     assert "other" in both.json()["error"]
     assert shop.get("/user/all-owners").json() == {"owner": "1.0", "other": "other"}
-    shop.arkctl("undeploy", "other")
+    shop.say("undeploy", "other")
     assert shop.get("/user/all").json()["anybody"] == "1.0"
 
 
@@ -383,7 +383,7 @@ def test_a_call_in_flight_is_finished_by_the_version_that_began_it(shop: BasePro
     call.start()
     assert shop.get("/user/started").json() == {"started": True}
     deploy(shop, "owner-2.0", "installOnly")
-    shop.arkctl("switch", "owner:2.0")
+    shop.say("switch", "owner:2.0")
     assert shop.get("/user/version").json() == {"version": "2.0"}
     shop.get("/user/go-on")
     call.join()
@@ -449,6 +449,6 @@ def test_a_user_that_leaves_leaves_nothing_with_the_owner(shop: BaseProcess) -> 
     shop.get("/user/all")
     shop.get("/user/raise")
 
-    assert "nothing left behind" in shop.arkctl("undeploy", "user")
+    assert "nothing left behind" in shop.say("undeploy", "user")
     assert shop.get("/owner/").text == "1.0"
     assert shop.get("/ask").json()["version"] == "1.0"

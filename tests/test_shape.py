@@ -25,16 +25,14 @@ FIELDS = 8
 
 KNOWN: dict[str, set[str]] = {
     "files": {
-        "isolation/finding/finder.py",
         "isolation/libraries/distributions.py",
     },
     "rooms": set(),
     "methods": {
-        "isolation/finding/finder.py: BizFinder",
         "isolation/libraries/distributions.py: Index",
     },
     "fields": {
-        "isolation/finding/finder.py: BizFinder",
+        "container/life.py: Life",
         "isolation/libraries/distributions.py: Index",
     },
 }

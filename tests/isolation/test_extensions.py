@@ -27,7 +27,7 @@ from koupleless.biz import BizId
 from koupleless.context import Scope, as_base, current, entered
 from koupleless.errors import ModuleRefused
 from koupleless.isolation import imports
-from koupleless.isolation.finding.finder import UnitFinder
+from koupleless.isolation.finding.unit_finder import UnitFinder
 from koupleless.isolation.imports import HOOKS
 from koupleless.isolation.interpreter import REAL, initialising, withheld, withholding
 from koupleless.isolation.libraries import extensions

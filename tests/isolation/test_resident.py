@@ -31,7 +31,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Arrivals:
     def grow(what: str) -> None:
         size[0] += SIZES[what]
 
-    for place in ("libraries.resident", "imports", "finding.finder"):
+    for place in ("libraries.resident", "imports", "finding.base", "finding.finder"):
         monkeypatch.setattr(f"koupleless.isolation.{place}.arrivals", made)
     monkeypatch.setattr(resident, "resident_bytes", lambda: size[0])
     monkeypatch.setattr("builtins.grow", grow, raising=False)

@@ -10,7 +10,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import entered
-from koupleless.isolation.finding.finder import BizFinder, prefixes
+from koupleless.isolation.finding.files import prefixes
+from koupleless.isolation.finding.finder import BizFinder
+from koupleless.isolation.finding.unit_finder import UnitFinder
 from koupleless.isolation.imports import HOOKS
 from koupleless.isolation.interpreter import all_of_base, clean, find_of_base
 from koupleless.isolation.libraries import distributions
@@ -50,9 +52,8 @@ class Namespace:
         self.scope = scope
         self.paths: tuple[str, ...] = tuple(os.path.abspath(path) for path in paths)  # noqa: PTH100 - keeps links
         self.policy = policy
-        self._finder = finder = BizFinder(self.paths, policy, scope.biz, speakers)
-        self._linker = linker = Linker(scope, finder)
-        finder.join(linker)
+        self._linker = linker = Linker(scope)
+        self._finder = BizFinder(linker, self.paths, policy, UnitFinder, speakers)
         self._has_hooks = True
         HOOKS.acquire()
         scope.attach(linker)
@@ -83,7 +84,7 @@ class Namespace:
 
     def libraries(self) -> tuple[Library, ...]:
         """Libraries imported by the biz so far, and how the biz holds each."""
-        return self._finder.libraries()
+        return self._finder.account.libraries()
 
     def thread_values(self) -> list[tuple[threading.local, dict[str, Any]]]:
         """The ``threading.local`` objects among the globals of the biz, with their values on this thread."""
@@ -98,11 +99,11 @@ class Namespace:
 
     def library_of(self, kind: type) -> str | None:
         """The distribution of a class, if the biz holds an own copy or an own version; else ``None``."""
-        return self._finder.library_of(kind)
+        return self._finder.account.library_of(kind)
 
     def holdings(self) -> Mapping[str, Held]:
         """How the biz holds each distribution of the base, by normalised name."""
-        return self._finder.holdings()
+        return self._finder.copies.holdings()
 
     @property
     def stores(self) -> Stored:

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.machinery import ModuleSpec
     from types import ModuleType
 
     from packaging.specifiers import SpecifierSet
@@ -65,9 +66,17 @@ class Side(enum.Enum):
     """An export of a plugin."""
     OWN = "own"
     """The files of the biz."""
+    COPY = "copy"
+    """The files of the base, for the biz to execute for itself."""
+    SHARED = "shared"
+    """A distribution of the biz with compiled code, loaded once for all bizs with the same content."""
+    LENT = "lent"
+    """A unit: such a distribution, in use by the biz already."""
     BASE = "base"
     """The Python modules of the base."""
     REFUSED = "refused"
+    MISSING = "missing"
+    """The package is the biz's, and its files have no such Python module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,9 @@ class Verdict:
     side: Side
     reason: str = ""
     provider: Provider | None = None
+    """The plugin, where the side is EXPORT."""
+    spec: ModuleSpec | None = None
+    """The spec found, where the side is OWN, COPY or SHARED."""
 
 
 _OF_PROCESS: Final = Verdict(Side.PROCESS)

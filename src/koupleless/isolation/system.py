@@ -24,15 +24,19 @@ if TYPE_CHECKING:
 class SysVariables:
     """The variables of one owner; a facet of the owner's scope. Emptied by `drop`."""
 
-    def __init__(self, path: Iterable[str], hooks: Iterable[Any], path_hooks: Iterable[Any]) -> None:
-        """``hooks`` are the import hooks that the owner begins with."""
-        self._first_hooks = list(hooks)
+    def __init__(self, path: Iterable[str], path_hooks: Iterable[Any]) -> None:
+        self._first_hooks: list[Any] = []
         self.search_path = list(path)
         """The list at ``sys.path``, until the owner's code assigns another one."""
-        self.meta_path = list(self._first_hooks)
+        self.meta_path: list[Any] = []
         """The list at ``sys.meta_path``, until the owner's code assigns another one."""
         self.assigned: dict[str, Any] = {"path_hooks": list(path_hooks), "path_importer_cache": {}}
         """Values assigned by the owner's code, by name; two names have a value from the beginning."""
+
+    def begin_with(self, hooks: Iterable[Any]) -> None:
+        """Set the import hooks that there are before the owner's code changes anything."""
+        self._first_hooks += hooks
+        self.meta_path += self._first_hooks
 
     def path_in_use(self) -> list[str]:
         """The list at ``sys.path`` as seen by the owner."""

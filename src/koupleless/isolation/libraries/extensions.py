@@ -276,10 +276,7 @@ def _is_leaf(module: ModuleType, linker: Linker, name: str) -> bool:
 
 
 class Finder(Locator, Protocol):
-    """Locator of a unit."""
-
-    def join(self, linker: Linker) -> None:
-        """Work for a linker from now on."""
+    """Locator of a unit, which enters itself into the table of the unit's linker when made."""
 
     def move(self, paths: Sequence[str]) -> None:
         """Look for files in other directories from now on."""
@@ -299,10 +296,9 @@ class Unit:
         version = re.sub(r"[^A-Za-z0-9._+!-]", "-", index.versions[distribution])
         first = current()
         self.scope = Scope(BizId.of(distribution, version), None if first is None else first.ground)
-        self._finder = make_finder(self)
         claims = frozenset().union(*(index.top_level(name) for name in index.surroundings(distribution)))
-        self.linker = Linker(self.scope, self._finder, claims=claims)
-        self._finder.join(self.linker)
+        self.linker = Linker(self.scope, claims=claims)
+        self._finder = make_finder(self)
         self.scope.attach(self.linker)
         self.core: set[str] = set()
         """Modules that the unit cannot do without, as far as loaded: modules that come with the unit's packages."""

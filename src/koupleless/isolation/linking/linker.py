@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from types import CodeType
 
     from koupleless.context import Scope
-    from koupleless.isolation.linking.locator import Locator
     from koupleless.isolation.linking.statements import Import
 
 
@@ -70,10 +69,13 @@ class Linker:
     there.
     """
 
-    def __init__(self, scope: Scope, locator: Locator, *, claims: frozenset[str] = frozenset()) -> None:
-        """``claims`` are the top-level names of a library used by several bizs; none for a biz."""
+    def __init__(self, scope: Scope, *, claims: frozenset[str] = frozenset()) -> None:
+        """``claims`` are the top-level names of a library used by several bizs; none for a biz.
+
+        Without a finder, which enters itself into the table, the owner has no other Python module than its builtins.
+        """
         self.scope = scope
-        self.table = Table(locator, claims)
+        self.table = Table(Gone(scope.biz), claims)
         self.answers = Answers(is_shared=bool(claims))
         self.edits = Edits(self.table, self.answers)
         self.children = Children(_children_asked)
@@ -183,7 +185,7 @@ class Linker:
                     if is_hooked:
                         self.answers.shown.pop(name, None)
                         with table.seeking(name):
-                            spec = table.locator.hooked(name, parent)
+                            spec = table.locator.hooks.ask(name, parent)
                         if spec is not None:
                             with self._loading_of(spec, is_hooked=True) as load_unlocked:
                                 return load_unlocked(spec, parent, child)
@@ -214,7 +216,7 @@ class Linker:
         statement or a call, even where a shared Python module imported by the owner uses the new one.
         """
         table = self.table
-        if not table.locator.has_hooks() or name in table.met or name in AT_START:
+        if not table.locator.hooks.are_there() or name in table.met or name in AT_START:
             return False
         return not table.is_sought(name)
 
@@ -251,13 +253,13 @@ class Linker:
         The Python module itself is shared, and not executed again. Returns whether a hook answers for the name.
         """
         locator = self.table.locator
-        if not locator.has_hooks():
+        if not locator.hooks.are_there():
             return False
         parent, _, child = name.rpartition(".")
         package = self.load(parent) if parent else None
         self.answers.shown.pop(name, None)
         with self.table.seeking(name):
-            spec = locator.hooked(name, package)
+            spec = locator.hooks.ask(name, package)
         if spec is None:
             return False
         with self._loading_of(spec, is_hooked=True) as load_unlocked:

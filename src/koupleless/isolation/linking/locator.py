@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from koupleless.errors import BizGone
 
@@ -14,8 +14,26 @@ if TYPE_CHECKING:
     from koupleless.biz import BizId
 
 
+class ImportHooks(Protocol):
+    """The import hooks of the owner's code."""
+
+    def are_there(self) -> bool:
+        """Whether the owner's code has added import hooks, or changed the list of import hooks otherwise."""
+
+    def ask(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
+        """Ask the import hooks before the owner's search path; ``None`` without an answer.
+
+        A spec with a lazy loader for a Python module shared by all counts as no answer: the lazy one would take the
+        place of the shared one.
+        """
+
+
 class Locator(Protocol):
     """Decides on the origin of the Python modules of one owner."""
+
+    @property
+    def hooks(self) -> ImportHooks:
+        """The import hooks of the owner's code."""
 
     def foreign(self, name: str) -> ModuleType | None:
         """Return the Python module of another owner under a name; ``None`` if no other owner is known (yet)."""
@@ -23,8 +41,8 @@ class Locator(Protocol):
     def locate(self, name: str, parent: ModuleType | None, *, is_asked: bool = False) -> ModuleSpec | ModuleType:
         """Return a spec for the owner to load, or the Python module of another owner.
 
-        ``is_asked`` says that `hooked` was asked before. Raises ``ModuleNotFoundError``, as Python, if nothing is
-        found.
+        ``is_asked`` says that the hooks before the search path were asked. Raises ``ModuleNotFoundError``, as Python,
+        if nothing is found.
         """
 
     def anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:
@@ -32,16 +50,6 @@ class Locator(Protocol):
 
         Returns the Python module itself where a process can have one only. Raises ``ModuleNotFoundError`` if there is
         none.
-        """
-
-    def has_hooks(self) -> bool:
-        """Whether the owner's code has added import hooks, or changed the list of import hooks otherwise."""
-
-    def hooked(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:
-        """Ask the import hooks of the owner's code before the owner's search path; ``None`` without an answer.
-
-        A spec with a lazy loader for a Python module shared by all counts as no answer: the lazy one would take the
-        place of the shared one.
         """
 
     def owns(self, top: str) -> bool:
@@ -69,8 +77,22 @@ class Locator(Protocol):
         """Forget all answers, so that files new since then are seen."""
 
 
+class _NoHooks:
+    """No import hooks."""
+
+    def are_there(self) -> bool:
+        """See `ImportHooks`."""
+        return False
+
+    def ask(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:  # noqa: ARG002 - as any hooks
+        """See `ImportHooks`."""
+        return None
+
+
 class Gone:
-    """The locator of an owner that has left: owns nothing, and finds nothing."""
+    """The locator of an owner without a finder, as one that has left: owns nothing, and finds nothing."""
+
+    hooks: Final = _NoHooks()
 
     def __init__(self, biz: BizId) -> None:
         self._biz = biz
@@ -86,14 +108,6 @@ class Gone:
     def anew(self, name: str, parent: ModuleType | None) -> ModuleSpec | ModuleType:  # noqa: ARG002
         """Raise ``BizGone``."""
         raise BizGone(self._biz, name=name)
-
-    def has_hooks(self) -> bool:
-        """See `Locator`."""
-        return False
-
-    def hooked(self, name: str, parent: ModuleType | None) -> ModuleSpec | None:  # noqa: ARG002
-        """See `Locator`."""
-        return None
 
     def owns(self, top: str) -> bool:  # noqa: ARG002
         """See `Locator`."""

@@ -18,10 +18,10 @@ from koupleless.context import entered
 from koupleless.errors import ModuleRefused
 from koupleless.isolation.interpreter import REAL
 from koupleless.isolation.libraries import distributions
-from koupleless.isolation.libraries.distributions import Index
 from koupleless.isolation.libraries.holding import Speakers
+from koupleless.isolation.libraries.installed.index import Index
+from koupleless.isolation.libraries.installed.mentions import imported_for_sure
 from koupleless.isolation.libraries.known import Share
-from koupleless.isolation.libraries.mentions import imported_for_sure
 from koupleless.isolation.linking.linker import Linker
 from koupleless.isolation.policy import Policy
 
@@ -121,8 +121,8 @@ def test_contents_tell_equal_from_different(write):
     )
     changed = {**LIB, **wheel("Based.Lib", "1.0", {"based_lib/__init__.py": "version = '1.0'  # patched"})}
     other = Index([str(write({**changed, **wheel("user", "1", {"user.py": ""}, requires=("Based.Lib>=1",))}))])
-    assert first.closure("user") == {"user", "based-lib"}
-    assert first.content("user") == same.content("user") != other.content("user")
+    assert first.relations.closure("user") == {"user", "based-lib"}
+    assert first.contents.of("user") == same.contents.of("user") != other.contents.of("user")
     assert first.has_same("based-lib", same)
     assert not first.has_same("based-lib", other)
     assert not first.has_same("based-lib", Index([]))
@@ -135,7 +135,7 @@ def test_a_record_without_digests_goes_by_the_files(write):
         files["bare-1.dist-info/RECORD"] = "bare.py,,\nbare-1.dist-info/METADATA,,\ngone.py,,\n"
         return Index([str(write(files))])
 
-    assert made("a").content("bare") == made("a").content("bare") != made("b").content("bare")
+    assert made("a").contents.of("bare") == made("a").contents.of("bare") != made("b").contents.of("bare")
 
 
 def test_compiled_distributions_are_shared_with_what_they_require(write):
@@ -170,7 +170,7 @@ def test_what_a_distribution_can_use_belongs_to_it_but_not_what_its_authors_use(
         }
     )
     index = Index([str(root)])
-    assert index.closure("lib") == {"lib", "greenlet"}
+    assert index.relations.closure("lib") == {"lib", "greenlet"}
     assert index.shared == {"lib", "greenlet"}
 
 
@@ -182,12 +182,12 @@ def test_what_extension_modules_are_seen_to_import_is_around_them(write):
     files |= wheel("plain", "1", {"plain.py": ""})
     frames = {f"frames/lib{suffix}": "", "frames/fast.pyx": "cimport cnumbers\n"}
     index = Index([str(write(files | wheel("frames", "1", frames)))])
-    assert index.closure("arrows") == {"arrows"}
-    assert index.surroundings("arrows") == {"arrows", "frames", "cnumbers", "helper"}
-    assert index.surroundings("cnumbers") == {"cnumbers", "helper"}
+    assert index.relations.closure("arrows") == {"arrows"}
+    assert index.relations.surroundings("arrows") == {"arrows", "frames", "cnumbers", "helper"}
+    assert index.relations.surroundings("cnumbers") == {"cnumbers", "helper"}
     other = Index([str(write(files | wheel("frames", "2", frames)))])
-    assert index.content("arrows") != other.content("arrows")
-    assert index.content("cnumbers") == other.content("cnumbers")
+    assert index.contents.of("arrows") != other.contents.of("arrows")
+    assert index.contents.of("cnumbers") == other.contents.of("cnumbers")
 
 
 def test_what_a_module_cannot_do_without():

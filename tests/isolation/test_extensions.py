@@ -972,7 +972,7 @@ def test_compiled_code_of_the_base_gets_the_bases_modules_while_it_works_for_a_b
 
 def test_what_compiled_code_imports_while_it_is_initialised_does_not_go_with_our_own_requirements(monkeypatch):
     """It has no frame, so whoever asks seems to be ours, and what we require may be what a biz has a version of."""
-    required = sorted(base_index().closure("koupleless") - {"koupleless"})
+    required = sorted(base_index().relations.closure("koupleless") - {"koupleless"})
     top = next(name for name in ("click", "msgspec", "uvicorn") if name in required)
     monkeypatch.setattr(imports, "apart", {top})
     assert imports._goes_with_base(vars(importlib.import_module("uvicorn.main")), "click") is (top == "click")

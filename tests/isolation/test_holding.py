@@ -8,8 +8,9 @@ from types import ModuleType
 
 import pytest
 
-from koupleless.isolation.libraries.distributions import Index, base_index
+from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Holding, Speakers, Wishes, conflicts, decide
+from koupleless.isolation.libraries.installed.index import Index
 from koupleless.isolation.libraries.known import SHARE, Share
 
 SHARED, COPY, OWN = Holding.SHARED, Holding.COPY, Holding.OWN

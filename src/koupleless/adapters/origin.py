@@ -12,7 +12,7 @@ from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Holding, Speakers, decide
 
 if TYPE_CHECKING:
-    from koupleless.isolation.libraries.distributions import Index
+    from koupleless.isolation.libraries.installed.index import Index
 
 _OURS: Final = "koupleless."
 """Stand-ins for objects of a library: containers that look at their entries themselves."""

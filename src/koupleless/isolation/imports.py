@@ -150,7 +150,7 @@ def _goes_with_base(namespace: Mapping[str, Any], name: str) -> bool:
         return False
     index = distributions.base_index()
     wanted = index.owners(name)
-    return any(not index.closure(owner).isdisjoint(wanted) for owner in index.owners(asking))
+    return any(not index.relations.closure(owner).isdisjoint(wanted) for owner in index.owners(asking))
 
 
 _OURS: Final = __name__.partition(".")[0]

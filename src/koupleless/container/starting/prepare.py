@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from koupleless.artifact.store import Store, Unpacked
     from koupleless.biz import BizId
     from koupleless.descriptions import Library
-    from koupleless.isolation.libraries.distributions import Index
+    from koupleless.isolation.libraries.installed.index import Index
 
 
 def words() -> Callable[[str], Share | None]:

@@ -150,7 +150,7 @@ class VirtualEnvironment:
         declared = self._policy.declared
         if not declared:
             return index.versions
-        families = (index.family(name) for name in declared - {SELF} if name in index.versions)
+        families = (index.relations.family(name) for name in declared - {SELF} if name in index.versions)
         return frozenset().union({SELF} & index.versions.keys(), *families)
 
     # --- scripts -------------------------------------------------------------------------------------------------

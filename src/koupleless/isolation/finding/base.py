@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from koupleless.isolation.finding.files import Files
-    from koupleless.isolation.libraries.distributions import Index
+    from koupleless.isolation.libraries.installed.index import Index
     from koupleless.isolation.linking.linker import Linker
 
 
@@ -156,7 +156,7 @@ class _Sight:
         """Bring into sight the libraries of the Python modules taken from the base, and all libraries required."""
         self.count = count
         owners = {owner for name in taken for owner in self.index.owners(name)}
-        self._used = self._used.union(*map(self.index.closure, owners - self._used))
+        self._used = self._used.union(*map(self.index.relations.closure, owners - self._used))
 
     def holds(self, name: str) -> bool:
         """Whether a Python module of the base is in sight."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
     from koupleless.isolation.finding.files import Files
-    from koupleless.isolation.libraries.distributions import Index
+    from koupleless.isolation.libraries.installed.index import Index
 
 
 class _Copied(NamedTuple):
@@ -49,8 +49,9 @@ class Copies:
         index = distributions.base_index()
         if self._holdings is None or self._holdings[0] is not index:
             speakers = self._speakers
-            if speakers is not None and (brought := frozenset(filter(index.concerns, self._files.index.versions))):
-                speakers = replace(speakers, brought=brought)
+            if speakers is not None:
+                brought = frozenset(filter(index.relations.concern, self._files.index.versions))
+                speakers = replace(speakers, brought=brought) if brought else speakers
             self._holdings = index, {} if speakers is None else decide(index, speakers)
             self._known.clear()
         return self._holdings[1]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from koupleless.context import Scope
-    from koupleless.isolation.libraries.distributions import Index
+    from koupleless.isolation.libraries.installed.index import Index
     from koupleless.isolation.system import SysVariables
 
 

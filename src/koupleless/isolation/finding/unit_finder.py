@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution, DistributionFinder
     from types import ModuleType
 
-    from koupleless.isolation.libraries.distributions import Index
     from koupleless.isolation.libraries.extensions import Unit
+    from koupleless.isolation.libraries.installed.index import Index
 
 
 class UnitFinder(BizFinder):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from koupleless.isolation.finding.base import FromBase
     from koupleless.isolation.finding.copies import Copies
     from koupleless.isolation.finding.files import Files
-    from koupleless.isolation.libraries.distributions import Index
     from koupleless.isolation.libraries.extensions import Finder, Unit
+    from koupleless.isolation.libraries.installed.index import Index
     from koupleless.isolation.linking.table import Table
     from koupleless.isolation.policy import Policy
     from koupleless.isolation.system import SysVariables
@@ -77,7 +77,7 @@ class Lent:
                     spec = self._files.find(top, own) if index.owners(top) == (owner,) else None
                     if spec is not None and spec.has_location and not self._files.is_installed(top, spec, owner):
                         replaced.add(top)
-            self._replaced = index, list(in_use), index.tied(index.shared - index.compiled, replaced)
+            self._replaced = index, list(in_use), index.relations.tied(index.shared - index.compiled, replaced)
         return self._replaced[2]
 
     def is_lent_by_base(self, name: str) -> bool:
@@ -146,7 +146,7 @@ class Lent:
 def is_of_base(distribution: str, index: Index) -> bool:
     """Whether the base has the very same content of a distribution in ``index``, and lends its own instead."""
     base = distributions.base_index()
-    return all(index.has_same(member, base) for member in index.surroundings(distribution))
+    return all(index.has_same(member, base) for member in index.relations.surroundings(distribution))
 
 
 def beside(name: str, files: Files, copies: Copies) -> str:
@@ -160,10 +160,11 @@ def beside(name: str, files: Files, copies: Copies) -> str:
     owners = [owner for owner in own.owners(name) if own.place(owner) != files.paths[0]]
     around: Iterable[str] = own.compiled  # of the program itself
     if owners:
-        around = frozenset().union(*map(own.surroundings, owners))
+        around = frozenset().union(*map(own.relations.surroundings, owners))
     elif copies.is_copied(name):
-        around = frozenset().union(*map(base.closure, base.owners(name)))
+        around = frozenset().union(*map(base.relations.closure, base.owners(name)))
     others = own.compiled.intersection(around).difference(owners)
-    told = [own.content(other) for other in sorted(others) if not is_of_base(other, own)]
-    told += [told_of for owner in owners if (told_of := own.compiled_content(owner)) != base.compiled_content(owner)]
+    told = [own.contents.of(other) for other in sorted(others) if not is_of_base(other, own)]
+    of_extensions = {owner: own.contents.of_extensions(owner) for owner in owners}
+    told += [told_of for owner, told_of in of_extensions.items() if told_of != base.contents.of_extensions(owner)]
     return " ".join(told)

@@ -34,7 +34,7 @@ from koupleless.context import Scope, current
 from koupleless.errors import ModuleRefused
 from koupleless.frames import passed_over
 from koupleless.isolation.interpreter import REAL, all_of_base, exposed, initialising, keep_apart, restorer
-from koupleless.isolation.libraries.mentions import imported_for_sure
+from koupleless.isolation.libraries.installed.mentions import imported_for_sure
 from koupleless.isolation.libraries.worlds import inhabiting, world_of
 from koupleless.isolation.linking.linker import Linker
 from koupleless.isolation.linking.locator import Locator
@@ -42,7 +42,7 @@ from koupleless.isolation.linking.locator import Locator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from koupleless.isolation.libraries.distributions import Index
+    from koupleless.isolation.libraries.installed.index import Index
     from koupleless.isolation.linking.table import Table
 
 
@@ -296,7 +296,7 @@ class Unit:
         version = re.sub(r"[^A-Za-z0-9._+!-]", "-", index.versions[distribution])
         first = current()
         self.scope = Scope(BizId.of(distribution, version), None if first is None else first.ground)
-        claims = frozenset().union(*(index.top_level(name) for name in index.surroundings(distribution)))
+        claims = frozenset().union(*(index.top_level(name) for name in index.relations.surroundings(distribution)))
         self.linker = Linker(self.scope, claims=claims)
         self._finder = make_finder(self)
         self.scope.attach(self.linker)
@@ -315,7 +315,7 @@ class Unit:
 
     def owns(self, name: str) -> bool:
         """Tell whether a module belongs to the distribution, or to its surroundings."""
-        return not self.index.surroundings(self.distribution).isdisjoint(self.index.owners(name))
+        return not self.index.relations.surroundings(self.distribution).isdisjoint(self.index.owners(name))
 
     def finds(self, name: str) -> bool:
         """Tell whether a module of the unit, while executed, finds a name among distributions of bizs.
@@ -361,7 +361,7 @@ class Unit:
 
 def _shared_content(index: Index, top: str) -> str:
     """Return the digests of a top-level package's distributions that are to be shared; empty if there are none."""
-    return " ".join(index.content(name) for name in index.owners(top) if name in index.shared)
+    return " ".join(index.contents.of(name) for name in index.owners(top) if name in index.shared)
 
 
 ALONE: Final = {"lxml": "the library keeps parsers by thread, under a name that is the same for all versions"}
@@ -390,8 +390,8 @@ class Shelf:
         return tuple(sorted(found))
 
     def _loaded_locked(self, name: str, index: Index) -> list[str]:
-        content = index.content(name, alone=True)
-        others = [unit for unit in self._all_of(name) if unit.index.content(name, alone=True) != content]
+        content = index.contents.of(name, alone=True)
+        others = [unit for unit in self._all_of(name) if unit.index.contents.of(name, alone=True) != content]
         loaded = [unit.index.versions[name] for unit in others if len(unit.linker.table.modules) > 1]
         why = "a module has loaded {}, which stays until this base is started again"
         return [_conflict(name, index.versions[name], why.format(other)) for other in loaded]
@@ -405,7 +405,7 @@ class Shelf:
         Raises ``ModuleRefused`` if a process can have only one content of the distribution, and has another.
         """
         is_alone = distribution in ALONE
-        key = (distribution, index.content(distribution, alone=is_alone))
+        key = (distribution, index.contents.of(distribution, alone=is_alone))
         with self._lock:
             if is_alone and (conflicts := self._loaded_locked(distribution, index)):
                 raise ModuleRefused(conflicts[0], name=distribution, biz=BizId.of(distribution, key[1][:12]))
@@ -414,7 +414,7 @@ class Shelf:
             unit = next((unit for unit in units if is_alone or unit.suits(index)), None)
             if unit is None:
                 units.append(unit := Unit(distribution, index, make_finder))
-            elif not is_alone or unit.index.content(distribution) == index.content(distribution):
+            elif not is_alone or unit.index.contents.of(distribution) == index.contents.of(distribution):
                 unit.move(index)
             return unit
 

@@ -26,7 +26,7 @@ from koupleless.isolation.libraries.known import COPYABLE, SHARE, Share
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from koupleless.isolation.libraries.distributions import Index
+    from koupleless.isolation.libraries.installed.index import Index
 
 
 class Holding(enum.Enum):
@@ -115,12 +115,12 @@ def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
     # A wish counts for requirements, too, against a word of the required library about itself.
     wishes = speakers.module.shared | speakers.base.shared
     wished = [name for name, one in held.items() if one.holding is Holding.SHARED and name in wishes]
-    for name, by in _reached(wished, lambda name: index.needs(name) - speakers.asked):
+    for name, by in _reached(wished, lambda name: index.relations.needs(name) - speakers.asked):
         held[name] = Held(Holding.SHARED, f"{by}, which is to be shared, requires the library")
     for name in index.extended - held.keys():
         held[name] = Held(Holding.SHARED, "the library is compiled, and not tested as a copy")
     shared = [name for name, one in held.items() if one.holding is Holding.SHARED and name not in speakers.application]
-    for name, by in _reached(shared, lambda name: index.needs(name) - held.keys()):
+    for name, by in _reached(shared, lambda name: index.relations.needs(name) - held.keys()):
         held[name] = Held(Holding.SHARED, f"{by}, which is shared, requires the library")
     for name in index.versions.keys() - held.keys():
         held[name] = Held(Holding.COPY, "pure Python that nobody has said may be shared")
@@ -131,18 +131,22 @@ def decide(index: Index, speakers: Speakers) -> Mapping[str, Held]:
     untested = speakers.base.shared & held.keys()
     for name, by in _reached(apart, lambda name: _drawn(index, speakers, held, name, untested)):
         of = "an own version" if by in speakers.brought else "an own copy"
-        verb = "requires" if name in index.users(by) or name not in index.optional_users(by) else "can use"
+        verb = (
+            "requires"
+            if name in index.relations.users(by) or name not in index.relations.optional_users(by)
+            else "can use"
+        )
         held[name] = Held(Holding.COPY, f"the library {verb} {by}, of which the module has {of}")
     return held
 
 
 def _drawn(index: Index, speakers: Speakers, held: Mapping[str, Held], name: str, untested: Iterable[str]) -> set[str]:
     """Return the shared distributions that need ``name``, or can use the biz's own one, and can be copied."""
-    importers = (other for other in untested if name in index.imports(other))
-    optional = index.optional_users(name) if name in speakers.brought else ()
+    importers = (other for other in untested if name in index.relations.imports(other))
+    optional = index.relations.optional_users(name) if name in speakers.brought else ()
     return {
         user
-        for user in index.users(name).union(importers, optional)
+        for user in index.relations.users(name).union(importers, optional)
         if held[user].holding is Holding.SHARED
         and user not in speakers.module.shared | speakers.application
         and (user not in index.compiled or user in COPYABLE)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from types import ModuleType
 
-    from koupleless.isolation.libraries.distributions import Index
+    from koupleless.isolation.libraries.installed.index import Index
     from koupleless.isolation.linking.linker import Linker
 
 STDLIB: Final = "the standard library"
@@ -217,7 +217,7 @@ class Arrivals:
         # A thousand bizs use few combinations of libraries.
         combinations = {owners for _, owners in self._owners(index)}
         used: frozenset[str] = frozenset().union(*combinations)
-        return frozenset().union(*map(index.closure, used))
+        return frozenset().union(*map(index.relations.closure, used))
 
     def _owners(self, index: Index) -> list[tuple[Linker, frozenset[str]]]:
         """Return each biz with the distributions of the Python modules given to the biz."""
@@ -256,7 +256,7 @@ def _required(index: Index, name: str) -> AbstractSet[str]:
     """Return a distribution and its requirements, direct and indirect ones, without extras."""
     found, ahead = {name}, [name]
     while ahead:
-        further = index.needs(ahead.pop()) - found
+        further = index.relations.needs(ahead.pop()) - found
         found |= further
         ahead += further
     return found

@@ -251,4 +251,4 @@ def test_a_version_that_asks_in_another_way_is_refused() -> None:
     old: Any = types.ModuleType("time_machine")
     exec("traveller_stack = []\ndef time_ns(): ...", vars(old))
     with pytest.raises(LookupError, match=r"before version 3\.3"):
-        timemachine.OWN["time_machine"](contextlib.ExitStack(), old)
+        timemachine.follow_own["time_machine"](contextlib.ExitStack(), old)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from koupleless.arklet.operations import changes_bizs
 from koupleless.wire.envelope import CONTENT_TYPE, MAX_BODY_BYTES, Code, Envelope, encode
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class ArkletApi:
 
     async def _answer(self, command: str, body: bytes) -> Response:
         operations = self._operations
-        if operations.changes_bizs(command):
+        if changes_bizs(command):
             loop = asyncio.get_running_loop()
             try:
                 envelope = await loop.run_in_executor(operations.workers, operations.handle, command, body)

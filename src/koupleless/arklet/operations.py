@@ -104,10 +104,6 @@ class Operations:
         """Held by the one batch that runs."""
         self._runs = runs or Runs()
 
-    def changes_bizs(self, command: str) -> bool:
-        """Whether `handle` may take long for this command."""
-        return command in _BY_ID and _BY_ID[command].changes_bizs
-
     def handle(self, command: str, raw: bytes) -> Envelope:
         """Run one command on the bytes of its input. Never raises: errors become part of the envelope."""
         found = _BY_ID.get(command)
@@ -340,3 +336,8 @@ COMMANDS: Final = (
     Command("queryBizOps", "query ark biz ops", Operations.query_ops),
 )
 _BY_ID: Final = {command.id: command for command in COMMANDS}
+
+
+def changes_bizs(command: str) -> bool:
+    """Whether a command changes bizs, so that `Operations.handle` may take long. No such command changes none."""
+    return command in _BY_ID and _BY_ID[command].changes_bizs

@@ -14,7 +14,8 @@ import pytest
 
 from koupleless import frames
 from koupleless.contextual import ContextCallable
-from koupleless.frames import handing_on, leave, passed_over, seen_as, standing_for
+from koupleless.frames import handing_on, passed_over, seen_as, standing_for
+from koupleless.tracebacks import leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable

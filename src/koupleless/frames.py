@@ -180,19 +180,6 @@ def _at(code: CodeType, place: CodeType) -> CodeType:
     return made
 
 
-def leave(error: BaseException) -> None:
-    """Take the frames of ours passed last out of an error's traceback; a bare ``raise`` is to follow.
-
-    A bare ``raise`` adds no entry for its own function, so the traceback goes on as if nothing of ours had been there.
-    An error without any other frame keeps ours: the fault may be our own.
-    """
-    trace = error.__traceback__
-    while trace is not None and is_ours(trace.tb_frame):
-        trace = trace.tb_next
-    if trace is not None:
-        error.__traceback__ = trace
-
-
 def is_ours(frame: FrameType) -> bool:
     """Whether a frame is of a function of this package, whatever the file name of the frame.
 

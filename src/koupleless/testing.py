@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.artifact.build import Options, build
 from koupleless.container.host import Host
-from koupleless.container.starting.failure import own_traceback
 from koupleless.container.starting.prepare import words
 from koupleless.container.surroundings import Deadlines
 from koupleless.context import life_context
@@ -34,6 +33,7 @@ from koupleless.isolation.libraries.holding import Speakers, Wishes, conflicts
 from koupleless.isolation.namespace import Namespace
 from koupleless.ownership.purge import PurgeReport
 from koupleless.router.table import normalise_path
+from koupleless.tracebacks import own_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence

@@ -16,7 +16,8 @@ import types
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from koupleless.context import current
-from koupleless.frames import handing_on, leave, passed_over
+from koupleless.frames import handing_on, passed_over
+from koupleless.tracebacks import leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

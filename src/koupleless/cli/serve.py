@@ -6,12 +6,12 @@ import contextlib
 import importlib
 import logging
 import sys
-import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from koupleless.errors import BaseStartFailed, KouplelessError
+from koupleless.tracebacks import own_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def _imported(name: str) -> object:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise BaseStartFailed(f"there is no module {error.name!r}, seen from {Path.cwd()}") from error
-        raise BaseStartFailed(_own_traceback(f"{name} cannot be imported", error)) from error
+        raise BaseStartFailed(_with_traceback(f"{name} cannot be imported", error)) from error
 
 
 def _made(factory: object, name: str) -> object:
@@ -72,18 +72,11 @@ def _made(factory: object, name: str) -> object:
     try:
         return factory()
     except Exception as error:
-        raise BaseStartFailed(_own_traceback(f"{name} failed", error)) from error
+        raise BaseStartFailed(_with_traceback(f"{name} failed", error)) from error
 
 
-def _own_traceback(sentence: str, error: Exception) -> str:
-    """``sentence``, and the traceback without the frames of this file and of the import system."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename not in (__file__, importlib.__file__) and not frame.filename.startswith("<frozen importlib")
-    ]
-    lines = [*traceback.format_list(frames), *traceback.format_exception_only(error)]
-    return f"{sentence}:\n{''.join(lines).rstrip()}"
+def _with_traceback(sentence: str, error: Exception) -> str:
+    return f"{sentence}:\n{own_traceback(error).rstrip()}"
 
 
 @contextlib.contextmanager

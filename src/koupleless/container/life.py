@@ -18,7 +18,7 @@ from koupleless.container.leaving.departure import Departure
 from koupleless.container.stage import DeadlineMissed, seconds_until
 from koupleless.container.starting.entry import load_entry, refuse_application
 from koupleless.container.starting.facets import equip
-from koupleless.container.starting.failure import in_words, own_traceback
+from koupleless.container.starting.failure import in_words
 from koupleless.container.starting.prepare import words
 from koupleless.container.surroundings import GRACE_S
 from koupleless.context import Scope, entered
@@ -34,6 +34,7 @@ from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules
 from koupleless.router.lifespan import Lifespan
 from koupleless.service.crossing import PrivateLibraries
+from koupleless.tracebacks import own_traceback
 from koupleless.view.config import Configuration
 from koupleless.view.data import VARIABLE, DataDirectory
 from koupleless.view.environ import Environment

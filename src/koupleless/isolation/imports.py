@@ -26,7 +26,6 @@ from koupleless.isolation.interpreter import (
     apart,
     begin_apart,
     bootstrap,
-    clean,
     exposed,
     find_of_base,
     is_c_call,
@@ -48,6 +47,7 @@ from koupleless.isolation.modules import place_view
 from koupleless.isolation.reloading import reload_of
 from koupleless.isolation.system import place_variables
 from koupleless.replacing import Shared, replace
+from koupleless.tracebacks import clean
 
 if TYPE_CHECKING:
     import contextlib

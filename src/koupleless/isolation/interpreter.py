@@ -1,4 +1,4 @@
-"""The interpreter's own side of importing: its table of Python modules, the temporary exceptions, its frames.
+"""The interpreter's own side of importing: its table of Python modules, and the temporary exceptions.
 
 C code reads the table directly. The table holds Python modules of the base and of the standard library, none of a biz,
 except for moments that end by themselves: a look-up by C code right after an import (`restorer`), the initialisation of
@@ -10,18 +10,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import os
 import sys
 import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from koupleless.frames import is_ours
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
     from importlib.machinery import ModuleSpec
-    from types import TracebackType
 
     from koupleless.context import Scope
 
@@ -35,7 +31,6 @@ REAL: Final[dict[str, ModuleType]] = sys.modules
 """The interpreter's own table: Python modules of the base and of the standard library, never one of a biz."""
 
 _ABSENT: Final = cast("ModuleType", object())
-_HERE: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")  # noqa: PTH118, PTH100, PTH120 - compared with co_filename
 
 
 loaded: Final[list[Callable[[str, ModuleType], object]]] = []
@@ -401,34 +396,3 @@ def restorer(name: str) -> object:
 def is_c_call(fromlist: object) -> bool:
     """Whether the arguments of ``__import__`` are those of ``PyImport_Import``: an empty list, new for each call."""
     return type(fromlist) is list and not fromlist
-
-
-def trimmed(trace: TracebackType | None) -> TracebackType | None:
-    """Return the traceback without frames of this room and of importlib; the traceback is changed in place."""
-    while trace is not None and _is_machinery(trace):
-        trace = trace.tb_next
-    at = trace
-    while at is not None:
-        after = at.tb_next
-        while after is not None and _is_machinery(after):
-            after = after.tb_next
-        at.tb_next = after
-        at = after
-    return trace
-
-
-def clean(error: BaseException) -> None:
-    """Cut the import machinery out of an error's traceback, unless the machinery itself has failed."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if last is not None and (isinstance(error, ImportError) or not is_ours(last.tb_frame)):
-        error.__traceback__ = trimmed(error.__traceback__)
-
-
-def _is_machinery(trace: TracebackType) -> bool:
-    return _filename(trace).startswith(("<frozen importlib", _HERE))
-
-
-def _filename(trace: TracebackType) -> str:
-    return trace.tb_frame.f_code.co_filename

@@ -14,13 +14,14 @@ from koupleless.isolation.finding.files import prefixes
 from koupleless.isolation.finding.finder import BizFinder
 from koupleless.isolation.finding.unit_finder import UnitFinder
 from koupleless.isolation.imports import HOOKS
-from koupleless.isolation.interpreter import all_of_base, clean, find_of_base
+from koupleless.isolation.interpreter import all_of_base, find_of_base
 from koupleless.isolation.libraries import distributions
 from koupleless.isolation.libraries.extensions import is_compiled, let_go, own_table
 from koupleless.isolation.libraries.holding import Speakers
 from koupleless.isolation.linking.linker import Linker, other_linkers
 from koupleless.isolation.places import forget_places
 from koupleless.isolation.policy import Policy
+from koupleless.tracebacks import clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

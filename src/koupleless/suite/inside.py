@@ -26,9 +26,10 @@ from koupleless.biz import BizId
 from koupleless.container.process import HOOKS
 from koupleless.container.starting.facets import equip
 from koupleless.context import Scope, call_as
-from koupleless.isolation.interpreter import exposing, trimmed, when_loaded, withholding
+from koupleless.isolation.interpreter import exposing, when_loaded, withholding
 from koupleless.isolation.policy import SELF, Policy
 from koupleless.recorders.running.forks import OwnProcess
+from koupleless.tracebacks import trimmed
 from koupleless.view.environ import Environment
 from koupleless.view.logging.logs import LogSpace
 

@@ -1,4 +1,4 @@
-"""Tells an author the error of a biz: the frames of the author, not ours, and the sentence to read first.
+"""Tells an author the error of a biz: the sentence to read first, and our advice.
 
 Texts only: the exception would keep its frames, and with the frames the biz to be removed.
 """
@@ -6,8 +6,7 @@ Texts only: the exception would keep its frames, and with the frames the biz to 
 from __future__ import annotations
 
 import traceback
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from koupleless import errors
 from koupleless.isolation.linking.linker import advice_on
@@ -16,25 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from koupleless.context import Scope
-
-_OWN_ROOT: Final = str(Path(__file__).parents[2]) + "/"
-_MACHINERY: Final = ("<frozen importlib", "<frozen runpy")
-_WORKER: Final = ("/concurrent/futures/", "/threading.py")
-
-
-def own_traceback(error: BaseException) -> str:
-    """Format ``error`` with its causes, without the frames of this package and of the import system."""
-    summary = traceback.TracebackException.from_exception(error, compact=True)
-    seen: set[int] = set()
-    pending: list[traceback.TracebackException | None] = [summary]
-    while pending:
-        part = pending.pop()
-        if part is None or id(part) in seen:
-            continue
-        seen.add(id(part))
-        part.stack = traceback.StackSummary.from_list([frame for frame in part.stack if _is_users(frame.filename)])
-        pending += [part.__cause__, part.__context__, *(part.exceptions or ())]
-    return "".join(summary.format())
 
 
 def in_words(error: BaseException, scope: Scope) -> str:
@@ -62,9 +42,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         known[id(cause)] = cause
         yield cause
         cause = cause.__cause__
-
-
-def _is_users(filename: str) -> bool:
-    if filename.startswith((_OWN_ROOT, *_MACHINERY)):
-        return False
-    return not any(part in filename for part in _WORKER)

@@ -21,7 +21,8 @@ import types
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.isolation.interpreter import REAL, bootstrap, clean
+from koupleless.isolation.interpreter import REAL, bootstrap
+from koupleless.tracebacks import clean
 
 if TYPE_CHECKING:
     import contextlib

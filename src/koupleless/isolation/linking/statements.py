@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from koupleless.frames import making_seen_as, passed_over
-from koupleless.isolation.interpreter import REAL, bootstrap, clean, find_of_base, is_c_call, is_initialising, lend
+from koupleless.isolation.interpreter import REAL, bootstrap, find_of_base, is_c_call, is_initialising, lend
 from koupleless.isolation.linking.answers import borrow, is_disputed
 from koupleless.isolation.linking.table import ABSENT
 from koupleless.isolation.policy import is_of_process
+from koupleless.tracebacks import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -12,12 +12,13 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import call_merged, current, entered
-from koupleless.frames import leave, passed_over, standing_for
+from koupleless.frames import passed_over, standing_for
 from koupleless.ownership.kinds import Kind
 from koupleless.ownership.ledger import NOTHING, Ledger, Order, Pending
 from koupleless.recorders.names import name_of
 from koupleless.recorders.running.ending import Ending, holder, reaches
 from koupleless.recorders.running.threads import leave_behind, target_of, where
+from koupleless.tracebacks import leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable

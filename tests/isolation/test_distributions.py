@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import os
 import sys
 import sysconfig
 import zipfile
@@ -49,6 +50,24 @@ def test_a_compiled_module_need_not_be_an_identifier(write):
     index = Index([str(write(wheel("fast", "1", {"fast/__init__.py": "", compiled: "", "not-one.py": ""})))])
     assert index.owners("650f__mypyc") == ("fast",)
     assert index.owners("not-one") == ()
+
+
+def test_an_index_is_made_again_for_distributions_alone(write):
+    place = write(LIB)
+    path = [str(place)]
+    index = distributions.index_of(path)
+    (place / "application.log").write_text("a base writes into a directory of its path")
+    os.utime(place, ns=(0, 1))
+    assert distributions.index_of(path) is index
+    for name, text in OTHER.items():
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text(text)
+    os.utime(place, ns=(0, 2))
+    assert distributions.index_of(path).versions == {"based-lib": "1.0", "based-other": "2.0"}
+    replaced = distributions.index_of(path)
+    os.utime(place / "based_other-2.0.dist-info", ns=(0, 3))  # the same version once more
+    os.utime(place, ns=(0, 3))
+    assert distributions.index_of(path) is not replaced
 
 
 def mypyc(version: str, *, is_whole: bool = True) -> dict[str, str]:

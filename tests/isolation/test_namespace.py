@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.resources
 import linecache
+import pickle  # noqa: F401 - the base has the Python module before bizs ask for it
 import pkgutil
 import sys
 import traceback

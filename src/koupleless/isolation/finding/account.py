@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from koupleless.isolation.linking.table import Table
     from koupleless.isolation.policy import Policy
 
-_BROUGHT: Final = "the module brings it along"
+_BROUGHT: Final = "the module brings the library along"
 
 
 class Account:

@@ -104,7 +104,7 @@ class FromBase:
         if provenance is not None:
             verdict = self._policy.of_base(name, provenance)
             if verdict.side is Side.REFUSED:
-                raise self.refusal(name, f"{self._who} may not take it from the base: {verdict.reason}")
+                raise self.refusal(name, f"{self._who} may not take this Python module from the base: {verdict.reason}")
             self._granted.add(name)
 
     def is_granted(self, name: str) -> bool:

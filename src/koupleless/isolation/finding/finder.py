@@ -199,8 +199,8 @@ class BizFinder:
         if self.specs.find_spec(name) is not None:
             return ""
         return (
-            f"neither {self._who()} nor the base has it; add the distribution that provides it to the dependencies of "
-            "the module and build it again, or install it in the base"
+            f"neither {self._who()} nor the base has this Python module; add its distribution to the dependencies of "
+            "the biz and build the biz again, or install the distribution in the base"
         )
 
     def invalidate_caches(self) -> None:

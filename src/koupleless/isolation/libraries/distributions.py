@@ -12,7 +12,7 @@ import sysconfig
 import threading
 from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from packaging.utils import canonicalize_name
 
@@ -30,28 +30,54 @@ if TYPE_CHECKING:
 # --- the base's ----------------------------------------------------------------------------------------------------
 
 
+class _Known(NamedTuple):
+    """An index, and the directories as the index was made from them."""
+
+    times: tuple[int, ...]
+    metadata: tuple[frozenset[tuple[str, int]], ...]
+    made: Index
+
+
 class _Indexes:
-    """Indexes by search path; an index is made again when one of its directories changes."""
+    """Indexes by search path; an index is made again when distributions are installed, removed or replaced.
+
+    A directory on the path changes for other reasons, too: a base may have the working directory there, with files that
+    are written all day long.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, ...], tuple[tuple[int, ...], Index]] = {}
+        self._known: dict[tuple[str, ...], _Known] = {}
 
     def get(self, path: Sequence[str]) -> Index:
         key = tuple(path)
-        stamp = tuple(_mtime(entry) for entry in key)
+        times = tuple(_mtime(entry) for entry in key)
         with self._lock:
             known = self._known.get(key)
-        if known is not None and known[0] == stamp:
-            return known[1]
-        index = Index(key)
+        if known is not None and known.times == times:
+            return known.made
+        metadata = tuple(map(_metadata_in, key))
+        is_same = known is not None and known.metadata == metadata
+        index = known.made if known is not None and is_same else Index(key)
         with self._lock:
-            self._known[key] = (stamp, index)
+            self._known[key] = _Known(times, metadata, index)
         return index
 
     def forget(self, path: Sequence[str]) -> None:
         with self._lock:
             self._known.pop(tuple(path), None)
+
+
+def _metadata_in(entry: str) -> frozenset[tuple[str, int]]:
+    """The metadata directories and files in a directory, each with the time of its last change."""
+    try:
+        with os.scandir(entry) as found:
+            return frozenset((one.name, one.stat().st_mtime_ns) for one in found if one.name.endswith(_METADATA))
+    except OSError:  # no directory, or a file with distributions inside, such as a zip
+        return frozenset({(entry, _mtime(entry))})
+
+
+_METADATA: Final = (".dist-info", ".egg-info", ".egg", ".EGG-INFO")
 
 
 def _mtime(entry: str) -> int:

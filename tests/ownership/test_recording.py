@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,29 @@ def test_what_joins_a_herd_that_was_ended_is_ended_too(ledger: Ledger) -> None:
     herd.add(ledger, early)
     ledger.undo_all(1)
     assert [[*map(id, each)] for each in ended] == [[id(early)], [id(late)]]
+
+
+def test_what_joins_a_herd_while_another_thread_ends_it_is_not_lost(ledger: Ledger) -> None:
+    ended: list[list[Any]] = []
+    herd = make_herd(ended)
+    things = [Thing() for _ in range(8_000)]
+
+    def join(own: list[Thing]) -> None:
+        for thing in own:
+            herd.add(ledger, thing)
+
+    threads = [threading.Thread(target=join, args=(things[start::4],)) for start in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            ledger.undo_all(1)
+    finally:
+        sys.setswitchinterval(interval)
+    ledger.undo_all(1)
+    assert {id(thing) for each in ended for thing in each} == {id(thing) for thing in things}
 
 
 def test_a_finaliser_of_multiprocessing_that_an_exit_function_makes_is_called(biz: TinyBiz) -> None:

@@ -198,12 +198,15 @@ class Herd(Kind, Generic[T]):
 
     def add(self, ledger: Ledger, thing: T) -> None:
         """Add an object to the herd of a biz. Raises ``TypeError`` for an object without weak references."""
-        members = self._members.find(ledger.scope)
-        if members is None:
-            members = self._members.of(ledger.scope)
-            self.record(ledger, self._what, functools.partial(self._undo, ledger))
-        address = id(thing)
-        members[address] = weakref.ref(thing, lambda _: members.pop(address, None))
+        while not ledger.scope.is_closed:
+            members = self._members.find(ledger.scope)
+            if members is None:
+                members = self._members.of(ledger.scope)
+                self.record(ledger, self._what, functools.partial(self._undo, ledger))
+            address = id(thing)
+            members[address] = weakref.ref(thing, functools.partial(_forget, members, address))
+            if self._members.find(ledger.scope) is members:
+                break  # otherwise another thread has ended the herd meanwhile, perhaps without this object
 
     def has(self, ledger: Ledger, thing: T) -> bool:
         """Tell whether an object is in the herd of a biz."""
@@ -213,6 +216,10 @@ class Herd(Kind, Generic[T]):
         members = self._members.take(ledger.scope) or {}
         things = [thing for reference in list(members.values()) if (thing := reference()) is not None]
         return self._end(ledger, things) if things else NOTHING
+
+
+def _forget(members: dict[int, weakref.ref[Any]], address: int, _: object) -> None:
+    members.pop(address, None)
 
 
 class OwnEntry(Kind):

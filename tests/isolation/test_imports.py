@@ -617,6 +617,19 @@ def test_a_child_that_is_loaded_is_found_below_a_package_that_was_imported_again
     namespace.import_module("user")
 
 
+@pytest.mark.parametrize("name", ["json", "os", "own", "own.part", "based_ns", "based_ns.own", "based_ns.part"])
+def test_a_spec_is_found_for_the_very_module_that_an_import_gets(biz, base, name):
+    """One of the names is a package of one piece in the base, and a mere directory among the files of the biz."""
+    base({"based_ns/part/__init__.py": "value = 1"})
+    code = "import importlib, importlib.util\ndef both(name):\n    spec = importlib.util.find_spec(name)\n"
+    code += "    return spec.origin, importlib.import_module(name).__spec__.origin\n"
+    files = {"own/__init__.py": "", "own/part.py": "", "based_ns/own.py": "", "based_ns/part/data.txt": ""}
+    namespace = biz({"app.py": code, **files})
+    with entered(namespace.scope):
+        found, imported = namespace.import_module("app").both(name)
+    assert found == imported
+
+
 @pytest.mark.parametrize("speakers", [Speakers(), Speakers(words={"based-reg": Share.ALWAYS}.get)])
 def test_a_directory_that_is_no_package_hides_none_of_the_base(biz, base, speakers):
     files = {"based_reg/__init__.py": "value = 1", "based_reg/sub.py": "value = 2"}

@@ -79,7 +79,7 @@ def test_uninstall_says_what_is_left_of_the_biz(wire: Any, container: Any) -> No
     assert report == {
         "biz": "shop:1.0",
         "clean": False,
-        "summary": "1 module still alive: demo.app held by functools.lru_cache of shared.cache; "
+        "summary": "1 Python module still alive: demo.app held by functools.lru_cache of shared.cache; "
         "1 not undone: a hook raised; still changed for every module: lib.LIMIT",
         "held": [{"name": "demo.app", "holders": ["functools.lru_cache of shared.cache"], "sizeBytes": 4096}],
         "undone": {"thread": 1},

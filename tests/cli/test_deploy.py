@@ -240,11 +240,11 @@ def test_the_figure_of_the_install_is_the_bases_own_and_the_rest_is_named(
     arklet.server_header = "koupleless"
     reply: dict[str, Any] = replied()
     reply["data"]["message"] = "Install Biz: hello:1.0.0 success, cost: 7 ms, started at: 12:00:00,123"
-    purge = {"biz": "hello:0.9", "clean": False, "summary": "1 module still alive: hello.app held by a thread"}
+    purge = {"biz": "hello:0.9", "clean": False, "summary": "1 Python module still alive: hello.app held by a thread"}
     reply["data"]["replaced"] = [purge]
     arklet.says("installBiz", reply)
     out = arkctl("deploy", hello_zip, "--port", arklet.port).out
-    left = "left behind: 1 module still alive: hello.app held by a thread"
+    left = "left behind: 1 Python module still alive: hello.app held by a thread"
     assert re.fullmatch(
         rf"hello:1.0.0 ACTIVATED at /hello \(install 7 ms, in all \d+ ms\); replaced hello:0.9; {left}\n", out
     )

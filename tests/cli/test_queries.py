@@ -259,12 +259,12 @@ def test_a_health_that_is_refused_for_another_reason_says_that(arkctl: Arkctl, a
 
 
 def test_undeploy_removes_and_says_what_is_left(arkctl: Arkctl, arklet: FakeArklet) -> None:
-    purge = {"biz": "hello:1", "clean": False, "summary": "1 module still alive: hello.app held by a thread"}
+    purge = {"biz": "hello:1", "clean": False, "summary": "1 Python module still alive: hello.app held by a thread"}
     arklet.says("uninstallBiz", {"code": "SUCCESS", "data": {"code": "SUCCESS", "message": "", "purgeReport": purge}})
     outcome = arkctl("undeploy", "hello:1", "--port", arklet.port)
     assert arklet.calls == [("uninstallBiz", {"bizName": "hello", "bizVersion": "1"})]
     assert outcome.err == ""
-    assert outcome.out == "hello:1 undeployed; left behind: 1 module still alive: hello.app held by a thread\n"
+    assert outcome.out == "hello:1 undeployed; left behind: 1 Python module still alive: hello.app held by a thread\n"
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_a_cached_singleton_the_biz_was_added_to_is_reported_and_never_cleared(b
     assert shop.get_registry() is shared
     assert shop.get_registry.cache_info().misses == 1
     assert [held.name for held in report.held] == ["hello"]
-    assert report.summary().startswith("1 module still alive: hello held by ")
+    assert report.summary().startswith("1 Python module still alive: hello held by ")
 
 
 class Depends:
@@ -515,7 +515,7 @@ print(leave("").summary())
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stdout.splitlines() == [
         "clean",
-        "1 module still alive: hello held by global shop_db.registry in the base",
+        "1 Python module still alive: hello held by global shop_db.registry in the base",
         "clean",
     ], result.stderr
 
@@ -535,7 +535,7 @@ def test_several_modules_are_told_once_each(biz: TinyBiz, shop: Any) -> None:
     biz.run("pass", name="hello.three")
     report = biz.leave()
     assert sorted(held.name for held in report.held) == ["hello.one", "hello.two"]
-    assert report.summary().startswith("2 modules still alive: ")
+    assert report.summary().startswith("2 Python modules still alive: ")
 
 
 def test_a_module_that_is_released_later_is_free_then(biz: TinyBiz, shop: Any) -> None:
@@ -558,7 +558,7 @@ def test_the_report_says_how_long_it_took_and_what_was_undone(biz: TinyBiz) -> N
 
 def test_a_holder_that_was_not_found_is_said_so() -> None:
     report = PurgeReport(BizId.of("a", "1"), clean=False, held=(Held("m", ()),), undone={}, failures=(), elapsed_ms=0)
-    assert report.summary() == "1 module still alive: m (holder not found)"
+    assert report.summary() == "1 Python module still alive: m (holder not found)"
 
 
 def test_classes_are_told_apart_without_code_of_their_metaclasses(biz: TinyBiz) -> None:

@@ -138,7 +138,7 @@ def serve(app: str | None, *, modules: tuple[str, ...], config: Path | None, wor
 @arkctl.command()
 @click.argument("kind", type=click.Choice(["module", "base"]))
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--name", help="The name of the project.  [default: that of the directory]")
+@click.option("--name", help="The name of the project.  [default: the name of the directory]")
 def new(kind: str, directory: Path, *, name: str | None) -> None:
     """Create a project that runs at once.
 
@@ -373,7 +373,7 @@ def _which_version(session: Session, name: str) -> str:
 
 
 @arkctl.command()
-@click.option("--watch", type=click.FloatRange(min=0, min_open=True), metavar="SEC", help="Print again and again.")
+@click.option("--watch", type=click.FloatRange(min=0, min_open=True), metavar="SEC", help="Print every SEC seconds.")
 @opens_session
 def status(session: Session, *, watch: float | None) -> None:
     """List the modules of a base."""
@@ -490,7 +490,7 @@ def verify(directory: Path | None) -> int:
 
 @store.command()
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
-@click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Unused artefacts that stay.  [default: 20]")
+@click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Unused artefacts to keep.  [default: 20]")
 def clean(directory: Path | None, *, keep: int | None) -> None:
     """Remove unpacked artefacts that no base uses.
 

@@ -90,7 +90,7 @@ class PurgeReport:
 
 
 def _in_summary(held: Sequence[Held]) -> str:
-    """Write ``2 modules still alive: app, app.models held by ... (1,200 bytes since ...)``, grouped by holder."""
+    """Write ``2 Python modules still alive: app, app.models held by ... (1,200 bytes since ...)``, by holder."""
     together: dict[str, list[str]] = {}
     for one in held:
         together.setdefault(_by(one), []).append(one.name)
@@ -104,7 +104,7 @@ def _in_summary(held: Sequence[Held]) -> str:
     if since is not None:
         about.append(f"since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(since / 1000))}")
     facts = f" ({' '.join(about)})" if since is not None else ""
-    return f"{len(held)} module{'s' * (len(held) != 1)} still alive: {'; '.join(said)}{facts}"
+    return f"{len(held)} Python module{'s' * (len(held) != 1)} still alive: {'; '.join(said)}{facts}"
 
 
 def _by(held: Held) -> str:

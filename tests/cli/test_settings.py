@@ -232,6 +232,13 @@ def test_a_number_of_connections_is_a_whole_one_above_nothing(tmp_path: Path, nu
         base(tmp_path, KOUPLELESS_ARKLET_MAX_CONNECTIONS=number)
 
 
+@pytest.mark.parametrize(("text", "seconds"), [(".5", 0.5), ("5.", 5.0), ("05", 5.0), ("+5", 5.0), ("1e3", 1000.0)])
+def test_a_number_in_a_variable_is_read_as_python_reads_one(tmp_path: Path, text: str, seconds: float) -> None:
+    assert base(tmp_path, KOUPLELESS_BASE_STOP_TIMEOUT=text).stop_timeout_s == seconds
+    if seconds.is_integer():
+        assert base(tmp_path, KOUPLELESS_BASE_PORT=text, KOUPLELESS_BASE_STORE_KEEP=text).port == seconds
+
+
 def test_connections_have_settings(tmp_path: Path) -> None:
     (tmp_path / "koupleless.toml").write_text(
         "[base]\nmax-connections = 40\nheader-timeout = 2.5\narklet.max-connections = 4\narklet.header-timeout = 1\n"

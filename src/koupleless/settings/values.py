@@ -6,6 +6,7 @@ an environment variable and a flag can hold nothing but text, and a step after t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -48,6 +49,15 @@ def _plain(raw: object) -> object:
     if isinstance(raw, os.PathLike):
         return str(raw)
     return raw.strip() if isinstance(raw, str) else raw
+
+
+def _number(raw: object) -> object:
+    """Read a text as Python does: with a sign, with zeros in front, or with nothing before the point."""
+    if isinstance(raw, str) and raw.isascii():
+        for read in (int, float):
+            with contextlib.suppress(ValueError):
+                return read(raw)
+    return raw
 
 
 def _flag(raw: object) -> object:
@@ -95,9 +105,13 @@ Name: TypeAlias = Annotated[Text, Steps(after=_name)]
 Flag: TypeAlias = Annotated[bool, Meta(description="true or false"), Steps(before=_flag)]
 InvertedFlag: TypeAlias = Annotated[Flag, Steps(after=lambda is_on, _: not is_on)]
 """For a property of the original with the opposite meaning."""
-Seconds: TypeAlias = Annotated[float, Meta(gt=0, le=sys.float_info.max, description="a number of seconds above 0")]
-Number: TypeAlias = Annotated[int, Meta(gt=0, lt=10**9, description="a whole number above 0")]
-Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535, description="a port number from 0 to 65535")]
+Seconds: TypeAlias = Annotated[
+    float, Meta(gt=0, le=sys.float_info.max, description="a number of seconds above 0"), Steps(before=_number)
+]
+Number: TypeAlias = Annotated[int, Meta(gt=0, lt=10**9, description="a whole number above 0"), Steps(before=_number)]
+Port: TypeAlias = Annotated[
+    int, Meta(ge=0, le=65535, description="a port number from 0 to 65535"), Steps(before=_number)
+]
 """0 means any free port."""
 Output: TypeAlias = Annotated[Literal["table", "wide", "json"], Meta(description="table, wide or json")]
 FilePath: TypeAlias = Annotated[Path, Meta(description="a path, as a text that is not blank")]

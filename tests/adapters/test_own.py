@@ -343,6 +343,44 @@ def test_an_adapter_is_put_into_versions_that_it_is_for(monkeypatch, caplog, lib
         door.ADAPTERS.release()
 
 
+def test_bizs_that_share_a_blacksheep_which_they_bring_along_have_routers_of_their_own():
+    module: Any = types.ModuleType("blacksheep.server.routing")
+    exec(BLACKSHEEP, vars(module))
+    one, second = two()
+    door.put_into_own(one, module)
+    router = module.router
+    assert run(one, lambda: module.bind("app", "/one")) == ["/one"]
+    assert run(second, lambda: module.bind("app", "/two")) == ["/two"]
+    assert (router.routes, module.known()) == ([], [])
+    with pytest.raises(LookupError):
+        run(one, lambda: module.bind("other", "/"))
+    one.close()
+    assert run(second, module.known) == ["app"]
+    assert isinstance(router, module.Router)
+
+
+BLACKSHEEP = """
+_apps_by_router_id = {}
+
+class Router:
+    __slots__ = ("routes",)
+    def __init__(self): self.routes = []
+
+router = Router()
+
+def bind(app, path):
+    if id(router) in _apps_by_router_id:
+        raise LookupError(app)
+    _apps_by_router_id[id(router)] = app
+    router.routes.append(path)
+    return router.routes
+
+def known():
+    return list(_apps_by_router_id.values())
+"""
+"""How ``blacksheep.server.routing`` keeps applications."""
+
+
 def test_whose_code_is_whose_may_be_asked_of_the_container_itself(library, undo):
     asked: list[int] = []
 

@@ -273,7 +273,9 @@ def own_containers(
     originals = {name: original for name, original in found.items() if type(original) in _KINDS}
     places = [(holder, name, original) for name, original in originals.items()]
     if isinstance(holder, types.ModuleType):
-        places = list(holders_of(originals.values(), package or holder.__name__.partition(".")[0]))
+        others = holders_of(originals.values(), package or holder.__name__.partition(".")[0])
+        # The holder, a Python module of a biz, may be out of sight.
+        places += [place for place in others if place[0] is not holder or place[1] not in originals]
     made = {id(original): _KINDS[type(original)](original, hides) for original in originals.values()}
     for place, label, original in places:
         own = made[id(original)]

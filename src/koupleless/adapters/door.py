@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters import (
+    blacksheep,
     blinker,
     celery,
     django,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 
 KNOWN: Final[tuple[Any, ...]] = (
     *plain.ADAPTERS,
+    blacksheep,
     blinker,
     celery,
     django,

@@ -66,14 +66,15 @@ class Case:
     """What stays of a module that used it, and why."""
     pair: tuple[str, ...] = ()
     """Of a pair, the distribution that is found, and the one that finds it in C."""
-    pins_of_newest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The pins for the newest Pythons, for which there are no wheels of the others; empty where there are no such."""
+    pins_of_newest: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """The pins for each of the newest Pythons, for which there are no wheels of the others."""
 
     def on(self, version: str) -> Case | None:
         """The case as it is used on a Python; ``None`` if there are no two versions of it there."""
         if version not in NEWEST:
             return self
-        return replace(self, pins=self.pins_of_newest) if self.pins_of_newest else None
+        pins = self.pins_of_newest.get(version)
+        return None if pins is None else replace(self, pins=pins)
 
     @property
     def distribution(self) -> str:
@@ -90,18 +91,33 @@ def read_cases() -> list[Case]:
     cases = []
     for file in FILES:
         for name, table in tomllib.loads((HERE / file).read_text()).items():
-            pins = {side: tuple(table[side]) for side in SIDES}
-            newest = {side: tuple(pinned) for side, pinned in table.get("newest", {}).items()}
             pair = tuple(table.get("pair", ()))
-            if pair:
-                older = {_name_of(pin): pin for pin in pins["older"]}
-                pins[MIXED] = tuple(older[pair[0]] if _name_of(pin) == pair[0] else pin for pin in pins["newer"])
+            newest = {version: table.get(version, table.get("newest")) for version in NEWEST}
+            pins_of_newest = {version: _pins(pinned, pair) for version, pinned in newest.items() if pinned}
             module = table.get("module", pair[1] if pair else name)
             words = {key: table.get(key, "") for key in ("fails", "fails_mixed", "keeps")}
             cases.append(
-                Case(name, module, pins, table["use"], file != "pure.toml", **words, pair=pair, pins_of_newest=newest)
+                Case(
+                    name,
+                    module,
+                    _pins(table, pair),
+                    table["use"],
+                    file != "pure.toml",
+                    **words,
+                    pair=pair,
+                    pins_of_newest=pins_of_newest,
+                )
             )
     return cases
+
+
+def _pins(table: Mapping[str, Any], pair: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The pins of each side, in a pair also of the mixed one."""
+    pins = {side: tuple(table[side]) for side in SIDES}
+    if pair:
+        older = {_name_of(pin): pin for pin in pins["older"]}
+        pins[MIXED] = tuple(older[pair[0]] if _name_of(pin) == pair[0] else pin for pin in pins["newer"])
+    return pins
 
 
 def _name_of(pin: str) -> str:
@@ -422,8 +438,11 @@ def write_document(path: Path, cases: Sequence[Case], results: Mapping[str, Mapp
     for case in (case for case in cases if case.pair):
         named = {"Pair": " + ".join(case.pair), "Versions": _versions(case)}
         cells = before.get((named["Pair"], named["Versions"]), {})
-        used = {version: outcomes[case.name] for version, outcomes in results.items() if case.name in outcomes}
-        cells |= {version: outcome.word(case) for version, outcome in used.items()}
+        for version, outcomes in results.items():
+            here = case.on(version)
+            if here is not None and case.name in outcomes:
+                later = "" if here is case else f", {_versions(here)}"
+                cells[version] = f"{outcomes[case.name].word(case)}{later}"
         lines.append(_row([(named | cells).get(column, "") for column in PAIR_COLUMNS]))
     lines += ["", "## Those that do not work", ""]
     lines += [f"- **{case.name}**: {case.fails}." for case in alone if case.fails]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib.util
 import os
 import subprocess
@@ -54,6 +55,22 @@ class TestUnpacking:
             assert unpacked.class_path == (unpacked.path, unpacked.path / "lib")
             assert unpacked.path.name == "hello-1.0.0"
             assert str(unpacked.manifest.id) == "hello:1.0.0"
+
+    def test_the_text_of_an_unpacked_file_is_known_as_long_as_it_looks_unchanged(
+        self, store: Store, make_zip: MakeZip, make_files: MakeFiles
+    ) -> None:
+        source = source_for(make_zip(make_files()))
+        for _ in range(2):  # unpacked, and found in the store
+            unpacked = store.unpack(source)
+            path = unpacked.path / "lib/private/__init__.py"
+            status = path.stat()
+            looks = status.st_size, status.st_mtime_ns
+            assert unpacked.text_of(str(path), *looks) == hashlib.sha256(path.read_bytes()).digest()
+            assert unpacked.text_of(str(path), status.st_size + 1, status.st_mtime_ns) is None
+            assert unpacked.text_of(str(path), status.st_size, status.st_mtime_ns + 1) is None
+            assert unpacked.text_of(str(unpacked.path / "other.py"), *looks) is None
+            unpacked.forget_texts()
+            assert unpacked.text_of(str(path), *looks) is None
 
     def test_the_same_content_is_unpacked_once(
         self, store: Store, make_zip: MakeZip, make_files: MakeFiles, monkeypatch: pytest.MonkeyPatch

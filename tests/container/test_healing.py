@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from koupleless.artifact.manifest import BIZ_TOML, MARK, Manifest, render_biz_toml
 from koupleless.biz import BizId
 from koupleless.container.terms import Strategy
 from koupleless.errors import StartFailed
+from koupleless.isolation import codes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +37,20 @@ def test_an_install_says_that_files_had_to_be_unpacked_again(world: World, caplo
     assert warning in caplog.text
     assert world.get("/hello/").status_code == 200
     assert code.is_file()
+
+
+def test_a_private_library_that_the_store_knows_is_not_read_to_know_its_text(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codes, "_digest", lambda path: pytest.fail(f"read {path}"))
+    for name in ("first", "second"):
+        files = {"app.py": b"import private_library\n", "lib/private_library.py": b""}
+        manifest = Manifest(id=BizId.of(name, "1.0"), entry="app", web_context_path=f"/{name}")
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            for place, data in {BIZ_TOML: render_biz_toml(manifest).encode(), MARK: b"", **files}.items():
+                archive.writestr(place, data)
+        world.container.install(world.container.prepare(str(tmp_path / f"{name}.zip")))
+    assert world.states() == {"first:1.0": "ACTIVATED", "second:1.0": "ACTIVATED"}
 
 
 def test_a_store_that_was_removed_under_a_running_base_is_made_again(world: World) -> None:

@@ -70,10 +70,11 @@ def biz(write: Callable[[Mapping[str, str]], Path]) -> Iterator[Callable[..., Na
         identity: str | None = None,
         policy: Policy | None = None,
         speakers: Speakers | None = None,
+        **more_of_it: Any,
     ) -> Namespace:
         scope = Scope(BizId.parse(identity or f"biz{next(numbers)}:1.0"))
         paths = [str(write(files)), *map(str, more)]
-        made = Namespace(scope, paths, policy or Policy(), speakers or Speakers())
+        made = Namespace(scope, paths, policy or Policy(), speakers or Speakers(), **more_of_it)
         alive.append(made)
         return made
 

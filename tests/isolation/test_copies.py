@@ -5,15 +5,15 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.util
+import os
 import sys
 import weakref
-from importlib.machinery import FileFinder
 
 import pytest
 
 from koupleless.context import entered
 from koupleless.errors import ModuleRefused
-from koupleless.isolation import places
+from koupleless.isolation import codes, places
 from koupleless.isolation.interpreter import REAL
 from koupleless.isolation.libraries.holding import Speakers, Wishes
 from koupleless.isolation.policy import Policy
@@ -66,6 +66,33 @@ def test_private_libraries_of_equal_text_share_their_code_wherever_they_lie(biz,
     assert first.f.__code__ is second.f.__code__
 
 
+def test_a_private_file_whose_text_is_known_is_not_read(biz, write, monkeypatch):
+    libs = [write({"private_lib.py": "def f(): return 1\n"}) for _ in range(3)]
+    known = {}
+    for lib in libs:
+        status = (lib / "private_lib.py").stat()
+        known[str(lib / "private_lib.py")] = status.st_size, status.st_mtime_ns
+    changed = libs[2] / "private_lib.py"
+    changed.write_text("def f(): return 2\n")
+    os.utime(changed, ns=(0, 1))
+
+    def texts(path, size, changed_ns):
+        return b"text" if known.get(path) == (size, changed_ns) else None
+
+    read, digest = [], codes._digest
+
+    def counted(path):
+        read.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(codes, "_digest", counted)
+    app = {"app.py": "import private_lib"}
+    first, second, third = (biz(app, lib, texts=texts).import_module("app").private_lib for lib in libs)
+    assert first.f.__code__ is second.f.__code__
+    assert (second.f(), third.f()) == (1, 2)
+    assert read == [str(changed)]
+
+
 def test_a_file_that_has_changed_is_read_again(base, biz):
     root = base(STATE)
     assert biz(APP).import_module("app").based_state.read() == "base"
@@ -76,16 +103,16 @@ def test_a_file_that_has_changed_is_read_again(base, biz):
 
 def test_where_the_files_are_is_found_out_once(base, biz, monkeypatch):
     root = base(STATE)
-    asked, find_spec = [], FileFinder.find_spec
+    listed, scandir = [], os.scandir
 
-    def counted(finder, name, target=None):
-        if finder.path.startswith(str(root)):
-            asked.append(name)
-        return find_spec(finder, name, target)
+    def counted(path="."):
+        if str(path).startswith(str(root)):
+            listed.append(str(path))
+        return scandir(path)
 
-    monkeypatch.setattr(FileFinder, "find_spec", counted)
+    monkeypatch.setattr(os, "scandir", counted)
     apps = [biz(APP).import_module("app") for _ in range(2)]
-    assert asked.count("based_state.deep") == 1
+    assert listed.count(str(root / "based_state")) == 1
     specs = [app.deep.__spec__ for app in apps]
     assert specs[0] == specs[1]
     assert specs[0] is not specs[1]
@@ -96,12 +123,12 @@ def test_where_the_files_are_is_found_out_once(base, biz, monkeypatch):
 
 
 def test_where_the_files_are_is_forgotten_when_a_biz_leaves(base, biz):
-    base(STATE)
+    root = base(STATE)
     namespace = biz(APP)
     namespace.import_module("app")
-    assert sum("based_state.deep" in each.known for each in places._places.values()) == 1
+    assert str(root / "based_state") in places._directories
     namespace.drop()
-    assert not places._places
+    assert not places._directories
 
 
 def test_a_directory_that_has_changed_is_looked_at_again(base, biz):

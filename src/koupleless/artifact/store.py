@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from koupleless.artifact.archive import FileMark
+    from koupleless.artifact.keeping.inventory import Inventory
     from koupleless.artifact.manifest import Manifest
     from koupleless.artifact.sources.content import BizSource
 
@@ -40,7 +41,16 @@ _SETTLED_NS: Final = 100_000_000
 class Unpacked:
     """An entry in use: stays in the store until released. Has one owner; safe to read from any thread."""
 
-    def __init__(self, store: Store, manifest: Manifest, digest: str, path: Path, *, notice: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        manifest: Manifest,
+        digest: str,
+        path: Path,
+        *,
+        inventory: Inventory | None = None,
+        notice: str | None = None,
+    ) -> None:
         self.notice = notice
         """A sentence for the operator if the artefact had to be unpacked again, with the reason."""
         self.manifest = manifest
@@ -51,6 +61,20 @@ class Unpacked:
         self.class_path: tuple[Path, ...] = (path, lib) if lib.is_dir() else (path,)
         """Directories to import from: the biz's own code first, then the private dependencies."""
         self._store: Store | None = store
+        self._root = f"{os.path.abspath(path)}/"  # noqa: PTH100 - as in the paths of an import
+        self._inventory = inventory
+
+    def text_of(self, path: str, size: int, changed_ns: int) -> bytes | None:
+        """The SHA-256 of an unpacked file by the absolute path, without reading, by size and time of change.
+
+        ``None`` for a file that looks otherwise than when it was unpacked, and for all after `forget_texts`.
+        """
+        inventory = self._inventory
+        return None if inventory is None else inventory.text_of(path.removeprefix(self._root), size, changed_ns)
+
+    def forget_texts(self) -> None:
+        """Let go of what `text_of` knows: most of the code of a biz is loaded while the biz starts."""
+        self._inventory = None
 
     def written(self) -> list[Path]:
         """Files written below `path` since unpacking, as relative paths.
@@ -203,9 +227,11 @@ class Store:
         notice = None
         with self._one_at_a_time(digest):
             for _ in range(_TRIES):
-                manifest = self._acquire(digest)
-                if manifest is not None:
-                    return self._unpacked(digest, manifest, notice)
+                found = self._acquire(digest)
+                if found is not None:
+                    manifest, inventory = found
+                    tree = Entry(self._entries / digest).tree(manifest)
+                    return Unpacked(self, manifest, digest, tree, inventory=inventory, notice=notice)
                 damage = Entry(self._entries / digest).damage()
                 if damage:
                     notice = (
@@ -219,10 +245,6 @@ class Store:
                         raise
                     self._heal()  # directories were removed while unpacking
         raise ArtifactError(f"{source.origin} was removed from the store {self.root} while it was unpacked")
-
-    def _unpacked(self, digest: str, manifest: Manifest, notice: str | None = None) -> Unpacked:
-        tree = Entry(self._entries / digest).tree(manifest)
-        return Unpacked(self, manifest, digest, tree, notice=notice)
 
     def _digest_of(self, source: BizSource) -> str:
         mark = source.mark
@@ -254,18 +276,18 @@ class Store:
                     if self._busy.get(digest) is lock:
                         del self._busy[digest]
 
-    def _acquire(self, digest: str) -> Manifest | None:
-        """Take the entry into use and return the manifest; ``None`` if there is no undamaged entry."""
+    def _acquire(self, digest: str) -> tuple[Manifest, Inventory] | None:
+        """Take the entry into use and return manifest and inventory; ``None`` if there is no undamaged entry."""
         with _disk_errors(f"use {self._entries / digest}"), self._locked(fcntl.LOCK_SH):
-            manifest = Entry(self._entries / digest).read()
-            if manifest is None:
+            found = Entry(self._entries / digest).read()
+            if found is None:
                 return None
             with self._lock:
                 if digest not in self._users:
                     self._session.mark(_mark_of(digest))
                     os.utime(self._entries / digest)
                 self._users[digest] = self._users.get(digest, 0) + 1
-            return manifest
+            return found
 
     def _make(self, source: BizSource, digest: str) -> None:
         """Unpack and compile in the session's directory, then put the entry in place by one rename."""

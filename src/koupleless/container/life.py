@@ -140,6 +140,7 @@ class Life:
                 application=around.application,
                 words=words(),
             ),
+            texts=unpacked.text_of,
             prefix=unpacked.scratch / f"{self.biz.name}-{scope.generation}",
             logs=lambda: LogSpace.from_configuration(scope, configuration, directory=around.log_dir),
         )
@@ -190,6 +191,7 @@ class Life:
         """Note the libraries in use, and changes that everybody sees."""
         self.warnings = (*self._told_of_files(), *self.scope.facet(Watch).check(), *self._told_of_zone())
         self.libraries = self.scope.facet(Namespace).libraries()
+        self._prepared.unpacked.forget_texts()
 
     def _told_of_files(self) -> tuple[str, ...]:
         notice = self._prepared.unpacked.notice

@@ -12,6 +12,15 @@ import functools
 import importlib
 import sys
 import threading
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -23,6 +32,20 @@ if TYPE_CHECKING:
 
 bootstrap: Final[Any] = importlib._bootstrap  # noqa: SLF001
 """``importlib._bootstrap``; the interpreter looks up its functions there by name, each time."""
+
+_FIND_SPEC: Final = FileFinder.find_spec
+_LOADERS: Final = [
+    *((suffix, ExtensionFileLoader) for suffix in EXTENSION_SUFFIXES),
+    *((suffix, SourceFileLoader) for suffix in SOURCE_SUFFIXES),
+    *((suffix, SourcelessFileLoader) for suffix in BYTECODE_SUFFIXES),
+]
+
+
+def is_plain_finder(finder: Any) -> bool:
+    """Whether a finder of files is Python's own, with Python's own loaders, as nobody has changed it."""
+    is_plain = type(finder) is FileFinder and FileFinder.find_spec is _FIND_SPEC
+    return is_plain and getattr(finder, "_loaders", None) == _LOADERS
+
 
 load_whole: Final[Callable[[ModuleSpec], ModuleType] | None] = getattr(bootstrap, "_load_backward_compatible", None)
 """Loads by the ``load_module`` of a loader without ``exec_module``; ``None`` from 3.15 on, where there is none."""

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import entered
+from koupleless.isolation.codes import unknown
 from koupleless.isolation.finding.files import prefixes
 from koupleless.isolation.finding.finder import BizFinder
 from koupleless.isolation.finding.unit_finder import UnitFinder
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from koupleless.context import Scope
     from koupleless.descriptions import Library
+    from koupleless.isolation.codes import Texts
     from koupleless.isolation.libraries.holding import Held
     from koupleless.isolation.linking.stores import Stored
 
@@ -49,12 +51,15 @@ class Namespace:
         paths: Sequence[str],
         policy: Policy = _EVERYTHING,
         speakers: Speakers | None = _NOBODY,
+        *,
+        texts: Texts = unknown,
     ) -> None:
+        """``texts`` tells the texts of files known to whoever unpacked the files."""
         self.scope = scope
         self.paths: tuple[str, ...] = tuple(os.path.abspath(path) for path in paths)  # noqa: PTH100 - keeps links
         self.policy = policy
         self._linker = linker = Linker(scope)
-        self._finder = BizFinder(linker, self.paths, policy, UnitFinder, speakers)
+        self._finder = BizFinder(linker, self.paths, policy, UnitFinder, speakers, texts=texts)
         self._has_hooks = True
         HOOKS.acquire()
         scope.attach(linker)

@@ -1,77 +1,117 @@
-"""Places of Python modules in directories, remembered for the next biz to look there.
+"""Places of Python modules in directories: what lies there is listed once, for all bizs that look there.
 
-A biz with an own copy of a library looks in directories where other bizs have looked. `find_once` asks a finder of
-files for each Python module once, as long as the time of change of the directory stays the same: the finder itself goes
-by the same time.
+A finder of files lists each directory for itself, asks for the status of each file, and takes the path apart again for
+the spec. `spec_at` answers from one list of a directory, as long as the directory's time of change stays the same: the
+finder itself goes by the same time.
 
-Lifetime: the places of one finder are forgotten with the finder, and all places when a biz leaves. Threads: any.
+Lifetime: all lists are forgotten when a biz leaves. Threads: any.
 """
 
 from __future__ import annotations
 
 import os
-import weakref
-from importlib.machinery import FileFinder, ModuleSpec, SourceFileLoader
-from importlib.util import spec_from_file_location
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from importlib.util import cache_from_source
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from koupleless.isolation.interpreter import is_plain_finder
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
+    from importlib.machinery import SourceFileLoader
 
 
-class _Place(NamedTuple):
-    """The place of one Python module."""
+class _Source(NamedTuple):
+    """The place of a source file; the texts are in all specs of the file."""
 
     origin: str
     cached: str | None
-    locations: Sequence[str] | None
-    """Directories of the Python modules below a package; ``None`` if the Python module is no package."""
+    """The place of the bytecode; ``None`` if the spec has to find out."""
 
 
-class _Places:
-    """Places found by one finder, valid until the time of change of the directory, in nanoseconds, is another one."""
+class _Directory:
+    """The files and directories in a directory; links, and whatever else there is, are left out."""
 
-    __slots__ = ("changed_ns", "known")
+    __slots__ = ("_bytecode", "_files", "_sources", "changed_ns", "directories", "path")
 
-    def __init__(self, changed_ns: int) -> None:
+    def __init__(self, path: str, changed_ns: int) -> None:
+        """List the directory. Raises ``OSError``."""
+        self.path = path
         self.changed_ns = changed_ns
-        self.known: dict[str, _Place] = {}
+        self._files: set[str] = set()
+        self.directories: set[str] = set()
+        self._sources: dict[str, _Source] = {}
+        self._bytecode = _bytecode(path)
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    self._files.add(entry.name)
+                elif entry.is_dir(follow_symlinks=False):
+                    self.directories.add(entry.name)
+
+    def source(self, stem: str) -> _Source | None:
+        """Return the place of a source file by the name without ending; ``None`` where Python takes another file."""
+        known = self._sources.get(stem)
+        if known is None:
+            if f"{stem}.py" not in self._files or any(f"{stem}{end}" in self._files for end in EXTENSION_SUFFIXES):
+                return None
+            origin = os.path.join(self.path, f"{stem}.py")  # noqa: PTH118 - texts, as in a search path
+            known = self._sources[stem] = _Source(origin, self._bytecode and stem.join(self._bytecode))
+        return known
 
 
-_places: Final[weakref.WeakKeyDictionary[FileFinder, _Places]] = weakref.WeakKeyDictionary()
+_directories: Final[dict[str, _Directory]] = {}
 
 
-def find_once(finder: Any, name: str) -> ModuleSpec | None:
-    """Return the answer of ``finder.find_spec(name)``: a new spec for each caller, ``None`` if nothing is found."""
-    if type(finder) is not FileFinder:
-        return finder.find_spec(name)  # type: ignore[no-any-return]
-    try:
-        changed_ns = os.stat(finder.path).st_mtime_ns  # noqa: PTH116 - a text, as in a search path
-    except OSError:
-        return finder.find_spec(name)
-    places = _places.get(finder)
-    if places is None or places.changed_ns != changed_ns:
-        places = _places[finder] = _Places(changed_ns)
-    place = places.known.get(name)
-    # The file that makes a directory a package lies inside; the directory above keeps its time of change.
-    if place is not None and (place.locations is None or os.path.isfile(place.origin)):  # noqa: PTH113 - a text
-        return _spec_at(name, place)
-    spec = finder.find_spec(name)
-    if spec is not None and type(spec.loader) is SourceFileLoader and spec.origin is not None:
-        locations = spec.submodule_search_locations
-        places.known[name] = _Place(spec.origin, spec.cached, None if locations is None else tuple(locations))
+def spec_at(finder: Any, name: str, loader: Callable[[str, str], SourceFileLoader]) -> ModuleSpec | None:
+    """Make the spec of a Python module in the directory of a finder, with ``loader(name, path)`` for the loader.
+
+    Returns ``None`` wherever the finder has to be asked: other finders than Python's own, nothing found, and whatever
+    is no plain source file, nor a package with one.
+    """
+    if not is_plain_finder(finder):
+        return None
+    directory = _directory(finder.path)
+    stem, locations = name.rpartition(".")[2], None
+    if directory is not None and stem in directory.directories:
+        directory = _directory(os.path.join(finder.path, stem))  # noqa: PTH118 - as above
+        stem = "__init__"
+        locations = None if directory is None else [directory.path]
+    source = None if directory is None else directory.source(stem)
+    if source is None:
+        return None
+    spec = ModuleSpec(name, loader(name, source.origin), origin=source.origin)
+    spec.submodule_search_locations = locations
+    spec.has_location = True
+    if source.cached is not None and sys.pycache_prefix is None:
+        spec.cached = source.cached
     return spec
+
+
+def _directory(path: str) -> _Directory | None:
+    """Return the list of a directory, made anew if the directory has changed; ``None`` if there is none to be read."""
+    try:
+        changed_ns = os.stat(path).st_mtime_ns  # noqa: PTH116 - a text, as in a search path
+        known = _directories.get(path)
+        if known is None or known.changed_ns != changed_ns:
+            known = _directories[path] = _Directory(path, changed_ns)
+    except OSError:
+        return None
+    return known
+
+
+def _bytecode(path: str) -> tuple[str, str] | None:
+    """Return the place of bytecode before and after the name of a source file; ``None`` if there is no fixed place."""
+    if sys.pycache_prefix is not None or sys.implementation.cache_tag is None:
+        return None
+    before, _, after = cache_from_source(os.path.join(path, f"{_STEM}.py")).rpartition(_STEM)  # noqa: PTH118
+    return before, after
+
+
+_STEM: Final = "*"
 
 
 def forget_places() -> None:
-    """Forget all places. The successor of a leaving biz has looked before this is called."""
-    _places.clear()
-
-
-def _spec_at(name: str, place: _Place) -> ModuleSpec | None:
-    locations = None if place.locations is None else list(place.locations)
-    loader = SourceFileLoader(name, place.origin)
-    spec = spec_from_file_location(name, place.origin, loader=loader, submodule_search_locations=locations)
-    if spec is not None:
-        spec.cached = place.cached
-    return spec
+    """Forget all lists of directories. The successor of a leaving biz has looked before this is called."""
+    _directories.clear()

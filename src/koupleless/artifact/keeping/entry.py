@@ -60,10 +60,16 @@ class Entry:
         kept = dataclasses.replace(manifest, files={})
         (self.path / _MANIFEST).write_text(render_biz_toml(kept), "utf-8")
 
-    def read(self) -> Manifest | None:
-        """The manifest; ``None`` if the entry is missing or damaged."""
+    def read(self) -> tuple[Manifest, Inventory] | None:
+        """The manifest and the inventory; ``None`` if the entry is missing or damaged."""
         manifest = self._manifest()
-        return None if manifest is None or self._damage(manifest) else manifest
+        if manifest is None or (self.path / _DAMAGED).exists():
+            return None
+        try:
+            inventory = Inventory.read(self.path / _INVENTORY)
+        except (OSError, ValueError):
+            return None
+        return None if inventory.damage(self.tree(manifest)) else (manifest, inventory)
 
     def damage(self) -> list[str]:
         """The damaged files, by size and time; empty if there is no such entry."""

@@ -52,6 +52,16 @@ class Inventory:
         """Write the inventory to a file. Raises ``OSError``."""
         path.write_text(json.dumps(self.marks, separators=(",", ":")), "utf-8")
 
+    def text_of(self, place: str, size: int, modified_ns: int) -> bytes | None:
+        """The SHA-256 of a file below the tree; ``None`` for a file with another size or time than when unpacked.
+
+        As with bytecode, which Python takes for the source's by size and time, and in full seconds.
+        """
+        mark = self.marks.get(place)
+        if mark is None or mark.size != size or mark.modified_ns != modified_ns:
+            return None
+        return bytes.fromhex(mark.digest)
+
     def damage(self, tree: Path) -> list[str]:
         """Missing files, and code files with another size or time than when unpacked. Costs one `stat` for each."""
         root = f"{tree}/"

@@ -1,7 +1,7 @@
 """Files: the search for Python modules on the search path of one owner, as far as the path is the owner's.
 
 Finders of directories are those of the owner's ``sys.path_hooks``, kept in the owner's ``sys.path_importer_cache``.
-Directories of the base are listed once for all owners (`places`), and source outside of the owner's own program is
+Directories are listed once for all owners (`places`), and source outside of the owner's own program is
 compiled once for all owners (`codes`).
 """
 
@@ -14,9 +14,9 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec, SourceFileLoade
 from typing import TYPE_CHECKING, Any
 
 from koupleless.context import as_base, entered
-from koupleless.isolation.codes import SharedCodeLoader
+from koupleless.isolation.codes import SharedCodeLoader, unknown
 from koupleless.isolation.libraries import distributions
-from koupleless.isolation.places import find_once
+from koupleless.isolation.places import spec_at
 from koupleless.isolation.system import base_path
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from koupleless.context import Scope
+    from koupleless.isolation.codes import Texts
     from koupleless.isolation.libraries.installed.index import Index
     from koupleless.isolation.system import SysVariables
 
@@ -45,8 +46,11 @@ class NamespacePath(list[str]):
 class Files:
     """The files of one owner. Lifetime and threads: as the linker's."""
 
-    def __init__(self, paths: Sequence[str], private: Sequence[str], own: SysVariables, scope: Scope) -> None:
+    def __init__(
+        self, paths: Sequence[str], private: Sequence[str], own: SysVariables, scope: Scope, texts: Texts = unknown
+    ) -> None:
         """``private`` are directories with Python modules that are never part of a shared distribution."""
+        self._texts = texts
         self._private = prefixes(private)
         self._own = own
         self._scope = scope
@@ -95,15 +99,15 @@ class Files:
             finder = self._finder(entry)
             if finder is None:
                 continue
-            is_private = entry in self.paths or entry.startswith(self._prefixes)
-            spec: ModuleSpec | None = finder.find_spec(name) if is_private else find_once(finder, name)
+            spec = spec_at(finder, name, self._loader)
             if spec is None:
-                continue
-            if type(spec.loader) is ExtensionFileLoader:
-                spec = self._from_source(spec)
-            if type(spec.loader) is SourceFileLoader and not self._is_own_code(spec.loader.path):
-                # Private libraries lie in another directory for each biz that brings them.
-                spec.loader = SharedCodeLoader(name, spec.loader.path, by_text=is_private)
+                spec = finder.find_spec(name)
+                if spec is None:
+                    continue
+                if type(spec.loader) is ExtensionFileLoader:
+                    spec = self._from_source(spec)
+                if type(spec.loader) is SourceFileLoader:
+                    spec.loader = self._loader(name, spec.loader.path)
             if spec.loader is not None:
                 return spec
             portions += spec.submodule_search_locations or ()
@@ -137,9 +141,13 @@ class Files:
         )
         return spec if found is None else found
 
-    def _is_own_code(self, path: str) -> bool:
-        """Whether a file, below the first directory alone, is of the biz's program: no other biz has a copy."""
-        return path.startswith(self._prefixes[:1]) and not path.startswith(self._prefixes[1:])
+    def _loader(self, name: str, path: str) -> SourceFileLoader:
+        """Make the loader of a source file."""
+        if not path.startswith(self._prefixes):
+            return SharedCodeLoader(name, path)
+        if path.startswith(self._prefixes[0]) and not path.startswith(self._prefixes[1:]):
+            return SourceFileLoader(name, path)  # of the biz's program: no other biz has a copy
+        return SharedCodeLoader(name, path, self._texts)  # in another directory for each biz that brings the library
 
     def _finder(self, entry: str) -> Any:
         finders = self._finders

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from koupleless.context import as_base
 from koupleless.errors import BizGone, ModuleRefused
 from koupleless.frames import passed_over
+from koupleless.isolation.codes import unknown
 from koupleless.isolation.finding.account import Account
 from koupleless.isolation.finding.base import FromBase, missing
 from koupleless.isolation.finding.copies import Copies
@@ -32,6 +33,7 @@ from koupleless.isolation.system import SysVariables, base_path
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from koupleless.isolation.codes import Texts
     from koupleless.isolation.libraries.extensions import Finder, Unit
     from koupleless.isolation.libraries.holding import Speakers
     from koupleless.isolation.linking.linker import Linker
@@ -47,13 +49,16 @@ class BizFinder:
         policy: Policy,
         make_finder: Callable[[Unit], Finder],
         speakers: Speakers | None = None,
+        *,
+        texts: Texts = unknown,
     ) -> None:
         """Make the finder, and fill the linker's table.
 
         ``make_finder`` makes the finders of shared units. ``speakers`` decide which libraries of the base are own
-        copies; ``None`` means no library.
+        copies; ``None`` means no library. ``texts`` tells the texts of files known to whoever unpacked the files.
         """
         self.linker = linker
+        self._texts = texts
         self._make_finder = make_finder
         _begin(linker)
         with as_base():
@@ -85,7 +90,7 @@ class BizFinder:
         return f"biz {self.linker.scope.biz}"
 
     def _make_files(self, paths: Sequence[str], private: Sequence[str]) -> Files:
-        return Files(paths, private, self.sys, self.linker.scope)
+        return Files(paths, private, self.sys, self.linker.scope, self._texts)
 
     def _make_lent(self, policy: Policy) -> Lent:
         return Lent(self.linker.table, self.files, self.sys, self.base, policy)

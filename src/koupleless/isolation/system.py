@@ -48,7 +48,7 @@ class SysVariables:
 
     def has_hooks(self) -> bool:
         """Whether the owner's code has changed the list at ``sys.meta_path``."""
-        return self.hooks_in_use() != self._first_hooks
+        return self.assigned.get("meta_path", self.meta_path) != self._first_hooks  # type: ignore[no-any-return]
 
     def drop(self) -> None:
         """Let go of all values. Idempotent."""

@@ -61,6 +61,72 @@ if TYPE_CHECKING:
     from koupleless.isolation.linking.statements import Import
 
 
+class _Running:
+    """Lets others find a new Python module by name while the body runs its code; nothing stays if the code fails.
+
+    A class: imports are many, and a generator would take longer than all the rest here.
+    """
+
+    __slots__ = ("_child", "_is_bound_early", "_linker", "_module", "_parent", "_spec", "_stored", "_tracked")
+
+    def __init__(
+        self, linker: Linker, module: ModuleType, spec: ModuleSpec, parent: ModuleType | None, child: str
+    ) -> None:
+        self._linker = linker
+        self._module = module
+        self._spec = spec
+        self._parent = parent
+        self._child = child
+        self._is_bound_early = False
+        self._stored = None if spec.loader is None else stored(spec.name, module)
+        self._tracked: list[str] = getattr(getattr(parent, "__spec__", None), "_uninitialized_submodules", [])
+
+    def __enter__(self) -> None:
+        table, module, parent, child, name = (
+            self._linker.table,
+            self._module,
+            self._parent,
+            self._child,
+            self._spec.name,
+        )
+        self._spec._initializing = True  # type: ignore[attr-defined]  # noqa: SLF001 - for messages about import cycles
+        self._linker._loading[name] = threading.get_ident()  # noqa: SLF001 - here and below: a part of the linker
+        table.modules[name] = module
+        # In an import cycle C code looks for a child on its parent, then in the interpreter's table, in vain; so the
+        # child is bound before its code runs. An attribute of the package with the same name goes first until then.
+        if parent is not None and child not in getattr(parent, "__dict__", {}) and table.has(parent):
+            setattr(parent, child, module)
+            self._is_bound_early = True
+        self._tracked.append(child)
+        if self._stored is not None:
+            self._stored.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        linker, name = self._linker, self._spec.name
+        try:
+            if self._stored is not None:
+                self._stored.__exit__()
+            if kind is None:
+                for tell in tuple(awaited.get(name, ())):
+                    tell(linker.scope, self._module)
+            else:
+                self._undo()
+        except BaseException:
+            self._undo()
+            raise
+        finally:
+            self._tracked.pop()
+            self._spec._initializing = False  # type: ignore[attr-defined]  # noqa: SLF001
+            del linker._loading[name]  # noqa: SLF001
+        if kind is None and linker.is_gone:  # dropped meanwhile: a start that took too long
+            raise BizGone(linker.scope.biz, name=name)
+
+    def _undo(self) -> None:
+        self._linker.table.modules.pop(self._spec.name, None)
+        if self._is_bound_early and getattr(self._parent, self._child, None) is self._module:
+            delattr(self._parent, self._child)
+
+
 class Linker:
     """Locks, and imports, of one owner.
 
@@ -192,6 +258,8 @@ class Linker:
                     found = self._locate(name, parent, is_anew=is_anew, is_asked=is_hooked)
                     if not isinstance(found, ModuleSpec):
                         return found
+                    if current() is self.scope:
+                        return self._load_unlocked(found, parent, child)
                     with self._loading_of(found) as load_unlocked:
                         return load_unlocked(found, parent, child)
             except BaseException:
@@ -309,7 +377,7 @@ class Linker:
                     return shared
             if not isinstance(spec.loader, ExtensionFileLoader):
                 self.adopt(module)
-            with self._running(module, spec, parent, child):
+            with _Running(self, module, spec, parent, child):
                 execute, *arguments = self._execution(spec, module)
                 execute(*arguments)
             # The code may have put another object in the place of the Python module.
@@ -322,37 +390,6 @@ class Linker:
                 message = f"Cannot set an attribute on {parent.__name__!r} for child module {child!r}"
                 warnings.warn(message, ImportWarning, stacklevel=2)
         return module
-
-    @contextlib.contextmanager
-    def _running(self, module: ModuleType, spec: ModuleSpec, parent: ModuleType | None, child: str) -> Iterator[None]:
-        """Let others find a new Python module by name while the body runs its code; nothing stays if the code fails."""
-        name = spec.name
-        tracked: list[str] = getattr(getattr(parent, "__spec__", None), "_uninitialized_submodules", [])
-        spec._initializing = True  # type: ignore[attr-defined]  # noqa: SLF001 - for messages about import cycles
-        self._loading[name] = threading.get_ident()
-        self.table.modules[name] = module
-        # In an import cycle C code looks for a child on its parent, then in the interpreter's table, in vain; so the
-        # child is bound before its code runs. An attribute of the package with the same name goes first until then.
-        is_bound_early = parent is not None and child not in getattr(parent, "__dict__", {}) and self.table.has(parent)
-        if is_bound_early:
-            setattr(parent, child, module)
-        tracked.append(child)
-        try:
-            with stored(name, module) if spec.loader is not None else contextlib.nullcontext():
-                yield
-            for tell in tuple(awaited.get(name, ())):
-                tell(self.scope, module)
-        except BaseException:
-            self.table.modules.pop(name, None)
-            if is_bound_early and getattr(parent, child, None) is module:
-                delattr(parent, child)
-            raise
-        finally:
-            tracked.pop()
-            spec._initializing = False  # type: ignore[attr-defined]  # noqa: SLF001
-            del self._loading[name]
-        if self.is_gone:  # dropped meanwhile: a start that took too long
-            raise BizGone(self.scope.biz, name=name)
 
     def _execution(self, spec: ModuleSpec, module: ModuleType) -> tuple[Any, ...]:
         """Return the function that runs the code of a Python module, and the arguments; note the stores of the code.
@@ -379,8 +416,9 @@ class Linker:
 
         A loader may answer with an older Python module, as the loader of ``six.moves`` does with the standard library.
         """
-        if find_of_base(getattr(module, "__name__", "")) is not module:
-            module.__dict__.setdefault("__builtins__", self.builtins)
+        known = module.__dict__
+        if "__builtins__" not in known and find_of_base(getattr(module, "__name__", "")) is not module:
+            known["__builtins__"] = self.builtins
 
     def is_loading(self, name: str) -> bool:
         """Whether the code of a Python module is running."""
@@ -407,18 +445,28 @@ class _Locks:
         self._guard = threading.Lock()
         self._known: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 
-    @contextlib.contextmanager
-    def of(self, name: str) -> Iterator[None]:
+    def of(self, name: str) -> _Holding:
         """Hold the lock of a name. Raises the interpreter's ``_DeadlockError`` if threads would wait in a circle."""
         with self._guard:
             lock = self._known.get(name)
             if lock is None:
                 lock = self._known[name] = bootstrap._ModuleLock(name)  # noqa: SLF001
-        lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+        return _Holding(lock)
+
+
+class _Holding:
+    """Holds a lock of the interpreter's while the body runs; a class, as `_Running`."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 @seen_as(SourceFileLoader.exec_module)

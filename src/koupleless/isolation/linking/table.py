@@ -105,7 +105,7 @@ class Table:
     def has(self, module: ModuleType) -> bool:
         """Whether a Python module in use by the owner belongs to the owner, or to nobody."""
         name = getattr(module, "__name__", "")
-        return find_of_base(name) is not module and not self.is_lent(name, module)
+        return find_of_base(name) is not module and not (self.lenders and self.is_lent(name, module))
 
     def executed(self) -> dict[str, ModuleType]:
         """Python modules of the owner alone, by name."""

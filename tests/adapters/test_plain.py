@@ -368,7 +368,7 @@ NOT_KEPT_APART = {
     *("psycopg-pool", "psycopg2", "pyzmq", "redis"),
 }
 """Libraries of which an adapter records, or ends, objects of bizs, however bizs hold them."""
-IN_PART = ("lxml", "pyarrow", "pymongo", "scipy", "zope-interface")
+IN_PART = ("blacksheep", "lxml", "pyarrow", "pymongo", "scipy", "time-machine", "zope-interface")
 
 
 def seen_by_base(row: Row) -> Any:

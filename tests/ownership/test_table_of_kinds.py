@@ -63,7 +63,7 @@ BEYOND = {
     # Libraries.
     *("celery task", "signal receiver", "sqlalchemy column", "sqlalchemy statement", "sqlalchemy table"),
     *("MQTT client", "MongoDB client", "ZeroMQ context", "ZeroMQ socket", "connection pool", "database connection"),
-    *("gRPC channel", "gRPC server"),
+    *("faked clock", "gRPC channel", "gRPC server"),
 }
 """Kinds that `unload.md` has in no row."""
 

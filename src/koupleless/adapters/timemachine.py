@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 distribution: Final = "time-machine"
 
 _NAME: Final = "time_machine"
-_JOURNEY: Final = Kind("faked clock", "time_machine.travel, and fixtures like it", "the biz is in the present again")
+_JOURNEY: Final = Kind("faked clock", "time_machine.travel", "the module is in the present again")
 KINDS: Final = (_JOURNEY,)
 _VARIABLES: Final = ("naive_mode", "original_uuid_generate_time_safe", "original_uuid_uuid_create")
 

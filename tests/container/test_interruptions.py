@@ -629,7 +629,7 @@ def test_operations_on_the_thread_of_the_loop_are_refused_and_change_nothing(wor
         lambda: world.container.uninstall(ONE),
         world.container.close,
     ):
-        with pytest.raises(RuntimeError, match="call it from a thread"):
+        with pytest.raises(RuntimeError, match="make the call on a thread"):
             world.stage.call(lambda op=operation: on_loop(op), timeout_s=5)
     assert world.states() == {"hello:1.0": "ACTIVATED"}
     assert world.get("/hello/").status_code == 200

@@ -347,6 +347,24 @@ def test_an_identity_is_reserved_before_its_artefact_is_fetched_and_free_again_a
     assert world.states() == {"hello:1.0": "ACTIVATED"}
 
 
+def test_a_version_takes_over_also_while_its_replacement_is_fetched(make_world, monkeypatch):
+    world = make_world(rules=Rules(activate_next=True))
+    world.install("hello-1.0")
+    world.install("hello-1.1")
+
+    def fetch(url, **options):
+        world.container.uninstall(ONE)
+        raise FetchFailed(url, "it is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.container, "prepare", fetch)
+        with pytest.raises(FetchFailed):
+            world.container.install(Located(TWO, "file:///nowhere.zip"), strategy=Strategy.REPLACE)
+
+    assert world.states() == {"hello:1.1": "ACTIVATED"}
+    assert world.get("/hello/").json()["version"] == "1.1"
+
+
 def test_an_install_that_must_be_refused_fetches_nothing(world):
     world.install("hello-1.0")
     nowhere = "file:///nowhere.zip"

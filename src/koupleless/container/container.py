@@ -89,6 +89,8 @@ class Container:
         self._idle = threading.Condition(self._lock)
         self._roster = Roster(self._rules)
         self._busy: dict[BizId, str] = {}
+        self._fetching: set[BizId] = set()
+        """Reserved identities with an operation that has not touched a biz yet."""
         self._is_closed = False
         self._ends_process = False
         self._services = around.services.join()
@@ -208,8 +210,18 @@ class Container:
             with self._lock:
                 self._roster.admit(source.id, beside=strategy is not Strategy.INSTALL_ONLY)
             if isinstance(source, Located):
-                source = held.enter_context(self.prepare(source.url, expected=source.id))
+                source = held.enter_context(self._fetched(source))
             return self._install(source, args=args, envs=envs or {}, strategy=strategy)
+
+    def _fetched(self, source: Located) -> Prepared:
+        """Prepare the artefact of a reserved identity; a present biz of the identity may take over meanwhile."""
+        with self._lock:
+            self._fetching.add(source.id)
+        try:
+            return self.prepare(source.url, expected=source.id)
+        finally:
+            with self._lock:
+                self._fetching.discard(source.id)
 
     def _install(
         self, prepared: Prepared, *, args: Sequence[str], envs: Mapping[str, str], strategy: Strategy
@@ -349,7 +361,9 @@ class Container:
 
     def _stop(self, entry: Entry, *, with_successor: bool = False) -> PurgeReport:
         with self._changing(entry.id):
-            withdrawal = self._roster.withdraw(entry, self._front.table, with_successor=with_successor, busy=self._busy)
+            withdrawal = self._roster.withdraw(
+                entry, self._front.table, with_successor=with_successor, busy=self._busy.keys() - self._fetching
+            )
             self._front.swap(withdrawal.routes)
             life, entry.life = entry.life, None
             info = entry.info()

@@ -101,8 +101,15 @@ def test_a_file_that_has_changed_is_read_again(base, biz):
     assert biz(APP).import_module("app").based_state.read() == "changed, and longer"
 
 
+def settled(directory):
+    """A directory, and those below, as if they had not changed for long."""
+    for place in (directory, *directory.glob("*/")):
+        os.utime(place, ns=(0, 0))
+    return directory
+
+
 def test_where_the_files_are_is_found_out_once(base, biz, monkeypatch):
-    root = base(STATE)
+    root = settled(base(STATE))
     listed, scandir = [], os.scandir
 
     def counted(path="."):
@@ -123,7 +130,7 @@ def test_where_the_files_are_is_found_out_once(base, biz, monkeypatch):
 
 
 def test_where_the_files_are_is_forgotten_when_a_biz_leaves(base, biz):
-    root = base(STATE)
+    root = settled(base(STATE))
     namespace = biz(APP)
     namespace.import_module("app")
     assert str(root / "based_state") in places._directories

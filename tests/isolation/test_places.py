@@ -24,6 +24,8 @@ def finder(tmp_path):
     py_compile.compile(str(tmp_path / "source.py"), cfile=str(tmp_path / "bytecode.pyc"))
     (tmp_path / "link.py").symlink_to("plain.py")
     (tmp_path / "linked").symlink_to("package")
+    for directory in (tmp_path, *tmp_path.glob("*/")):
+        os.utime(directory, ns=(0, 0))
     yield FileFinder.path_hook(*_details())(str(tmp_path))
     forget_places()
 
@@ -75,6 +77,12 @@ def test_what_comes_and_goes_is_noticed(finder, tmp_path):
     assert spec_at(finder, "package", SourceFileLoader) is not None
     (tmp_path / "package/__init__.py").unlink()
     os.utime(tmp_path / "package", ns=(0, 2))
+    assert spec_at(finder, "package", SourceFileLoader) is None
+
+
+def test_the_finder_is_asked_about_a_directory_that_has_just_changed(finder, tmp_path):
+    os.utime(tmp_path)  # the next change may have the very same time
+    assert spec_at(finder, "plain", SourceFileLoader) is None
     assert spec_at(finder, "package", SourceFileLoader) is None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from importlib.util import cache_from_source
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -61,6 +62,9 @@ class _Directory:
         return known
 
 
+_SETTLED_NS: Final = 100_000_000
+"""Least age of a change, in nanoseconds, for a list to be kept: after a younger one another may get the same time."""
+
 _directories: Final[dict[str, _Directory]] = {}
 
 
@@ -90,11 +94,13 @@ def spec_at(finder: Any, name: str, loader: Callable[[str, str], SourceFileLoade
 
 
 def _directory(path: str) -> _Directory | None:
-    """Return the list of a directory, made anew if the directory has changed; ``None`` if there is none to be read."""
+    """Return the list of a directory, made anew if the directory has changed; ``None`` if there is none to rely on."""
     try:
         changed_ns = os.stat(path).st_mtime_ns  # noqa: PTH116 - a text, as in a search path
         known = _directories.get(path)
         if known is None or known.changed_ns != changed_ns:
+            if time.time_ns() - changed_ns < _SETTLED_NS:
+                return None
             known = _directories[path] = _Directory(path, changed_ns)
     except OSError:
         return None

@@ -185,7 +185,7 @@ async def test_abort_cuts_off_an_answer_that_is_half_out(gate_of: Callable[..., 
     await began.wait()
 
     assert await gate.abort(5) == 0
-    with pytest.raises(ConnectionAbortedError, match="before its answer was complete"):
+    with pytest.raises(ConnectionAbortedError, match="before the answer was complete"):
         await inside
 
 

@@ -52,6 +52,15 @@ def test_a_compiled_module_need_not_be_an_identifier(write):
     assert index.owners("not-one") == ()
 
 
+def test_an_index_has_no_use_for_bytecode(write):
+    info = "based_bytes-1.0.dist-info"
+    record = f"based_bytes.py,,\n__pycache__/based_bytes.cpython-313.pyc,,\n../../bin/based,,\n{info}/RECORD,,\n"
+    index = Index([str(write({"based_bytes.py": "", f"{info}/METADATA": "", f"{info}/RECORD": record}))])
+    assert index.owners("based_bytes") == ("based-bytes",)
+    assert index.parts("based-bytes") == {"based_bytes.py", info}
+    assert index._records["based-bytes"].lines == ["based_bytes.py,,", f"{info}/RECORD,,"]
+
+
 def test_an_index_is_made_again_for_distributions_alone(write):
     place = write(LIB)
     path = [str(place)]

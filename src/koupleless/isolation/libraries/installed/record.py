@@ -28,15 +28,20 @@ class Record:
         self.name = name
         self.distribution = distribution
         text = distribution.read_text("RECORD") or distribution.read_text("installed-files.txt") or ""
-        self.lines = [line for line in text.splitlines() if not line.startswith(("..", "/"))]
-        """The lines about files in the directory of the installation."""
-        self.tops = {module_part(file_of(line)) for line in self.lines} - {""}
+        lines = [line for line in text.splitlines() if "__pycache__/" not in line and not line.startswith(("..", "/"))]
+        self._text = "\n".join(lines)  # one text: a base has twenty thousand lines, and asks for few of them again
+        self.tops = {module_part(file_of(line)) for line in lines} - {""}
         """Top-level names of the Python modules."""
         compiled = [file_of(line) for line in self.lines_of_extensions()]
         self.is_extended = any(map(module_part, compiled))
         """Whether there are extension modules."""
-        self.is_compiled = self.is_extended and not _is_sourced(compiled, self.lines)
+        self.is_compiled = self.is_extended and not _is_sourced(compiled, lines)
         """Whether there are extension modules, and no source to be executed instead."""
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines about files in the directory of the installation, without bytecode."""
+        return self._text.splitlines()
 
     def lines_of_extensions(self) -> list[str]:
         """Return the lines about extension modules."""

@@ -49,7 +49,8 @@ def test_a_file_system_that_hangs_costs_an_install_its_deadline(
     make_world: Callable[..., Any], gate: threading.Event
 ) -> None:
     world = make_world(prepare_s=0.3)
-    with pytest.raises(FetchFailed, match=r"was not fetched, checked and unpacked in time: .* still runs at .* in hang"):
+    told = r"was not fetched, checked and unpacked in time: .* still runs at .* in hang"
+    with pytest.raises(FetchFailed, match=told):
         world.container.prepare(str(world.artefact("hello-1.0")))
     gate.set()  # what comes late is given back
     until(lambda: not any(thread.name == "prepare an artefact" for thread in threading.enumerate()))

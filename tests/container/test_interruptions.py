@@ -37,6 +37,7 @@ from koupleless.errors import (
     PathTaken,
     StartFailed,
 )
+from koupleless.isolation.imports import HOOKS
 from koupleless.isolation.namespace import Namespace
 from koupleless.router.gate import Gate
 from koupleless.router.lifespan import Lifespan
@@ -81,6 +82,7 @@ def picture(world):
         "threads": {t.name for t in threading.enumerate()},
         "modules": {name for name in list(sys.modules) if name.partition(".")[0] in ("hello", "plain")},
         "handlers": [*logging.getLogger().handlers],
+        "hooks of imports": HOOKS._users,
         "users": dict(world.store._users),
         "services": dict(world.services._offers),
         "tables": (

@@ -62,8 +62,8 @@ class Namespace:
         self._finder = BizFinder(linker, self.paths, policy, UnitFinder, speakers, texts=texts)
         self._has_hooks = True
         HOOKS.acquire()
+        scope.attach(self, close=self.drop)  # first of all, so that the hooks are given up whatever fails next
         scope.attach(linker)
-        scope.attach(self, close=self.drop)
 
     @property
     def table(self) -> dict[str, ModuleType]:

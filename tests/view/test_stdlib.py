@@ -487,6 +487,7 @@ def test_a_dialect_that_is_not_there_is_refused_as_alone(make_biz: MakeBiz) -> N
 
 @pytest.fixture
 def found() -> Iterator[dict[str, Any]]:
+    mimetypes.init()  # reads files of the system, which the first use of the tables would read
     STDLIB.release()
     yield {
         "db": type(mimetypes._db),  # type: ignore[attr-defined]

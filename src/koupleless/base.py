@@ -26,6 +26,7 @@ from koupleless.container.stage import Stage
 from koupleless.container.starting.prepare import Preparation, words
 from koupleless.container.surroundings import Deadlines, Surroundings
 from koupleless.container.terms import Rules
+from koupleless.context import as_base
 from koupleless.descriptions import BizInfo
 from koupleless.errors import BaseStartFailed, KouplelessError
 from koupleless.isolation.libraries.distributions import base_index
@@ -323,10 +324,16 @@ def serve(app: object, settings: BaseSettings, *, application: str = "") -> int:
     # When it is done uvicorn raises the signal that ended it once more. SIGTERM then means that all is well.
     signal.signal(signal.SIGTERM, lambda *_: None)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # a closed terminal ends the base in order, too
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+        signal.signal(signal.SIGHUP, _hang_up)
     server.run()
     leave_shared_workers_behind()
     return 0 if server.started else 1
+
+
+def _hang_up(*_: object) -> None:
+    """End the base, as the base: a handler runs in the midst of other code, which may be code of a module."""
+    with as_base():
+        signal.raise_signal(signal.SIGTERM)
 
 
 async def _leave_tasks_behind(timeout_s: float) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from tests.conftest import until
 
 from koupleless.cli.commands import main
 
@@ -114,3 +115,34 @@ def test_a_base_starts_with_its_static_modules_and_ends_without_a_word_or_a_file
     assert base.end(number) == 0
     assert "Traceback" not in base.log.read_text()
     assert list(scratch.iterdir()) == []
+
+
+BUSY = """
+import pathlib, time
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        if scope["path"] == "/busy/long":
+            pathlib.Path({began!r}).touch()
+            ends = time.monotonic() + 1
+            while time.monotonic() < ends:
+                pass
+        await send({{"type": "http.response.start", "status": 200, "headers": []}})
+        await send({{"type": "http.response.body", "body": b"done"}})
+"""
+
+
+def test_a_signal_ends_the_base_also_in_the_midst_of_code_of_a_module(
+    serve: Callable[..., BaseProcess], tmp_path: Path
+) -> None:
+    began, module = tmp_path / "began", tmp_path / "busy.py"
+    module.write_text(BUSY.format(began=str(began)))
+    base = serve("--module", str(module))
+    answers: list[str] = []
+    asking = threading.Thread(target=lambda: answers.append(base.get("/busy/long").text))
+    asking.start()
+    until(began.exists)
+    assert base.end(signal.SIGHUP) == 0
+    asking.join()
+    assert "Traceback" not in base.log.read_text()
+    assert answers == ["done"]

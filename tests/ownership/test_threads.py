@@ -437,17 +437,22 @@ def test_who_has_an_executor_is_asked_before_that_is_shut_down(biz: TinyBiz) -> 
         class Scheduler:
             def __init__(self):
                 self.stopping = threading.Event()
+                self.submitting = threading.Lock()
                 self.executors = {"default": concurrent.futures.ThreadPoolExecutor(1)}
                 self.thread = threading.Thread(target=self.run, daemon=True)
                 self.thread.start()
             def run(self):
                 while not self.stopping.wait(0.01):
-                    try:
-                        self.executors["default"].submit(reach).result()
-                    except Exception as error:
-                        refused.append(type(error))
+                    with self.submitting:
+                        if self.stopping.is_set():  # a wait that timed out may be told late of a stop
+                            return
+                        try:
+                            self.executors["default"].submit(reach).result()
+                        except Exception as error:
+                            refused.append(type(error))
             def shutdown(self, wait=True):
-                self.stopping.set()
+                with self.submitting:
+                    self.stopping.set()
                 self.executors["default"].shutdown(wait)
         scheduler = Scheduler()
         """,

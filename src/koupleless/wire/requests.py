@@ -6,6 +6,7 @@ for texts. A value of the wrong kind raises ``InputInvalid``, which names the me
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 import msgspec
@@ -109,7 +110,7 @@ def read(kind: type[R], body: Mapping[str, object] | None) -> R:
         if alias in squeezed:
             squeezed.setdefault(name, squeezed[alias])
     values: dict[str, Any] = {}
-    for field in msgspec.structs.fields(kind):
+    for field in _fields(kind):
         spelled = field.encode_name
         key = _squeeze(spelled)
         if spelled in given:
@@ -125,6 +126,10 @@ def read(kind: type[R], body: Mapping[str, object] | None) -> R:
         elif field.name in kind.nullable:
             values[field.name] = None
     return kind(**values)
+
+
+_fields = functools.cache(msgspec.structs.fields)
+"""The members of a request; their types are texts, which msgspec would evaluate each time."""
 
 
 def _squeeze(key: str) -> str:

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from koupleless.context import as_base
 from koupleless.isolation.interpreter import find_of_base
-from koupleless.isolation.libraries.installed.index import Index
+from koupleless.isolation.libraries.installed.index import Index, find_in
 from koupleless.isolation.libraries.installed.record import identity_of
 from koupleless.isolation.policy import PROCESS_NAMES, SELF, Provenance
 from koupleless.isolation.system import base_path
@@ -58,26 +58,30 @@ class _Indexes:
             return known.made
         metadata = tuple(map(_metadata_in, key))
         is_same = known is not None and known.metadata == metadata
-        index = known.made if known is not None and is_same else Index(key)
+        with_metadata = [entry for entry, found in zip(key, metadata, strict=True) if found]
+        index = known.made if known is not None and is_same else Index(key, with_metadata)
         with self._lock:
             self._known[key] = _Known(times, metadata, index)
         return index
 
-    def forget(self, path: Sequence[str]) -> None:
+    def forget(self, path: Sequence[str]) -> Index | None:
         with self._lock:
-            self._known.pop(tuple(path), None)
+            known = self._known.pop(tuple(path), None)
+        return None if known is None else known.made
 
 
 def _metadata_in(entry: str) -> frozenset[tuple[str, int]]:
     """The metadata directories and files in a directory, each with the time of its last change."""
     try:
         with os.scandir(entry) as found:
-            return frozenset((one.name, one.stat().st_mtime_ns) for one in found if one.name.endswith(_METADATA))
+            named = [one for one in found if one.name.lower().endswith(_METADATA)]
+            return frozenset((one.name, one.stat().st_mtime_ns) for one in named)
     except OSError:  # no directory, or a file with distributions inside, such as a zip
         return frozenset({(entry, _mtime(entry))})
 
 
-_METADATA: Final = (".dist-info", ".egg-info", ".egg", ".EGG-INFO")
+_METADATA: Final = (".dist-info", ".egg-info", ".egg", "egg-info")
+"""Ends of names in small letters, as ``importlib.metadata`` compares; the last is a whole name inside an egg."""
 
 
 def _mtime(entry: str) -> int:
@@ -102,8 +106,9 @@ def index_of(path: Sequence[str]) -> Index:
 
 def forget_index(path: Sequence[str]) -> None:
     """Drop everything remembered of some directories, here and in ``importlib.metadata``."""
-    _indexes.forget(path)
-    MetadataPathFinder().invalidate_caches()  # an instance: before 3.13 this is no class method
+    index = _indexes.forget(path)
+    if index is not None and index.with_metadata:  # else `importlib.metadata` was not asked for these directories
+        MetadataPathFinder().invalidate_caches()  # an instance: before 3.13 this is no class method
 
 
 def provenance(name: str) -> Provenance | None:
@@ -199,7 +204,7 @@ def distributions_for(
     if "path" in asked:
         yield from MetadataPathFinder.find_distributions(context)
         return
-    own = list(MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=list(own_path))))
+    own = list(find_in(index_of(own_path).with_metadata, name=name))
     yield from own
     if name is not None:
         if not declared or canonicalize_name(name) in declared or canonicalize_name(name) == SELF:

@@ -14,22 +14,32 @@ from koupleless.isolation.libraries.installed.relations import Relations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from importlib.metadata import Distribution
+
+
+def find_in(paths: Sequence[str], *, name: str | None = None) -> Iterable[Distribution]:
+    """Find the distributions, or the one of this name, in the metadata of some directories."""
+    if not paths:
+        return ()
+    return MetadataPathFinder.find_distributions(DistributionFinder.Context(name=name, path=list(paths)))
 
 
 class Index:
     """Python modules of a search path, with the distributions of each. Immutable but for remembered answers.
 
-    Made of the RECORD files of all distributions: one read for each.
+    Made of the RECORD files of all distributions: one read for each. ``with_metadata`` are the entries of the path that
+    have distributions, if known: ``importlib.metadata`` keeps a listing of each directory that it is asked for.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], with_metadata: Sequence[str] | None = None) -> None:
         self.paths = tuple(paths)
+        self.with_metadata = self.paths if with_metadata is None else tuple(with_metadata)
         self.versions: dict[str, str] = {}
         """Normalised name -> version; the first on the path wins, as in an import."""
         self._records: dict[str, Record] = {}
         self._tops: dict[str, list[str]] = {}
         """Top-level Python module -> the distributions with files of it."""
-        for distribution in MetadataPathFinder.find_distributions(DistributionFinder.Context(path=list(paths))):
+        for distribution in find_in(self.with_metadata):
             name, version = identity_of(distribution)
             if name and name not in self.versions:
                 self.versions[name] = version

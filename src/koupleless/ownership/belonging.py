@@ -48,6 +48,12 @@ _SUSPENDED: Final[dict[int, str]] = {
 }
 
 
+PLAIN: Final = frozenset(
+    map(id, (int, str, bytes, float, bool, complex, type(None), types.CodeType, types.BuiltinFunctionType))
+)
+"""The addresses of types without objects that belong to a biz, or have a part that does."""
+
+
 def is_a(thing: Any, kind: type | tuple[type, ...]) -> bool:
     """Test as ``isinstance`` does, but ask the type alone: a proxy with a ``__class__`` of its own is not woken."""
     return issubclass(type(thing), kind)
@@ -247,24 +253,28 @@ class Survey:
 
     def owns(self, thing: Any) -> bool:  # noqa: PLR0911 - one case per type
         """Whether an object belongs to the biz by itself, whatever the object refers to."""
-        if is_a(thing, types.FunctionType):
+        kind = type(thing)
+        if id(kind) in PLAIN:
+            return False
+        if kind is types.FunctionType:
             return self.owns_code(thing.__globals__, thing.__builtins__)
-        if is_a(thing, type):
+        if issubclass(kind, type):
             return self.owns_class(thing)
-        if is_a(thing, types.ModuleType):
+        if issubclass(kind, types.ModuleType):
             thing = attributes(thing)
-        if type(thing) is dict:
+            kind = type(thing)
+        if kind is dict:
             return self.owns_code(thing, builtins_of(thing))
-        if is_a(thing, types.TracebackType):
-            thing = thing.tb_frame
-        if is_a(thing, types.FrameType):
+        if kind is types.TracebackType:
+            return self.owns(thing.tb_frame)
+        if kind is types.FrameType:
             return self.owns_code(thing.f_globals, thing.f_builtins)
-        if is_a(thing, LRU_CACHE):
+        if issubclass(kind, LRU_CACHE):
             return self.owns(getattr(thing, "__wrapped__", None))
         frame = suspended(thing)
         if frame is not None:
             return self.owns(frame)
-        return self.owns_class(type(thing))
+        return self.owns_class(kind)
 
     def reaches(self, thing: object) -> bool:
         """Whether an object belongs to the biz, or has a part that does and without which the object could not be.
@@ -272,7 +282,7 @@ class Survey:
         Looked through are tuples, partials, bound and wrapped functions, closures, annotations, which cannot belong to
         anybody else. Not looked through are lists, dictionaries and objects, which a biz may have added to.
         """
-        return self._search(thing, _parts)
+        return id(type(thing)) not in PLAIN and self._search(thing, _parts)
 
     def reaches_deeply(self, thing: object) -> bool:
         """Whether an object `reaches` the biz, or does through containers and attributes within the limits."""
@@ -288,7 +298,7 @@ class Survey:
                 return True
             if depth < _DEPTH:
                 for part in parts(thing):
-                    if id(part) not in seen:
+                    if id(type(part)) not in PLAIN and id(part) not in seen:
                         seen.add(id(part))
                         kept.append(part)
                         todo.append((part, depth + 1))
@@ -297,11 +307,11 @@ class Survey:
 
 def _parts(thing: Any) -> Iterator[Any]:  # noqa: C901, PLR0912 - one case per type
     kind = type(thing)
-    if id(kind) in _PLAIN:
+    if id(kind) in PLAIN:
         return
     if kind is tuple or kind is frozenset:
         yield from thing
-    elif is_a(thing, types.FunctionType):
+    elif kind is types.FunctionType:
         for cell in thing.__closure__ or ():
             try:
                 yield cell.cell_contents
@@ -333,7 +343,7 @@ def _parts(thing: Any) -> Iterator[Any]:  # noqa: C901, PLR0912 - one case per t
 
 
 def _everything(thing: Any) -> Iterable[Any]:
-    if id(type(thing)) in _PLAIN or is_a(thing, type) or is_a(thing, types.ModuleType):
+    if id(type(thing)) in PLAIN or is_a(thing, type) or is_a(thing, types.ModuleType):
         return _parts(thing)
     if is_a(thing, types.FunctionType):
         return _parts(thing)
@@ -363,8 +373,3 @@ def _is_at_its_name(thing: Any, module: object) -> bool:
         table = type.__dict__["__dict__"].__get__(found) if is_a(found, type) else attributes(found)
         found = None if table is None else table.get(part)
     return found is thing
-
-
-_PLAIN: Final = frozenset(
-    map(id, (int, str, bytes, float, bool, complex, type(None), types.CodeType, types.BuiltinFunctionType))
-)

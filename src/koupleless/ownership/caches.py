@@ -19,7 +19,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.frames import standing_for
-from koupleless.ownership.belonging import LRU_CACHE, attributes, is_a, tracked_of
+from koupleless.ownership.belonging import LRU_CACHE, PLAIN, attributes, is_a, tracked_of
 from koupleless.ownership.ledger import take_out
 from koupleless.readers import home_of_class
 
@@ -199,16 +199,27 @@ def purge_caches(survey: Survey, *, deeply: bool = False) -> dict[str, int]:
     ``deeply`` looks into keys as far as the limits allow, but only at keys referred to by nothing but the cache.
     """
     lru = dispatch = 0
+    judged: dict[int, Any] = {}
     for cache in shared_caches():
         if type(cache) is not LRU_CACHE:
             dispatch += _purge_dispatch(survey, cache)
-        elif not survey.owns(cache) and _lru_reaches(survey, cache, deeply=deeply):
+        elif not _is_ours(cache) and not survey.owns(cache) and _lru_reaches(survey, cache, judged, deeply=deeply):
             cache.cache_clear()
             lru += 1
     return {"lru cache": lru, "singledispatch": dispatch}
 
 
-def _lru_reaches(survey: Survey, cache: Any, *, deeply: bool) -> bool:
+def _is_ours(cache: Any) -> bool:
+    """Whether a cache is of this package: no such cache has objects of a biz in its entries."""
+    home = getattr(cache, "__module__", None)
+    return type(home) is str and home.startswith(_PACKAGE)
+
+
+_PACKAGE: Final = f"{__name__.partition('.')[0]}."
+
+
+def _lru_reaches(survey: Survey, cache: Any, judged: dict[int, Any], *, deeply: bool) -> bool:
+    """Whether an entry of a cache reaches the biz. ``judged`` are objects that do not, by address, and gets more."""
     size = cache.cache_info().currsize
     if size == 0:
         return False
@@ -222,8 +233,8 @@ def _lru_reaches(survey: Survey, cache: Any, *, deeply: bool) -> bool:
     # itself.
     function = getattr(cache, "__wrapped__", None)
     entries = [part for part in parts if part is not table and part is not function]
-    entries += [part for key, value in table.copy().items() for part in (key, value)]
-    if any(survey.reaches(part) for part in entries):
+    entries += itertools.chain.from_iterable(table.copy().items())
+    if _is_reached(survey, entries, judged):
         return True
     if not deeply:
         return False
@@ -231,6 +242,7 @@ def _lru_reaches(survey: Survey, cache: Any, *, deeply: bool) -> bool:
     uses.update(id(part) for key in table if type(key) is tuple for part in key)
     entries.clear()
     parts.clear()
+    judged.clear()
     # The loop's own name and the argument of getrefcount are two; a key with more references than the cache has is
     # shared.
     return any(
@@ -239,6 +251,15 @@ def _lru_reaches(survey: Survey, cache: Any, *, deeply: bool) -> bool:
         if type(key) is tuple
         for part in key
     )
+
+
+def _is_reached(survey: Survey, entries: list[Any], judged: dict[int, Any]) -> bool:
+    for entry in entries:
+        if id(type(entry)) not in PLAIN and id(entry) not in judged:
+            if survey.reaches(entry):
+                return True
+            judged[id(entry)] = entry
+    return False
 
 
 def _purge_dispatch(survey: Survey, register: Any) -> int:

@@ -280,6 +280,9 @@ def _purge_dispatch(survey: Survey, register: Any) -> int:
 
 
 def purge_typing() -> None:
-    """Empty the caches of ``typing``, which are refilled at need: for entries out of the sight of `purge_caches`."""
+    """Empty the caches of ``typing``, which are refilled at need.
+
+    Libraries leave thousands of entries there, which would take longer to look through. Some are out of sight.
+    """
     for clean in getattr(typing, "_cleanups", ()):
         clean()

@@ -216,6 +216,7 @@ def _sweep_and_collect(survey: Survey, sweeps: Sequence[Sweep], counts: dict[str
             failures.append(f"caches: {in_words(error)}")
 
     survey.refresh()
+    purge_typing()
     # Objects made by a library for the biz may be garbage that refers to the biz, once the library lets go of both.
     reached = list(reach(survey).values())
     clear_caches()
@@ -223,7 +224,6 @@ def _sweep_and_collect(survey: Survey, sweeps: Sequence[Sweep], counts: dict[str
     if collect(survey, reached):
         return True
     survey.refresh()
-    purge_typing()
     clear_caches(deeply=True)
     if collect(survey):
         return True

@@ -6,7 +6,9 @@ import logging.config
 import logging.handlers
 import pickle
 import queue
+import sys
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -285,6 +287,41 @@ def test_a_shared_library_is_as_talkative_as_the_biz_it_works_for_wants(
     assert not library.isEnabledFor(logging.DEBUG)
     library.debug("not in the base")
     assert (kept.messages, of_base.messages) == (["details"], [])
+
+
+def test_a_level_that_a_shared_library_has_set_at_its_import_holds_in_a_biz(
+    keeping: Any, make_biz: MakeBiz, library: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SQLAlchemy does, whose statements are logged at INFO; the logger above the setting one is asked, too."""
+    kept = keeping()
+    package = library.name.partition(".")[0]
+    monkeypatch.setitem(sys.modules, package, types.ModuleType(package))
+    of_package = logging.getLogger(package)
+    of_package.setLevel(logging.WARNING)
+    try:
+        with entered(make_biz()):
+            logging.getLogger().addHandler(kept)
+            logging.getLogger().setLevel(logging.DEBUG)
+            library.info("a statement")
+            logging.getLogger(f"{package}.other").info("of a logger that only the biz has")
+            logging.getLogger("app").debug("of the biz")
+            assert library.getEffectiveLevel() == logging.WARNING
+            library.setLevel(logging.INFO)
+            library.info("asked for")
+    finally:
+        of_package.setLevel(logging.NOTSET)
+    assert kept.messages == ["of the biz", "asked for"]
+
+
+def test_a_level_that_the_base_has_set_for_a_name_of_its_own_code_does_not_hold_in_a_biz(
+    keeping: Any, make_biz: MakeBiz, library: logging.Logger
+) -> None:
+    kept = keeping()
+    library.setLevel(logging.ERROR)
+    with entered(make_biz()):
+        logging.getLogger().addHandler(kept)
+        logging.getLogger(library.name).warning("x")
+    assert kept.messages == ["x"]
 
 
 def test_what_a_biz_does_to_the_logger_of_a_shared_library_stays_with_the_biz(

@@ -11,12 +11,13 @@ import copy
 import functools
 import logging
 import logging.handlers
+import sys
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import as_base, crossed
+from koupleless.context import as_base, crossed, entered
 from koupleless.frames import passed_over, seen_as
 
 if TYPE_CHECKING:
@@ -189,15 +190,32 @@ class LogSpace:
         )
 
     def _level_of(self, logger: logging.Logger) -> int:
-        node: logging.Logger | None = logger
-        while node is not None and node is not self.root:
-            if node.level:
-                return node.level
-            node = node.parent
-        if node is None or self.root.own_level is not None or self.root.handlers:
-            return node.level if node is not None else logging.NOTSET
+        name = "" if logger is self.root else logger.name
+        of_base = self._loggers_of_shared_library(name)
+        while name:
+            for loggers in (self.manager.loggerDict, of_base):
+                found = loggers.get(name)
+                if isinstance(found, logging.Logger) and found.level:
+                    return found.level
+            name = name.rpartition(".")[0]
+        if self.root.own_level is not None or self.root.handlers:
+            return self.root.level
         with as_base():
             return _base_logger(logger.name).getEffectiveLevel()
+
+    def _loggers_of_shared_library(self, name: str) -> Mapping[str, Any]:
+        """Return the base's loggers if ``name`` begins with the name of a package that the biz shares with the base.
+
+        A library sets levels on its own loggers when it is imported, and the import was the base's.
+        """
+        package = name.partition(".")[0]
+        with as_base():
+            loggers: Mapping[str, Any] = logging.Logger.manager.loggerDict
+            of_base = sys.modules.get(package)
+        if of_base is None:
+            return {}
+        with entered(self._scope):
+            return loggers if sys.modules.get(package) is of_base else {}
 
     @seen_as(logging.Logger.callHandlers)
     def _deliver(self, logger: logging.Logger, record: logging.LogRecord) -> None:

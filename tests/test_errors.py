@@ -28,6 +28,8 @@ ONE_OF_EACH: Final[tuple[KouplelessError, ...]] = (
     errors.ServiceError("100003", "no such biz"),
     errors.StartFailed(HELLO, "did not start: ValueError", traceback="line 1"),
     errors.StartTimeout(HELLO, 3.0),
+    errors.StateHeld("/var/lib/base", 7),
+    errors.StateUnwritable("the install of hello:1", "no space left on device"),
 )
 
 

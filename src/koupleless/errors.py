@@ -194,6 +194,18 @@ class ContainerClosed(ContainerError):
     """The base is shutting down and takes no more operations."""
 
 
+class StateUnwritable(ContainerError):
+    """A change that the disk could not record, and that would be lost with the process; nothing was changed."""
+
+    def __init__(self, change: str, reason: str) -> None:
+        self.change = change
+        self.reason = reason
+        super().__init__(
+            f"{change} cannot be recorded in the state directory of the base: {reason}; make room there, or serve with "
+            "--ephemeral"
+        )
+
+
 # --- a biz's own code: everything done is undone -------------------------------------------------------------------
 
 
@@ -300,6 +312,19 @@ class SettingsError(KouplelessError):
 
 class BaseStartFailed(KouplelessError):
     """The base could not be put together: a port in use, a static module that fails, no application."""
+
+
+class StateHeld(BaseStartFailed):
+    """A state directory that another base holds; ``pid`` is the number of the other process, 0 if not known."""
+
+    def __init__(self, directory: str, pid: int) -> None:
+        self.directory = directory
+        self.pid = pid
+        holder = f"process {pid}" if pid else "another process"
+        super().__init__(
+            f"the state directory {directory} is held by the base of {holder}; give this base another --name or "
+            "--state-dir, or serve with --ephemeral"
+        )
 
 
 class BaseUnreachable(KouplelessError):

@@ -41,11 +41,12 @@ from koupleless.router.table import RouteTable
 from koupleless.service.registry import default_registry
 from koupleless.settings.base import BaseSettings, load_base
 from koupleless.settings.reading import FIRST_ARKLET_PORT
+from koupleless.state.environments import Environments
 from koupleless.variables import Ground
 from koupleless.view.config import Configuration
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping, MutableMapping
     from pathlib import Path
 
     from koupleless.router.types import Receive, Send
@@ -77,7 +78,8 @@ class Base:
     in ``settings``; settings not given are read from the environment and the file of the project. ``owns_process``
     allows the collector to pass over all objects loaded before the first module (``gc.freeze``), which keeps an
     uninstall fast beside a large heap. ``application`` is the name of the Python module of ``app``, by default the
-    calling one: bizs share the distribution of ``app``, as they share code that is not installed.
+    calling one: bizs share the distribution of ``app``, as they share code that is not installed. ``project_envs`` are
+    the variables in the env-files of projects, by the location of the static module that was built from the project.
 
     Lifetime: made once per process, when the server imports the application, which starts nothing. A base lives from
     the start-up to the shutdown of the server's lifespan, on the server's loop, with the arklet on a thread of its own.
@@ -93,6 +95,7 @@ class Base:
         settings: BaseSettings | None = None,
         owns_process: bool = False,
         application: str | None = None,
+        project_envs: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.settings = load_base({"name": name}) if settings is None else settings
         settings = self.settings
@@ -109,6 +112,8 @@ class Base:
             application=frozenset(base_index().owners(application)) - {SELF},
         )
         self._ground = Ground()
+        self._environments = Environments()
+        self._project_envs = project_envs or {}
         self._stage = Stage()
         self._store = Store(self._store_dir())
         configuration = Configuration.load("", profile=settings.profile or "", own=settings.config_dirs)
@@ -137,6 +142,7 @@ class Base:
                 config_dirs=settings.config_dirs,
                 log_dir=settings.log_dir,
                 data_dir=settings.data_dir,
+                environments=self._environments,
                 shared_config=_shared_config(settings, configuration),
                 wishes=self._speakers.base,
                 application=self._speakers.application,
@@ -153,7 +159,7 @@ class Base:
         metadata = BaseMetadata.of_this_machine(
             name=name, version=BASE_VERSION, identity=ops.identity, cluster=ops.cluster, environment=ops.environment
         )
-        self._operations = Operations(self.container, metadata)
+        self._operations = Operations(self.container, metadata, environments=self._environments)
         self.arklet = ArkletServer(
             self._operations,
             ops.host,
@@ -206,7 +212,7 @@ class Base:
 
     def _install_static(self, url: str) -> None:
         try:
-            self.container.install(self.container.prepare(url))
+            self.container.install(self.container.prepare(url), project_envs=self._project_envs.get(url))
         except KouplelessError as error:
             raise BaseStartFailed(f"static module {url} was not installed: {error}") from error
 
@@ -287,10 +293,16 @@ def _is_one_of_several(ports: range) -> bool:
         return False
 
 
-def serve(app: object, settings: BaseSettings, *, application: str = "") -> int:
+def serve(
+    app: object,
+    settings: BaseSettings,
+    *,
+    application: str = "",
+    project_envs: Mapping[str, Mapping[str, str]] | None = None,
+) -> int:
     """Serve ``app`` as a base with uvicorn until a signal ends it; returns the exit status of the process.
 
-    ``application`` is the name of the Python module of ``app``.
+    ``application`` is the name of the Python module of ``app``, ``project_envs`` are those of `Base`.
 
     Raises ``BaseStartFailed`` for an address or a port that is not free, before anything is started.
     """
@@ -312,7 +324,7 @@ def serve(app: object, settings: BaseSettings, *, application: str = "") -> int:
     door = Door(bounds, name="the application", setting="max-connections", logger=logger)
     server = Server(
         uvicorn.Config(
-            Base(app, settings=settings, owns_process=True, application=application),
+            Base(app, settings=settings, owns_process=True, application=application, project_envs=project_envs),
             host=settings.host,
             port=settings.port,
             lifespan="on",

@@ -15,6 +15,7 @@ from koupleless.wire.replies import (
     BatchData,
     BizInfo,
     BizReply,
+    EnvData,
     HealthData,
     HealthReply,
     HelpItem,
@@ -174,6 +175,11 @@ class ArkletClient:
     def ops(self, request_id: str) -> OpsRecord:
         """The record of a background run."""
         return self._read(self._ask("queryBizOps", {"requestId": request_id}).data, OpsRecord)
+
+    def env(self, name: str, *, given: Mapping[str, str] | None = None, unset: Sequence[str] = ()) -> EnvData:
+        """Set and remove kept values of a module's environment, and list the names. Only a base of this project."""
+        body = {"bizName": name, "set": dict(given) if given else None, "unset": list(unset) or None}
+        return self._read(self._ask("envBiz", body).data, EnvData)
 
     def call(self, command: str, body: Mapping[str, Any] | None = None) -> Envelope:
         """Send any command and return the envelope of the answer. Never raises ``Refused``."""

@@ -115,6 +115,7 @@ class FakeContainer:
         *,
         args: Sequence[str] = (),
         envs: Mapping[str, str] | None = None,
+        project_envs: Mapping[str, str] | None = None,
         strategy: Strategy = Strategy.INSTALL_ONLY,
     ) -> Installed:
         started_at, begin = time.time(), time.perf_counter()

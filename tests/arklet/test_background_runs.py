@@ -55,7 +55,7 @@ def test_the_life_of_a_run(wire: Any, container: Any, pause: Any, finished: Any)
         "bizName": "shop",
         "bizUrl": url,
         "bizVersion": "1",
-        "envs": {"k": "v"},
+        "envs": {"k": "***"},
         "installStrategy": "installOnly",
         "requestId": "r-1",
     }

@@ -29,6 +29,7 @@ COMMANDS = {
     "installBiz": "install one ark biz",
     "queryAllBiz": "query all ark biz(including master biz)",
     "queryBizOps": "query ark biz ops",
+    "envBiz": "set, unset and list kept variables of one ark biz",
     "switchBiz": "switch one ark biz",
     "uninstallBiz": "uninstall one ark biz",
 }

@@ -389,3 +389,64 @@ def test_watch_without_a_base_says_that_the_next_save_tries_again(arklet: FakeAr
     assert f"no base answers at http://127.0.0.1:{nobody}" in said[1]
     assert "arkctl serve" in said[2]
     assert said[4] == "not deployed; the next save tries again\n"
+
+
+@pytest.fixture
+def env_project(quiet_surroundings: Path) -> Path:
+    """A project with an env-file."""
+    project = quiet_surroundings / "shop"
+    project.mkdir()
+    (project / "shop.py").write_text("app = lambda *_: None\n")
+    (project / "pyproject.toml").write_text(
+        "[project]\nname = 'shop'\nversion = '1'\n[tool.koupleless.module]\nentry = 'shop:app'\nenv-file = '.env'\n"
+    )
+    (project / ".env").write_text("TOKEN=s3cret\n")
+    return project
+
+
+def test_a_file_of_variables_is_sent_to_a_base_on_this_machine_and_is_not_packed(
+    arkctl: Arkctl, arklet: FakeArklet, env_project: Path
+) -> None:
+    arklet.says("installBiz", replied())
+    arguments = ["--port", arklet.port, "--strategy", "install-only"]
+    assert arkctl("deploy", env_project, *arguments).status == 0
+    (env_project / ".env").unlink()
+    assert arkctl("deploy", env_project, *arguments).status == 0
+    (env_project / ".env").write_text("TOKEN=s3cret\n")
+    assert arkctl("deploy", env_project, *arguments, "--pack-env-file").status == 0
+    assert [body.get("projectEnvs") for _, body in arklet.calls] == [{"TOKEN": "s3cret"}, {}, None]
+
+
+def test_a_build_tells_which_variables_it_takes_and_which_files_it_leaves(arkctl: Arkctl, env_project: Path) -> None:
+    (env_project / "config").mkdir()
+    (env_project / "config" / ".env.local").write_text("A=s3cret\n")
+    left = arkctl("build", env_project)
+    assert "not in the artefact, because values may be secrets: .env, config/.env.local; .env is read when" in left.err
+    packed = arkctl("build", env_project, "--pack-env-file")
+    assert "the artefact has .env, with values for TOKEN: who has the artefact reads them" in packed.err
+    assert "secrets: config/.env.local; " in packed.err
+    assert "s3cret" not in left.err + left.out + packed.err + packed.out
+
+
+def test_variables_of_flags_and_files_are_sent_and_never_printed(
+    arkctl: Arkctl, arklet: FakeArklet, hello_zip: Path
+) -> None:
+    arklet.says("installBiz", replied())
+    (hello_zip.parent / "a.env").write_text("A=s3cret\nB=s3cret\n")
+    (hello_zip.parent / "b.env").write_text("B=later\nC=s3cret\n")
+    flags = ["--env-file", hello_zip.parent / "a.env", "--env-file", hello_zip.parent / "b.env", "--env", "C=s3cret3"]
+    outcome = arkctl("deploy", hello_zip, "--port", arklet.port, "--strategy", "install-only", "-v", *flags)
+    rehearsed = arkctl("deploy", hello_zip, "--port", arklet.port, "--dry-run", *flags)
+    assert arklet.calls[0][1]["envs"] == {"A": "s3cret", "B": "later", "C": "s3cret3"}
+    assert '"envs":{"A":"***","B":"***","C":"***"}' in rehearsed.out
+    assert "s3cret" not in outcome.out + outcome.err + rehearsed.out + rehearsed.err
+
+
+@pytest.mark.parametrize("flags", [["--env", "s3cret"], ["--env-file", "nowhere"]])
+def test_variables_that_cannot_be_read_stop_before_the_first_call(
+    arkctl: Arkctl, arklet: FakeArklet, hello_zip: Path, flags: list[str]
+) -> None:
+    outcome = arkctl("deploy", hello_zip, "--port", arklet.port, *flags)
+    assert outcome.status != 0
+    assert "s3cret" not in outcome.err
+    assert arklet.calls == []

@@ -16,12 +16,21 @@ import msgspec
 
 from koupleless.arklet import answers
 from koupleless.arklet.health import Health
-from koupleless.arklet.orders import InstallOrder, absent, check_background, elements, named
+from koupleless.arklet.orders import (
+    InstallOrder,
+    absent,
+    check_background,
+    check_variables,
+    elements,
+    name_of,
+    named,
+)
 from koupleless.arklet.records import BatchBusy, RunRepeated, Runs, describe_error
 from koupleless.container.process import resident_bytes
 from koupleless.container.terms import Located
 from koupleless.errors import ArtifactError, BizBusy, BizNotFound, ContainerClosed, ManifestInvalid
 from koupleless.recorders.running.executors import leave_workers_behind
+from koupleless.state.environments import Environments
 from koupleless.wire.envelope import Code, Envelope, InputInvalid, ResponseCode, decode_body
 from koupleless.wire.replies import (
     BatchData,
@@ -29,12 +38,14 @@ from koupleless.wire.replies import (
     BizDetails,
     BizInfo,
     BizReply,
+    EnvData,
     HealthReply,
     HelpItem,
     UninstallData,
 )
 from koupleless.wire.requests import (
     BatchInstallBiz,
+    BizEnv,
     BizRequest,
     HealthQuery,
     InstallBiz,
@@ -87,6 +98,7 @@ class Operations:
         container: Container,
         metadata: BaseMetadata,
         *,
+        environments: Environments | None = None,
         health: Health | None = None,
         runs: Runs | None = None,
     ) -> None:
@@ -99,6 +111,7 @@ class Operations:
         )
         """Threads for commands that change bizs, and for background runs."""
         self._container = container
+        self.environments = environments or Environments()
         self._identity = metadata.identity
         self._batch = threading.Lock()
         """Held by the one batch that runs."""
@@ -187,7 +200,9 @@ class Operations:
 
     def _installed(self, source: Prepared | Located, order: InstallOrder) -> Installed:
         order.check_url()
-        return self._container.install(source, args=order.args, envs=order.envs, strategy=order.strategy)
+        return self._container.install(
+            source, args=order.args, envs=order.envs, project_envs=order.project_envs, strategy=order.strategy
+        )
 
     def batch_install(self, body: Body) -> Envelope:
         """Install several bizs: priority by priority, all bizs of one priority at the same time."""
@@ -325,6 +340,26 @@ class Operations:
         return Envelope(code=Code.FAILED, message=message, data=data, base_identity=self._identity)
 
 
+def _env(operations: Operations, body: Body) -> Envelope:
+    """Kept values of a module's environment: set some, remove some, and list the names, never a value."""
+    request = read(BizEnv, body)
+    name = name_of(request.biz_name)
+    given, unset = request.set or {}, request.unset or []
+    check_variables("set", given)
+    environments = operations.environments
+    unknown = environments.change(name, given, unset) if given or unset else ()
+    kept = environments.of(name)
+    return operations._success(  # noqa: SLF001 - a command, apart from the others for the size of the class
+        EnvData(
+            biz_name=name,
+            names=sorted(kept.given),
+            project_names=sorted(kept.project),
+            unknown=list(unknown),
+            running=[str(biz.id) for biz in operations._container.bizs() if biz.id.name == name],  # noqa: SLF001
+        )
+    )
+
+
 COMMANDS: Final = (
     Command("help", "list all supported commands", Operations.help),
     Command("installBiz", "install one ark biz", Operations.install, changes_bizs=True),
@@ -334,6 +369,7 @@ COMMANDS: Final = (
     Command("queryAllBiz", "query all ark biz(including master biz)", Operations.query_all),
     Command("health", "get all health info", Operations.health),
     Command("queryBizOps", "query ark biz ops", Operations.query_ops),
+    Command("envBiz", "set, unset and list kept variables of one ark biz", _env),
 )
 _BY_ID: Final = {command.id: command for command in COMMANDS}
 

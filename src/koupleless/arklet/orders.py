@@ -5,14 +5,15 @@ The texts of the refusals are the original's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 
-from koupleless.biz import BizId, BizState
+from koupleless.biz import BizId, BizState, parse_name
 from koupleless.container.terms import Strategy
+from koupleless.envfiles import variable_issue
 from koupleless.errors import BizNotFound, FetchFailed, InvalidIdentity, KouplelessError
 from koupleless.wire.envelope import InputInvalid
 from koupleless.wire.replies import BizDetails
@@ -41,7 +42,9 @@ class InstallOrder:
     """The identity of the artefact; ``None`` if any will do."""
     strategy: Strategy
     args: tuple[str, ...]
-    envs: Mapping[str, str]
+    envs: Mapping[str, str] = field(repr=False)
+    project_envs: Mapping[str, str] | None = field(default=None, repr=False)
+    """Variables of the env-file of the project; ``None`` if the order does not come from a project."""
 
     @classmethod
     def of(cls, request: InstallBiz) -> InstallOrder:
@@ -50,14 +53,17 @@ class InstallOrder:
             raise InputInvalid("bizUrl should not be blank")
         if is_blank(request.biz_name) != is_blank(request.biz_version):
             raise InputInvalid("bizName and bizVersion should be both blank or both not blank.")
-        envs = request.envs or {}
-        for name, value in envs.items():
-            if not name or "=" in name or "\0" in name:
-                raise InputInvalid(f"envs: {name[:200]!r} is no name of a variable")
-            if "\0" in value:
-                raise InputInvalid(f"envs: the value of {name[:200]!r} has a NUL")
+        check_variables("envs", request.envs or {})
+        check_variables("projectEnvs", request.project_envs or {})
         biz = None if is_blank(request.biz_name) else BizId.of(request.biz_name or "", request.biz_version or "")
-        return cls(request.biz_url.strip(), biz, _strategy(request), tuple(request.args or ()), envs)
+        return cls(
+            request.biz_url.strip(),
+            biz,
+            _strategy(request),
+            tuple(request.args or ()),
+            request.envs or {},
+            request.project_envs,
+        )
 
     def check_url(self) -> None:
         """Raise ``FetchFailed`` for a path, which is another file on every machine."""
@@ -95,6 +101,13 @@ def elements(request: BatchInstallBiz) -> list[Element]:
     return [Element.of(each) for each in request.biz_list]
 
 
+def check_variables(member: str, values: Mapping[str, str]) -> None:
+    """Raise ``InputInvalid`` for a variable that no process can have; the text has the name, and never the value."""
+    for name, value in values.items():
+        if (why := variable_issue(name, value)) is not None:
+            raise InputInvalid(f"{member}: {why}")
+
+
 def absent(name: str, version: str) -> BizDetails:
     """A biz that is not there, as an entry of a batch shows the biz."""
     return BizDetails(biz_name=name, biz_version=version, biz_state=BizState.BROKEN, identity_=f"{name}:{version}")
@@ -111,6 +124,13 @@ def named(request: BizRequest) -> BizId:
         return BizId.of(request.biz_name or "", request.biz_version or "")
     except InvalidIdentity:
         raise NoIdentity(request.identity) from None
+
+
+def name_of(text: str | None) -> str:
+    """The name of a biz that a request has to have. Raises ``InputInvalid`` and ``InvalidIdentity``."""
+    if text is None or is_blank(text):
+        raise InputInvalid("bizName should not be blank")
+    return parse_name(text)
 
 
 def check_background(request: BizRequest) -> None:

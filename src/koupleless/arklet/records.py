@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from koupleless.errors import BizBusy, KouplelessError
-from koupleless.wire.envelope import encode
+from koupleless.wire.envelope import encode, without_values
 from koupleless.wire.replies import OpsRecord, OpsStatus, StackFrame, Throwable
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Runs:
     def open(self, request: BizRequest) -> Run:
         """Accept a request. Raises ``RunRepeated``, ``TooManyRuns``."""
         assert request.request_id is not None
-        run = Run(request.request_id, request.describe(), clock=self._clock)
+        run = Run(request.request_id, without_values(request.describe()), clock=self._clock)
         with self._lock:
             if run.request_id in self._runs:
                 raise RunRepeated(run.request_id)

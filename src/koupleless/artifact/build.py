@@ -26,7 +26,7 @@ from koupleless.artifact.archive import write_archive
 from koupleless.artifact.building.calls import find_refused_calls
 from koupleless.artifact.building.options import Options
 from koupleless.artifact.building.project import Project, parse_project, read_project
-from koupleless.artifact.building.project_files import find_files, top_level_names
+from koupleless.artifact.building.project_files import find_files, packed_env_file, top_level_names
 from koupleless.artifact.building.requirements import BaseFacts
 from koupleless.artifact.building.single_file import find_entry, find_version, read_script_block
 from koupleless.artifact.building.slim import Report, gather
@@ -36,10 +36,11 @@ from koupleless.artifact.manifest_mf import render_manifest_mf
 from koupleless.artifact.reading.common_keys import check_requirements
 from koupleless.artifact.temporary import temporary_directory
 from koupleless.biz import Isolation
+from koupleless.envfiles import read_env_file
 from koupleless.errors import BuildFailed, ManifestInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Built", "Options", "build", "build_file", "build_project", "build_requirement"]
 
@@ -57,6 +58,8 @@ class Built:
     manifest: Manifest
     size: int
     report: Report = field(repr=False)
+    notes: tuple[str, ...] = ()
+    """Sentences about the variables of the environment: those in the artefact, and files of variables left out."""
 
 
 def build(path: Path, options: Options = Options()) -> Built:
@@ -74,9 +77,11 @@ def build_project(path: Path, options: Options = Options()) -> Built:
     other children of ``ArtifactError``.
     """
     project = read_project(path, options)
-    files = _read(project, find_files(project))
+    left: list[str] = []
+    files = _read(project, find_files(project, left))
     files |= _metadata(project, files)
-    return _assemble(project, files, options, out=options.out or path / "dist")
+    built = _assemble(project, files, options, out=options.out or path / "dist")
+    return dataclasses.replace(built, notes=(*built.notes, *_told_of_left(project, left)))
 
 
 def build_file(path: Path, options: Options = Options()) -> Built:
@@ -110,7 +115,8 @@ def build_file(path: Path, options: Options = Options()) -> Built:
         default_entry=find_entry(module, tree),
     )
     # A single file is never installed, so no metadata is expected at run time.
-    return _assemble(project, {f"{module}.py": data}, options, out=options.out or path.parent / "dist")
+    files = {f"{module}.py": data, **_read(project, packed_env_file(project))}
+    return _assemble(project, files, options, out=options.out or path.parent / "dist")
 
 
 def build_requirement(requirement: str, *, entry: str, options: Options = Options()) -> Built:
@@ -185,6 +191,8 @@ def _assemble(
         isolation=project.isolation,
         python_tag=_python_tag(files),
         requirements=requirements,
+        env=project.env,
+        env_file=project.env_file,
         provided=report.provided,
         packed=tuple(f"{decision.name}=={decision.version}" for decision in report.packed),
         files={
@@ -197,7 +205,29 @@ def _assemble(
         size = write_archive(path, {**heads, **dict(sorted(files.items()))})
     except OSError as error:
         raise BuildFailed(str(identity), f"cannot write {path}: {error.strerror}") from None
-    return Built(path, manifest, size, report)
+    return Built(path, manifest, size, report, _told_of_variables(project, files))
+
+
+def _told_of_variables(project: Project, files: Mapping[str, bytes]) -> tuple[str, ...]:
+    told = []
+    if project.env:
+        told.append(f"the artefact has values for {', '.join(sorted(project.env))}")
+    if project.packs_env_file and project.env_file in files:
+        names = ", ".join(sorted(read_env_file(project.root / project.env_file))) or "no variables"
+        told.append(f"the artefact has {project.env_file}, with values for {names}: who has the artefact reads them")
+    return tuple(told)
+
+
+def _told_of_left(project: Project, left: Sequence[str]) -> tuple[str, ...]:
+    if not left:
+        return ()
+    if project.env_file in left:
+        how = (
+            f"{project.env_file} is read when the project is deployed from this machine, --pack-env-file packs the file"
+        )
+    else:
+        how = 'env-file = ".env" names one, which is read when the project is deployed from this machine'
+    return (f"not in the artefact, because values may be secrets: {', '.join(left)}; {how}",)
 
 
 def _facts(options: Options) -> BaseFacts | None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.artifact.reading.common_keys import (
     check_common_keys,
+    check_env,
+    check_env_file,
     check_isolation,
     check_requirements,
     path_issue,
@@ -68,6 +70,10 @@ class Manifest:
     """Requirements left out of the artefact, to be satisfied by the base, as PEP 508 texts."""
     packed: tuple[str, ...] = ()
     """The private distributions inside, as ``name==version``."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the environment, unless the base or the deployment has others."""
+    env_file: str = ""
+    """The relative path of a file of further variables, in the artefact or only in the project; empty for none."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Relative path -> SHA-256; empty where no digests were recorded."""
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -128,6 +134,8 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
             issues.append(f"file {shown(path)} {why}")
         if not _DIGEST.fullmatch(digest):
             issues.append(f"file {shown(path)} has {shown(digest)} for a SHA-256")
+    env = check_env(table.mapping("env"), issues)
+    env_file = check_env_file(table.text("env-file"), issues)
     own = table.mapping("attributes")
     table.refuse_the_rest()
     if issues or keys.id is None:
@@ -147,6 +155,8 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
         requirements=requirements,
         provided=provided,
         packed=packed,
+        env=env,
+        env_file=env_file,
         files=files,
         attributes={**(attributes or {}), **own},
     )
@@ -165,7 +175,9 @@ def check_size(manifest: Manifest, origin: str) -> Manifest:
         manifest.packed,
         manifest.attributes,
         manifest.attributes.values(),
-        (manifest.entry, manifest.web_context_path),
+        manifest.env,
+        manifest.env.values(),
+        (manifest.entry, manifest.web_context_path, manifest.env_file),
     )
     if sum(len(text) for texts in lists for text in texts) > _MAX_KEPT:
         raise ManifestInvalid(
@@ -196,7 +208,9 @@ def render_biz_toml(manifest: Manifest) -> str:
     lines += [f"{key} = {_toml(value)}" for key, value in plain.items() if value != ()]
     if manifest.strips_path:
         lines.append("strip-path = true")
-    for title, table in (("attributes", manifest.attributes), ("files", manifest.files)):
+    if manifest.env_file:
+        lines.append(f"env-file = {_toml(manifest.env_file)}")
+    for title, table in (("env", manifest.env), ("attributes", manifest.attributes), ("files", manifest.files)):
         if table:
             lines += ["", f"[{title}]", *(f"{_toml(key)} = {_toml(table[key])}" for key in sorted(table))]
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from koupleless.cli.environment import env, given_variables
 from koupleless.cli.session import (
     F,
     Session,
@@ -92,16 +93,6 @@ def _identity(text: str) -> BizId:
         raise click.UsageError(str(error)) from None
 
 
-def _pairs(texts: Sequence[str]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise click.UsageError(f"--env {text!r}: KEY=VALUE is expected")
-        pairs[key] = value
-    return pairs
-
-
 # --- running a base ------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +148,11 @@ def _build_options(command: F) -> F:
         click.option("--web-context-path", metavar="P", help="The URL prefix, instead of the project's own."),
         click.option("--entry", metavar="E", help="package.module:app, instead of the project's own."),
         click.option("--name", metavar="N", help="The name, instead of the project's own."),
+        click.option(
+            "--pack-env-file/--no-pack-env-file",
+            default=None,
+            help="Put the env-file of the project into the artefact, or leave it out, whatever the project says.",
+        ),
         click.option("--sub", metavar="DIR", help="The directory of one member of a workspace."),
     ):
         command = option(command)
@@ -192,6 +188,8 @@ def build(path: str | None, *, sub: str | None, output: str | None, **flags: Any
     libraries = libraries_of(result)
     if libraries and output != "json":
         say(libraries_table(libraries))
+    for note in result.notes:
+        say(note)
     say(f"built {result.manifest.id}, {mebibytes(result.size)}, {len(result.report.packed)} distributions packed")
     if output == "json":
         distributions = [
@@ -216,7 +214,10 @@ def build(path: str | None, *, sub: str | None, output: str | None, **flags: Any
 @click.option("--strategy", type=click.Choice(["replace", "replace-all", "install-only"]), default="replace",
               show_default=True, help="How to treat the installed versions of the module.")  # fmt: skip
 @click.option("--arg", "args", multiple=True, metavar="A", help="An argument for the module; repeatable.")
-@click.option("--env", "envs", multiple=True, metavar="K=V", help="An environment variable; repeatable.")
+@click.option("--env", "envs", multiple=True, metavar="K=V",
+              help="An environment variable, kept until changed; repeatable.")  # fmt: skip
+@click.option("--env-file", "env_files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="A file of environment variables, kept until changed; repeatable.")  # fmt: skip
 @click.option("--no-build", is_flag=True, help="Deploy the artefact built into dist before.")
 @click.option("--wait", is_flag=True, help="Wait until the module is started or broken.")
 @click.option("--dry-run", is_flag=True, help="Build, and print the calls instead of sending them.")
@@ -225,7 +226,7 @@ def build(path: str | None, *, sub: str | None, output: str | None, **flags: Any
 @opens_session
 def deploy(
     session: Session, target: str, *, sub: str | None, strategy: str, args: tuple[str, ...], envs: tuple[str, ...],
-    no_build: bool, watch: bool, wait: bool, dry_run: bool, **flags: Any,
+    env_files: tuple[Path, ...], no_build: bool, watch: bool, wait: bool, dry_run: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Install or replace a module in a base.
 
@@ -241,7 +242,8 @@ def deploy(
     from koupleless.cli.deploying.deploy import Deployment, DeployOptions
     from koupleless.cli.deploying.target import DeployTarget
 
-    options = DeployOptions(build=Options(**flags), no_build=no_build, strategy=strategy, args=args, envs=_pairs(envs))
+    given = given_variables(envs, env_files)
+    options = DeployOptions(build=Options(**flags), no_build=no_build, strategy=strategy, args=args, envs=given)
     found = DeployTarget.of(target, sub=sub)
     deployment = Deployment(session.client, session.settings, found, options, say=say)
     if dry_run:
@@ -441,6 +443,8 @@ def health(session: Session, identity: str | None, *, kind: str | None, metrics:
         raise not_there(identity, session.client.query()) from None
     click.echo(json_text(found) if session.is_json else health_text(found, is_wide=session.is_wide))
 
+
+arkctl.add_command(env)
 
 # --- about this program --------------------------------------------------------------------------------------------
 

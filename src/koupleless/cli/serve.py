@@ -29,8 +29,12 @@ def run(app: str | None, settings: BaseSettings) -> int:
     _log_to_stderr()
     with _static_modules(settings.modules) as modules:
         try:
-            application = (app or "").partition(":")[0]
-            return serve(load_app(app) if app else None, replace(settings, modules=modules), application=application)
+            return serve(
+                load_app(app) if app else None,
+                replace(settings, modules=tuple(modules)),
+                application=(app or "").partition(":")[0],
+                project_envs={location: envs for location, envs in modules.items() if envs is not None},
+            )
         except KeyboardInterrupt:
             return 0  # the server has stopped in order, and passes the signal on
 
@@ -80,27 +84,29 @@ def _with_traceback(sentence: str, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _static_modules(modules: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _static_modules(modules: tuple[str, ...]) -> Iterator[dict[str, dict[str, str] | None]]:
     """Build projects and single files among ``modules`` into artefacts that exist while the context lasts.
 
-    Gives the locations of all modules, in the same order. Raises ``BaseStartFailed`` if a build fails.
+    Gives the locations of all modules, in the same order, with the variables in the env-file of a project. Raises
+    ``BaseStartFailed`` if a build fails.
     """
     from koupleless.cli.deploying.scratch import scratch  # noqa: PLC0415
     from koupleless.cli.deploying.target import DeployTarget, prepare_artefact  # noqa: PLC0415 - needs the builder
 
     with contextlib.ExitStack() as stack:
-        locations = []
+        locations: dict[str, dict[str, str] | None] = {}
         for module in modules:
             target = DeployTarget.of(module)
             if target.is_built:
-                locations.append(module)
+                locations[module] = None
                 continue
             directory = stack.enter_context(scratch())
             try:
-                locations.append(str(prepare_artefact(target, scratch=directory).path))
+                artefact = prepare_artefact(target, scratch=directory)
+                locations[str(artefact.path)] = None if artefact.env_file is None else artefact.project_envs()
             except KouplelessError as error:
                 raise BaseStartFailed(f"static module {module} cannot be built: {error}") from error
-        yield tuple(locations)
+        yield locations
 
 
 def _log_to_stderr() -> None:

@@ -28,6 +28,7 @@ from koupleless.container.life import Life
 from koupleless.container.process import ProcessHooks, resident_bytes
 from koupleless.container.roster import Entry, Roster
 from koupleless.container.stage import DeadlineMissed
+from koupleless.container.starting.environment import Variables
 from koupleless.container.starting.prepare import Preparing
 from koupleless.container.terms import Installed, Located, Rules, Strategy
 from koupleless.errors import (
@@ -192,9 +193,13 @@ class Container:
         *,
         args: Sequence[str] = (),
         envs: Mapping[str, str] | None = None,
+        project_envs: Mapping[str, str] | None = None,
         strategy: Strategy = Strategy.INSTALL_ONLY,
     ) -> Installed:
         """Start a module and register the biz.
+
+        ``envs`` are variables for the biz, ``project_envs`` those of the env-file of the project; both are kept for
+        later installs once the biz has started, by the name of the biz.
 
         ``source`` is a prepared module, used up in every case; or an artefact to be prepared once the identity is
         reserved, so that a refusal costs no fetch. Raises ``BizRepeated``, ``BizBusy``, ``PathTaken``,
@@ -211,7 +216,7 @@ class Container:
                 self._roster.admit(source.id, beside=strategy is not Strategy.INSTALL_ONLY)
             if isinstance(source, Located):
                 source = held.enter_context(self._fetched(source))
-            return self._install(source, args=args, envs=envs or {}, strategy=strategy)
+            return self._install(source, args=args, variables=Variables(envs or {}, project_envs), strategy=strategy)
 
     def _fetched(self, source: Located) -> Prepared:
         """Prepare the artefact of a reserved identity; a present biz of the identity may take over meanwhile."""
@@ -224,13 +229,13 @@ class Container:
                 self._fetching.discard(source.id)
 
     def _install(
-        self, prepared: Prepared, *, args: Sequence[str], envs: Mapping[str, str], strategy: Strategy
+        self, prepared: Prepared, *, args: Sequence[str], variables: Variables, strategy: Strategy
     ) -> Installed:
         started_at, before, begin = time.time(), resident_bytes(), time.perf_counter()
         entry = self._register(prepared)
         cleared = self._clear_the_way(entry) if strategy is Strategy.UNINSTALL_THEN_INSTALL else []
         self.events.append(EventKind.INSTALLING, entry.info())
-        others = self._start(entry, args=args, envs=envs, take_over=strategy is Strategy.REPLACE)
+        others = self._start(entry, args=args, variables=variables, take_over=strategy is Strategy.REPLACE)
         info = entry.info()
         warnings = () if entry.life is None else entry.life.warnings
         elapsed_ms = round((time.perf_counter() - begin) * 1_000)
@@ -279,16 +284,15 @@ class Container:
             raise
         return reports
 
-    def _start(
-        self, entry: Entry, *, args: Sequence[str], envs: Mapping[str, str], take_over: bool
-    ) -> tuple[Entry, ...]:
+    def _start(self, entry: Entry, *, args: Sequence[str], variables: Variables, take_over: bool) -> tuple[Entry, ...]:
         """Start a registered entry and commit the entry; returns the other lives of the name at the time of commit."""
         life = Life(entry.prepared, self._around)
         try:
             self._hooks.install(self._around.stage.loop)
             with self._changing(entry.id):
                 entry.life = life
-            life.start(args=args, envs=envs)
+            life.start(args=args, variables=variables)
+            variables.keep(entry.id.name, self._around.environments)
             return self._commit(entry, take_over=take_over)
         except BaseException as error:
             self._break(entry, error, self._leave(life))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Mapping, Sequence
 
+    from koupleless.container.starting.environment import Variables
     from koupleless.container.starting.prepare import Prepared
     from koupleless.container.surroundings import Surroundings
     from koupleless.descriptions import Library
@@ -83,15 +84,22 @@ class Life:
 
     # --- in ------------------------------------------------------------------------------------------------------
 
-    def start(self, *, args: Sequence[str], envs: Mapping[str, str]) -> None:
+    def start(self, *, args: Sequence[str], variables: Variables) -> None:
         """Take the steps of `STARTING`; the gate is open afterwards.
 
         Raises ``StartFailed`` or ``StartTimeout``; the caller then calls `leave`.
         """
-        entry = envs.get(ENTRY_OVERRIDE) or self._prepared.manifest.entry
-        opening = Opening(args, envs, entry, time.monotonic() + self._around.deadlines.start_s)
+        manifest, around = self._prepared.manifest, self._around
+        opening = Opening(args, manifest.entry, time.monotonic() + around.deadlines.start_s)
         failure: StartFailed | None = None
         try:
+            opening.envs = variables.folded(
+                manifest,
+                self._prepared.unpacked.path,
+                environments=around.environments,
+                directories=around.config_dirs,
+            )
+            opening.entry = opening.envs.get(ENTRY_OVERRIDE) or manifest.entry
             for step in STARTING:
                 step.take(self, opening)
         except BaseException as error:  # noqa: BLE001 - whatever a biz raises, SystemExit too, is a failed start
@@ -248,10 +256,11 @@ class Opening:
     """The start of one life, from step to step."""
 
     args: Sequence[str]
-    envs: Mapping[str, str]
     entry: str
     deadline: float
     """The end of the time for all steps, by the monotonic clock."""
+    envs: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The variables of the biz, folded; values may be secrets."""
     face: Face | None = None
     """The imported entry."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from koupleless.isolation.libraries.holding import NOTHING, Wishes
+from koupleless.state.environments import Environments
 from koupleless.variables import Ground
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Surroundings:
     log_dir: Path | None = None
     data_dir: Path | None = None
     """Directory with one data directory for each biz, by name; ``None`` if bizs have none."""
+    environments: Environments = field(default_factory=Environments)
+    """Kept values of the environment of bizs."""
     shared_config: Mapping[str, object] = field(default_factory=dict)
     wishes: Wishes = NOTHING
     """How bizs are to hold libraries of the base, unless the biz says how."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import codecs
 import enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from koupleless.errors import KouplelessError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """The largest request body a base reads."""
@@ -103,6 +106,23 @@ def without_nulls(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_nulls(item) for item in value]
     return value
+
+
+_VARIABLES: Final = frozenset({"envs", "projectEnvs", "set"})
+_HIDDEN: Final = "***"
+
+
+def without_values(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the input of a command, to be shown: values of variables, which may be secrets, are hidden."""
+    shown: dict[str, Any] = {}
+    for key, value in body.items():
+        if key in _VARIABLES and isinstance(value, dict):
+            shown[key] = dict.fromkeys(value, _HIDDEN)
+        elif key == "bizList" and isinstance(value, list):
+            shown[key] = [without_values(each) for each in value]
+        else:
+            shown[key] = value
+    return shown
 
 
 def _printable(value: Any) -> Any:

@@ -257,6 +257,20 @@ class UninstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_de
     purge_report: PurgeReport | None = None
 
 
+class EnvData(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The reply about kept values of a module's environment: names only. Sent only by this project."""
+
+    biz_name: str
+    names: list[str]
+    """Names of values given by deployments and by this command."""
+    project_names: list[str] = []
+    """Names of values from the env-file of the project."""
+    unknown: list[str] = []
+    """Names to be removed that had no given value."""
+    running: list[str] = []
+    """Identities of the module that run with the values from their start."""
+
+
 class BatchEntry(BizReply, frozen=True, kw_only=True, rename="camel"):
     """The reply to one element of a batch."""
 

@@ -71,6 +71,8 @@ class InstallBiz(BizRequest, frozen=True, kw_only=True):
     biz_url: str | None = None
     args: list[str] | None = None
     envs: dict[str, str] | None = None
+    project_envs: dict[str, str] | None = None
+    """Variables of the env-file of the project, which is on the machine of the client; a member of ours."""
     install_strategy: str | None = INSTALL_ONLY
 
 
@@ -78,6 +80,14 @@ class BatchInstallBiz(BizRequest, frozen=True, kw_only=True):
     """Install several bizs, grouped by priority."""
 
     biz_list: list[InstallBiz] | None = None
+
+
+class BizEnv(Request, frozen=True, kw_only=True):
+    """List, set and remove kept values of a module's environment; a command of ours."""
+
+    biz_name: str | None = None
+    set: dict[str, str] | None = None
+    unset: list[str] | None = None
 
 
 class HealthQuery(Request, frozen=True, kw_only=True):

@@ -29,6 +29,8 @@ class Options:
     """The distributions of the base; by default those of the running interpreter."""
     standalone: bool = False
     """Pack all dependencies, provided by a base or not."""
+    pack_env_file: bool | None = None
+    """Put the env-file of the project into the artefact; ``None`` means as the project says, which is by default no."""
     compile: bool = True
     """Add bytecode for the running Python."""
     python: str = sys.executable

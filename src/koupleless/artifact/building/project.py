@@ -12,6 +12,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from koupleless.artifact.building.options import Options
 from koupleless.artifact.reading.common_keys import (
     check_common_keys,
+    check_env,
+    check_env_file,
     check_isolation,
     check_libraries,
     check_requirements,
@@ -56,6 +58,12 @@ class Project:
     """Normalised names of distributions packed into the artefact even if the base provides them."""
     isolation: Isolation = Isolation.NAMESPACE
     requirements: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the environment of the biz."""
+    env_file: str = ""
+    """The relative path of a file of further variables; empty for none."""
+    packs_env_file: bool = False
+    """Whether the file of variables, which may hold secrets, becomes a part of the artefact."""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     distribution: tuple[str, str] | None = None
@@ -124,6 +132,13 @@ def parse_project(
     is_declared_mode = module.flag("declared-mode") or bool(keys.declared_libraries)
     strips_path = module.flag("strip-path")
     isolation = check_isolation(module.text("isolation"), issues)
+    env = check_env(module.mapping("env"), issues)
+    env_file = check_env_file(module.text("env-file"), issues)
+    packs_env_file = module.flag("pack-env-file")
+    if options.pack_env_file is not None:
+        packs_env_file = options.pack_env_file
+    if packs_env_file and not env_file:
+        issues.append(f"no file of variables can be packed: there is no env-file in [{TABLE}]")
     include, exclude = (_patterns(module, key) for key in ("include", "exclude"))
     _check_python(project.text("requires-python"), issues)
     module.refuse_the_rest()
@@ -144,6 +159,9 @@ def parse_project(
         bring=bring,
         isolation=isolation,
         requirements=requirements,
+        env=env,
+        env_file=env_file,
+        packs_env_file=packs_env_file,
         include=include,
         exclude=exclude,
         distribution=(named, released or str(keys.id.version)) if named else None,

@@ -35,15 +35,19 @@ _LEFTOVERS: Final = (
     "*_cache",
 )
 _CONFIG: Final = "config"
+_VARIABLES: Final = (".env", ".env.*")
+"""Files of variables, which may hold secrets: part of an artefact only where a project asks for them by name."""
+_SAMPLES: Final = ("*.dist", "*.example", "*.sample", "*.template")
 _ENVIRONMENT_MARK: Final = "pyvenv.cfg"
 
 
-def find_files(project: Project) -> dict[str, Path]:
+def find_files(project: Project, left: list[str] | None = None) -> dict[str, Path]:
     """The files of the biz: place in the artefact -> file on disk, sorted.
 
     Included are all packages (namespace packages too) and Python modules below ``src/``, or beside ``pyproject.toml``
     if there is no ``src/``, with their data files; the ``config`` directory; and files named by ``include``. Files
-    matched by ``exclude`` are left out. Raises ``BuildFailed`` if the entry's package is not found.
+    matched by ``exclude`` are left out, as are files of variables (``.env``) that no key names; ``left`` gets the
+    latter. Raises ``BuildFailed`` if the entry's package, or the env-file to be packed, is not found.
     """
     root = project.root
     source = root / "src" if _has_python(root / "src") else root
@@ -51,18 +55,43 @@ def find_files(project: Project) -> dict[str, Path]:
     for top in _tops(source, is_root=source == root, entry=project.entry):
         found |= {path.relative_to(source).as_posix(): path for path in _below(top)}
     found |= {path.relative_to(root).as_posix(): path for path in _below(root / _CONFIG)}
+    secret = [path for path in (*found.values(), *sorted(root.glob(".env*"))) if holds_variables(path.name)]
+    found = {place: path for place, path in found.items() if path not in secret}
     for pattern in project.include:
-        matched = [path for match in sorted(root.glob(pattern.rstrip("/"))) for path in _below(match)]
+        matches = sorted(root.glob(pattern.rstrip("/")))
+        matched = [
+            path for match in matches for path in _below(match) if path == match or not holds_variables(path.name)
+        ]
         if not matched:
             raise BuildFailed(str(root), f"include {pattern!r} matches no file")
         found |= {_place(path, source, root): path for path in matched}
+    found |= packed_env_file(project)
     chosen = {place: path for place, path in sorted(found.items()) if not _is_excluded(place, path, project)}
+    if left is not None:
+        left += sorted({path.relative_to(root).as_posix() for path in secret if path not in chosen.values()})
     module = project.entry.partition(":")[0].partition(".")[0]
     if f"{module}.py" not in chosen and not any(place.startswith(f"{module}/") for place in chosen):
         raise BuildFailed(
             str(root), f"the entry {project.entry} names {module}, which is neither in src/ nor in {root}"
         )
     return chosen
+
+
+def packed_env_file(project: Project) -> dict[str, Path]:
+    """The env-file of a project by the place in the artefact; empty unless packed. Raises ``BuildFailed``."""
+    if not project.packs_env_file:
+        return {}
+    path = project.root / project.env_file
+    if not path.is_file():
+        raise BuildFailed(str(project.root), f"the env-file to be packed, {project.env_file}, is not there")
+    return {project.env_file: path}
+
+
+def holds_variables(name: str) -> bool:
+    """Whether a file of this name holds variables that may be secrets."""
+    return any(fnmatch.fnmatchcase(name, text) for text in _VARIABLES) and not any(
+        fnmatch.fnmatchcase(name, text) for text in _SAMPLES
+    )
 
 
 def _place(path: Path, source: Path, root: Path) -> str:

@@ -10,10 +10,11 @@ from packaging.utils import InvalidName, canonicalize_name
 
 from koupleless.artifact.reading.texts import read_requirement, shown
 from koupleless.biz import BizId, Isolation, parse_name, parse_version
+from koupleless.envfiles import variable_issue
 from koupleless.errors import InvalidIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _MAX_PATH: Final = 1024
 _MAX_COMPONENT: Final = 255
@@ -107,6 +108,23 @@ def normal_web_path(text: str) -> str | None:
         return path
     if not _WEB_PATH.fullmatch(path) or any(part in {".", ".."} for part in path.split("/")):
         return None
+    return path
+
+
+def check_env(values: Mapping[str, str], issues: list[str]) -> dict[str, str]:
+    """The variables of a module that a process can have; notes an issue for any other."""
+    found = {name: variable_issue(name, value) for name, value in values.items()}
+    issues += [f"env: {why}" for why in found.values() if why is not None]
+    return {name: value for name, value in values.items() if found[name] is None}
+
+
+def check_env_file(path: str | None, issues: list[str]) -> str:
+    """The relative path of a file of variables; empty for none. Notes an issue for a path that leads elsewhere."""
+    if not path:
+        return ""
+    if (why := path_issue(path)) is not None:
+        issues.append(f"env-file {shown(path)} {why}")
+        return ""
     return path
 
 

@@ -10,6 +10,7 @@ is switched to, and the other versions are removed afterwards.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import re
 import time
@@ -74,8 +75,8 @@ class DeployOptions:
     """``replace``, ``replace-all`` or ``install-only``."""
     args: tuple[str, ...] = ()
     """Arguments for the module."""
-    envs: Mapping[str, str] = field(default_factory=dict)
-    """Variables for the environment of the module."""
+    envs: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables for the environment of the module, kept by the base until changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +168,7 @@ class Deployment:
             begin = time.perf_counter()
             try:
                 with self._published(artefact) as url:
-                    data, removed = self._install(artefact.identity, url)
+                    data, removed = self._install(artefact, url)
             except Refused as error:
                 if error.command != "installBiz":
                     raise
@@ -175,7 +176,16 @@ class Deployment:
         return self._conclude(artefact, data, removed, install_ms=ms_since(begin), wait_s=wait_s)
 
     def _prepare(self, directory: Path) -> Artefact:
-        return prepare_artefact(self._target, self._options.build, scratch=directory, no_build=self._options.no_build)
+        artefact = prepare_artefact(
+            self._target, self._options.build, scratch=directory, no_build=self._options.no_build
+        )
+        if artefact.env_file is not None and not is_loopback(self._settings.host):
+            self._say(
+                f"{artefact.env_file.name} stays here: the base is on {self._settings.host}, and a file of variables "
+                f"is read for a base on this machine only; to send the values: --env-file {artefact.env_file.name}"
+            )
+            artefact = dataclasses.replace(artefact, env_file=None)
+        return artefact
 
     def _not_installed(self, artefact: Artefact, error: Refused) -> NotInstalled:
         """The refusal with facts known only here: the identity, the bizs still serving, the author's files."""
@@ -212,7 +222,7 @@ class Deployment:
             where = artefact.path.as_uri() if artefact.path else self._target.text
         self._say(f"would deploy {artefact.identity or self._target.text}")
         named = _named(artefact.identity)
-        install = {**named, "bizUrl": where, **self._extras()}
+        install = {**named, "bizUrl": where, **self._extras(artefact)}
         calls = [("installBiz", install)]
         if self._options.strategy == "replace" and is_ours(self._settings):
             install["installStrategy"] = "replace"
@@ -221,17 +231,21 @@ class Deployment:
         has_token = self._settings.read_token() is not None
         return [as_curl(self._client.address, command, body, has_token=has_token) for command, body in calls]
 
-    def _extras(self) -> dict[str, object]:
+    def _extras(self, artefact: Artefact) -> dict[str, object]:
         strategies = {"replace-all": "uninstallThenInstall"}
         extras = {
             "args": list(self._options.args),
             "envs": dict(self._options.envs),
             "installStrategy": strategies.get(self._options.strategy),
         }
-        return {key: value for key, value in extras.items() if value}
+        given: dict[str, object] = {key: value for key, value in extras.items() if value}
+        if artefact.env_file is not None:
+            given["projectEnvs"] = artefact.project_envs()
+        return given
 
-    def _install(self, identity: BizId | None, url: str) -> tuple[InstallData, list[str]]:
-        body = {**_named(identity), "bizUrl": url, **self._extras()}
+    def _install(self, artefact: Artefact, url: str) -> tuple[InstallData, list[str]]:
+        identity = artefact.identity
+        body = {**_named(identity), "bizUrl": url, **self._extras(artefact)}
         if self._options.strategy != "replace":
             return self._ask_install(body), []
         if is_ours(self._settings):

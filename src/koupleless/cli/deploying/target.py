@@ -16,6 +16,7 @@ from koupleless.errors import ArtifactError
 
 if TYPE_CHECKING:
     from koupleless.artifact.build import Built
+    from koupleless.artifact.manifest import Manifest
 
 _ARTEFACT_ENDINGS: Final = (".zip", ".jar", ".whl")
 
@@ -119,7 +120,18 @@ class Artefact:
     """The path of the artefact; ``None`` for a URL."""
     identity: BizId | None
     """Name and version of the biz; ``None`` for a URL."""
+    env_file: Path | None = None
+    """The file of variables of the project, if the artefact names the file and does not have it inside."""
     build_ms: float = 0.0
+
+    def project_envs(self) -> dict[str, str]:
+        """The variables in the file of the project; empty without a file. Raises ``SettingsError``."""
+        from koupleless.envfiles import read_env_file  # noqa: PLC0415 - not every project has one
+
+        try:
+            return {} if self.env_file is None else read_env_file(self.env_file)
+        except FileNotFoundError:
+            return {}
 
 
 def prepare_artefact(
@@ -139,9 +151,21 @@ def prepare_artefact(
         from koupleless.artifact.source import read_manifest, source_for  # noqa: PLC0415 - heavy
 
         path = target.path if target.is_built else _built_before(target.path)
-        return Artefact(path=path, identity=read_manifest(source_for(path)).id)
+        manifest = read_manifest(source_for(path))
+        return Artefact(path=path, identity=manifest.id, env_file=_env_file(target, manifest))
     result = build_target(target, dataclasses.replace(options, out=scratch))
-    return Artefact(path=result.path, identity=result.manifest.id, build_ms=ms_since(begin))
+    return Artefact(
+        path=result.path,
+        identity=result.manifest.id,
+        env_file=_env_file(target, result.manifest),
+        build_ms=ms_since(begin),
+    )
+
+
+def _env_file(target: DeployTarget, manifest: Manifest) -> Path | None:
+    if target.is_built or not manifest.env_file or manifest.env_file in manifest.files:
+        return None
+    return (target.path if target.path.is_dir() else target.path.parent) / manifest.env_file
 
 
 def _built_before(path: Path) -> Path:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.biz import BizState
-from koupleless.wire.envelope import Code, Envelope, encode, without_nulls
+from koupleless.wire.envelope import Code, Envelope, encode, without_nulls, without_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -236,12 +236,12 @@ def _duration(seconds: float) -> str:
 
 
 def as_curl(address: str, command: str, body: Mapping[str, Any], *, has_token: bool) -> str:
-    """The shell command to repeat a call. The token stays in the variable ``ARKCTL_TOKEN``."""
+    """The shell command to repeat a call. The token stays in the variable ``ARKCTL_TOKEN``; values are hidden."""
     import shlex  # noqa: PLC0415 - for few commands
 
     words = ["curl", "-X", "POST", "-H", "Content-Type: application/json"]
     token = ' -H "Authorization: Bearer $ARKCTL_TOKEN"' if has_token else ""
-    tail = ["-d", encode(without_nulls(dict(body))).decode(), f"{address}/{command}"]
+    tail = ["-d", encode(without_nulls(without_values(body))).decode(), f"{address}/{command}"]
     return f"{shlex.join(words)}{token} {shlex.join(tail)}"
 
 

@@ -32,6 +32,7 @@ from koupleless.errors import BaseStartFailed, KouplelessError
 from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Speakers, Wishes, decide
 from koupleless.isolation.policy import SELF
+from koupleless.metrics.exposition import expose
 from koupleless.ownership.purge import freeze_base
 from koupleless.recorders.running.threads import leave_shared_workers_behind
 from koupleless.router.asgi import Front
@@ -147,6 +148,7 @@ class Base:
                 wishes=self._speakers.base,
                 application=self._speakers.application,
                 ends_threads=settings.end_threads,
+                counts=settings.arklet.metrics,
             ),
             rules=Rules(
                 activate_new=settings.activate_new,
@@ -169,6 +171,8 @@ class Base:
             allowed_hosts=ops.allowed_hosts,
             header_timeout_s=ops.header_timeout_s,
             max_connections=ops.max_connections,
+            metrics_token=ops.read_metrics_token(),
+            expose=expose if ops.metrics else None,
         )
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

@@ -194,3 +194,79 @@ def test_localhost_by_name_is_loopback(serve: Callable[..., Any]) -> None:
     reply = serve(host="localhost").post("help", host="localhost")
 
     assert json.loads(reply.body)["code"] == "SUCCESS"
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def scrape(wire: Any, *lines: str, method: str = "GET") -> Any:
+    return wire.exchange("\r\n".join([f"{method} /metrics HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]).encode())
+
+
+@pytest.fixture
+def metrics(serve: Callable[..., Any]) -> Callable[..., Any]:
+    def start(**options: Any) -> Any:
+        return serve(expose=lambda accept: (f"x 1 {accept}".encode(), "text/plain; version=0.0.4"), **options)
+
+    return start
+
+
+def test_metrics_are_read_by_get_in_the_format_asked_for(metrics: Callable[..., Any]) -> None:
+    reply = scrape(metrics(), "Accept: a/b")
+    assert (reply.status, reply.body) == (200, b"x 1 a/b")
+    assert reply.headers["content-type"] == "text/plain; version=0.0.4"
+    assert reply.headers["server"] == "koupleless"
+
+
+def test_metrics_have_a_head_and_no_other_method(metrics: Callable[..., Any], wire: Any) -> None:
+    served = metrics()
+    head = scrape(served, method="HEAD")
+    assert (head.status, head.body) == (200, b"")
+    assert scrape(served, "Content-Length: 0", method="POST").json["code"] == "CMD_NOT_FOUND"
+    assert scrape(wire).status == 500  # without metrics
+
+
+@pytest.mark.parametrize(
+    ("tokens", "given", "status"),
+    [
+        ({}, "", 200),
+        ({"token": TOKEN}, "", 401),
+        ({"token": TOKEN}, TOKEN, 200),
+        ({"token": TOKEN, "metrics_token": "reader"}, "reader", 200),
+        ({"token": TOKEN, "metrics_token": "reader"}, TOKEN, 200),
+        ({"token": TOKEN, "metrics_token": "reader"}, "other", 401),
+        ({"metrics_token": "reader"}, "", 401),
+        ({"metrics_token": "reader"}, "reader", 200),
+    ],
+)
+def test_metrics_are_for_callers_with_either_token(
+    metrics: Callable[..., Any], tokens: dict[str, str], given: str, status: int
+) -> None:
+    lines = [f"Authorization: Bearer {given}"] if given else []
+    assert scrape(metrics(**tokens), *lines).status == status
+
+
+def test_the_token_for_metrics_opens_no_command(metrics: Callable[..., Any]) -> None:
+    served = metrics(token=TOKEN, metrics_token="reader")
+    assert served.post("help", headers={"Authorization": "Bearer reader"}).status == 401
+    assert served.post("help", headers={"Authorization": f"Bearer {TOKEN}"}).status == 200
+
+
+def test_metrics_are_no_way_around_the_guard(metrics: Callable[..., Any]) -> None:
+    served = metrics()
+    assert scrape(served, "Origin: http://evil.example").status == 403
+    reply = served.exchange(b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+    assert reply.status == 403
+
+
+def test_a_token_for_metrics_has_the_form_of_a_token(operations: Operations) -> None:
+    with pytest.raises(SettingsError, match="metrics-token"):
+        ArkletServer(operations, port=0, metrics_token=" ")
+
+
+def test_a_failing_collector_of_the_base_is_told_to_the_scraper(serve: Callable[..., Any]) -> None:
+    def expose(accept: str) -> tuple[bytes, str]:
+        raise ValueError("no gauge")
+
+    reply = scrape(serve(expose=expose))
+    assert (reply.status, reply.body) == (500, b"a collector of the base failed: ValueError: no gauge")

@@ -124,7 +124,7 @@ def test_zombies_are_a_metric_of_the_base_that_is_scraped(world, keeper):
     assert lines() == []
     keep(world, ONE, keeper)
     count = len(world.container.uninstall(ONE).held)
-    assert lines() == [f'koupleless_zombies{{biz="hello:1.0"}} {float(count)}']
+    assert lines() == [f'koupleless_zombies{{biz="hello",version="1.0"}} {float(count)}']
     keeper.seen.clear()
     gc.collect()
     assert lines() == []

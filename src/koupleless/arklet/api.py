@@ -13,15 +13,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from koupleless.arklet.operations import changes_bizs
+from koupleless.errors import in_words
 from koupleless.wire.envelope import CONTENT_TYPE, MAX_BODY_BYTES, Code, Envelope, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Message, Receive, Scope, Send
 
     from koupleless.arklet.guard import Guard
     from koupleless.arklet.operations import Operations
 
 ONLY_POST: Final = b"POST http request only supported by arklet"
+TEXT: Final = "text/plain; charset=utf-8"
+METRICS: Final = "/metrics"
+"""The path of the scrapes, by GET: no command has this name."""
 SERVER: Final = "koupleless"
 """The ``Server`` header of every answer, refusals too, by which clients know an arklet with more than the original."""
 BODY_SECONDS: Final = 60.0
@@ -41,17 +47,24 @@ class ArkletApi:
     """The ASGI application of the arklet. Lives as long as the server, on the loop of the server only.
 
     Commands that change bizs run on the workers of the operations; the others are answered on the loop, at once, so
-    that no number of running installs can delay them. A command that is still running when the task of its request is
-    cancelled goes on without the caller, who is told that the base shuts down.
+    that no number of running installs can delay them. A command still running when the task of the request is cancelled
+    goes on without the caller, who is told that the base shuts down.
     """
 
-    def __init__(self, operations: Operations, guard: Guard) -> None:
+    def __init__(
+        self, operations: Operations, guard: Guard, expose: Callable[[str], tuple[bytes, str]] | None = None
+    ) -> None:
+        """``expose`` takes the ``Accept`` header of a scrape, and returns the text of all metrics and its type."""
         self._operations = operations
         self._guard = guard
+        self._expose = expose
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request(scope, receive)
+        if self._expose is not None and request.method in ("GET", "HEAD") and scope["path"] == METRICS:
+            await _send_before_body(await self._scrape(request, self._expose), request, send)
+            return
         early = self._refuse_early(request)
         if early is not None:
             await _send_before_body(early, request, send)
@@ -69,12 +82,23 @@ class ArkletApi:
             response = await self._answer(scope["path"][1:], body)
             await response(scope, receive, send)
 
+    async def _scrape(self, request: Request, expose: Callable[[str], tuple[bytes, str]]) -> Response:
+        """Answer with the metrics; on a thread, since collectors of modules may take their time."""
+        refusal = self._guard.judge(request.scope["headers"], for_metrics=True)
+        if refusal is not None:
+            return _reply(refusal.status, refusal.reason.encode(), content_type=TEXT)
+        try:
+            text, content_type = await asyncio.to_thread(expose, request.headers.get("accept", ""))
+        except Exception as error:  # noqa: BLE001 - code of the base's own collectors
+            return _reply(500, f"a collector of the base failed: {in_words(error)}".encode(), content_type=TEXT)
+        return _reply(200, b"" if request.method == "HEAD" else text, content_type=content_type)
+
     def _refuse_early(self, request: Request) -> Response | None:
         refusal = self._guard.judge(request.scope["headers"])
         if refusal is not None:
             return _reply(refusal.status, encode(Envelope(code=Code.FAILED, message=refusal.reason)))
         if request.method != "POST":
-            return _reply(500, ONLY_POST, content_type="text/plain; charset=utf-8")
+            return _reply(500, ONLY_POST, content_type=TEXT)
         if int(request.headers.get("content-length", "0")) > MAX_BODY_BYTES:
             return _reply(413)
         return None

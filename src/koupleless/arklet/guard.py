@@ -36,16 +36,22 @@ class Refusal:
 class Guard:
     """Judges requests. Lifetime: as the server. Holds no mutable state, so any thread may ask."""
 
-    def __init__(self, *, bound: str, token: str | None, names: Iterable[str] = ()) -> None:
-        """``bound`` is the address that the server listens on, ``names`` are further names of the base."""
-        self._token = None if token is None else token.encode()
+    def __init__(
+        self, *, bound: str, token: str | None, names: Iterable[str] = (), metrics_token: str | None = None
+    ) -> None:
+        """``bound`` is the address that the server listens on, ``names`` are further names of the base.
+
+        ``metrics_token`` lets callers read metrics and nothing else.
+        """
+        self._tokens = () if token is None else (token.encode(),)
+        self._metrics_tokens = self._tokens if metrics_token is None else (*self._tokens, metrics_token.encode())
         address = ipaddress.ip_address(bound)
         # A literal address in `Host` cannot be a rebound name. Callers reach a server on all addresses by any of them,
         # also by addresses of a node or a service in front of the server, which this process cannot know.
         self._any_address = address.is_unspecified
         self._hosts = _LOOPBACK_NAMES | {_bare(bound)} | {_bare(name) for name in names}
 
-    def judge(self, headers: Sequence[tuple[bytes, bytes]]) -> Refusal | None:
+    def judge(self, headers: Sequence[tuple[bytes, bytes]], *, for_metrics: bool = False) -> Refusal | None:
         """``None`` lets the request in. ``headers`` have lower-case names."""
         if any(name == b"origin" for name, _ in headers):
             return Refusal(403, "requests of web pages are refused (the request has an Origin header)")
@@ -56,7 +62,8 @@ class Guard:
                     f"the request is addressed to {value.decode('latin-1')!r}, which is no name of this base; "
                     "if the base has this name, add the name to the arklet's allowed-hosts",
                 )
-        if self._token is not None and not self._is_authorised(headers):
+        tokens = self._metrics_tokens if for_metrics else self._tokens
+        if tokens and not _has_one_of(tokens, headers):
             return Refusal(401, "the request lacks the right token (Authorization: Bearer ...)")
         return None
 
@@ -70,21 +77,23 @@ class Guard:
             return False
         return address.is_loopback or self._any_address
 
-    def _is_authorised(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-        assert self._token is not None
-        given = [value for name, value in headers if name == b"authorization"]
-        scheme, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+
+def _has_one_of(tokens: Sequence[bytes], headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    given = [value for name, value in headers if name == b"authorization"]
+    scheme, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
+    matches = [hmac.compare_digest(token.strip(), right) for right in tokens]  # all, so that the time tells nothing
+    return scheme.lower() == b"bearer" and any(matches)
 
 
-def check_exposure(address: str, *, token: str | None, insecure: bool) -> None:
+def check_exposure(address: str, *, token: str | None, insecure: bool, metrics_token: str | None = None) -> None:
     """Refuse to listen for strangers without a token.
 
     Raises ``SettingsError`` for an address other than loopback without a token, unless ``insecure`` says that no token
     is meant, and logs a warning in that case; raises for an empty token, too.
     """
-    if token is not None and (not token.strip() or not token.isascii() or token != token.strip()):
-        raise SettingsError("the arklet token must be printable ASCII without blanks around it")
+    for name, given in (("token", token), ("metrics-token", metrics_token)):
+        if given is not None and (not given.strip() or not given.isascii() or given != given.strip()):
+            raise SettingsError(f"the arklet {name} must be printable ASCII without blanks around it")
     if token is not None or ipaddress.ip_address(address).is_loopback:
         return
     if not insecure:

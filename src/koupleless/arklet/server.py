@@ -28,7 +28,7 @@ from koupleless.context import as_base
 from koupleless.errors import BaseStartFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
@@ -69,20 +69,24 @@ class ArkletServer:
         allowed_hosts: Iterable[str] = (),
         header_timeout_s: float = HEADER_S,
         max_connections: int = CONNECTIONS,
+        metrics_token: str | None = None,
+        expose: Callable[[str], tuple[bytes, str]] | None = None,
     ) -> None:
         """``port`` is the port to listen on; ``None`` means the first free one of 1238 to 1337.
 
         A connection without a request is closed after ``header_timeout_s``, or sooner if more than ``max_connections``
-        are open.
+        are open. ``expose`` writes the metrics, which ``metrics_token`` opens, too.
 
         Raises ``SettingsError`` if strangers could call, ``BaseStartFailed`` if ``host`` is no address of this machine.
         """
         self._family, self._address = _resolve(host)
-        check_exposure(self._address, token=token, insecure=insecure)
+        check_exposure(self._address, token=token, insecure=insecure, metrics_token=metrics_token)
         self._operations = operations
         self._host = host
         self._port = port
         self._token = token
+        self._metrics_token = metrics_token
+        self._expose = expose
         self._allowed_hosts = tuple(allowed_hosts)
         self._bounds = Bounds(header_timeout_s, max_connections, BACKLOG)
         self._thread: threading.Thread | None = None
@@ -96,7 +100,8 @@ class ArkletServer:
         address = self._address
         listener = _listen(self._family, address, self._port)
         port: int = listener.getsockname()[1]
-        guard = Guard(bound=address, token=self._token, names=(self._host, *self._allowed_hosts))
+        names = (self._host, *self._allowed_hosts)
+        guard = Guard(bound=address, token=self._token, names=names, metrics_token=self._metrics_token)
         is_ready = threading.Event()
         thread = threading.Thread(
             target=self._run, args=(listener, guard, is_ready), name="koupleless-arklet", daemon=True
@@ -131,7 +136,7 @@ class ArkletServer:
             while True:
                 try:
                     with listener.dup() as own, asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-                        runner.run(self._serve(own, ArkletApi(self._operations, guard), is_ready))
+                        runner.run(self._serve(own, ArkletApi(self._operations, guard, self._expose), is_ready))
                 except BaseException as error:
                     if not is_ready.is_set():
                         self._failure = error

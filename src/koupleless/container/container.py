@@ -19,7 +19,6 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from koupleless.adapters.prometheus import publish_gauge
 from koupleless.biz import BizId, BizState, ChangeReason
 from koupleless.container.events import EventKind, EventLog
 from koupleless.container.leaving.remains import Remains
@@ -40,9 +39,12 @@ from koupleless.errors import (
     StartFailed,
 )
 from koupleless.isolation.libraries.resident import arrivals
+from koupleless.metrics.accounts import Accounts
+from koupleless.metrics.families import publish_metrics
 from koupleless.ownership.purge import PurgeReport
 from koupleless.router.table import normalise_path
 from koupleless.service.directory import Listed
+from koupleless.traffic import UNCOUNTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -53,10 +55,6 @@ if TYPE_CHECKING:
     from koupleless.context import Scope
     from koupleless.descriptions import BizInfo, Resident
     from koupleless.router.asgi import Front
-
-
-def _resident_sizes() -> Mapping[str, int]:
-    return {resident.name: resident.size_bytes for resident in arrivals.listing()}
 
 
 class Container:
@@ -76,15 +74,9 @@ class Container:
         self._around = around
         self._rules = rules or Rules()
         self._hooks = ProcessHooks()
-        self._unpublish = publish_gauge(
-            "koupleless_zombies", "Python modules of uninstalled bizs that are still in memory.", self._zombie_counts
-        )
-        self._unpublish_residents = publish_gauge(
-            "koupleless_resident_bytes",
-            "Memory of libraries that bizs brought into the base, whether in use now or not.",
-            _resident_sizes,
-            label="library",
-        )
+        self.accounts = Accounts()
+        """The numbers behind the metrics."""
+        self._unpublish = publish_metrics(self, lambda: around.stage.loop)
         self._remains = Remains()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -121,9 +113,6 @@ class Container:
     def residents(self) -> tuple[Resident, ...]:
         """List the libraries that bizs brought into the process and that are still loaded, the largest first."""
         return arrivals.listing()
-
-    def _zombie_counts(self) -> Mapping[str, int]:
-        return Counter(str(zombie.biz) for zombie in self.zombies())
 
     # --- one operation for an identity --------------------------------------------------------------------------
 
@@ -174,6 +163,10 @@ class Container:
         ``ContainerClosed`` if the base goes down meanwhile. A thread that waits for a file system for ever is left
         behind.
         """
+        with self.accounts.installing(is_first_half=True):
+            return self._prepare(url, expected)
+
+    def _prepare(self, url: str, expected: BizId | None) -> Prepared:
         preparing = Preparing(self._preparation, url, expected)
         deadline_s = self._around.deadlines.prepare_s
         try:
@@ -208,6 +201,7 @@ class Container:
         the rule ``keep_broken`` the biz stays listed as broken).
         """
         with contextlib.ExitStack() as held:
+            held.enter_context(self.accounts.installing())
             if not isinstance(source, Located):
                 held.enter_context(source)
             held.enter_context(self.reserve(source.id, "installBiz"))
@@ -223,7 +217,7 @@ class Container:
         with self._lock:
             self._fetching.add(source.id)
         try:
-            return self.prepare(source.url, expected=source.id)
+            return self._prepare(source.url, source.id)
         finally:
             with self._lock:
                 self._fetching.discard(source.id)
@@ -240,6 +234,7 @@ class Container:
         warnings = () if entry.life is None else entry.life.warnings
         elapsed_ms = round((time.perf_counter() - begin) * 1_000)
         grown = resident_bytes() - before
+        self.accounts.note_start(entry.id, grown)
         self.events.append(EventKind.STARTED, info)
         retired = self._retire(entry, others) if strategy is Strategy.REPLACE else []
         replaced = (*cleared, *retired)
@@ -286,9 +281,11 @@ class Container:
 
     def _start(self, entry: Entry, *, args: Sequence[str], variables: Variables, take_over: bool) -> tuple[Entry, ...]:
         """Start a registered entry and commit the entry; returns the other lives of the name at the time of commit."""
-        life = Life(entry.prepared, self._around)
+        traffic = self.accounts.traffic_of(entry.id) if self._around.counts else UNCOUNTED
+        life = Life(entry.prepared, self._around, traffic=traffic)
         try:
             self._hooks.install(self._around.stage.loop)
+            self.accounts.enter(life)
             with self._changing(entry.id):
                 entry.life = life
             life.start(args=args, variables=variables)
@@ -302,6 +299,7 @@ class Container:
         settling = Settling(self._around.stage)
         with settling.around():
             report = life.leave(with_process=self._ends_process)
+        self.accounts.leave(life)
         if life.remains is not None:
             self._remains.add(report, life.remains)
         self._remains.check()
@@ -364,6 +362,7 @@ class Container:
             return self._stop(entry, with_successor=self._rules.activate_next or self._rules.activate_many)
 
     def _stop(self, entry: Entry, *, with_successor: bool = False) -> PurgeReport:
+        begin = time.monotonic()
         with self._changing(entry.id):
             withdrawal = self._roster.withdraw(
                 entry, self._front.table, with_successor=with_successor, busy=self._busy.keys() - self._fetching
@@ -391,6 +390,7 @@ class Container:
             self._roster.remove(entry)
             info = entry.info()
         entry.prepared.discard()
+        self.accounts.note_uninstall(report, time.monotonic() - begin)
         self.events.append(EventKind.STOPPED, info, report.summary())
         return report
 
@@ -432,7 +432,6 @@ class Container:
             closing.callback(self._around.stage.close)
             closing.callback(self._hooks.remove)
             closing.callback(self._unpublish)
-            closing.callback(self._unpublish_residents)
             closing.callback(self._services.leave)
             for entry in entries:
                 closing.callback(self._stop, entry)

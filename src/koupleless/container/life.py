@@ -35,6 +35,7 @@ from koupleless.router.gateway import FORWARDS, read_rules
 from koupleless.router.lifespan import Lifespan
 from koupleless.service.crossing import PrivateLibraries
 from koupleless.tracebacks import own_traceback
+from koupleless.traffic import UNCOUNTED, Traffic
 from koupleless.view.config import Configuration
 from koupleless.view.data import VARIABLE, DataDirectory
 from koupleless.view.environ import Environment
@@ -66,7 +67,7 @@ class Life:
     refers to nothing of the biz.
     """
 
-    def __init__(self, prepared: Prepared, around: Surroundings) -> None:
+    def __init__(self, prepared: Prepared, around: Surroundings, *, traffic: Traffic = UNCOUNTED) -> None:
         self.biz = prepared.id
         self.scope = Scope(prepared.id, around.ground)
         self.gate: Gate | None = None
@@ -81,6 +82,8 @@ class Life:
         self._prepared = prepared
         self._around = around
         self._lifespan: Lifespan | None = None
+        self._traffic = traffic
+        """The count of the requests, shared with other lives of the same identity."""
 
     # --- in ------------------------------------------------------------------------------------------------------
 
@@ -191,7 +194,14 @@ class Life:
             app = unmounted(face.asgi) if self._prepared.manifest.strips_path else face.asgi
             self._lifespan = lifespan = Lifespan(app, scope=self.scope)
             watch = self.scope.facet(Watch)
-            self.gate = Gate(self.scope, app, state=lifespan.state, close=face.close, after_first=watch.check_soon)
+            self.gate = Gate(
+                self.scope,
+                app,
+                state=lifespan.state,
+                close=face.close,
+                after_first=watch.check_soon,
+                traffic=self._traffic,
+            )
             timeout_s = seconds_until(opening.deadline)
             stage.call(lambda: lifespan.startup(timeout_s), timeout_s=timeout_s + GRACE_S, may_interrupt=True)
 

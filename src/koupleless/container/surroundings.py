@@ -56,3 +56,5 @@ class Surroundings:
     """The distributions of the base's own application."""
     ends_threads: bool = True
     """Whether threads of a leaving biz that ignore their stop are asked in other ways, and interrupted."""
+    counts: bool = True
+    """Whether requests are counted, for metrics."""

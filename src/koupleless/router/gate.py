@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from contextvars import copy_context
+from time import perf_counter
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from koupleless import exits
 from koupleless.context import enter
-from koupleless.router.refusals import apologise
+from koupleless.router.refusals import UNAVAILABLE, apologise
+from koupleless.traffic import UNCOUNTED, Traffic
 from koupleless.variables import ENDED, as_coroutine, await_in, rest_in
 from koupleless.visits import Visit, Visits
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     from koupleless.context import Scope
     from koupleless.router.types import ASGIApp, Connection, Message, Receive, Send
+
+_STATUSES: Final = {"websocket.accept": 101, "websocket.close": 403}
+"""The statuses of answers that do not say their status: those which servers send for them."""
 
 
 class _Request(Visit):
@@ -31,6 +36,10 @@ class _Request(Visit):
 
     is_answered = False
     """Whether the application has sent a message."""
+    status: object = 0
+    """The status of the answer; 0 before the answer."""
+    has_failed = True
+    """Whether the application has raised; until the end, nobody knows."""
 
     def __init__(self, kind: str, receive: Receive, send: Send) -> None:
         self.kind = kind
@@ -49,7 +58,9 @@ class _Request(Visit):
         """The ``send`` of the server, for the application."""
         if exits.end_child is not None:
             exits.end_child()
-        self.is_answered = True
+        if not self.is_answered:
+            self.is_answered = True
+            self.status = message.get("status") or _STATUSES.get(message["type"], 0)
         # As `await_in`, without a call in between: mostly a server does not have to wait.
         context = self._context
         coroutine = context.run(self._send, message)
@@ -71,6 +82,8 @@ class _Request(Visit):
             raise ConnectionAbortedError(f"{identity} was uninstalled before the answer was complete")
         else:
             detail = f"{identity} is being uninstalled"
+        if not self.is_answered:
+            self.status = UNAVAILABLE
         # A client that has left in the meantime needs no apology; servers refuse to send one.
         with contextlib.suppress(Exception):
             await apologise(self.kind, self._send, detail=detail)
@@ -101,7 +114,7 @@ class Gate:
     Threads: as `Visits`; `serve` runs on an event loop.
     """
 
-    __slots__ = ("__weakref__", "_after_first", "_app", "_close", "_inside", "_scope", "_state", "name")
+    __slots__ = ("__weakref__", "_after_first", "_app", "_close", "_inside", "_scope", "_state", "_traffic", "name")
 
     def __init__(
         self,
@@ -111,12 +124,13 @@ class Gate:
         state: Mapping[str, object] | None = None,
         close: Callable[[float], tuple[str, ...]] | None = None,
         after_first: Callable[[], object] | None = None,
+        traffic: Traffic = UNCOUNTED,
     ) -> None:
         """Open the gate.
 
         ``state`` is the state of the lifespan of the application. ``close`` ends the application, takes a deadline in
         seconds and returns the names of threads that still run. ``after_first`` is called once, on the loop, when the
-        first request has ended.
+        first request has ended. ``traffic`` counts the requests.
         """
         self.name = str(scope.biz)
         """The identity of the biz, for messages; a closed gate keeps the name."""
@@ -126,6 +140,7 @@ class Gate:
         self._state: Mapping[str, object] = {} if state is None else state
         self._inside = Visits()
         self._after_first = after_first
+        self._traffic = traffic
 
     @property
     def is_shut(self) -> bool:
@@ -142,6 +157,7 @@ class Gate:
         Returns ``False``, with nothing read or sent, if the gate is shut: the caller looks for another gate. Errors of
         the application pass through.
         """
+        began = perf_counter()
         visit = _Request(connection["type"], receive, send)
         is_in = self._inside.enter(visit)
         scope, app = self._scope, self._app
@@ -150,12 +166,16 @@ class Gate:
             return False
         if self._state or "state" in connection:
             connection["state"] = {**self._state}
+        traffic, method = self._traffic, connection.get("method")  # the application may change the connection
+        traffic.begun += 1
         try:
             context = copy_context()
             item, serving = context.run(_begin, scope, app, connection, visit.receive, visit.send)
             if item is not ENDED:
                 await rest_in(context, serving, item)
+            visit.has_failed = False
         except asyncio.CancelledError:
+            visit.has_failed = False
             if not visit.is_aborted:
                 raise
             await visit.apologise(self.name)
@@ -168,6 +188,7 @@ class Gate:
             if visit.is_aborted:
                 visit.forgive()
             self._inside.leave(visit)
+            traffic.count(method, visit.status, perf_counter() - began, has_failed=visit.has_failed)
             if self._after_first is not None:
                 self._call_after_first()
         return True

@@ -36,6 +36,12 @@ class ArkletSettings:
     """The token of callers, for ``Authorization: Bearer``. Never read from a table, because tables are committed."""
     token_file: FilePath | None = setting(None)
     """A file with the token in the first line."""
+    metrics: Flag = setting(True)
+    """Whether `GET /metrics` answers, and requests of modules are counted."""
+    metrics_token: Text | None = setting(None, is_secret=True)
+    """A token that lets callers read the metrics and nothing else. Never read from a table."""
+    metrics_token_file: FilePath | None = setting(None)
+    """A file with the token for the metrics in the first line."""
     insecure: Flag = setting(False)
     """Let strangers in on an address other than loopback; the original controller needs this."""
     allowed_hosts: Texts = setting(())
@@ -54,6 +60,10 @@ class ArkletSettings:
     def read_token(self) -> str | None:
         """The token, from `token` or `token_file`. Raises ``SettingsError`` for an unusable file."""
         return read_token(self.token, self.token_file, "arklet token-file")
+
+    def read_metrics_token(self) -> str | None:
+        """The token for the metrics alone. Raises ``SettingsError`` for an unusable file."""
+        return read_token(self.metrics_token, self.metrics_token_file, "arklet metrics-token-file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

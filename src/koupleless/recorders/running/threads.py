@@ -146,6 +146,21 @@ def target_of(thread: threading.Thread) -> object:
     return getattr(thread, "_target", None)
 
 
+def record_guest(ledger: Ledger, thread: threading.Thread) -> Entry:
+    """Record a thread of the base that is inside code of a biz for longer than it should; the entry ends the thread."""
+    return _record_thread(ledger, thread)
+
+
+def count_by_life() -> dict[int, int]:
+    """The number of living threads started by each biz, by the number of its life; without the threads of the base."""
+    counts: dict[int, int] = {}
+    for thread in threading.enumerate():
+        life = vars(thread).get(_STARTER)
+        if life is not None:
+            counts[life] = counts.get(life, 0) + 1
+    return counts
+
+
 def _record_thread(ledger: Ledger, thread: threading.Thread) -> Entry:
     if isinstance(thread, threading.Timer):
         kind = _TIMERS

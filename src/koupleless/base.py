@@ -45,6 +45,9 @@ from koupleless.settings.reading import FIRST_ARKLET_PORT
 from koupleless.state.environments import Environments
 from koupleless.variables import Ground
 from koupleless.view.config import Configuration
+from koupleless.view.logging.configured import json_configuration, read_configuration
+from koupleless.view.logging.files import Rotation
+from koupleless.view.logging.logbook import Console, Logbook, say_alone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = ["Base", "serve"]
 
 logger = logging.getLogger("koupleless.base")
+_logger: Final = logging.getLogger("koupleless")
 
 BASE_VERSION: Final = "1.0.0"
 """The version of every base, as in the original: bases are released by other means than modules."""
@@ -141,7 +145,7 @@ class Base:
                 ),
                 profile=settings.profile or "",
                 config_dirs=settings.config_dirs,
-                log_dir=settings.log_dir,
+                logbook=self._logbook(),
                 data_dir=settings.data_dir,
                 environments=self._environments,
                 shared_config=_shared_config(settings, configuration),
@@ -183,6 +187,9 @@ class Base:
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._stage.adopt(loop)
+        self._closing.enter_context(
+            say_alone(_logger, Console(is_json=self.settings.log_format == "json", name="koupleless"))
+        )
         await asyncio.to_thread(self._start)
 
     def _start(self) -> None:
@@ -210,9 +217,9 @@ class Base:
             if ops.port is not None and _is_one_of_several(range(ops.port, ops.port + 1)):
                 raise BaseStartFailed(f"{error}; {_SEVERAL}") from error
             raise
-        _tell(_where(ops.host, port, is_chosen=ops.port is None))
+        logger.info(_where(ops.host, port, is_chosen=ops.port is None))
         if ops.port is None and port != FIRST_ARKLET_PORT and _is_one_of_several(range(FIRST_ARKLET_PORT, port)):
-            _tell(_SEVERAL, logging.WARNING)
+            logger.warning(_SEVERAL)
 
     def _install_static(self, url: str) -> None:
         try:
@@ -237,6 +244,17 @@ class Base:
             closing.callback(self._operations.close)
             closing.callback(self.arklet.stop)
             closing.callback(self.container.shut)  # first, so that callers waiting for an install get an answer
+
+    def _logbook(self) -> Logbook:
+        settings = self.settings
+        return Logbook.make(
+            settings.log_dir,
+            Rotation(settings.log_size, settings.log_keep),
+            is_json=settings.log_format == "json",
+            level=settings.log_level,
+            has_access=settings.access_log,
+            has_console=self._owns_process and settings.log_config is None,
+        )
 
     def _store_dir(self) -> Path:
         if self.settings.store_dir is not None:
@@ -264,15 +282,6 @@ def _where(host: str, port: int, *, is_chosen: bool) -> str:
     if is_chosen:
         said = f"port {FIRST_ARKLET_PORT} is taken, so {said}"
     return f"{said}; to reach this base: arkctl status --port {port}, or ARKCTL_PORT={port} in the environment"
-
-
-def _tell(text: str, level: int = logging.INFO) -> None:
-    """Log the text, or write the text to stderr where logging is not set up, as in most other servers."""
-    if logger.isEnabledFor(level) and logger.hasHandlers():
-        logger.log(level, "%s", text)
-    else:
-        sys.stderr.write(f"koupleless: {text}\n")
-        sys.stderr.flush()
 
 
 def _is_one_of_several(ports: range) -> bool:
@@ -334,6 +343,8 @@ def serve(
             lifespan="on",
             http=application_protocol(door),
             backlog=bounds.backlog,
+            access_log=settings.access_log,
+            **_log_options(settings),
             timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
         )
     )
@@ -344,6 +355,16 @@ def serve(
     server.run()
     leave_shared_workers_behind()
     return 0 if server.started else 1
+
+
+def _log_options(settings: BaseSettings) -> dict[str, Any]:
+    """The options of uvicorn for its log. Raises ``SettingsError`` for an unusable file."""
+    level = settings.log_level or "INFO"
+    if settings.log_config is not None:
+        return {"log_config": read_configuration(settings.log_config)}
+    if settings.log_format == "json":
+        return {"log_config": json_configuration(level)}
+    return {"log_level": level.lower()}
 
 
 def _hang_up(*_: object) -> None:

@@ -752,5 +752,5 @@ def test_a_module_that_fails_after_a_library_of_the_base_cached_something_of_it_
             version="1",
             web_context_path="/late",
         )
-    assert "start failed" in caplog.text
+    assert "failed to start" in caplog.text
     assert "alive" not in caplog.text

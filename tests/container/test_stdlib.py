@@ -256,6 +256,6 @@ def test_a_start_function_that_raises_is_let_go_of(
 ) -> None:
     with pytest.raises(StartFailed, match="ValueError: enough") as kept:
         install("def app():\n    raise ValueError('enough')\n")
-    assert "start failed" in caplog.text
+    assert "failed to start" in caplog.text
     assert "left behind" not in caplog.text
     del kept

@@ -353,5 +353,5 @@ def test_the_log_of_a_base_tells_what_happened_to_its_modules(base, hello):
     base.deploy(BIZS / "hello-1.0")
 
     said = base.log.read_text()
-    assert "biz hello:1.0: started" in said
-    assert "biz hello:1.0: stopped (clean)" in said
+    assert re.search(r"biz hello:1.0 installed in \d+ ms", said)
+    assert re.search(r"biz hello:1.0 uninstalled in \d+ ms \(clean\)", said)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from koupleless.context import Scope, entered
+from koupleless.view.logging.logbook import Logbook
 from koupleless.view.logging.logs import LogSpace
 
 MakeBiz = Callable[..., Scope]
@@ -235,7 +236,7 @@ def test_the_file_gets_what_the_handlers_of_the_biz_get_and_outlives_its_reconfi
 def test_a_configuration_gives_levels_and_the_file(make_biz: MakeBiz, tmp_path: Path) -> None:
     scope = make_biz("hello")
     values = {"logging.level.root": "warning", "logging.level.app.db": 10, "logging.file.name": "own.log"}
-    space = LogSpace.from_configuration(scope, values, directory=tmp_path)
+    space = LogSpace.from_configuration(scope, values, logbook=Logbook(directory=tmp_path))
     scope.attach(space)
     with entered(scope):
         logging.getLogger("app.db").debug("db")

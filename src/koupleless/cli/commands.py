@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from koupleless.biz import BizId
 
 INTERRUPTED: Final = 130
+_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 class _How:
@@ -106,6 +107,12 @@ def _identity(text: str) -> BizId:
 @click.option("--arklet-token-file", metavar="FILE", help="A file with the token for callers of the ops API.")
 @click.option("--arklet-insecure", is_flag=True, default=None, help="Serve the ops API without a token to everybody.")
 @click.option("--module", "modules", multiple=True, metavar="PATH", help="A module to start with; repeatable.")
+@click.option("--log-dir", metavar="DIR", help="The parent of the logs of modules; - for stderr only.  [default: logs]")
+@click.option("--log-level", type=click.Choice(_LEVELS, case_sensitive=False),
+              help="The level of the base, and of modules that set none.  [default: info]")  # fmt: skip
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="The form of lines.  [default: text]")
+@click.option("--log-config", metavar="FILE", help="A configuration of the logging of the base, as for uvicorn.")
+@click.option("--access-log/--no-access-log", default=None, help="A line for each request, or none.  [default: on]")
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="The settings file, instead of the project's."
 )

@@ -26,7 +26,9 @@ def run(app: str | None, settings: BaseSettings) -> int:
     """
     from koupleless.base import serve  # noqa: PLC0415 - the one command that needs a base
 
-    _log_to_stderr()
+    settings = replace(settings, log_dir=settings.log_dir or Path("logs"), log_level=settings.log_level or "INFO")
+    if settings.log_config is None:
+        _log_to_stderr(settings.log_level or "INFO", is_json=settings.log_format == "json")
     with _static_modules(settings.modules) as modules:
         try:
             return serve(
@@ -109,12 +111,12 @@ def _static_modules(modules: tuple[str, ...]) -> Iterator[dict[str, dict[str, st
         yield locations
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(level: str = "INFO", *, is_json: bool = False) -> None:
     """Print the log of the base itself to stderr; the root logger stays the application's own."""
+    from koupleless.view.logging.logbook import Console  # noqa: PLC0415 - with the base
+
     logger = logging.getLogger("koupleless")
     if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s:     %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        logger.addHandler(Console(is_json=is_json))
+        logger.setLevel(level)
         logger.propagate = False

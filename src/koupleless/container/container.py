@@ -68,7 +68,7 @@ class Container:
         self, *, base: BizInfo, front: Front, preparation: Preparation, around: Surroundings, rules: Rules | None = None
     ) -> None:
         self.base = base
-        self.events = EventLog()
+        self.events = EventLog(around.logbook)
         self._front = front
         self._preparation = preparation
         self._around = around
@@ -235,7 +235,7 @@ class Container:
         elapsed_ms = round((time.perf_counter() - begin) * 1_000)
         grown = resident_bytes() - before
         self.accounts.note_start(entry.id, grown)
-        self.events.append(EventKind.STARTED, info)
+        self.events.append(EventKind.STARTED, info, elapsed_ms=elapsed_ms)
         retired = self._retire(entry, others) if strategy is Strategy.REPLACE else []
         replaced = (*cleared, *retired)
         notes = (note for report in replaced for note in report.notes)
@@ -311,7 +311,8 @@ class Container:
         with self._changing(entry.id):
             self._roster.fail(entry, trace or str(error))
             info = entry.info()
-        self.events.append(EventKind.START_FAILED, info, detail)
+        elapsed_ms = time.time() * 1_000 - entry.records[0].time_ms
+        self.events.append(EventKind.START_FAILED, info, detail, elapsed_ms=elapsed_ms, trace=trace)
 
     def _commit(self, entry: Entry, *, take_over: bool) -> tuple[Entry, ...]:
         """Give a started entry the final state and the route, in one step that no request sees half done.
@@ -390,8 +391,9 @@ class Container:
             self._roster.remove(entry)
             info = entry.info()
         entry.prepared.discard()
-        self.accounts.note_uninstall(report, time.monotonic() - begin)
-        self.events.append(EventKind.STOPPED, info, report.summary())
+        seconds = time.monotonic() - begin
+        self.accounts.note_uninstall(report, seconds)
+        self.events.append(EventKind.STOPPED, info, report.summary(), elapsed_ms=seconds * 1_000)
         return report
 
     def switch(self, biz: BizId) -> None:
@@ -400,13 +402,14 @@ class Container:
         Nothing happens if ``biz`` is active already. Raises ``BizNotFound``, ``BizBusy``, ``ContainerClosed``, and
         ``IllegalMove`` if ``biz`` has not been started.
         """
+        begin = time.perf_counter()
         with self.reserve(biz, "switchBiz"), self._changing(biz):
             table = self._roster.switch(biz, self._front.table)
             if table is not None:
                 self._front.swap(table)
             info = self._roster.entry(biz).info()
         if table is not None:
-            self.events.append(EventKind.SWITCHED, info)
+            self.events.append(EventKind.SWITCHED, info, elapsed_ms=(time.perf_counter() - begin) * 1_000)
 
     # --- the end -------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from koupleless.view.logging.logbook import Logbook
+
 if TYPE_CHECKING:
     from koupleless.descriptions import BizInfo
 
@@ -38,6 +40,15 @@ class EventKind(enum.Enum):
 
 
 _BAD: Final = frozenset({EventKind.START_FAILED, EventKind.STOP_FAILED})
+_BEGINNINGS: Final = frozenset({EventKind.INSTALLING, EventKind.STOPPING})
+_WORDS: Final = {
+    EventKind.STARTED: "installed",
+    EventKind.START_FAILED: "failed to start",
+    EventKind.SWITCHED: "answers from now on",
+    EventKind.STOP_FAILED: "failed to stop",
+    EventKind.STOPPED: "uninstalled",
+}
+"""The ends of operations, as the log says them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +66,24 @@ class BizEvent:
 class EventLog:
     """The newest events of one container. Thread-safe; lives as long as its container."""
 
-    def __init__(self) -> None:
+    def __init__(self, logbook: Logbook | None = None) -> None:
+        self._logbook = logbook or Logbook()
         self._events: deque[BizEvent] = deque(maxlen=KEPT)
         self._grown = threading.Condition()
         self._last = 0
 
-    def append(self, kind: EventKind, info: BizInfo, detail: str = "") -> None:
-        """Add an event for the present moment, write the event to the base's log, and wake waiting followers."""
-        level = logging.WARNING if kind in _BAD else logging.INFO
-        logger.log(level, "biz %s: %s%s", info.id, kind.value, f" ({detail})" if detail else "")
+    def append(
+        self, kind: EventKind, info: BizInfo, detail: str = "", *, elapsed_ms: float | None = None, trace: str = ""
+    ) -> None:
+        """Add an event for the present moment, and wake waiting followers.
+
+        Writes a line to the log of the base and to that of the biz; the latter gets the traceback of a failure, too.
+        """
+        level = logging.WARNING if kind in _BAD else logging.DEBUG if kind in _BEGINNINGS else logging.INFO
+        spent = "" if elapsed_ms is None else f" in {elapsed_ms:.0f} ms"
+        said = f"{_WORDS.get(kind, kind.value)}{spent}{f' ({detail})' if detail else ''}"
+        logger.log(level, "biz %s %s", info.id, said)
+        self._logbook.note(info.id, level, f"{said}\n{trace.rstrip()}" if trace else said)
         slim = replace(
             info, records=(), class_path=(), declared_libraries=(), deny_imports=(), attributes={}, libraries=()
         )

@@ -40,6 +40,7 @@ from koupleless.view.config import Configuration
 from koupleless.view.data import VARIABLE, DataDirectory
 from koupleless.view.environ import Environment
 from koupleless.view.logging.logs import LogSpace
+from koupleless.view.logging.requests import logged
 from koupleless.view.shared.zone import other_zone
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Life:
             ),
             texts=unpacked.text_of,
             prefix=unpacked.scratch / f"{self.biz.name}-{scope.generation}",
-            logs=lambda: LogSpace.from_configuration(scope, configuration, directory=around.log_dir),
+            logs=lambda: LogSpace.from_configuration(scope, configuration, logbook=around.logbook),
         )
         scope.attach(PrivateLibraries(namespace.library_of))
         watch = changes.watch(scope, all_of_base, builtins=namespace.builtins, storing=namespace.stores)
@@ -196,7 +197,7 @@ class Life:
             watch = self.scope.facet(Watch)
             self.gate = Gate(
                 self.scope,
-                app,
+                logged(app, self.scope.facet(LogSpace)),
                 state=lifespan.state,
                 close=face.close,
                 after_first=watch.check_soon,

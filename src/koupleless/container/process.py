@@ -22,6 +22,7 @@ from koupleless.recorders.registries.refusals import REFUSALS, refuse_in
 from koupleless.replacing import Shared
 from koupleless.view.environ import ENVIRON
 from koupleless.view.logging.logs import LOGS
+from koupleless.view.logging.streams import STREAMS
 from koupleless.view.shared.guest import begin
 from koupleless.view.shared.process import GUARDS
 from koupleless.view.standard.stdlib import STDLIB
@@ -52,6 +53,7 @@ HOOKS: Final = (
     Hook(ENVIRON, is_for_one=True),
     Hook(GUARDS),
     Hook(LOGS, is_for_one=True),
+    Hook(STREAMS),
     Hook(WARNINGS, is_for_one=True),
     Hook(STDLIB, is_for_one=True),
     Hook(RECORDING, is_for_one=True),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from koupleless.isolation.libraries.holding import NOTHING, Wishes
 from koupleless.state.environments import Environments
 from koupleless.variables import Ground
+from koupleless.view.logging.logbook import Logbook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +45,7 @@ class Surroundings:
     ground: Ground = field(default_factory=Ground)
     profile: str = ""
     config_dirs: tuple[Path, ...] = ()
-    log_dir: Path | None = None
+    logbook: Logbook = field(default_factory=Logbook)
     data_dir: Path | None = None
     """Directory with one data directory for each biz, by name; ``None`` if bizs have none."""
     environments: Environments = field(default_factory=Environments)

@@ -9,10 +9,13 @@ from pathlib import Path
 
 from koupleless.settings.reading import Sources, find_table, flatten, keys_of, read_token, setting
 from koupleless.settings.values import (
+    Count,
     FilePath,
     Flag,
     InvertedFlag,
     Locations,
+    LogFormat,
+    LogLevel,
     Name,
     Number,
     Paths,
@@ -94,7 +97,21 @@ class BaseSettings:
     config_dirs: Paths = setting((Path("config"),))
     """Where the configuration of modules lies, strongest first: ``<dir>/<bizName>/application.toml`` and the like."""
     log_dir: FilePath | None = setting(None, properties={"logging.file.path": None, "logging.path": None})
-    """Where modules without a log configuration write their logs; ``None`` leaves them to the base's handlers."""
+    """The parent of the directories for the logs of modules, by name, or ``-`` for none; ``None`` means ``logs`` under
+    ``arkctl serve``, and none in another server."""
+    log_level: LogLevel | None = setting(None)
+    """The level of the base, and of modules that configure no logging; ``None`` means ``INFO`` under ``arkctl serve``,
+    and in another server the level set there."""
+    log_format: LogFormat = setting("text")
+    """The form of lines, in files as on stderr: ``text``, or ``json`` for one object a line."""
+    log_size: Number = setting(10 << 20)
+    """The size in bytes at which a log becomes an older one."""
+    log_keep: Count = setting(5)
+    """The number of older logs kept beside each log."""
+    log_config: FilePath | None = setting(None)
+    """A file that configures the logging of the base (JSON, YAML, or the INI form of Python), for ``arkctl serve``."""
+    access_log: Flag = setting(True)
+    """Whether each request has a line in the log."""
     data_dir: FilePath = setting(Path("data"))
     """The parent of the modules' data directories, one for each name, kept for later versions."""
     store_dir: FilePath | None = setting(None, properties={"com.alipay.sofa.ark.biz.dir": None})

@@ -113,6 +113,13 @@ Port: TypeAlias = Annotated[
     int, Meta(ge=0, le=65535, description="a port number from 0 to 65535"), Steps(before=_number)
 ]
 """0 means any free port."""
+LogLevel: TypeAlias = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    Meta(description="debug, info, warning, error or critical"),
+    Steps(before=lambda raw: raw.upper() if isinstance(raw, str) else raw),
+]
+LogFormat: TypeAlias = Annotated[Literal["text", "json"], Meta(description="text or json")]
+Count: TypeAlias = Annotated[int, Meta(ge=0, lt=10**9, description="a whole number"), Steps(before=_number)]
 Output: TypeAlias = Annotated[Literal["table", "wide", "json"], Meta(description="table, wide or json")]
 FilePath: TypeAlias = Annotated[Path, Meta(description="a path, as a text that is not blank")]
 """The path of a file or directory, from the directory of the origin; ``~`` is the home directory."""

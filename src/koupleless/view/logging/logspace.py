@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import functools
 import logging
-import logging.handlers
 import sys
+import time
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,21 +19,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, crossed, entered
 from koupleless.frames import passed_over, seen_as
+from koupleless.view.logging.lines import Event, line_of
+from koupleless.view.logging.logbook import Logbook
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Mapping
 
     from koupleless.context import Scope
-
-FORMAT: Final = "%(asctime)s %(levelname)s %(biz)s %(name)s: %(message)s"
-"""Format of records in a biz's own file."""
+    from koupleless.view.logging.files import LogFile
 
 _BUSY_S: Final = 1.0
 """Seconds that `LogSpace.close` waits for a handler to which a thread is just writing."""
 
 module_lock: Final[threading.RLock] = logging._lock  # type: ignore[attr-defined]  # noqa: SLF001 - it guards all tables
 """The one lock of the logging module; held by every change to loggers of several bizs."""
+
+_unformatted: Final = logging.Handler()
+"""Tells of records that cannot be formatted, as every handler does."""
 
 _live: weakref.WeakSet[LogSpace] = weakref.WeakSet()
 
@@ -121,54 +124,61 @@ def _base_logger(name: str) -> logging.Logger:
 class LogSpace:
     """The logging of one biz: a facet of its scope.
 
-    With ``file``, records at the biz's root also go to this file, besides any handlers of the biz; the directory is
-    made now, the file with the first record. ``level`` is the root's; without one the base's level counts until the biz
-    configures logging, and then ``WARNING`` as in any fresh process. ``has_process`` says: no handlers of the base are
-    behind the biz's, and a biz without a handler gets one when it logs, as alone.
+    With ``file``, records at the biz's root also go to this file, besides any handlers of the biz; the file is made
+    with the first record. Records without a handler of the biz go to the console of ``logbook``, or to the base.
+    ``level`` is the root's; without one the level of ``logbook``, or the base's, counts until the biz configures
+    logging, and then ``WARNING`` as in any fresh process. ``has_process`` says: no handlers of the base are behind the
+    biz's, and a biz without a handler gets one when it logs, as alone.
 
     Lifetime: made before the biz's first import, closed when the biz leaves, before the scope is. The loggers may be
     used from any thread, also afterwards: then records go through the base.
     """
 
     def __init__(
-        self, scope: Scope, *, file: Path | None = None, level: int | str | None = None, has_process: bool = False
+        self,
+        scope: Scope,
+        logbook: Logbook | None = None,
+        *,
+        file: Path | None = None,
+        level: int | str | None = None,
+        has_process: bool = False,
     ) -> None:
         self.identity = str(scope.biz)
         self.has_process = has_process
+        self.logbook = logbook or Logbook()
         self.root = BizRoot()
         self.manager = BizManager(self, self.root)
         self.variables = ModuleVariables()
+        self.file = None if file is None else self.logbook.file(file)
+        """The operator's file, not among the handlers that the biz may close."""
         self._scope = scope
-        self._file: logging.Handler | None = None
         vars(self.root)["manager"] = self.manager
         self.adopt(self.root)
         if level is not None:
             self.root.setLevel(level)
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with as_base():  # the operator's file, not among the handlers that the biz may close
-                self._file = logging.handlers.WatchedFileHandler(file, encoding="utf-8", delay=True)
-            self._file.setFormatter(logging.Formatter(FORMAT, defaults={"biz": self.identity}))
         with module_lock:
             _live.add(self)
 
     @classmethod
     def from_configuration(
-        cls, scope: Scope, configuration: Mapping[str, object], *, directory: Path | None = None
+        cls, scope: Scope, configuration: Mapping[str, object], *, logbook: Logbook | None = None
     ) -> LogSpace:
         """Make the logging of a biz by its configuration.
 
         ``logging.level.root`` and ``logging.level.<logger>`` are levels by name or number. The file is
-        ``logging.file.name``, else ``<biz>.log``, in the biz's own folder under ``directory``; without a directory and
+        ``logging.file.name``, else ``<biz>.log``, in the biz's own folder of ``logbook``; without a directory there and
         without an absolute name there is none. Raises ``ValueError`` for an unknown level.
         """
+        logbook = logbook or Logbook()
         prefix = "logging.level."
         levels = {key.removeprefix(prefix): value for key, value in configuration.items() if key.startswith(prefix)}
-        name = Path(str(configuration.get("logging.file.name", f"{scope.biz.name}.log")))
-        file = directory / scope.biz.name / name if directory is not None else name if name.is_absolute() else None
+        name = configuration.get("logging.file.name")
+        file = logbook.place(scope.biz, None if name is None else str(name))
+        if file is None and name is not None and Path(str(name)).is_absolute():
+            file = Path(str(name))
         levels.pop("root", None)
         root_level = configuration.get("logging.level.root")
-        space = cls(scope, file=file, level=None if root_level is None else _level(root_level))
+        space = cls(scope, logbook, file=file, level=None if root_level is None else _level(root_level))
         for logger, level in levels.items():
             space.manager.getLogger(logger).setLevel(_level(level))
         return space
@@ -200,6 +210,8 @@ class LogSpace:
             name = name.rpartition(".")[0]
         if self.root.own_level is not None or self.root.handlers:
             return self.root.level
+        if self.logbook.level is not None:
+            return self.logbook.level
         with as_base():
             return _base_logger(logger.name).getEffectiveLevel()
 
@@ -229,16 +241,34 @@ class LogSpace:
             if not node.propagate or node.parent is None:
                 break
             node = node.parent
-        file = self._file
-        if file is not None and (node is self.root or not is_handled):
-            file.handle(record)
-        elif not is_handled:
-            with as_base():  # the base's handlers and filters are code of the base
-                last_resort = _base_logger(logger.name)
-                if last_resort.isEnabledFor(record.levelno):
-                    named = copy.copy(record)
-                    named.biz = self.identity
-                    last_resort.handle(named)
+        file, console = self.file, self.logbook.console
+        if file is not None:
+            self._keep(file, record)
+        if is_handled or (file is not None and console is None):
+            return
+        named = copy.copy(record)
+        named.biz = self.identity
+        if console is not None:
+            console.handle(named)
+            return
+        with as_base():  # the base's handlers and filters are code of the base
+            last_resort = _base_logger(logger.name)
+            if last_resort.isEnabledFor(record.levelno):
+                last_resort.handle(named)
+
+    def _keep(self, file: LogFile, record: logging.LogRecord) -> None:
+        try:
+            line = line_of(self.logbook.lines, record, self.identity)
+        except Exception:  # noqa: BLE001 - the arguments of the record are objects of the biz
+            _unformatted.handleError(record)
+            return
+        file.write(line)
+
+    def note(self, level: str, logger: str, message: str, **more: object) -> None:
+        """Write an event that is no record of the biz to the file of the biz, if there is one."""
+        file = self.file
+        if file is not None:
+            file.write(self.logbook.lines.line(Event(time.time(), level, self.identity, logger, message, more)))
 
     def close(self) -> tuple[str, ...]:
         """Flush and close the handlers opened by the biz, newest first, and let go of all the loggers. Idempotent.
@@ -254,9 +284,8 @@ class LogSpace:
             for handler in [ref() for ref in refs]:
                 if handler is not None:
                     failures += _close(handler)
-        file, self._file = self._file, None
-        if file is not None:
-            failures += _close(file)
+        if self.file is not None:
+            self.file.close()
         with module_lock:
             for logger in (self.root, *loggers):
                 logger.handlers.clear()

@@ -113,6 +113,16 @@ class FetchFailed(ArtifactError):
         super().__init__(f"cannot fetch {url}: {reason}")
 
 
+class LibrariesMissing(ArtifactError):
+    """An artefact travels without its private libraries, and the store of the base does not have them."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        super().__init__(
+            f"{origin} has no libraries inside, and they are no more in the store of the base; deploy again"
+        )
+
+
 class BuildFailed(ArtifactError):
     """A project or requirement that could not be made into an artefact; ``output`` is the text of the build tool."""
 

@@ -37,7 +37,7 @@ UNLISTED: Final = frozenset({BIZ_TOML, MANIFEST_MF})
 FORMAT: Final = 1
 _MAX_KEPT: Final = 1 << 20
 """Upper bound for the characters of a manifest without digests, which stay in memory as long as the biz."""
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _TAG: Final = re.compile(r"(?:py|cp)3([0-9]{0,3})")
 
 
@@ -74,6 +74,8 @@ class Manifest:
     """Variables of the environment, unless the base or the deployment has others."""
     env_file: str = ""
     """The relative path of a file of further variables, in the artefact or only in the project; empty for none."""
+    libraries: str = ""
+    """The digest of the files below ``lib`` (`tree_digest`) if the artefact travels without them; else empty."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Relative path -> SHA-256; empty where no digests were recorded."""
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -128,11 +130,14 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
     requirements = check_requirements(table.texts("requirements"), issues)
     provided = check_requirements(table.texts("provided"), issues)
     packed = check_requirements(table.texts("packed"), issues)
+    libraries = table.text("libraries") or ""
+    if libraries and not DIGEST.fullmatch(libraries):
+        issues.append(f"libraries = {shown(libraries)} is no SHA-256")
     files = table.mapping("files")
     for path, digest in files.items():
         if (why := path_issue(path)) is not None:
             issues.append(f"file {shown(path)} {why}")
-        if not _DIGEST.fullmatch(digest):
+        if not DIGEST.fullmatch(digest):
             issues.append(f"file {shown(path)} has {shown(digest)} for a SHA-256")
     env = check_env(table.mapping("env"), issues)
     env_file = check_env_file(table.text("env-file"), issues)
@@ -157,6 +162,7 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
         packed=packed,
         env=env,
         env_file=env_file,
+        libraries=libraries,
         files=files,
         attributes={**(attributes or {}), **own},
     )
@@ -208,6 +214,8 @@ def render_biz_toml(manifest: Manifest) -> str:
     lines += [f"{key} = {_toml(value)}" for key, value in plain.items() if value != ()]
     if manifest.strips_path:
         lines.append("strip-path = true")
+    if manifest.libraries:
+        lines.append(f'libraries = "{manifest.libraries}"')
     if manifest.env_file:
         lines.append(f"env-file = {_toml(manifest.env_file)}")
     for title, table in (("env", manifest.env), ("attributes", manifest.attributes), ("files", manifest.files)):

@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Final, Self
 from koupleless.artifact.keeping.bytecode import TAG, compile_tree
 from koupleless.artifact.keeping.entry import Entry, Verified
 from koupleless.artifact.keeping.inventory import in_words
+from koupleless.artifact.keeping.libraries import LIB, LIBRARIES, libraries_manifest, take_libraries
 from koupleless.artifact.keeping.session import Session, is_alive
 from koupleless.artifact.keeping.unpack import copy_files
-from koupleless.errors import ArtifactError
+from koupleless.artifact.manifest import DIGEST
+from koupleless.artifact.sources.content import tree_digest
+from koupleless.errors import ArtifactError, LibrariesMissing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +52,7 @@ class Unpacked:
         path: Path,
         *,
         inventory: Inventory | None = None,
+        libraries: Unpacked | None = None,
         notice: str | None = None,
     ) -> None:
         self.notice = notice
@@ -57,29 +61,35 @@ class Unpacked:
         """The manifest without the digests of files, which were checked while unpacking."""
         self.digest = digest
         self.path = path
-        lib = path / "lib"
+        lib = path / LIB if libraries is None else libraries.path
         self.class_path: tuple[Path, ...] = (path, lib) if lib.is_dir() else (path,)
         """Directories to import from: the biz's own code first, then the private dependencies."""
         self._store: Store | None = store
         self._root = f"{os.path.abspath(path)}/"  # noqa: PTH100 - as in the paths of an import
         self._inventory = inventory
+        self._libraries = libraries
 
     def text_of(self, path: str, size: int, changed_ns: int) -> bytes | None:
         """The SHA-256 of an unpacked file by the absolute path, without reading, by size and time of change.
 
         ``None`` for a file that looks otherwise than when it was unpacked, and for all after `forget_texts`.
         """
-        inventory = self._inventory
-        return None if inventory is None else inventory.text_of(path.removeprefix(self._root), size, changed_ns)
+        inventory, libraries = self._inventory, self._libraries
+        if inventory is None or path.startswith(self._root) or libraries is None:
+            return None if inventory is None else inventory.text_of(path.removeprefix(self._root), size, changed_ns)
+        return libraries.text_of(path, size, changed_ns)
 
     def forget_texts(self) -> None:
         """Let go of what `text_of` knows: most of the code of a biz is loaded while the biz starts."""
         self._inventory = None
+        if self._libraries is not None:
+            self._libraries.forget_texts()
 
     def written(self) -> list[Path]:
         """Files written below `path` since unpacking, as relative paths.
 
-        Bytecode, links, sockets and the like are left out. Raises ``OSError``.
+        Bytecode, links, sockets and the like are left out, and so are files written beside the private dependencies,
+        where later versions find them. Raises ``OSError``.
         """
         return [Path(name) for name in Entry(self.path.parent).written(self.path)]
 
@@ -90,7 +100,7 @@ class Unpacked:
         """
         found = Entry(self.path.parent).compare_code(self.path)
         if not found:
-            return None
+            return None if self._libraries is None else self._libraries.damage()
         return (
             f"unpacked files of the module were changed ({in_words(found)}), and are unpacked again at the next install"
         )
@@ -107,6 +117,8 @@ class Unpacked:
         store, self._store = self._store, None
         if store is not None:
             store.release(self.digest)
+        if self._libraries is not None:
+            self._libraries.release()
 
     def __enter__(self) -> Self:
         return self
@@ -138,6 +150,7 @@ class Store:
 
         root/lock                                   held for an instant while entries or sessions are changed
         root/cpython-311/<digest>/                  one unpacked artefact with bytecode for this Python (`Entry`)
+        root/cpython-311/libraries-<digest>/        large private dependencies, for all artefacts with the same ones
         root/sessions/<n>/                          one per open store: work in progress, and marks of entries in use
         root/sessions/<n>/alive                     locked as long as the process lives (`Session`)
 
@@ -219,20 +232,19 @@ class Store:
         """Unpack and compile the artefact, and keep the entry in use until the result is released.
 
         Content already in the store is not read again. Raises ``ArchiveRefused``, ``ManifestInvalid``,
-        ``DigestMismatch``, or another ``ArtifactError`` (full disk, file changed while being read, wrong Python);
-        nothing is left behind then.
+        ``DigestMismatch``, ``LibrariesMissing`` for an artefact that travels without libraries which are not in the
+        store, or another ``ArtifactError`` (full disk, file changed while being read, wrong Python); nothing is left
+        behind then.
         """
         self._heal()
         digest = self._digest_of(source)
         notice = None
         with self._one_at_a_time(digest):
             for _ in range(_TRIES):
-                found = self._acquire(digest)
+                found = self._take(digest, notice)
                 if found is not None:
-                    manifest, inventory = found
-                    tree = Entry(self._entries / digest).tree(manifest)
-                    return Unpacked(self, manifest, digest, tree, inventory=inventory, notice=notice)
-                damage = Entry(self._entries / digest).damage()
+                    return found
+                damage = self._damage(digest)
                 if damage:
                     notice = (
                         f"files of the module in {self.root} were changed ({in_words(damage)}), "
@@ -245,6 +257,38 @@ class Store:
                         raise
                     self._heal()  # directories were removed while unpacking
         raise ArtifactError(f"{source.origin} was removed from the store {self.root} while it was unpacked")
+
+    def has_libraries(self, digest: str) -> bool:
+        """Whether the private dependencies with this digest are in the store, undamaged. Never raises."""
+        if not DIGEST.fullmatch(digest):
+            return False
+        try:
+            return Entry(self._entries / f"{LIBRARIES}-{digest}").read() is not None
+        except OSError:
+            return False
+
+    def _take(self, digest: str, notice: str | None) -> Unpacked | None:
+        """Take an artefact with its libraries into use; ``None`` unless both are in the store, undamaged."""
+        found = self._acquire(digest)
+        if found is None:
+            return None
+        manifest, inventory = found
+        libraries = None
+        if manifest.libraries:
+            libraries = self._take(f"{LIBRARIES}-{manifest.libraries}", None)
+            if libraries is None:
+                self.release(digest)
+                return None
+        tree = Entry(self._entries / digest).tree(manifest)
+        return Unpacked(self, manifest, digest, tree, inventory=inventory, libraries=libraries, notice=notice)
+
+    def _damage(self, digest: str) -> list[str]:
+        """The damaged files of an artefact, else those of its libraries; empty if there is no such entry."""
+        entry = Entry(self._entries / digest)
+        found = entry.read()
+        if found is None or not found[0].libraries:
+            return entry.damage()
+        return Entry(self._entries / f"{LIBRARIES}-{found[0].libraries}").damage()
 
     def _digest_of(self, source: BizSource) -> str:
         mark = source.mark
@@ -301,12 +345,40 @@ class Store:
                     tree = work.tree(manifest)
                     tree.mkdir()
                     written = copy_files(content, tree, source.origin)
+                manifest = self._part(manifest, tree, written, origin=source.origin)
                 final = Entry(self._entries / digest)
                 compile_tree(tree, written, final.tree(manifest))
                 work.describe(manifest, written)
                 self._publish(work, final)
             finally:
                 shutil.rmtree(work.path, ignore_errors=True)
+
+    def _part(self, manifest: Manifest, tree: Path, written: dict[str, str], *, origin: str) -> Manifest:
+        """Move large private dependencies to an entry of their own, and return the manifest with their digest.
+
+        Takes their files out of ``written``. Raises ``LibrariesMissing``.
+        """
+        if manifest.libraries:
+            if not self.has_libraries(manifest.libraries):
+                raise LibrariesMissing(origin)
+            return manifest
+        files = take_libraries(tree, written)
+        if not files:
+            return manifest
+        digest = tree_digest(files)
+        if self.has_libraries(digest):
+            shutil.rmtree(tree / LIB)
+        else:
+            work = Entry(Path(tempfile.mkdtemp(prefix="work-", dir=self._session.directory)))
+            try:
+                described, final = libraries_manifest(digest), Entry(self._entries / f"{LIBRARIES}-{digest}")
+                (tree / LIB).rename(work.tree(described))
+                compile_tree(work.tree(described), files, final.tree(described))
+                work.describe(described, files)
+                self._publish(work, final)
+            finally:
+                shutil.rmtree(work.path, ignore_errors=True)
+        return dataclasses.replace(manifest, libraries=digest)
 
     def _publish(self, work: Entry, final: Entry) -> None:
         try:

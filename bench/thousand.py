@@ -105,8 +105,8 @@ def main(modules: int) -> None:
             f"{last['p50']:.1f} ms",
             f"{first['p50']:.1f} ms (the first)",
             f"{last['p50'] / first['p50']:.2f} x",
-            "<= 10 ms",
-            last["p50"] <= 10,
+            "<= 5 ms",
+            last["p50"] <= 5,
         ),
         Row(f"install of number {modules:,}", f"{installs[-1]:.1f} ms"),
         Row(

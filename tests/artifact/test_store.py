@@ -56,6 +56,17 @@ class TestUnpacking:
             assert unpacked.path.name == "hello-1.0.0"
             assert str(unpacked.manifest.id) == "hello:1.0.0"
 
+    def test_an_entry_just_made_is_what_is_read_later(
+        self, store: Store, make_zip: MakeZip, make_files: MakeFiles
+    ) -> None:
+        source = FileSource(make_zip(make_files()))
+        with store.unpack(source) as made, store.unpack(source) as read:
+            assert (read.manifest, read.path, read.class_path) == (made.manifest, made.path, made.class_path)
+            file = made.path / "hello" / "data.txt"
+            status = file.stat()
+            known = [each.text_of(str(file), status.st_size, status.st_mtime_ns) for each in (made, read)]
+            assert known == [hashlib.sha256(b"data").digest()] * 2
+
     def test_the_text_of_an_unpacked_file_is_known_as_long_as_it_looks_unchanged(
         self, store: Store, make_zip: MakeZip, make_files: MakeFiles
     ) -> None:

@@ -238,10 +238,10 @@ class Store:
         """
         self._heal()
         digest = self._digest_of(source)
-        notice = None
+        notice = made = None
         with self._one_at_a_time(digest):
             for _ in range(_TRIES):
-                found = self._take(digest, notice)
+                found = self._take(digest, notice, made)
                 if found is not None:
                     return found
                 damage = self._damage(digest)
@@ -251,7 +251,7 @@ class Store:
                         "so the artefact was unpacked again"
                     )
                 try:
-                    self._make(source, digest)
+                    made = self._make(source, digest)
                 except ArtifactError as error:
                     if not isinstance(error.__cause__, FileNotFoundError):
                         raise
@@ -267,9 +267,14 @@ class Store:
         except OSError:
             return False
 
-    def _take(self, digest: str, notice: str | None) -> Unpacked | None:
-        """Take an artefact with its libraries into use; ``None`` unless both are in the store, undamaged."""
-        found = self._acquire(digest)
+    def _take(
+        self, digest: str, notice: str | None, made: tuple[Manifest, Inventory] | None = None
+    ) -> Unpacked | None:
+        """Take an artefact with its libraries into use; ``None`` unless both are in the store, undamaged.
+
+        ``made`` are manifest and inventory of an entry just made.
+        """
+        found = self._acquire(digest, made)
         if found is None:
             return None
         manifest, inventory = found
@@ -320,10 +325,13 @@ class Store:
                     if self._busy.get(digest) is lock:
                         del self._busy[digest]
 
-    def _acquire(self, digest: str) -> tuple[Manifest, Inventory] | None:
+    def _acquire(
+        self, digest: str, made: tuple[Manifest, Inventory] | None = None
+    ) -> tuple[Manifest, Inventory] | None:
         """Take the entry into use and return manifest and inventory; ``None`` if there is no undamaged entry."""
-        with _disk_errors(f"use {self._entries / digest}"), self._locked(fcntl.LOCK_SH):
-            found = Entry(self._entries / digest).read()
+        path = self._entries / digest
+        with _disk_errors(f"use {path}"), self._locked(fcntl.LOCK_SH):
+            found = made if made is not None and path.is_dir() else Entry(path).read()
             if found is None:
                 return None
             with self._lock:
@@ -333,8 +341,11 @@ class Store:
                 self._users[digest] = self._users.get(digest, 0) + 1
             return found
 
-    def _make(self, source: BizSource, digest: str) -> None:
-        """Unpack and compile in the session's directory, then put the entry in place by one rename."""
+    def _make(self, source: BizSource, digest: str) -> tuple[Manifest, Inventory] | None:
+        """Unpack and compile in the session's directory, then put the entry in place by one rename.
+
+        Returns manifest and inventory; ``None`` if an entry made by another process is in place.
+        """
         with _disk_errors(f"unpack {source.origin} into {self.root}"):
             work = Entry(Path(tempfile.mkdtemp(prefix="work-", dir=self._session.directory)))
             try:
@@ -348,10 +359,11 @@ class Store:
                 manifest = self._part(manifest, tree, written, origin=source.origin)
                 final = Entry(self._entries / digest)
                 compile_tree(tree, written, final.tree(manifest))
-                work.describe(manifest, written)
-                self._publish(work, final)
+                made = work.describe(manifest, written)
+                return made if self._publish(work, final) else None
             finally:
-                shutil.rmtree(work.path, ignore_errors=True)
+                if work.path.is_dir():
+                    shutil.rmtree(work.path, ignore_errors=True)
 
     def _part(self, manifest: Manifest, tree: Path, written: dict[str, str], *, origin: str) -> Manifest:
         """Move large private dependencies to an entry of their own, and return the manifest with their digest.
@@ -380,7 +392,8 @@ class Store:
                 shutil.rmtree(work.path, ignore_errors=True)
         return dataclasses.replace(manifest, libraries=digest)
 
-    def _publish(self, work: Entry, final: Entry) -> None:
+    def _publish(self, work: Entry, final: Entry) -> bool:
+        """Put an entry in place; ``False`` if another process may have been faster."""
         try:
             work.path.rename(final.path)
         except OSError as error:
@@ -395,6 +408,8 @@ class Store:
                     work.path.rename(final.path)
                     final.take_written(damaged)
                     shutil.rmtree(damaged, ignore_errors=True)
+            return False
+        return True
 
     # --- giving back and removing ----------------------------------------------------------------------------------
 

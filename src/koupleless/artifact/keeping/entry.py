@@ -53,12 +53,17 @@ class Entry:
         """The directory of the files: named by name and version of the biz, because tracebacks show the path."""
         return self.path / f"{manifest.id.name[:100]}-{manifest.id.version[:100]}"
 
-    def describe(self, manifest: Manifest, digests: Mapping[str, str]) -> None:
-        """Write manifest and inventory. ``digests``: relative path of each file -> SHA-256. Raises ``OSError``."""
-        Inventory.of(self.tree(manifest), digests).write(self.path / _INVENTORY)
+    def describe(self, manifest: Manifest, digests: Mapping[str, str]) -> tuple[Manifest, Inventory]:
+        """Write manifest and inventory, and return both as `read` will. ``digests``: relative path -> SHA-256.
+
+        Raises ``OSError``.
+        """
+        inventory = Inventory.of(self.tree(manifest), digests)
+        inventory.write(self.path / _INVENTORY)
         # The digests are not needed any more, and thousands of lines would slow down every later reading.
         kept = dataclasses.replace(manifest, files={})
         (self.path / _MANIFEST).write_text(render_biz_toml(kept), "utf-8")
+        return kept, inventory
 
     def read(self) -> tuple[Manifest, Inventory] | None:
         """The manifest and the inventory; ``None`` if the entry is missing or damaged."""

@@ -165,7 +165,9 @@ class Base:
         metadata = BaseMetadata.of_this_machine(
             name=name, version=BASE_VERSION, identity=ops.identity, cluster=ops.cluster, environment=ops.environment
         )
-        self._operations = Operations(self.container, metadata, environments=self._environments)
+        self._operations = Operations(
+            self.container, metadata, environments=self._environments, has_libraries=self._store.has_libraries
+        )
         self.arklet = ArkletServer(
             self._operations,
             ops.host,

@@ -30,6 +30,7 @@ COMMANDS = {
     "queryAllBiz": "query all ark biz(including master biz)",
     "queryBizOps": "query ark biz ops",
     "envBiz": "set, unset and list kept variables of one ark biz",
+    "queryLibraries": "query private libraries in the store, by digest",
     "switchBiz": "switch one ark biz",
     "uninstallBiz": "uninstall one ark biz",
 }

@@ -501,3 +501,10 @@ def test_variables_that_no_process_can_have_are_refused(wire: Any, container: An
             assert "envs" in reply["message"]
     assert container.prepared == []
     assert wire.command("queryBizOps", {"requestId": "r-1"})["code"] == "FAILED"
+
+
+def test_the_libraries_in_the_store_are_told_of_those_asked_for(operations: Operations) -> None:
+    operations.has_libraries = "ab".__eq__
+    assert operations.handle("queryLibraries", b'{"digests": ["ab", "cd"]}').data.present == ["ab"]
+    assert operations.handle("queryLibraries", b"{}").data.present == []
+    assert not operations.handle("queryLibraries", b'{"digests": {}}').is_success

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from koupleless.artifact.build import Options, build, build_file, build_project, build_requirement
+from koupleless.artifact.building.pip import Pip, Resolved
 from koupleless.artifact.building.requirements import BaseFacts
+from koupleless.artifact.building.slim import Report
 from koupleless.artifact.keeping.bytecode import bytecode_path
 from koupleless.artifact.manifest import MARK
 from koupleless.artifact.source import read_manifest
@@ -153,7 +155,7 @@ class TestProject:
         )
 
     def test_a_failed_build_leaves_no_artefact(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def full(*_: object) -> None:
+        def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("koupleless.artifact.build.write_archive", full)
@@ -244,17 +246,17 @@ class TestPrivateDependencies:
     """With a stand-in for what pip would have put there; pip itself is in the tests marked ``network``."""
 
     @pytest.fixture
-    def fill(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, bytes]], None]:
+    def fill(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[dict[str, bytes]], None]:
         def use(files: dict[str, bytes]) -> None:
-            def gather(_project: str, _requirements: object, into: Path, **_: object) -> object:
-                from koupleless.artifact.building.slim import Report
-
+            def install(_pip: Pip, _pins: object, into: Path) -> None:
                 for name, data in files.items():
                     (into / name).parent.mkdir(parents=True, exist_ok=True)
                     (into / name).write_bytes(data)
-                return Report()
 
-            monkeypatch.setattr("koupleless.artifact.build.gather", gather)
+            report = Report(resolved=(Resolved("1", (), "some==1"),))
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+            monkeypatch.setattr("koupleless.artifact.build.choose", lambda *_, **__: report)
+            monkeypatch.setattr(Pip, "install", install)
 
         return use
 

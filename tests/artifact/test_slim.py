@@ -13,13 +13,17 @@ import pytest
 from packaging.requirements import Requirement
 
 from koupleless.artifact.build import Options, build_project, build_requirement
+from koupleless.artifact.building.pip import Pip
+from koupleless.artifact.building.remembered import RememberingPip
 from koupleless.artifact.building.requirements import BaseFacts, lack, unsatisfied
-from koupleless.artifact.building.slim import Decision, Report, gather
+from koupleless.artifact.building.slim import Decision, Report, choose
+from koupleless.artifact.cached.cache import Cache
 from koupleless.artifact.manifest import Manifest
 from koupleless.biz import BizId
 from koupleless.errors import BuildFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 WEB = BaseFacts(
@@ -185,6 +189,21 @@ def fake_pip(tmp_path: Path) -> Path:
     )
     program.chmod(0o755)
     return program
+
+
+def gather(
+    project: str,
+    requirements: Sequence[str],
+    into: Path,
+    *,
+    facts: BaseFacts | None,
+    always: frozenset[str] = frozenset(),
+    python: str,
+) -> Report:
+    """Decide, and install the packed distributions below ``into``."""
+    report = choose(requirements, RememberingPip(project, python, Cache(None)), facts=facts, always=always)
+    Pip(project, python).install([one.pin for one in report.resolved], into)
+    return report
 
 
 class TestGather:

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from koupleless.artifact.cached.cache import Cache
 from koupleless.artifact.source import read_manifest, source_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pytest
     from tests.cli.conftest import Outcome
 
     Arkctl = Callable[..., Outcome]
@@ -69,3 +71,15 @@ def test_every_mistake_of_a_project_is_reported_at_once(arkctl: Arkctl, hello_fi
     assert refused.status == 2
     assert "3 mistakes" in refused.err
     assert "suggestion: set `entry" in refused.err
+
+
+def test_results_of_earlier_builds_are_removed_when_asked(
+    arkctl: Arkctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = tmp_path / "made"
+    made.write_bytes(bytes(1 << 20))
+    Cache.of_user().keep_archive(made, "0" * 64)
+    assert "0 KiB freed, 1.0 MiB left" in arkctl("cache", "clean").out
+    assert "1.0 MiB freed, 0 KiB left" in arkctl("cache", "clean", "--all").out
+    assert list((tmp_path / "koupleless" / "builds").iterdir()) == []

@@ -14,11 +14,21 @@ import subprocess
 import sys
 import urllib.parse
 import urllib.request
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.artifact.indexes import FakeIndex, write
+from tests.cli.conftest import succeeded
 from tests.conftest import free_port
+
+from koupleless.artifact.building.options import Options
+from koupleless.artifact.building.requirements import BaseFacts
+from koupleless.cli.deploying.deploy import Deployment, DeployOptions
+from koupleless.cli.deploying.target import DeployTarget
+from koupleless.client import ArkletClient
+from koupleless.settings.client import ClientSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -450,3 +460,36 @@ def test_variables_that_cannot_be_read_stop_before_the_first_call(
     assert outcome.status != 0
     assert "s3cret" not in outcome.err
     assert arklet.calls == []
+
+
+def test_libraries_that_the_base_has_are_left_at_home(
+    arklet: FakeArklet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    index, project = FakeIndex(tmp_path), tmp_path / "project"
+    project.mkdir()
+    write(project, "dep")
+    seen: list[list[str]] = []
+
+    def install(body: Any) -> object:
+        with zipfile.ZipFile(urllib.parse.urlsplit(body["bizUrl"]).path) as archive:
+            seen.append(archive.namelist())
+        return replied()
+
+    arklet.server_header = "koupleless"
+    arklet.says("installBiz", install)
+    arklet.says(
+        "queryLibraries",
+        {"code": "CMD_NOT_FOUND"},
+        succeeded({"present": []}),
+        lambda body: succeeded({"present": body["digests"]}),
+    )
+    options = DeployOptions(build=Options(python=str(index.python), base=BaseFacts({})))
+    settings = ClientSettings(port=arklet.port)
+    deployment = Deployment(
+        ArkletClient("127.0.0.1", arklet.port), settings, DeployTarget.of(str(project)), options, say=print
+    )
+    for _ in range(3):
+        deployment.run()
+    assert ["lib/dep.py" in names for names in seen] == [True, True, False]
+    assert arklet.commands.count("queryLibraries") == 3

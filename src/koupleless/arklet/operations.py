@@ -41,6 +41,7 @@ from koupleless.wire.replies import (
     EnvData,
     HealthReply,
     HelpItem,
+    LibrariesData,
     UninstallData,
 )
 from koupleless.wire.requests import (
@@ -49,6 +50,7 @@ from koupleless.wire.requests import (
     BizRequest,
     HealthQuery,
     InstallBiz,
+    LibrariesQuery,
     OpsQuery,
     SwitchBiz,
     UninstallBiz,
@@ -101,7 +103,9 @@ class Operations:
         environments: Environments | None = None,
         health: Health | None = None,
         runs: Runs | None = None,
+        has_libraries: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        """``has_libraries`` finds private libraries in the store of the base, by digest."""
         self.vitals = health or Health(container)
         numbers = itertools.count(1)
         self.workers = ThreadPoolExecutor(
@@ -116,6 +120,7 @@ class Operations:
         self._batch = threading.Lock()
         """Held by the one batch that runs."""
         self._runs = runs or Runs()
+        self.has_libraries = has_libraries
 
     def handle(self, command: str, raw: bytes) -> Envelope:
         """Run one command on the bytes of its input. Never raises: errors become part of the envelope."""
@@ -340,6 +345,13 @@ class Operations:
         return Envelope(code=Code.FAILED, message=message, data=data, base_identity=self._identity)
 
 
+def _libraries(operations: Operations, body: Body) -> Envelope:
+    """Private libraries in the store, of the named ones: an artefact may travel without."""
+    digests = read(LibrariesQuery, body).digests or []
+    present = [digest for digest in digests if operations.has_libraries(digest)]
+    return operations._success(LibrariesData(present))  # noqa: SLF001 - as `_env`
+
+
 def _env(operations: Operations, body: Body) -> Envelope:
     """Kept values of a module's environment: set some, remove some, and list the names, never a value."""
     request = read(BizEnv, body)
@@ -370,6 +382,7 @@ COMMANDS: Final = (
     Command("health", "get all health info", Operations.health),
     Command("queryBizOps", "query ark biz ops", Operations.query_ops),
     Command("envBiz", "set, unset and list kept variables of one ark biz", _env),
+    Command("queryLibraries", "query private libraries in the store, by digest", _libraries),
 )
 _BY_ID: Final = {command.id: command for command in COMMANDS}
 

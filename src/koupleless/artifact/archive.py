@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
+import shutil
 import stat
 import struct
 import tempfile
@@ -225,24 +225,26 @@ def digest_of(path: Path) -> tuple[str, FileMark]:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
 
 
-def write_archive(path: Path, files: Mapping[str, bytes]) -> int:
+def write_archive(path: Path, files: Mapping[str, bytes], *, upon: Path | None = None) -> int:
     """Write a zip of ``files`` in the given order and return the size of the zip in bytes.
 
-    Equal files give equal bytes. The zip appears whole or not at all. Raises ``OSError``.
+    ``upon`` is a zip with further files, copied to the front as packed. Equal files give equal bytes. The zip appears
+    whole or not at all. Raises ``OSError``.
     """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        for name, data in files.items():
-            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            info.create_system = 3
-            info.external_attr = (stat.S_IFREG | 0o644) << 16
-            info.compress_type = zipfile.ZIP_DEFLATED if data else zipfile.ZIP_STORED
-            archive.writestr(info, data)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getbuffer())
+        with os.fdopen(handle, "w+b") as file:
+            if upon is not None:
+                with upon.open("rb") as front:
+                    shutil.copyfileobj(front, file, CHUNK)
+            with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+                for name, data in files.items():
+                    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                    info.create_system = 3
+                    info.external_attr = (stat.S_IFREG | 0o644) << 16
+                    info.compress_type = zipfile.ZIP_DEFLATED if data else zipfile.ZIP_STORED
+                    archive.writestr(info, data)
         os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp returns a text path
         os.replace(temporary, path)  # noqa: PTH105 - the same
     except BaseException:

@@ -14,7 +14,6 @@ import io
 import re
 import sys
 import tokenize
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -27,10 +26,12 @@ from koupleless.artifact.building.calls import find_refused_calls
 from koupleless.artifact.building.options import Options
 from koupleless.artifact.building.project import Project, parse_project, read_project
 from koupleless.artifact.building.project_files import find_files, packed_env_file, top_level_names
+from koupleless.artifact.building.remembered import Libraries, RememberingPip, bytecode_of
 from koupleless.artifact.building.requirements import BaseFacts
 from koupleless.artifact.building.single_file import find_entry, find_version, read_script_block
-from koupleless.artifact.building.slim import Report, gather
-from koupleless.artifact.keeping.bytecode import bytecode_path, compile_source
+from koupleless.artifact.building.slim import Report, choose
+from koupleless.artifact.cached.cache import Cache
+from koupleless.artifact.keeping.libraries import LIB
 from koupleless.artifact.manifest import BIZ_TOML, MANIFEST_MF, MARK, UNLISTED, Manifest, render_biz_toml
 from koupleless.artifact.manifest_mf import render_manifest_mf
 from koupleless.artifact.reading.common_keys import check_requirements
@@ -40,11 +41,10 @@ from koupleless.envfiles import read_env_file
 from koupleless.errors import BuildFailed, ManifestInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["Built", "Options", "build", "build_file", "build_project", "build_requirement"]
 
-LIB: Final = "lib"
 DEFAULT_VERSION: Final = "1.0.0"
 
 _NATIVE: Final = re.compile(r"\.(?:so|pyd)$")
@@ -158,27 +158,33 @@ def _assemble(
     calls = [] if project.isolation is Isolation.PROCESS else find_refused_calls(files, project.entry)
     if calls:
         raise BuildFailed(str(project.id), "; ".join(calls))
+    if options.compile:
+        files |= bytecode_of(files)
     with temporary_directory("koupleless-build-") as directory:
         always = frozenset(project.bring) | ({application} if application else frozenset[str]())
-        report = gather(
-            str(project.id), requirements, directory, facts=_facts(options), always=always, python=options.python
+        pip = RememberingPip(str(project.id), options.python, Cache.of_user(), is_fresh=options.refresh)
+        report = choose(requirements, pip, facts=_facts(options), always=always)
+        libraries = pip.pack(report.resolved, directory, compiled=options.compile)
+        if libraries.files and LIB in top_level_names(files):
+            raise BuildFailed(
+                str(project.id),
+                f"the package {LIB} of the project has the name of the directory for private dependencies; "
+                "rename the package",
+            )
+        manifest = _manifest(
+            project, requirements, report, application=application if options.version is None else None
         )
-        gathered = {path.relative_to(directory).as_posix(): path for path in _files_below(str(directory))}
-        private = _read(project, gathered)
-    if private and LIB in top_level_names(files):
-        raise BuildFailed(
-            str(project.id),
-            f"the package {LIB} of the project has the name of the directory for private dependencies; "
-            "rename the package",
-        )
-    files = {**files, **{f"{LIB}/{place}": data for place, data in private.items()}, MARK: b""}
-    if options.compile:
-        files |= _bytecode(files)
+        built = _write(manifest, files, libraries, out=out, report=report, options=options)
+    return dataclasses.replace(built, notes=_told_of_variables(project, files))
+
+
+def _manifest(project: Project, requirements: tuple[str, ...], report: Report, *, application: str | None) -> Manifest:
+    """The manifest without the files; with the version of the distribution ``application``, if there is one."""
     identity = project.id
-    if application and options.version is None:
+    if application:
         versions = {decision.name: decision.version for decision in report.decisions}
         identity = type(identity).of(identity.name, versions[application])
-    manifest = Manifest(
+    return Manifest(
         id=identity,
         entry=project.entry,
         web_context_path=project.web_context_path,
@@ -189,23 +195,36 @@ def _assemble(
         own=project.own,
         shared=project.shared,
         isolation=project.isolation,
-        python_tag=_python_tag(files),
         requirements=requirements,
         env=project.env,
         env_file=project.env_file,
         provided=report.provided,
         packed=tuple(f"{decision.name}=={decision.version}" for decision in report.packed),
-        files={
-            place: hashlib.sha256(data).hexdigest() for place, data in sorted(files.items()) if place not in UNLISTED
-        },
     )
+
+
+def _write(
+    manifest: Manifest, files: dict[str, bytes], libraries: Libraries, *, out: Path, report: Report, options: Options
+) -> Built:
+    """Write the artefact, without the libraries if the receiver has them."""
+    files = {**files, MARK: b""}
+    digests = {place: hashlib.sha256(data).hexdigest() for place, data in files.items() if place not in UNLISTED}
+    is_whole = not (libraries.files and options.is_present is not None and options.is_present(libraries.digest))
+    manifest = dataclasses.replace(
+        manifest,
+        python_tag=_python_tag([*files, *libraries.places]),
+        libraries="" if is_whole else libraries.digest,
+        files=dict(sorted({**digests, **(libraries.places if is_whole else {})}.items())),
+    )
+    identity = manifest.id
     path = out / f"{identity.name}-{identity.version}-ark-biz.zip"
     heads = {MANIFEST_MF: render_manifest_mf(manifest).encode(), BIZ_TOML: render_biz_toml(manifest).encode()}
     try:
-        size = write_archive(path, {**heads, **dict(sorted(files.items()))})
+        upon = libraries.archive if is_whole else None
+        size = write_archive(path, {**heads, **dict(sorted(files.items()))}, upon=upon)
     except OSError as error:
         raise BuildFailed(str(identity), f"cannot write {path}: {error.strerror}") from None
-    return Built(path, manifest, size, report, _told_of_variables(project, files))
+    return Built(path, manifest, size, report)
 
 
 def _told_of_variables(project: Project, files: Mapping[str, bytes]) -> tuple[str, ...]:
@@ -237,10 +256,6 @@ def _facts(options: Options) -> BaseFacts | None:
     return options.base if options.base is not None else BaseFacts.of_environment()
 
 
-def _files_below(directory: str) -> list[Path]:
-    return sorted(path for path in Path(directory).rglob("*") if path.is_file())
-
-
 def _declared(project: Project, report: Report) -> tuple[str, ...]:
     """The libraries of a biz in declared mode: those listed by the author and all its dependencies, packed or not."""
     if not project.is_declared_mode:
@@ -248,18 +263,7 @@ def _declared(project: Project, report: Report) -> tuple[str, ...]:
     return tuple(sorted({*project.declared_libraries, *(decision.name for decision in report.decisions)}))
 
 
-def _bytecode(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    found = {}
-    with warnings.catch_warnings():
-        # Invalid escapes and the like in the code of others. The filter is process-wide; a build owns the process.
-        warnings.simplefilter("ignore")
-        for place, data in files.items():
-            if place.endswith(".py") and (compiled := compile_source(data, place, reproducible=True)):
-                found[bytecode_path(place)] = compiled
-    return found
-
-
-def _python_tag(files: Mapping[str, bytes]) -> str:
+def _python_tag(files: Iterable[str]) -> str:
     """``py3``, or the tag of the running Python if there are extension modules for this Python alone."""
     native = [place for place in files if _NATIVE.search(place) and ".abi3." not in place and ".libs/" not in place]
     return f"cp3{sys.version_info.minor}" if native else "py3"

@@ -161,6 +161,9 @@ def _build_options(command: F) -> F:
             help="Put the env-file of the project into the artefact, or leave it out, whatever the project says.",
         ),
         click.option("--sub", metavar="DIR", help="The directory of one member of a workspace."),
+        click.option(
+            "--refresh", is_flag=True, help="Resolve the requirements anew; else the answer of a day is kept."
+        ),
     ):
         command = option(command)
     return command
@@ -511,6 +514,24 @@ def clean(directory: Path | None, *, keep: int | None) -> None:
     from koupleless.cli.stored import clean_store
 
     clean_store(directory, keep=keep)
+
+
+@arkctl.group()
+def cache() -> None:
+    """Look after the results of earlier builds."""
+
+
+@cache.command("clean")
+@click.option("--all", "is_all", is_flag=True, help="Remove everything; the next builds are as slow as the first.")
+def clean_cache(*, is_all: bool) -> None:
+    """Remove results of builds that were not used for 30 days, and the oldest beyond 2 GiB.
+
+    A build does the same whenever it adds libraries. The cache lies below $XDG_CACHE_HOME, or ~/.cache, in
+    koupleless/builds.
+    """
+    from koupleless.cli.stored import clean_cache
+
+    clean_cache(is_all=is_all)
 
 
 @arkctl.command()

@@ -1,4 +1,4 @@
-"""``arkctl store``: verify the unpacked files of a store, and remove entries that no base uses."""
+"""``arkctl store`` and ``arkctl cache``: verify unpacked files, and remove unused entries and results of builds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from koupleless.artifact.cached.cache import Cache
 from koupleless.artifact.keeping.inventory import in_words
 from koupleless.artifact.store import Store
 from koupleless.cli.showing.render import mebibytes
@@ -50,6 +51,13 @@ def clean_store(directory: Path | None, *, keep: int | None) -> None:
     for digest, identity in zip(removed.digests, removed.identities, strict=True):
         click.echo(_line(digest, identity, "removed"))
     click.echo(f"{mebibytes(removed.size_bytes)} freed, {mebibytes(left)} left")
+
+
+def clean_cache(*, is_all: bool) -> None:
+    """Remove results of earlier builds that were not used for long, or are too many together; or all."""
+    cache = Cache.of_user()
+    cleaned = cache.clean(max_bytes=0) if is_all else cache.clean()
+    click.echo(f"{mebibytes(cleaned.freed_bytes)} freed, {mebibytes(cleaned.left_bytes)} left in {cache.root}")
 
 
 def _directory(named: Path | None) -> Path:

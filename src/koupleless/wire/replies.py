@@ -29,6 +29,12 @@ class HelpItem(msgspec.Struct, frozen=True):
     id: str = ""
 
 
+class LibrariesData(msgspec.Struct, frozen=True):
+    """The data of a ``queryLibraries`` reply: digests of private libraries in the store of the base."""
+
+    present: list[str] = []
+
+
 class StateRecord(msgspec.Struct, frozen=True, rename="camel"):
     """One change of state of a biz."""
 

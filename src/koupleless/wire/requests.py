@@ -107,6 +107,12 @@ class OpsQuery(Request, frozen=True, kw_only=True):
     request_id: str | None = None
 
 
+class LibrariesQuery(Request, frozen=True, kw_only=True):
+    """Ask which private libraries are in the store of the base; a command of ours."""
+
+    digests: list[str] | None = None
+
+
 def is_blank(text: str | None) -> bool:
     """Whether ``text`` is missing or only white space."""
     return text is None or not text.strip()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from koupleless.artifact.building.requirements import BaseFacts
@@ -33,5 +34,10 @@ class Options:
     """Put the env-file of the project into the artefact; ``None`` means as the project says, which is by default no."""
     compile: bool = True
     """Add bytecode for the running Python."""
+    refresh: bool = False
+    """Resolve the requirements anew, instead of taking a result of the last day from the cache."""
+    is_present: Callable[[str], bool] | None = None
+    """Asked with the digest of the packed libraries: whether the receiver of the artefact has them already, so that the
+    artefact travels without; ``None`` packs them in any case."""
     python: str = sys.executable
     """The interpreter with the pip that fetches distributions to pack; of the same version as the running one."""

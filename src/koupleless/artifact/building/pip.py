@@ -33,6 +33,13 @@ class Resolved:
     version: str
     requires: tuple[str, ...]
     pin: str
+    digest: str = ""
+    """The SHA-256 of the archive; empty if the index does not say."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the pin means the same archive at any time: not one at an address, whose content may change."""
+        return bool(self.digest) or " @ " not in self.pin
 
 
 class Pip:
@@ -117,7 +124,10 @@ def _resolved(item: Mapping[str, Any]) -> Resolved:
     metadata = item["metadata"]
     name, version = metadata["name"], metadata["version"]
     pin = f"{name} @ {item['download_info']['url']}" if item.get("is_direct") else f"{name}=={version}"
-    return Resolved(version, tuple(metadata.get("requires_dist") or ()), pin)
+    archive = item.get("download_info", {}).get("archive_info", {})
+    return Resolved(
+        version, tuple(metadata.get("requires_dist") or ()), pin, archive.get("hashes", {}).get("sha256", "")
+    )
 
 
 def _clean(directory: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
+import os
+import sys
 from typing import TYPE_CHECKING, Final
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from koupleless.artifact.manifest import Manifest
 
+_METADATA: Final = (".dist-info", ".egg-info", ".egg-link", ".egg")
 RUNTIME: Final = "koupleless"
 """The one distribution no biz may bring: all bizs use the copy of the process."""
 
@@ -33,6 +36,7 @@ class BaseFacts:
             (known[name], needs.get(name, ())) if name in known else None
         )
         self._list: Callable[[], Mapping[str, str]] = lambda: known
+        self._mark: Callable[[], object] = lambda: [known, needs]
         self.complete: set[tuple[str, frozenset[str]]] = set()
         """Name and extras of distributions with all requirements satisfied by the base, and theirs in turn."""
 
@@ -42,6 +46,7 @@ class BaseFacts:
         facts = cls({})
         facts._find = functools.cache(_find_installed)
         facts._list = functools.cache(_list_installed)
+        facts._mark = _mark_of_installed
         return facts
 
     def version_of(self, name: str) -> str | None:
@@ -58,6 +63,26 @@ class BaseFacts:
         """All distributions: normalised name -> version."""
         return self._list()
 
+    def mark(self) -> object:
+        """A plain value that is another one whenever a distribution comes, leaves or is replaced; quickly made."""
+        return self._mark()
+
+
+class Preferred:
+    """The versions of a base that a resolution prefers: those of all distributions but some. Immutable."""
+
+    def __init__(self, facts: BaseFacts, *, without: Iterable[str] = ()) -> None:
+        self._facts = facts
+        self._without = frozenset(without)
+
+    def versions(self) -> dict[str, str]:
+        """The versions, by normalised name in alphabetical order. May be slow."""
+        return {name: version for name, version in sorted(self._facts.versions().items()) if name not in self._without}
+
+    def mark(self) -> object:
+        """A plain value that is another one whenever a version is, as `BaseFacts.mark`."""
+        return [self._facts.mark(), sorted(self._without)]
+
 
 def _find_installed(name: str) -> tuple[str, tuple[str, ...]] | None:
     try:
@@ -73,6 +98,15 @@ def _list_installed() -> dict[str, str]:
         # Python imports from the first distribution on the path. Broken metadata has no name.
         if (name := distribution.metadata["Name"]) is not None:
             found.setdefault(str(canonicalize_name(name)), distribution.version)
+    return found
+
+
+def _mark_of_installed() -> object:
+    """The directories of metadata on the search path, which are named by distribution and version."""
+    found = []
+    for place in sys.path:
+        with contextlib.suppress(OSError), os.scandir(place or ".") as entries:
+            found.append([place, sorted(entry.name for entry in entries if entry.name.endswith(_METADATA))])
     return found
 
 

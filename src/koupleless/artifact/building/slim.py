@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from koupleless.artifact.building.pip import Pip
-from koupleless.artifact.building.requirements import RUNTIME, BaseFacts, active, lack
+from koupleless.artifact.building.requirements import RUNTIME, BaseFacts, Preferred, active, lack
 from koupleless.errors import BuildFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from koupleless.artifact.building.pip import Resolved
+    from koupleless.artifact.building.remembered import RememberingPip
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,8 @@ class Report:
     decisions: tuple[Decision, ...] = ()
     provided: tuple[str, ...] = ()
     """Requirements to be satisfied by the base for the distributions left out, as PEP 508 texts."""
+    resolved: tuple[Resolved, ...] = ()
+    """The packed distributions, as pip installs them."""
 
     @property
     def packed(self) -> tuple[Decision, ...]:
@@ -80,20 +80,18 @@ def _needs(roots: Sequence[Requirement], requires_of: Callable[[str], Iterable[s
     return needs
 
 
-def gather(
-    project: str,
+def choose(
     requirements: Sequence[str],
-    into: Path,
+    pip: RememberingPip,
     *,
     facts: BaseFacts | None = None,
     always: frozenset[str] = frozenset(),
-    python: str = sys.executable,
 ) -> Report:
-    """Install the distributions to be packed below ``into``, and report all decisions with reasons.
+    """Decide which distributions are packed, and report all decisions with reasons.
 
     ``facts`` are the distributions of the base; ``None`` packs all dependencies. ``always`` are normalised names to be
-    packed in any case, required or not. pip runs only if there is a distribution to pack. Raises ``BuildFailed`` with
-    the output of pip.
+    packed in any case, required or not. pip is asked only if there is a distribution to pack. Raises ``BuildFailed``
+    with the output of pip.
     """
     base = facts if facts is not None else BaseFacts({})
     roots = list(active(requirements))
@@ -107,18 +105,21 @@ def gather(
     there = [requirement for requirement in roots if requirement not in missing]
     decisions = {name: _left_out(name, need, base) for name, need in _needs(there, base.requires_of).items()}
     provided = {name: need.wanted for name, need in _needs(there, lambda _: ()).items()}
+    packed: tuple[Resolved, ...] = ()
     if missing:
-        pip = Pip(project, python)
-        resolved = pip.resolve(missing, _constraints(base, missing, always), also=there)
+        without = {str(canonicalize_name(requirement.name)) for requirement in missing} | always | {RUNTIME}
+        resolved = pip.resolve(missing, Preferred(base, without=without), also=there)
         needs = _needs([*there, *missing], lambda name: resolved[name].requires if name in resolved else ())
         seeds = [str(canonicalize_name(requirement.name)) for requirement in missing]
         chosen = _decide(seeds, needs, resolved, base, always)
-        pip.install([resolved[name].pin for name in sorted(chosen.packed)], into)
+        packed = tuple(resolved[name] for name in sorted(chosen.packed))
         decisions |= chosen.decisions
         provided |= chosen.provided
     provided.pop(RUNTIME, None)
     return Report(
-        tuple(decisions[name] for name in sorted(decisions)), tuple(str(provided[name]) for name in sorted(provided))
+        tuple(decisions[name] for name in sorted(decisions)),
+        tuple(str(provided[name]) for name in sorted(provided)),
+        packed,
     )
 
 
@@ -173,9 +174,3 @@ def _left_out(name: str, need: _Need, base: BaseFacts) -> Decision:
         return Decision(name, version, is_packed=False, reason="every biz gets the base's own")
     asked = f", which satisfies {need.wanted.specifier}" if need.wanted.specifier else ""
     return Decision(name, version, is_packed=False, reason=f"the base has the distribution{asked}{need.words}")
-
-
-def _constraints(base: BaseFacts, missing: Iterable[Requirement], always: Iterable[str]) -> dict[str, str]:
-    """The versions of the base, without distributions known not to satisfy the requirements."""
-    out = {str(canonicalize_name(requirement.name)) for requirement in missing} | set(always) | {RUNTIME}
-    return {name: version for name, version in sorted(base.versions().items()) if name not in out}

@@ -27,7 +27,7 @@ from koupleless.cli.showing.render import as_curl, libraries_table
 from koupleless.cli.showing.suggestions import EndedBroken, NotInstalled, UploadFailed
 from koupleless.client import ArkletClient, Refused
 from koupleless.errors import BaseUnreachable, KouplelessError
-from koupleless.wire.replies import InstallData, decode_data
+from koupleless.wire.replies import InstallData, LibrariesData, decode_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -164,7 +164,7 @@ class Deployment:
         ``UploadFailed``, and ``EndedBroken``.
         """
         with scratch() as directory:
-            artefact = self._prepare(directory)
+            artefact = self._prepare(directory, is_present=self._has_libraries)
             begin = time.perf_counter()
             try:
                 with self._published(artefact) as url:
@@ -175,10 +175,9 @@ class Deployment:
                 raise self._not_installed(artefact, error) from None
         return self._conclude(artefact, data, removed, install_ms=ms_since(begin), wait_s=wait_s)
 
-    def _prepare(self, directory: Path) -> Artefact:
-        artefact = prepare_artefact(
-            self._target, self._options.build, scratch=directory, no_build=self._options.no_build
-        )
+    def _prepare(self, directory: Path, *, is_present: Callable[[str], bool] | None = None) -> Artefact:
+        options = dataclasses.replace(self._options.build, is_present=is_present)
+        artefact = prepare_artefact(self._target, options, scratch=directory, no_build=self._options.no_build)
         if artefact.env_file is not None and not is_loopback(self._settings.host):
             self._say(
                 f"{artefact.env_file.name} stays here: the base is on {self._settings.host}, and a file of variables "
@@ -186,6 +185,11 @@ class Deployment:
             )
             artefact = dataclasses.replace(artefact, env_file=None)
         return artefact
+
+    def _has_libraries(self, digest: str) -> bool:
+        """Whether the base has private libraries in its store; no base of another project has them."""
+        envelope = self._client.call("queryLibraries", {"digests": [digest]})
+        return envelope.is_success and digest in decode_data(envelope.data or {}, LibrariesData).present
 
     def _not_installed(self, artefact: Artefact, error: Refused) -> NotInstalled:
         """The refusal with facts known only here: the identity, the bizs still serving, the author's files."""

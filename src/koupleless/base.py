@@ -125,6 +125,7 @@ class Base:
         table = RouteTable(_forwards(settings, configuration))
         self._front = Front(face.asgi, table=table, on_startup=self._begin, on_shutdown=self._end)
         self.services = default_registry()
+        logbook = self._logbook()
         self.container = Container(
             base=BizInfo.of_base(BizId.of(name, BASE_VERSION)),
             front=self._front,
@@ -145,7 +146,7 @@ class Base:
                 ),
                 profile=settings.profile or "",
                 config_dirs=settings.config_dirs,
-                logbook=self._logbook(),
+                logbook=logbook,
                 data_dir=settings.data_dir,
                 environments=self._environments,
                 shared_config=_shared_config(settings, configuration),
@@ -166,7 +167,11 @@ class Base:
             name=name, version=BASE_VERSION, identity=ops.identity, cluster=ops.cluster, environment=ops.environment
         )
         self._operations = Operations(
-            self.container, metadata, environments=self._environments, has_libraries=self._store.has_libraries
+            self.container,
+            metadata,
+            environments=self._environments,
+            logbook=logbook,
+            has_libraries=self._store.has_libraries,
         )
         self.arklet = ArkletServer(
             self._operations,

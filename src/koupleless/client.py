@@ -20,6 +20,7 @@ from koupleless.wire.replies import (
     HealthReply,
     HelpItem,
     InstallData,
+    LogsData,
     OpsRecord,
     UninstallData,
     decode_data,
@@ -180,6 +181,22 @@ class ArkletClient:
         """Set and remove kept values of a module's environment, and list the names. Only a base of this project."""
         body = {"bizName": name, "set": dict(given) if given else None, "unset": list(unset) or None}
         return self._read(self._ask("envBiz", body).data, EnvData)
+
+    def logs(
+        self,
+        name: str | None = None,
+        *,
+        lines: int = 100,
+        level: str | None = None,
+        since: float | None = None,
+        places: Mapping[str, str] | None = None,
+    ) -> LogsData:
+        """Entries of the log of a module, or of all: the newest, or those after ``places``. Only this project's base.
+
+        ``since`` is a time in seconds; ``places`` come from the answer before.
+        """
+        chosen = {"bizName": name, "lines": lines, "level": level, "since": since}
+        return self._read(self._ask("queryLogs", {**chosen, "places": places}).data, LogsData)
 
     def call(self, command: str, body: Mapping[str, Any] | None = None) -> Envelope:
         """Send any command and return the envelope of the answer. Never raises ``Refused``."""

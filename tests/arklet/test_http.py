@@ -29,6 +29,7 @@ COMMANDS = {
     "installBiz": "install one ark biz",
     "queryAllBiz": "query all ark biz(including master biz)",
     "queryBizOps": "query ark biz ops",
+    "queryLogs": "query the logs of ark bizs",
     "envBiz": "set, unset and list kept variables of one ark biz",
     "queryLibraries": "query private libraries in the store, by digest",
     "switchBiz": "switch one ark biz",

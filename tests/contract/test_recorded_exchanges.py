@@ -37,12 +37,13 @@ EVERYWHERE: Final = {
     "purgeReport in the data of an uninstall": "leaving is a result to check; original clients ignore it",
     "libraries in the data of an install": "how each library is held; original clients ignore it",
     "envBiz in the list of commands": "kept variables of a module; original clients ask for none",
+    "queryLogs in the list of commands": "logs of modules; original clients ask for none",
     "residents in the data of health": "libraries that stay, in whatever process this is; there may be none",
     "pluginListInfo is empty": "a Python base has no ark plugins; what it shares are libraries",
     "queryLibraries in the list of commands": "a command more; original clients do not call it",
     "throwable": "the same shape, with Python's frames",
 }
-COMMANDS_OF_OURS: Final = {"envBiz", "queryLibraries"}
+COMMANDS_OF_OURS: Final = {"envBiz", "queryLibraries", "queryLogs"}
 OURS_ALONE: Final = {"libraries", "purgeReport", "residents"}
 NAMES_JAVA: Final = {"mainClass", "bizUrl", "bizTempWorkDir", "classPath", "threadName", "declaredMode"}
 JAVA: Final = re.compile(r"\bjava\.|com\.alipay|Exception|zip END header|no protocol|Cannot invoke")

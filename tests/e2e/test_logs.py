@@ -56,6 +56,8 @@ def test_everything_that_a_module_says_is_in_its_own_log(serve: Callable[..., An
         assert base.get(f"/{name}/fail").status_code == 500
     base.undeploy("shop")
 
+    assert "a record of till" in base.say("logs", "till")
+    assert re.search(r"shop:\S+ koupleless: uninstalled", base.say("logs", "-n", "1"))
     for name, other in (("shop", "till"), ("till", "shop")):
         text = said(base, name)
         head = r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} "

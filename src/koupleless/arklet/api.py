@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from koupleless.arklet.operations import changes_bizs
+from koupleless.arklet.operations import takes_long
 from koupleless.errors import in_words
 from koupleless.wire.envelope import CONTENT_TYPE, MAX_BODY_BYTES, Code, Envelope, encode
 
@@ -46,7 +46,7 @@ class BodyTooLarge(Exception):
 class ArkletApi:
     """The ASGI application of the arklet. Lives as long as the server, on the loop of the server only.
 
-    Commands that change bizs run on the workers of the operations; the others are answered on the loop, at once, so
+    Commands that may take long run on the workers of the operations; the others are answered on the loop, at once, so
     that no number of running installs can delay them. A command still running when the task of the request is cancelled
     goes on without the caller, who is told that the base shuts down.
     """
@@ -105,7 +105,7 @@ class ArkletApi:
 
     async def _answer(self, command: str, body: bytes) -> Response:
         operations = self._operations
-        if changes_bizs(command):
+        if takes_long(command):
             loop = asyncio.get_running_loop()
             try:
                 envelope = await loop.run_in_executor(operations.workers, operations.handle, command, body)

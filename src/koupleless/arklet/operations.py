@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from koupleless.container.terms import Located
 from koupleless.errors import ArtifactError, BizBusy, BizNotFound, ContainerClosed, ManifestInvalid
 from koupleless.recorders.running.executors import leave_workers_behind
 from koupleless.state.environments import Environments
+from koupleless.view.logging.logbook import Logbook
+from koupleless.view.logging.reading import Wish, names_of, no_logs, read_logs
 from koupleless.wire.envelope import Code, Envelope, InputInvalid, ResponseCode, decode_body
 from koupleless.wire.replies import (
     BatchData,
@@ -42,6 +45,8 @@ from koupleless.wire.replies import (
     HealthReply,
     HelpItem,
     LibrariesData,
+    LogEntry,
+    LogsData,
     UninstallData,
 )
 from koupleless.wire.requests import (
@@ -51,6 +56,7 @@ from koupleless.wire.requests import (
     HealthQuery,
     InstallBiz,
     LibrariesQuery,
+    LogsQuery,
     OpsQuery,
     SwitchBiz,
     UninstallBiz,
@@ -83,8 +89,8 @@ class Command:
     id: str
     description: str
     run: Callable[[Operations, Body], Envelope]
-    changes_bizs: bool = False
-    """Whether the command runs alone for its biz, may run in the background, and may take long."""
+    takes_long: bool = False
+    """Whether the command changes bizs, alone for its biz and perhaps in the background, or reads large files."""
 
 
 class Operations:
@@ -101,6 +107,7 @@ class Operations:
         metadata: BaseMetadata,
         *,
         environments: Environments | None = None,
+        logbook: Logbook | None = None,
         health: Health | None = None,
         runs: Runs | None = None,
         has_libraries: Callable[[str], bool] = lambda _: False,
@@ -116,6 +123,7 @@ class Operations:
         """Threads for commands that change bizs, and for background runs."""
         self._container = container
         self.environments = environments or Environments()
+        self.logbook = logbook or Logbook()
         self._identity = metadata.identity
         self._batch = threading.Lock()
         """Held by the one batch that runs."""
@@ -372,21 +380,37 @@ def _env(operations: Operations, body: Body) -> Envelope:
     )
 
 
+def _logs(operations: Operations, body: Body) -> Envelope:
+    """The newest entries of the logs of modules, or the entries after the places of an earlier answer."""
+    request = read(LogsQuery, body)
+    names = (name_of(request.biz_name),) if request.biz_name else ()
+    if names and not names_of(operations.logbook, names):
+        return operations._failed(no_logs(operations.logbook, names[0]))  # noqa: SLF001 - as above
+    level = logging.getLevelNamesMapping().get((request.level or "NOTSET").upper())
+    if level is None:
+        raise InputInvalid(f"level: {request.level} is no level of logging")
+    wish = Wish(names, max(0, int(request.lines)), level, request.since)
+    found = read_logs(operations.logbook, wish, request.places)
+    entries = [LogEntry(time=entry.created, biz_name=entry.name, text=entry.text) for entry in found.entries]
+    return operations._success(LogsData(entries=entries, places=dict(found.places)))  # noqa: SLF001 - as above
+
+
 COMMANDS: Final = (
     Command("help", "list all supported commands", Operations.help),
-    Command("installBiz", "install one ark biz", Operations.install, changes_bizs=True),
-    Command("batchInstallBiz", "install one ark biz", Operations.batch_install, changes_bizs=True),
-    Command("uninstallBiz", "uninstall one ark biz", Operations.uninstall, changes_bizs=True),
-    Command("switchBiz", "switch one ark biz", Operations.switch, changes_bizs=True),
+    Command("installBiz", "install one ark biz", Operations.install, takes_long=True),
+    Command("batchInstallBiz", "install one ark biz", Operations.batch_install, takes_long=True),
+    Command("uninstallBiz", "uninstall one ark biz", Operations.uninstall, takes_long=True),
+    Command("switchBiz", "switch one ark biz", Operations.switch, takes_long=True),
     Command("queryAllBiz", "query all ark biz(including master biz)", Operations.query_all),
     Command("health", "get all health info", Operations.health),
     Command("queryBizOps", "query ark biz ops", Operations.query_ops),
     Command("envBiz", "set, unset and list kept variables of one ark biz", _env),
     Command("queryLibraries", "query private libraries in the store, by digest", _libraries),
+    Command("queryLogs", "query the logs of ark bizs", _logs, takes_long=True),
 )
 _BY_ID: Final = {command.id: command for command in COMMANDS}
 
 
-def changes_bizs(command: str) -> bool:
-    """Whether a command changes bizs, so that `Operations.handle` may take long. No such command changes none."""
-    return command in _BY_ID and _BY_ID[command].changes_bizs
+def takes_long(command: str) -> bool:
+    """Whether `Operations.handle` may take long. No such command takes no time."""
+    return command in _BY_ID and _BY_ID[command].takes_long

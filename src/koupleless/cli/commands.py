@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from koupleless.cli.environment import env, given_variables
+from koupleless.cli.logs import logs
 from koupleless.cli.session import (
     F,
     Session,
@@ -455,6 +456,7 @@ def health(session: Session, identity: str | None, *, kind: str | None, metrics:
 
 
 arkctl.add_command(env)
+arkctl.add_command(logs)
 
 # --- about this program --------------------------------------------------------------------------------------------
 

@@ -277,6 +277,24 @@ class EnvData(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     """Identities of the module that run with the values from their start."""
 
 
+class LogEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One entry of the log of a module."""
+
+    time: float
+    """In seconds."""
+    biz_name: str
+    text: str
+    """The lines of the entry, as in the log."""
+
+
+class LogsData(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The reply about the logs of modules, in the order of time. Sent only by this project."""
+
+    entries: list[LogEntry] = []
+    places: dict[str, str] = {}
+    """Texts that mean the ends of the logs, for the next query."""
+
+
 class BatchEntry(BizReply, frozen=True, kw_only=True, rename="camel"):
     """The reply to one element of a batch."""
 

@@ -7,6 +7,7 @@ for texts. A value of the wrong kind raises ``InputInvalid``, which names the me
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, cast
 
 import msgspec
@@ -113,6 +114,21 @@ class LibrariesQuery(Request, frozen=True, kw_only=True):
     digests: list[str] | None = None
 
 
+class LogsQuery(Request, frozen=True, kw_only=True):
+    """Ask for entries of the logs of modules. Understood only by this project."""
+
+    biz_name: str | None = None
+    """``None`` means the logs of all modules."""
+    lines: float = 100
+    """The number of entries, the newest; without meaning if `places` are given."""
+    level: str | None = None
+    """The lowest level, by name."""
+    since: float = 0.0
+    """The earliest time, in seconds."""
+    places: dict[str, str] | None = None
+    """The places of an earlier answer: then the entries after these places are meant."""
+
+
 def is_blank(text: str | None) -> bool:
     """Whether ``text`` is missing or only white space."""
     return text is None or not text.strip()
@@ -182,6 +198,16 @@ def _flag(name: str, value: object) -> bool:
     raise InputInvalid(f"{name} must be true or false")
 
 
+def _number(name: str, value: object) -> float:
+    try:
+        found = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise InputInvalid(f"{name} must be a number")
+    return found
+
+
 def _texts(name: str, value: object) -> list[str] | None:
     if isinstance(value, list):
         return [_text(name, item) for item in value if item is not None]
@@ -213,6 +239,7 @@ def _installs(name: str, value: object) -> list[InstallBiz] | None:
 _CONVERTERS: Final[dict[Any, Callable[[str, object], Any]]] = {
     str | None: _text,
     bool: _flag,
+    float: _number,
     list[str] | None: _texts,
     dict[str, str] | None: _text_map,
     list[InstallBiz] | None: _installs,

@@ -267,9 +267,7 @@ class Store:
         except OSError:
             return False
 
-    def _take(
-        self, digest: str, notice: str | None, made: tuple[Manifest, Inventory] | None = None
-    ) -> Unpacked | None:
+    def _take(self, digest: str, notice: str | None, made: tuple[Manifest, Inventory] | None = None) -> Unpacked | None:
         """Take an artefact with its libraries into use; ``None`` unless both are in the store, undamaged.
 
         ``made`` are manifest and inventory of an entry just made.

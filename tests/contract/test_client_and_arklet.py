@@ -46,7 +46,7 @@ def test_health_and_help_are_read(client: ArkletClient) -> None:
     assert health.master_biz_info is not None
     assert health.master_biz_info.biz_state is BizState.ACTIVATED
     assert health.cpu is not None
-    assert len(client.help()) == 10
+    assert {"help", "installBiz", "queryLogs"} <= {item.id for item in client.help()}
     with pytest.raises(Refused, match="can not find biz: nope"):
         client.health(type="biz", name="nope")
 

@@ -13,10 +13,10 @@ from harness import Row, report, spread, warm_base
 ROUNDS = 15
 
 
-def wall_ms(command: list[str]) -> float:
-    """Run a command once."""
+def wall_ms(command: list[str], directory: str) -> float:
+    """Run a command once, in a project with a ``pyproject.toml`` that says nothing about arkctl."""
     begin = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=directory)
     return (time.perf_counter() - begin) * 1e3
 
 
@@ -25,8 +25,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, warm_base(Path(name)) as (_, _, arklet):
         status = [str(Path(sys.executable).with_name("arkctl")), "status", "--port", str(arklet)]
         nothing = [sys.executable, "-c", "pass"]
-        wall_ms(status)
-        pairs = [(wall_ms(status), wall_ms(nothing)) for _ in range(ROUNDS)]
+        Path(name, "pyproject.toml").write_text('[project]\nname = "shop"\nversion = "1"\n', encoding="utf-8")
+        wall_ms(status, name)
+        pairs = [(wall_ms(status, name), wall_ms(nothing, name)) for _ in range(ROUNDS)]
     ours, python = spread([a for a, _ in pairs]), spread([b for _, b in pairs])
     rows = [
         Row(

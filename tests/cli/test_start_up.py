@@ -11,6 +11,8 @@ import pytest
 from tests.conftest import unmeasured
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.cli.conftest import FakeArklet
 
 _PROGRAM = """
@@ -27,14 +29,15 @@ _RUNTIME = {"base", "arklet", "container", "artifact", "isolation", "ownership",
 
 
 @pytest.mark.parametrize("command", [["status"], ["status", "-o", "json"], ["switch", "a:1"], ["undeploy", "a:1"]])
-def test_commands_that_only_ask_import_nothing_heavy(arklet: FakeArklet, command: list[str], tmp_path: object) -> None:
+def test_commands_that_only_ask_import_nothing_heavy(arklet: FakeArklet, command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'shop'\nversion = '1'\n")
     for name in ("queryAllBiz", "switchBiz", "uninstallBiz"):
         arklet.says(
             name, {"code": "SUCCESS", "data": [] if name == "queryAllBiz" else {"code": "SUCCESS", "message": ""}}
         )
     done = subprocess.run(
         [sys.executable, "-P", "-c", _PROGRAM, *command, "--port", str(arklet.port)],
-        cwd=str(tmp_path),
+        cwd=tmp_path,
         env=unmeasured(),
         capture_output=True,
         text=True,

@@ -155,7 +155,7 @@ def find_table(directory: Path, file: Path | None, name: str) -> tuple[Mapping[s
     candidates = [file] if file else [directory / "koupleless.toml", directory / "pyproject.toml"]
     found: list[tuple[Mapping[str, object], Origin]] = []
     for path in candidates:
-        if file is None and not path.is_file():
+        if file is None and not (path.is_file() and _may_have_table(path)):
             continue
         document = read_toml(path)
         table = _table_of(document, path, "tool", "koupleless", name)
@@ -167,6 +167,14 @@ def find_table(directory: Path, file: Path | None, name: str) -> tuple[Mapping[s
     if len(found) > 1:
         raise SettingsError(f"settings stand both in {found[0][1].label} and in {found[1][1].label}; keep one of them")
     return found[0] if found else ({}, Origin("defaults", directory))
+
+
+def _may_have_table(path: Path) -> bool:
+    """Whether a file has to be parsed: a `pyproject.toml` without the name of this project has no table for us."""
+    try:
+        return path.name != "pyproject.toml" or b"koupleless" in path.read_bytes()
+    except OSError:
+        return True  # the reader says why
 
 
 def _table_of(document: Mapping[str, object], path: Path, *keys: str) -> Mapping[str, object] | None:

@@ -67,14 +67,19 @@ OPERATIONS: tuple[Callable[[Book], object], ...] = (
 )
 
 
+def loaded(path: Path) -> tuple[Book, str]:
+    book = Book()
+    return book, book.load(Journal(path))
+
+
 def opened(path: Path) -> Book:
-    book = Book(Journal(path))
+    book, _ = loaded(path)
     book.open()
     return book
 
 
 def read(path: Path) -> Standing:
-    book = Book(Journal(path))
+    book, _ = loaded(path)
     try:
         return book.standing()
     finally:
@@ -212,12 +217,11 @@ def test_damage_in_the_midst_costs_the_damaged_records_alone(path: Path) -> None
     content[place + 7] ^= 1
     path.write_bytes(content)
 
-    journal = Journal(path)
-    found = Book(journal)
+    found, notice = loaded(path)
 
-    assert "is damaged in 1 place; the" in journal.notice
+    assert "is damaged in 1 place; the" in notice
     (aside,) = path.parent.glob("journal.damaged-*")
-    assert aside.name in journal.notice
+    assert aside.name in notice
     assert aside.read_bytes() == content
     assert {str(each.id) for each in found.standing().modules} == {"one:1", "three:1"}
     found.close()
@@ -241,9 +245,10 @@ def test_a_file_that_is_no_journal_is_set_aside(path: Path, content: bytes) -> N
 def test_a_directory_in_the_place_of_the_journal_is_set_aside(path: Path) -> None:
     path.mkdir()
 
-    book = opened(path)
+    book, notice = loaded(path)
 
-    assert "cannot be read (Is a directory)" in book.notice
+    assert "cannot be read (Is a directory)" in notice
+    book.open()
     install(book, "shop:1")
     book.close()
     assert len(read(path).modules) == 1
@@ -285,9 +290,9 @@ def test_records_that_make_no_sense_are_left_out_and_told(path: Path) -> None:
         journal.append(record, is_durable=False)
     journal.close()
 
-    book = Book(Journal(path))
+    book, notice = loaded(path)
 
-    assert book.notice == "3 records of the journal make no sense and were left out"
+    assert notice == f"3 records of the journal {path} make no sense and were left out"
     book.close()
 
 

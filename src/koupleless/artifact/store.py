@@ -258,6 +258,15 @@ class Store:
                     self._heal()  # directories were removed while unpacking
         raise ArtifactError(f"{source.origin} was removed from the store {self.root} while it was unpacked")
 
+    def find(self, digest: str) -> Unpacked | None:
+        """Keep an entry in use until the result is released; ``None`` if there is no undamaged entry.
+
+        Raises ``ArtifactError`` if the disk refuses.
+        """
+        self._heal()
+        with self._one_at_a_time(digest):
+            return self._take(digest, None)
+
     def has_libraries(self, digest: str) -> bool:
         """Whether the private dependencies with this digest are in the store, undamaged. Never raises."""
         if not DIGEST.fullmatch(digest):

@@ -28,9 +28,10 @@ from koupleless.container.process import ProcessHooks, resident_bytes
 from koupleless.container.roster import Entry, Roster
 from koupleless.container.stage import DeadlineMissed
 from koupleless.container.starting.environment import Variables
-from koupleless.container.starting.prepare import Preparing
-from koupleless.container.terms import Installed, Located, Rules, Strategy
+from koupleless.container.starting.prepare import Absent, Preparing
+from koupleless.container.terms import Installed, Located, Place, Rules, Stored, Strategy
 from koupleless.errors import (
+    ArtifactError,
     BizBusy,
     ContainerClosed,
     FetchFailed,
@@ -44,11 +45,13 @@ from koupleless.metrics.families import publish_metrics
 from koupleless.ownership.purge import PurgeReport
 from koupleless.router.table import normalise_path
 from koupleless.service.directory import Listed
+from koupleless.state.book import Book, Version, Wanted
 from koupleless.traffic import UNCOUNTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from koupleless.biz import BizName
     from koupleless.container.leaving.remains import Zombie
     from koupleless.container.starting.prepare import Preparation, Prepared
     from koupleless.container.surroundings import Surroundings
@@ -65,10 +68,18 @@ class Container:
     """
 
     def __init__(
-        self, *, base: BizInfo, front: Front, preparation: Preparation, around: Surroundings, rules: Rules | None = None
+        self,
+        *,
+        base: BizInfo,
+        front: Front,
+        preparation: Preparation,
+        around: Surroundings,
+        rules: Rules | None = None,
     ) -> None:
         self.base = base
         self.events = EventLog(around.logbook)
+        self.book = Book()
+        """The modules that are to run again, by which artefact and with which arguments."""
         self._front = front
         self._preparation = preparation
         self._around = around
@@ -134,6 +145,7 @@ class Container:
         try:
             yield
         finally:
+            self.book.settle(biz, lambda: self._versions(biz.name))
             self._end_reservation(biz)
 
     def _end_reservation(self, biz: BizId) -> None:
@@ -142,6 +154,7 @@ class Container:
             ending.callback(self._let_go_of, biz)
             while (entry := self._let_go_of(biz, unless_superseded=True)) is not None:
                 self._stop(entry)
+                self.book.settle(biz, lambda: self._versions(biz.name))
             ending.pop_all()
 
     def _let_go_of(self, biz: BizId, *, unless_superseded: bool = False) -> Entry | None:
@@ -156,18 +169,20 @@ class Container:
 
     # --- install -------------------------------------------------------------------------------------------------
 
-    def prepare(self, url: str, *, expected: BizId | None = None) -> Prepared:
+    def prepare(self, url: str, *, expected: BizId | None = None, digest: str | None = None) -> Prepared:
         """Fetch, verify, unpack and parse the artefact at ``url``; touches no shared state; the result may be dropped.
+
+        With ``digest`` the artefact is taken from the store, and fetched only if the store has lost the artefact.
 
         Raises the children of ``ArtifactError``, among them an error for an artefact that is not ``expected``, and
         ``ContainerClosed`` if the base goes down meanwhile. A thread that waits for a file system for ever is left
         behind.
         """
         with self.accounts.installing(is_first_half=True):
-            return self._prepare(url, expected)
+            return self._prepare(url, expected, digest)
 
-    def _prepare(self, url: str, expected: BizId | None) -> Prepared:
-        preparing = Preparing(self._preparation, url, expected)
+    def _prepare(self, url: str, expected: BizId | None, digest: str | None) -> Prepared:
+        preparing = Preparing(self._preparation, url, expected, digest)
         deadline_s = self._around.deadlines.prepare_s
         try:
             return self._around.stage.run(
@@ -182,12 +197,13 @@ class Container:
 
     def install(
         self,
-        source: Prepared | Located,
+        source: Prepared | Located | Stored,
         *,
         args: Sequence[str] = (),
         envs: Mapping[str, str] | None = None,
         project_envs: Mapping[str, str] | None = None,
         strategy: Strategy = Strategy.INSTALL_ONLY,
+        place: Place | None = None,
     ) -> Installed:
         """Start a module and register the biz.
 
@@ -195,43 +211,72 @@ class Container:
         later installs once the biz has started, by the name of the biz.
 
         ``source`` is a prepared module, used up in every case; or an artefact to be prepared once the identity is
-        reserved, so that a refusal costs no fetch. Raises ``BizRepeated``, ``BizBusy``, ``PathTaken``,
-        ``MasterBizProtected``, ``ContainerClosed``, the errors of `prepare` (nothing was changed), ``StartFailed`` and
+        reserved, so that a refusal costs no fetch. The book notes the install before anything is changed, except with a
+        ``place``. Raises ``BizRepeated``, ``BizBusy``, ``PathTaken``, ``MasterBizProtected``, ``ContainerClosed``,
+        ``StateUnwritable``, the errors of `prepare` (nothing was changed), ``StartFailed`` and
         ``StartTimeout`` (the start is undone, but versions removed by ``UNINSTALL_THEN_INSTALL`` stay removed; under
         the rule ``keep_broken`` the biz stays listed as broken).
         """
         with contextlib.ExitStack() as held:
             held.enter_context(self.accounts.installing())
-            if not isinstance(source, Located):
+            if not isinstance(source, Located | Stored):
                 held.enter_context(source)
             held.enter_context(self.reserve(source.id, "installBiz"))
             self._refuse_base(source.id)
             with self._lock:
                 self._roster.admit(source.id, beside=strategy is not Strategy.INSTALL_ONLY)
-            if isinstance(source, Located):
-                source = held.enter_context(self._fetched(source))
-            return self._install(source, args=args, variables=Variables(envs or {}, project_envs), strategy=strategy)
+            if isinstance(source, Located | Stored):
+                source = held.enter_context(self._fetched(source, place))
+            variables = Variables(envs or {}, project_envs)
+            return self._install(source, args=args, variables=variables, strategy=strategy, place=place)
 
-    def _fetched(self, source: Located) -> Prepared:
+    def _fetched(self, source: Located | Stored, place: Place | None) -> Prepared:
         """Prepare the artefact of a reserved identity; a present biz of the identity may take over meanwhile."""
         with self._lock:
             self._fetching.add(source.id)
         try:
-            return self._prepare(source.url, source.id)
+            digest = source.digest if isinstance(source, Stored) else None
+            return self._prepare(source.url, source.id, digest)
+        except ArtifactError as error:
+            if place is not None and place.is_kept:
+                self._list_broken(Entry(Absent(source.id, source.url), "", place.order or 0, is_kept=True), error)
+            raise
         finally:
             with self._lock:
                 self._fetching.discard(source.id)
 
+    def _list_broken(self, entry: Entry, error: Exception) -> None:
+        """List a biz without an artefact."""
+        entry.move(BizState.RESOLVED, ChangeReason.CREATED)
+        with self._changing(entry.id):
+            self._roster.fail(entry, str(error))
+            info = entry.info()
+        self.events.append(EventKind.START_FAILED, info, str(error))
+
     def _install(
-        self, prepared: Prepared, *, args: Sequence[str], variables: Variables, strategy: Strategy
+        self,
+        prepared: Prepared,
+        *,
+        args: Sequence[str],
+        variables: Variables,
+        strategy: Strategy,
+        place: Place | None,
     ) -> Installed:
         started_at, before, begin = time.time(), resident_bytes(), time.perf_counter()
-        entry = self._register(prepared)
+        if place is None:
+            order, place = self._note(prepared, args, variables, strategy), Place()
+        else:
+            order = self.book.next_order() if place.order is None else place.order
+        entry = Entry(prepared, normalise_path(prepared.manifest.web_context_path), order, is_kept=place.is_kept)
+        self._register(entry)
         cleared = self._clear_the_way(entry) if strategy is Strategy.UNINSTALL_THEN_INSTALL else []
         self.events.append(EventKind.INSTALLING, entry.info())
-        others = self._start(entry, args=args, variables=variables, take_over=strategy is Strategy.REPLACE)
+        traffic = self.accounts.traffic_of(entry.id) if self._around.counts else UNCOUNTED
+        life = Life(prepared, self._around, traffic=traffic)
+        take_over = strategy is Strategy.REPLACE
+        others = self._start(entry, life, args=args, variables=variables, take_over=take_over, answers=place.answers)
         info = entry.info()
-        warnings = () if entry.life is None else entry.life.warnings
+        warnings = life.warnings
         elapsed_ms = round((time.perf_counter() - begin) * 1_000)
         grown = resident_bytes() - before
         self.accounts.note_start(entry.id, grown)
@@ -241,9 +286,31 @@ class Container:
         notes = (note for report in replaced for note in report.notes)
         return Installed(info, elapsed_ms, started_at, grown, replaced, (*warnings, *notes))
 
-    def _register(self, prepared: Prepared) -> Entry:
+    def _note(self, prepared: Prepared, args: Sequence[str], variables: Variables, strategy: Strategy) -> int:
+        """Note an install in the book, and return the place in the order. Raises ``StateUnwritable``."""
+        wanted = Wanted(
+            id=prepared.id,
+            digest=prepared.unpacked.digest,
+            url=prepared.url,
+            priority=prepared.priority,
+            args=tuple(args),
+            variables=tuple(sorted(variables.given)),
+            strategy=strategy.value,
+        )
+        return self.book.installing(wanted)
+
+    def _versions(self, name: BizName) -> list[Version] | None:
+        """The versions of a name, for the book; ``None`` if the base goes down, and versions with the base."""
+        with self._lock:
+            if self._is_closed:
+                return None
+            return [
+                Version(entry.id, entry.order, entry.state.is_started, entry.state is BizState.ACTIVATED)
+                for entry in self._roster.versions(name)
+            ]
+
+    def _register(self, entry: Entry) -> None:
         """Put an admitted biz into the table, and reserve the path; nothing else has been changed yet."""
-        entry = Entry(prepared, normalise_path(prepared.manifest.web_context_path))
         entry.move(BizState.RESOLVED, ChangeReason.CREATED)
         try:
             with self._changing(entry.id):
@@ -254,7 +321,6 @@ class Container:
             if is_kept:
                 self.events.append(EventKind.START_FAILED, info, str(refusal))
             raise
-        return entry
 
     def _clear_the_way(self, entry: Entry) -> list[PurgeReport]:
         """Uninstall the other versions of the name, and the earlier life of ``entry``'s identity.
@@ -279,10 +345,17 @@ class Container:
             raise
         return reports
 
-    def _start(self, entry: Entry, *, args: Sequence[str], variables: Variables, take_over: bool) -> tuple[Entry, ...]:
+    def _start(
+        self,
+        entry: Entry,
+        life: Life,
+        *,
+        args: Sequence[str],
+        variables: Variables,
+        take_over: bool,
+        answers: bool | None,
+    ) -> tuple[Entry, ...]:
         """Start a registered entry and commit the entry; returns the other lives of the name at the time of commit."""
-        traffic = self.accounts.traffic_of(entry.id) if self._around.counts else UNCOUNTED
-        life = Life(entry.prepared, self._around, traffic=traffic)
         try:
             self._hooks.install(self._around.stage.loop)
             self.accounts.enter(life)
@@ -290,7 +363,7 @@ class Container:
                 entry.life = life
             life.start(args=args, variables=variables)
             variables.keep(entry.id.name, self._around.environments)
-            return self._commit(entry, take_over=take_over)
+            return self._commit(entry, take_over=take_over, answers=answers)
         except BaseException as error:
             self._break(entry, error, self._leave(life))
             raise
@@ -314,7 +387,7 @@ class Container:
         elapsed_ms = time.time() * 1_000 - entry.records[0].time_ms
         self.events.append(EventKind.START_FAILED, info, detail, elapsed_ms=elapsed_ms, trace=trace)
 
-    def _commit(self, entry: Entry, *, take_over: bool) -> tuple[Entry, ...]:
+    def _commit(self, entry: Entry, *, take_over: bool, answers: bool | None) -> tuple[Entry, ...]:
         """Give a started entry the final state and the route, in one step that no request sees half done.
 
         Returns the other lives of the name, started or broken, at this time. Raises ``ContainerClosed`` if the base is
@@ -323,7 +396,7 @@ class Container:
         with self._changing(entry.id):
             if self._is_closed:
                 raise ContainerClosed(f"the base is shutting down; biz {entry.id} was started and is stopped again")
-            table, others = self._roster.commit(entry, self._front.table, take_over=take_over)
+            table, others = self._roster.commit(entry, self._front.table, take_over=take_over, answers=answers)
             if table is not None:
                 self._front.swap(table)
         return others
@@ -354,12 +427,14 @@ class Container:
         """Withdraw, drain, stop and purge one biz; returns the purge report.
 
         The biz is gone afterwards even if its own stop code failed. Such a failure, and everything that could not be
-        freed, is in the report. Raises ``BizNotFound``, ``BizBusy``, ``MasterBizProtected`` and ``ContainerClosed``.
+        freed, is in the report. Raises ``BizNotFound``, ``BizBusy``, ``MasterBizProtected``, ``StateUnwritable`` and
+        ``ContainerClosed``.
         """
         self._refuse_base(biz)
         with self.reserve(biz, "uninstallBiz"):
             with self._lock:
                 entry = self._roster.entry(biz)
+            self.book.leaving(biz)
             return self._stop(entry, with_successor=self._rules.activate_next or self._rules.activate_many)
 
     def _stop(self, entry: Entry, *, with_successor: bool = False) -> PurgeReport:
@@ -399,15 +474,20 @@ class Container:
     def switch(self, biz: BizId) -> None:
         """Make ``biz`` the version that answers by name and path, in one step; the active version is deactivated.
 
-        Nothing happens if ``biz`` is active already. Raises ``BizNotFound``, ``BizBusy``, ``ContainerClosed``, and
-        ``IllegalMove`` if ``biz`` has not been started.
+        Nothing happens if ``biz`` is active already. Raises ``BizNotFound``, ``BizBusy``, ``ContainerClosed``,
+        ``StateUnwritable``, and ``IllegalMove`` if ``biz`` has not been started.
         """
         begin = time.perf_counter()
-        with self.reserve(biz, "switchBiz"), self._changing(biz):
-            table = self._roster.switch(biz, self._front.table)
-            if table is not None:
-                self._front.swap(table)
-            info = self._roster.entry(biz).info()
+        with self.reserve(biz, "switchBiz"):
+            with self._lock:
+                is_possible = self._roster.entry(biz).state.is_started
+            if is_possible:
+                self.book.switching(biz)
+            with self._changing(biz):
+                table = self._roster.switch(biz, self._front.table)
+                if table is not None:
+                    self._front.swap(table)
+                info = self._roster.entry(biz).info()
         if table is not None:
             self.events.append(EventKind.SWITCHED, info, elapsed_ms=(time.perf_counter() - begin) * 1_000)
 

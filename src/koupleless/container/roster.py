@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from koupleless.biz import BizId, BizName
     from koupleless.container.life import Life
-    from koupleless.container.starting.prepare import Prepared
+    from koupleless.container.starting.prepare import Absent, Prepared
     from koupleless.container.terms import Rules
     from koupleless.router.gate import Gate
     from koupleless.router.table import RouteTable
@@ -35,9 +35,13 @@ if TYPE_CHECKING:
 class Entry:
     """One registered biz. Fields change only under the lock of the container."""
 
-    prepared: Prepared
+    prepared: Prepared | Absent
     path: str
     """The path as the route table spells it."""
+    order: int = 0
+    """The place in the order of installs."""
+    is_kept: bool = False
+    """Whether the entry stays in the table as broken if the start fails, whatever the rules say."""
     life: Life | None = None
     state: BizState = BizState.UNRESOLVED
     records: list[StateRecord] = field(default_factory=list)
@@ -124,24 +128,28 @@ class Roster:
         if owner is not None:
             refusal = PathTaken(entry.id, entry.path or "/", owner.id)
             entry.move(BizState.BROKEN, ChangeReason.INSTALL_FAILED, str(refusal))
-            if is_free and self._rules.keep_broken:
-                self.bizs[entry.id] = entry
+            if is_free and (self._rules.keep_broken or entry.is_kept):
+                self._list(entry)
             raise refusal
-        (self.bizs if is_free else self._incoming)[entry.id] = entry
+        if is_free:
+            self._list(entry)
+        else:
+            self._incoming[entry.id] = entry
 
     def commit(
-        self, entry: Entry, routes: RouteTable, *, take_over: bool
+        self, entry: Entry, routes: RouteTable, *, take_over: bool, answers: bool | None = None
     ) -> tuple[RouteTable | None, tuple[Entry, ...]]:
         """Give a started entry the final state, in one step that no request sees half done.
 
         Returns the new routes, ``None`` if another version goes on answering; and the other started or broken entries
-        of the name. With ``take_over`` the entry answers whatever the rules say.
+        of the name. With ``take_over`` the entry answers whatever the rules say. ``answers``, if given, decides
+        in the place of the rules, and no version yields except one on the same path.
         """
         versions = [other for other in self.versions(entry.id.name) if other is not entry]
         others = tuple(other for other in versions if other.state.is_stoppable)
         active = [other for other in versions if other.state is BizState.ACTIVATED]
         take_over = take_over or self._rules.activate_new
-        will_answer = not active or take_over or self._rules.activate_many
+        will_answer = not active or take_over or self._rules.activate_many if answers is None else answers
         # Requests reach every active version: of several active versions each has a path of its own.
         yielding = active if take_over else [old for old in active if will_answer and _meet(old, entry)]
         # Only this call can fail, so the call comes first.
@@ -160,10 +168,12 @@ class Roster:
         return changed, others
 
     def fail(self, entry: Entry, message: str) -> None:
-        """Record a failed start; under the rule ``keep_broken`` the entry stays in the table as broken."""
+        """Record a failed start, or an artefact that is not there; a kept entry stays in the table as broken."""
         entry.life = None
         entry.move(BizState.BROKEN, ChangeReason.INSTALL_FAILED, message)
-        if not self._rules.keep_broken or self.bizs.get(entry.id) is not entry:
+        if entry.is_kept and entry.id not in self.bizs:
+            self._list(entry)
+        if not (self._rules.keep_broken or entry.is_kept) or self.bizs.get(entry.id) is not entry:
             self.remove(entry)
 
     def supersede(self, others: Iterable[Entry]) -> None:
@@ -244,7 +254,15 @@ class Roster:
             return None
         ready = [other for other in others if other.state is BizState.DEACTIVATED and other.life is not None]
         idle = [other for other in ready if other.id not in busy and not other.is_superseded]
-        return max(reversed(idle), key=lambda other: other.records[0].time_ms, default=None)
+        return max(idle, key=lambda other: other.order, default=None)
+
+    def _list(self, entry: Entry) -> None:
+        """Put an entry into the table, in order: modules from former times come back at the same time."""
+        is_last = all(other.order < entry.order for other in self.bizs.values())
+        self.bizs[entry.id] = entry
+        if not is_last:
+            ordered = sorted(self.bizs.values(), key=lambda each: each.order)
+            self.bizs = {each.id: each for each in ordered}
 
     def _routed(self, routes: RouteTable, *, into: Entry | None = None, away_from: Sequence[Entry] = ()) -> RouteTable:
         """Make routes that lead requests to ``into`` instead of the others; forward rules follow active versions.

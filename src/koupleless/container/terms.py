@@ -47,6 +47,27 @@ class Located:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """An artefact of the store, by digest; ``url`` is the source, in case the store has lost the artefact."""
+
+    id: BizId
+    digest: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a module without a note in the book of the container: noted before, or a static module."""
+
+    order: int | None = None
+    """The place in the order of installs; ``None`` for a new one."""
+    answers: bool | None = None
+    """Whether this version answers by name and path; ``None`` leaves the decision to the rules."""
+    is_kept: bool = False
+    """Whether the module stays listed as broken if the start fails, whatever the rules say."""
+
+
+@dataclass(frozen=True, slots=True)
 class Installed:
     """The answer of an install."""
 

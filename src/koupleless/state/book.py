@@ -51,29 +51,34 @@ class Standing:
 class Book:
     """The desired modules of one base, in a journal or in memory.
 
-    Nothing is noted before `open`, while the modules of the journal come back. Lifetime: of the container. Threads: any
-    number; a call takes as long as the disk needs, and is made without the lock of the container.
+    A new book is in memory, and open. Lifetime: of the container. Threads: any number; a call takes as long as the disk
+    needs, and is made without the lock of the container.
     """
 
-    def __init__(self, journal: Journal | None = None) -> None:
-        self._journal = journal
+    def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._journal: Journal | None = None
         self._desired = Desired()
-        self._is_open = journal is None
+        self._is_open = True
         self._is_behind = False
         """Whether the journal misses a record refused by the disk."""
-        senseless = 0
-        for record in () if journal is None else journal.records:
-            try:
-                self._desired.apply(record)
-            except (KeyError, TypeError, ValueError, InvalidIdentity):
-                senseless += 1
-        self.notice = "" if journal is None else journal.notice
-        """A sentence for the operator about damage of the journal; empty for a whole journal."""
-        if senseless:
-            self.notice += (
-                f"{'; ' * bool(self.notice)}{senseless} records of the journal make no sense and were left out"
-            )
+
+    def load(self, journal: Journal) -> str:
+        """Go on with the records of ``journal``, which belongs to the book from now on.
+
+        Called at the start, before the first install. Nothing is noted until `open`, while modules come back. Returns
+        a sentence for the operator about damage of the journal; empty for a whole journal.
+        """
+        with self._lock:
+            self._journal, self._desired, self._is_open = journal, Desired(), False
+            senseless = 0
+            for record in journal.records:
+                try:
+                    self._desired.apply(record)
+                except (KeyError, TypeError, ValueError, InvalidIdentity):
+                    senseless += 1
+        left_out = f"{senseless} records of the journal {journal.path} make no sense and were left out"
+        return "; ".join(filter(None, (journal.notice, left_out if senseless else "")))
 
     def standing(self) -> Standing:
         """Return a snapshot."""

@@ -15,7 +15,7 @@ from koupleless.artifact.fetch import fetch
 from koupleless.artifact.source import source_for
 from koupleless.biz import BizState, Isolation
 from koupleless.descriptions import BizInfo, StateRecord
-from koupleless.errors import IdentityMismatch, ManifestInvalid
+from koupleless.errors import ArtifactError, DigestMismatch, IdentityMismatch, ManifestInvalid
 from koupleless.isolation.libraries.distributions import base_index, index_of
 from koupleless.isolation.libraries.extensions import shelf
 from koupleless.isolation.libraries.holding import Speakers, Wishes, conflicts
@@ -99,6 +99,21 @@ class Prepared:
         self.unpacked.release()
 
 
+class Absent:
+    """The place of a prepared module for a biz without an artefact: a broken one, known from former times."""
+
+    def __init__(self, biz: BizId, url: str) -> None:
+        self.id = biz
+        self.url = url
+
+    def describe(self, state: BizState, records: Sequence[StateRecord], libraries: tuple[Library, ...] = ()) -> BizInfo:
+        """Make the snapshot of a biz from the identity alone."""
+        return BizInfo(self.id, state, entry="", url=self.url, records=tuple(records), libraries=libraries)
+
+    def discard(self) -> None:
+        """Do nothing: there is no place in the store."""
+
+
 class Preparation:
     """The sources from which a base may take artefacts, and the store for the artefacts. Thread-safe."""
 
@@ -108,18 +123,17 @@ class Preparation:
         self._timeout_s = timeout_s
         self._facts = BaseFacts.of_environment()
 
-    def prepare(self, url: str, *, expected: BizId | None = None) -> Prepared:
+    def prepare(self, url: str, *, expected: BizId | None = None, digest: str | None = None) -> Prepared:
         """Fetch, verify, unpack and parse the artefact at ``url``.
+
+        With ``digest`` the artefact is taken from the store; ``url`` is a last resort, and must have the same content.
 
         Raises the children of ``ArtifactError``: ``FetchFailed``, ``DigestMismatch``, ``ArchiveRefused``,
         ``IdentityMismatch`` if the artefact is not ``expected``, and ``ManifestInvalid``. The last is raised also for
         an isolation not offered by this base, for libraries left out by slimming that this base lacks, and for a
         library that cannot stand beside the present version or cannot be held as the biz asks.
         """
-        # Into the store's own scratch space, where a process that dies half way leaves no files for good.
-        scratch, prefixes = self._store.scratch, self._allowed_prefixes
-        with fetch(url, into=scratch, allowed_prefixes=prefixes, timeout_s=self._timeout_s) as path:
-            unpacked = self._store.unpack(source_for(path))
+        unpacked = self._fetched(url) if digest is None else self._stored(url, digest)
         prepared = Prepared(url, unpacked)
         with prepared:
             if expected is not None and prepared.id != expected:
@@ -136,6 +150,28 @@ class Preparation:
                 raise ManifestInvalid(url, found)
         return prepared
 
+    def _fetched(self, url: str) -> Unpacked:
+        # Into the store's own scratch space, where a process that dies half way leaves no files for good.
+        scratch, prefixes = self._store.scratch, self._allowed_prefixes
+        with fetch(url, into=scratch, allowed_prefixes=prefixes, timeout_s=self._timeout_s) as path:
+            return self._store.unpack(source_for(path))
+
+    def _stored(self, url: str, digest: str) -> Unpacked:
+        unpacked = self._store.find(digest)
+        if unpacked is not None:
+            return unpacked
+        try:
+            unpacked = self._fetched(url)
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"the store {self._store.root} has no artefact {digest[:12]} any more, and the source does not help "
+                f"({error}); deploy the module again"
+            ) from error
+        if unpacked.digest != digest:
+            unpacked.release()
+            raise DigestMismatch(url, expected=digest, actual=unpacked.digest)
+        return unpacked
+
     def _check_base(self, prepared: Prepared) -> None:
         """Refuse an artefact if the base lacks a library; the base is read anew before, as libraries may have come."""
         if unsatisfied(prepared.manifest, self._facts):
@@ -148,8 +184,8 @@ class Preparation:
 class Preparing:
     """One `Preparation.prepare`; the result may come when nobody waits any more."""
 
-    def __init__(self, preparation: Preparation, url: str, expected: BizId | None) -> None:
-        self._prepare = functools.partial(preparation.prepare, url, expected=expected)
+    def __init__(self, preparation: Preparation, url: str, expected: BizId | None, digest: str | None) -> None:
+        self._prepare = functools.partial(preparation.prepare, url, expected=expected, digest=digest)
         self._lock = threading.Lock()
         self._prepared: Prepared | None = None
         self._is_unwanted = False

@@ -167,7 +167,7 @@ def small_base(directory: Path) -> Iterator[tuple[int, int, int]]:
     """``arkctl serve`` of an application that tells of its process: its number, port, and the arklet's port."""
     (directory / "small.py").write_text(BASE, encoding="utf-8")
     port, arklet = free_port(), free_port()
-    command = [sys.executable, "-m", "koupleless", "serve", "small:app"]
+    command = [sys.executable, "-m", "koupleless", "serve", "small:app", "--ephemeral"]
     command += ["--port", str(port), "--arklet-port", str(arklet)]
     with server(command, port=port, cwd=directory) as (process, _):
         wait_for(arklet, "/", process)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 BIZS = Path(__file__).parent / "bizs"
 
+os.environ["KOUPLELESS_BASE_EPHEMERAL"] = "true"
+"""Bases of tests keep nothing below the state directory of the user, unless a test names a directory."""
+
 collect_ignore = ["bizs"]
 """Applications, some with tests of their own, which are run in bizs."""
 

@@ -25,24 +25,26 @@ from koupleless.container.container import Container
 from koupleless.container.stage import Stage
 from koupleless.container.starting.prepare import Preparation, words
 from koupleless.container.surroundings import Deadlines, Surroundings
-from koupleless.container.terms import Rules
+from koupleless.container.terms import Place, Rules
 from koupleless.context import as_base
 from koupleless.descriptions import BizInfo
-from koupleless.errors import BaseStartFailed, KouplelessError
+from koupleless.errors import BaseStartFailed, ContainerClosed, KouplelessError
 from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Speakers, Wishes, decide
 from koupleless.isolation.policy import SELF
 from koupleless.metrics.exposition import expose
 from koupleless.ownership.purge import freeze_base
 from koupleless.recorders.running.threads import leave_shared_workers_behind
+from koupleless.replay import replay
 from koupleless.router.asgi import Front
 from koupleless.router.face import face_of
 from koupleless.router.gateway import FORWARDS, Forwards, read_rules
 from koupleless.router.table import RouteTable
 from koupleless.service.registry import default_registry
-from koupleless.settings.base import BaseSettings, load_base
+from koupleless.settings.base import UNNAMED, BaseSettings, load_base
 from koupleless.settings.reading import FIRST_ARKLET_PORT
 from koupleless.state.environments import Environments
+from koupleless.state.holding import Holding
 from koupleless.variables import Ground
 from koupleless.view.config import Configuration
 from koupleless.view.logging.configured import json_configuration, read_configuration
@@ -82,9 +84,11 @@ class Base:
     before; modules answer below their paths, operations reach the base through the arklet. ``name`` overrides the name
     in ``settings``; settings not given are read from the environment and the file of the project. ``owns_process``
     allows the collector to pass over all objects loaded before the first module (``gc.freeze``), which keeps an
-    uninstall fast beside a large heap. ``application`` is the name of the Python module of ``app``, by default the
-    calling one: bizs share the distribution of ``app``, as they share code that is not installed. ``project_envs`` are
-    the variables in the env-files of projects, by the location of the static module that was built from the project.
+    uninstall fast beside a large heap, and gives the base a state directory by default; without ``owns_process``
+    modules are kept over a restart only with the setting ``state-dir``. ``application`` is the name of the Python
+    module of ``app``, by default the calling one: bizs share the distribution of ``app``, as they share code that is
+    not installed. ``project_envs`` are the variables in the env-files of projects, by the location of the static module
+    that was built from the project.
 
     Lifetime: made once per process, when the server imports the application, which starts nothing. A base lives from
     the start-up to the shutdown of the server's lifespan, on the server's loop, with the arklet on a thread of its own.
@@ -116,6 +120,7 @@ class Base:
             base=Wishes.of(settings.own, settings.shared),
             application=frozenset(base_index().owners(application)) - {SELF},
         )
+        self._holding = _holding(settings, name, has_default=owns_process)
         self._ground = Ground()
         self._environments = Environments()
         self._project_envs = project_envs or {}
@@ -207,10 +212,13 @@ class Base:
         if self._owns_process:
             freeze_base()
         try:
+            for notice in self._holding.load(self.container.book, self._environments):
+                logger.warning(notice)
             for url in self._static_modules():
                 self._install_static(url)
-            if self.settings.store_dir is not None:
-                self._store.remove_unused(keep_newest=self.settings.store_keep)
+            replay(self.container, has_successors=self.settings.activate_next or self.settings.activate_many)
+            if self._store_path is not None:
+                self._store.remove_unused(keep_newest=self.settings.store_keep, keep=self.container.book.digests())
             self._start_arklet()
         except BaseException:
             self._stop()
@@ -229,10 +237,18 @@ class Base:
             logger.warning(_SEVERAL)
 
     def _install_static(self, url: str) -> None:
+        goes_on = self.settings.on_broken == "continue"
         try:
-            self.container.install(self.container.prepare(url), project_envs=self._project_envs.get(url))
+            prepared = self.container.prepare(url)
+            envs = self._project_envs.get(url)
+            self.container.install(prepared, project_envs=envs, place=Place(is_kept=goes_on))
+        except ContainerClosed:
+            raise
         except KouplelessError as error:
-            raise BaseStartFailed(f"static module {url} was not installed: {error}") from error
+            said = f"static module {url} was not installed"
+            if not goes_on:
+                raise BaseStartFailed(f"{said}: {error}") from error
+            logger.warning("%s, and the base serves without it: %s", said, error)
 
     def _static_modules(self) -> list[str]:
         found = list(self.settings.modules)
@@ -245,6 +261,7 @@ class Base:
 
     def _stop(self) -> None:
         with self._closing as closing:  # from the last to the first, each whatever the others raise
+            closing.callback(self._holding.release)
             if self._owns_process:
                 closing.callback(self._operations.leave_behind)
             closing.callback(self.container.close, ends_process=self._owns_process)
@@ -263,10 +280,25 @@ class Base:
             has_console=self._owns_process and settings.log_config is None,
         )
 
+    @property
+    def _store_path(self) -> Path | None:
+        """The directory of a store that stays."""
+        state = self._holding.path
+        return self.settings.store_dir or (None if state is None else state / "store")
+
     def _store_dir(self) -> Path:
-        if self.settings.store_dir is not None:
-            return self.settings.store_dir
+        if self._store_path is not None:
+            return self._store_path
         return self._closing.enter_context(temporary_directory("koupleless-store-"))
+
+
+def _holding(settings: BaseSettings, name: str, *, has_default: bool) -> Holding:
+    """The state directory: that of the settings, else the default one for a base with a process of its own."""
+    if settings.ephemeral or (settings.state_dir is None and not has_default):
+        return Holding(None)
+    if settings.state_dir is not None:
+        return Holding(settings.state_dir)
+    return Holding.default(name, is_named=name != UNNAMED)
 
 
 def _forwards(settings: BaseSettings, configuration: Configuration) -> Forwards:

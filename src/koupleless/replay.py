@@ -30,7 +30,7 @@ def replay(container: Container, *, has_successors: bool = False) -> None:
 
     Modules that are there already, the static ones, come in the place of all versions of their names. With
     ``has_successors`` the last version of a name without an active version answers. Called once, at the start, before
-    commands are taken. Raises ``ContainerClosed`` if the base goes down meanwhile, and ``StateUnwritable``.
+    commands are taken. Raises ``ContainerClosed`` if the base goes down meanwhile.
     """
     begin = time.perf_counter()
     book, static = container.book, {info.id.name for info in container.bizs()}

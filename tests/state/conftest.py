@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -79,8 +80,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Lasting]]:
 
 
 APP = """
-import koupleless
-
 TEXT = {text!r}
 
 def app(environ, start_response):
@@ -89,23 +88,24 @@ def app(environ, start_response):
 """
 
 
+def make_module(directory: Path, identity: str, code: str | None = None, **members: Any) -> Path:
+    """Make the artefact of a WSGI application, by default one that answers its identity."""
+    biz = BizId.parse(identity)
+    files = {"app.py": (APP.format(text=identity) if code is None else code).encode(), MARK: b""}
+    manifest = Manifest(
+        id=biz,
+        entry="app:app",
+        files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        **{"web_context_path": f"/{biz.name}", **members},
+    )
+    path = directory / f"{biz.name}-{biz.version}-ark-biz.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for place, data in {BIZ_TOML: render_biz_toml(manifest).encode(), **files}.items():
+            archive.writestr(place, data)
+    return path
+
+
 @pytest.fixture
 def module(tmp_path: Path) -> Callable[..., Path]:
-    """``module("shop:1.0")`` is the path of an artefact, with a WSGI application that answers its identity."""
-
-    def make(identity: str, code: str | None = None, **members: Any) -> Path:
-        biz = BizId.parse(identity)
-        files = {"app.py": (APP.format(text=identity) if code is None else code).encode(), MARK: b""}
-        manifest = Manifest(
-            id=biz,
-            entry="app:app",
-            files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-            **{"web_context_path": f"/{biz.name}", **members},
-        )
-        path = tmp_path / f"{biz.name}-{biz.version}-ark-biz.zip"
-        with zipfile.ZipFile(path, "w") as archive:
-            for place, data in {BIZ_TOML: render_biz_toml(manifest).encode(), **files}.items():
-                archive.writestr(place, data)
-        return path
-
-    return make
+    """``module("shop:1.0")`` is the path of an artefact, as `make_module` makes it."""
+    return functools.partial(make_module, tmp_path)

@@ -63,6 +63,7 @@ def test_the_default_is_below_the_state_of_the_user(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_STATE_HOME", "/elsewhere")
     assert default_directory("shop", is_named=True) == Path("/elsewhere/koupleless/shop")
 
+    monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(directory, "_SYSTEM", tmp_path)
     assert default_directory("shop", is_named=True) == tmp_path / "koupleless" / "shop"

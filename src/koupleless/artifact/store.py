@@ -26,7 +26,7 @@ from koupleless.artifact.sources.content import tree_digest
 from koupleless.errors import ArtifactError, LibrariesMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from types import TracebackType
 
     from koupleless.artifact.archive import FileMark
@@ -429,8 +429,10 @@ class Store:
             elif self._users.pop(digest, None) is not None:
                 self._session.unmark(_mark_of(digest))
 
-    def remove_unused(self, *, keep_newest: int = 0) -> Removed:
+    def remove_unused(self, *, keep_newest: int = 0, keep: Collection[str] = ()) -> Removed:
         """Remove entries not used by any process, of every Python version; the ``keep_newest`` used last are kept.
+
+        Entries with a digest in ``keep`` stay as well.
 
         Entries are moved away under the lock of the store and deleted afterwards. Raises ``ArtifactError`` if the disk
         refuses.
@@ -439,7 +441,11 @@ class Store:
         taken: list[tuple[str, str, Path]] = []
         with _disk_errors(f"clean the store {self.root}", consequence=""), self._locked(fcntl.LOCK_EX):
             used = {marker.name for session in self._sessions() if is_alive(session) for marker in session.iterdir()}
-            unused = [entry for entry in self._all_entries() if f"{entry.parent.name}.{entry.name}" not in used]
+            unused = [
+                entry
+                for entry in self._all_entries()
+                if f"{entry.parent.name}.{entry.name}" not in used and entry.name not in keep
+            ]
             by_age = sorted(unused, key=lambda entry: entry.stat().st_mtime, reverse=True)
             for entry in by_age[keep_newest:]:
                 identity = Entry(entry).identity()

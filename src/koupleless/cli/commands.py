@@ -115,19 +115,36 @@ def _identity(text: str) -> BizId:
 @click.option("--log-config", metavar="FILE", help="A configuration of the logging of the base, as for uvicorn.")
 @click.option("--access-log/--no-access-log", default=None, help="A line for each request, or none.  [default: on]")
 @click.option(
+    "--on-broken",
+    type=click.Choice(["refuse", "continue"]),
+    help="If such a module does not start: do not serve, or serve without it.  [default: refuse]",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where modules are kept over a restart.  [default: by the name of the base]",
+)
+@click.option("--ephemeral", is_flag=True, default=None, help="Keep no modules over a restart.")
+@click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="The settings file, instead of the project's."
 )
 @click.option("--workers", type=int, default=1, show_default=True, help="Number of processes; only 1 so far.")
 def serve(app: str | None, *, modules: tuple[str, ...], config: Path | None, workers: int, **flags: object) -> int:
     """Serve an application as a base.
 
-    APP is package.module:attribute, or package.module:factory(); without APP the base is empty.
+    APP is package.module:attribute, or package.module:factory(); without APP the base is empty. Modules installed
+    later are started again with the base, also after a crash.
     """
     from koupleless.cli.serve import run
     from koupleless.settings.base import load_base
 
     if workers != 1:
         raise click.UsageError("--workers: one process is all there is so far; more are not available yet")
+    if flags["state_dir"] and flags["ephemeral"]:
+        raise click.UsageError("--state-dir and --ephemeral: nothing is kept with the latter; leave one of them out")
+    if flags["state_dir"]:
+        flags["ephemeral"] = False  # stronger than the environment and the file
     return run(app, load_base({**flags, "modules": modules or None}, file=config))
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from koupleless.settings.base import BaseSettings
 
+logger = logging.getLogger("koupleless.base")
+
 
 def run(app: str | None, settings: BaseSettings) -> int:
     """Serve until a signal ends the process; returns the exit status.
@@ -29,7 +31,7 @@ def run(app: str | None, settings: BaseSettings) -> int:
     settings = replace(settings, log_dir=settings.log_dir or Path("logs"), log_level=settings.log_level or "INFO")
     if settings.log_config is None:
         _log_to_stderr(settings.log_level or "INFO", is_json=settings.log_format == "json")
-    with _static_modules(settings.modules) as modules:
+    with _static_modules(settings.modules, goes_on=settings.on_broken == "continue") as modules:
         try:
             return serve(
                 load_app(app) if app else None,
@@ -86,11 +88,11 @@ def _with_traceback(sentence: str, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _static_modules(modules: tuple[str, ...]) -> Iterator[dict[str, dict[str, str] | None]]:
+def _static_modules(modules: tuple[str, ...], *, goes_on: bool) -> Iterator[dict[str, dict[str, str] | None]]:
     """Build projects and single files among ``modules`` into artefacts that exist while the context lasts.
 
-    Gives the locations of all modules, in the same order, with the variables in the env-file of a project. Raises
-    ``BaseStartFailed`` if a build fails.
+    Gives the locations of all modules, in the same order, with the variables in the env-file of a project. A module
+    that cannot be built is left out and told with ``goes_on``, and else raises ``BaseStartFailed``.
     """
     from koupleless.cli.deploying.scratch import scratch  # noqa: PLC0415
     from koupleless.cli.deploying.target import DeployTarget, prepare_artefact  # noqa: PLC0415 - needs the builder
@@ -98,16 +100,18 @@ def _static_modules(modules: tuple[str, ...]) -> Iterator[dict[str, dict[str, st
     with contextlib.ExitStack() as stack:
         locations: dict[str, dict[str, str] | None] = {}
         for module in modules:
-            target = DeployTarget.of(module)
-            if target.is_built:
-                locations[module] = None
-                continue
-            directory = stack.enter_context(scratch())
             try:
-                artefact = prepare_artefact(target, scratch=directory)
+                target = DeployTarget.of(module)
+                if target.is_built:
+                    locations[module] = None
+                    continue
+                artefact = prepare_artefact(target, scratch=stack.enter_context(scratch()))
                 locations[str(artefact.path)] = None if artefact.env_file is None else artefact.project_envs()
             except KouplelessError as error:
-                raise BaseStartFailed(f"static module {module} cannot be built: {error}") from error
+                said = f"static module {module} cannot be built"
+                if not goes_on:
+                    raise BaseStartFailed(f"{said}: {error}") from error
+                logger.warning("%s, and the base serves without it: %s", said, error)
         yield locations
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from koupleless.settings.reading import Sources, find_table, flatten, keys_of, read_token, setting
 from koupleless.settings.values import (
@@ -18,6 +19,7 @@ from koupleless.settings.values import (
     LogLevel,
     Name,
     Number,
+    OnBroken,
     Paths,
     Port,
     Seconds,
@@ -25,6 +27,9 @@ from koupleless.settings.values import (
     Text,
     Texts,
 )
+
+UNNAMED: Final = "base"
+"""The name of a base without a name of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +79,7 @@ class BaseSettings:
     """A base. Table ``[tool.koupleless.base]``; environment ``KOUPLELESS_BASE_...``."""
 
     name: Name = setting(
-        "base",
+        UNNAMED,
         properties={
             "com.alipay.sofa.ark.master.biz": None,
             "koupleless.arklet.metadata.name": None,
@@ -88,6 +93,8 @@ class BaseSettings:
     """The port the application is served on; ``0`` takes any free one."""
     modules: Locations = setting(())
     """Static modules: projects, artefacts or URLs, installed in this order before the base serves."""
+    on_broken: OnBroken = setting("refuse")
+    """Whether the base refuses to start, or serves on without a static module that does not start."""
     own: Texts = setting(())
     """Libraries held by modules as own copies, unless a module says otherwise."""
     shared: Texts = setting(())
@@ -114,8 +121,14 @@ class BaseSettings:
     """Whether each request has a line in the log."""
     data_dir: FilePath = setting(Path("data"))
     """The parent of the modules' data directories, one for each name, kept for later versions."""
+    state_dir: FilePath | None = setting(None)
+    """Where the base keeps its modules over a restart; ``None`` means nowhere inside another server, and a directory by
+    the name of the base for ``arkctl serve``."""
+    ephemeral: Flag = setting(False)
+    """Keep nothing over a restart, whatever ``state-dir`` says."""
     store_dir: FilePath | None = setting(None, properties={"com.alipay.sofa.ark.biz.dir": None})
-    """Where artefacts are unpacked, by content; ``None`` means a temporary directory that leaves with the base."""
+    """Where artefacts are unpacked, by content; ``None`` means ``store`` in the state directory, else a temporary
+    directory that leaves with the base."""
     store_keep: Number = setting(20)
     """The number of unpacked artefacts without a user kept in ``store-dir`` when the base starts."""
     shared_keys: Texts = setting((), properties={"ark.common.env.share.keys": None})

@@ -121,6 +121,7 @@ LogLevel: TypeAlias = Annotated[
 LogFormat: TypeAlias = Annotated[Literal["text", "json"], Meta(description="text or json")]
 Count: TypeAlias = Annotated[int, Meta(ge=0, lt=10**9, description="a whole number"), Steps(before=_number)]
 Output: TypeAlias = Annotated[Literal["table", "wide", "json"], Meta(description="table, wide or json")]
+OnBroken: TypeAlias = Annotated[Literal["refuse", "continue"], Meta(description="refuse or continue")]
 FilePath: TypeAlias = Annotated[Path, Meta(description="a path, as a text that is not blank")]
 """The path of a file or directory, from the directory of the origin; ``~`` is the home directory."""
 Texts: TypeAlias = Annotated[tuple[str, ...], Meta(description="a list of texts"), Steps(before=_items)]

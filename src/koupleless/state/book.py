@@ -100,7 +100,7 @@ class Book:
         """Note changes from now on, and first the end of the modules ``without``.
 
         Installs left pending by a former process stay pending, until an install of the same identity or `forget`.
-        Raises ``StateUnwritable``.
+        Never raises: a disk that refuses now is asked again before the next change.
         """
         with self._lock:
             self._is_open = True
@@ -110,7 +110,8 @@ class Book:
                 try:
                     self._rewrite()
                 except OSError as error:
-                    raise _unwritable("the modules of the base", error) from error
+                    self._is_behind = True
+                    logger.warning("%s", _unwritable("the start of the base", error))
 
     # --- changes ---------------------------------------------------------------------------------------------------
 

@@ -73,14 +73,16 @@ class StateDirectory:
 def default_directory(name: str, *, is_named: bool) -> Path:
     """The state directory of a base without a set directory.
 
-    Below ``/var/lib`` for root, else below ``$XDG_STATE_HOME`` or ``~/.local/state``. A base without a name of its own
-    (``is_named``) is known by the current directory. Raises ``RuntimeError`` without a home.
+    Below ``$XDG_STATE_HOME``, else below ``/var/lib`` for root and ``~/.local/state`` for others. A base without a name
+    of its own (``is_named``) is known by the current directory. Raises ``RuntimeError`` without a home.
     """
-    if os.geteuid() == 0 and os.access(_SYSTEM, os.W_OK):
+    given = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if given.is_absolute():
+        parent = given
+    elif os.geteuid() == 0 and os.access(_SYSTEM, os.W_OK):
         parent = _SYSTEM
     else:
-        given = os.environ.get("XDG_STATE_HOME", "")
-        parent = Path(given) if Path(given).is_absolute() else Path.home() / ".local" / "state"
+        parent = Path.home() / ".local" / "state"
     if not is_named:
         name += f"-{hashlib.sha256(os.fsencode(Path.cwd())).hexdigest()[:8]}"
     return parent / "koupleless" / name

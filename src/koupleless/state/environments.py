@@ -47,6 +47,11 @@ class Environments:
         self._lock = threading.Lock()
         self._known: dict[str, Kept] = {}
 
+    def keep_in(self, directory: Path) -> None:
+        """Keep the values in ``directory`` from now on; called at the start, before the first module."""
+        with self._lock:
+            self._directory = directory
+
     def of(self, name: str) -> Kept:
         """Return the kept values of a module; empty for a module without any."""
         with self._lock:

@@ -82,7 +82,7 @@ class _Demo:
         self._settings = ClientSettings(port=arklet_port)
         self._client = ArkletClient(self._settings.host, arklet_port)
         with self._screen.step("A base starts, with FastAPI and Flask imported once") as step:
-            command = ["-m", "koupleless", "serve", "demo_base:app", "--name", "demo"]
+            command = ["-m", "koupleless", "serve", "demo_base:app", "--name", "demo", "--ephemeral"]
             command += ["--port", str(port), "--arklet-port", str(arklet_port)]
             self._base = Server(command, directory=self._directory, log=self._directory / "base.log", port=port)
             step.tell(f"first answer after {self._base.start_ms:.0f} ms, {mebibytes(self._base.memory())} resident")

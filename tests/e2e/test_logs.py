@@ -150,3 +150,63 @@ def write_artefact(directory: Path) -> Path:
         '[project]\nname = "shop"\nversion = "1.0"\n[tool.koupleless.module]\nentry = "app:app"\n'
     )
     return build_project(project, Options(out=directory / "dist")).path
+
+
+LIBRARIES = """
+import logging, sys
+sys.modules["eventlet.patcher"] = None  # Sentry asks for it, which takes seconds
+import loguru, sentry_sdk, structlog
+from sentry_sdk.integrations.logging import LoggingIntegration
+from sentry_sdk.transport import Transport
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+NAME = {name!r}
+events = []
+
+class Kept(Transport):
+    def capture_envelope(self, envelope):
+        events.append(envelope.get_event())
+
+sentry_sdk.init(dsn="http://k@127.0.0.1:9/1", transport=Kept, default_integrations=False,
+                integrations=[LoggingIntegration()])
+structlog.configure(
+    processors=[structlog.processors.KeyValueRenderer(key_order=["event"])],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+)
+loguru.logger.configure(extra={{"who": NAME}})
+printing = structlog.wrap_logger(structlog.PrintLogger(), processors=[structlog.processors.JSONRenderer()])
+
+async def talk(request):
+    structlog.get_logger("app").warning("of structlog", who=NAME)
+    printing.info("printed by structlog", who=NAME)
+    loguru.logger.info("of loguru in {{}}", NAME)
+    logging.getLogger("app").warning("a crumb of %s", NAME)
+    sentry_sdk.capture_message("told")
+    return JSONResponse([[crumb["message"] for crumb in event["breadcrumbs"]["values"]] for event in events])
+
+app = Starlette(routes=[Route("/talk", talk)])
+"""
+
+
+def test_structlog_loguru_and_sentry_of_two_modules_keep_apart(serve: Callable[..., Any], tmp_path: Path) -> None:
+    base = serve("--no-access-log", cwd=tmp_path)
+    for name in ("shop", "till"):
+        (tmp_path / f"{name}.py").write_text(LIBRARIES.format(name=name))
+        base.deploy(tmp_path / f"{name}.py")
+    for name in ("shop", "till"):
+        (crumbs,) = base.get(f"/{name}/talk").json()
+        assert [crumb for crumb in crumbs if "shop" in crumb or "till" in crumb] == [
+            f"event='of structlog' who='{name}'",
+            f"a crumb of {name}",
+        ]
+    for name, other in (("shop", "till"), ("till", "shop")):
+        base.undeploy(name)
+        text = said(base, name)
+        assert re.search(rf"WARNING {name}:\S+ app: event='of structlog' who='{name}'$", text, re.MULTILINE)
+        assert re.search(rf'INFO {name}:\S+ stdout: .*"event": "printed by structlog"', text)
+        assert re.search(rf"WARNING {name}:\S+ stderr: .*of loguru in {name}$", text, re.MULTILINE)
+        assert re.search(rf"{name}:\S+ koupleless: uninstalled in \d+ ms \(clean\)", text)
+        assert text.count("of structlog'") == text.count("of loguru") == 1
+        assert other not in text

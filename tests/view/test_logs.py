@@ -259,6 +259,40 @@ def test_filters_and_propagation_work_in_a_biz(keeping: Any, make_biz: MakeBiz, 
     assert of_base.messages == ["nowhere to go but the base"]
 
 
+def test_a_patch_of_the_delivery_sees_the_records_of_a_module_and_they_arrive(
+    keeping: Any, make_biz: MakeBiz, of_base: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Sentry's for its breadcrumbs."""
+    seen: list[str] = []
+    before = logging.Logger.callHandlers
+
+    def patched(self: logging.Logger, record: logging.LogRecord) -> None:
+        seen.append(record.getMessage())
+        before(self, record)
+
+    monkeypatch.setattr(logging.Logger, "callHandlers", patched)
+    with entered(make_biz()):
+        logging.getLogger("app").warning("of the base's handlers")
+        logging.getLogger("app").addHandler(keeping())
+        logging.getLogger("app").warning("of its own")
+    assert seen == ["of the base's handlers", "of the base's handlers", "of its own"]  # the first by both loggers
+    assert of_base.messages == ["of the base's handlers"]
+
+
+def test_a_logger_class_of_a_module_may_deliver_by_itself(make_biz: MakeBiz, of_base: Any) -> None:
+    class Counting(logging.Logger):
+        count = 0
+
+        def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+            Counting.count += 1
+            super().callHandlers(record)
+
+    with entered(make_biz()):
+        logging.setLoggerClass(Counting)
+        logging.getLogger("app").warning("x")
+    assert (Counting.count, of_base.messages) == (1, ["x"])
+
+
 # --- loggers of shared libraries ----------------------------------------------------------------------------------
 
 

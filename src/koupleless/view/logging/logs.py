@@ -168,6 +168,21 @@ def _handle(original: Callable[[logging.Logger, logging.LogRecord], None]) -> Ca
     return handle
 
 
+def _call_handlers(original: Callable[[logging.Logger, logging.LogRecord], None]) -> Callable[..., None]:
+    """In the class, where a module that patches the function (Sentry does) finds ours as the one before."""
+
+    @seen_as(original)
+    @functools.wraps(original)
+    def callHandlers(self: logging.Logger, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        manager = self.__dict__.get("manager")
+        if type(manager) is BizManager:
+            manager.space.deliver(self, record)
+        else:
+            original(self, record)
+
+    return callHandlers
+
+
 def _answered(original: Callable[..., Any]) -> Callable[..., Any]:
     @standing_for(original)
     def method(self: logging.Logger, *args: Any, **kwargs: Any) -> Any:
@@ -359,6 +374,7 @@ def _put_in(undo: contextlib.ExitStack) -> None:
     specialise(undo, logging.Logger.manager, ContextManager)
     replace(undo, logging.Logger, "isEnabledFor", _is_enabled_for(logging.Logger.isEnabledFor))
     replace(undo, logging.Logger, "handle", _handle(logging.Logger.handle))
+    replace(undo, logging.Logger, "callHandlers", _call_handlers(logging.Logger.callHandlers))
     for name in (
         "addHandler",
         "removeHandler",

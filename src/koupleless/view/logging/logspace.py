@@ -86,7 +86,7 @@ class BizManager(logging.Manager):
         """Return the biz's logger of this name, made now if need be."""
         with module_lock:
             logger = super().getLogger(name)
-            if "callHandlers" not in vars(logger):
+            if "getEffectiveLevel" not in vars(logger):
                 self.space.adopt(logger)
         return logger
 
@@ -189,15 +189,12 @@ class LogSpace:
         return known if isinstance(known, logging.Logger) else self.manager.getLogger(name)
 
     def adopt(self, logger: logging.Logger) -> None:
-        """Let a logger of this biz deliver, and find the level in effect, by the rules of this space.
+        """Let a logger of this biz find the level in effect by the rules of this space.
 
-        The functions are set on the instance, not in a class: the base's loggers pay nothing, and the biz keeps its own
+        The function is set on the instance, not in a class: the base's loggers pay nothing, and the biz keeps its own
         logger class.
         """
-        vars(logger).update(
-            callHandlers=functools.partial(self._deliver, logger),
-            getEffectiveLevel=functools.partial(self._level_of, logger),
-        )
+        vars(logger)["getEffectiveLevel"] = functools.partial(self._level_of, logger)
 
     def _level_of(self, logger: logging.Logger) -> int:
         name = "" if logger is self.root else logger.name
@@ -230,7 +227,8 @@ class LogSpace:
             return loggers if sys.modules.get(package) is of_base else {}
 
     @seen_as(logging.Logger.callHandlers)
-    def _deliver(self, logger: logging.Logger, record: logging.LogRecord) -> None:
+    def deliver(self, logger: logging.Logger, record: logging.LogRecord) -> None:
+        """Hand a record to the handlers of the biz, to the log, and to the console or the base: ``callHandlers``."""
         is_handled = False
         node = logger
         while True:

@@ -174,7 +174,7 @@ def small_app_alone(directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], 
 
 @contextlib.contextmanager
 def warm_base(directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
-    """``arkctl serve`` of a FastAPI application: process, port, arklet port."""
+    """``arkctl serve`` of a FastAPI application, with its state below ``directory``: process, port, arklet port."""
     (directory / "warm.py").write_text("from fastapi import FastAPI\n\napp = FastAPI()\n", encoding="utf-8")
     port, arklet = free_port(), free_port()
     command = [
@@ -183,6 +183,8 @@ def warm_base(directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, i
         "koupleless",
         "serve",
         "warm:app",
+        "--state-dir",
+        str(directory / "state"),
         "--port",
         str(port),
         "--arklet-port",

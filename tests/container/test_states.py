@@ -325,7 +325,8 @@ def test_a_module_slimmed_for_a_richer_base_is_refused_before_its_code_runs(worl
 
 
 def test_an_identity_is_reserved_before_its_artefact_is_fetched_and_free_again_after_a_failure(world, monkeypatch):
-    container, prepare = world.container, world.container.prepare
+    container, preparation = world.container, world.container._preparation
+    prepare = preparation.prepare
     refused = []
 
     def fetch(url, **options):
@@ -335,7 +336,7 @@ def test_an_identity_is_reserved_before_its_artefact_is_fetched_and_free_again_a
             refused.append(caught.value.identity)
         return prepare(url, **options)
 
-    monkeypatch.setattr(container, "prepare", fetch)
+    monkeypatch.setattr(preparation, "prepare", fetch)
     with pytest.raises(FetchFailed):
         container.install(Located(ONE, "file:///nowhere.zip"))
     with pytest.raises(IdentityMismatch):
@@ -357,7 +358,7 @@ def test_a_version_takes_over_also_while_its_replacement_is_fetched(make_world, 
         raise FetchFailed(url, "it is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.container, "prepare", fetch)
+        patch.setattr(world.container._preparation, "prepare", fetch)
         with pytest.raises(FetchFailed):
             world.container.install(Located(TWO, "file:///nowhere.zip"), strategy=Strategy.REPLACE)
 

@@ -41,6 +41,7 @@ from koupleless.view.data import VARIABLE, DataDirectory
 from koupleless.view.environ import Environment
 from koupleless.view.logging.logs import LogSpace
 from koupleless.view.logging.requests import logged
+from koupleless.view.paths import WorkingDirectory
 from koupleless.view.shared.zone import other_zone
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class Life:
             directory = DataDirectory(Path(place).absolute(), unpacked.path)
             made[VARIABLE] = directory.variable
             scope.attach(directory)
+            scope.attach(WorkingDirectory(directory, unpacked.path))
         configuration = Configuration.load(
             self.biz.name,
             profile=around.profile,

@@ -23,6 +23,7 @@ from koupleless.replacing import Shared
 from koupleless.view.environ import ENVIRON
 from koupleless.view.logging.logs import LOGS
 from koupleless.view.logging.streams import STREAMS
+from koupleless.view.paths import PATHS
 from koupleless.view.shared.guest import begin
 from koupleless.view.shared.process import GUARDS
 from koupleless.view.standard.stdlib import STDLIB
@@ -51,6 +52,7 @@ class Hook(NamedTuple):
 
 HOOKS: Final = (
     Hook(ENVIRON, is_for_one=True),
+    Hook(PATHS),
     Hook(GUARDS),
     Hook(LOGS, is_for_one=True),
     Hook(STREAMS),

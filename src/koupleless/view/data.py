@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Final
 
-from koupleless.context import current
+from koupleless.context import as_base, current
 
 VARIABLE: Final = "KOUPLELESS_DATA_DIR"
 """Variable with the path, for a biz, for its child processes, and for a module that runs alone."""
@@ -34,7 +35,8 @@ class DataDirectory:
         Raises ``OSError`` with a note on the setting for another place.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            with as_base():  # to the biz the artefact is there, too
+                self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             error.add_note(
                 f"{self.path} is where files of the module stay; the base's setting data-dir leads elsewhere"
@@ -65,14 +67,18 @@ class DataDirectory:
 
 
 def copy_once(source: Path, target: Path) -> None:
-    """Copy a file, with its times, to a place where there is none. The copy is there complete or not at all."""
+    """Copy a file, with its times, to a place where there is none. The copy is there complete or not at all.
+
+    May be called from several threads and processes at once: the first copy stays, with what was written to it since.
+    """
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         shutil.copy2(source, beside)
-        beside.rename(target)
+        with contextlib.suppress(FileExistsError):
+            target.hardlink_to(beside)  # a rename would overwrite
     finally:
         beside.unlink(missing_ok=True)
 

@@ -25,6 +25,7 @@ from koupleless.frames import seen_as, standing_for
 from koupleless.replacing import Shared, replace, specialise
 from koupleless.view import children
 from koupleless.view.children import DERIVED, interpreter
+from koupleless.view.paths import for_child
 
 if TYPE_CHECKING:
     import contextlib
@@ -33,11 +34,10 @@ if TYPE_CHECKING:
 _NOT_IN_A_PREFIX: Final = re.compile(r"[^A-Za-z0-9_]")
 
 _ENV_POSITION: Final = 10
-"""The position of ``env`` among the positional parameters of ``Popen``."""
-
+"""The position of ``env`` among the positional parameters of ``Popen``; that of ``cwd`` is before."""
 
 _FORK_ENV_POSITION: Final = 5
-"""The position of ``env`` among the positional parameters of ``_posixsubprocess.fork_exec`` after the first."""
+"""As `_ENV_POSITION`, of ``_posixsubprocess.fork_exec`` after the first."""
 
 
 _put_into_c, _take_out_of_c = os.putenv, os.unsetenv
@@ -255,16 +255,22 @@ def _popen(original: Callable[..., None]) -> Callable[..., None]:
     @standing_for(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it takes the place of one
         inherited = _inherited()
-        if inherited is None:
-            pass
-        elif len(args) <= _ENV_POSITION:
-            if kwargs.get("env") is None:
-                kwargs["env"] = inherited
-        elif args[_ENV_POSITION] is None:
-            args = (*args[:_ENV_POSITION], inherited, *args[_ENV_POSITION + 1 :])
+        if inherited is not None:
+            args = _with_default(args, kwargs, _ENV_POSITION, "env", lambda env: inherited if env is None else env)
+            args = _with_default(args, kwargs, _ENV_POSITION - 1, "cwd", for_child)
         original(self, *args, **kwargs)
 
     return __init__
+
+
+def _with_default(
+    args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str, value: Callable[[Any], Any]
+) -> tuple[Any, ...]:
+    """Put another value in the place of an argument of `Popen`; returns the positional arguments."""
+    if len(args) > position:
+        return (*args[:position], value(args[position]), *args[position + 1 :])
+    kwargs[name] = value(kwargs.get(name))
+    return args
 
 
 def _fork_exec(original: Callable[..., int]) -> Callable[..., int]:
@@ -272,10 +278,10 @@ def _fork_exec(original: Callable[..., int]) -> Callable[..., int]:
 
     @standing_for(original)
     def fork_exec(args: Sequence[Any], /, *more: Any) -> int:
-        *_, env = more[:_FORK_ENV_POSITION]
+        *before, cwd, env = more[:_FORK_ENV_POSITION]
         if env is None and not _serves_everybody(args) and (inherited := _inherited()) is not None:
             env = [os.fsencode(name) + b"=" + os.fsencode(value) for name, value in inherited.items()]
-            more = (*more[: _FORK_ENV_POSITION - 1], env, *more[_FORK_ENV_POSITION:])
+            more = (*before, for_child(cwd), env, *more[_FORK_ENV_POSITION:])
         return original(args, *more)
 
     return fork_exec
@@ -292,8 +298,9 @@ def _subprocess(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @standing_for(original)
     async def create(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("env") is None and (inherited := _inherited()) is not None:
-            kwargs["env"] = inherited
+        if (inherited := _inherited()) is not None:
+            kwargs["env"] = inherited if kwargs.get("env") is None else kwargs["env"]
+            kwargs["cwd"] = for_child(kwargs.get("cwd"))
         return await original(*args, **kwargs)
 
     return create

@@ -34,7 +34,8 @@ _LEFTOVERS: Final = (
     ".DS_Store",
     "*_cache",
 )
-_CONFIG: Final = "config"
+_BESIDE: Final = ("config", "locale", "static", "templates", "translations")
+"""Directories without code beside the packages of a project that belong to the application by their usual names."""
 _VARIABLES: Final = (".env", ".env.*")
 """Files of variables, which may hold secrets: part of an artefact only where a project asks for them by name."""
 _SAMPLES: Final = ("*.dist", "*.example", "*.sample", "*.template")
@@ -45,7 +46,8 @@ def find_files(project: Project, left: list[str] | None = None) -> dict[str, Pat
     """The files of the biz: place in the artefact -> file on disk, sorted.
 
     Included are all packages (namespace packages too) and Python modules below ``src/``, or beside ``pyproject.toml``
-    if there is no ``src/``, with their data files; the ``config`` directory; and files named by ``include``. Files
+    if there is no ``src/``, with their data files; directories such as ``config`` and ``templates`` beside them; and
+    files named by ``include``. Files
     matched by ``exclude`` are left out, as are files of variables (``.env``) that no key names; ``left`` gets the
     latter. Raises ``BuildFailed`` if the entry's package, or the env-file to be packed, is not found.
     """
@@ -54,7 +56,7 @@ def find_files(project: Project, left: list[str] | None = None) -> dict[str, Pat
     found: dict[str, Path] = {}
     for top in _tops(source, is_root=source == root, entry=project.entry):
         found |= {path.relative_to(source).as_posix(): path for path in _below(top)}
-    found |= {path.relative_to(root).as_posix(): path for path in _below(root / _CONFIG)}
+    found |= {path.relative_to(root).as_posix(): path for name in _BESIDE for path in _below(root / name)}
     secret = [path for path in (*found.values(), *sorted(root.glob(".env*"))) if holds_variables(path.name)]
     found = {place: path for place, path in found.items() if path not in secret}
     for pattern in project.include:

@@ -1,7 +1,7 @@
 """Keep settings that exist once per process out of a biz's reach.
 
-A call of a biz to change one for everybody is refused where going on would do harm (the working directory: relative
-paths would mean other files). Such a call is ignored, with a warning naming the biz, where the biz can do without.
+A call of a biz to change one for everybody is refused where going on would do harm (the user of the process). Such a
+call is ignored, with a warning naming the biz, where the biz can do without. The working directory is each biz's own.
 Asking for the present value is always allowed. Signals and exception hooks belong to ``ownership``, where registrations
 can be undone.
 """
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.frames import standing_for
 from koupleless.replacing import Shared, replace
+from koupleless.view.paths import WorkingDirectory
 from koupleless.view.shared import settings
 from koupleless.view.shared.guest import ProcessWideWarning, begin, guest, ignored
 
@@ -36,8 +37,11 @@ def _change_directory(original: Callable[[Any], None]) -> Callable[[Any], None]:
     @standing_for(original)
     def change(path: Any) -> None:
         scope = guest()
+        here = None if scope is None else scope.find_facet(WorkingDirectory)
         if scope is None:
             original(path)
+        elif here is not None:
+            here.change(str(Path(f"/proc/self/fd/{path}").readlink()) if isinstance(path, int) else os.fsdecode(path))
         elif not os.path.samestat(os.stat(path), os.stat(os.curdir)):  # noqa: PTH116 - it may be a descriptor
             raise PermissionError(
                 errno.EPERM,

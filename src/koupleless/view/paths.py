@@ -1,0 +1,521 @@
+"""Give each biz a working directory of its own: relative paths lead there, in all code that works for the biz.
+
+A process has one working directory. Inside a biz, ``open``, functions of ``os``, and all that is written in Python
+above them (``os.path``, ``pathlib``, ``shutil``, ``glob``, ``tempfile``) take relative paths from the biz's directory.
+C code that opens a path itself starts from the process's, but for ``sqlite3.connect``.
+
+The directory shows two places at once. Files that the biz writes are in its data directory, and stay. A file that is
+not there is looked for in the unpacked artefact, for reading; it is copied before it is changed.
+"""
+
+# ruff: noqa: PTH100, PTH103, PTH112, PTH113, PTH120 - texts, as in the functions of ``os`` that those here stand for
+
+from __future__ import annotations
+
+import builtins
+import errno
+import functools
+import io
+import os
+import types
+import urllib.parse
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.context import as_base, current
+from koupleless.frames import handing_on, standing_for
+from koupleless.replacing import Shared, replace
+from koupleless.view.data import DataDirectory, copy_once
+from koupleless.view.listing import Merged, hidden
+from koupleless.view.own import put_in_late
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable, Iterator
+
+_open, _stat, _listdir = os.open, os.stat, os.listdir
+_WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_NOWHERE: Final = (FileNotFoundError, NotADirectoryError)
+
+
+class WorkingDirectory:
+    """The working directory of one biz: a facet of its scope.
+
+    ``data`` is the data directory, made when something is written, ``code`` the unpacked artefact. Thread-safe, as a
+    process's working directory is: `change` is seen by all threads of the biz.
+    """
+
+    def __init__(self, data: DataDirectory, code: Path) -> None:
+        self._data = data
+        self._changed: str | None = None
+        self._code = os.path.abspath(code)
+        self._in_code = f"{self._code}/"
+
+    @functools.cached_property
+    def root(self) -> str:
+        """The data directory without links: where the biz starts, as ``os.getcwd`` says."""
+        with as_base():
+            return os.path.realpath(self._data.path)
+
+    @functools.cached_property
+    def _in_root(self) -> str:
+        return f"{self.root}/"
+
+    @functools.cached_property
+    def _inside(self) -> tuple[str, str]:
+        return self._in_root, self._in_code
+
+    @property
+    def path(self) -> str:
+        """The working directory, made if it is the data directory and can be made."""
+        if self._changed is not None:
+            return self._changed
+        if not _is_directory(self.root):
+            self._make()
+        return self.root
+
+    def change(self, path: str) -> None:
+        """Make another directory the biz's. Raises ``OSError`` as ``os.chdir`` does."""
+        with as_base():
+            led = self.led(path)
+            beside = self.beside(led)
+            if beside is not None and not _exists(led):
+                if _is_directory(beside):
+                    os.makedirs(led, exist_ok=True)
+                elif _exists(beside):
+                    led = beside
+            if not S_ISDIR(_stat(led).st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            self._changed = os.path.realpath(led)
+
+    def concerns(self, path: str) -> bool:
+        """Whether a path means something else to the biz than to the process."""
+        return path[:1] != "/" or path.startswith(self._inside) or path == self.root
+
+    def led(self, path: str) -> str:
+        """Return the absolute path that a path of the biz leads to; an empty one stays, and is an error everywhere."""
+        if path[:1] == "/" or not path:
+            return path
+        if ".." in path:  # the way up is by the directory itself, which is there in every process
+            self._make()
+        return f"{self._changed or self.root}/{path}"
+
+    def _make(self) -> None:
+        with as_base():
+            self._data.variable()
+
+    def beside(self, led: str) -> str | None:
+        """Return the other place of a path, in the artefact or, for one of these, in the data directory."""
+        path = os.path.normpath(led)
+        if path == self.root:
+            return self._code
+        if path.startswith(self._in_root):
+            return self._in_code + path[len(self._in_root) :]
+        if path.startswith(self._in_code):
+            return self._in_root + path[len(self._in_code) :]
+        return None
+
+    def second(self, led: str) -> str | None:
+        """Return the directory in the artefact that is listed together with one in the data directory."""
+        below = self._below(led)
+        return below if below is not None and _is_directory(below) else None
+
+    def _below(self, led: str) -> str | None:
+        """Return the place in the artefact of a path in the data directory."""
+        beside = self.beside(led)
+        return None if beside is None or f"{beside}/".startswith(self._in_root) else beside
+
+    def to_make(self, path: str) -> str:
+        """Return the path for something to be made; directories above that the artefact has are made before."""
+        with as_base():
+            led = self.led(path)
+            above = os.path.dirname(os.path.normpath(led))
+            if f"{above}/".startswith(self._in_root) and not os.path.lexists(above):
+                below = self._below(above)
+                if below is not None and os.path.isdir(below):
+                    self._data.make()
+                    os.makedirs(above, exist_ok=True)
+            return led
+
+    def to_change(self, path: str) -> str:
+        """Return the path of something to be changed; a file that the artefact alone has is copied before."""
+        with as_base():
+            led = self.to_make(path)
+            below = self._below(led)
+            if below is not None and not os.path.lexists(led):
+                if os.path.isfile(below):
+                    copy_once(Path(below), Path(led))
+                elif os.path.isdir(below):
+                    self._data.make()
+                    os.makedirs(led, exist_ok=True)
+            return led
+
+    def database(self, path: str) -> str:
+        """Return the path for a database: one in the artefact is in the data directory, so that rows stay."""
+        with as_base():
+            led = os.path.normpath(self.led(path))
+            if led.startswith(self._in_code):
+                led = self._in_root + led[len(self._in_code) :]
+                self._data.make()
+                os.makedirs(os.path.dirname(led), exist_ok=True)
+        return self.to_change(led)
+
+    def open(self, path: Any, flags: int, mode: int = 0o777) -> int:
+        """Open as ``os.open`` does."""
+        text = os.fsdecode(path)
+        if not flags & _WRITES:
+            led = self.led(text)
+            try:
+                return _open(led, flags, mode)
+            except _NOWHERE:
+                beside = self.beside(led)
+                if beside is None or not _exists(beside):
+                    raise
+            return _open(beside, flags, mode)
+        led = self.to_make(text)
+        below = self._below(led)
+        if below is not None and not _exists(led) and _is_file(below):
+            if flags & os.O_EXCL:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+            if not flags & os.O_TRUNC:
+                self.to_change(text)
+        return _open(led, flags, mode)
+
+
+def _exists(path: str) -> bool:
+    try:
+        _stat(path, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return S_ISREG(_stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return S_ISDIR(_stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def working_directory() -> WorkingDirectory | None:
+    """Return the working directory of the running biz; ``None`` for the process's."""
+    scope = current()
+    return None if scope is None else scope.find_facet(WorkingDirectory)
+
+
+def for_child(path: Any) -> Any:
+    """Return the working directory of a child process of the running biz, to which ``path`` is given, or ``None``."""
+    here = working_directory()
+    if here is None:
+        return path
+    if path is None:
+        return here.path if _is_directory(here.path) else None
+    text = os.fsdecode(path)
+    led = here.led(text)
+    beside = None if _is_directory(led) else here.beside(led)
+    return _alike(path, led if beside is None or not _is_directory(beside) else beside)
+
+
+def _here_for(path: Any) -> tuple[WorkingDirectory | None, str]:
+    """Return the working directory that a path is looked for in, and the path as text; ``None`` for the process's."""
+    scope = current()
+    here = None if scope is None else scope.find_facet(WorkingDirectory)
+    if here is None or type(path) is int:
+        return None, ""
+    if type(path) is not str:
+        try:
+            path = os.fsdecode(path)
+        except TypeError:
+            return None, ""  # the function itself says what it takes
+    return (here, path) if here.concerns(path) else (None, "")
+
+
+def _alike(path: Any, led: str) -> Any:
+    return os.fsencode(led) if isinstance(path, bytes) or isinstance(os.fspath(path), bytes) else led
+
+
+# --- functions --------------------------------------------------------------------------------------------------------
+
+
+def _reading(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Replace a function that looks at something."""
+
+    @handing_on
+    @standing_for(original)
+    def function(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if current() is None or kwargs.get("dir_fd") is not None:
+            return original(path, *args, **kwargs)
+        here, text = _here_for(path)
+        if here is None:
+            return original(path, *args, **kwargs)
+        led = here.led(text)
+        try:
+            return original(_alike(path, led), *args, **kwargs)
+        except _NOWHERE:
+            beside = here.beside(led)
+            if beside is None or not _exists(beside):
+                raise
+        return original(_alike(path, beside), *args, **kwargs)
+
+    return function
+
+
+def _looking(original: Callable[..., bool]) -> Callable[..., bool]:
+    """Replace ``os.access``, which answers instead of raising."""
+
+    @handing_on
+    @standing_for(original)
+    def function(path: Any, *args: Any, **kwargs: Any) -> bool:
+        if current() is None or kwargs.get("dir_fd") is not None:
+            return original(path, *args, **kwargs)
+        here, text = _here_for(path)
+        if here is None:
+            return original(path, *args, **kwargs)
+        led = here.led(text)
+        beside = None if _exists(led) else here.beside(led)
+        return original(led if beside is None or not _exists(beside) else beside, *args, **kwargs)
+
+    return function
+
+
+def _leading(lead: Callable[[WorkingDirectory, str], str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make the replacement of functions that change, make or remove something, by the way the path is led."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        @handing_on
+        @standing_for(original)
+        def function(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if current() is None or kwargs.get("dir_fd") is not None:
+                return original(path, *args, **kwargs)
+            here, text = _here_for(path)
+            return original(path if here is None else _alike(path, lead(here, text)), *args, **kwargs)
+
+        return function
+
+    return make
+
+
+def _moving(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Replace a function with two paths, of which the first is there and the second is made."""
+
+    @handing_on
+    @standing_for(original)
+    def function(src: Any, dst: Any, **kwargs: Any) -> Any:
+        if current() is not None:
+            here, text = _here_for(src)
+            if here is not None and kwargs.get("src_dir_fd") is None:
+                src = _alike(src, here.to_change(text))
+            here, text = _here_for(dst)
+            if here is not None and kwargs.get("dst_dir_fd") is None:
+                dst = _alike(dst, here.to_make(text))
+        return original(src, dst, **kwargs)
+
+    return function
+
+
+def _linking(original: Callable[..., None]) -> Callable[..., None]:
+    """Replace ``os.symlink``: the text of a link is read from the place of the link."""
+
+    @handing_on
+    @standing_for(original)
+    def symlink(src: Any, dst: Any, *args: Any, **kwargs: Any) -> None:
+        if current() is not None and kwargs.get("dir_fd") is None:
+            here, text = _here_for(dst)
+            if here is not None:
+                dst = _alike(dst, here.to_make(text))
+        original(src, dst, *args, **kwargs)
+
+    return symlink
+
+
+def _opening(original: Callable[..., int]) -> Callable[..., int]:
+    @handing_on
+    @standing_for(original)
+    def open(path: Any, flags: int, mode: int = 0o777, **kwargs: Any) -> int:  # noqa: A001 - as the original
+        if current() is not None and kwargs.get("dir_fd") is None:
+            here, _ = _here_for(path)
+            if here is not None:
+                return here.open(path, flags, mode)
+        return original(path, flags, mode, **kwargs)
+
+    return open
+
+
+def _open_file(original: Callable[..., Any]) -> Any:
+    """Replace ``open``. The file keeps the name it was opened by."""
+
+    @handing_on
+    @standing_for(original)
+    def open(original: Any, file: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: A001 - as the original
+        if current() is not None:
+            here, _ = _here_for(file)
+            if here is not None and (args[_OPENER] if len(args) > _OPENER else kwargs.get("opener")) is None:
+                args, kwargs["opener"] = args[:_OPENER], functools.partial(here.open, mode=0o666)
+        return original(file, *args, **kwargs)
+
+    del open.__wrapped__  # type: ignore[attr-defined]  # it has one parameter less, and a method has one less again
+    # A function of C is no method where a class has it as an attribute, and neither is a method.
+    return types.MethodType(open, original)
+
+
+_OPENER: Final = 6
+"""The position of ``opener`` among the positional parameters of ``open`` after the first."""
+
+
+def _listing(original: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    @standing_for(original)
+    def listdir(path: Any = None) -> list[Any]:
+        here, text = (None, "") if current() is None else _here_for(path if path is not None else ".")
+        if here is None:
+            return original(path)
+        led = here.led(text)
+        is_bytes = isinstance(path, bytes)
+        found = {os.fsencode(name) if is_bytes else name: None for name in _names(here, led)}
+        return list(found)
+
+    return listdir
+
+
+def _names(here: WorkingDirectory, led: str) -> Iterator[str]:
+    second = here.second(led)
+    if second is None or _is_directory(led):
+        yield from _listdir(led)
+    if second is not None:
+        yield from (name for name in _listdir(second) if not hidden(name))
+
+
+def _scanning(original: Callable[..., Any]) -> Callable[..., Any]:
+    @standing_for(original)
+    def scandir(path: Any = None) -> Any:
+        here, text = (None, "") if current() is None else _here_for(path if path is not None else ".")
+        if here is None:
+            return original(path)
+        led = here.led(text)
+        second = here.second(led)
+        if second is None:
+            scans = [original(led)]
+        else:
+            scans = [original(place) for place in (led, second) if place == second or _is_directory(led)]
+        return Merged(scans, path if path is not None else ".")
+
+    return scandir
+
+
+def _saying(original: Callable[[], Any], spell: Callable[[str], Any]) -> Callable[[], Any]:
+    @standing_for(original)
+    def getcwd() -> Any:
+        here = None if current() is None else working_directory()
+        return original() if here is None else spell(here.path)
+
+    return getcwd
+
+
+def _connecting(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Replace ``sqlite3.connect``, which opens the path in C."""
+
+    @handing_on
+    @standing_for(original)
+    def connect(database: Any, *args: Any, **kwargs: Any) -> Any:
+        if current() is not None and (here := working_directory()) is not None:
+            database = _database(here, database, is_uri=bool(kwargs.get("uri")))
+        return original(database, *args, **kwargs)
+
+    return connect
+
+
+_IN_MEMORY: Final = ("", ":memory:")
+
+
+def _database(here: WorkingDirectory, database: Any, *, is_uri: bool) -> Any:
+    try:
+        text = os.fsdecode(database)
+    except TypeError:
+        return database
+    if is_uri and text.startswith("file:"):
+        place, mark, query = text.removeprefix("file:").partition("?")
+        path = urllib.parse.unquote(place)
+        is_memory = path in _IN_MEMORY or "mode=memory" in query
+        if is_memory or path.startswith("//") or not here.concerns(path):
+            return database
+        return f"file:{urllib.parse.quote(here.database(path))}{mark}{query}"
+    return database if text in _IN_MEMORY or not here.concerns(text) else here.database(text)
+
+
+# --- putting in -------------------------------------------------------------------------------------------------------
+
+_CHANGE: Final = _leading(WorkingDirectory.to_change)
+_MAKE: Final = _leading(WorkingDirectory.to_make)
+_REMOVE: Final = _leading(WorkingDirectory.led)
+_FUNCTIONS: Final[dict[Callable[..., Any], str]] = {
+    _reading: "stat lstat readlink statvfs pathconf getxattr listxattr posix_spawn",
+    _looking: "access",
+    _CHANGE: "chmod chown lchown utime truncate setxattr removexattr",
+    _MAKE: "mkdir mkfifo mknod",
+    _REMOVE: "unlink remove rmdir",
+    _moving: "rename replace link",
+    _linking: "symlink",
+    _opening: "open",
+    _listing: "listdir",
+    _scanning: "scandir",
+}
+"""Functions of ``os`` by the way their paths are led."""
+_SETS: Final = ("supports_dir_fd", "supports_fd", "supports_follow_symlinks", "supports_effective_ids")
+"""Sets of functions of ``os``, asked by callers for what a function takes."""
+_OPENS: Final = {"bz2": "_builtin_open", "tarfile": "bltn_open", "tokenize": "_builtin_open"}
+"""Python modules of the standard library that have imported ``open`` by name."""
+
+
+def _put_in(undo: contextlib.ExitStack) -> None:
+    for make, names in _FUNCTIONS.items():
+        for name in names.split():
+            if hasattr(os, name):
+                _replace_in_os(undo, name, make(getattr(os, name)))
+    for name, spell in (("getcwd", str), ("getcwdb", os.fsencode)):
+        _replace_in_os(undo, name, _saying(getattr(os, name), spell))
+    put_in_late(undo, "glob", _put_into_glob)
+    opened = _open_file(builtins.open)
+    replace(undo, builtins, "open", opened)
+    replace(undo, io, "open", opened)
+    for name in _OPENS:
+        put_in_late(undo, name, functools.partial(_put_into, opened))
+    put_in_late(undo, "sqlite3", _put_into_sqlite)
+
+
+def _replace_in_os(undo: contextlib.ExitStack, name: str, function: Any) -> None:
+    original = getattr(os, name)
+    function.__module__ = "os"  # the one that has this function, for ``pickle``
+    for known in (getattr(os, each) for each in _SETS):
+        if original in known:
+            known.add(function)
+            undo.callback(known.discard, function)
+    replace(undo, os, name, function)
+
+
+def _put_into(opened: Any, undo: contextlib.ExitStack, module: types.ModuleType) -> None:
+    replace(undo, module, _OPENS[module.__name__], opened)
+
+
+def _put_into_glob(undo: contextlib.ExitStack, glob: Any) -> None:
+    """Replace what a class has imported by name, in Python 3.13."""
+    holder = getattr(glob, "_StringGlobber", None)
+    for name in ("lstat", "scandir"):
+        if name in vars(holder or object):
+            replace(undo, holder, name, staticmethod(getattr(os, name)))
+
+
+def _put_into_sqlite(undo: contextlib.ExitStack, sqlite3: Any) -> None:
+    connect = _connecting(sqlite3.connect)
+    replace(undo, sqlite3, "connect", connect)
+    replace(undo, sqlite3.dbapi2, "connect", connect)
+
+
+PATHS: Final = Shared("views of the working directory", _put_in)
+"""Working directory and relative paths by context."""

@@ -29,6 +29,7 @@ from koupleless.container.terms import Place, Rules
 from koupleless.context import as_base
 from koupleless.descriptions import BizInfo
 from koupleless.errors import BaseStartFailed, ContainerClosed, KouplelessError
+from koupleless.health.watch import LoopWatch
 from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Speakers, Wishes, decide
 from koupleless.isolation.policy import SELF
@@ -152,6 +153,7 @@ class Base:
                 profile=settings.profile or "",
                 config_dirs=settings.config_dirs,
                 logbook=logbook,
+                watch=LoopWatch(settings.block_warning_s, logbook),
                 data_dir=settings.data_dir,
                 environments=self._environments,
                 shared_config=_shared_config(settings, configuration),

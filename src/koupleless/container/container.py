@@ -80,6 +80,7 @@ class Container:
         self.events = EventLog(around.logbook)
         self.book = Book()
         """The modules that are to run again, by which artefact and with which arguments."""
+        self.watch = around.watch
         self._front = front
         self._preparation = preparation
         self._around = around
@@ -358,6 +359,7 @@ class Container:
         """Start a registered entry and commit the entry; returns the other lives of the name at the time of commit."""
         try:
             self._hooks.install(self._around.stage.loop)
+            self.watch.begin(self._around.stage.loop)
             self.accounts.enter(life)
             with self._changing(entry.id):
                 entry.life = life
@@ -514,6 +516,7 @@ class Container:
         with contextlib.ExitStack() as closing:  # from the last to the first, each despite errors of the others
             closing.callback(self._around.stage.close)
             closing.callback(self._hooks.remove)
+            closing.callback(self.watch.end)
             closing.callback(self._unpublish)
             closing.callback(self._services.leave)
             for entry in entries:

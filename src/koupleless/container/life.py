@@ -159,6 +159,7 @@ class Life:
             logs=lambda: LogSpace.from_configuration(scope, configuration, logbook=around.logbook),
         )
         scope.attach(PrivateLibraries(namespace.library_of))
+        around.watch.follow(scope)
         watch = changes.watch(scope, all_of_base, builtins=namespace.builtins, storing=namespace.stores)
         namespace.stores.when_first(watch.begin)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from koupleless.health.watch import LoopWatch
 from koupleless.isolation.libraries.holding import NOTHING, Wishes
 from koupleless.state.environments import Environments
 from koupleless.variables import Ground
@@ -46,6 +47,7 @@ class Surroundings:
     profile: str = ""
     config_dirs: tuple[Path, ...] = ()
     logbook: Logbook = field(default_factory=Logbook)
+    watch: LoopWatch = field(default_factory=LoopWatch)
     data_dir: Path | None = None
     """Directory with one data directory for each biz, by name; ``None`` if bizs have none."""
     environments: Environments = field(default_factory=Environments)

@@ -23,6 +23,7 @@ from koupleless.settings.values import (
     Paths,
     Port,
     Seconds,
+    SecondsOrNone,
     Tables,
     Text,
     Texts,
@@ -141,6 +142,8 @@ class BaseSettings:
     """How long a leaving module may take to finish requests, and calls of the module's services, in flight."""
     stop_timeout_s: Seconds = setting(10.0)
     """How long a leaving module may take for its own shutdown."""
+    block_warning_s: SecondsOrNone = setting(1.0)
+    """How long the event loop may be held by code of a module until the log names the module; 0 means never."""
     end_threads: Flag = setting(True)
     """Whether threads of a leaving module are interrupted if asking was in vain; else left running and reported."""
     activate_new: Flag = setting(False, properties={"activate.new.module": None})

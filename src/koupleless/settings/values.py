@@ -108,6 +108,9 @@ InvertedFlag: TypeAlias = Annotated[Flag, Steps(after=lambda is_on, _: not is_on
 Seconds: TypeAlias = Annotated[
     float, Meta(gt=0, le=sys.float_info.max, description="a number of seconds above 0"), Steps(before=_number)
 ]
+SecondsOrNone: TypeAlias = Annotated[
+    float, Meta(ge=0, le=sys.float_info.max, description="a number of seconds, or 0 for none"), Steps(before=_number)
+]
 Number: TypeAlias = Annotated[int, Meta(gt=0, lt=10**9, description="a whole number above 0"), Steps(before=_number)]
 Port: TypeAlias = Annotated[
     int, Meta(ge=0, le=65535, description="a port number from 0 to 65535"), Steps(before=_number)

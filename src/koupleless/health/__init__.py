@@ -1,0 +1,1 @@
+"""The health of a base and of its modules: the shared event loop, checks, readiness."""

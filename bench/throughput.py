@@ -155,6 +155,7 @@ class Served:
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, lifespan="on"))
         self._process = multiprocessing.get_context("fork").Process(target=server.run, args=([listener],))
         self._process.start()
+        self.pid: int = self._process.pid or 0
         listener.close()
 
     def stop(self) -> None:

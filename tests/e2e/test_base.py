@@ -89,6 +89,14 @@ def test_the_routes_of_the_base_work_as_before(base, hello):
     assert base.get("/hello/?name=you").json()["hello"] == "you"
 
 
+def test_a_base_shows_metrics_of_its_modules_without_code_for_it(base, hello):
+    base.get("/hello/")
+    scraped = httpx.get(f"http://127.0.0.1:{base.arklet_port}/metrics", timeout=30).text
+
+    assert 'koupleless_requests_total{biz="hello",method="GET",status="2xx",version="1.0"}' in scraped
+    assert "process_resident_memory_bytes" in scraped
+
+
 def test_a_flask_application_can_be_the_base(serve, sources):
     process = serve("wsgi_base:app", cwd=sources)
     process.deploy(BIZS / "flasky-1.0")

@@ -176,7 +176,7 @@ def test_five_hundred_modules_make_one_answer() -> None:
             return ()
 
     for number in range(500):
-        Source.accounts.traffic_of(BizId.of(f"m{number}", "1")).count("GET", 200, 0.01, has_failed=False)
+        Source.accounts.traffic_of(BizId.of(f"m{number}", "1")).count("GET", 200, 0.01, False)
     end = publish(Metrics(Source(), lambda: None).read)  # type: ignore[arg-type,return-value]  # without lives
     try:
         seen = Scraped()
@@ -189,12 +189,12 @@ def test_five_hundred_modules_make_one_answer() -> None:
 @pytest.mark.parametrize("status", [0, 99, 600, "200", None, 10**9, True])
 def test_a_status_that_is_none_of_http_is_counted_as_none(status: object) -> None:
     traffic = Traffic()
-    traffic.count("GET", status, 0.0, has_failed=False)
-    assert traffic.by_method() == {("GET", "none"): 1}
+    traffic.count("GET", status, 0.0, False)
+    assert traffic.read().answers == {("GET", "none"): 1}
 
 
 def test_a_duration_on_a_bound_is_within_the_bound() -> None:
     traffic = Traffic()
     for seconds in (*BOUNDS, 11.0, 1e9, 0.0):
-        traffic.count("GET", 200, seconds, has_failed=False)
-    assert traffic.durations == [2, *[1] * (len(BOUNDS) - 1), 2]
+        traffic.count("GET", 200, seconds, False)
+    assert traffic.read().durations == [2, *[1] * (len(BOUNDS) - 1), 2]

@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.adapters import (
+    anyio,
     blacksheep,
     blinker,
     celery,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
 KNOWN: Final[tuple[Any, ...]] = (
     *plain.ADAPTERS,
+    anyio,
     blacksheep,
     blinker,
     celery,

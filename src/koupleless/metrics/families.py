@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from koupleless.adapters.prometheus import Distribution, Family, publish
 from koupleless.isolation.libraries.resident import arrivals
-from koupleless.recorders.loops import tasks
-from koupleless.recorders.running import threads
+from koupleless.metrics.work import count_tasks, count_threads, processor_seconds
 from koupleless.traffic import BOUNDS
 
 if TYPE_CHECKING:
@@ -61,25 +60,26 @@ class Metrics:
     def read(self) -> Iterator[Family]:
         """Yield the families of this moment."""
         yield from self._traffic()
+        yield from self._processor()
         yield from self._work()
         yield from self._bizs()
         yield from self._operations()
 
     def _traffic(self) -> Iterator[Family]:
-        traffic = [((biz.name, biz.version), one) for biz, one in self._source.accounts.traffic().items()]
+        traffic = [((biz.name, biz.version), one.read()) for biz, one in self._source.accounts.traffic().items()]
         yield Family(
             "koupleless_requests",
             "counter",
             "Requests to a module, counted at the end of each, by method and by class of the status.",
             (*_BIZ, "method", "status"),
-            {(*biz, *key): number for biz, one in traffic for key, number in one.by_method().items()},
+            {(*biz, *key): number for biz, one in traffic for key, number in one.answers.items()},
         )
         yield Family(
             "koupleless_request_duration_seconds",
             "histogram",
             "Time from a request's arrival at a module to the end of the answer; without WebSockets.",
             _BIZ,
-            {biz: Distribution(BOUNDS, tuple(one.durations), one.seconds) for biz, one in traffic},
+            {biz: Distribution(BOUNDS, one.durations, one.seconds) for biz, one in traffic},
         )
         yield Family(
             "koupleless_requests_in_flight",
@@ -96,6 +96,21 @@ class Metrics:
             {biz: one.errors for biz, one in traffic},
         )
 
+    def _processor(self) -> Iterator[Family]:
+        accounts = self._source.accounts
+        started, serving = processor_seconds()
+        of_threads = _by_identity(accounts.lives(), started)
+        yield Family(
+            "koupleless_biz_cpu_seconds",
+            "counter",
+            "Processor time of a module: requests on the event loop, work on threads; an estimate under load.",
+            _BIZ,
+            {
+                (biz.name, biz.version): traffic.shown(of_threads.get((biz.name, biz.version), 0.0) + serving[str(biz)])
+                for biz, traffic in accounts.traffic().items()
+            },
+        )
+
     def _work(self) -> Iterator[Family]:
         lives = self._source.accounts.lives()
         yield Family(
@@ -103,14 +118,14 @@ class Metrics:
             "gauge",
             "Living threads started by a module.",
             _BIZ,
-            _by_identity(lives, threads.count_by_life()),
+            _by_identity(lives, count_threads()),
         )
         yield Family(
             "koupleless_biz_tasks",
             "gauge",
             "Living tasks of a module on the event loop of the base.",
             _BIZ,
-            _by_identity(lives, tasks.count_by_life(self._loop()) if lives else {}),
+            _by_identity(lives, count_tasks(self._loop()) if lives else {}),
         )
 
     def _bizs(self) -> Iterator[Family]:

@@ -90,7 +90,7 @@ class _Request(Visit):
 
 
 def _begin(
-    scope: Scope, app: ASGIApp, connection: Connection, receive: Receive, send: Send
+    scope: Scope, app: ASGIApp, traffic: Traffic, connection: Connection, visit: _Request
 ) -> tuple[Any, Coroutine[Any, Any, None]]:
     """Call an application as its biz, and make the first step; in a context that ends with the request.
 
@@ -98,7 +98,9 @@ def _begin(
     """
     scope.variables.put_on_top()
     enter(scope)
-    serving = app(connection, receive, send)
+    if traffic.begun >= traffic.due:
+        app = traffic.measured(app)
+    serving = app(connection, visit.receive, visit.send)
     if type(serving) is not CoroutineType:
         serving = as_coroutine(serving)
     return next(serving.__await__(), ENDED), serving
@@ -170,7 +172,7 @@ class Gate:
         traffic.begun += 1
         try:
             context = copy_context()
-            item, serving = context.run(_begin, scope, app, connection, visit.receive, visit.send)
+            item, serving = context.run(_begin, scope, app, traffic, connection, visit)
             if item is not ENDED:
                 await rest_in(context, serving, item)
             visit.has_failed = False
@@ -188,7 +190,7 @@ class Gate:
             if visit.is_aborted:
                 visit.forgive()
             self._inside.leave(visit)
-            traffic.count(method, visit.status, perf_counter() - began, has_failed=visit.has_failed)
+            traffic.count(method, visit.status, perf_counter() - began, visit.has_failed)
             if self._after_first is not None:
                 self._call_after_first()
         return True

@@ -8,6 +8,7 @@ caught an error, is sent in its first form, and the error is raised all the same
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base
 from koupleless.exits import EXITS, in_place_of
+from koupleless.traffic import SERVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -206,7 +208,7 @@ class WsgiApp:
         self._app: WSGIApplication | None = app
         # The types of a2wsgi for messages and environments are dictionaries of its own, not the standard library's.
         self._responder: Any = WSGIResponder
-        self._workers = _Workers(workers, thread_name_prefix=f"{name} wsgi")
+        self._workers = _Workers(workers, thread_name_prefix=f"{name} wsgi", initializer=_note_server, initargs=(name,))
 
     async def __call__(self, connection: Connection, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -246,6 +248,11 @@ class WsgiApp:
         for thread in threads:
             thread.join(max(0.0, deadline - monotonic()))
         return tuple(thread.name for thread in threads if thread.is_alive())
+
+
+def _note_server(name: str) -> None:
+    """Note on this thread that all work here is the biz's."""
+    vars(threading.current_thread())[SERVES] = name
 
 
 def _look_at(work: asyncio.Future[None]) -> None:

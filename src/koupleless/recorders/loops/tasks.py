@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import Scope, entered, scope_in
@@ -24,12 +23,6 @@ def scope_of(task: asyncio.Task[Any]) -> Scope | None:
         return scope_in(task.get_context())
     # Before Python 3.12 only the collector is told the context of a task.
     return next((scope_in(part) for part in gc.get_referents(task) if type(part) is contextvars.Context), None)
-
-
-def count_by_life(loop: asyncio.AbstractEventLoop) -> dict[int, int]:
-    """The number of tasks of each biz on a loop that have not ended, by the number of its life. From any thread."""
-    scopes = (scope_of(task) for task in tasks_of(loop))
-    return dict(Counter(scope.generation for scope in scopes if scope is not None))
 
 
 class AwaitedTasks:

@@ -19,6 +19,7 @@ from koupleless.recorders.names import name_of
 from koupleless.recorders.running.ending import Ending, holder, reaches
 from koupleless.recorders.running.threads import leave_behind, target_of, where
 from koupleless.tracebacks import leave
+from koupleless.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +112,7 @@ def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> Any
         if scope is None and home is None:
             return original(self, fn, *args, **kwargs)
         # A worker started by this call belongs to the pool's owner, the work to the submitting biz.
-        work = _Work(scope, fn, args, kwargs, is_guest=scope is not home)
+        work = _Work(scope, fn, args, kwargs, is_guest=scope is not home, is_timed=home is None)
         with entered(home):
             future = original(self, work)
         ledger = None if scope is None or scope is home else scope.find_facet(Ledger)
@@ -127,7 +128,7 @@ def _pool_submit(original: Callable[..., concurrent.futures.Future[Any]]) -> Any
 class _Work:
     """Call in the queue of an executor, made as the biz that submitted the call."""
 
-    __slots__ = ("args", "function", "is_guest", "kwargs", "scope", "thread")
+    __slots__ = ("args", "function", "is_guest", "is_timed", "kwargs", "scope", "thread")
 
     def __init__(
         self,
@@ -137,8 +138,11 @@ class _Work:
         kwargs: dict[str, Any],
         *,
         is_guest: bool,
+        is_timed: bool,
     ) -> None:
         self.scope = scope
+        self.is_timed = is_timed
+        """Whether the thread is the base's: processor time of threads of a biz is read from the threads."""
         self.is_guest = is_guest
         self.function: Callable[..., object] | None = function
         self.args = args
@@ -148,6 +152,8 @@ class _Work:
     @passed_over
     def __call__(self) -> object:
         self.thread = threading.current_thread()
+        traffic = self.scope.find_facet(Traffic) if self.is_timed and self.scope is not None else None
+        begin = 0.0 if traffic is None else time.thread_time()
         function, args, kwargs = self.function, self.args, self.kwargs
         self.drop()
         if function is None:
@@ -161,6 +167,9 @@ class _Work:
         except BaseException as error:
             leave(error)
             raise
+        finally:
+            if traffic is not None:
+                traffic.add_work(time.thread_time() - begin)
 
     def drop(self) -> None:
         """Let go of function and arguments: the queue of a busy executor keeps cancelled work until its turn comes."""

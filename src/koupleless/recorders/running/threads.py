@@ -25,6 +25,7 @@ from koupleless.ownership.ledger import Entry, Ledger, Order, Pending
 from koupleless.recorders.names import name_of
 from koupleless.recorders.running.ending import DAEMONS_S, Ending
 from koupleless.recorders.running.once import is_thread_of_process
+from koupleless.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,8 +117,16 @@ def _boot(thread: threading.Thread, scope: Scope, ledger: Ledger, entry: Entry |
     try:
         call_as(scope, thread._bootstrap_inner)  # type: ignore[attr-defined]  # noqa: SLF001
     finally:
+        _note_time(scope)
         if entry is not None:
             ledger.forget(entry)
+
+
+def _note_time(scope: Scope) -> None:
+    """Note the processor time of this thread, which ends."""
+    traffic = scope.find_facet(Traffic)
+    if traffic is not None:
+        traffic.add_work(time.thread_time())
 
 
 def _is_shared_worker(thread: threading.Thread) -> bool:
@@ -151,14 +160,9 @@ def record_guest(ledger: Ledger, thread: threading.Thread) -> Entry:
     return _record_thread(ledger, thread)
 
 
-def count_by_life() -> dict[int, int]:
-    """The number of living threads started by each biz, by the number of its life; without the threads of the base."""
-    counts: dict[int, int] = {}
-    for thread in threading.enumerate():
-        life = vars(thread).get(_STARTER)
-        if life is not None:
-            counts[life] = counts.get(life, 0) + 1
-    return counts
+def life_of(thread: threading.Thread) -> int | None:
+    """The number of the life that has started a thread; ``None`` for a thread of the base."""
+    return vars(thread).get(_STARTER)
 
 
 def _record_thread(ledger: Ledger, thread: threading.Thread) -> Entry:
@@ -324,6 +328,7 @@ class _BareThread:
         try:
             call_as(self._scope, self._function, *args, **kwargs)
         finally:
+            _note_time(self._scope)
             self.forget()
 
     def forget(self) -> None:

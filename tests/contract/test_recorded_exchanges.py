@@ -40,10 +40,11 @@ EVERYWHERE: Final = {
     "queryLogs in the list of commands": "logs of modules; original clients ask for none",
     "residents in the data of health": "libraries that stay, in whatever process this is; there may be none",
     "pluginListInfo is empty": "a Python base has no ark plugins; what it shares are libraries",
+    "commandBiz in the list of commands": "runs a command as a module; original clients have no such command",
     "queryLibraries in the list of commands": "a command more; original clients do not call it",
     "throwable": "the same shape, with Python's frames",
 }
-COMMANDS_OF_OURS: Final = {"envBiz", "queryLibraries", "queryLogs"}
+COMMANDS_OF_OURS: Final = {"commandBiz", "envBiz", "queryLibraries", "queryLogs"}
 OURS_ALONE: Final = {"libraries", "purgeReport", "residents"}
 NAMES_JAVA: Final = {"mainClass", "bizUrl", "bizTempWorkDir", "classPath", "threadName", "declaredMode"}
 JAVA: Final = re.compile(r"\bjava\.|com\.alipay|Exception|zip END header|no protocol|Cannot invoke")

@@ -96,7 +96,7 @@ class BaseProcess(Process):
         super().__init__(command, port=port, cwd=cwd, log=log)
 
     def arkctl(self, command: str, *arguments: str, status: int = 0) -> str:
-        full = [sys.executable, "-P", "-m", "koupleless", command, *arguments, "--port", str(self.arklet_port)]
+        full = [sys.executable, "-P", "-m", "koupleless", command, "--port", str(self.arklet_port), *arguments]
         done = subprocess.run(full, cwd=self.cwd, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == status, f"{command}: {done.stdout}{done.stderr}\n{self.log.read_text()}"
         return done.stdout

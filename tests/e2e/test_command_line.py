@@ -146,3 +146,19 @@ def test_a_signal_ends_the_base_also_in_the_midst_of_code_of_a_module(
     asking.join()
     assert "Traceback" not in base.log.read_text()
     assert answers == ["done"]
+
+
+def test_a_command_runs_as_a_module_of_the_base(base: BaseProcess, tmp_path: Path) -> None:
+    module = tmp_path / "worker.py"
+    module.write_text(
+        SOURCE.format(answer="serving") + "\nif __name__ == '__main__':\n    import os, koupleless\n"
+        "    print(koupleless.current_biz(), os.environ['SECRET'], os.environ.get('MORE'), koupleless.data_dir())\n"
+    )
+    base.arkctl("deploy", str(module), "--env", "SECRET=s3cret")
+    told = base.arkctl("run", "worker", "--", "worker.py").split()
+    assert told[:3] == ["worker:1.0.0", "s3cret", "None"]
+    assert told[3].endswith("/data/worker")
+    assert base.arkctl("run", "worker:1.0.0", "--env", "MORE=1", "--", "-m", "worker").split()[2] == "1"
+    assert base.get("/worker/").text == "serving"
+    base.arkctl("run", "nobody", "--", "worker.py", status=1)
+    base.arkctl("undeploy", "worker")

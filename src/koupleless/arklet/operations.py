@@ -27,7 +27,9 @@ from koupleless.arklet.orders import (
     named,
 )
 from koupleless.arklet.records import BatchBusy, RunRepeated, Runs, describe_error
+from koupleless.biz import BizState
 from koupleless.container.process import resident_bytes
+from koupleless.container.starting.portrait import Portrait
 from koupleless.container.terms import Located
 from koupleless.errors import ArtifactError, BizBusy, BizNotFound, ContainerClosed, ManifestInvalid
 from koupleless.recorders.running.executors import leave_workers_behind
@@ -41,6 +43,7 @@ from koupleless.wire.replies import (
     BizDetails,
     BizInfo,
     BizReply,
+    CommandData,
     EnvData,
     HealthReply,
     HelpItem,
@@ -395,6 +398,22 @@ def _logs(operations: Operations, body: Body) -> Envelope:
     return operations._success(LogsData(entries=entries, places=dict(found.places)))  # noqa: SLF001 - as above
 
 
+def _command(operations: Operations, body: Body) -> Envelope:
+    """A file on this machine, readable for the user of the base alone, with all to run a command as one biz."""
+    request = read(BizRequest, body)
+    name = name_of(request.biz_name)
+    container = operations._container  # noqa: SLF001 - as `_env`
+    for biz in sorted(container.bizs(), key=lambda biz: biz.state is not BizState.ACTIVATED):
+        if biz.id.name != name or request.biz_version not in (None, biz.id.version):
+            continue
+        scope = container.scope_of(biz.id)
+        portrait = None if scope is None else scope.find_facet(Portrait)
+        if scope is not None and portrait is not None:
+            path = portrait.complete(scope).write()
+            return operations._success(CommandData(biz_name=name, biz_version=biz.id.version, path=str(path)))  # noqa: SLF001
+    raise InputInvalid(f"no version of {name} is started" if request.biz_version is None else "the biz is not started")
+
+
 COMMANDS: Final = (
     Command("help", "list all supported commands", Operations.help),
     Command("installBiz", "install one ark biz", Operations.install, takes_long=True),
@@ -405,6 +424,7 @@ COMMANDS: Final = (
     Command("health", "get all health info", Operations.health),
     Command("queryBizOps", "query ark biz ops", Operations.query_ops),
     Command("envBiz", "set, unset and list kept variables of one ark biz", _env),
+    Command("commandBiz", "write a file on this machine to run a command as one ark biz", _command),
     Command("queryLibraries", "query private libraries in the store, by digest", _libraries),
     Command("queryLogs", "query the logs of ark bizs", _logs, takes_long=True),
 )

@@ -16,6 +16,7 @@ import click
 
 from koupleless.cli.environment import env, given_variables
 from koupleless.cli.logs import logs
+from koupleless.cli.running.command import run
 from koupleless.cli.session import (
     F,
     Session,
@@ -474,6 +475,7 @@ def health(session: Session, identity: str | None, *, kind: str | None, metrics:
 
 arkctl.add_command(env)
 arkctl.add_command(logs)
+arkctl.add_command(run)
 
 # --- about this program --------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from koupleless.container.stage import DeadlineMissed, seconds_until
 from koupleless.container.starting.entry import load_entry, refuse_application
 from koupleless.container.starting.facets import equip
 from koupleless.container.starting.failure import in_words
+from koupleless.container.starting.portrait import Portrait
 from koupleless.container.starting.prepare import words
 from koupleless.container.surroundings import GRACE_S
 from koupleless.context import Scope, entered
@@ -160,8 +161,29 @@ class Life:
         )
         scope.attach(PrivateLibraries(namespace.library_of))
         around.watch.follow(scope)
+        scope.attach(self._portrait(paths))
         watch = changes.watch(scope, all_of_base, builtins=namespace.builtins, storing=namespace.stores)
         namespace.stores.when_first(watch.begin)
+
+    def _portrait(self, paths: Sequence[str]) -> Portrait:
+        manifest, around = self._prepared.manifest, self._around
+        directory = self.scope.find_facet(DataDirectory)
+        return Portrait(
+            name=self.biz.name,
+            version=self.biz.version,
+            paths=tuple(paths),
+            scratch=str(self._prepared.unpacked.scratch),
+            data_dir="" if directory is None else str(directory.path),
+            config_dirs=tuple(str(place.absolute()) for place in around.config_dirs),
+            profile=around.profile,
+            declared=manifest.declared_libraries,
+            deny=manifest.deny_imports,
+            requirements=manifest.requirements,
+            own=manifest.own,
+            shared=manifest.shared,
+            own_in_base=tuple(sorted(around.wishes.own)),
+            shared_in_base=tuple(sorted(around.wishes.shared)),
+        )
 
     def import_entry(self, opening: Opening) -> None:
         """Import the entry, on a thread."""

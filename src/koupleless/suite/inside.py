@@ -27,6 +27,7 @@ from koupleless.container.process import HOOKS
 from koupleless.container.starting.facets import equip
 from koupleless.context import Scope, call_as
 from koupleless.isolation.interpreter import exposing, when_loaded, withholding
+from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import SELF, Policy
 from koupleless.recorders.running.forks import OwnProcess
 from koupleless.tracebacks import trimmed
@@ -36,6 +37,8 @@ from koupleless.view.logging.logs import LogSpace
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
+
+    from koupleless.replacing import Shared
 
 _LOOKED_UP_IN_C: Final = ("time_machine",)
 """Python modules that set the clock of the process by C code, which looks in the table of the interpreter only."""
@@ -55,7 +58,7 @@ class Order:
     warm: tuple[str, ...] = ()
     """Python modules for the base to import first; absent ones are left out."""
     scratch: str = ""
-    """A directory that the parent process removes afterwards."""
+    """A directory for a virtual environment, which somebody else removes afterwards."""
 
     def as_text(self) -> str:
         """For the command line."""
@@ -71,17 +74,14 @@ class Order:
 def run(order: Order, program: str, arguments: Sequence[str]) -> int:
     """Run a Python module, or a script if ``program`` ends in ``.py``, as a biz; returns the exit status.
 
+    ``module:function`` calls a function, as the console script of a library does.
+
     To be called on the main thread, as the last act of a process: threads, pools and exit functions of the program end
     with the interpreter, which awaits threads and calls exit functions as for a program alone. A ``KeyboardInterrupt``
     of the program is shown, and raised again.
     """
-    global _program  # noqa: PLW0603 - see there
     _warm(order.warm)
-    _program = scope = Scope(BizId.of(order.name, "0"))
-    for hook in HOOKS:
-        if hook.is_for_one:
-            hook.change.acquire()
-    scope.attach(OwnProcess())
+    scope = begin(BizId.of(order.name, "0"))
     envs = {"PYTHONPATH": _search_path(order.paths)}
     equip(
         scope,
@@ -95,6 +95,22 @@ def run(order: Order, program: str, arguments: Sequence[str]) -> int:
         is_bare=True,
         logs=lambda: LogSpace(scope, has_process=True),
     )
+    return finish(scope, program)
+
+
+def begin(biz: BizId, *further: Shared) -> Scope:
+    """Make the one biz of this process, for good; ``further`` are hooks beside those that every biz needs."""
+    global _program  # noqa: PLW0603 - see there
+    _program = scope = Scope(biz)
+    for hook in HOOKS:
+        if hook.is_for_one or hook.change in further:
+            hook.change.acquire()
+    scope.attach(OwnProcess())
+    return scope
+
+
+def finish(scope: Scope, program: str) -> int:
+    """Run the program as the equipped biz; returns the exit status, as `run`."""
     for name in _LOOKED_UP_IN_C:
         when_loaded(name, _show_to_c)
     atexit.register(_left.clear)
@@ -129,6 +145,9 @@ def _run(program: str) -> int:
         if program.endswith(".py"):
             sys.path.insert(0, os.path.dirname(os.path.abspath(program)))  # noqa: PTH100, PTH120 - as the interpreter does
             _left.append(runpy.run_path(program, run_name="__main__"))
+        elif ":" in program:
+            assert _program is not None
+            _left.append(sys.exit(_program.facet(Namespace).resolve(program)()))
         else:
             _left.append(runpy.run_module(program, run_name="__main__", alter_sys=True))
     except SystemExit as error:

@@ -263,6 +263,15 @@ class UninstallData(BizReply, frozen=True, kw_only=True, rename="camel", omit_de
     purge_report: PurgeReport | None = None
 
 
+class CommandData(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The reply about a command to be run as a module. Sent only by this project."""
+
+    biz_name: str
+    biz_version: str
+    path: str
+    """A file on the machine of the base, to be read by a user of the same name."""
+
+
 class EnvData(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The reply about kept values of a module's environment: names only. Sent only by this project."""
 

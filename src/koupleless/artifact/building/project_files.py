@@ -52,7 +52,7 @@ def find_files(project: Project, left: list[str] | None = None) -> dict[str, Pat
     latter. Raises ``BuildFailed`` if the entry's package, or the env-file to be packed, is not found.
     """
     root = project.root
-    source = root / "src" if _has_python(root / "src") else root
+    source = source_directory(root)
     found: dict[str, Path] = {}
     for top in _tops(source, is_root=source == root, entry=project.entry):
         found |= {path.relative_to(source).as_posix(): path for path in _below(top)}
@@ -77,6 +77,11 @@ def find_files(project: Project, left: list[str] | None = None) -> dict[str, Pat
             str(root), f"the entry {project.entry} names {module}, which is neither in src/ nor in {root}"
         )
     return chosen
+
+
+def source_directory(root: Path) -> Path:
+    """The directory below the root of a project from which the packages of the project are imported."""
+    return root / "src" if _has_python(root / "src") else root
 
 
 def packed_env_file(project: Project) -> dict[str, Path]:

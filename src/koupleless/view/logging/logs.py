@@ -341,7 +341,9 @@ class _HandlerRefs(ContextList[Any]):
     def __bool__(self) -> bool:
         return True
 
-    def remove(self, value: Any, /) -> None:
+    def remove(self, value: Any, /, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_ending():  # the globals of this module may be gone
+            return
         for refs in (self._of_base, *(space.variables.handler_refs for space in live_spaces())):
             if value in refs:
                 refs.remove(value)

@@ -1,8 +1,9 @@
-"""Count the words of docstrings and comments that stand for a noun, room by room; fail where there are too many.
+"""Count the words that stand for a noun, in docstrings and comments and in Markdown; fail where there are too many.
 
-``python scripts/prose.py [ROOM | FILE ...]``; without an argument, the whole package is counted. A docstring is any
-text that is a statement of its own, below a variable too. Code in backquotes is not counted. CONTRIBUTING.md has the
-rule.
+``python scripts/prose.py [ROOM | FILE ...]``; without an argument, the whole package is counted, room by room. Of a
+Python file docstrings and comments are counted; a docstring is any text that is a statement of its own, below a
+variable too. Of a Markdown file everything is counted but code, HTML and the targets of links; where a comment says
+that a script has written the page, tables are results, and are not counted either. CONTRIBUTING.md has the rule.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ KINDS = (
 )
 
 _CODE = re.compile(r"``.*?``|`[^`\n]*`", re.DOTALL)
+_LINK = re.compile(r"(?<=\])\([^)\s]*\)|https?://\S+")
+_HTML = re.compile(r"<!--.*?-->|</?\w[^<>]*>", re.DOTALL)
+_WRITTEN = "<!-- written by "
+_ITEM = re.compile(r"\s*(?:[-*+]|\d+\.) ")
 _NO_PROSE = ("# noqa", "# type:", "# pragma", "#!")
 _WORST = 5
 
@@ -54,9 +59,28 @@ def prose_of(source: str) -> str:
     return _CODE.sub(" ", "\n".join(texts))
 
 
+def prose_of_page(text: str) -> str:
+    """The text of one Markdown file, without code, HTML and the targets of links."""
+    is_written = _WRITTEN in text
+    lines: list[str] = []
+    is_code = is_list = was_empty = False
+    for line in text.splitlines():
+        is_fence = line.lstrip().startswith("```")
+        is_code ^= is_fence
+        if line.strip() and not is_code and not is_fence:
+            is_list = _ITEM.match(line) is not None or (is_list and line.startswith(" "))
+            is_indented = line.startswith("    ") and not is_list and (was_empty or not lines[-1])
+            is_result = is_written and line.startswith("|")
+            lines.append("" if is_indented or is_result else line)
+        was_empty = not line.strip()
+    return _LINK.sub(" ", _HTML.sub(" ", _CODE.sub(" ", "\n".join(lines))))
+
+
 def words_of(path: Path) -> Counter[str]:
     """The words of one file, in lower case."""
-    return Counter(re.findall(r"[a-z]+", prose_of(path.read_text(encoding="utf-8")).lower()))
+    text = path.read_text(encoding="utf-8")
+    prose = prose_of(text) if path.suffix == ".py" else prose_of_page(text)
+    return Counter(re.findall(r"[a-z]+", prose.lower()))
 
 
 def places(arguments: list[str]) -> dict[str, list[Path]]:
@@ -81,7 +105,7 @@ def main(arguments: list[str]) -> int:
     for room, files in places(arguments).items():
         of_files = {path: words_of(path) for path in files}
         total = sum((words.total() for words in of_files.values()), 0)
-        line = f"{room:12} {total:6} words"
+        line = f"{room:32} {total:6} words"
         worst = []
         for kind in KINDS:
             counts = {path: sum(words[word] for word in kind.words) for path, words in of_files.items()}

@@ -47,3 +47,39 @@ def test_long_paragraphs_are_wrapped_and_nothing_else_is_touched(tmp_path):
     assert "\n".join(lines).endswith(code)
     assert max(len(line) for line in lines[1:8]) <= 140
     assert not [line for line in lines if line.startswith("1. ")]
+
+
+COUNTED = re.compile(r" (\d+) words  what/whose +([\d.]+)  pronouns +([\d.]+)$", re.MULTILINE)
+
+
+def test_words_of_a_page_are_counted_without_code_html_links_and_written_tables(tmp_path):
+    code = "```\nit its that\n```\n\n    whose them\n\n`it`, ``those ` them``\n\n<!-- what\nit -->\n"
+    links = "[a](it.md#that) <https://it.example/that> https://it.example/them\n"
+    listed = "- item\n\n    whose text\n\n| it | that |\n|---|---|\n"
+    page, written = tmp_path / "page.md", tmp_path / "written.md"
+    page.write_text(f"# Head\n\nIt says whose\n\n{code}{links}{listed}", encoding="utf-8")
+    written.write_text(f"<!-- written by scripts/it -->\n\nIt says\n\n{listed}", encoding="utf-8")
+
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/prose.py"), str(page), str(written)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    # Head, It, says, whose, a, item, whose, text, it, that; and of the written page It, says, item, whose, text.
+    assert COUNTED.findall(done.stdout) == [("10", "200.0", "300.0"), ("5", "200.0", "200.0")]
+    assert done.returncode == 1
+
+
+def test_a_page_is_well_with_three_of_one_kind_and_thirty_of_the_other_in_a_thousand_words(tmp_path):
+    page = tmp_path / "page.md"
+    text = "what " * 3 + "it " * 30 + "word " * 967
+
+    def check(text):
+        page.write_text(f"{text}\n", encoding="utf-8")
+        return subprocess.run([sys.executable, str(ROOT / "scripts/prose.py"), str(page)], check=False).returncode
+
+    assert check(text) == 0
+    assert check(text.replace("word", "whose", 1)) == 1
+    assert check(text.replace("word", "them", 1)) == 1

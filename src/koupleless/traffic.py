@@ -57,6 +57,50 @@ SERVES: Final = "_koupleless_serves"
 """The attribute of a thread that serves requests of one biz alone, with the identity in words."""
 
 
+class Meter:
+    """The processor time of one biz, and the lot that decides which requests are measured.
+
+    Lifetime: as its `Traffic`. Threads: `draw` and `add_step` on the thread of the event loop, the rest on any.
+    """
+
+    __slots__ = ("_begun_before", "_lock", "_loop_s", "_shown_s", "_since", "_stride", "_workers_s")
+
+    def __init__(self) -> None:
+        self._stride = 1
+        self._since, self._begun_before = monotonic(), 0
+        self._loop_s = self._workers_s = self._shown_s = 0.0
+        self._lock = threading.Lock()
+
+    def draw(self, begun: int) -> tuple[int, int]:
+        """Return the number of requests for which the present one stands, and the distance to the next one to measure.
+
+        One in so many is measured that about `MEASURED` come in a second. ``begun`` is the number of requests so far.
+        """
+        weight, now, come = self._stride, monotonic(), begun - self._begun_before
+        if now - self._since >= _WINDOW_S or come >= _WINDOW:
+            self._stride = max(1, round(come / max(now - self._since, 0.001) / MEASURED))
+            self._since, self._begun_before = now, begun
+        return weight, 1 if self._stride == 1 else _lot.randrange(1, 2 * self._stride)
+
+    def add_step(self, seconds: float) -> None:
+        """Add processor time of the loop's thread, on this thread."""
+        self._loop_s += seconds
+
+    def add_work(self, seconds: float) -> None:
+        """Add processor time of another thread."""
+        with self._lock:
+            self._workers_s += seconds
+
+    def read(self, of_threads: float) -> float:
+        """Return the processor time added so far, and ``of_threads`` by living threads. Never less than before.
+
+        A thread at its end is for a moment neither among the living threads nor added.
+        """
+        with self._lock:
+            self._shown_s = max(self._shown_s, self._loop_s + self._workers_s + of_threads)
+            return self._shown_s
+
+
 class Counts(NamedTuple):
     """The counts of a moment."""
 
@@ -80,10 +124,7 @@ class Traffic:
     request in one of the numbers and not yet in another.
     """
 
-    __slots__ = (
-        "_begun_before", "_cells", "_lock", "_loop_s", "_shown_s", "_since", "_stride", "_workers_s", "begun", "due",
-        "errors", "seconds",
-    )  # fmt: skip
+    __slots__ = ("_cells", "begun", "due", "errors", "meter", "seconds")
 
     def __init__(self) -> None:
         self.begun = 0
@@ -97,10 +138,8 @@ class Traffic:
         """The number of exceptions that the application raised instead of returning."""
         self.due = 1
         """The value of `begun` from which on a request is to be `measured`."""
-        self._stride = 1
-        self._since, self._begun_before = monotonic(), 0
-        self._loop_s = self._workers_s = self._shown_s = 0.0
-        self._lock = threading.Lock()
+        self.meter = Meter()
+        """The processor time."""
 
     def count(self, method: str | None, status: object, seconds: float, has_failed: bool) -> None:
         """Count a request that ended with ``status``, or without one (0); the method of a WebSocket is ``None``.
@@ -121,33 +160,11 @@ class Traffic:
     def measured(self, app: Callable[..., Any]) -> Callable[..., Any]:
         """Return an ASGI application for one request, with the processor time of each step measured.
 
-        On the loop's thread. Draws the next request to measure: one in so many that about `MEASURED` come in a second.
+        On the loop's thread. Draws the next request to measure.
         """
-        weight, now = self._stride, monotonic()
-        if now - self._since >= _WINDOW_S or self.begun - self._begun_before >= _WINDOW:
-            rate = (self.begun - self._begun_before) / max(now - self._since, 0.001)
-            self._stride = max(1, round(rate / MEASURED))
-            self._since, self._begun_before = now, self.begun
-        self.due = self.begun + (1 if self._stride == 1 else _lot.randrange(1, 2 * self._stride))
-        return _stepping(app, self, weight)
-
-    def add_step(self, seconds: float) -> None:
-        """Add processor time of the loop's thread, on this thread."""
-        self._loop_s += seconds
-
-    def add_work(self, seconds: float) -> None:
-        """Add processor time of another thread. From any thread."""
-        with self._lock:
-            self._workers_s += seconds
-
-    def shown(self, of_threads: float) -> float:
-        """Return the processor time added so far, and ``of_threads`` by living threads. Never less than before.
-
-        A thread at its end is for a moment neither among the living threads nor added. From any thread.
-        """
-        with self._lock:
-            self._shown_s = max(self._shown_s, self._loop_s + self._workers_s + of_threads)
-            return self._shown_s
+        weight, distance = self.meter.draw(self.begun)
+        self.due = self.begun + distance
+        return _stepping(app, self.meter, weight)
 
     def read(self) -> Counts:
         """Return the counts of this moment. From any thread."""
@@ -179,7 +196,7 @@ UNCOUNTED: Final = _Uncounted()
 
 
 @passed_over
-def _stepping(app: Callable[..., Any], traffic: Traffic, weight: int) -> Callable[..., Any]:
+def _stepping(app: Callable[..., Any], meter: Meter, weight: int) -> Callable[..., Any]:
     """Make an application that adds the processor time of each step of ``app``, ``weight`` times."""
 
     @types.coroutine
@@ -188,7 +205,7 @@ def _stepping(app: Callable[..., Any], traffic: Traffic, weight: int) -> Callabl
         try:
             steps = app(connection, receive, send).__await__()
         finally:
-            traffic.add_step((thread_time() - begin) * weight)
+            meter.add_step((thread_time() - begin) * weight)
         step: Callable[..., Any] = steps.__next__
         value: tuple[Any, ...] = ()
         while True:
@@ -198,7 +215,7 @@ def _stepping(app: Callable[..., Any], traffic: Traffic, weight: int) -> Callabl
             except StopIteration:
                 return
             finally:
-                traffic.add_step((thread_time() - begin) * weight)
+                meter.add_step((thread_time() - begin) * weight)
             try:
                 sent = yield item
             except GeneratorExit:

@@ -145,7 +145,7 @@ def test_of_many_requests_some_stand_for_all(monkeypatch: pytest.MonkeyPatch) ->
     measured = serve(traffic, nothing, 50_000)
 
     assert 50 + 1_500 < measured < 50 + 3_500  # all of the first ones, then one in twenty
-    assert traffic.shown(0) == pytest.approx(50_000 * 2 * 0.0002, rel=0.05)
+    assert traffic.meter.read(0) == pytest.approx(50_000 * 2 * 0.0002, rel=0.05)
 
 
 def test_a_measured_request_is_as_any_other() -> None:
@@ -178,15 +178,15 @@ def test_a_measured_request_is_as_any_other() -> None:
 
 def test_the_time_shown_never_goes_back() -> None:
     traffic = Traffic()
-    assert traffic.shown(2.0) == 2.0
-    assert traffic.shown(0.5) == 2.0
-    traffic.add_work(3.0)
-    assert traffic.shown(0.5) == 3.5
+    assert traffic.meter.read(2.0) == 2.0
+    assert traffic.meter.read(0.5) == 2.0
+    traffic.meter.add_work(3.0)
+    assert traffic.meter.read(0.5) == 3.5
 
 
 def test_a_lot_costs_less_than_a_reading() -> None:
     """The threshold is compared in the request; nothing is drawn, and no clock read, for a request not measured."""
     traffic = Traffic()
-    traffic._stride, traffic._since = 1_000, time.monotonic()
+    traffic.meter._stride, traffic.meter._since = 1_000, time.monotonic()
     measured = serve(traffic, nothing, 2_000)
     assert 1 <= measured <= 20

@@ -42,7 +42,7 @@ def _timed(traffic: Traffic, function: Callable[..., Any], *args: Any) -> Any:
     try:
         return function(*args)
     finally:
-        traffic.add_work(time.thread_time() - begin)
+        traffic.meter.add_work(time.thread_time() - begin)
 
 
 follow: Final = {"anyio.to_thread": _follow}

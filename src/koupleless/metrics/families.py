@@ -106,7 +106,9 @@ class Metrics:
             "Processor time of a module: requests on the event loop, work on threads; an estimate under load.",
             _BIZ,
             {
-                (biz.name, biz.version): traffic.shown(of_threads.get((biz.name, biz.version), 0.0) + serving[str(biz)])
+                (biz.name, biz.version): traffic.meter.read(
+                    of_threads.get((biz.name, biz.version), 0.0) + serving[str(biz)]
+                )
                 for biz, traffic in accounts.traffic().items()
             },
         )

@@ -169,7 +169,7 @@ class _Work:
             raise
         finally:
             if traffic is not None:
-                traffic.add_work(time.thread_time() - begin)
+                traffic.meter.add_work(time.thread_time() - begin)
 
     def drop(self) -> None:
         """Let go of function and arguments: the queue of a busy executor keeps cancelled work until its turn comes."""

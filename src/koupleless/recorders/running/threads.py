@@ -126,7 +126,7 @@ def _note_time(scope: Scope) -> None:
     """Note the processor time of this thread, which ends."""
     traffic = scope.find_facet(Traffic)
     if traffic is not None:
-        traffic.add_work(time.thread_time())
+        traffic.meter.add_work(time.thread_time())
 
 
 def _is_shared_worker(thread: threading.Thread) -> bool:

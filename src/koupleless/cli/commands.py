@@ -161,7 +161,7 @@ def new(kind: str, directory: Path, *, name: str | None) -> None:
 
     The project is a module, or a base for modules.
     """
-    from koupleless.cli.new import create
+    from koupleless.cli.projects.new import create
 
     for line in create(kind, directory, name=name):
         say(line)

@@ -1,4 +1,4 @@
-"""``arkctl new``: projects from the templates beside this file."""
+"""``arkctl new``: projects from the templates."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import signal
 import socket
 import sys
@@ -179,6 +180,7 @@ class Base:
             environments=self._environments,
             logbook=logbook,
             has_libraries=self._store.has_libraries,
+            end=_end_process if owns_process else None,
         )
         self.arklet = ArkletServer(
             self._operations,
@@ -406,6 +408,10 @@ def _log_options(settings: BaseSettings) -> dict[str, Any]:
     if settings.log_format == "json":
         return {"log_config": json_configuration(level)}
     return {"log_level": level.lower()}
+
+
+def _end_process() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _hang_up(*_: object) -> None:

@@ -216,6 +216,22 @@ class StateUnwritable(ContainerError):
         )
 
 
+class NoVersionBefore(ContainerError):
+    """A name without a version that answered before the present one."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"no version of {name} answered before the present one, so there is nothing to go back to")
+
+
+class EndRefused(ContainerError):
+    """A base that cannot end its process, because the process belongs to another server."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        super().__init__(f"base {base} runs inside another server, and ends with that server only")
+
+
 # --- a biz's own code: everything done is undone -------------------------------------------------------------------
 
 

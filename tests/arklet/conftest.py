@@ -98,7 +98,7 @@ class FakeContainer:
 
     # --- the container's own interface ---
 
-    def prepare(self, url: str, *, expected: BizId | None = None) -> FakePrepared:
+    def prepare(self, url: str, *, expected: BizId | None = None, digest: str | None = None) -> FakePrepared:
         artefact = self.artefacts.get(url)
         if artefact is None:
             raise FetchFailed(url, "there is no such file")

@@ -33,6 +33,10 @@ COMMANDS = {
     "commandBiz": "write a file on this machine to run a command as one ark biz",
     "envBiz": "set, unset and list kept variables of one ark biz",
     "queryLibraries": "query private libraries in the store, by digest",
+    "restartBiz": "start one ark biz again from the same artefact",
+    "rollbackBiz": "let the version of one ark biz answer that did before",
+    "exportBizs": "query the ark bizs that start again with the base",
+    "stopBase": "end the base in order",
     "switchBiz": "switch one ark biz",
     "uninstallBiz": "uninstall one ark biz",
 }

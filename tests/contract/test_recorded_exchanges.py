@@ -38,13 +38,17 @@ EVERYWHERE: Final = {
     "libraries in the data of an install": "how each library is held; original clients ignore it",
     "envBiz in the list of commands": "kept variables of a module; original clients ask for none",
     "queryLogs in the list of commands": "logs of modules; original clients ask for none",
+    "restartBiz, rollbackBiz, exportBizs, stopBase": "commands more; original clients do not call them",
     "residents in the data of health": "libraries that stay, in whatever process this is; there may be none",
     "pluginListInfo is empty": "a Python base has no ark plugins; what it shares are libraries",
     "commandBiz in the list of commands": "runs a command as a module; original clients have no such command",
     "queryLibraries in the list of commands": "a command more; original clients do not call it",
     "throwable": "the same shape, with Python's frames",
 }
-COMMANDS_OF_OURS: Final = {"commandBiz", "envBiz", "queryLibraries", "queryLogs"}
+COMMANDS_OF_OURS: Final = {
+    *("commandBiz", "envBiz", "queryLibraries", "queryLogs"),
+    *("restartBiz", "rollbackBiz", "exportBizs", "stopBase"),
+}
 OURS_ALONE: Final = {"libraries", "purgeReport", "residents"}
 NAMES_JAVA: Final = {"mainClass", "bizUrl", "bizTempWorkDir", "classPath", "threadName", "declaredMode"}
 JAVA: Final = re.compile(r"\bjava\.|com\.alipay|Exception|zip END header|no protocol|Cannot invoke")

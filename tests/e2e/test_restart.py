@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -163,3 +164,44 @@ def change(
             assert reply.json()["code"] == "SUCCESS", reply.text
             running -= {now} - {version}
             answered.release()
+
+
+def test_the_commands_of_a_kept_base(serve: Serve, tmp_path: Path) -> None:
+    base = serve("--name", "mall", "--state-dir", str(tmp_path / "state"), cwd=tmp_path)
+    for identity in ("shop:1", "shop:2"):
+        base.deploy(make_module(tmp_path, identity), "--arg", "--quick", "--env", "KEY=secret")
+    base.deploy(make_module(tmp_path, "other:1"))
+    lock = tmp_path / "mall.lock"
+
+    assert base.say("restart").splitlines() == ["shop:2 started again", "other:1 started again"]
+    assert base.say("rollback", "shop") == "shop:1 answers again\n"
+    base.say("export", lock)
+    assert "no version of other answered before the present one" in base.say("rollback", "other", fails=True)
+    assert '"args": [\n        "--quick"' in lock.read_text()
+    assert '"KEY"' in lock.read_text()
+    assert "secret" not in lock.read_text()
+    assert base.say("import", lock) == "2 of 2 were there already\n"
+
+    other = serve("--ephemeral", cwd=tmp_path)
+    said = other.say("import", lock)
+    assert (
+        "warning: shop:1 was deployed with values for KEY, which a lock file does not have: arkctl env shop set" in said
+    )
+    assert "other:1 installed\nshop:1 installed\n0 of 2 were there already\n" in said
+    assert other.get("/shop/").text == "shop:1"
+    other.undeploy("other")
+    make_module(tmp_path, "other:1", "# something else\ndef app(*_): ...\n")
+    assert "other:1 installed" in other.say("import", lock)  # the source is not needed
+    digest = re.search(r'"other",\s+"bizVersion": "1",\s+"digest": "(\w+)"', lock.read_text())
+    assert digest is not None
+    lock.write_text(lock.read_text().replace(digest[1], "0" * 64))
+    assert "undeploy it first, or give the artefact another version" in other.say("import", lock, fails=True)
+    other.undeploy("other")
+    assert f"but {'0' * 64} was promised" in other.say("import", lock, fails=True)
+
+    assert "has ended" in base.say("stop")
+    assert base.popen.wait(30) == 0
+    assert versions(serve("--state-dir", str(tmp_path / "state"), cwd=tmp_path)) == {
+        "shop:1": "ACTIVATED",
+        "other:1": "ACTIVATED",
+    }

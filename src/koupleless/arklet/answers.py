@@ -13,11 +13,13 @@ from koupleless.errors import (
     BizFailed,
     BizNotFound,
     BizRepeated,
+    EndRefused,
     IdentityMismatch,
     IllegalMove,
     InvalidIdentity,
     KouplelessError,
     MasterBizProtected,
+    NoVersionBefore,
 )
 from koupleless.wire.envelope import Code, Envelope, ResponseCode
 from koupleless.wire.replies import (
@@ -42,7 +44,7 @@ def explain(error: BaseException, command: str, *, base_identity: str) -> Envelo
     message = f"{verb} biz not success!"
     data: BizReply | None = None
     match error:
-        case HealthRefused() | RunRepeated() | TooManyRuns():
+        case HealthRefused() | RunRepeated() | TooManyRuns() | NoVersionBefore() | EndRefused():
             message = str(error)
         case BizBusy():
             message = conflict(error, command)

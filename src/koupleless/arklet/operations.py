@@ -17,6 +17,7 @@ import msgspec
 
 from koupleless.arklet import answers
 from koupleless.arklet.health import Health
+from koupleless.arklet.keeping import Keeping
 from koupleless.arklet.orders import (
     InstallOrder,
     absent,
@@ -30,7 +31,6 @@ from koupleless.arklet.records import BatchBusy, RunRepeated, Runs, describe_err
 from koupleless.biz import BizState
 from koupleless.container.process import resident_bytes
 from koupleless.container.starting.portrait import Portrait
-from koupleless.container.terms import Located
 from koupleless.errors import ArtifactError, BizBusy, BizNotFound, ContainerClosed, ManifestInvalid
 from koupleless.recorders.running.executors import leave_workers_behind
 from koupleless.state.environments import Environments
@@ -47,6 +47,7 @@ from koupleless.wire.replies import (
     EnvData,
     HealthReply,
     HelpItem,
+    InstallData,
     LibrariesData,
     LogEntry,
     LogsData,
@@ -61,6 +62,8 @@ from koupleless.wire.requests import (
     LibrariesQuery,
     LogsQuery,
     OpsQuery,
+    RestartBiz,
+    RollbackBiz,
     SwitchBiz,
     UninstallBiz,
     is_blank,
@@ -77,7 +80,7 @@ if TYPE_CHECKING:
     from koupleless.biz import BizId
     from koupleless.container.container import Container
     from koupleless.container.starting.prepare import Prepared
-    from koupleless.container.terms import Installed
+    from koupleless.container.terms import Installed, Located, Stored
 
 Body = dict[str, object] | None
 
@@ -114,8 +117,9 @@ class Operations:
         health: Health | None = None,
         runs: Runs | None = None,
         has_libraries: Callable[[str], bool] = lambda _: False,
+        end: Callable[[], object] | None = None,
     ) -> None:
-        """``has_libraries`` finds private libraries in the store of the base, by digest."""
+        """``has_libraries`` finds private libraries in the store of the base, by digest; ``end`` is as in `Keeping`."""
         self.vitals = health or Health(container)
         numbers = itertools.count(1)
         self.workers = ThreadPoolExecutor(
@@ -132,6 +136,7 @@ class Operations:
         """Held by the one batch that runs."""
         self._runs = runs or Runs()
         self.has_libraries = has_libraries
+        self.keeping = Keeping(container, end)
 
     def handle(self, command: str, raw: bytes) -> Envelope:
         """Run one command on the bytes of its input. Never raises: errors become part of the envelope."""
@@ -192,7 +197,7 @@ class Operations:
         check_background(request)
         order = InstallOrder.of(request)
         if order.biz is not None:
-            source = Located(order.biz, order.url)
+            source = order.source(order.biz)
             return self._perform("installBiz", request, lambda: self._do_install(source, order))
         with self._identify(request, order) as prepared:
             name, version = prepared.id.name, prepared.id.version
@@ -211,10 +216,10 @@ class Operations:
         except ArtifactError as error:
             raise InputInvalid(f"refresh biz info from jar failed: {error}") from error
 
-    def _do_install(self, source: Prepared | Located, order: InstallOrder) -> Envelope:
+    def _do_install(self, source: Prepared | Located | Stored, order: InstallOrder) -> Envelope:
         return self._success(answers.install_data(self._installed(source, order)))
 
-    def _installed(self, source: Prepared | Located, order: InstallOrder) -> Installed:
+    def _installed(self, source: Prepared | Located | Stored, order: InstallOrder) -> Installed:
         order.check_url()
         return self._container.install(
             source, args=order.args, envs=order.envs, project_envs=order.project_envs, strategy=order.strategy
@@ -278,7 +283,7 @@ class Operations:
         if element.mistake is not None:
             raise element.mistake
         element.order.check_url()
-        return self._container.prepare(element.order.url, expected=element.order.biz)
+        return self._container.prepare(element.order.url, expected=element.order.biz, digest=element.order.digest)
 
     def _install_element(self, element: Element, prepared: Prepared) -> BatchEntry:
         try:
@@ -356,6 +361,50 @@ class Operations:
         return Envelope(code=Code.FAILED, message=message, data=data, base_identity=self._identity)
 
 
+def _restart(operations: Operations, body: Body) -> Envelope:
+    """Start a module again from the same artefact, without a lost request."""
+    request = read(RestartBiz, body)
+    biz = named(request)
+
+    def work() -> Envelope:
+        installed = operations.keeping.restart(biz)
+        return operations._success(answers.install_data(installed))  # noqa: SLF001 - as `_env`
+
+    return operations._perform("restartBiz", request, work)  # noqa: SLF001 - as `_env`
+
+
+def _rollback(operations: Operations, body: Body) -> Envelope:
+    """Let the version answer that answered before the present one."""
+    request = read(RollbackBiz, body)
+    name = name_of(request.biz_name)
+    check_background(request)
+
+    def work() -> Envelope:
+        biz, installed = operations.keeping.rollback(name)
+        if installed is not None:
+            return operations._success(answers.install_data(installed))  # noqa: SLF001 - as `_env`
+        info = BizDetails.of(operations._container.find(biz))  # noqa: SLF001 - as `_env`
+        said = f"Switch biz: {biz} is activated."
+        return operations._success(  # noqa: SLF001 - as `_env`
+            InstallData(code=ResponseCode.SUCCESS, message=said, elapsed_space=0, biz_infos=[info])
+        )
+
+    return operations._perform("rollbackBiz", request, work)  # noqa: SLF001 - as `_env`
+
+
+def _export(operations: Operations, body: Body) -> Envelope:  # noqa: ARG001 - the input is ignored
+    """The modules that the base keeps over a restart."""
+    return operations._success(operations.keeping.export())  # noqa: SLF001 - as `_env`
+
+
+def _stop(operations: Operations, body: Body) -> Envelope:  # noqa: ARG001 - the input is ignored
+    """End the base in order, as SIGTERM does."""
+    operations.keeping.stop()
+    return operations._success(  # noqa: SLF001 - as `_env`
+        BizReply(code=ResponseCode.SUCCESS, message="the base ends")
+    )
+
+
 def _libraries(operations: Operations, body: Body) -> Envelope:
     """Private libraries in the store, of the named ones: an artefact may travel without."""
     digests = read(LibrariesQuery, body).digests or []
@@ -426,6 +475,10 @@ COMMANDS: Final = (
     Command("envBiz", "set, unset and list kept variables of one ark biz", _env),
     Command("commandBiz", "write a file on this machine to run a command as one ark biz", _command),
     Command("queryLibraries", "query private libraries in the store, by digest", _libraries),
+    Command("restartBiz", "start one ark biz again from the same artefact", _restart, takes_long=True),
+    Command("rollbackBiz", "let the version of one ark biz answer that did before", _rollback, takes_long=True),
+    Command("exportBizs", "query the ark bizs that start again with the base", _export),
+    Command("stopBase", "end the base in order", _stop),
     Command("queryLogs", "query the logs of ark bizs", _logs, takes_long=True),
 )
 _BY_ID: Final = {command.id: command for command in COMMANDS}

@@ -5,14 +5,15 @@ The texts of the refusals are the original's.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from koupleless.biz import BizId, BizState, parse_name
-from koupleless.container.terms import Strategy
+from koupleless.container.terms import Located, Stored, Strategy
 from koupleless.envfiles import variable_issue
 from koupleless.errors import BizNotFound, FetchFailed, InvalidIdentity, KouplelessError
 from koupleless.wire.envelope import InputInvalid
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from koupleless.wire.requests import BatchInstallBiz, BizRequest, InstallBiz
+
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 class NoIdentity(BizNotFound):
@@ -45,6 +48,8 @@ class InstallOrder:
     envs: Mapping[str, str] = field(repr=False)
     project_envs: Mapping[str, str] | None = field(default=None, repr=False)
     """Variables of the env-file of the project; ``None`` if the order does not come from a project."""
+    digest: str | None = None
+    """The digest that the artefact must have."""
 
     @classmethod
     def of(cls, request: InstallBiz) -> InstallOrder:
@@ -53,6 +58,9 @@ class InstallOrder:
             raise InputInvalid("bizUrl should not be blank")
         if is_blank(request.biz_name) != is_blank(request.biz_version):
             raise InputInvalid("bizName and bizVersion should be both blank or both not blank.")
+        digest = None if is_blank(request.biz_digest) else request.biz_digest
+        if digest is not None and (not _DIGEST.fullmatch(digest) or is_blank(request.biz_name)):
+            raise InputInvalid("bizDigest should be 64 hexadecimal digits in lower case, with bizName and bizVersion")
         check_variables("envs", request.envs or {})
         check_variables("projectEnvs", request.project_envs or {})
         biz = None if is_blank(request.biz_name) else BizId.of(request.biz_name or "", request.biz_version or "")
@@ -63,7 +71,12 @@ class InstallOrder:
             tuple(request.args or ()),
             request.envs or {},
             request.project_envs,
+            digest,
         )
+
+    def source(self, biz: BizId) -> Located | Stored:
+        """The artefact of ``biz``: by URL, or in the store by digest."""
+        return Located(biz, self.url) if self.digest is None else Stored(biz, self.digest, self.url)
 
     def check_url(self) -> None:
         """Raise ``FetchFailed`` for a path, which is another file on every machine."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from koupleless.cli.environment import env, given_variables
+from koupleless.cli.keeping.commands import export, import_file, restart, rollback, stop
 from koupleless.cli.logs import logs
 from koupleless.cli.running.command import run
 from koupleless.cli.session import (
@@ -475,7 +476,8 @@ def health(session: Session, identity: str | None, *, kind: str | None, metrics:
 
 arkctl.add_command(env)
 arkctl.add_command(logs)
-arkctl.add_command(run)
+for _command in (run, restart, rollback, export, import_file, stop):
+    arkctl.add_command(_command)
 
 # --- about this program --------------------------------------------------------------------------------------------
 

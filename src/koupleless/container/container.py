@@ -225,7 +225,8 @@ class Container:
             held.enter_context(self.reserve(source.id, "installBiz"))
             self._refuse_base(source.id)
             with self._lock:
-                self._roster.admit(source.id, beside=strategy is not Strategy.INSTALL_ONLY)
+                is_again = place is not None and place.is_again
+                self._roster.admit(source.id, beside=is_again or strategy is not Strategy.INSTALL_ONLY)
             if isinstance(source, Located | Stored):
                 source = held.enter_context(self._fetched(source, place))
             variables = Variables(envs or {}, project_envs)
@@ -264,10 +265,11 @@ class Container:
         place: Place | None,
     ) -> Installed:
         started_at, before, begin = time.time(), resident_bytes(), time.perf_counter()
+        wanted = self._wanted(prepared, args, variables, strategy)
         if place is None:
-            order, place = self._note(prepared, args, variables, strategy), Place()
+            order, place = self.book.installing(wanted), Place()
         else:
-            order = self.book.next_order() if place.order is None else place.order
+            order = self.book.note_static(wanted) if place.order is None else place.order
         entry = Entry(prepared, normalise_path(prepared.manifest.web_context_path), order, is_kept=place.is_kept)
         self._register(entry)
         cleared = self._clear_the_way(entry) if strategy is Strategy.UNINSTALL_THEN_INSTALL else []
@@ -282,23 +284,25 @@ class Container:
         grown = resident_bytes() - before
         self.accounts.note_start(entry.id, grown)
         self.events.append(EventKind.STARTED, info, elapsed_ms=elapsed_ms)
-        retired = self._retire(entry, others) if strategy is Strategy.REPLACE else []
+        if strategy is not Strategy.REPLACE:
+            others = tuple(other for other in others if place.is_again and other.id == entry.id)
+        retired = self._retire(entry, others)
         replaced = (*cleared, *retired)
         notes = (note for report in replaced for note in report.notes)
         return Installed(info, elapsed_ms, started_at, grown, replaced, (*warnings, *notes))
 
-    def _note(self, prepared: Prepared, args: Sequence[str], variables: Variables, strategy: Strategy) -> int:
-        """Note an install in the book, and return the place in the order. Raises ``StateUnwritable``."""
-        wanted = Wanted(
+    def _wanted(self, prepared: Prepared, args: Sequence[str], variables: Variables, strategy: Strategy) -> Wanted:
+        """Make the note of an install. Raises ``SettingsError`` for unreadable kept values of variables."""
+        kept = self._around.environments.of(prepared.id.name).given
+        return Wanted(
             id=prepared.id,
             digest=prepared.unpacked.digest,
             url=prepared.url,
             priority=prepared.priority,
             args=tuple(args),
-            variables=tuple(sorted(variables.given)),
+            variables=tuple(sorted({*kept, *variables.given})),
             strategy=strategy.value,
         )
-        return self.book.installing(wanted)
 
     def _versions(self, name: BizName) -> list[Version] | None:
         """The versions of a name, for the book; ``None`` if the base goes down, and versions with the base."""

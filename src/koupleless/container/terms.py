@@ -65,6 +65,8 @@ class Place:
     """Whether this version answers by name and path; ``None`` leaves the decision to the rules."""
     is_kept: bool = False
     """Whether the module stays listed as broken if the start fails, whatever the rules say."""
+    is_again: bool = False
+    """Whether a new life takes the place of the present one of the same identity, and other versions stay."""
 
 
 @dataclass(frozen=True, slots=True)

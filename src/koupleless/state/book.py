@@ -38,10 +38,12 @@ class Standing:
     pending: tuple[Wanted, ...]
     before: tuple[Wanted, ...]
     """Versions that answered before, at most one for a name."""
+    static: tuple[Wanted, ...] = ()
+    """Modules of the settings, those that have left included."""
 
     def find(self, biz: BizId) -> Wanted | None:
-        """Look a module up; ``None`` without a recorded install."""
-        return next((each for each in self.modules if each.id == biz), None)
+        """Look a module up, a static one too; ``None`` without an install."""
+        return next((each for each in (*self.modules, *self.static) if each.id == biz), None)
 
     def before_of(self, name: BizName) -> Wanted | None:
         """Return the former active version of a name."""
@@ -59,6 +61,7 @@ class Book:
         self._lock = threading.Lock()
         self._journal: Journal | None = None
         self._desired = Desired()
+        self._static: dict[BizId, Wanted] = {}
         self._is_open = True
         self._is_behind = False
         """Whether the journal misses a record refused by the disk."""
@@ -89,6 +92,7 @@ class Book:
                 frozenset(desired.active),
                 tuple(sorted(desired.pending.values(), key=lambda wanted: wanted.order)),
                 tuple(desired.before.values()),
+                tuple(self._static.values()),
             )
 
     def digests(self) -> frozenset[str]:
@@ -115,10 +119,11 @@ class Book:
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
-    def next_order(self) -> int:
-        """Return a new place in the order of installs, for a module without a note."""
+    def note_static(self, wanted: Wanted) -> int:
+        """Remember a module that is not to come back from the journal, and return a new place in the order."""
         with self._lock:
             self._desired.last += 1
+            self._static[wanted.id] = replace(wanted, order=self._desired.last)
             return self._desired.last
 
     def installing(self, wanted: Wanted) -> int:

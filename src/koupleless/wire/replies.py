@@ -366,6 +366,31 @@ class StackFrame(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     native_method: bool = False
 
 
+class Recorded(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A module that a base keeps. Sent only by this project."""
+
+    biz_name: str
+    biz_version: str
+    digest: str
+    """The digest of the artefact in the store."""
+    url: str
+    """The source as given at the install."""
+    active: bool = True
+    """Whether this version answers by name."""
+    args: list[str] = []
+    variables: list[str] = []
+    """The names of the environment variables given with the install; never the values."""
+
+
+class ExportData(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The modules that a base keeps over a restart, in the order of their installs. Sent only by this project."""
+
+    base: str = ""
+    modules: list[Recorded] = []
+    before: list[Recorded] = []
+    """Versions that answered before the present ones, for a rollback."""
+
+
 class Throwable(
     msgspec.Struct,
     frozen=True,

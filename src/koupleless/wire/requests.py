@@ -74,6 +74,8 @@ class InstallBiz(BizRequest, frozen=True, kw_only=True):
     envs: dict[str, str] | None = None
     project_envs: dict[str, str] | None = None
     """Variables of the env-file of the project, which is on the machine of the client; a member of ours."""
+    biz_digest: str | None = None
+    """The digest of the artefact, which is then taken from the store, else from `biz_url`; a member of ours."""
     install_strategy: str | None = INSTALL_ONLY
 
 
@@ -81,6 +83,14 @@ class BatchInstallBiz(BizRequest, frozen=True, kw_only=True):
     """Install several bizs, grouped by priority."""
 
     biz_list: list[InstallBiz] | None = None
+
+
+class RestartBiz(BizRequest, frozen=True, kw_only=True):
+    """Start a biz again from the same artefact; a command of ours."""
+
+
+class RollbackBiz(BizRequest, frozen=True, kw_only=True):
+    """Let the version before answer; a command of ours."""
 
 
 class BizEnv(Request, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ from koupleless.artifact.keeping.libraries import LIB
 from koupleless.artifact.manifest import BIZ_TOML, MANIFEST_MF, MARK, UNLISTED, Manifest, render_biz_toml
 from koupleless.artifact.manifest_mf import render_manifest_mf
 from koupleless.artifact.reading.common_keys import check_requirements
+from koupleless.artifact.sources.wheel import read_wheel
 from koupleless.artifact.temporary import temporary_directory
 from koupleless.biz import Isolation
 from koupleless.envfiles import read_env_file
@@ -117,6 +118,17 @@ def build_file(path: Path, options: Options = Options()) -> Built:
     # A single file is never installed, so no metadata is expected at run time.
     files = {f"{module}.py": data, **_read(project, packed_env_file(project))}
     return _assemble(project, files, options, out=options.out or path.parent / "dist")
+
+
+def build_wheel(path: Path, options: Options) -> Built:
+    """Build an artefact of a wheel that names no entry; ``options`` do. Name and version are the wheel's.
+
+    The code of the wheel becomes the module's own. Raises as `build_project` does.
+    """
+    wheel = read_wheel(path)
+    document = {"project": {"name": wheel.name, "version": wheel.version, "dependencies": list(wheel.requirements)}}
+    project = parse_project(document, root=path.parent, origin=str(path), options=options)
+    return _assemble(project, dict(wheel.files), options, out=options.out or path.parent)
 
 
 def build_requirement(requirement: str, *, entry: str, options: Options = Options()) -> Built:

@@ -169,6 +169,33 @@ def new(kind: str, directory: Path, *, name: str | None) -> None:
     click.echo(directory)
 
 
+@arkctl.command()
+@click.argument(
+    "directory", metavar="[DIR]", default=".", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option("--entry", metavar="E", help="package.module:app, instead of the application that is found.")
+@click.option("--name", metavar="N", help="The name of the module.  [default: that of the project, or the directory]")
+@click.option("-y", "--yes", is_flag=True, help="Write without asking.")
+def init(directory: Path, *, entry: str | None, name: str | None, yes: bool) -> int:
+    """Make a module of an existing project.
+
+    Finds the application (app, create_app, wsgi.py, asgi.py, Django's settings) without importing any code, shows the
+    change to pyproject.toml, or the new file, and asks before it is written.
+    """
+    from koupleless.cli.projects.init import plan
+
+    change = plan(directory, entry=entry, name=name)
+    for note in change.notes:
+        say(note)
+    click.echo(change.diff)
+    if not yes and not click.confirm(f"write {change.path}?", err=True):
+        say("nothing was written")
+        return 1
+    change.make()
+    say(f"{change.path} written; go on with: arkctl deploy {directory}")
+    return 0
+
+
 def _build_options(command: F) -> F:
     for option in (
         click.option("--version-override", "version", metavar="V", help="The version, instead of the project's own."),

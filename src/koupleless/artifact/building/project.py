@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PYPROJECT: Final = "pyproject.toml"
+REQUIREMENTS: Final = "requirements.txt"
 TABLE: Final = "tool.koupleless.module"
 
 _VERSION: Final = re.compile(
@@ -72,12 +73,47 @@ class Project:
 
 
 def read_project(root: Path, options: Options = Options()) -> Project:
-    """Read the ``pyproject.toml`` of ``root``. Raises ``ManifestInvalid`` with all mistakes, or ``ArtifactError``."""
+    """Read the ``pyproject.toml`` of ``root``. Raises ``ManifestInvalid`` with all mistakes, or ``ArtifactError``.
+
+    Without such a file, entry and name have to be among the ``options``; requirements are those of the
+    ``requirements.txt``, if there is one.
+    """
     try:
         document = _load(root / PYPROJECT)
     except FileNotFoundError:
-        raise ArtifactError(f"{root} is no project: there is no {PYPROJECT}") from None
+        if not (options.entry and options.name and root.is_dir()):
+            raise ArtifactError(
+                f"{root} is no project: there is no {PYPROJECT}; name the application with --entry and the module with "
+                f"--name, or write the file with arkctl init {root}"
+            ) from None
+        document = {
+            "tool": {"koupleless": {"module": {"version": "1.0.0", "requirements": read_requirements_file(root)}}}
+        }
     return parse_project(document, root=root, origin=str(root / PYPROJECT), options=options)
+
+
+def read_requirements_file(root: Path) -> list[str]:
+    """Return the requirements of the project's ``requirements.txt``, in the order of the file; empty without a file.
+
+    Raises ``ArtifactError`` for a line with an option of pip, such as ``-r``, which is not followed.
+    """
+    path = root / REQUIREMENTS
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"cannot read {path}: {error}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        text = re.sub(r"(^|\s)#.*", "", line).strip()
+        if text.startswith("-") or text.endswith("\\"):
+            raise ArtifactError(
+                f"{path}, line {number}: options of pip are not read; list the requirements in {PYPROJECT} instead"
+            )
+        if text:
+            found.append(text)
+    return found
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -145,6 +145,11 @@ def _tops(source: Path, *, is_root: bool, entry: str) -> Iterator[Path]:
             yield path
 
 
+def is_left_out(directory: Path) -> bool:
+    """Whether a directory is a tool's or an environment, and nothing of a project."""
+    return _is_leftover(directory.name) or directory.name in _NOT_OURS or (directory / _ENVIRONMENT_MARK).exists()
+
+
 def _is_leftover(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in _LEFTOVERS)
 

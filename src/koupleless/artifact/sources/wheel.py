@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
+from koupleless.artifact.archive import Archive
 from koupleless.artifact.manifest import BIZ_TOML, Manifest, check_size
 from koupleless.artifact.reading.common_keys import check_common_keys, check_requirements
 from koupleless.artifact.reading.texts import shown
@@ -18,11 +19,38 @@ from koupleless.artifact.sources.content import read_manifests
 from koupleless.errors import ManifestInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from koupleless.artifact.archive import Archive
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 ENTRY_POINT_GROUP: Final = "koupleless.module"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WheelFacts:
+    """A wheel as a build reads it: whichever entry the wheel names, the build has one."""
+
+    name: str
+    version: str
+    requirements: tuple[str, ...]
+    files: Mapping[str, bytes]
+    """The place of each file in an artefact, and the content."""
+
+
+def read_wheel(path: Path) -> WheelFacts:
+    """Read a wheel whole. Raises ``ArchiveRefused`` for a damaged one, ``ArtifactError`` for an unreadable one."""
+    with Archive(path) as archive:
+        try:
+            name, version, _build, _tags = parse_wheel_filename(path.name)
+        except InvalidWheelFilename as error:
+            archive.refuse(str(error))
+        files = {
+            place: b"".join(archive.chunks(entry))
+            for entry in archive.entries
+            if (place := _wheel_place(entry)) is not None
+        }
+    texts = (data.decode("utf-8", "replace") for place, data in files.items() if place.endswith(".dist-info/METADATA"))
+    metadata = email.parser.Parser().parsestr(next(texts, ""), headersonly=True)
+    return WheelFacts(name, str(version), tuple(metadata.get_all("Requires-Dist", [])), files)
 
 
 class WheelContent:
@@ -83,7 +111,8 @@ class WheelContent:
                 found.append((name.strip(), entry.partition("[")[0].strip()))
         if len(found) != 1:
             issues.append(
-                f"the wheel names {len(found)} entry points in the group {ENTRY_POINT_GROUP} and should name one"
+                f"the wheel names {len(found)} entry points in the group {ENTRY_POINT_GROUP} and should name one; "
+                "or name the application: arkctl deploy WHEEL --entry package.module:attribute"
             )
             return None, None
         return found[0]

@@ -44,6 +44,10 @@ class DeployTarget:
         """Whether a base can install the target without a build."""
         return self.kind in (TargetKind.URL, TargetKind.ARTEFACT)
 
+    def is_plain_wheel(self, options: Options) -> bool:
+        """Whether the target is a wheel, and ``options`` name its application, so that an artefact is to be built."""
+        return self.kind is TargetKind.ARTEFACT and self.path.suffix == ".whl" and options.entry is not None
+
     @classmethod
     def of(cls, text: str, *, sub: str | None = None) -> DeployTarget:
         """Find the target named by ``text``. Raises ``ArtifactError`` if nothing deployable is there."""
@@ -107,6 +111,8 @@ def build_target(target: DeployTarget | None, options: Options) -> Built:
             raise ArtifactError(f"which object of {application} is the application? Pass --entry")
         rest = dataclasses.replace(options, requirements=tuple(further))
         return build.build_requirement(application, entry=options.entry, options=rest)
+    if target.is_plain_wheel(options):
+        return build.build_wheel(target.path, options)
     if target.is_built:
         raise ArtifactError(f"{target.text} is built already")
     return build.build(target.path, options)
@@ -145,7 +151,7 @@ def prepare_artefact(
         identity = BizId.of(options.name, options.version) if options.name and options.version else None
         return Artefact(path=None, identity=identity)
     begin = time.perf_counter()
-    if target.is_built or no_build:
+    if (target.is_built and not target.is_plain_wheel(options)) or no_build:
         if options.name or options.version or options.entry:
             raise ArtifactError("an artefact has its name, version and entry inside: build it again to change them")
         from koupleless.artifact.source import read_manifest, source_for  # noqa: PLC0415 - heavy

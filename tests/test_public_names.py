@@ -27,6 +27,7 @@ PUBLIC = {
         "config",
         "current_biz",
         "data_dir",
+        "health_check",
         "on_stop",
     ],
     koupleless.service: ["Registration", "ServiceError", "ServiceReference", "offer", "use", "use_all"],

@@ -23,6 +23,7 @@ from koupleless import (
     config,
     current_biz,
     data_dir,
+    health_check,
     on_stop,
 )
 from koupleless.service import Registration, offer, use, use_all
@@ -151,3 +152,18 @@ try:
     use(PriceList).price_of("tea")
 except ServiceError as error:
     assert_type(error.code, str)
+
+
+@health_check
+def is_up() -> bool:
+    """A check that keeps its type."""
+    return True
+
+
+@health_check(name="database", timeout=2)
+async def ask_database() -> dict[str, int]:
+    """A check with details."""
+    return {"connections": 1}
+
+
+assert_type(is_up(), bool)

@@ -15,6 +15,7 @@ from koupleless.errors import BizGone, KouplelessError, ModuleRefused, ServiceEr
 if TYPE_CHECKING:
     from koupleless.context import carry, current_biz, on_stop
     from koupleless.descriptions import BizInfo
+    from koupleless.health.checks import health_check
     from koupleless.view.config import current_config as config
     from koupleless.view.data import current_data_dir as data_dir
 
@@ -30,6 +31,7 @@ __all__ = [
     "config",
     "current_biz",
     "data_dir",
+    "health_check",
     "on_stop",
 ]
 
@@ -40,6 +42,7 @@ _LATER = {
     "config": ("koupleless.view.config", "current_config"),
     "current_biz": ("koupleless.context", "current_biz"),
     "data_dir": ("koupleless.view.data", "current_data_dir"),
+    "health_check": ("koupleless.health.checks", "health_check"),
     "on_stop": ("koupleless.context", "on_stop"),
 }
 """Public name -> Python module and name there."""

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.arklet.health import BaseMetadata
 from koupleless.arklet.operations import Operations
+from koupleless.arklet.pages.pages import Pages
+from koupleless.arklet.pages.probes import probe_apps
 from koupleless.arklet.server import ArkletServer
 from koupleless.artifact.store import Store
 from koupleless.artifact.temporary import temporary_directory
@@ -30,6 +32,7 @@ from koupleless.container.terms import Place, Rules
 from koupleless.context import as_base
 from koupleless.descriptions import BizInfo
 from koupleless.errors import BaseStartFailed, ContainerClosed, KouplelessError
+from koupleless.health.readiness import Readiness, Status
 from koupleless.health.watch import LoopWatch
 from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Speakers, Wishes, decide
@@ -150,6 +153,7 @@ class Base:
                     start_s=settings.start_timeout_s,
                     drain_s=settings.drain_timeout_s,
                     stop_s=settings.stop_timeout_s,
+                    silence_s=settings.silence_before_uninstall_s,
                 ),
                 profile=settings.profile or "",
                 config_dirs=settings.config_dirs,
@@ -170,6 +174,8 @@ class Base:
                 keep_broken=settings.keep_broken,
             ),
         )
+        self._readiness = Readiness(self.container, self._stage.call_as, with_modules=settings.ready_with_modules)
+        self._front.fallbacks = probe_apps(self._readiness)
         ops = settings.arklet
         metadata = BaseMetadata.of_this_machine(
             name=name, version=BASE_VERSION, identity=ops.identity, cluster=ops.cluster, environment=ops.environment
@@ -193,6 +199,7 @@ class Base:
             max_connections=ops.max_connections,
             metrics_token=ops.read_metrics_token(),
             expose=expose if ops.metrics else None,
+            pages=Pages(self._operations, self.container, self._readiness),
         )
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -224,6 +231,7 @@ class Base:
             if self._store_path is not None:
                 self._store.remove_unused(keep_newest=self.settings.store_keep, keep=self.container.book.digests())
             self._start_arklet()
+            self._readiness.base = Status.UP
         except BaseException:
             self._stop()
             raise
@@ -264,6 +272,7 @@ class Base:
         await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
+        self._readiness.base = Status.DOWN
         with self._closing as closing:  # from the last to the first, each whatever the others raise
             closing.callback(self._holding.release)
             if self._owns_process:

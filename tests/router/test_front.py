@@ -505,3 +505,27 @@ async def test_a_shutdown_that_fails_is_said_to_the_server_after_the_base_has_en
 
     assert recorder.events == ["base up", "base down"]
     assert [message["type"] for message in server.sent] == ["lifespan.startup.complete", "lifespan.shutdown.failed"]
+
+
+# --- fallbacks ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_fallback_answers_where_neither_a_module_nor_the_base_does(client: Client) -> None:
+    async def taken(request: Any) -> Any:
+        return PlainTextResponse("of the base")
+
+    base = Starlette(routes=[StarletteRoute("/readyz", taken)])
+    for app, expected in ((None, ["fallback", "fallback"]), (base, ["fallback", "of the base"])):
+        front = Front(app)
+        front.fallbacks = {path: PlainTextResponse("fallback") for path in ("/livez", "/readyz")}
+        async with client(front) as asking:
+            assert [(await asking.get(path)).text for path in ("/livez", "/readyz")] == expected
+            assert (await asking.post("/livez")).status_code == 404
+            assert (await asking.get("/other")).status_code == 404
+
+
+async def test_a_module_at_the_root_is_asked_before_a_fallback(mount: Mount) -> None:
+    front = Front()
+    front.fallbacks = {"/livez": PlainTextResponse("fallback")}
+    mount(front, "/", named("root"))
+    assert (await get(front, "/livez"))[1]["app"] == "root"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from koupleless.arklet.guard import Guard
     from koupleless.arklet.operations import Operations
+    from koupleless.arklet.pages.pages import Pages
 
 ONLY_POST: Final = b"POST http request only supported by arklet"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -52,18 +53,29 @@ class ArkletApi:
     """
 
     def __init__(
-        self, operations: Operations, guard: Guard, expose: Callable[[str], tuple[bytes, str]] | None = None
+        self,
+        operations: Operations,
+        guard: Guard,
+        expose: Callable[[str], tuple[bytes, str]] | None = None,
+        pages: Pages | None = None,
     ) -> None:
-        """``expose`` takes the ``Accept`` header of a scrape, and returns the text of all metrics and its type."""
+        """``expose`` takes the ``Accept`` header of a scrape, and returns the text of all metrics and its type.
+
+        ``pages`` answer every other GET; without pages, a GET is refused as by the original.
+        """
         self._operations = operations
         self._guard = guard
         self._expose = expose
+        self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = Request(scope, receive)
         if self._expose is not None and request.method in ("GET", "HEAD") and scope["path"] == METRICS:
             await _send_before_body(await self._scrape(request, self._expose), request, send)
+            return
+        if self._pages is not None and request.method in ("GET", "HEAD"):
+            await _send_before_body(await self._show(request, self._pages), request, send)
             return
         early = self._refuse_early(request)
         if early is not None:
@@ -92,6 +104,19 @@ class ArkletApi:
         except Exception as error:  # noqa: BLE001 - code of the base's own collectors
             return _reply(500, f"a collector of the base failed: {in_words(error)}".encode(), content_type=TEXT)
         return _reply(200, b"" if request.method == "HEAD" else text, content_type=content_type)
+
+    async def _show(self, request: Request, pages: Pages) -> Response:
+        """Answer a GET; strangers get the probes, and up or down."""
+        path, headers = request.scope["path"], request.scope["headers"]
+        refusal = self._guard.judge(headers)
+        if refusal is not None and not (pages.is_open(path) and self._guard.judge_probe(headers) is None):
+            return _reply(refusal.status, f"{refusal.reason}\n".encode(), content_type=TEXT)
+        if pages.takes_long(path):
+            page = await asyncio.to_thread(pages.answer, path, is_trusted=refusal is None)
+        else:
+            page = pages.answer(path, is_trusted=refusal is None)
+        content = b"" if request.method == "HEAD" else page.content
+        return _reply(page.status, content, content_type=page.content_type)
 
     def _refuse_early(self, request: Request) -> Response | None:
         refusal = self._guard.judge(request.scope["headers"])

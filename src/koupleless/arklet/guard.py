@@ -67,6 +67,15 @@ class Guard:
             return Refusal(401, "the request lacks the right token (Authorization: Bearer ...)")
         return None
 
+    def judge_probe(self, headers: Sequence[tuple[bytes, bytes]]) -> Refusal | None:
+        """``None`` lets a caller in who learns of up or down and nothing else, as the probes of Kubernetes do.
+
+        Such a caller has no token, and in ``Host`` an address of the machine that this process need not know.
+        """
+        if any(name == b"origin" for name, _ in headers):
+            return Refusal(403, "requests of web pages are refused (the request has an Origin header)")
+        return None
+
     def _is_ours(self, host: str) -> bool:
         name = _name_in(host)
         if name is None or name in self._hosts:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
     from koupleless.arklet.operations import Operations
+    from koupleless.arklet.pages.pages import Pages
 
 DEFAULT_PORTS: Final = range(1238, 1338)
 BACKLOG: Final = 64
@@ -71,11 +72,13 @@ class ArkletServer:
         max_connections: int = CONNECTIONS,
         metrics_token: str | None = None,
         expose: Callable[[str], tuple[bytes, str]] | None = None,
+        pages: Pages | None = None,
     ) -> None:
         """``port`` is the port to listen on; ``None`` means the first free one of 1238 to 1337.
 
         A connection without a request is closed after ``header_timeout_s``, or sooner if more than ``max_connections``
-        are open. ``expose`` writes the metrics, which ``metrics_token`` opens, too.
+        are open. ``expose`` writes the metrics, which ``metrics_token`` opens, too; ``pages`` answer
+        every other GET.
 
         Raises ``SettingsError`` if strangers could call, ``BaseStartFailed`` if ``host`` is no address of this machine.
         """
@@ -87,6 +90,7 @@ class ArkletServer:
         self._token = token
         self._metrics_token = metrics_token
         self._expose = expose
+        self._pages = pages
         self._allowed_hosts = tuple(allowed_hosts)
         self._bounds = Bounds(header_timeout_s, max_connections, BACKLOG)
         self._thread: threading.Thread | None = None
@@ -136,7 +140,7 @@ class ArkletServer:
             while True:
                 try:
                     with listener.dup() as own, asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-                        runner.run(self._serve(own, ArkletApi(self._operations, guard, self._expose), is_ready))
+                        runner.run(self._serve(own, self._api(guard), is_ready))
                 except BaseException as error:
                     if not is_ready.is_set():
                         self._failure = error
@@ -146,6 +150,9 @@ class ArkletServer:
                 if self._is_stopping.wait(pause_s):
                     return
                 pause_s = min(2 * pause_s + _PAUSE_S, _LONGEST_PAUSE_S)
+
+    def _api(self, guard: Guard) -> ArkletApi:
+        return ArkletApi(self._operations, guard, self._expose, self._pages)
 
     async def _serve(self, listener: socket.socket, app: ArkletApi, is_ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()

@@ -441,7 +441,16 @@ class Container:
             with self._lock:
                 entry = self._roster.entry(biz)
             self.book.leaving(biz)
+            self._be_silent(entry)
             return self._stop(entry, with_successor=self._rules.activate_next or self._rules.activate_many)
+
+    def _be_silent(self, entry: Entry) -> None:
+        """Let probes tell that a biz is about to leave, and serve on for a while; a shutdown ends the while."""
+        silence_s = self._around.deadlines.silence_s
+        if silence_s and entry.state.is_started:
+            with self._lock:
+                entry.announce(f"serves {silence_s:g} s more")
+                self._idle.wait_for(lambda: self._is_closed, silence_s)
 
     def _stop(self, entry: Entry, *, with_successor: bool = False) -> PurgeReport:
         begin = time.monotonic()
@@ -503,6 +512,7 @@ class Container:
         """Take no more operations, and give up on bizs that are just starting. Idempotent; `close` has to follow."""
         with self._lock:
             self._is_closed = True
+            self._idle.notify_all()
         self._around.stage.interrupt("the base is shutting down")
 
     def close(self, *, timeout_s: float = 30.0, ends_process: bool = False) -> None:

@@ -64,6 +64,10 @@ class Entry:
         self.is_superseded &= to is not BizState.ACTIVATED
         self.records.append(StateRecord(time.time_ns() // 1_000_000, to, reason, message))
 
+    def announce(self, message: str) -> None:
+        """Record that the biz is about to leave, while the state stays."""
+        self.records.append(StateRecord(time.time_ns() // 1_000_000, self.state, ChangeReason.KILLING, message))
+
     def info(self) -> BizInfo:
         """Return a snapshot."""
         libraries = () if self.life is None else self.life.libraries

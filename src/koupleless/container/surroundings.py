@@ -32,6 +32,8 @@ class Deadlines:
     """For the way from the first import to the end of the application's start-up."""
     drain_s: float = 30.0
     """For requests, WebSockets and streams in flight to end by themselves."""
+    silence_s: float = 0.0
+    """Between the decision to uninstall, which probes tell, and the end of requests: no limit, but a pause."""
     stop_s: float = 10.0
     """For the application's shutdown and stop hooks together; again for the services, and for threads and tasks."""
 

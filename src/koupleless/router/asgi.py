@@ -16,11 +16,11 @@ from koupleless.router.refusals import NOT_FOUND, UNAVAILABLE, refuse
 from koupleless.router.table import RouteTable, normalise_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from koupleless.router.gateway import Forward
     from koupleless.router.table import Route
-    from koupleless.router.types import ASGIApp, Connection, Receive, Send
+    from koupleless.router.types import ASGIApp, Connection, Message, Receive, Send
 
 
 class Front:
@@ -49,6 +49,8 @@ class Front:
         self._table = RouteTable() if table is None else table
         self._on_startup = on_startup
         self._on_shutdown = on_shutdown
+        self.fallbacks: Mapping[str, ASGIApp] = {}
+        """By path, for a GET where no module answers, and the application of the base has no such path (404)."""
         self._has_begun = on_startup is None
         self._beginning: asyncio.Task[None] | None = None
 
@@ -87,10 +89,28 @@ class Front:
                 await refuse(connection, send, status=UNAVAILABLE, detail=detail)
                 return
             table = self._table
-        if self._base_app is None or forward is not None:
+        fallback = self.fallbacks.get(path)
+        if fallback is not None and forward is None and connection.get("method") in ("GET", "HEAD"):
+            await self._fall_back(fallback, connection, receive, send)
+        elif self._base_app is None or forward is not None:
             await refuse(connection, send, status=NOT_FOUND, detail=f"no module answers at {connection['path']}")
         else:
             await self._base_app(connection, receive, send)
+
+    async def _fall_back(self, fallback: ASGIApp, connection: Connection, receive: Receive, send: Send) -> None:
+        """Ask the application of the base, and send the answer of ``fallback`` in the place of a 404."""
+        is_missing = self._base_app is None
+
+        async def sending(message: Message) -> None:
+            nonlocal is_missing
+            is_missing |= message["type"] == "http.response.start" and message["status"] == NOT_FOUND
+            if not is_missing:
+                await send(message)
+
+        if self._base_app is not None:
+            await self._base_app(connection, receive, sending)
+        if is_missing:
+            await fallback(connection, receive, send)
 
     # --- the server's lifespan --------------------------------------------------------------------------------------
 

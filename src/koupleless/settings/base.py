@@ -142,6 +142,14 @@ class BaseSettings:
     """How long a leaving module may take to finish requests, and calls of the module's services, in flight."""
     stop_timeout_s: Seconds = setting(10.0)
     """How long a leaving module may take for its own shutdown."""
+    silence_before_uninstall_s: SecondsOrNone = setting(
+        0.0, properties={"com.alipay.sofa.koupleless.runtime.operation.silenceSecondsBeforeUninstall": None}
+    )
+    """How long a module serves on after the decision to uninstall, while probes say that the module is leaving."""
+    ready_with_modules: Flag = setting(
+        False, properties={"koupleless.healthcheck.base.readiness.withAllBizReadiness": None}
+    )
+    """Whether the base is ready only when all modules are."""
     block_warning_s: SecondsOrNone = setting(1.0)
     """How long the event loop may be held by code of a module until the log names the module; 0 means never."""
     end_threads: Flag = setting(True)

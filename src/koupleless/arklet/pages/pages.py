@@ -1,0 +1,80 @@
+"""The table of the pages, and words for every other path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from koupleless.arklet.pages import actuator, ark_health
+from koupleless.arklet.pages.page import Page
+from koupleless.arklet.pages.probes import PROBES, probe, takes_long
+from koupleless.wire.envelope import encode
+
+if TYPE_CHECKING:
+    from koupleless.arklet.operations import Operations
+    from koupleless.container.container import Container
+    from koupleless.health.readiness import Readiness
+
+HEALTH: Final = "/actuator/health"
+_QUIET: Final = ("help", "queryAllBiz", "health")
+"""Commands that need no input and change nothing, and are answered to a GET, too."""
+
+
+class Pages:
+    """The answers to GET. Thread-safe; lives as long as the arklet."""
+
+    def __init__(self, operations: Operations, container: Container, readiness: Readiness) -> None:
+        self._operations = operations
+        self._container = container
+        self._readiness = readiness
+
+    def is_open(self, path: str) -> bool:
+        """Whether strangers may ask, under any ``Host``: they learn of up or down, and of nothing else."""
+        return path in PROBES or path == HEALTH
+
+    def takes_long(self, path: str) -> bool:
+        """Whether the answer takes longer than a moment, because checks of modules are called."""
+        return takes_long(path) or path == HEALTH
+
+    def answer(self, path: str, *, is_trusted: bool) -> Page:
+        """Answer a GET of a path. ``is_trusted`` says that the caller may do everything; others get `is_open` paths."""
+        if path in PROBES:
+            return probe(self._readiness, path)
+        if path == HEALTH:
+            return actuator.health(self._readiness, self._container, is_trusted=is_trusted)
+        if path == "/actuator/info":
+            return actuator.info(self._container)
+        if path == ark_health.PATH or path.startswith(f"{ark_health.PATH}/"):
+            return ark_health.answer(self._readiness, self._operations.vitals, path)
+        return self._of_command(path)
+
+    def _of_command(self, path: str) -> Page:
+        """Answer under the name of a command, or with words about the arklet."""
+        command = path.strip("/")
+        if command in _QUIET:
+            return Page(200, encode(self._operations.handle(command, b"")))
+        if command in self._commands():
+            said = f"{command} changes something or needs input, so it is called by POST:\n\n{_curl(command)}\n"
+            return Page.of_text(said, 405)
+        if not command:
+            return Page.of_text(self._overview())
+        return Page.of_text(f"There is nothing at {path}.\n\n{self._overview()}", 404)
+
+    def _commands(self) -> dict[str, str]:
+        return {item.id: item.desc for item in self._operations.help(None).data}
+
+    def _overview(self) -> str:
+        commands = "".join(f"  {name:<20}{said}\n" for name, said in self._commands().items())
+        return (
+            f"The arklet of the base {self._container.base.id}. arkctl is its command line: arkctl status\n\n"
+            "GET\n"
+            "  /livez /readyz /healthz      probes: 200 or 503\n"
+            "  /actuator/health             the health of base and modules\n"
+            "  /actuator/info               the base and its modules\n"
+            "  /arkletHealth[/TYPE[/NAME/VERSION]]\n"
+            "  /metrics                     metrics of base and modules, unless switched off\n\n"
+            f"POST, with an object of JSON\n{commands}\n{_curl('queryAllBiz')}\n"
+        )
+
+
+def _curl(command: str) -> str:
+    return f"  curl -X POST -H 'Content-Type: application/json' -d '{{}}' http://ADDRESS/{command}"

@@ -80,14 +80,21 @@ class Small:
         self.container = self.host.container
 
     def install(
-        self, source: str = APP, *, name: str = "one", version: str = "1", extra: str = "", **options: Any
+        self,
+        source: str = APP,
+        *,
+        name: str = "one",
+        version: str = "1",
+        entry: str = "app:app",
+        extra: str = "",
+        **options: Any,
     ) -> BizId:
         project = self._directory / f"{name}-{version}-{len(list(self._directory.iterdir()))}"
         project.mkdir()
         (project / "app.py").write_text(textwrap.dedent(source), encoding="utf-8")
         (project / "pyproject.toml").write_text(
             f'[project]\nname = "{name}"\nversion = "{version}"\n'
-            f'[tool.koupleless.module]\nentry = "app:app"\n{extra}\n',
+            f'[tool.koupleless.module]\nentry = "{entry}"\n{extra}\n',
             encoding="utf-8",
         )
         path = build_project(project, Options(out=self._directory / "out")).path

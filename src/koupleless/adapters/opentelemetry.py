@@ -1,4 +1,4 @@
-"""OpenTelemetry: each biz has providers of its own, which are shut down with the biz."""
+"""OpenTelemetry: each biz has providers of its own, which are shut down with the biz, and is a service by its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import call_as, current
+from koupleless.context import as_base, call_as, current
 from koupleless.frames import standing_for
 from koupleless.ownership.kinds import Kind, Own
 from koupleless.ownership.ledger import bounded, owner
@@ -77,6 +77,34 @@ def _shut_down(ledger: Ledger, provider: Any) -> None:
         bounded(shut_down, name=f"telemetry {ledger.biz}", timeout_s=ledger.remaining_s())
 
 
+# --- the name of the service ------------------------------------------------------------------------------------------
+
+
+def _follow_resources(undo: contextlib.ExitStack, module: Any) -> None:
+    """``opentelemetry.sdk.resources``."""
+    detect = functools.partial(_detect, module.Resource)
+    Patches.until(undo).replace(module.OTELResourceDetector, "detect", detect)
+
+
+def _detect(resource: Any, original: Callable[[Any], Any]) -> Any:
+    """The attributes in the environment: name and version of a biz, in the place of what the biz has from the base."""
+
+    @standing_for(original)
+    def detect(self: Any) -> Any:
+        scope, found = current(), original(self)
+        if scope is None:
+            return found
+        with as_base():
+            inherited = original(self).attributes
+        own = {"service.name": scope.biz.name, "service.version": scope.biz.version}
+        missing = {key: value for key, value in own.items() if found.attributes.get(key) == inherited.get(key)}
+        return found.merge(resource(missing))
+
+    return detect
+
+
 follow: Final[dict[str, Callable[[contextlib.ExitStack, Any], None]]] = {
-    name: functools.partial(_follow, signal) for name, signal in _MODULES.items()
+    **{name: functools.partial(_follow, signal) for name, signal in _MODULES.items()},
+    "opentelemetry.sdk.resources": _follow_resources,
 }
+follow_own: Final = {"opentelemetry.sdk.resources": _follow_resources}

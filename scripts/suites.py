@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
 HEADING = """# Suites of others, alone and inside a module
 
-The tests that well-known libraries bring, run by `scripts/suites`, which made this page: once plainly, and once inside
-a module of a base that has its own copy of whatever it shares with the suite. `scripts/suites.toml` says which part of
-each suite runs; the project itself is the wheel of the package index. A test that fails in both runs fails for a reason
-of its own. Each row is of the latest run of that suite, with the Python that it names.
+<!-- written by scripts/suites; the suites are in scripts/suites.toml -->
+
+The test suites of well-known libraries, run by `scripts/suites`: once plainly, and once inside a module of a base, with
+an own copy of every library shared with the suite. `scripts/suites.toml` names the part of each suite to run;
+the project itself is the wheel of the package index. A failure in both runs has a reason of its own. Each
+row is from the latest run of the suite, with the named Python.
 
 """
 PYTHON = ".".join(map(str, sys.version_info[:2]))

@@ -64,11 +64,13 @@ DATA: Final = "APPLICATION_DATA"
 
 HEADING = """# Applications of the package index, in one base and alone
 
-Each ran in a base, at once with the other applications of its run, and in a process of its own, under uvicorn or
-waitress: `scripts/applications` made this page, and replaces the rows of those it runs; "together" is how many of them
-there were in that base. The same requests went to both, and to the base while others of the applications were asked:
-status, headers and body had to be the same, links below the path of the module included. "client" is a real client of
-that application, which had to print the same. The last column is what `arkctl undeploy` reported.
+<!-- written by scripts/applications; the applications are in tests/e2e/applications -->
+
+Each application ran in a base, at once with the other applications of the run, and in a process of its own, under
+uvicorn or waitress. `scripts/applications` replaces the rows of the applications in a run; "together" is the number of
+applications in the base. The same requests went to both, and to the base while other applications were asked: status,
+headers and body had to be the same, links below the path of the module included. "client" is a real client of the
+application, which had to print the same. The last column is the report of `arkctl undeploy`.
 
 """
 

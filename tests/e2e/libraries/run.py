@@ -422,17 +422,18 @@ HEAD: Final = """# Libraries that a base and its modules configure differently
 
 <!-- written by scripts/libraries; the uses are in tests/e2e/libraries -->
 
-A base and two modules use the same library, each with a configuration of its own; the first module is replaced by a
-version with yet another one; all leave. After every step each of them has to see what a process sees that has this
-configuration alone, and in the end the base what it saw before. Each row was run in fresh processes: with a base that
-uses the library ("base uses it") and with one that merely has it installed and first uses it when all have left
-("base has it"). "Apart" is all of that; otherwise the cell says from whom something reached whom.
+A base and two modules use the same library, each configured differently; the first module is replaced by a
+version with yet another configuration; all leave. After every step each of them has to see the same as a process with
+this configuration alone, and in the end the base sees the same as before. Each row was run in fresh processes: with a
+base using the library ("base uses it"), and with a base where the library is merely installed, and first used when
+all modules have left ("base has it"). "Apart" means success in all of this; otherwise the cell names both sides of each
+crossing.
 
-"Held" is as a base says it, checked by the identity of the library's Python modules. "One more" is a further module of
-equal content in a base that uses the library, in processor time and memory from its install to its first answer, which
-does what the trial looks at; held in each way that there is: shared with the base; as an own copy; and brought along,
-the Python files of all that it needs read anew from the artefact (what is compiled stays the base's). A cell is empty
-where a second module cannot be held so.
+"Held" is the answer of a base, checked by the identity of Python modules of the library. "One more" is a further module
+of equal content in a base with the library in use: processor time and memory from the install to the first answer, with
+the same work as in the trial. The library is held in each possible way: shared with the base; as an own copy; and
+brought along, with the Python files of the library and its requirements read anew from the artefact (compiled files
+stay the base's). A cell is empty where a second module cannot hold the library in this way.
 """
 COLUMNS: Final = (
     "Library",
@@ -474,10 +475,10 @@ def write_document(path: Path, cases: Sequence[Case], outcomes: Mapping[str, Out
     clean = sum(row["Leaves"] == "clean" for row in there)
     lines = [HEAD, line_of(COLUMNS), line_of(["---"] * len(COLUMNS))]
     lines += [line_of([row.get(column, "") for column in COLUMNS]) for row in there]
-    lines += ["", f"{len(there)} libraries, {apart} of them apart in both, {clean} with nothing left behind.", ""]
+    lines += ["", f"{len(there)} libraries, {apart} apart in both, {clean} with nothing left behind.", ""]
     for heading, reasons in (
-        ("Those that are not kept apart", {case.name: case.crosses for case in cases if case.crosses}),
-        ("Those that keep a module", {case.name: case.keeps for case in cases if case.keeps}),
+        ("Libraries that are not kept apart", {case.name: case.crosses for case in cases if case.crosses}),
+        ("Libraries that keep a module", {case.name: case.keeps for case in cases if case.keeps}),
     ):
         if reasons:
             lines += [f"## {heading}", "", *(f"- **{name}**: {reason}." for name, reason in reasons.items()), ""]

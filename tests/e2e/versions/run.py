@@ -383,25 +383,28 @@ def show(case: Case, version: str, outcome: Outcome) -> None:
 
 HEAD: Final = """# Private versions
 
-<!-- written by scripts/versions; what it says is in tests/e2e/versions -->
+<!-- written by scripts/versions; the uses are in tests/e2e/versions -->
 
-A module may bring another version of a library than the base has, and another one than the next module. Each of these
-was used in two versions at once, in fresh processes: the base's and a module's, either of them first, and the versions
-swapped; two modules' versions, without one in the base, in both orders. In all of them modules leave and come back
-while the others go on. Each of them uses the library for something real, on the one thread of the server, and has to
-get what a process gets that has this version alone; and no compiled file may be initialised twice.
+A module may bring another version of a library than the base has, and another one than the next module. Each library
+below was used in two versions at once, in fresh processes. In some the two versions were the base's and a module's,
+with either of them first, and with the versions swapped; in others two modules had the two versions, without a version
+in the base, in both orders. In all processes modules leave and come back while the others go on. Each side uses the
+library for real work, on the one thread of the server, and has to get the same results as a process with one version
+alone; and no compiled file may be initialised twice.
 
-"ok" is all of that. "Compiled" counts the compiled files that both versions load. The memory is that of the second
-version when it is used first (it stays for good if it is compiled), and of each further deployment of the same content.
-Where a Python is newer than the wheels of these versions, later ones were used, which its column names. A cell is empty
-where there are no wheels of two versions, or where it was not run. Each cell is of the latest run of that row.
+"ok" means success in all of this. "Compiled" counts the compiled files loaded by both versions. The memory is the
+memory of the second version at its first use (kept for good if the version is compiled), and of each further deployment
+of the same content. Where a Python is newer than the wheels of these versions, later versions were used, named in the
+column. A cell is empty where there are no wheels of two versions, or where nothing was run. Each cell is from the
+latest run of the row.
 """
 PAIRS: Final = """## Pairs that find each other in C
 
-A compiled library finds another one in C: by the name of a module, through a capsule, or in a table of types. Each of
-these pairs was used as above, in other versions of both than the base or the other module has, and in two versions of
-the one that is found with the same one of the other, whose compiled files are then bound to both: on the server's
-thread, on another one, and from the second time on in ways for which both import more of themselves.
+A compiled library finds another one in C: by the name of a Python module, through a capsule, or in a table of types.
+Each of these pairs was used as above. In one trial the versions of both differ from the versions of the base or the
+other module. In another trial two versions of the found library go with one version of the finding library; the
+compiled files of the finding library are then bound to both. The uses ran on the server's thread, on another thread,
+and from the second time on in ways for which both libraries import more of themselves.
 """
 PYTHONS: Final = ("3.11", "3.12", "3.13", *NEWEST)
 PAIR_COLUMNS: Final = ("Pair", "Versions", *PYTHONS)
@@ -444,12 +447,12 @@ def write_document(path: Path, cases: Sequence[Case], results: Mapping[str, Mapp
                 later = "" if here is case else f", {_versions(here)}"
                 cells[version] = f"{outcomes[case.name].word(case)}{later}"
         lines.append(_row([(named | cells).get(column, "") for column in PAIR_COLUMNS]))
-    lines += ["", "## Those that do not work", ""]
+    lines += ["", "## Libraries that do not work in two versions", ""]
     lines += [f"- **{case.name}**: {case.fails}." for case in alone if case.fails]
-    lines += ["", "A base refuses a second version of such a library at install, and says so by name.", ""]
+    lines += ["", "A base refuses a second version of such a library at install, by name.", ""]
     mixed = [f"- **{' + '.join(case.pair)}**: {case.fails_mixed}." for case in cases if case.fails_mixed]
-    lines += ["## Those of which one does not go with two versions of the other", "", *mixed, ""] if mixed else []
-    lines += ["## Those that keep a module", ""]
+    lines += ["## Pairs where one library does not go with two versions of the other", "", *mixed, ""] if mixed else []
+    lines += ["## Libraries that keep a module", ""]
     lines += [f"- **{' + '.join(case.pair) or case.name}**: {case.keeps}." for case in cases if case.keeps]
     path.write_text("\n".join([*lines, ""]))
 

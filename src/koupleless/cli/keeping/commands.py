@@ -40,9 +40,9 @@ def restart(session: Session, identity: str | None) -> None:
 @click.argument("name")
 @opens_session
 def rollback(session: Session, name: str) -> None:
-    """Let the version of a module answer that answered before the present one.
+    """Go back to the version of a module before.
 
-    Its artefact is still in the store of the base. A second rollback leads forward again.
+    The artefact is still in the store of the base. A second rollback leads forward again.
     """
     from koupleless.cli.keeping.lockfile import ask
     from koupleless.wire.replies import InstallData

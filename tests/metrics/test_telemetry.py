@@ -1,4 +1,4 @@
-"""OpenTelemetry in modules and base, each with its own provider and exporter, to collectors that speak OTLP over HTTP."""
+"""OpenTelemetry in modules and base, each with its own provider and exporter, to collectors that speak OTLP by HTTP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from tests.conftest import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,13 +17,13 @@ if TYPE_CHECKING:
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
 
-from opentelemetry import trace  # noqa: E402 - once it is known to be there
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: E402
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest  # noqa: E402
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest  # noqa: E402
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest  # noqa: E402
-from opentelemetry.sdk.trace import TracerProvider  # noqa: E402
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 _KINDS: Final[dict[str, Any]] = {
     "/v1/traces": ExportTraceServiceRequest,
@@ -203,7 +202,7 @@ def test_each_module_is_a_service_and_a_call_of_another_is_part_of_its_trace(
         ({"OTEL_SERVICE_NAME": "shop", "OTEL_RESOURCE_ATTRIBUTES": "service.version=9"}, "shop", "9"),
     ],
 )
-def test_what_a_module_is_given_says_its_name_before_ours(
+def test_what_a_module_is_given_says_its_name_before_ours(  # noqa: PLR0917 - fixtures and parameters
     small: Small, collect: Callable[[], Collector], of_base: Collector, envs: dict[str, str], name: str, version: str
 ) -> None:
     collector = collect()

@@ -20,10 +20,10 @@ _POLL_S: Final = 0.1
 @click.argument("identity", metavar="[NAME[:VERSION]]", required=False)
 @opens_session
 def restart(session: Session, identity: str | None) -> None:
-    """Start a module again, from the same artefact, without a lost request.
+    """Start a module again from its artefact.
 
-    The new life takes over, and the old one drains and leaves. All versions of NAME are started again, one after the
-    other; without NAME all modules are.
+    No request is lost: the new life takes over, and the old one drains and leaves. All versions of NAME are started
+    again, one after the other; without NAME all modules are.
     """
     from koupleless.cli.keeping.lockfile import ask
     from koupleless.wire.replies import InstallData

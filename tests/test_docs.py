@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from dataclasses import fields
@@ -10,6 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from koupleless.adapters.releasers import GROUP
+from koupleless.artifact.build import Options, build_file
+from koupleless.artifact.building.project import parse_project
+from koupleless.artifact.building.requirements import BaseFacts
+from koupleless.artifact.building.single_file import read_script_block
+from koupleless.artifact.sources.wheel import ENTRY_POINT_GROUP
+from koupleless.errors import ManifestInvalid
 from koupleless.settings.base import ArkletSettings, BaseSettings
 from koupleless.settings.client import ClientSettings
 
@@ -26,6 +34,67 @@ def test_every_setting_is_documented(group, prefix):
 
     assert there <= listed
     assert {name for name in listed if name.startswith(prefix)} == there
+
+
+def table_of(page: str, head: str) -> dict[str, list[str]]:
+    """The cells of a table of a page, by the first one, without the head."""
+    rows = page.partition(f"\n{head}\n")[2].split("\n\n")[0].splitlines()[1:]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    return {first.strip("`"): rest for first, *rest in cells}
+
+
+def keys_read_from(document: dict[str, object]) -> set[str]:
+    """The keys of the table of a module that a build knows, as the refusal of an unknown one lists them."""
+    with pytest.raises(ManifestInvalid) as caught:
+        parse_project(document, root=DOCS, origin="here", options=Options(entry="a:b"))
+    (issue,) = [issue for issue in caught.value.issues if "unknown key" in issue]
+    return set(re.split(r", ?", issue.partition("known are ")[2]))
+
+
+def test_every_key_of_a_module_is_documented():
+    known = keys_read_from({"tool": {"koupleless": {"module": {"name": "a", "version": "1", "zzzzzzzzz": 1}}}})
+    table = table_of((DOCS / "modules.md").read_text("utf-8"), "| key | kind | default | meaning |")
+
+    assert {"entry", "env-file", "bring"} <= known
+    assert table.keys() == known
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"), [("text", 1), ("flag", "x"), ("number", "x"), ("texts", "x"), ("table", "x")]
+)
+def test_every_key_of_a_module_has_the_kind_that_is_documented(kind, values):
+    table = table_of((DOCS / "modules.md").read_text("utf-8"), "| key | kind | default | meaning |")
+    keys = [key for key, (found, *_) in table.items() if found == kind]
+    words = {"text": "a text", "flag": "true or false", "number": "a whole number", "texts": "a list of texts"}
+    document = {"tool": {"koupleless": {"module": {"name": "a", "version": "1", **dict.fromkeys(keys, values)}}}}
+    with pytest.raises(ManifestInvalid) as caught:
+        parse_project(document, root=DOCS, origin="here", options=Options(entry="a:b"))
+
+    assert keys
+    for key in keys:
+        wanted = f"{key} = {json.dumps(values)} is not {words.get(kind, 'a table')}"
+        assert any(wanted in issue.replace("'", '"') for issue in caught.value.issues), wanted
+
+
+def test_keys_of_a_script_block_are_documented(tmp_path):
+    page = (DOCS / "modules.md").read_text("utf-8")
+    example = page.partition("```python\n# /// script")[2].partition("```")[0]
+    (tmp_path / "hello.py").write_text(f"# /// script{example}app = lambda *_: None\n")
+    built = build_file(tmp_path / "hello.py", Options(base=BaseFacts({"httpx": "1"}), compile=False))
+    top = read_script_block(tmp_path, f"# /// script{example}")
+
+    assert built.manifest.web_context_path == "/hi"
+    assert built.manifest.requirements == ("httpx",)
+    listed = table_of(page, "| key of the block | meaning |")
+    assert {key.partition(".")[0] for key in listed} == top.keys()
+
+
+def test_groups_of_entry_points_are_documented():
+    table = table_of((DOCS / "modules.md").read_text("utf-8"), "| group of entry points | read from | meaning |")
+    source = "".join(file.read_text("utf-8") for file in (DOCS.parent / "src").rglob("*.py"))
+
+    assert table.keys() == {ENTRY_POINT_GROUP, GROUP}
+    assert set(re.findall(r'GROUP: Final = "([\w.]+)"', source)) == table.keys()
 
 
 def test_links_between_pages_lead_somewhere():

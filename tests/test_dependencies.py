@@ -16,6 +16,8 @@ PACKAGE = Path(__file__).parent.parent / "src" / "koupleless"
 OF_DEMO = [*PACKAGE.glob("cli/demonstration/*.py"), *PACKAGE.rglob("demo_base.py.tmpl")]
 OF_LIBRARIES = [*PACKAGE.glob("adapters/*.py")]
 """Files that import the library they are for, where a base has it."""
+OF_TESTS = [PACKAGE / "fixtures.py", PACKAGE / "testing.py"]
+"""Files that import libraries of tests: pytest, which has loaded the one, and httpx for a client."""
 
 
 def imported_by(file: Path) -> set[str]:
@@ -52,7 +54,7 @@ def declared(extra: str | None = None) -> set[str]:
 
 
 def test_the_package_imports_what_it_declares_and_nothing_else():
-    files = [file for file in PACKAGE.rglob("*.py") if file not in [*OF_DEMO, *OF_LIBRARIES]]
+    files = [file for file in PACKAGE.rglob("*.py") if file not in [*OF_DEMO, *OF_LIBRARIES, *OF_TESTS]]
 
     assert owners_of(files) == declared()
 

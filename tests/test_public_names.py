@@ -32,7 +32,7 @@ PUBLIC = {
     ],
     koupleless.service: ["Registration", "ServiceError", "ServiceReference", "offer", "use", "use_all"],
     koupleless.base: ["Base", "serve"],
-    koupleless.testing: ["Loaded", "PurgeReport", "Reply", "assert_unloads", "loaded"],
+    koupleless.testing: ["Loaded", "LocalBase", "PurgeReport", "Reply", "assert_unloads", "loaded", "local_base"],
 }
 
 

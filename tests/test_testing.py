@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import importlib
 import queue
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from koupleless import service
 from koupleless.errors import StartFailed
-from koupleless.testing import assert_unloads, loaded
+from koupleless.testing import assert_unloads, loaded, local_base
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
 BIZS = Path(__file__).parent / "bizs"
 
 
@@ -204,3 +207,145 @@ def test_what_cannot_be_held_so_is_refused():
         assert_unloads("", own=["absent-library"])
     with pytest.raises(ValueError, match="was not tested as a copy"):
         assert_unloads("", own=["pydantic-core"])
+
+
+class TestLocalBase:
+    def test_several_modules_use_each_other_and_the_base(self, tmp_path):
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"base"})
+
+        prices = "from koupleless import service\ndef main():\n    service.offer({'tea': 4}, name='prices')\n"
+        orders = """
+            import os
+            from koupleless import data_dir, service
+            prices = service.use("prices", biz="prices")
+            def app(environ, start_response):
+                (data_dir() / "seen").write_text("x")
+                start_response("200 OK", [("X-Color", os.environ["COLOR"])])
+                return [f"{prices['tea'] * 2} {environ['PATH_INFO']} {environ['HTTP_HOST']}".encode()]
+        """
+        with local_base(tmp_path / "a place", app=app) as base:
+            base.install(prices, name="prices")
+            module = base.install(orders, name="orders", env={"COLOR": "red"})
+            assert module.get("/x").text == "8 /x base"
+            with base.client() as http:
+                assert http.get("/").text == "base"
+                answer = http.get("/orders/a%20b?c=d")
+                assert (answer.text, answer.headers["x-color"]) == ("8 /a b base", "red")
+            assert service.use("prices", biz="prices")["tea"] == 4, "code of the test is code of the base"
+            assert (tmp_path / "a place" / "data" / "orders" / "seen").exists()
+            replaced = base.install(orders.replace("* 2", "* 3"), name="orders", env={"COLOR": "blue"})
+            assert replaced.get("/").text.startswith("12 ")
+            base.uninstall(replaced)
+            assert base.get("/orders/").text == "base"
+
+    def test_configuration_is_found_below_its_directory(self, tmp_path):
+        (tmp_path / "config" / "sample").mkdir(parents=True)
+        (tmp_path / "config" / "sample" / ".env").write_text("COLOR=green\n")
+        with local_base(tmp_path) as base:
+            module = base.install("import os\ndef color():\n    return os.environ['COLOR']\n")
+            assert module.call("color") == "green"
+
+    def test_all_modules_that_stay_are_told(self, library):
+        with pytest.raises(AssertionError) as caught, local_base() as base:  # noqa: PT012 - the end raises
+            for name in ("one", "two"):
+                base.install(KEEPING, name=name).call("use")
+        assert "one:1.0.0 left something behind" in str(caught.value)
+        assert "two:1.0.0 left something behind" in str(caught.value)
+
+    def test_a_replaced_module_that_stays_is_told_at_once(self, library):
+        with local_base() as base:
+            base.install(KEEPING).call("use")
+            with pytest.raises(AssertionError, match="left something behind"):
+                base.install(KEEPING + "\n    AGAIN = True\n")
+
+    def test_an_application_that_is_none_is_refused(self):
+        with pytest.raises(TypeError, match="neither an ASGI nor a WSGI application"), local_base(app=3):
+            pass
+
+
+class TestPlugin:
+    """In a pytest of its own, which finds the plugin as any other does."""
+
+    def run(self, directory, text, *options, stdin=""):
+        (directory / "test_it.py").write_text(textwrap.dedent(text))
+        command = [sys.executable, "-P", "-m", "pytest", "-p", "no:randomly", "-p", "no:dash", "-q", *options]
+        return subprocess.run(
+            command, cwd=directory, input=stdin, capture_output=True, text=True, check=False, timeout=100
+        )
+
+    def test_a_base_for_each_test_and_nothing_left_behind(self, tmp_path):
+        done = self.run(
+            tmp_path,
+            """
+            import sys, types, pytest
+
+            SOURCE = "import os\\ndef app(environ, start):\\n    start('200 OK', [])\\n    return [b'hello']\\n"
+            KEEPING = "import keeping\\ndef thing(): ...\\ndef use():\\n    keeping.kept.append(thing)\\n"
+            sys.modules["keeping"] = types.ModuleType("keeping")
+            sys.modules["keeping"].kept = []
+
+            @pytest.fixture
+            def koupleless_app():
+                async def app(scope, receive, send):
+                    await send({"type": "http.response.start", "status": 204, "headers": []})
+                    await send({"type": "http.response.body"})
+                return app
+
+            def test_fine(koupleless_base, tmp_path):
+                assert koupleless_base.install(SOURCE).get().text == "hello"
+                assert koupleless_base.get("/").status == 204
+                assert koupleless_base.directory.is_relative_to(tmp_path)
+
+            def test_failed(koupleless_base):
+                module = koupleless_base.install(SOURCE)
+                assert module.get().text == "bye"
+
+            def test_left(koupleless_base):
+                koupleless_base.install(KEEPING, name="keeper").call("use")
+            """,
+        )
+        assert "2 passed, 1 failed" not in done.stdout
+        assert "1 failed, 2 passed, 1 error" in done.stdout, done.stdout + done.stderr
+        assert "assert 'hello' == 'bye'" in done.stdout, "the test's own assertion is shown"
+        assert "ERROR at teardown of test_left" in done.stdout
+        assert "keeper:1.0.0 left something behind" in done.stdout
+
+    def test_the_examples_are_tested_with_it(self, tmp_path):
+        for name in ("base", "orders", "prices"):
+            shutil.copytree(EXAMPLES / name, tmp_path / name)
+        text = (EXAMPLES / "test_shop.py").read_text()
+        assert "2 passed" in self.run(tmp_path, text).stdout
+
+    def test_nothing_is_imported_for_a_test_without_a_base(self, tmp_path):
+        done = self.run(
+            tmp_path,
+            """
+            import sys
+            def test_without():
+                ours = {name for name in sys.modules if name.startswith("koupleless.")}
+                assert ours <= {f"koupleless.{name}" for name in ("fixtures", "biz", "context", "errors")}, ours
+            """,
+        )
+        assert "1 passed" in done.stdout, done.stdout
+
+    def test_a_breakpoint_in_a_module_stops_there(self, tmp_path):
+        done = self.run(
+            tmp_path,
+            """
+            SOURCE = '''
+            def app(environ, start):
+                answer = "stopped here"
+                breakpoint()
+                start("200 OK", [])
+                return [answer.encode()]
+            '''
+
+            def test_stop(koupleless_base):
+                assert koupleless_base.install(SOURCE).get().text == "changed"
+            """,
+            stdin="p answer\nanswer = 'changed'\nc\n",
+        )
+        assert "'stopped here'" in done.stdout, done.stdout + done.stderr
+        assert "1 passed" in done.stdout, done.stdout

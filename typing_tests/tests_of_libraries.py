@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 from koupleless import BizId
-from koupleless.testing import Loaded, PurgeReport, Reply, assert_unloads, loaded
+from koupleless.testing import Loaded, LocalBase, PurgeReport, Reply, assert_unloads, loaded, local_base
 
 with loaded("def count():\n    return 1\n", requirements=["other>=2"], own=["one"], shared=("mylib",)) as module:
     assert_type(module, Loaded)
@@ -26,6 +26,13 @@ with loaded(Path("tests/module"), name="sample", entry="sample.app:create()") as
     assert_type(of_project, Loaded)
 
 loaded(b"def count(): ...")  # type: ignore[arg-type]  # a text, or a path
+
+with local_base(Path("place"), app=None, own=["one"]) as base:
+    assert_type(base, LocalBase)
+    assert_type(base.directory, Path)
+    assert_type(base.install("app = print", name="shop", env={"COLOR": "red"}, args=["a"]), Loaded)
+    assert_type(base.get("/shop/"), Reply)
+    base.install("app = print", env=["COLOR"])  # type: ignore[arg-type]  # names with values
 
 
 def drive(module: Loaded) -> int:

@@ -17,8 +17,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import pdb  # noqa: T100 - for tests with breakpoints
 import tempfile
 import textwrap
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,22 +29,28 @@ from koupleless.artifact.build import Options, build
 from koupleless.container.host import Host
 from koupleless.container.starting.prepare import words
 from koupleless.container.surroundings import Deadlines
-from koupleless.context import life_context
+from koupleless.container.terms import Strategy
+from koupleless.context import as_base, life_context
 from koupleless.isolation.libraries.distributions import base_index
 from koupleless.isolation.libraries.holding import Speakers, Wishes, conflicts
 from koupleless.isolation.namespace import Namespace
 from koupleless.ownership.purge import PurgeReport
+from koupleless.router.face import face_of
 from koupleless.router.table import normalise_path
+from koupleless.service.registry import default_registry
 from koupleless.tracebacks import own_traceback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+    from types import FrameType
+
+    import httpx
 
     from koupleless.container.stage import Stage
     from koupleless.context import Scope
     from koupleless.router.asgi import Front
 
-__all__ = ["Loaded", "PurgeReport", "Reply", "assert_unloads", "loaded"]
+__all__ = ["Loaded", "LocalBase", "PurgeReport", "Reply", "assert_unloads", "loaded", "local_base"]
 
 _START_S: Final = 60.0
 _LEAVE_S: Final = 10.0
@@ -103,22 +111,37 @@ class Loaded:
 
         For an exception of the application the answer is a 500 with the traceback as text, as from a server.
         """
-        target, _, query = path.partition("?")
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": method,
-            "scheme": "http",
-            "path": self._path + target,
-            "raw_path": (self._path + target).encode(),
-            "root_path": "",
-            "query_string": query.encode(),
-            "headers": [(b"host", b"base"), *((name.lower().encode(), value.encode()) for name, value in headers)],
-            "client": ("127.0.0.1", 1),
-            "server": ("base", 80),
-        }
-        return self._stage.call(lambda: _exchange(self._front, scope, body), timeout_s=_ANSWER_S)
+        return _request(self._stage, self._front, method, self._path + path, body=body, headers=headers)
+
+
+def _request(
+    stage: Stage,
+    front: Front,
+    method: str,
+    path: str,
+    *,
+    body: bytes = b"",
+    headers: Iterable[tuple[str, str]] = (),
+) -> Reply:
+    target, _, query = path.partition("?")
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers]
+    if not any(name == b"host" for name, _ in pairs):
+        pairs.insert(0, (b"host", b"base"))
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": urllib.parse.unquote(target),
+        "raw_path": target.encode(),
+        "root_path": "",
+        "query_string": query.encode(),
+        "headers": pairs,
+        "client": ("127.0.0.1", 1),
+        "server": ("base", 80),
+    }
+    return stage.call(lambda: _exchange(front, scope, body), timeout_s=_ANSWER_S)
 
 
 async def _exchange(front: Front, scope: MutableMapping[str, Any], body: bytes) -> Reply:
@@ -144,6 +167,133 @@ async def _exchange(front: Front, scope: MutableMapping[str, Any], body: bytes) 
     start = sent[0]
     headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in start["headers"])
     return Reply(start["status"], headers, b"".join(message.get("body", b"") for message in sent[1:]))
+
+
+class Debugger(pdb.Pdb):
+    """pdb with commands that run as the base, wherever the program has stopped.
+
+    pytest takes its capture of output away and puts it back in commands, which no module may do.
+    """
+
+    def interaction(self, frame: FrameType | None, tb_or_exc: Any) -> None:
+        with as_base():
+            super().interaction(frame, tb_or_exc)
+
+
+class LocalBase:
+    """A base in the process of a test, with modules that are installed from source; nothing listens on a port.
+
+    Data directories, configuration (``config/<name>/``) and unpacked files of modules lie below ``directory``. Code of
+    the test is code of the base: services are offered and used with `koupleless.service`. Made by `local_base`; used by
+    one thread.
+    """
+
+    def __init__(self, directory: Path, host: Host) -> None:
+        self.directory = directory
+        self._host = host
+        self._modules: list[Loaded] = []
+
+    def install(
+        self,
+        source: str | Path,
+        *,
+        name: str = "sample",
+        entry: str | None = None,
+        requirements: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        args: Sequence[str] = (),
+    ) -> Loaded:
+        """Install a module, or replace the installed one of the same name.
+
+        ``source``, ``name``, ``entry``, and ``requirements`` are the ones of `loaded`; ``env`` are variables for the
+        module, and ``args`` its arguments. Raises as `loaded` does, and ``AssertionError`` if a replaced module is not
+        gone.
+        """
+        with tempfile.TemporaryDirectory(dir=self.directory, prefix="build-") as place:
+            options = Options(out=Path(place), entry=entry, requirements=tuple(requirements))
+            container = self._host.container
+            prepared = container.prepare(str(_artefact(source, Path(place), name, options)))
+            module = prepared.manifest.entry.partition(":")[0]
+            self._modules = [one for one in self._modules if one.biz.name != prepared.id.name]
+            installed = container.install(prepared, args=args, envs=env, strategy=Strategy.REPLACE)
+        scope = container.scope_of(installed.info.id)
+        assert scope is not None
+        path = normalise_path(installed.info.web_context_path)
+        loaded = Loaded(scope, module=module, path=path, stage=self._host.stage, front=self._host.front)
+        self._modules.append(loaded)
+        _check(installed.replaced)
+        return loaded
+
+    def uninstall(self, module: Loaded) -> None:
+        """Uninstall a module. Raises ``AssertionError`` with the purge report in words unless the module is gone."""
+        self._modules = [one for one in self._modules if one is not module]
+        _check([self._host.container.uninstall(module.biz)])
+
+    def uninstall_all(self) -> None:
+        """Uninstall all modules, the last one first. Raises ``AssertionError`` as `uninstall`, for all together."""
+        reports = [self._host.container.uninstall(self._modules.pop().biz) for _ in range(len(self._modules))]
+        _check(reports)
+
+    def abandon(self) -> None:
+        """Forget the modules, so that nothing is asserted at the end: for a test that has failed."""
+        self._modules.clear()
+
+    def get(self, path: str = "/", **options: Any) -> Reply:
+        """`request` with ``GET``."""
+        return self.request("GET", path, **options)
+
+    def request(self, method: str, path: str = "/", **options: Any) -> Reply:
+        """Send one request to the base, whose application or module answers, as `Loaded.request` does."""
+        return _request(self._host.stage, self._host.front, method, path, **options)
+
+    def client(self, **options: Any) -> httpx.Client:
+        """A client of ``httpx``, which has to be installed, for the base and all modules.
+
+        ``options`` are those of ``httpx.Client``. Bodies are sent and received whole.
+        """
+        import httpx  # noqa: PLC0415 - for who asks for a client
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            target = request.url.raw_path.decode("ascii")
+            reply = self.request(request.method, target, body=request.read(), headers=request.headers.multi_items())
+            return httpx.Response(reply.status, headers=reply.headers, content=reply.body)
+
+        return httpx.Client(**{"transport": httpx.MockTransport(answer), "base_url": "http://base", **options})
+
+
+@contextlib.contextmanager
+def local_base(
+    directory: Path | None = None, *, app: object = None, own: Sequence[str] = (), shared: Sequence[str] = ()
+) -> Iterator[LocalBase]:
+    """A base for the length of a ``with``; at the end all modules are uninstalled, and have to be gone.
+
+    ``directory`` is a place for files, by default a temporary directory. ``app`` is the application of the base.
+    ``own`` and ``shared`` name distributions for modules to hold as own copies, or to share with the base.
+
+    Raises ``AssertionError`` with the purge reports in words, ``TypeError`` for an ``app`` that is no application, and
+    ``ValueError`` for contradictions of ``own`` and ``shared``. An exception of the body passes through; then nothing
+    is asserted, because the traceback of the exception may well hold a module.
+    """
+    with contextlib.ExitStack() as closing:
+        if directory is None:
+            directory = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="koupleless-test-")))
+        directory.mkdir(parents=True, exist_ok=True)
+        face = face_of(app, name="base")
+        if app is not None and face.asgi is None:
+            raise TypeError(f"{app!r} is neither an ASGI nor a WSGI application")
+        host = Host.make(
+            directory / "store",
+            app=face.asgi,
+            services=default_registry(),
+            deadlines=Deadlines(start_s=_START_S, drain_s=_LEAVE_S, stop_s=_LEAVE_S),
+            wishes=_wishes(own, shared),
+            data_dir=directory / "data",
+            config_dirs=(directory / "config",),
+        )
+        closing.callback(host.container.close)
+        base = LocalBase(directory, host)
+        yield base
+        base.uninstall_all()
 
 
 @contextlib.contextmanager
@@ -172,26 +322,8 @@ def loaded(
     ``shared``. An exception of the body passes through; then nothing is asserted, because the traceback of the
     exception may well hold the module.
     """
-    with contextlib.ExitStack() as closing:
-        directory = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="koupleless-test-")))
-        artefact = _artefact(
-            source, directory, name, Options(out=directory, entry=entry, requirements=tuple(requirements))
-        )
-        deadlines = Deadlines(start_s=_START_S, drain_s=_LEAVE_S, stop_s=_LEAVE_S)
-        host = Host.make(directory / "store", deadlines=deadlines, wishes=_wishes(own, shared))
-        container = host.container
-        closing.callback(container.close)
-        prepared = container.prepare(str(artefact))
-        module = prepared.manifest.entry.partition(":")[0]
-        info = container.install(prepared).info
-        scope = container.scope_of(info.id)
-        assert scope is not None
-        path = normalise_path(info.web_context_path)
-        yield Loaded(scope, module=module, path=path, stage=host.stage, front=host.front)
-        del scope
-        report = container.uninstall(info.id)
-        if not report.clean:
-            raise AssertionError(_in_words(report))
+    with local_base(own=own, shared=shared) as base:
+        yield base.install(source, name=name, entry=entry, requirements=requirements)
 
 
 def assert_unloads(
@@ -228,6 +360,11 @@ def _wishes(own: Sequence[str], shared: Sequence[str]) -> Wishes:
     if found := conflicts(base_index(), Speakers(module=wishes, words=words())):
         raise ValueError("; ".join(found))
     return wishes
+
+
+def _check(reports: Iterable[PurgeReport]) -> None:
+    if unclean := [report for report in reports if not report.clean]:
+        raise AssertionError("\n".join(map(_in_words, unclean)))
 
 
 def _in_words(report: PurgeReport) -> str:

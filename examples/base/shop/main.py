@@ -30,7 +30,7 @@ class Stock:
 
 app = FastAPI(title="shop")
 stock = Stock({"tea": 10, "coffee": 2})
-service.offer(stock, name="stock")
+offer = service.offer(stock, name="stock")
 
 
 @app.get("/stock/{article}")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from koupleless.container.terms import Rules
+    from koupleless.router.types import ASGIApp
 
 BASE: Final = BizId.of("base", "1.0.0")
 
@@ -37,9 +38,21 @@ class Host:
     store: Store
 
     @classmethod
-    def make(cls, store: Path, *, rules: Rules | None = None, **around: Any) -> Self:
-        """Make a host with a store at ``store``; ``around`` are further fields of `Surroundings`."""
-        front, stage, services, kept = Front(), Stage(), Registry(), Store(store)
+    def make(
+        cls,
+        store: Path,
+        *,
+        rules: Rules | None = None,
+        app: ASGIApp | None = None,
+        services: Registry | None = None,
+        **around: Any,
+    ) -> Self:
+        """Make a host with a store at ``store``, in front of the application ``app`` of the base.
+
+        ``services`` is the registry of the base, by default a new one; ``around`` are further fields of `Surroundings`.
+        """
+        front, stage, kept = Front(app), Stage(), Store(store)
+        services = services or Registry()
         container = Container(
             base=BizInfo.of_base(BASE),
             front=front,

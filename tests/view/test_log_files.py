@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from koupleless.biz import BizId
-from koupleless.context import Scope, entered
+from koupleless.context import Scope, current, entered
 from koupleless.view.logging.files import LogFile, Rotation
 from koupleless.view.logging.lines import ConsoleLines, JsonLines
 from koupleless.view.logging.logbook import Console, Logbook
@@ -244,3 +244,18 @@ def test_a_directory_that_cannot_be_used_is_told_and_is_none(
     assert [message.startswith("modules write no log files: ") for message in of_base.messages] == [True] * (
         name != "-"
     )
+
+
+def test_a_relative_directory_is_that_of_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules have working directories of their own."""
+    monkeypatch.chdir(tmp_path)
+    logbook = Logbook.make(Path("logs"), Rotation())
+    assert logbook.directory == tmp_path / "logs"
+
+
+def test_a_line_is_written_as_the_base(make_biz: MakeBiz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = []
+    monkeypatch.setattr(LogFile, "_put", lambda *_: running.append(current()))
+    with entered(make_biz()):
+        LogFile(tmp_path / "x.log").write("x")
+    assert running == [None]

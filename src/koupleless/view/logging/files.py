@@ -59,21 +59,10 @@ class LogFile:
     def write(self, line: str) -> None:
         """Add a line; the line end is added here."""
         data = f"{line}\n".encode("utf-8", "backslashreplace")
-        with self._lock:
-            if self._lost and time.monotonic() < self._resumes:
-                self._lost += 1
-                return
-            try:
-                self._put(data)
-            except OSError as error:
-                self._shut()
-                told = self._lose(error)
-            else:
-                told = ""
-                if self._lost:
-                    told, self._lost = f"the log {self.path} is written again; {self._lost} lines were lost", 0
-        if told:
-            with as_base():
+        with as_base():  # the file is the base's, whichever module is running
+            with self._lock:
+                told = self._write(data)
+            if told:
                 _log.warning("%s", told)
 
     def close(self) -> None:
@@ -82,6 +71,19 @@ class LogFile:
             self._shut()
 
     # --- under the lock -------------------------------------------------------------------------------------------
+
+    def _write(self, data: bytes) -> str:
+        """Write, or lose, a line; returns words for the log of the base, if there is something to tell."""
+        if self._lost and time.monotonic() < self._resumes:
+            self._lost += 1
+            return ""
+        try:
+            self._put(data)
+        except OSError as error:
+            self._shut()
+            return self._lose(error)
+        lost, self._lost = self._lost, 0
+        return f"the log {self.path} is written again; {lost} lines were lost" if lost else ""
 
     def _put(self, data: bytes) -> None:
         descriptor = self._follow()

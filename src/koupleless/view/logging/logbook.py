@@ -115,7 +115,8 @@ class Logbook:
             _log.warning("modules write no log files: %s: %s", directory, reason)
             directory = None
         return cls(
-            directory=directory,
+            # Files are opened while a module runs, which has a working directory of its own.
+            directory=None if directory is None else directory.absolute(),
             rotation=rotation,
             lines=JsonLines() if is_json else TextLines(),
             console=Console(is_json=is_json) if has_console else None,

@@ -1,6 +1,8 @@
 """Names for the code of a biz: identity, configuration, data directory, callbacks, and errors.
 
 All of them work in a module that runs alone, too.
+
+PYTEST_DONT_REWRITE: the plugin for pytest is a part of this package, and tests inside a base find the package imported.
 """
 
 # Only names of koupleless.errors and koupleless.biz may be imported here: importing any part of the package runs this

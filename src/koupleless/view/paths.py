@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Iterator
 
-_open, _stat, _listdir = os.open, os.stat, os.listdir
+_open, _stat, _listdir, _lstat, _scandir = os.open, os.stat, os.listdir, os.lstat, os.scandir
 _WRITES: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _NOWHERE: Final = (FileNotFoundError, NotADirectoryError)
 
@@ -504,10 +504,10 @@ def _put_into(opened: Any, undo: contextlib.ExitStack, module: types.ModuleType)
 
 
 def _put_into_glob(undo: contextlib.ExitStack, glob: Any) -> None:
-    """Replace what a class has imported by name, in Python 3.13."""
+    """Replace the functions of ``os`` that a class has among its attributes, in Python 3.13."""
     holder = getattr(glob, "_StringGlobber", None)
-    for name in ("lstat", "scandir"):
-        if name in vars(holder or object):
+    for name, original in (("lstat", _lstat), ("scandir", _scandir)):
+        if getattr(holder, name, None) is original:
             replace(undo, holder, name, staticmethod(getattr(os, name)))
 
 

@@ -21,8 +21,9 @@ from koupleless.arklet.operations import Operations
 from koupleless.arklet.pages.pages import Pages
 from koupleless.arklet.pages.probes import probe_apps
 from koupleless.arklet.server import ArkletServer
+from koupleless.artifact.keeping.cleaning import Retention
 from koupleless.artifact.store import Store
-from koupleless.artifact.temporary import temporary_directory
+from koupleless.artifact.temporary import sweep_all, temporary_directory
 from koupleless.biz import BizId
 from koupleless.container.container import Container
 from koupleless.container.stage import Stage
@@ -48,6 +49,7 @@ from koupleless.router.table import RouteTable
 from koupleless.service.registry import default_registry
 from koupleless.settings.base import UNNAMED, BaseSettings, load_base
 from koupleless.settings.reading import FIRST_ARKLET_PORT
+from koupleless.state.book import digests_in
 from koupleless.state.environments import Environments
 from koupleless.state.holding import Holding
 from koupleless.variables import Ground
@@ -228,13 +230,22 @@ class Base:
             for url in self._static_modules():
                 self._install_static(url)
             replay(self.container, has_successors=self.settings.activate_next or self.settings.activate_many)
-            if self._store_path is not None:
-                self._store.remove_unused(keep_newest=self.settings.store_keep, keep=self.container.book.digests())
+            self._clean()
             self._start_arklet()
             self._readiness.base = Status.UP
         except BaseException:
             self._stop()
             raise
+
+    def _clean(self) -> None:
+        """Remove what killed processes have left, and what nobody needs in a store that stays."""
+        sweep_all()
+        if self._holding.journal is not None:
+            self._store.add_book(self._holding.journal)
+        if self._store_path is not None:
+            settings = self.settings
+            limits = Retention(settings.store_keep, settings.store_age_s, settings.store_bytes)
+            self._store.remove_unused(limits, keep=set().union(*map(digests_in, self._store.books())))
 
     def _start_arklet(self) -> None:
         ops = self.settings.arklet

@@ -298,6 +298,21 @@ def test_what_is_nobodys_is_left_alone(place: Path, monkeypatch: pytest.MonkeyPa
     }
 
 
+def test_a_base_sweeps_all_kinds_and_no_directory_of_others_with_such_a_name(place: Path) -> None:
+    for kind in temporary.KINDS:
+        for name, files in (("left", ["held", "work/half"]), ("begun", ["unheld"]), ("mine", ["notes"])):
+            for file in files:
+                (place / f"{kind}{name}" / file).parent.mkdir(parents=True, exist_ok=True)
+                (place / f"{kind}{name}" / file).write_text("x")
+            os.utime(place / f"{kind}{name}", (1, 1))
+    (place / "koupleless-notes").mkdir()
+    with temporary_directory("koupleless-store-") as alive:
+        temporary.sweep_all()
+
+        left = {path.name for path in place.iterdir()} - {alive.parent.name}
+    assert left == {"koupleless-notes", *(f"{kind}mine" for kind in temporary.KINDS)}
+
+
 def test_many_at_once_take_nothing_from_each_other(place: Path) -> None:
     failures = []
 

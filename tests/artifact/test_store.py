@@ -21,6 +21,7 @@ from tests.artifact.memory import MemorySource
 from koupleless.artifact import store as store_module
 from koupleless.artifact.archive import Limits
 from koupleless.artifact.keeping.bytecode import bytecode_path, compile_source
+from koupleless.artifact.keeping.cleaning import Retention
 from koupleless.artifact.keeping.unpack import copy_files
 from koupleless.artifact.manifest import BIZ_TOML, parse_biz_toml, render_biz_toml
 from koupleless.artifact.source import source_for
@@ -439,11 +440,52 @@ class TestRemoving:
         for age, unpacked in enumerate(made):
             os.utime(unpacked.path.parent, (1_000_000 - age, 1_000_000 - age))
             unpacked.release()
-        assert store.remove_unused(keep_newest=3).digests == ()
-        removed = store.remove_unused(keep_newest=1)
+        assert store.remove_unused(Retention(newest=3)).digests == ()
+        removed = store.remove_unused(Retention(newest=1))
         assert removed.digests == (made[1].digest, made[2].digest), "the newest first"
         assert removed.identities == ("hello:1.0.0", "hello:1.0.0")
         assert entries(store) == [made[0].digest]
+
+    def test_entries_not_used_for_long_go_and_the_oldest_of_a_large_store(
+        self, store: Store, make_files: MakeFiles
+    ) -> None:
+        made = [store.unpack(MemorySource(make_files({"more": b"%d" % number * 10_000}))) for number in range(4)]
+        now = time.time()
+        for number, unpacked in enumerate(made[:3]):
+            os.utime(unpacked.path.parent, (now - number * 1_000, now - number * 1_000))
+            unpacked.release()
+        one, two, three, used = (unpacked.digest for unpacked in made)
+        assert store.remove_unused(Retention(newest=9, age_s=5_000, size_bytes=10_000_000)).digests == ()
+        assert store.remove_unused(Retention(newest=9, age_s=1_500)).digests == (three,)
+        size = store.size_bytes()
+        assert store.remove_unused(Retention(newest=9, size_bytes=size)).digests == ()
+        assert store.remove_unused(Retention(newest=9, size_bytes=size - 1)).digests == (two,)
+        assert store.remove_unused(Retention(newest=9, size_bytes=0)).digests == (one,)
+        assert entries(store) == [used]
+
+    def test_needed_entries_stay_with_their_libraries(self, store: Store, make_files: MakeFiles) -> None:
+        large = {"lib/large/data.bin": os.urandom(1 << 20), "lib/large/__init__.py": b""}
+        with store.unpack(MemorySource(make_files(large))) as kept, store.unpack(MemorySource(make_files())):
+            pass
+        assert len(entries(store)) == 3
+        removed = store.remove_unused(keep={kept.digest})
+        assert len(removed.digests) == 1
+        assert kept.digest in entries(store)
+        assert len(entries(store)) == 2
+        found = store.find(kept.digest)
+        assert found is not None
+        found.release()
+        assert store.find("0" * 64) is None
+
+    def test_the_books_of_bases_are_known_as_long_as_they_are_there(self, store: Store, tmp_path: Path) -> None:
+        assert store.books() == []
+        for name in ("one", "two", "one"):
+            (tmp_path / name).touch()
+            store.add_book(tmp_path / name)
+        assert sorted(store.books()) == [tmp_path / "one", tmp_path / "two"]
+        (tmp_path / "one").unlink()
+        with Store(store.root) as other:
+            assert other.books() == [tmp_path / "two"]
 
     def test_a_closed_store_leaves_no_session(self, tmp_path: Path, make_files: MakeFiles) -> None:
         store = Store(tmp_path / "store")

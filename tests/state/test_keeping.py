@@ -9,6 +9,7 @@ import pytest
 
 from koupleless.arklet.keeping import Keeping
 from koupleless.biz import BizId
+from koupleless.cli.commands import main
 from koupleless.container.terms import Place, Stored, Strategy
 from koupleless.errors import BizNotFound, DigestMismatch, EndRefused, NoVersionBefore, StartFailed
 
@@ -138,6 +139,26 @@ def test_a_rollback_brings_the_version_before_back_from_the_store(start: Start, 
     assert again.get("/shop/") == "shop:1"
     assert [each.args for each in again.container.book.standing().modules] == [("1",)]
     Keeping(again.container).rollback("shop")  # and forward again
+    assert again.states() == [("shop:2", "ACTIVATED")]
+
+
+def test_the_command_line_cleans_no_store_of_modules_that_a_base_keeps(
+    start: Start, module: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = start().replay()
+    base.store.add_book(base.directory / "journal")
+    for version in (1, 2, 3):
+        base.install(module(f"shop:{version}"), strategy=Strategy.REPLACE)
+    base.end()
+    monkeypatch.setenv("KOUPLELESS_BASE_STATE_DIR", str(base.directory))
+    monkeypatch.delenv("KOUPLELESS_BASE_EPHEMERAL")
+
+    assert main(["store", "clean", "--keep", "0"]) == 0
+
+    assert [line.split()[1:] for line in capsys.readouterr().out.splitlines()[:-1]] == [["shop:1", "removed"]]
+    again = start().replay()
+    assert again.states() == [("shop:3", "ACTIVATED")]
+    Keeping(again.container).rollback("shop")
     assert again.states() == [("shop:2", "ACTIVATED")]
 
 

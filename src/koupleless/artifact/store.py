@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from koupleless.artifact.keeping.bytecode import TAG, compile_tree
+from koupleless.artifact.keeping.cleaning import Retention, add_book, books, needed, removable, size_of
 from koupleless.artifact.keeping.entry import Entry, Verified
 from koupleless.artifact.keeping.inventory import in_words
 from koupleless.artifact.keeping.libraries import LIB, LIBRARIES, libraries_manifest, take_libraries
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _TRIES: Final = 5
 """Attempts to make an entry while other processes keep removing it."""
 _REMEMBERED: Final = 4096
+_NOTHING: Final = Retention()
 _SETTLED_NS: Final = 100_000_000
 """Least age of a file, in nanoseconds, for a remembered digest: a younger file may change without a new mark."""
 
@@ -151,6 +153,7 @@ class Store:
         root/lock                                   held for an instant while entries or sessions are changed
         root/cpython-311/<digest>/                  one unpacked artefact with bytecode for this Python (`Entry`)
         root/cpython-311/libraries-<digest>/        large private dependencies, for all artefacts with the same ones
+        root/books/<n>                              the files of bases that name needed entries
         root/sessions/<n>/                          one per open store: work in progress, and marks of entries in use
         root/sessions/<n>/alive                     locked as long as the process lives (`Session`)
 
@@ -429,32 +432,27 @@ class Store:
             elif self._users.pop(digest, None) is not None:
                 self._session.unmark(_mark_of(digest))
 
-    def remove_unused(self, *, keep_newest: int = 0, keep: Collection[str] = ()) -> Removed:
-        """Remove entries not used by any process, of every Python version; the ``keep_newest`` used last are kept.
+    def remove_unused(self, limits: Retention = _NOTHING, *, keep: Collection[str] = ()) -> Removed:
+        """Remove entries not used by any process, of every Python version, except for those within the limits.
 
-        Entries with a digest in ``keep`` stay as well.
-
-        Entries are moved away under the lock of the store and deleted afterwards. Raises ``ArtifactError`` if the disk
-        refuses.
+        Entries with a digest in ``keep`` stay, and their libraries. Entries are moved away under the lock of the store
+        and deleted afterwards. Raises ``ArtifactError`` if the disk refuses.
         """
         self._heal()
         taken: list[tuple[str, str, Path]] = []
         with _disk_errors(f"clean the store {self.root}", consequence=""), self._locked(fcntl.LOCK_EX):
             used = {marker.name for session in self._sessions() if is_alive(session) for marker in session.iterdir()}
-            unused = [
-                entry
-                for entry in self._all_entries()
-                if f"{entry.parent.name}.{entry.name}" not in used and entry.name not in keep
-            ]
-            by_age = sorted(unused, key=lambda entry: entry.stat().st_mtime, reverse=True)
-            for entry in by_age[keep_newest:]:
+            entries = self._all_entries()
+            stay = {entry for entry in entries if f"{entry.parent.name}.{entry.name}" in used} | needed(entries, keep)
+            unused = [entry for entry in entries if entry not in stay]
+            for entry in removable(unused, limits, used_bytes=lambda: sum(map(size_of, stay))):
                 identity = Entry(entry).identity()
                 target = self._session.directory / f"removed-{entry.parent.name}-{entry.name}"
                 entry.rename(target)
                 taken.append((entry.name, identity, target))
         size = 0
         for _, _, target in taken:
-            size += _size_of(target)
+            size += size_of(target)
             shutil.rmtree(target, ignore_errors=True)
         return Removed(tuple(digest for digest, _, _ in taken), tuple(identity for _, identity, _ in taken), size)
 
@@ -467,15 +465,33 @@ class Store:
         with _disk_errors(f"read the store {self.root}", consequence=""):
             return [Entry(path).verify() for path in sorted(self._all_entries())]
 
+    def add_book(self, book: Path) -> None:
+        """Note that a file of a base names entries of this store that are needed even while the base does not run.
+
+        Raises ``ArtifactError`` if the disk refuses.
+        """
+        with _disk_errors(f"note {book} in the store {self.root}", consequence=""):
+            add_book(self.root / "books", book)
+
+    def books(self) -> list[Path]:
+        """List the files of bases that name needed entries, as noted by `add_book`, if they are still there."""
+        with _disk_errors(f"read the store {self.root}", consequence=""):
+            return books(self.root / "books")
+
     def size_bytes(self) -> int:
         """Size of all entries in bytes, of every Python version."""
-        return sum(_size_of(entry) for entry in self._all_entries())
+        return sum(size_of(entry) for entry in self._all_entries())
 
     def _sessions(self) -> list[Path]:
         return list((self.root / "sessions").iterdir())
 
     def _all_entries(self) -> list[Path]:
-        return [entry for tag in self.root.iterdir() if tag.name not in {"sessions", "lock"} for entry in tag.iterdir()]
+        return [
+            entry
+            for tag in self.root.iterdir()
+            if tag.name not in {"sessions", "lock", "books"}
+            for entry in tag.iterdir()
+        ]
 
     def close(self) -> None:
         """End the session, and so all uses of entries by this store. Idempotent; without effect in a forked child."""
@@ -497,14 +513,6 @@ class Store:
 def _mark_of(digest: str) -> str:
     """The name of the mark for an entry of this Python version."""
     return f"{TAG}.{digest}"
-
-
-def _size_of(directory: Path) -> int:
-    return sum(
-        os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118 - a text path, as os.walk gives it
-        for parent, _, names in os.walk(directory)
-        for name in names
-    )
 
 
 @contextlib.contextmanager

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 _HELD: Final = "held"
 INSIDE: Final = "work"
+KINDS: Final = (
+    *("koupleless-store-", "koupleless-pip-", "koupleless-build-", "koupleless-suite-"),
+    *("arkctl-run-", "arkctl-demo-"),
+)
+"""The prefixes of all our temporary directories."""
+_UNHELD: Final = f"un{_HELD}"
 _HOLDING_S: Final = 60.0
 """Seconds a new directory may exist before the process has locked a file in the directory."""
 
@@ -39,15 +45,20 @@ def temporary_directory(prefix: str) -> Iterator[Path]:
 def hold(directory: Path) -> int:
     """Protect a new directory from `sweep`, until the returned descriptor is closed or the process dies."""
     (directory / INSIDE).mkdir()
-    unheld = directory / f"un{_HELD}"
+    unheld = directory / _UNHELD
     handle = os.open(unheld, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(handle, fcntl.LOCK_EX)
     unheld.rename(directory / _HELD)  # other processes see a locked file, or no file
     return handle
 
 
-def sweep(prefix: str) -> None:
-    """Remove the directories with this prefix and without a living process. Never raises."""
+def sweep_all() -> None:
+    """Remove the directories of all kinds without a living process, as a base does when it starts. Never raises."""
+    sweep(KINDS)
+
+
+def sweep(prefix: str | tuple[str, ...]) -> None:
+    """Remove the directories with this prefix, or one of these, and without a living process. Never raises."""
     with contextlib.suppress(OSError):
         for directory in Path(tempfile.gettempdir()).iterdir():
             if directory.name.startswith(prefix) and _is_left(directory):
@@ -64,8 +75,17 @@ def _is_left(directory: Path) -> bool:
         return False
     try:
         return not is_locked(directory / _HELD)
-    except FileNotFoundError:
-        return time.time() - status.st_mtime > _HOLDING_S
+    except FileNotFoundError:  # killed while the directory was made; or the directory is somebody's with such a name
+        return time.time() - status.st_mtime > _HOLDING_S and _is_unused(directory)
+    except OSError:
+        return False
+
+
+def _is_unused(directory: Path) -> bool:
+    """Whether a directory has nothing but the first things that `hold` makes."""
+    try:
+        found = {path.name for path in directory.iterdir()}
+        return found <= {INSIDE, _UNHELD} and not any((directory / INSIDE).iterdir() if INSIDE in found else ())
     except OSError:
         return False
 

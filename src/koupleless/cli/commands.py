@@ -544,7 +544,7 @@ def store() -> None:
 def verify(directory: Path | None) -> int:
     """Compare all unpacked files with their artefacts.
 
-    DIRECTORY is the store, by default the store-dir of the project's base. A damaged artefact is unpacked again at the
+    DIRECTORY is the store, by default that of the project's base. A damaged artefact is unpacked again at the
     next install; files added or changed by modules belong to the modules, and stay.
     """
     from koupleless.cli.stored import verify_store
@@ -555,15 +555,18 @@ def verify(directory: Path | None) -> int:
 @store.command()
 @click.argument("directory", required=False, type=click.Path(path_type=Path))
 @click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Unused artefacts to keep.  [default: 20]")
-def clean(directory: Path | None, *, keep: int | None) -> None:
-    """Remove unpacked artefacts that no base uses.
+@click.option("--days", type=click.FloatRange(min=0), metavar="N", help="Remove those not used for so many days.")
+@click.option("--size", "megabytes", type=click.IntRange(min=0), metavar="MB", help="The size of the store to keep to.")
+def clean(directory: Path | None, *, keep: int | None, days: float | None, megabytes: int | None) -> None:
+    """Remove unpacked artefacts that no base uses or keeps.
 
-    DIRECTORY is the store, by default the store-dir of the project's base. The artefacts used last stay, by default as
-    many as the store-keep of the project's base says. A base cleans its store-dir in the same way when it starts.
+    DIRECTORY is the store, by default that of the project's base. The artefacts used last stay, by default within the
+    limits of the project's base (store-keep, store-age, store-size). A base cleans its store in the same way when it
+    starts. Modules that a base is to start again stay, and versions for a rollback, also while the base does not run.
     """
     from koupleless.cli.stored import clean_store
 
-    clean_store(directory, keep=keep)
+    clean_store(directory, keep=keep, days=days, megabytes=megabytes)
 
 
 @arkctl.group()

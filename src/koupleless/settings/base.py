@@ -131,7 +131,11 @@ class BaseSettings:
     """Where artefacts are unpacked, by content; ``None`` means ``store`` in the state directory, else a temporary
     directory that leaves with the base."""
     store_keep: Number = setting(20)
-    """The number of unpacked artefacts without a user kept in ``store-dir`` when the base starts."""
+    """The number of unpacked artefacts without a user kept in the store when the base starts."""
+    store_age_s: Seconds | None = setting(None)
+    """How long an unpacked artefact without a user is kept in the store; ``None`` sets no limit."""
+    store_size: Number | None = setting(None)
+    """The size in megabytes beyond which unpacked artefacts without a user leave the store; ``None`` sets no limit."""
     shared_keys: Texts = setting((), properties={"ark.common.env.share.keys": None})
     """Keys of the base's configuration seen by modules, too, as the weakest source."""
     profile: Text | None = setting(None, properties={"spring.profiles.active": None})
@@ -175,6 +179,11 @@ class BaseSettings:
     """The gateway's forward rules: tables of ``contextPath``, ``hosts`` and ``paths`` of ``from`` and ``to``."""
     arklet: ArkletSettings = field(default_factory=ArkletSettings)
     """The ops API."""
+
+    @property
+    def store_bytes(self) -> int | None:
+        """The limit of `store_size` in bytes."""
+        return None if self.store_size is None else self.store_size * 1_000_000
 
 
 def load_base(

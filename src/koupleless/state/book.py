@@ -6,6 +6,7 @@ arguments of an install.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from dataclasses import dataclass, replace
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from koupleless.errors import InvalidIdentity, StateUnwritable
 from koupleless.state.desired import Desired, Version, Wanted
+from koupleless.state.journal import read_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from koupleless.biz import BizId, BizName
     from koupleless.state.journal import Journal, Record
@@ -205,6 +208,18 @@ class Book:
         assert self._journal is not None
         self._journal.rewrite(self._desired.records())
         self._is_behind = False
+
+
+def digests_in(path: Path) -> set[str]:
+    """Collect the digests that a journal names, of a base that runs or not, without a change of the file.
+
+    Empty for a file that cannot be read.
+    """
+    desired = Desired()
+    for record in read_records(path):
+        with contextlib.suppress(KeyError, TypeError, ValueError, InvalidIdentity):
+            desired.apply(record)
+    return desired.digests()
 
 
 def _as_noted(desired: Desired, name: BizName) -> list[Version]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from koupleless.errors import BaseStartFailed, StateHeld
 from koupleless.state.directory import StateDirectory, default_directory
@@ -55,7 +55,7 @@ class Holding:
             return [self._notice] if self._notice else []
         try:
             self._directory = StateDirectory.take(self.path)
-            journal = Journal(self._directory.path / "journal")
+            journal = Journal(self._directory.path / _JOURNAL)
         except (StateHeld, OSError) as error:
             self._let_go()
             if isinstance(error, StateHeld):
@@ -71,6 +71,11 @@ class Holding:
         notice = book.load(journal)
         return [notice] if notice else []
 
+    @property
+    def journal(self) -> Path | None:
+        """The file of the journal; ``None`` if nothing is kept."""
+        return None if self._directory is None else self._directory.path / _JOURNAL
+
     def release(self) -> None:
         """Close the book, and let others have the directory. Idempotent."""
         if self._book is not None:
@@ -83,4 +88,5 @@ class Holding:
             directory.release()
 
 
-_NOTHING_KEPT = "nothing is kept over a restart of this base"
+_JOURNAL: Final = "journal"
+_NOTHING_KEPT: Final = "nothing is kept over a restart of this base"

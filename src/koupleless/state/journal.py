@@ -115,6 +115,11 @@ class Journal:
         return f"the journal {self.path} {damage}; {kept}, and the file is kept as {aside.name}"
 
 
+def read_records(path: Path) -> tuple[Record, ...]:
+    """Read the records of a journal without a change of the file; of a damaged file those that can be read."""
+    return _read(path).records
+
+
 class _Found(NamedTuple):
     """The content of a file of records."""
 

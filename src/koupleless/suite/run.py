@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import threading
 import venv
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import psutil  # type: ignore[import-untyped]
 
 import koupleless
+from koupleless.artifact.temporary import temporary_directory
 from koupleless.errors import KouplelessError
 from koupleless.suite.furnish import asks_for, furnish
 from koupleless.suite.inside import Order
@@ -80,7 +80,7 @@ def compare_runs(suite: Suite, *, say: Callable[[str], object]) -> Comparison:
             run(suite, furnished, (), printed)
             outcomes.append(Outcomes.parse("".join(printed)))
             continue
-        with tempfile.TemporaryDirectory(prefix="koupleless-suite-") as directory:
+        with temporary_directory("koupleless-suite-") as directory:
             report = Path(directory, "report.xml")
             run(suite, furnished, (f"--junitxml={report}",))
             outcomes.append(Outcomes.read(report))
@@ -96,15 +96,15 @@ def _furnished(suite: Suite) -> Furnished:
 
 def _inside(suite: Suite, furnished: Furnished, more: Sequence[str], printed: list[str] | None = None) -> int:
     name, warm = _biz_name(furnished.tree), tuple(sorted(_tops(furnished.paths)))
-    with tempfile.TemporaryDirectory(prefix="koupleless-suite-") as directory:
-        order = Order(name, furnished.paths, warm, directory)
+    with temporary_directory("koupleless-suite-") as directory:
+        order = Order(name, furnished.paths, warm, str(directory))
         command = [sys.executable, "-P", "-m", "koupleless.suite.inside", order.as_text(), suite.program]
         return _run([*command, *suite.arguments, *more], furnished, {}, printed, suite.limit_s)
 
 
 def _alone(suite: Suite, furnished: Furnished, more: Sequence[str], printed: list[str] | None = None) -> int:
     program = [suite.program] if suite.program.endswith(".py") else ["-P", "-m", suite.program]
-    with tempfile.TemporaryDirectory(prefix="koupleless-suite-") as directory:
+    with temporary_directory("koupleless-suite-") as directory:
         venv.create(directory, symlinks=True)  # an interpreter with nothing installed but this package
         Path(directory, "own").mkdir()
         Path(directory, "own", "koupleless").symlink_to(Path(koupleless.__path__[0]))

@@ -88,6 +88,11 @@ class Entry:
         manifest = self._manifest()
         return "" if manifest is None else str(manifest.id)
 
+    def libraries(self) -> str:
+        """The digest of the private libraries kept apart; empty without such libraries, and without a manifest."""
+        manifest = self._manifest()
+        return "" if manifest is None else manifest.libraries or ""
+
     def _manifest(self) -> Manifest | None:
         try:
             return parse_biz_toml((self.path / _MANIFEST).read_text("utf-8"), str(self.path))

@@ -14,14 +14,13 @@ import sqlite3
 import statistics
 import string
 import sys
-import tempfile
 import time
 from importlib import resources
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from koupleless.artifact.building.options import Options
+from koupleless.artifact.temporary import temporary_directory
 from koupleless.biz import BizId
 from koupleless.cli.demonstration.processes import Ended, Server, Traffic, free_ports, get, leaving_nothing_behind
 from koupleless.cli.demonstration.screen import Screen, Step
@@ -36,6 +35,7 @@ from koupleless.settings.client import ClientSettings
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.resources.abc import Traversable
+    from pathlib import Path
 
     from koupleless.artifact.build import Built
 
@@ -53,8 +53,8 @@ def run(*, copies: int) -> int:
     """Run the demonstration with ``copies`` copies of a module; returns the exit status."""
     with leaving_nothing_behind():
         try:
-            with tempfile.TemporaryDirectory(prefix="arkctl-demo-") as directory:
-                _Demo(Path(directory), Screen(), copies=copies).run()
+            with temporary_directory("arkctl-demo-") as directory:
+                _Demo(directory, Screen(), copies=copies).run()
         except KouplelessError as error:
             for line in report(error):
                 print(line, file=sys.stderr)

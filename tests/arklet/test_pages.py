@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -98,7 +99,26 @@ def test_a_base_that_is_not_ready_gets_503(running: Running) -> None:
 
 def test_the_health_of_the_original_has_its_shape(running: Running, tmp_path: Path) -> None:
     wire = running.start()
-    assert get(wire, "/actuator/health").json == {
+    found = get(wire, "/actuator/health").json
+    metrics = found["components"].pop("metrics")
+    assert metrics["status"] == "UP"
+    assert {name: set(values) for name, values in metrics["details"]["metrics"].items() if name != "timestamp"} == {
+        "metaspaceMetrics": {"init", "used", "committed", "max"},
+        "noHeapMetrics": {"init", "used", "committed", "max"},
+        "heapMetrics": {"init", "used", "committed", "max"},
+        "gcmetrics": {"fgcCount", "fgcTime", "ygcCount", "ygcTime"},
+        "systemMetrics": {
+            "systemLoadAverage",
+            "processCpuLoad",
+            "systemCpuLoad",
+            "freePhysicalMemorySize",
+            "totalPhysicalMemorySize",
+        },
+        "threadMetrics": {"threadCount", "daemonThreadCount", "peakThreadCount", "totalStartedThreadCount"},
+        "classLoadingMetrics": {"totalLoadedClassCount", "loadedClassCount", "unloadedClassCount"},
+    }
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", metrics["details"]["metrics"]["timestamp"])
+    assert found == {
         "status": "UP",
         "components": {
             "compositeAllBiz": {

@@ -7,6 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from tests.conftest import free_port, until
 
 if TYPE_CHECKING:
@@ -125,14 +126,16 @@ def test_a_configuration_of_the_base_gets_the_records_without_a_handler(
     assert not (tmp_path / "logs").exists()
 
 
+@pytest.mark.parametrize(("server", "address"), [("uvicorn", "--port={}"), ("hypercorn", "--bind=127.0.0.1:{}")])
 def test_the_life_of_modules_is_told_under_another_server(
-    run_alone: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+    run_alone: Callable[..., Any], tmp_path: Path, monkeypatch: Any, server: str, address: str
 ) -> None:
     arklet = free_port()
     monkeypatch.setenv("KOUPLELESS_ARKLET_PORT", str(arklet))
     monkeypatch.setenv("KOUPLELESS_BASE_MODULES", str(write_artefact(tmp_path)))
     (tmp_path / "embedded.py").write_text("from koupleless.base import Base\napp = Base()\n")
-    process = run_alone(lambda port: [sys.executable, "-m", "uvicorn", "embedded:app", "--port", str(port)], tmp_path)
+    command = [sys.executable, "-m", server, "embedded:app"]
+    process = run_alone(lambda port: [*command, address.format(port)], tmp_path)
     until(lambda: "installed in" in process.log.read_text(), 30)
     assert re.search(r"(?m)^INFO:     koupleless: biz shop:1.0 installed in \d+ ms$", process.log.read_text())
     process.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from koupleless.arklet.pages.meters import meters
 from koupleless.arklet.pages.page import Page
 from koupleless.health.readiness import Status, first_of, worst
 
@@ -37,6 +38,7 @@ def health(readiness: Readiness, container: Container, *, is_trusted: bool) -> P
                 **{str(biz): {"status": one.value} for biz, one in states.items()},
             },
         },
+        "metrics": {"status": Status.UP.value, "details": {"metrics": meters()}},
         "probeAvailabilityStateIndicator": {
             "status": Status.UP.value,
             "details": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -137,3 +138,31 @@ def test_django_with_sqlite(world: World, deploy: Callable[..., Any], name: str)
         installed = deploy(DJANGO.format(settings=f"NAME = {name}"))
         assert installed.warnings == ()
         assert world.get("/shop/").json() == {"count": count, "note": "a note"}
+
+
+OF_BASE = """
+import importlib.metadata
+import relative_of_base
+
+async def app(scope, receive, send):
+    found = importlib.metadata.distribution("relative-of-base")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": f"{relative_of_base.HERE} {found.version}".encode()})
+"""
+
+
+def test_a_relative_search_path_of_the_base_starts_from_the_base(
+    world: World, deploy: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "base" / "lib" / "relative_of_base-3.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: relative-of-base\nVersion: 3.0\n")
+    (info / "RECORD").write_text("relative_of_base.py,,\n")
+    (info.parent / "relative_of_base.py").write_text("HERE = 'in the base'\n")
+    monkeypatch.chdir(tmp_path / "base")
+    monkeypatch.syspath_prepend("lib")
+    try:
+        deploy(OF_BASE)
+        assert world.get("/shop/").text == "in the base 3.0"
+    finally:
+        sys.modules.pop("relative_of_base", None)

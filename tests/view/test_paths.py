@@ -8,11 +8,12 @@ import bz2
 import contextlib
 import functools
 import glob
-import importlib
+import importlib.util
 import io
 import os
 import pathlib
 import pickle
+import runpy
 import shutil
 import sqlite3
 import subprocess
@@ -310,6 +311,15 @@ def test_threads_that_change_a_file_of_the_artefact_at_once_lose_nothing(
         thread.join()
     assert (tmp_path / "data" / "shop" / "log.txt").read_text().count("y") == 8
     assert [place.name for place in (tmp_path / "data" / "shop").iterdir()] == ["log.txt"]
+
+
+@inside
+def test_a_file_of_python_is_loaded_by_its_relative_path(shop: Scope, data: Path) -> None:
+    Path("plugin.py").write_text("value = 5\n")
+    spec = importlib.util.spec_from_file_location("plugin", "plugin.py")
+    assert spec is not None
+    assert spec.origin == str(data / "plugin.py")
+    assert runpy.run_path("plugin.py")["value"] == 5
 
 
 @inside

@@ -17,6 +17,7 @@ import errno
 import functools
 import io
 import os
+import sys
 import types
 import urllib.parse
 from pathlib import Path
@@ -480,6 +481,7 @@ def _put_in(undo: contextlib.ExitStack) -> None:
                 _replace_in_os(undo, name, make(getattr(os, name)))
     for name, spell in (("getcwd", str), ("getcwdb", os.fsencode)):
         _replace_in_os(undo, name, _saying(getattr(os, name), spell))
+    replace(undo, sys.modules["posix"], "getcwd", os.getcwd)  # for ``importlib``, which makes paths of files absolute
     put_in_late(undo, "glob", _put_into_glob)
     opened = _open_file(builtins.open)
     replace(undo, builtins, "open", opened)

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import sysconfig
 import threading
-from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder
+from importlib.metadata import Distribution, DistributionFinder, MetadataPathFinder, PathDistribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -50,7 +50,7 @@ class _Indexes:
         self._known: dict[tuple[str, ...], _Known] = {}
 
     def get(self, path: Sequence[str]) -> Index:
-        key = tuple(path)
+        key = _absolute(path)
         times = tuple(_mtime(entry) for entry in key)
         with self._lock:
             known = self._known.get(key)
@@ -66,8 +66,16 @@ class _Indexes:
 
     def forget(self, path: Sequence[str]) -> Index | None:
         with self._lock:
-            known = self._known.pop(tuple(path), None)
+            known = self._known.pop(_absolute(path), None)
         return None if known is None else known.made
+
+
+def _absolute(path: Sequence[str]) -> tuple[str, ...]:
+    """The directories of a path; relative ones start from the base's working directory, whichever biz runs."""
+    if all(entry[:1] == "/" for entry in path):
+        return tuple(path)
+    with as_base():
+        return tuple(os.path.abspath(entry) for entry in path)  # noqa: PTH100 - texts
 
 
 def _metadata_in(entry: str) -> frozenset[tuple[str, int]]:
@@ -222,4 +230,12 @@ def distributions_for(
 
 def _of_base(context: DistributionFinder.Context) -> list[Distribution]:
     with as_base():  # other finders of the base may know more than its search path tells
-        return list(Distribution.discover(context=context))
+        return [_made_absolute(found) for found in Distribution.discover(context=context)]
+
+
+def _made_absolute(found: Distribution) -> Distribution:
+    """A distribution in a relative directory of the base's search path, for a biz to read later."""
+    path = getattr(found, "_path", None)
+    if type(found) is not PathDistribution or not isinstance(path, Path) or path.is_absolute():
+        return found
+    return PathDistribution(path.absolute())

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from tests.metrics.conftest import APP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
@@ -116,6 +118,7 @@ import koupleless
 from koupleless import service
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 provider = TracerProvider()
@@ -187,10 +190,11 @@ def test_each_module_is_a_service_and_a_call_of_another_is_part_of_its_trace(
     assert {name for name, _ in there} == {"prices"}
     assert {name for name, _ in here} == {"orders"}
     assert set(of_base.spans) == {("the-base", "of the base")}
-    for outer, inner in (("total", "look up"), ("later", "look up later")):
-        parent, child = here["orders", outer], there["prices", inner]
-        assert child.trace_id == parent.trace_id
-        assert child.parent_span_id == parent.span_id
+    for outer, call, inner in (("total", "prices.of", "look up"), ("later", "prices.later", "look up later")):
+        chain = [here["orders", outer], here["orders", call], there["prices", call], there["prices", inner]]
+        assert {span.trace_id for span in chain} == {chain[0].trace_id}
+        assert [span.parent_span_id for span in chain[1:]] == [span.span_id for span in chain[:-1]]
+        assert [chain[1].kind, chain[2].kind] == [Span.SPAN_KIND_CLIENT, Span.SPAN_KIND_SERVER]
     assert {"service.version": "2", "deployment.environment": "test"}.items() <= one.resources("spans")[0].items()
 
 
@@ -211,6 +215,35 @@ def test_what_a_module_is_given_says_its_name_before_ours(  # noqa: PLR0917 - fi
 
     (resource,) = collector.resources("spans")
     assert (resource["service.name"], resource["service.version"]) == (name, version)
+
+
+def test_a_call_that_fails_is_an_error_on_both_sides(
+    small: Small, collect: Callable[[], Collector], of_base: Collector
+) -> None:
+    one, two = collect(), collect()
+    bizs = [install(small, PRICES, "prices", one), install(small, ORDERS, "orders", two)]
+    assert small.ask("/orders/fails").json() == 0
+    for biz in bizs[::-1]:
+        small.leave(biz)
+
+    for side, collector in (("prices", one), ("orders", two)):
+        span = collector.spans[side, "prices.fails"]
+        assert span.status.code == Status.STATUS_CODE_ERROR
+        assert [event.name for event in span.events] == ["exception"]
+
+
+def test_a_call_outside_of_a_trace_and_one_by_a_side_without_a_provider(
+    small: Small, collect: Callable[[], Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = collect()
+    prices = install(small, PRICES, "prices", collector)
+    small.host.services.use("prices").of("tea")  # by the base, which has no provider
+    plain = "from koupleless import service\nprices = service.use('prices')\n"
+    small.install(plain + APP.replace("    status = int", "    prices.of('tea')\n    status = int"), name="plain")
+    assert small.ask("/plain/200").status_code == 200
+    small.leave(prices)
+
+    assert [name for _, name in collector.spans] == ["look up"]
 
 
 SIGNALS = """

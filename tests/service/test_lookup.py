@@ -45,8 +45,8 @@ def test_a_provider_is_searched_once_until_something_changes() -> None:
         return searches[-1], True
 
     known = Known()
-    one, same = (Lookup(known, "key", search, "label") for _ in range(2))
-    other = Lookup(known, "other", search, "label")
+    one, same = (Lookup(known, "key", search, label="label", name="name") for _ in range(2))
+    other = Lookup(known, "other", search, label="label", name="name")
     assert [lookup.provider().obj for lookup in (one, same, other, one)] == [0, 0, 1, 0]
     known.clear()
     assert one.provider().obj == 2
@@ -61,7 +61,7 @@ def test_a_search_that_a_change_overtakes_is_not_remembered() -> None:
             known.clear()  # by another thread, after the search has looked
         return result, True
 
-    lookup = Lookup(known, "key", search, "label")
+    lookup = Lookup(known, "key", search, label="label", name="name")
     assert [lookup.provider().obj for _ in range(3)] == ["before", "after", "after"]
 
 

@@ -211,7 +211,8 @@ class Registry:
         of = "" if biz is None else f" of biz {biz}" + (f":{version}" if version is not None else "")
         wanted = "\0".join([f"{type(key) is str} {indexed(key)}", *(one for one in (biz, version) if one is not None)])
         search = functools.partial(self._search, key, biz, version)
-        return ServiceReference(Lookup(self.known, wanted, search, f"{words(key)}{of}"))
+        name = key if isinstance(key, str) else key.__qualname__
+        return ServiceReference(Lookup(self.known, wanted, search, label=f"{words(key)}{of}", name=name))
 
     def use_all(self, key: str | type[Any]) -> dict[str, Any]:
         """References to all activated bizs with such an offer, by name; each follows the versions of its name."""

@@ -54,14 +54,19 @@ class Lookup:
     Lifetime: as the longest-lived of its references; holds the registry, and nothing of a provider. From any thread.
     """
 
-    __slots__ = ("_search", "key", "known", "label")
+    __slots__ = ("_search", "key", "known", "label", "name")
 
-    def __init__(self, known: Known, key: str, search: Callable[[], tuple[Provider, bool]], label: str) -> None:
+    def __init__(
+        self, known: Known, key: str, search: Callable[[], tuple[Provider, bool]], *, label: str, name: str
+    ) -> None:
         """``search`` returns the provider, and whether the provider stays until `Known.clear` is called."""
         self.known = known
         self.key = key
         """A text shared by all lookups of one name or type in the same bizs, and by no other lookup."""
         self.label = label
+        """The service in words."""
+        self.name = name
+        """The name, or the name of the type."""
         self._search = search
 
     def provider(self) -> Provider:

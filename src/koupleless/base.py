@@ -43,12 +43,13 @@ from koupleless.ownership.purge import freeze_base
 from koupleless.recorders.running.threads import leave_shared_workers_behind
 from koupleless.replay import replay
 from koupleless.router.asgi import Front
-from koupleless.router.face import face_of
+from koupleless.router.face import face_of, refusing_wsgi
 from koupleless.router.gateway import FORWARDS, Forwards, read_rules
 from koupleless.router.table import RouteTable
 from koupleless.service.registry import default_registry
 from koupleless.settings.base import UNNAMED, BaseSettings, load_base
 from koupleless.settings.reading import FIRST_ARKLET_PORT
+from koupleless.settings.server import server_options
 from koupleless.state.book import digests_in
 from koupleless.state.environments import Environments
 from koupleless.state.holding import Holding
@@ -204,8 +205,9 @@ class Base:
             pages=Pages(self._operations, self.container, self._readiness),
         )
 
+    @refusing_wsgi
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one connection, as ASGI says."""
+        """Serve one connection, as ASGI says. Raises ``TypeError`` if called as WSGI says, with advice."""
         if scope["type"] == "lifespan":
             self._ground.renew()  # the application has been imported; requests find the variables set by the import
         await self._front(scope, receive, send)
@@ -395,14 +397,15 @@ def serve(
             await super().shutdown(sockets)
             await _leave_tasks_behind(_LAST_S)
 
-    _check_port(settings.host, settings.port)
+    options = server_options(settings)
+    if settings.uds is None:
+        _check_port(settings.host, settings.port)
     bounds = Bounds.of_application(settings.header_timeout_s, settings.max_connections)
     door = Door(bounds, name="the application", setting="max-connections", logger=logger)
     server = Server(
         uvicorn.Config(
             Base(app, settings=settings, owns_process=True, application=application, project_envs=project_envs),
-            host=settings.host,
-            port=settings.port,
+            **options,
             lifespan="on",
             http=application_protocol(door),
             backlog=bounds.backlog,

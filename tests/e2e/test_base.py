@@ -112,13 +112,15 @@ def test_an_empty_base_has_only_modules(serve):
     assert process.get("/hello/").status_code == 200
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn", "gunicorn", "granian"])
 def test_a_base_lives_inside_another_server(server, sources, tmp_path, run_alone, monkeypatch):
     arklet = free_port()
     monkeypatch.setenv("KOUPLELESS_ARKLET_HTTP_PORT", str(arklet))
     options = {
         "uvicorn": lambda port: ["--port", str(port)],
         "hypercorn": lambda port: ["--bind", f"127.0.0.1:{port}"],
+        "gunicorn": lambda port: ["--bind", f"127.0.0.1:{port}", "-k", "uvicorn_worker.UvicornWorker"],
+        "granian": lambda port: ["--interface", "asgi", "--port", str(port)],
     }[server]
     process = run_alone(lambda port: [sys.executable, "-m", server, "embedded:app", *options(port)], sources)
 
@@ -127,6 +129,9 @@ def test_a_base_lives_inside_another_server(server, sources, tmp_path, run_alone
     assert reply["code"] == "SUCCESS", reply
     assert httpx.get(f"{process.url}/own").json() == {"base": "asgi"}
     assert httpx.get(f"{process.url}/hello/").json()["version"] == "1.0"
+    reply = ask(arklet, "uninstallBiz", {"bizName": "hello", "bizVersion": "1.0"})
+    assert "'clean': True" in str(reply), reply
+    assert httpx.get(f"{process.url}/hello/").status_code == 404
     assert process.end() in (0, -signal.SIGTERM)
 
 

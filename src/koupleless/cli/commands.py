@@ -18,6 +18,7 @@ from koupleless.cli.environment import env, given_variables
 from koupleless.cli.keeping.commands import export, import_file, restart, rollback, stop
 from koupleless.cli.logs import logs
 from koupleless.cli.running.command import run
+from koupleless.cli.running.serving import serve
 from koupleless.cli.session import (
     F,
     Session,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from koupleless.biz import BizId
 
 INTERRUPTED: Final = 130
-_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 class _How:
@@ -95,59 +95,6 @@ def _identity(text: str) -> BizId:
         return BizId.parse(text)
     except InvalidIdentity as error:
         raise click.UsageError(str(error)) from None
-
-
-# --- running a base ------------------------------------------------------------------------------------------------
-
-
-@arkctl.command()
-@click.argument("app", required=False)
-@click.option("--name", help="The name of the base.")
-@click.option("--host", help="The address to serve the application on.  [default: 127.0.0.1]")
-@click.option("--port", type=int, help="The port of the application.  [default: 8080]")
-@click.option("--arklet-host", help="The address of the ops API.  [default: 127.0.0.1]")
-@click.option("--arklet-port", type=int, help="The port of the ops API.  [default: the first free one from 1238]")
-@click.option("--arklet-token-file", metavar="FILE", help="A file with the token for callers of the ops API.")
-@click.option("--arklet-insecure", is_flag=True, default=None, help="Serve the ops API without a token to everybody.")
-@click.option("--module", "modules", multiple=True, metavar="PATH", help="A module to start with; repeatable.")
-@click.option("--log-dir", metavar="DIR", help="The parent of the logs of modules; - for stderr only.  [default: logs]")
-@click.option("--log-level", type=click.Choice(_LEVELS, case_sensitive=False),
-              help="The level of the base, and of modules that set none.  [default: info]")  # fmt: skip
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="The form of lines.  [default: text]")
-@click.option("--log-config", metavar="FILE", help="A configuration of the logging of the base, as for uvicorn.")
-@click.option("--access-log/--no-access-log", default=None, help="A line for each request, or none.  [default: on]")
-@click.option(
-    "--on-broken",
-    type=click.Choice(["refuse", "continue"]),
-    help="If such a module does not start: do not serve, or serve without it.  [default: refuse]",
-)
-@click.option(
-    "--state-dir",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where modules are kept over a restart.  [default: by the name of the base]",
-)
-@click.option("--ephemeral", is_flag=True, default=None, help="Keep no modules over a restart.")
-@click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="The settings file, instead of the project's."
-)
-@click.option("--workers", type=int, default=1, show_default=True, help="Number of processes; only 1 so far.")
-def serve(app: str | None, *, modules: tuple[str, ...], config: Path | None, workers: int, **flags: object) -> int:
-    """Serve an application as a base.
-
-    APP is package.module:attribute, or package.module:factory(); without APP the base is empty. Modules installed
-    later are started again with the base, also after a crash.
-    """
-    from koupleless.cli.serve import run
-    from koupleless.settings.base import load_base
-
-    if workers != 1:
-        raise click.UsageError("--workers: one process is all there is so far; more are not available yet")
-    if flags["state_dir"] and flags["ephemeral"]:
-        raise click.UsageError("--state-dir and --ephemeral: nothing is kept with the latter; leave one of them out")
-    if flags["state_dir"]:
-        flags["ephemeral"] = False  # stronger than the environment and the file
-    return run(app, load_base({**flags, "modules": modules or None}, file=config))
 
 
 # --- projects and artefacts ----------------------------------------------------------------------------------------
@@ -503,7 +450,7 @@ def health(session: Session, identity: str | None, *, kind: str | None, metrics:
 
 arkctl.add_command(env)
 arkctl.add_command(logs)
-for _command in (run, restart, rollback, export, import_file, stop):
+for _command in (serve, run, restart, rollback, export, import_file, stop):
     arkctl.add_command(_command)
 
 # --- about this program --------------------------------------------------------------------------------------------

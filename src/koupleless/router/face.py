@@ -43,6 +43,30 @@ class Face:
     """For `FaceKind.START`; the result may be awaitable."""
 
 
+def refusing_wsgi(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Let an asynchronous ``__call__`` of ASGI raise ``TypeError`` with advice if a WSGI server calls it.
+
+    A function that is not asynchronous can pass for an asynchronous one, as servers ask, from CPython 3.12 on; before,
+    the server shows the ``TypeError`` of Python about a missing argument.
+    """
+    mark = getattr(inspect, "markcoroutinefunction", None)
+    if mark is None:
+        return call
+
+    @functools.wraps(call)
+    def refusing(self: object, scope: Any, receive: Any, *send: Any) -> Any:
+        if not send:
+            raise TypeError(
+                "a base is an ASGI application, and was called by a WSGI server: serve it with an ASGI server (arkctl "
+                "serve, uvicorn, hypercorn, granian --interface asgi), under gunicorn with -k "
+                "uvicorn_worker.UvicornWorker; a WSGI application belongs inside: Base(app)"
+            )
+        return call(self, scope, receive, *send)
+
+    marked: Callable[..., Any] = mark(refusing)
+    return marked
+
+
 def face_of(entry: object, *, name: str, workers: int = DEFAULT_WORKERS) -> Face:
     """Tell the kind of ``entry`` by the arguments that a call takes; ``entry`` is not called.
 

@@ -92,6 +92,22 @@ class BaseSettings:
     """The address the application is served on."""
     port: Port = setting(8080)
     """The port the application is served on; ``0`` takes any free one."""
+    uds: FilePath | None = setting(None)
+    """A Unix socket to serve the application on, instead of an address and a port."""
+    root_path: Text | None = setting(None)
+    """The path below which a proxy has the application, and which the proxy leaves out of requests."""
+    proxy_headers: Flag = setting(True)
+    """Whether the address of the client and the scheme are those named by a trusted proxy (``X-Forwarded-...``)."""
+    forwarded_allow_ips: Text | None = setting(None)
+    """Trusted proxies: addresses and networks with commas, or ``*``; ``None`` means this machine."""
+    ssl_certfile: FilePath | None = setting(None)
+    """The certificate of the application, with those of its issuers; with a certificate the application speaks TLS."""
+    ssl_keyfile: FilePath | None = setting(None)
+    """The private key, unless the file of the certificate has the key, too."""
+    ssl_keyfile_password: Text | None = setting(None, is_secret=True)
+    """The password of the private key. Never read from a table, because tables are committed."""
+    ssl_ca_certs: FilePath | None = setting(None)
+    """Issuers of certificates which clients have to show; ``None`` asks for none."""
     modules: Locations = setting(())
     """Static modules: projects, artefacts or URLs, installed in this order before the base serves."""
     on_broken: OnBroken = setting("refuse")

@@ -230,12 +230,6 @@ def test_a_line_of_the_console_names_the_module_or_the_base() -> None:
     assert ConsoleLines.__doc__
 
 
-def test_a_relative_directory_is_that_of_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    place = Logbook.make(Path("logs"), Rotation()).place(BizId.of("shop", "1"))
-    assert place == tmp_path / "logs" / "shop" / "shop.log"
-
-
 @pytest.mark.parametrize("name", ["-", "a file", "closed/inner"])
 def test_a_directory_that_cannot_be_used_is_told_and_is_none(
     tmp_path: Path, name: str, of_base: Any, monkeypatch: pytest.MonkeyPatch
@@ -257,6 +251,7 @@ def test_a_relative_directory_is_that_of_the_base(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     logbook = Logbook.make(Path("logs"), Rotation())
     assert logbook.directory == tmp_path / "logs"
+    assert logbook.place(BizId.of("shop", "1")) == tmp_path / "logs" / "shop" / "shop.log"
 
 
 def test_a_line_is_written_as_the_base(make_biz: MakeBiz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

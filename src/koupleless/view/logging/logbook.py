@@ -115,8 +115,7 @@ class Logbook:
             _log.warning("modules write no log files: %s: %s", directory, reason)
             directory = None
         return cls(
-            # Files are opened while a module runs, which has a working directory of its own.
-            directory=None if directory is None else directory.absolute(),
+            directory=directory,
             rotation=rotation,
             lines=JsonLines() if is_json else TextLines(),
             console=Console(is_json=is_json) if has_console else None,

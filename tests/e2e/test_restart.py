@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Serve = Callable[..., BaseProcess]
 
+TOLD = "import os\ndef app(_, start): start('200 OK', []); return [os.environ['KEY'].encode()]\n"
 BROKEN = "raise RuntimeError('the database is away')"
 
 
@@ -44,14 +45,18 @@ def test_a_killed_base_serves_its_modules_again_before_it_says_that_it_is_ready(
         artefact.unlink()
     base.say("switch", "shop:2")
     base.undeploy("gone")
+    base.deploy(make_module(tmp_path, "told:1", TOLD), "--env", "KEY=secret")
     before = versions(base)
 
     kill(base)
     again = serve(*state, cwd=tmp_path)
 
     assert again.get("/shop/").text == "shop:2"
-    assert versions(again) == before == {"shop:1": "DEACTIVATED", "shop:2": "ACTIVATED", "other:1": "ACTIVATED"}
-    assert "3 of 3 modules serve again after" in again.log.read_text()
+    assert again.get("/told/").text == "secret"
+    assert b"secret" not in (tmp_path / "state" / "journal").read_bytes()
+    assert versions(again) == before
+    assert before == dict.fromkeys(("shop:2", "other:1", "told:1"), "ACTIVATED") | {"shop:1": "DEACTIVATED"}
+    assert "4 of 4 modules serve again after" in again.log.read_text()
     assert again.end(signal.SIGTERM) == 0
     assert versions(serve(*state, cwd=tmp_path)) == before
 

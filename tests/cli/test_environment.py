@@ -57,7 +57,7 @@ def test_values_are_set_and_unset_and_names_are_shown(
         "A  kept",
         "B  kept",
         "P  from the env-file of the project",
-        "shop:1 runs with the values from its start: deploy shop again to use the change",
+        "shop:1 runs with the values from its start; to use the change: arkctl restart shop",
     ]
     assert "s3cret" not in changed.out + changed.err
     gone = env("shop", "unset", "A", "Z")
@@ -68,7 +68,15 @@ def test_values_are_set_and_unset_and_names_are_shown(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["set"], ["unset"], ["list", "A"], ["unset", "A", "--env-file", "x"], ["set", "s3cret"], ["set", "=x"]],
+    [
+        ["list", "--restart"],
+        ["set"],
+        ["unset"],
+        ["list", "A"],
+        ["unset", "A", "--env-file", "x"],
+        ["set", "s3cret"],
+        ["set", "=x"],
+    ],
 )
 def test_wrong_usage_sends_nothing(
     env: Callable[..., Outcome], environments: Environments, arguments: list[str]

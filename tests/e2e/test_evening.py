@@ -60,6 +60,8 @@ def test_rows_and_values_stay_over_a_change_and_over_a_killed_base(
     again = serve(*state, cwd=tmp_path)
 
     assert again.get("/shop/").text == "3 second 12 6"
+    assert again.arkctl("env", "shop", "set", "KEY=s3cret12", "--restart").startswith("KEY  kept\n")
+    assert again.get("/shop/").text == "4 second 12 8"
     assert again.arkctl("env", "shop") == "KEY  kept\nTOKEN  from the env-file of the project\n"
     assert [path.name for path in (tmp_path / "data" / "shop").iterdir()] == ["app.db"]
     holders = {path for path in tmp_path.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()}

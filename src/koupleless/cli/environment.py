@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from koupleless.cli.session import Session, opens_session
+from koupleless.cli.session import Session, opens_session, say
 from koupleless.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -46,8 +46,13 @@ def given_variables(pairs: Sequence[str], files: Sequence[Path] = (), *, flag: s
 @click.argument("items", metavar="[KEY=VALUE | KEY]...", nargs=-1)
 @click.option("--env-file", "env_files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
               help="With set: a file of environment variables; repeatable.")  # fmt: skip
+@click.option(
+    "--restart", "restarts", is_flag=True, help="With set and unset: start the module again, to use the change."
+)
 @opens_session
-def env(session: Session, name: str, *, action: str, items: tuple[str, ...], env_files: tuple[Path, ...]) -> None:
+def env(
+    session: Session, name: str, *, action: str, items: tuple[str, ...], env_files: tuple[Path, ...], restarts: bool
+) -> None:
     """List, set or unset the variables that a base keeps for a module.
 
     They are kept over redeployments until changed, and count from the next start of the module. Values are never
@@ -55,8 +60,8 @@ def env(session: Session, name: str, *, action: str, items: tuple[str, ...], env
     """
     if action != "set" and env_files:
         raise click.UsageError("--env-file is for set")
-    if action == "list" and items:
-        raise click.UsageError("list takes no names")
+    if action == "list" and (items or restarts):
+        raise click.UsageError("list takes no names, and starts nothing")
     if action != "list" and not items and not env_files:
         raise click.UsageError(f"{action}: which variables?")
     given = given_variables(items, env_files, flag="set") if action == "set" else {}
@@ -69,17 +74,31 @@ def env(session: Session, name: str, *, action: str, items: tuple[str, ...], env
             "projectNames": found.project_names,
             "running": found.running,
         },
-        "\n".join(_lines(found, has_changed=action != "list")),
+        "\n".join(_lines(found, is_to_start=action != "list" and not restarts)),
     )
+    for identity in found.running if restarts else ():
+        _start_again(session, identity)
 
 
-def _lines(found: EnvData, *, has_changed: bool) -> list[str]:
+def _start_again(session: Session, identity: str) -> None:
+    from koupleless.client import Refused
+
+    name, _, version = identity.partition(":")
+    envelope = session.client.call("restartBiz", {"bizName": name, "bizVersion": version})
+    if not envelope.is_success:
+        raise Refused("restartBiz", envelope)
+    say(f"{identity} started again")
+
+
+def _lines(found: EnvData, *, is_to_start: bool) -> list[str]:
     lines = [f"{name} has no kept value" for name in found.unknown]
     lines += [f"{name}  kept" for name in found.names]
     lines += [f"{name}  from the env-file of the project" for name in found.project_names if name not in found.names]
     if not (found.names or found.project_names):
         lines.append(f"no variables are kept for {found.biz_name}")
-    if has_changed and found.running:
+    if is_to_start and found.running:
         running = ", ".join(found.running)
-        lines.append(f"{running} runs with the values from its start: deploy {found.biz_name} again to use the change")
+        lines.append(
+            f"{running} runs with the values from its start; to use the change: arkctl restart {found.biz_name}"
+        )
     return lines

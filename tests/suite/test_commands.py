@@ -115,3 +115,29 @@ class TestPortrait:
         (tmp_path / "file").write_text(content)
         with pytest.raises(ValueError, match=r".+"):
             Portrait.read(tmp_path / "file")
+
+    def test_a_command_of_a_base_has_the_working_directory_of_the_module(self, tmp_path: Path) -> None:
+        code, data = tmp_path / "code", tmp_path / "data" / "shop"
+        (code / "templates").mkdir(parents=True)
+        (code / "templates" / "x.html").write_text("of the artefact")
+        (code / "migrate.py").write_text(
+            "import os, sqlite3, subprocess\n"
+            "print(os.getcwd(), open('templates/x.html').read())\n"
+            "sqlite3.connect('app.db').execute('create table t(x)')\n"
+            "print(subprocess.check_output('pwd', text=True).strip())\n"
+            "os.mkdir('sub'); os.chdir('sub')\n"
+            "print(os.getcwd(), os.readlink('/proc/self/cwd'))\n"
+        )
+        place = str(tmp_path)
+        portrait = Portrait(
+            name="shop", version="1", paths=(str(code),), scratch=place, data_dir=str(data), directory=place
+        )
+        path = portrait.write()
+        command = [sys.executable, "-P", "-m", "koupleless.suite.command", str(path), "migrate.py"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.stdout.splitlines() == [
+            f"{data} of the artefact",
+            str(data),
+            f"{data / 'sub'} {data / 'sub'}",
+        ], done.stderr
+        assert (data / "app.db").exists()

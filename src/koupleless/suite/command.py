@@ -11,6 +11,7 @@ which becomes a child process of the biz.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from koupleless.view.config import Configuration
 from koupleless.view.data import VARIABLE, DataDirectory
 from koupleless.view.environ import Environment
 from koupleless.view.logging.logs import LogSpace
+from koupleless.view.paths import PATHS, WorkingDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +47,7 @@ NOT_FOUND: Final = 127
 
 def run(portrait: Portrait, command: Sequence[str]) -> int:
     """Run the command as the biz of the portrait; returns the exit status. The last act of a process."""
-    scope = inside.begin(BizId.of(portrait.name, portrait.version), ADAPTERS)
+    scope = inside.begin(BizId.of(portrait.name, portrait.version), ADAPTERS, PATHS)
     _equip(scope, portrait)
     program, arguments = _program_of(command, portrait.paths)
     if not program:
@@ -60,6 +62,11 @@ def _equip(scope: Scope, portrait: Portrait) -> None:
         directory = DataDirectory(Path(portrait.data_dir), Path(portrait.paths[0]))
         made[VARIABLE] = directory.variable
         scope.attach(directory)
+        if portrait.directory:  # of a base; a project in place is run where the user is
+            working = WorkingDirectory(directory, Path(portrait.paths[0]), has_process=True)
+            scope.attach(working)
+            with contextlib.suppress(OSError):  # as in the base, what cannot be made is told when it is used
+                working.change(working.path)
     configuration = Configuration.load(
         portrait.name,
         profile=portrait.profile,

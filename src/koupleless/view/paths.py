@@ -8,7 +8,7 @@ The directory shows two places at once. Files that the biz writes are in its dat
 not there is looked for in the unpacked artefact, for reading; it is copied before it is changed.
 """
 
-# ruff: noqa: PTH100, PTH103, PTH112, PTH113, PTH120 - texts, as in the functions of ``os`` that those here stand for
+# ruff: noqa: PTH100, PTH103, PTH112, PTH113, PTH115, PTH120 - texts, as in the functions of ``os`` that those here stand for
 
 from __future__ import annotations
 
@@ -43,11 +43,13 @@ _NOWHERE: Final = (FileNotFoundError, NotADirectoryError)
 class WorkingDirectory:
     """The working directory of one biz: a facet of its scope.
 
-    ``data`` is the data directory, made when something is written, ``code`` the unpacked artefact. Thread-safe, as a
-    process's working directory is: `change` is seen by all threads of the biz.
+    ``data`` is the data directory, made when something is written, ``code`` the unpacked artefact. ``has_process``
+    says: the process is the biz's, with its working directory. Thread-safe, as the working directory of a process is:
+    `change` is seen by all threads of the biz.
     """
 
-    def __init__(self, data: DataDirectory, code: Path) -> None:
+    def __init__(self, data: DataDirectory, code: Path, *, has_process: bool = False) -> None:
+        self._has_process = has_process
         self._data = data
         self._changed: str | None = None
         self._code = os.path.abspath(code)
@@ -89,6 +91,8 @@ class WorkingDirectory:
             if not S_ISDIR(_stat(led).st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
             self._changed = os.path.realpath(led)
+            if self._has_process:
+                os.chdir(self._changed)
 
     def concerns(self, path: str) -> bool:
         """Whether a path means something else to the biz than to the process."""
@@ -419,6 +423,22 @@ def _saying(original: Callable[[], Any], spell: Callable[[str], Any]) -> Callabl
     return getcwd
 
 
+def _changing(original: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Replace ``os.chdir`` and ``os.fchdir``."""
+
+    @standing_for(original)
+    def chdir(path: Any) -> None:
+        here = None if current() is None else working_directory()
+        if here is None:
+            original(path)
+        elif isinstance(path, int):
+            here.change(os.readlink(f"/proc/self/fd/{path}"))
+        else:
+            here.change(os.fsdecode(path))
+
+    return chdir
+
+
 def _connecting(original: Callable[..., Any]) -> Callable[..., Any]:
     """Replace ``sqlite3.connect``, which opens the path in C."""
 
@@ -482,6 +502,8 @@ def _put_in(undo: contextlib.ExitStack) -> None:
     for name, spell in (("getcwd", str), ("getcwdb", os.fsencode)):
         _replace_in_os(undo, name, _saying(getattr(os, name), spell))
     replace(undo, sys.modules["posix"], "getcwd", os.getcwd)  # for ``importlib``, which makes paths of files absolute
+    for name in ("chdir", "fchdir"):
+        _replace_in_os(undo, name, _changing(getattr(os, name)))
     put_in_late(undo, "glob", _put_into_glob)
     opened = _open_file(builtins.open)
     replace(undo, builtins, "open", opened)

@@ -37,11 +37,8 @@ def _change_directory(original: Callable[[Any], None]) -> Callable[[Any], None]:
     @standing_for(original)
     def change(path: Any) -> None:
         scope = guest()
-        here = None if scope is None else scope.find_facet(WorkingDirectory)
-        if scope is None:
+        if scope is None or scope.find_facet(WorkingDirectory) is not None:
             original(path)
-        elif here is not None:
-            here.change(str(Path(f"/proc/self/fd/{path}").readlink()) if isinstance(path, int) else os.fsdecode(path))
         elif not os.path.samestat(os.stat(path), os.stat(os.curdir)):  # noqa: PTH116 - it may be a descriptor
             raise PermissionError(
                 errno.EPERM,

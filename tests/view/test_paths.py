@@ -32,14 +32,16 @@ from koupleless.biz import BizId
 from koupleless.context import Scope, call_as, entered
 from koupleless.view.data import DataDirectory
 from koupleless.view.environ import ENVIRON, Environment
-from koupleless.view.paths import PATHS, WorkingDirectory
+from koupleless.view.paths import PATHS
 from koupleless.view.shared.guest import begin
 from koupleless.view.shared.process import GUARDS
+from koupleless.view.working import WorkingDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ORIGINALS = {name: getattr(os, name) for name in ("open", "stat", "listdir", "scandir", "rename", "getcwd")}
+NAMES = ("open", "stat", "listdir", "scandir", "rename", "getcwd", "chdir", "fchdir")
+ORIGINALS = {name: getattr(os, name) for name in NAMES}
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     try:
         yield scope
     finally:
-        for hook in hooks:
+        for hook in reversed(hooks):
             hook.release()
     assert {name: getattr(os, name) for name in ORIGINALS} == ORIGINALS
     assert open is io.open

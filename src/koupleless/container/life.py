@@ -42,8 +42,8 @@ from koupleless.view.data import VARIABLE, DataDirectory
 from koupleless.view.environ import Environment
 from koupleless.view.logging.logs import LogSpace
 from koupleless.view.logging.requests import logged
-from koupleless.view.paths import WorkingDirectory
 from koupleless.view.shared.zone import other_zone
+from koupleless.view.working import WorkingDirectory
 
 if TYPE_CHECKING:
     import threading

@@ -32,7 +32,8 @@ from koupleless.view.config import Configuration
 from koupleless.view.data import VARIABLE, DataDirectory
 from koupleless.view.environ import Environment
 from koupleless.view.logging.logs import LogSpace
-from koupleless.view.paths import PATHS, WorkingDirectory
+from koupleless.view.paths import PATHS
+from koupleless.view.working import WorkingDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

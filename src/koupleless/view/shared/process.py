@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.frames import standing_for
 from koupleless.replacing import Shared, replace
-from koupleless.view.paths import WorkingDirectory
 from koupleless.view.shared import settings
 from koupleless.view.shared.guest import ProcessWideWarning, begin, guest, ignored
+from koupleless.view.working import WorkingDirectory
 
 if TYPE_CHECKING:
     import contextlib

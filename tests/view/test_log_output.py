@@ -81,8 +81,18 @@ def test_two_threads_of_a_module_do_not_mix_their_lines(make_biz: MakeBiz, tmp_p
     assert sorted(said(log)) == ["INFO hello:1.0 stdout: aa", "INFO hello:1.0 stdout: bb"]
 
 
+def test_a_line_without_end_is_written_when_the_module_leaves(make_biz: MakeBiz, tmp_path: Path) -> None:
+    scope = make_biz(file=tmp_path / "x.log")
+    with copied(scope):
+        print("waiting", end="")
+    assert not (tmp_path / "x.log").exists()
+    scope.facet(LogSpace).close()
+    scope.facet(LogSpace).close()
+    assert said(tmp_path / "x.log") == ["INFO hello:1.0 stdout: waiting"]
+
+
 def test_a_line_without_end_is_cut(make_biz: MakeBiz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("koupleless.view.logging.streams._LONGEST", 10)
+    monkeypatch.setattr("koupleless.view.logging.logspace._LONGEST", 10)
     with copied(make_biz(file=tmp_path / "x.log")):
         for _ in range(5):
             sys.stdout.write("12345")

@@ -110,7 +110,7 @@ class Logbook:
         if directory is not None and directory.name == "-":
             directory = None
         if directory is not None:
-            directory = directory.absolute()  # a relative path means another place for each module
+            directory = directory.absolute()  # modules have working directories of their own
         if directory is not None and (reason := _unusable(directory)):
             _log.warning("modules write no log files: %s: %s", directory, reason)
             directory = None

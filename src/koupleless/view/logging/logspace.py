@@ -11,6 +11,7 @@ import copy
 import functools
 import logging
 import sys
+import threading
 import time
 import weakref
 from dataclasses import dataclass, field
@@ -23,12 +24,13 @@ from koupleless.view.logging.lines import Event, line_of
 from koupleless.view.logging.logbook import Logbook
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Mapping
 
     from koupleless.context import Scope
     from koupleless.view.logging.files import LogFile
 
+_LONGEST: Final = 1 << 16
+"""Characters kept of a line of output that does not end."""
 _BUSY_S: Final = 1.0
 """Seconds that `LogSpace.close` waits for a handler to which a thread is just writing."""
 
@@ -151,6 +153,8 @@ class LogSpace:
         self.variables = ModuleVariables()
         self.file = None if file is None else self.logbook.file(file)
         """The operator's file, not among the handlers that the biz may close."""
+        self._unfinished: dict[tuple[str, int], str] = {}
+        """The beginnings of lines of output, by stream and thread."""
         self._scope = scope
         vars(self.root)["manager"] = self.manager
         self.adopt(self.root)
@@ -268,6 +272,17 @@ class LogSpace:
         if file is not None:
             file.write(self.logbook.lines.line(Event(time.time(), level, self.identity, logger, message, more)))
 
+    def note_output(self, level: str, stream: str, text: str) -> None:
+        """Write the lines that are whole with this text; the rest waits for the end of the line of this thread."""
+        key = stream, threading.get_ident()
+        *whole, rest = (self._unfinished.pop(key, "") + text).split("\n")
+        if len(rest) > _LONGEST:
+            whole.append(rest)
+        elif rest:
+            self._unfinished[key] = rest
+        for line in whole:
+            self.note(level, stream, line.removesuffix("\r"))
+
     def close(self) -> tuple[str, ...]:
         """Flush and close the handlers opened by the biz, newest first, and let go of all the loggers. Idempotent.
 
@@ -282,6 +297,9 @@ class LogSpace:
             for handler in [ref() for ref in refs]:
                 if handler is not None:
                     failures += _close(handler)
+        while self._unfinished:
+            (stream, _), rest = self._unfinished.popitem()
+            self.note("INFO", stream, rest)
         if self.file is not None:
             self.file.close()
         with module_lock:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import current
@@ -22,26 +21,7 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 _LEVELS: Final = {"stdout": "INFO", "stderr": "WARNING"}
-_LONGEST: Final = 1 << 16
-"""Characters kept of a line that does not end."""
 _HANDLE: Final[CodeType] = logging.Handler.handle.__code__
-
-
-class Unfinished:
-    """The beginnings of lines of one biz, by stream and thread: a facet, made with the first output."""
-
-    def __init__(self) -> None:
-        self._parts: dict[tuple[str, int], str] = {}
-
-    def finish(self, stream: str, text: str) -> list[str]:
-        """Add text to the line of this thread; return the lines that are whole now."""
-        key = stream, threading.get_ident()
-        *whole, rest = (self._parts.pop(key, "") + text).split("\n")
-        if len(rest) > _LONGEST:
-            whole.append(rest)
-        elif rest:
-            self._parts[key] = rest
-        return whole
 
 
 def _copying(name: str, original: Callable[[str], int]) -> Callable[[str], int]:
@@ -54,8 +34,7 @@ def _copying(name: str, original: Callable[[str], int]) -> Callable[[str], int]:
         if scope is not None:
             space = scope.find_facet(LogSpace)
             if space is not None and space.file is not None and not _is_of_handler(sys._getframe(1)):  # noqa: SLF001
-                for line in scope.attach_once(Unfinished()).finish(name, text):
-                    space.note(level, name, line.removesuffix("\r"))
+                space.note_output(level, name, text)
         return written
 
     return write

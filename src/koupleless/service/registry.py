@@ -211,8 +211,8 @@ class Registry:
         of = "" if biz is None else f" of biz {biz}" + (f":{version}" if version is not None else "")
         wanted = "\0".join([f"{type(key) is str} {indexed(key)}", *(one for one in (biz, version) if one is not None)])
         search = functools.partial(self._search, key, biz, version)
-        name = key if isinstance(key, str) else key.__qualname__
-        return ServiceReference(Lookup(self.known, wanted, search, label=f"{words(key)}{of}", name=name))
+        told = words(key)
+        return ServiceReference(Lookup(self.known, wanted, search, label=f"{told}{of}", name=told.strip("'\"")))
 
     def use_all(self, key: str | type[Any]) -> dict[str, Any]:
         """References to all activated bizs with such an offer, by name; each follows the versions of its name."""

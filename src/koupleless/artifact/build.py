@@ -174,7 +174,9 @@ def _assemble(
         files |= bytecode_of(files)
     with temporary_directory("koupleless-build-") as directory:
         always = frozenset(project.bring) | ({application} if application else frozenset[str]())
-        pip = RememberingPip(str(project.id), options.python, Cache.of_user(), is_fresh=options.refresh)
+        pip = RememberingPip(
+            str(project.id), options.python, Cache.of_user(), is_fresh=options.refresh, tell=options.tell
+        )
         report = choose(requirements, pip, facts=_facts(options), always=always)
         libraries = pip.pack(report.resolved, directory, compiled=options.compile)
         if libraries.files and LIB in top_level_names(files):
@@ -219,6 +221,7 @@ def _write(
     manifest: Manifest, files: dict[str, bytes], libraries: Libraries, *, out: Path, report: Report, options: Options
 ) -> Built:
     """Write the artefact, without the libraries if the receiver has them."""
+    options.tell(f"packing {manifest.id}")
     files = {**files, MARK: b""}
     digests = {place: hashlib.sha256(data).hexdigest() for place, data in files.items() if place not in UNLISTED}
     is_whole = not (libraries.files and options.is_present is not None and options.is_present(libraries.digest))

@@ -182,13 +182,16 @@ def build(path: str | None, *, sub: str | None, output: str | None, **flags: Any
     from koupleless.artifact.building.options import Options
     from koupleless.cli.deploying.target import DeployTarget, build_target
     from koupleless.cli.showing.held import libraries_of
+    from koupleless.cli.showing.progress import Progress
     from koupleless.cli.showing.render import json_text, libraries_table, mebibytes
     from koupleless.settings.client import load_client
 
     output = load_client({"output": output}).output
-    options = Options(**flags)
+    progress = Progress(is_silent=output == "json")
+    options = Options(**flags, tell=progress.begin)
     target = DeployTarget.of(path or ".", sub=sub) if path or not options.requirements else None
-    result = build_target(target, options)
+    with progress:
+        result = build_target(target, options)
     libraries = libraries_of(result)
     if libraries and output != "json":
         say(libraries_table(libraries))
@@ -245,11 +248,14 @@ def deploy(
     from koupleless.artifact.building.options import Options
     from koupleless.cli.deploying.deploy import Deployment, DeployOptions
     from koupleless.cli.deploying.target import DeployTarget
+    from koupleless.cli.showing.progress import Progress
 
     given = given_variables(envs, env_files)
     options = DeployOptions(build=Options(**flags), no_build=no_build, strategy=strategy, args=args, envs=given)
     found = DeployTarget.of(target, sub=sub)
-    deployment = Deployment(session.client, session.settings, found, options, say=say)
+    deployment = Deployment(
+        session.client, session.settings, found, options, say=say, progress=lambda: Progress(is_silent=session.is_json)
+    )
     if dry_run:
         click.echo("\n".join(deployment.rehearse()))
         return

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from koupleless.artifact.building.requirements import BaseFacts
 
 
+def print_nothing(_: str) -> None:
+    """Take the name of a step, and show nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Options of one build. Frozen; made by the command line, or by a test of a biz."""
@@ -39,5 +43,7 @@ class Options:
     is_present: Callable[[str], bool] | None = None
     """Asked with the digest of the packed libraries: whether the receiver of the artefact has them already, so that the
     artefact travels without; ``None`` packs them in any case."""
+    tell: Callable[[str], object] = print_nothing
+    """Called with the name of each step that may take long, when the step begins."""
     python: str = sys.executable
     """The interpreter with the pip that fetches distributions to pack; of the same version as the running one."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from koupleless.artifact.archive import digest_of, write_archive
+from koupleless.artifact.building.options import print_nothing
 from koupleless.artifact.building.pip import Pip, Resolved
 from koupleless.artifact.cached.cache import Cache, key_of
 from koupleless.artifact.cached.settings import digest_of_settings
@@ -26,7 +27,7 @@ from koupleless.artifact.sources.content import tree_digest
 from koupleless.errors import BuildFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from packaging.requirements import Requirement
@@ -63,12 +64,21 @@ class Libraries:
 class RememberingPip:
     """pip on behalf of one build, asked only for what the cache does not hold. Used by one thread."""
 
-    def __init__(self, project: str, python: str, cache: Cache, *, is_fresh: bool = False) -> None:
-        """``is_fresh`` resolves anew, and keeps the result."""
+    def __init__(
+        self,
+        project: str,
+        python: str,
+        cache: Cache,
+        *,
+        is_fresh: bool = False,
+        tell: Callable[[str], object] = print_nothing,
+    ) -> None:
+        """``is_fresh`` resolves anew, and keeps the result; ``tell`` is called with the name of each slow step."""
         self._project = project
         self._pip = Pip(project, python)
         self._cache = cache
         self._is_fresh = is_fresh
+        self._tell = tell
         self._interpreter = [python, *_stamp(python), sys.version, sysconfig.get_platform(), sys.flags.optimize]
 
     def resolve(
@@ -84,6 +94,7 @@ class RememberingPip:
         known = None if is_fresh else self._cache.read(_RESOLVED, key, max_age_s=MAX_AGE_S)
         if known is not None:
             return {name: Resolved(**{**one, "requires": tuple(one["requires"])}) for name, one in known.items()}
+        self._tell(f"resolving {len(requirements)} requirements of {self._project}")
         found = self._pip.resolve(requirements, base.versions(), also=also)
         if all(one.is_fixed for one in found.values()):
             self._cache.write(_RESOLVED, key, {name: dataclasses.asdict(one) for name, one in found.items()})
@@ -105,7 +116,9 @@ class RememberingPip:
         if known is not None and (archive := self._cache.archive(known["archive"])) is not None:
             return Libraries(known["files"], archive)
         tree, made = directory / "tree", directory / "libraries.zip"
+        self._tell(f"downloading {len(resolved)} libraries of {self._project}")
         self._pip.install([one.pin for one in resolved], tree)
+        self._tell(f"compiling and packing {len(resolved)} libraries of {self._project}")
         files = self._pack_tree(tree, made, compiled=compiled)
         if not is_kept:
             return Libraries(files, made)

@@ -17,12 +17,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.artifact.building.options import Options
+from koupleless.artifact.building.options import Options, print_nothing
 from koupleless.artifact.fetching.locations import is_loopback
 from koupleless.biz import BizId, BizState
+from koupleless.cli.deploying.following import followed
 from koupleless.cli.deploying.offer import OneFileServer
 from koupleless.cli.deploying.scratch import scratch
 from koupleless.cli.deploying.target import ms_since, prepare_artefact
+from koupleless.cli.showing.progress import Progress
 from koupleless.cli.showing.render import as_curl, libraries_table
 from koupleless.cli.showing.suggestions import EndedBroken, NotInstalled, UploadFailed
 from koupleless.client import ArkletClient, Refused
@@ -47,6 +49,8 @@ _STORED: Final = re.compile(
     r"|/[^\s\"'()]*/[0-9a-f]{64}/[^/\s\"'()]+/([^\s\"'():,]+)"  # in a sentence
 )
 """A path of an unpacked file in the store of a base; the group is the relative path in the artefact."""
+_TOLD_MS: Final = 500.0
+"""Time beside build and install from which it is broken down."""
 _COST: Final = re.compile(r"\bcost: (\d+) ms\b")
 """The duration of an install in the message of any arklet."""
 
@@ -112,6 +116,7 @@ class Done:
         place = f" at {self.context_path}" if self.context_path else ""
         times = [f"build {self.build_ms:.0f} ms"] if self.build_ms else []
         times += [f"install {self.start_ms} ms"] if self.start_ms is not None else []
+        times += self._rest()
         times += [f"in all {self.build_ms + self.install_ms:.0f} ms"]
         removed = f"; removed {', '.join(self.removed)}" if self.removed else ""
         replaced = f"; replaced {', '.join(report.biz for report in self.replaced)}" if self.replaced else ""
@@ -119,6 +124,16 @@ class Done:
         line = f"{self.identity} {state}{place} ({', '.join(times)}){removed}{replaced}{left}"
         warnings = (f"warning: {words}" for words in self.warnings)
         return "\n".join([line, *warnings, *([libraries_table(self.libraries)] if self.libraries else [])])
+
+    def _rest(self) -> list[str]:
+        """The times beside build and install, where they are known and long enough to ask for them."""
+        left = sum(report.elapsed_ms for report in self.replaced)
+        if self.start_ms is None or self.install_ms - self.start_ms < _TOLD_MS:
+            return []
+        return [
+            f"check and unpack {max(0, self.install_ms - self.start_ms - left):.0f} ms",
+            *([f"leave {left:.0f} ms"] if left else []),
+        ]
 
     def as_json(self) -> dict[str, object]:
         """Members for programs: all facts and words of the text, and the purge reports."""
@@ -150,12 +165,15 @@ class Deployment:
         options: DeployOptions,
         *,
         say: Callable[[str], object],
+        progress: Callable[[], Progress] = lambda: Progress(is_silent=True),
     ) -> None:
+        """``progress`` makes the display of the steps of one run."""
         self._client = client
         self._settings = settings
         self._target = target
         self._options = options
         self._say = say
+        self._progress = progress
 
     def run(self, *, wait_s: float | None = None) -> Done:
         """Build, install, and with ``wait_s`` wait at most so many seconds until the biz is started.
@@ -163,20 +181,33 @@ class Deployment:
         Raises ``ArtifactError`` before the first call, ``NotInstalled``, ``BaseUnreachable``, ``NoArklet``,
         ``UploadFailed``, and ``EndedBroken``.
         """
-        with scratch() as directory:
-            artefact = self._prepare(directory, is_present=self._has_libraries)
+        with scratch() as directory, self._progress() as progress:
+            artefact = self._prepare(directory, is_present=self._has_libraries, tell=progress.begin)
+            name = artefact.identity.name if artefact.identity else self._target.text
             begin = time.perf_counter()
             try:
-                with self._published(artefact) as url:
+                with self._published(artefact) as url, followed(self._settings, name, progress):
                     data, removed = self._install(artefact, url)
             except Refused as error:
                 if error.command != "installBiz":
                     raise
                 raise self._not_installed(artefact, error) from None
+            except KeyboardInterrupt:
+                self._say(
+                    f"the base may go on with the install of {name}: arkctl status shows the module, arkctl logs "
+                    f"{name} -f its log, and arkctl undeploy {name} removes the module"
+                )
+                raise
         return self._conclude(artefact, data, removed, install_ms=ms_since(begin), wait_s=wait_s)
 
-    def _prepare(self, directory: Path, *, is_present: Callable[[str], bool] | None = None) -> Artefact:
-        options = dataclasses.replace(self._options.build, is_present=is_present)
+    def _prepare(
+        self,
+        directory: Path,
+        *,
+        is_present: Callable[[str], bool] | None = None,
+        tell: Callable[[str], object] = print_nothing,
+    ) -> Artefact:
+        options = dataclasses.replace(self._options.build, is_present=is_present, tell=tell)
         artefact = prepare_artefact(self._target, options, scratch=directory, no_build=self._options.no_build)
         if artefact.env_file is not None and not is_loopback(self._settings.host):
             self._say(

@@ -22,6 +22,8 @@ from koupleless.cli.running.serving import serve
 from koupleless.cli.session import (
     F,
     Session,
+    complete_identities,
+    complete_names,
     naming_installed,
     not_there,
     opens_session,
@@ -164,7 +166,7 @@ def _build_options(command: F) -> F:
 
 
 @arkctl.command()
-@click.argument("path", required=False)
+@click.argument("path", required=False, type=click.Path())
 @click.option("--requirement", "requirements", multiple=True, metavar="X",
               help="A further dependency of PATH; without PATH, the application itself.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Target directory.  [default: PATH/dist]")
@@ -217,7 +219,7 @@ def build(path: str | None, *, sub: str | None, output: str | None, **flags: Any
 
 
 @arkctl.command()
-@click.argument("target", default=".")
+@click.argument("target", default=".", type=click.Path())
 @click.option("--strategy", type=click.Choice(["replace", "replace-all", "install-only"]), default="replace",
               show_default=True, help="How to treat the installed versions of the module.")  # fmt: skip
 @click.option("--arg", "args", multiple=True, metavar="A", help="An argument for the module; repeatable.")
@@ -300,7 +302,7 @@ def test_inside(
 
 
 @arkctl.command()
-@click.argument("identity", metavar="NAME[:VERSION]", required=False)
+@click.argument("identity", metavar="NAME[:VERSION]", required=False, shell_complete=complete_names)
 @click.option("--all-versions", is_flag=True, help="Every installed version of the name.")
 @click.option("--ignore-not-found", is_flag=True, help="Succeed if the module is not installed.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before several versions are removed.")
@@ -357,7 +359,7 @@ def _stop_with_nothing() -> NoReturn:
 
 
 @arkctl.command()
-@click.argument("identity", metavar="NAME:VERSION")
+@click.argument("identity", metavar="NAME:VERSION", shell_complete=complete_identities)
 @opens_session
 def switch(session: Session, identity: str) -> None:
     """Let this version of a module answer requests."""
@@ -410,7 +412,7 @@ def status(session: Session, *, watch: float | None) -> None:
 
 
 @arkctl.command()
-@click.argument("identity", metavar="[NAME[:VERSION]]", required=False)
+@click.argument("identity", metavar="[NAME[:VERSION]]", required=False, shell_complete=complete_names)
 @opens_session
 def show(session: Session, identity: str | None) -> None:
     """Show all facts about a module, or about the base."""
@@ -435,7 +437,7 @@ def show(session: Session, identity: str | None) -> None:
 
 
 @arkctl.command()
-@click.argument("identity", metavar="[NAME[:VERSION]]", required=False)
+@click.argument("identity", metavar="[NAME[:VERSION]]", required=False, shell_complete=complete_names)
 @click.option("--type", "kind", type=click.Choice(["system", "biz", "plugin"]), help="Show one part only.")
 @click.option("--metrics", multiple=True, metavar="ID", help="Show these system indicators only: cpu, jvm.")
 @opens_session

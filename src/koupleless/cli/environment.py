@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from koupleless.cli.session import Session, opens_session, say
+from koupleless.cli.session import Session, complete_names, opens_session, say
 from koupleless.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def given_variables(pairs: Sequence[str], files: Sequence[Path] = (), *, flag: s
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names)
 @click.argument("action", type=click.Choice(["list", "set", "unset"]), default="list")
 @click.argument("items", metavar="[KEY=VALUE | KEY]...", nargs=-1)
 @click.option("--env-file", "env_files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from koupleless.cli.session import Session, opens_session
+from koupleless.cli.session import Session, complete_names, opens_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,7 +34,7 @@ class Span(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_names)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new entries as they come.")
 @click.option("--since", type=Span(), metavar="SPAN", help="Entries of the last 30s, 10m, 2h or 1d.")
 @click.option("--level", type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),

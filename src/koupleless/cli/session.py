@@ -27,6 +27,9 @@ NOT_FOUND: Final = "NOT_FOUND_BIZ"
 """The response code of any base for a module that is not installed."""
 
 
+_COMPLETION_S: Final = 1.0
+
+
 class Session:
     """The settings and the client of one command, and the form of the command's output."""
 
@@ -112,6 +115,31 @@ def _client(settings: ClientSettings, *, is_verbose: bool) -> ArkletClient:
 
     kind = TalkativeClient if is_verbose else ArkletClient
     return kind(settings.host, settings.port, token=token, timeout_s=settings.timeout_s)
+
+
+def complete_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Names of installed modules for the completion of a shell; none if the base does not answer at once."""
+    return sorted({biz.biz_name for biz in _installed(context) if biz.biz_name.startswith(incomplete)})
+
+
+def complete_identities(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Identities of installed modules, as `complete_names`."""
+    return sorted(biz.identity for biz in _installed(context) if biz.identity.startswith(incomplete))
+
+
+def _installed(context: click.Context) -> list[BizInfo]:
+    from koupleless.client import ArkletClient
+    from koupleless.settings.client import load_client
+
+    try:
+        settings = load_client({name: context.params.get(name) for name in ("host", "port", "token")})
+        token = settings.read_token()
+        client = ArkletClient(
+            settings.host, settings.port, token=token, timeout_s=_COMPLETION_S, connect_timeout_s=_COMPLETION_S
+        )
+        return client.query()
+    except (KouplelessError, ValueError):  # a shell shows nothing but names
+        return []
 
 
 def say(text: str) -> None:

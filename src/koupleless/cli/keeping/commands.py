@@ -10,14 +10,14 @@ from typing import Final
 
 import click
 
-from koupleless.cli.session import Session, opens_session, say, versions_of
+from koupleless.cli.session import Session, complete_names, opens_session, say, versions_of
 from koupleless.errors import BaseUnreachable, KouplelessError
 
 _POLL_S: Final = 0.1
 
 
 @click.command()
-@click.argument("identity", metavar="[NAME[:VERSION]]", required=False)
+@click.argument("identity", metavar="[NAME[:VERSION]]", required=False, shell_complete=complete_names)
 @opens_session
 def restart(session: Session, identity: str | None) -> None:
     """Start a module again from its artefact.
@@ -37,7 +37,7 @@ def restart(session: Session, identity: str | None) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_names)
 @opens_session
 def rollback(session: Session, name: str) -> None:
     """Go back to the version of a module before.

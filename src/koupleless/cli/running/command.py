@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from koupleless.cli.environment import given_variables
-from koupleless.cli.session import Session, naming_installed, opens_session
+from koupleless.cli.session import Session, complete_names, naming_installed, opens_session
 from koupleless.errors import KouplelessError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class RunImpossible(KouplelessError):
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("target", metavar="NAME[:VERSION]|PATH")
+@click.argument("target", metavar="NAME[:VERSION]|PATH", shell_complete=complete_names)
 @click.argument("command", metavar="[-- COMMAND...]", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--env", "envs", multiple=True, metavar="K=V", help="An environment variable for the command; repeatable."

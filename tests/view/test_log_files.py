@@ -246,6 +246,14 @@ def test_a_directory_that_cannot_be_used_is_told_and_is_none(
     )
 
 
+def test_a_relative_directory_is_that_of_the_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules have working directories of their own."""
+    monkeypatch.chdir(tmp_path)
+    logbook = Logbook.make(Path("logs"), Rotation())
+    assert logbook.directory == tmp_path / "logs"
+    assert logbook.place(BizId.of("shop", "1")) == tmp_path / "logs" / "shop" / "shop.log"
+
+
 def test_a_line_is_written_as_the_base(make_biz: MakeBiz, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     running = []
     monkeypatch.setattr(LogFile, "_put", lambda *_: running.append(current()))

@@ -16,6 +16,7 @@ import pickle
 import runpy
 import shutil
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -322,6 +323,41 @@ def test_a_file_of_python_is_loaded_by_its_relative_path(shop: Scope, data: Path
     assert spec is not None
     assert spec.origin == str(data / "plugin.py")
     assert runpy.run_path("plugin.py")["value"] == 5
+
+
+@inside
+def test_certificates_are_found_where_files_are(shop: Scope, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    (tmp_path / "code" / "shop" / "ca.pem").write_text("no certificate")
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        (("ca.pem",), {}),
+        ((None, "templates"), {}),
+        ((), {"cafile": "ca.pem"}),
+    ]
+    for args, kwargs in calls:
+        with contextlib.suppress(ssl.SSLError):  # found, and no certificate
+            context.load_verify_locations(*args, **kwargs)
+    with pytest.raises(ssl.SSLError):
+        context.load_cert_chain("ca.pem", keyfile=None)
+    with pytest.raises(FileNotFoundError):
+        context.load_cert_chain("nowhere.pem")
+    with pytest.raises(TypeError):
+        context.load_verify_locations()
+
+
+@inside
+def test_a_file_that_only_the_base_has_is_told(shop: Scope, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "base" / "of-base.txt").write_text("")
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("of-base.txt").read_text()
+    (note,) = caught.value.__notes__
+    assert note == (
+        f"relative paths of the module start from {data}, and not from the working directory of the base, "
+        f"{tmp_path / 'base'}, where of-base.txt is"
+    )
+    with pytest.raises(FileNotFoundError) as plain:
+        Path("nowhere").read_text()
+    assert not hasattr(plain.value, "__notes__")
 
 
 @inside

@@ -2,7 +2,7 @@
 
 A process has one working directory. Inside a biz, ``open``, functions of ``os``, and all that is written in Python
 above them (``os.path``, ``pathlib``, ``shutil``, ``glob``, ``tempfile``) take relative paths from the biz's directory.
-C code that opens a path itself starts from the process's, but for ``sqlite3.connect``.
+C code that opens a path itself starts from the process's, but for ``sqlite3.connect`` and certificates for ``ssl``.
 """
 
 # ruff: noqa: PTH115 - a text, as in the functions of ``os`` that those here stand for
@@ -106,9 +106,7 @@ def _looking(original: Callable[..., bool]) -> Callable[..., bool]:
         here, text = _here_for(path)
         if here is None:
             return original(path, *args, **kwargs)
-        led = here.led(text)
-        beside = None if exists(led) else here.beside(led)
-        return original(led if beside is None or not exists(beside) else beside, *args, **kwargs)
+        return original(here.found(text), *args, **kwargs)
 
     return function
 
@@ -274,6 +272,27 @@ def _connecting(original: Callable[..., Any]) -> Callable[..., Any]:
     return connect
 
 
+def _certifying(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Replace a method of ``ssl.SSLContext`` with paths as the first two arguments, which opens them in C."""
+
+    @handing_on
+    @standing_for(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if current() is not None:
+            args = (*map(_found, args[:2]), *args[2:])
+            for name in _CERTIFICATES & kwargs.keys():
+                kwargs[name] = _found(kwargs[name])
+        return original(self, *args, **kwargs)
+
+    return method
+
+
+def _found(path: Any) -> Any:
+    here, text = _here_for(path)
+    return path if here is None else _alike(path, here.found(text))
+
+
+_CERTIFICATES: Final = frozenset({"certfile", "keyfile", "cafile", "capath"})
 _IN_MEMORY: Final = ("", ":memory:")
 
 
@@ -333,6 +352,7 @@ def _put_in(undo: contextlib.ExitStack) -> None:
     for name in _OPENS:
         put_in_late(undo, name, functools.partial(_put_into, opened))
     put_in_late(undo, "sqlite3", _put_into_sqlite)
+    put_in_late(undo, "ssl", _put_into_ssl)
 
 
 def _replace_in_os(undo: contextlib.ExitStack, name: str, function: Any) -> None:
@@ -355,6 +375,11 @@ def _put_into_glob(undo: contextlib.ExitStack, glob: Any) -> None:
     for name, original in (("lstat", _lstat), ("scandir", _scandir)):
         if getattr(holder, name, None) is original:
             replace(undo, holder, name, staticmethod(getattr(os, name)))
+
+
+def _put_into_ssl(undo: contextlib.ExitStack, ssl: Any) -> None:
+    for name in ("load_cert_chain", "load_verify_locations"):
+        replace(undo, ssl.SSLContext, name, _certifying(getattr(ssl.SSLContext, name)))
 
 
 def _put_into_sqlite(undo: contextlib.ExitStack, sqlite3: Any) -> None:

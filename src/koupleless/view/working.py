@@ -4,7 +4,7 @@ Files that the biz writes are in its data directory, and stay. A file that is no
 artefact, for reading; it is copied before it is changed.
 """
 
-# ruff: noqa: PTH100, PTH103, PTH112, PTH113, PTH120 - texts, as in the functions of ``os`` for which paths are led here
+# ruff: noqa: PTH100, PTH103, PTH109, PTH112, PTH113, PTH120 - texts, as in the functions of ``os`` for which paths are led here
 
 from __future__ import annotations
 
@@ -153,6 +153,22 @@ class WorkingDirectory:
                 os.makedirs(os.path.dirname(led), exist_ok=True)
         return self.to_change(led)
 
+    def found(self, path: str) -> str:
+        """Return the absolute path where something is to be read."""
+        led = self.led(path)
+        beside = None if exists(led) else self.beside(led)
+        return led if beside is None or not exists(beside) else beside
+
+    def _explain(self, error: OSError, path: str) -> None:
+        """Tell of a file that the base has at a relative path: there the module found it when it had no directory."""
+        if path[:1] != "/" and exists(path):
+            with as_base():
+                of_base = os.getcwd()
+            error.add_note(
+                f"relative paths of the module start from {self._changed or self.root}, and not from the working "
+                f"directory of the base, {of_base}, where {path} is"
+            )
+
     def open(self, path: Any, flags: int, mode: int = 0o777) -> int:
         """Open as ``os.open`` does."""
         text = os.fsdecode(path)
@@ -160,9 +176,10 @@ class WorkingDirectory:
             led = self.led(text)
             try:
                 return _open(led, flags, mode)
-            except NOWHERE:
+            except NOWHERE as error:
                 beside = self.beside(led)
                 if beside is None or not exists(beside):
+                    self._explain(error, text)
                     raise
             return _open(beside, flags, mode)
         led = self.to_make(text)

@@ -1,6 +1,6 @@
 """Relative paths of a module: from its own directory, over the files of its artefact, in all code that works for it."""
 
-# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH107, PTH109, PTH112, PTH115, PTH116, PTH123, PTH207, PTH208, PTH211
+# ruff: noqa: PTH100, PTH101, PTH110, PTH102, PTH103, PTH104, PTH107, PTH109, PTH112, PTH115, PTH116, PTH123, PTH207, PTH208, PTH211
 
 from __future__ import annotations
 
@@ -358,6 +358,17 @@ def test_a_file_that_only_the_base_has_is_told(shop: Scope, data: Path, tmp_path
     with pytest.raises(FileNotFoundError) as plain:
         Path("nowhere").read_text()
     assert not hasattr(plain.value, "__notes__")
+
+
+def test_code_of_a_module_that_is_gone_writes_nothing_into_the_base(shop: Scope, tmp_path: Path) -> None:
+    shop.close()
+    with entered(shop):
+        for do in (lambda: open("x", "w"), lambda: os.mkdir("x"), lambda: Path("x").write_text("")):  # noqa: SIM115
+            with pytest.raises(FileNotFoundError, match=r"shop:1 was uninstalled"):
+                do()
+        assert not os.path.exists("x")
+        (tmp_path / "absolute").write_text("")
+    assert list((tmp_path / "base").iterdir()) == []
 
 
 @inside

@@ -5,11 +5,12 @@ above them (``os.path``, ``pathlib``, ``shutil``, ``glob``, ``tempfile``) take r
 C code that opens a path itself starts from the process's, but for ``sqlite3.connect`` and certificates for ``ssl``.
 """
 
-# ruff: noqa: PTH115 - a text, as in the functions of ``os`` that those here stand for
+# ruff: noqa: PTH115, PTH117 - a text, as in the functions of ``os`` that those here stand for
 
 from __future__ import annotations
 
 import builtins
+import errno
 import functools
 import io
 import os
@@ -55,7 +56,12 @@ def _here_for(path: Any) -> tuple[WorkingDirectory | None, str]:
     """Return the working directory that a path is looked for in, and the path as text; ``None`` for the process's."""
     scope = current()
     here = None if scope is None else scope.find_facet(WorkingDirectory)
-    if here is None or type(path) is int:
+    if type(path) is int:
+        return None, ""
+    if here is None:
+        if scope is not None and scope.is_closed and not os.path.isabs(path):
+            # As of a process whose working directory was removed: nothing of a biz that is gone falls to the base.
+            raise FileNotFoundError(errno.ENOENT, f"biz {scope.biz} was uninstalled, and has no directory", path)
         return None, ""
     if type(path) is not str:
         try:

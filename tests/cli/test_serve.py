@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
-from koupleless.cli.serve import load_app
+from koupleless.cli.serve import _static_modules, load_app
 from koupleless.errors import BaseStartFailed
 
 if TYPE_CHECKING:
@@ -40,6 +41,20 @@ def shop(quiet_surroundings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text(SOURCE)
     monkeypatch.delitem(sys.modules, "cli_shop", raising=False)
     return path
+
+
+def test_a_static_project_brings_the_variables_of_its_file(quiet_surroundings: Path) -> None:
+    project = quiet_surroundings / "shop"
+    project.mkdir()
+    (project / "shop.py").write_text("app = lambda *_: None\n")
+    (project / "pyproject.toml").write_text(
+        "[project]\nname = 'shop'\nversion = '1'\n[tool.koupleless.module]\nentry = 'shop:app'\nenv-file = '.env'\n"
+    )
+    (project / ".env").write_text("TOKEN=s3cret\n")
+    with _static_modules((str(project), "http://elsewhere/a.zip"), goes_on=False) as modules:
+        assert list(modules.values()) == [{"TOKEN": "s3cret"}, None]
+        with zipfile.ZipFile(next(iter(modules))) as archive:
+            assert ".env" not in archive.namelist()
 
 
 @pytest.mark.parametrize(

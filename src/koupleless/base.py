@@ -40,6 +40,7 @@ from koupleless.isolation.libraries.holding import Speakers, Wishes, decide
 from koupleless.isolation.policy import SELF
 from koupleless.metrics.exposition import expose
 from koupleless.ownership.purge import freeze_base
+from koupleless.recorders.running.executors import leave_workers_behind
 from koupleless.recorders.running.threads import leave_shared_workers_behind
 from koupleless.replay import replay
 from koupleless.router.asgi import Front
@@ -290,6 +291,8 @@ class Base:
             closing.callback(self._holding.release)
             if self._owns_process:
                 closing.callback(self._operations.leave_behind)
+                closing.callback(leave_workers_behind, self._readiness.workers)
+            closing.callback(self._readiness.close)
             closing.callback(self.container.close, ends_process=self._owns_process)
             closing.callback(self._operations.close)
             closing.callback(self.arklet.stop)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -11,6 +13,7 @@ from tests.arklet.conftest import Wire
 from koupleless.arklet.health import BaseMetadata
 from koupleless.arklet.operations import Operations
 from koupleless.arklet.pages.pages import Pages
+from koupleless.arklet.pages.probes import probe_apps
 from koupleless.arklet.server import ArkletServer
 from koupleless.artifact.build import Options, build_file
 from koupleless.container.host import Host
@@ -232,3 +235,38 @@ def test_commands_by_post_are_as_ever(running: Running) -> None:
     assert wire.post("livez").json["code"] == "CMD_NOT_FOUND"
     put_by = wire.exchange(b"PUT /help HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     assert (put_by.status, put_by.body) == (500, b"POST http request only supported by arklet")
+
+
+HANGING = """
+import time
+from koupleless import health_check
+
+@health_check(timeout=1.0)
+def hanging():
+    time.sleep(1000)
+
+async def app(scope, receive, send):
+    raise RuntimeError
+"""
+
+
+def test_many_who_ask_while_a_check_hangs_take_no_thread_of_anybody_else(running: Running, tmp_path: Path) -> None:
+    put(running.host, tmp_path, "till", HANGING)
+    app = probe_apps(running.readiness)["/healthz"]
+    statuses: list[int] = []
+
+    async def send(message: Any) -> None:
+        if "status" in message:
+            statuses.append(message["status"])
+
+    async def flood() -> float:
+        asking = [asyncio.ensure_future(app({"method": "GET"}, None, send)) for _ in range(40)]
+        await asyncio.sleep(0.05)
+        begun = time.monotonic()
+        await asyncio.to_thread(int)  # as for a name that is looked up
+        spent = time.monotonic() - begun
+        await asyncio.gather(*asking)
+        return spent
+
+    assert running.host.stage.call(flood, timeout_s=60) < 0.8
+    assert statuses == [503] * 40

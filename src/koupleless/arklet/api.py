@@ -7,6 +7,7 @@ query and the ``Content-Type`` are ignored; the outcome of a command is in the e
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -112,7 +113,8 @@ class ArkletApi:
         if refusal is not None and not (pages.is_open(path) and self._guard.judge_probe(headers) is None):
             return _reply(refusal.status, f"{refusal.reason}\n".encode(), content_type=TEXT)
         if pages.takes_long(path):
-            page = await asyncio.to_thread(pages.answer, path, is_trusted=refusal is None)
+            answer = functools.partial(pages.answer, path, is_trusted=refusal is None)
+            page = await asyncio.get_running_loop().run_in_executor(pages.workers, answer)
         else:
             page = pages.answer(path, is_trusted=refusal is None)
         content = b"" if request.method == "HEAD" else page.content

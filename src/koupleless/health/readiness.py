@@ -26,6 +26,7 @@ FRESH_S: Final = 1.0
 DEAD_S: Final = 60.0
 """Seconds for which the event loop may be held until the base counts as dead."""
 _AT_ONCE: Final = 16
+_WAITING: Final = 2
 
 
 class Status(enum.Enum):
@@ -73,6 +74,8 @@ class Readiness:
     def __init__(self, source: Source, call: Caller, *, with_modules: bool = False) -> None:
         self.base = Status.UNKNOWN
         """The base's own status: unknown until started, down from the beginning of the end on."""
+        self.workers = ThreadPoolExecutor(_WAITING, "koupleless-health")
+        """Threads for questions about checks: a check that hangs takes no thread of anybody else."""
         self._source = source
         self._call = call
         self._with_modules = with_modules
@@ -99,6 +102,10 @@ class Readiness:
         """The status of each module by its state."""
         return {info.id: status_of(info) for info in self._source.bizs()}
 
+    def close(self) -> None:
+        """Answer no more questions about checks. Idempotent."""
+        self.workers.shutdown(wait=False, cancel_futures=True)
+
     # --- with the checks -----------------------------------------------------------------------------------------
 
     def modules(self) -> dict[BizId, ModuleHealth]:
@@ -124,7 +131,7 @@ class Readiness:
                 return self._outcomes
             outcomes: dict[BizId, dict[str, Outcome]] = {}
             if todo:
-                with ThreadPoolExecutor(min(len(todo), _AT_ONCE), "koupleless-health") as pool:
+                with ThreadPoolExecutor(min(len(todo), _AT_ONCE), "koupleless-check") as pool:
                     done = pool.map(lambda each: each[2].run(each[0], each[1], self._call), todo)
                     for (scope, name, _), outcome in zip(todo, done, strict=True):
                         outcomes.setdefault(scope.biz, {})[name] = outcome

@@ -26,6 +26,8 @@ class Pages:
         self._operations = operations
         self._container = container
         self._readiness = readiness
+        self.workers = readiness.workers
+        """Threads for answers that take long."""
 
     def is_open(self, path: str) -> bool:
         """Whether strangers may ask, under any ``Host``: they learn of up or down, and of nothing else."""

@@ -33,7 +33,11 @@ def probe_apps(readiness: Readiness) -> dict[str, Callable[[Any, Any, Any], Awai
 
     def make(path: str) -> Callable[[Any, Any, Any], Awaitable[None]]:
         async def app(connection: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - an ASGI application
-            page = await asyncio.to_thread(probe, readiness, path) if takes_long(path) else probe(readiness, path)
+            if takes_long(path):
+                loop = asyncio.get_running_loop()
+                page = await loop.run_in_executor(readiness.workers, probe, readiness, path)
+            else:
+                page = probe(readiness, path)
             headers = [(b"content-type", page.content_type.encode()), (b"content-length", b"%d" % len(page.content))]
             await send({"type": "http.response.start", "status": page.status, "headers": headers})
             body = b"" if connection["method"] == "HEAD" else page.content

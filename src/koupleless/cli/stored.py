@@ -70,7 +70,7 @@ def clean_store(directory: Path | None, *, keep: int | None, days: float | None,
 def clean_cache(*, is_all: bool) -> None:
     """Remove results of earlier builds that were not used for long, or are too many together; or all."""
     cache = Cache.of_user()
-    cleaned = cache.clean(max_bytes=0) if is_all else cache.clean()
+    cleaned = cache.clean(max_bytes=0, in_use_s=0) if is_all else cache.clean()
     click.echo(f"{mebibytes(cleaned.freed_bytes)} freed, {mebibytes(cleaned.left_bytes)} left in {cache.root}")
 
 

@@ -24,6 +24,8 @@ MAX_AGE_S: Final = 30 * 24 * 3600.0
 """Seconds without a use after which an entry goes."""
 _ABANDONED_S: Final = 3600.0
 """Age from which a file in the making belongs to a process that was killed."""
+_IN_USE_S: Final = 600.0
+"""Seconds after a use in which an entry stays, as a build may still read the file."""
 _MAKING: Final = ".making-"
 
 
@@ -112,10 +114,13 @@ class Cache:
             return path
         return made
 
-    def clean(self, *, max_bytes: int = MAX_BYTES, max_age_s: float = MAX_AGE_S) -> Cleaned:
+    def clean(
+        self, *, max_bytes: int = MAX_BYTES, max_age_s: float = MAX_AGE_S, in_use_s: float = _IN_USE_S
+    ) -> Cleaned:
         """Remove entries that were not used for long, the oldest first until the rest is small enough.
 
-        Files that a killed process left in the making are removed, too.
+        Entries used in the last ``in_use_s`` seconds stay in any case. Files that a killed process left in the making
+        are removed, too.
         """
         left = freed = 0
         if self.root is None:
@@ -123,7 +128,8 @@ class Cache:
         now = time.time()
         for path, status in sorted(self._files(), key=lambda pair: pair[1].st_mtime, reverse=True):
             limit = _ABANDONED_S if path.name.startswith(_MAKING) else max_age_s
-            if left + status.st_size > max_bytes or now - status.st_mtime > limit:
+            age = now - status.st_mtime
+            if age > limit or (left + status.st_size > max_bytes and age >= in_use_s):
                 with contextlib.suppress(OSError):
                     path.unlink()
                     freed += status.st_size

@@ -23,6 +23,8 @@ from throughput import CONNECTIONS, Served, application, call_rate, served_rate,
 from koupleless.adapters.prometheus import publish
 from koupleless.biz import BizId
 from koupleless.context import Scope
+from koupleless.descriptions import BizInfo
+from koupleless.health.watch import LoopWatch
 from koupleless.metrics.accounts import Accounts
 from koupleless.metrics.exposition import expose
 from koupleless.metrics.families import Metrics
@@ -34,7 +36,6 @@ from koupleless.traffic import UNCOUNTED, Traffic
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from koupleless.descriptions import BizInfo
     from koupleless.metrics.families import Left
 
 ROUNDS: Final = 31
@@ -73,6 +74,8 @@ class Numbers:
 
     def __init__(self) -> None:
         self.accounts = Accounts()
+        self.base = BizInfo.of_base(BizId.of("base", "1.0.0"))
+        self.watch = LoopWatch()
 
     def bizs(self) -> Iterable[BizInfo]:
         return ()

@@ -72,10 +72,13 @@ class Scraped:
 class Small:
     """A container, its modules, and requests to them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **around: Any) -> None:
         self._directory = directory
         self.host = Host.make(
-            directory / "store", deadlines=Deadlines(start_s=20.0, drain_s=2.0, stop_s=2.0), data_dir=directory / "data"
+            directory / "store",
+            deadlines=Deadlines(start_s=20.0, drain_s=2.0, stop_s=2.0),
+            data_dir=directory / "data",
+            **around,
         )
         self.container = self.host.container
 

@@ -13,7 +13,9 @@ from tests.metrics.conftest import APP, OPENMETRICS, Scraped, Small
 from koupleless.adapters.prometheus import publish
 from koupleless.biz import BizId
 from koupleless.container.terms import Strategy
+from koupleless.descriptions import BizInfo
 from koupleless.errors import FetchFailed, StartFailed
+from koupleless.health.watch import LoopWatch
 from koupleless.isolation.namespace import Namespace
 from koupleless.metrics.accounts import Accounts
 from koupleless.metrics.exposition import expose
@@ -143,6 +145,21 @@ def test_in_flight_is_the_number_of_requests_inside(small: Small) -> None:
     assert until(lambda: Scraped().value("koupleless_requests_in_flight", **ONE) == 0)
 
 
+def test_a_module_that_holds_the_event_loop_is_counted(tmp_path) -> None:
+    small = Small(tmp_path, watch=LoopWatch(0.2))
+    try:
+        biz = small.install("import time\n" + APP.replace("    status = int", "    time.sleep(0.5)\n    status = int"))
+        assert until(lambda: small.container.watch.lag_s > 0)  # the watch knows the thread of the loop
+        small.ask("/one/200")
+        assert until(lambda: (Scraped().value("koupleless_event_loop_blocks_total", **ONE) or 0) >= 1)
+        assert 0.2 <= (Scraped().value("koupleless_event_loop_blocked_seconds_total", **ONE) or 0) < 5
+        assert Scraped().value("koupleless_event_loop_lag_seconds") is not None
+        small.leave(biz)
+        assert Scraped().series(**ONE) == []
+    finally:
+        small.container.close()
+
+
 def test_both_formats_can_be_read(small: Small) -> None:
     small.install()
     small.ask("/one/200")
@@ -168,6 +185,8 @@ def test_a_base_without_modules_is_scraped_without_changes_to_the_library() -> N
 def test_five_hundred_modules_make_one_answer() -> None:
     class Source:
         accounts = Accounts()
+        base = BizInfo.of_base(BizId.of("base", "1.0.0"))
+        watch = LoopWatch()
 
         def bizs(self):
             return ()

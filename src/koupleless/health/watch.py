@@ -59,6 +59,7 @@ class LoopWatch:
         self._logbook = logbook
         self._scopes: weakref.WeakSet[Scope] = weakref.WeakSet()
         self._blocks: deque[Block] = deque(maxlen=KEPT)
+        self._held: dict[BizId | None, tuple[int, float]] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -75,6 +76,14 @@ class LoopWatch:
     def blocks(self) -> tuple[Block, ...]:
         """The last blocks longer than the limit, the oldest first."""
         return tuple(self._blocks)
+
+    @property
+    def held(self) -> dict[BizId | None, tuple[int, float]]:
+        """The number of blocks, and their seconds together, of each living biz, and of the base (``None``)."""
+        living = {scope.biz for scope in list(self._scopes) if not scope.is_closed}
+        for biz in [biz for biz in list(self._held) if biz is not None and biz not in living]:
+            self._held.pop(biz, None)
+        return dict(self._held)
 
     def follow(self, scope: Scope) -> None:
         """Know the code of a life, until the life ends."""
@@ -148,6 +157,8 @@ class LoopWatch:
         biz, stack = seen or (None, "")
         seconds = self._lag_s
         self._blocks.append(Block(biz, time.time() - seconds, seconds, stack))
+        times, together = self._held.get(biz, (0, 0.0))
+        self._held[biz] = times + 1, together + seconds
         if seen is None:  # compiled code that let no other thread run, or the whole process stood still
             _log.warning("the event loop was held for %.1f s, while no other thread could run either", seconds)
         else:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from koupleless.biz import BizId
     from koupleless.descriptions import BizInfo
+    from koupleless.health.watch import LoopWatch
     from koupleless.metrics.accounts import Accounts
 
 _BIZ: Final = ("biz", "version")
@@ -39,6 +40,14 @@ class Source(Protocol):
     @property
     def accounts(self) -> Accounts:
         """The numbers."""
+
+    @property
+    def base(self) -> BizInfo:
+        """The base itself."""
+
+    @property
+    def watch(self) -> LoopWatch:
+        """The watch over the event loop."""
 
     def bizs(self) -> Iterable[BizInfo]:
         """All bizs but the base."""
@@ -62,6 +71,7 @@ class Metrics:
         yield from self._traffic()
         yield from self._processor()
         yield from self._work()
+        yield from self._event_loop()
         yield from self._bizs()
         yield from self._operations()
 
@@ -128,6 +138,31 @@ class Metrics:
             "Living tasks of a module on the event loop of the base.",
             _BIZ,
             _by_identity(lives, count_tasks(self._loop()) if lives else {}),
+        )
+
+    def _event_loop(self) -> Iterator[Family]:
+        source = self._source
+        held = {(source.base.id if biz is None else biz): each for biz, each in source.watch.held.items()}
+        yield Family(
+            "koupleless_event_loop_lag_seconds",
+            "gauge",
+            "Time for which a callback waited for the event loop, as measured last.",
+            (),
+            {(): source.watch.lag_s},
+        )
+        yield Family(
+            "koupleless_event_loop_blocks",
+            "counter",
+            "Times at which a module, or the base, held the event loop for longer than the limit.",
+            _BIZ,
+            {(biz.name, biz.version): times for biz, (times, _) in held.items()},
+        )
+        yield Family(
+            "koupleless_event_loop_blocked_seconds",
+            "counter",
+            "Time for which the event loop was held in these blocks.",
+            _BIZ,
+            {(biz.name, biz.version): seconds for biz, (_, seconds) in held.items()},
         )
 
     def _bizs(self) -> Iterator[Family]:

@@ -54,6 +54,7 @@ from koupleless.settings.server import server_options
 from koupleless.state.book import digests_in
 from koupleless.state.environments import Environments
 from koupleless.state.holding import Holding
+from koupleless.supervisor import Supervisor
 from koupleless.variables import Ground
 from koupleless.view.config import Configuration
 from koupleless.view.logging.configured import json_configuration, read_configuration
@@ -395,11 +396,15 @@ def serve(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             door.watch(asyncio.get_running_loop())
             await super().startup(sockets)
+            if self.started:
+                supervisor.begin()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            supervisor.end()
             await super().shutdown(sockets)
             await _leave_tasks_behind(_LAST_S)
 
+    supervisor = Supervisor(os.environ)
     options = server_options(settings)
     if settings.uds is None:
         _check_port(settings.host, settings.port)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -95,6 +96,22 @@ def test_a_base_shows_metrics_of_its_modules_without_code_for_it(base, hello):
 
     assert 'koupleless_requests_total{biz="hello",method="GET",status="2xx",version="1.0"}' in scraped
     assert "process_resident_memory_bytes" in scraped
+
+
+def test_the_service_manager_is_told_that_a_base_serves_and_stops(serve, tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+        process = serve()
+        assert manager.recv(100) == b"READY=1"
+        assert [manager.recv(100) for _ in range(2)] == [b"WATCHDOG=1"] * 2
+        process.ask_to_end()
+        heard = [manager.recv(100)]
+        while heard[-1] != b"STOPPING=1":
+            heard.append(manager.recv(100))
+        assert process.end() == 0
 
 
 def test_a_flask_application_can_be_the_base(serve, sources):

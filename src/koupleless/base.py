@@ -191,6 +191,7 @@ class Base:
             environments=self._environments,
             logbook=logbook,
             has_libraries=self._store.has_libraries,
+            cancel=self._stage.cancel,
             end=_end_process if owns_process else None,
         )
         self.arklet = ArkletServer(

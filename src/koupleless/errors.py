@@ -200,6 +200,10 @@ class PathTaken(ContainerError):
         )
 
 
+class InstallCancelled(ContainerError):
+    """Somebody has cancelled the install; the module was not started."""
+
+
 class ContainerClosed(ContainerError):
     """The base is shutting down and takes no more operations."""
 

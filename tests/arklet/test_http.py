@@ -30,6 +30,7 @@ COMMANDS = {
     "queryAllBiz": "query all ark biz(including master biz)",
     "queryBizOps": "query ark biz ops",
     "queryLogs": "query the logs of ark bizs",
+    "cancelBiz": "cancel the install of one ark biz",
     "commandBiz": "write a file on this machine to run a command as one ark biz",
     "envBiz": "set, unset and list kept variables of one ark biz",
     "queryLibraries": "query private libraries in the store, by digest",

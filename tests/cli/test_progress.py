@@ -124,3 +124,6 @@ def test_an_interrupted_install_says_how_to_follow_it(
     outcome = arkctl("deploy", hello_zip, "--port", arklet.port)
     assert outcome.status == 130
     assert "the base may go on with the install of hello: arkctl status" in outcome.err
+    arklet.says("cancelBiz", succeeded({"code": "SUCCESS", "message": ""}))
+    assert "the install of hello was cancelled" in arkctl("deploy", hello_zip, "--port", arklet.port).err
+    assert arklet.calls[-1] == ("cancelBiz", {"bizName": "hello"})

@@ -41,12 +41,13 @@ EVERYWHERE: Final = {
     "restartBiz, rollbackBiz, exportBizs, stopBase": "commands more; original clients do not call them",
     "residents in the data of health": "libraries that stay, in whatever process this is; there may be none",
     "pluginListInfo is empty": "a Python base has no ark plugins; what it shares are libraries",
+    "cancelBiz in the list of commands": "cancels an install; original clients have no such command",
     "commandBiz in the list of commands": "runs a command as a module; original clients have no such command",
     "queryLibraries in the list of commands": "a command more; original clients do not call it",
     "throwable": "the same shape, with Python's frames",
 }
 COMMANDS_OF_OURS: Final = {
-    *("commandBiz", "envBiz", "queryLibraries", "queryLogs"),
+    *("cancelBiz", "commandBiz", "envBiz", "queryLibraries", "queryLogs"),
     *("restartBiz", "rollbackBiz", "exportBizs", "stopBase"),
 }
 OURS_ALONE: Final = {"libraries", "purgeReport", "residents"}

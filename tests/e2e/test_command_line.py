@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -162,3 +164,20 @@ def test_a_command_runs_as_a_module_of_the_base(base: BaseProcess, tmp_path: Pat
     assert base.get("/worker/").text == "serving"
     base.arkctl("run", "nobody", "--", "worker.py", status=1)
     base.arkctl("undeploy", "worker")
+
+
+def test_an_interrupted_deployment_is_cancelled_in_the_base(base: BaseProcess, tmp_path: Path) -> None:
+    module, begun = tmp_path / "endless.py", tmp_path / "begun"
+    module.write_text(
+        f"import pathlib, threading\npathlib.Path({str(begun)!r}).touch()\nthreading.Event().wait()\n"
+        + SOURCE.format(answer="never")
+    )
+    command = [sys.executable, "-P", "-m", "koupleless", "deploy", str(module), "--port", str(base.arklet_port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until(begun.exists, 60, otherwise="the module is not imported")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "the install of endless was cancelled: the base undoes the start" in said
+    until(lambda: "endless" not in base.arkctl("status"), 30, otherwise="the module stays")
+    base.arkctl("cancel", "endless", status=1)

@@ -117,9 +117,13 @@ class Operations:
         health: Health | None = None,
         runs: Runs | None = None,
         has_libraries: Callable[[str], bool] = lambda _: False,
+        cancel: Callable[[str], bool] = lambda _: False,
         end: Callable[[], object] | None = None,
     ) -> None:
-        """``has_libraries`` finds private libraries in the store of the base, by digest; ``end`` is as in `Keeping`."""
+        """``has_libraries`` finds private libraries in the store of the base, by digest.
+
+        ``cancel`` cancels installs of a module, by name, and returns whether there are any; ``end`` is as in `Keeping`.
+        """
         self.vitals = health or Health(container)
         numbers = itertools.count(1)
         self.workers = ThreadPoolExecutor(
@@ -136,6 +140,7 @@ class Operations:
         """Held by the one batch that runs."""
         self._runs = runs or Runs()
         self.has_libraries = has_libraries
+        self.cancel = cancel
         self.keeping = Keeping(container, end)
 
     def handle(self, command: str, raw: bytes) -> Envelope:
@@ -447,6 +452,15 @@ def _logs(operations: Operations, body: Body) -> Envelope:
     return operations._success(LogsData(entries=entries, places=dict(found.places)))  # noqa: SLF001 - as above
 
 
+def _cancel(operations: Operations, body: Body) -> Envelope:
+    """Cancel the install of a module: the start is undone, and the base is as before."""
+    name = name_of(read(BizRequest, body).biz_name)
+    if not operations.cancel(name):
+        return operations._failed(f"no install of {name} is running")  # noqa: SLF001 - as `_env`
+    reply = BizReply(code=ResponseCode.SUCCESS, message=f"the install of {name} is being cancelled")
+    return operations._success(reply)  # noqa: SLF001 - as above
+
+
 def _command(operations: Operations, body: Body) -> Envelope:
     """A file on this machine, readable for the user of the base alone, with all to run a command as one biz."""
     request = read(BizRequest, body)
@@ -473,6 +487,7 @@ COMMANDS: Final = (
     Command("health", "get all health info", Operations.health),
     Command("queryBizOps", "query ark biz ops", Operations.query_ops),
     Command("envBiz", "set, unset and list kept variables of one ark biz", _env),
+    Command("cancelBiz", "cancel the install of one ark biz", _cancel),
     Command("commandBiz", "write a file on this machine to run a command as one ark biz", _command),
     Command("queryLibraries", "query private libraries in the store, by digest", _libraries),
     Command("restartBiz", "start one ark biz again from the same artefact", _restart, takes_long=True),

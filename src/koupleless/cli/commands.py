@@ -387,6 +387,22 @@ def _which_version(session: Session, name: str) -> str:
 
 
 @arkctl.command()
+@click.argument("name", shell_complete=complete_names)
+@opens_session
+def cancel(session: Session, name: str) -> None:
+    """Cancel an install of a module that has not ended.
+
+    The start is undone, and the base is as before; a version that answers goes on answering.
+    """
+    from koupleless.client import Refused
+
+    envelope = session.client.call("cancelBiz", {"bizName": name})
+    if not envelope.is_success:
+        raise Refused("cancelBiz", envelope)
+    session.show({"bizName": name}, f"the install of {name} is being cancelled")
+
+
+@arkctl.command()
 @click.option("--watch", type=click.FloatRange(min=0, min_open=True), metavar="SEC", help="Print every SEC seconds.")
 @opens_session
 def status(session: Session, *, watch: float | None) -> None:

@@ -35,6 +35,7 @@ from koupleless.errors import (
     BizBusy,
     ContainerClosed,
     FetchFailed,
+    InstallCancelled,
     MasterBizProtected,
     PathTaken,
     StartFailed,
@@ -192,7 +193,7 @@ class Container:
         except DeadlineMissed as error:
             preparing.discard()
             raise FetchFailed(url, f"the artefact was not fetched, checked and unpacked in time: {error}") from None
-        except ContainerClosed:
+        except (ContainerClosed, InstallCancelled):
             preparing.discard()
             raise
 
@@ -223,6 +224,7 @@ class Container:
             if not isinstance(source, Located | Stored):
                 held.enter_context(source)
             held.enter_context(self.reserve(source.id, "installBiz"))
+            held.enter_context(self._around.stage.cancellable(source.id.name))
             self._refuse_base(source.id)
             with self._lock:
                 is_again = place is not None and place.is_again

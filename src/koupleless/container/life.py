@@ -23,7 +23,7 @@ from koupleless.container.starting.portrait import Portrait
 from koupleless.container.starting.prepare import words
 from koupleless.container.surroundings import GRACE_S
 from koupleless.context import Scope, entered
-from koupleless.errors import ContainerClosed, StartFailed, StartTimeout
+from koupleless.errors import ContainerClosed, InstallCancelled, StartFailed, StartTimeout
 from koupleless.isolation.interpreter import all_of_base
 from koupleless.isolation.libraries.holding import Speakers, Wishes
 from koupleless.isolation.namespace import Namespace
@@ -258,6 +258,8 @@ class Life:
             return StartTimeout(self.biz, self._around.deadlines.start_s)
         if isinstance(error, ContainerClosed):
             return StartFailed(self.biz, "was not started: the base is shutting down")
+        if isinstance(error, InstallCancelled):
+            return StartFailed(self.biz, "was not started: the install was cancelled")
         damage = self._prepared.unpacked.damage()
         because = "" if damage is None else f"; {damage}"
         if isinstance(error, StartFailed):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import inspect
 import threading
@@ -15,14 +16,14 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from koupleless.context import entered
-from koupleless.errors import ContainerClosed
+from koupleless.errors import ContainerClosed, InstallCancelled
 from koupleless.exits import EXITS, in_place_of
 from koupleless.ownership.ledger import start_thread
 from koupleless.recorders.running.threads import pass_for_main_thread, where
 from koupleless.variables import await_in
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
     from contextvars import Context
 
     from koupleless.context import Scope
@@ -45,8 +46,12 @@ class Stage:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own_thread: threading.Thread | None = None
-        self._waiting: set[threading.Event] = set()
+        self._waiting: dict[threading.Event, int] = {}
+        """Interruptible waits, with the waiting thread."""
         self._interruption: str | None = None
+        self._cancellable: dict[int, str] = {}
+        """Threads that install, with the name of the module."""
+        self._cancelled: set[int] = set()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -147,13 +152,39 @@ class Stage:
         for alarm in waiting:
             alarm.set()
 
+    @contextlib.contextmanager
+    def cancellable(self, name: str) -> Iterator[None]:
+        """Let `cancel` reach interruptible waits of this thread, which installs a module, while the context lasts."""
+        thread = threading.get_ident()
+        with self._lock:
+            self._cancellable[thread] = name
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._cancellable[thread]
+                self._cancelled.discard(thread)
+
+    def cancel(self, name: str) -> bool:
+        """Raise ``InstallCancelled`` in interruptible waits of installs of a module, now or at their next.
+
+        Returns whether there is such an install. One that has passed its last interruptible wait goes on to its end.
+        """
+        with self._lock:
+            threads = {thread for thread, of_thread in self._cancellable.items() if of_thread == name}
+            self._cancelled |= threads
+            waiting = [alarm for alarm, thread in self._waiting.items() if thread in threads]
+        for alarm in waiting:
+            alarm.set()
+        return bool(threads)
+
     def _wait(self, future: concurrent.futures.Future[T], timeout_s: float, *, may_interrupt: bool) -> T:
-        alarm = threading.Event()
+        alarm, thread = threading.Event(), threading.get_ident()
         future.add_done_callback(lambda _: alarm.set())
         with self._lock:
             if may_interrupt:
-                self._waiting.add(alarm)
-                if self._interruption is not None:
+                self._waiting[alarm] = thread
+                if self._interruption is not None or thread in self._cancelled:
                     alarm.set()
         try:
             alarm.wait(timeout_s)
@@ -161,10 +192,12 @@ class Stage:
                 return future.result()
             if may_interrupt and self._interruption is not None:
                 raise ContainerClosed(self._interruption)
+            if may_interrupt and thread in self._cancelled:
+                raise InstallCancelled("the install was cancelled")
             raise DeadlineMissed(f"not finished within {timeout_s:g} s")
         finally:
             with self._lock:
-                self._waiting.discard(alarm)
+                self._waiting.pop(alarm, None)
             del future
 
     def close(self, *, timeout_s: float = 5.0) -> None:

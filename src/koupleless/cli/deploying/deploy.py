@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from koupleless.cli.deploying.target import Artefact, DeployTarget
-    from koupleless.client import ArkletClient
     from koupleless.settings.client import ClientSettings
     from koupleless.wire.replies import BizInfo, Library, PurgeReport
 
@@ -51,6 +50,7 @@ _STORED: Final = re.compile(
 """A path of an unpacked file in the store of a base; the group is the relative path in the artefact."""
 _TOLD_MS: Final = 500.0
 """Time beside build and install from which it is broken down."""
+_CANCEL_S: Final = 3.0
 _COST: Final = re.compile(r"\bcost: (\d+) ms\b")
 """The duration of an install in the message of any arklet."""
 
@@ -193,10 +193,7 @@ class Deployment:
                     raise
                 raise self._not_installed(artefact, error) from None
             except KeyboardInterrupt:
-                self._say(
-                    f"the base may go on with the install of {name}: arkctl status shows the module, arkctl logs "
-                    f"{name} -f its log, and arkctl undeploy {name} removes the module"
-                )
+                self._say(self._cancel(name))
                 raise
         return self._conclude(artefact, data, removed, install_ms=ms_since(begin), wait_s=wait_s)
 
@@ -216,6 +213,19 @@ class Deployment:
             )
             artefact = dataclasses.replace(artefact, env_file=None)
         return artefact
+
+    def _cancel(self, name: str) -> str:
+        """Cancel the install in the base, which goes on without its caller; returns a sentence with the result."""
+        client = ArkletClient(
+            self._settings.host, self._settings.port, token=self._settings.read_token(), timeout_s=_CANCEL_S
+        )
+        with contextlib.suppress(KouplelessError):
+            if client.call("cancelBiz", {"bizName": name}).is_success:
+                return f"the install of {name} was cancelled: the base undoes the start, and is as before"
+        return (
+            f"the base may go on with the install of {name}: arkctl status shows the module, arkctl logs {name} -f its "
+            f"log, and arkctl undeploy {name} removes the module"
+        )
 
     def _has_libraries(self, digest: str) -> bool:
         """Whether the base has private libraries in its store; no base of another project has them."""

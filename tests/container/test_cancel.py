@@ -1,0 +1,87 @@
+"""An install that is cancelled: while the artefact is fetched, imported, or started; and nothing of it stays."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.conftest import until
+
+from koupleless.artifact.build import Options, build_file
+from koupleless.container.host import Host
+from koupleless.container.terms import Located, Strategy
+from koupleless.errors import InstallCancelled, StartFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+IMPORTS = "import threading\nBEGUN.set()\nthreading.Event().wait()\ndef app(environ, start): ...\n"
+STARTS = """
+import asyncio
+
+async def app(scope, receive, send):
+    BEGUN.set()
+    await asyncio.Event().wait()
+"""
+SERVES = "def app(environ, start):\n    start('200 OK', [])\n    return [b'old']\n"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host.make(tmp_path / "store")
+    yield made
+    made.container.close()
+
+
+def artefact(directory: Path, source: str, version: str) -> str:
+    path = directory / "slow.py"
+    path.write_text(f"__version__ = {version!r}\n{source}")
+    return str(build_file(path, Options(out=directory / version)).path)
+
+
+@pytest.mark.parametrize("source", [IMPORTS, STARTS], ids=["import", "start-up"])
+def test_a_cancelled_start_is_undone_and_the_old_version_answers(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    begun = threading.Event()
+    monkeypatch.setattr("builtins.BEGUN", begun, raising=False)
+    container = host.container
+    old = container.install(container.prepare(artefact(tmp_path, SERVES, "1"))).info
+    prepared = container.prepare(artefact(tmp_path, source, "2"))
+    assert not host.stage.cancel("slow"), "nothing is being installed"
+    with ThreadPoolExecutor(1) as pool:
+        install = pool.submit(container.install, prepared, strategy=Strategy.REPLACE)
+        assert begun.wait(30)
+        assert not host.stage.cancel("other")
+        assert host.stage.cancel("slow")
+        with pytest.raises(StartFailed, match="the install was cancelled"):
+            install.result(30)
+    assert [biz.id for biz in container.bizs() if not biz.is_base] == [old.id]
+    assert container.find(old.id).state.value == "ACTIVATED"
+    assert container.uninstall(old.id).clean
+    assert not host.stage.cancel("slow")
+    again = container.install(container.prepare(artefact(tmp_path, SERVES, "3"))).info
+    assert container.uninstall(again.id).clean
+
+
+def test_an_artefact_that_does_not_come_is_cancelled_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def prepare(*_: object, **__: object) -> None:
+        begun.set()
+        go_on.wait()
+        raise OSError
+
+    monkeypatch.setattr("koupleless.container.starting.prepare.Preparation.prepare", prepare)
+    from koupleless.biz import BizId
+
+    with ThreadPoolExecutor(1) as pool:
+        install = pool.submit(host.container.install, Located(BizId.parse("slow:1"), "http://127.0.0.1:9/slow.zip"))
+        assert begun.wait(30)
+        until(lambda: host.stage.cancel("slow"), 10, otherwise="there is no install")
+        with pytest.raises(InstallCancelled):
+            install.result(30)
+    go_on.set()

@@ -172,6 +172,15 @@ def test_a_request_that_lacks_something_is_told_what(wire: Any, command: str, bo
     assert set(envelope) == {"code", "message", "errorStackTrace"}
 
 
+@pytest.mark.parametrize("command", ["envBiz", "commandBiz", "queryLogs", "rollbackBiz"])
+def test_a_name_that_is_none_is_refused_in_the_shape_of_a_refusal(wire: Any, command: str) -> None:
+    envelope = wire.command(command, named("a b:1"))
+
+    assert envelope["code"] == "FAILED"
+    assert envelope["data"] == {"code": "FAILED", "message": envelope["message"]}
+    assert "'a b' is no biz name" in envelope["message"]
+
+
 def test_a_duplicate_is_reported_even_if_its_artefact_cannot_be_had(wire: Any, container: Any) -> None:
     wire.command("installBiz", named("shop:1.0", container.offer("shop:1.0")))
 

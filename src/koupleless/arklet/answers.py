@@ -52,7 +52,9 @@ def explain(error: BaseException, command: str, *, base_identity: str) -> Envelo
             data = InstallData(code=ResponseCode.REPEAT_BIZ, message=repeated(error), elapsed_space=0)
         case IdentityMismatch() | InvalidIdentity():
             message = str(error)
-            data = InstallData(code=ResponseCode.FAILED, message=message, elapsed_space=0)
+            data = BizReply(code=ResponseCode.FAILED, message=message)
+            if verb == "install":
+                data = InstallData(code=data.code, message=message, elapsed_space=0)
         case MasterBizProtected():
             data = BizReply(code=ResponseCode.FAILED, message="Master biz must not be uninstalled.")
         case BizNotFound() if verb in ("uninstall", "switch"):

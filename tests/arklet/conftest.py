@@ -8,15 +8,18 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import pytest
 
 from koupleless.arklet.health import BaseMetadata
 from koupleless.arklet.operations import Operations
+from koupleless.arklet.pages.pages import Pages
 from koupleless.arklet.server import ArkletServer
+from koupleless.artifact.build import Options, build_file
 from koupleless.biz import BizId, BizState, ChangeReason, advance
-from koupleless.container.terms import Installed, Located, Strategy
+from koupleless.container.host import Host
+from koupleless.container.terms import Installed, Located, Rules, Strategy
 from koupleless.descriptions import BizInfo, Resident, StateRecord
 from koupleless.errors import (
     BizBusy,
@@ -27,10 +30,12 @@ from koupleless.errors import (
     IllegalMove,
     MasterBizProtected,
 )
+from koupleless.health.readiness import Readiness, Status
 from koupleless.ownership.purge import Held, PurgeReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from koupleless.container.container import Container
     from koupleless.container.leaving.remains import Zombie
@@ -384,3 +389,59 @@ def in_background() -> Iterator[Callable[[Callable[[], Any]], Callable[[], Any]]
     yield start
     for thread in threads:
         thread.join(DEADLINE_S)
+
+
+# --- a real base, for the pages ---------------------------------------------------------------------------------------
+
+CHECKED = """
+from koupleless import health_check
+
+@health_check
+def disk():
+    return {"free": 1}
+
+async def app(scope, receive, send):
+    raise RuntimeError
+"""
+
+
+class Running(NamedTuple):
+    """A base with one module, and the way to its arklet."""
+
+    host: Host
+    readiness: Readiness
+    start: Callable[..., Wire]
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    monkeypatch.setattr("koupleless.health.readiness.FRESH_S", 0.0)
+    host = Host.make(tmp_path / "store", rules=Rules(keep_broken=True))
+    put(host, tmp_path, "shop", CHECKED)
+    operations = Operations(host.container, BaseMetadata(identity="10.1.2.3"))
+    readiness = Readiness(host.container, host.stage.call_as, with_modules=True)
+    readiness.base = Status.UP
+    servers: list[ArkletServer] = []
+
+    def start(**options: Any) -> Wire:
+        pages = Pages(operations, host.container, readiness)
+        servers.append(ArkletServer(operations, port=0, pages=pages, **options))
+        return Wire(servers[-1].start())
+
+    yield Running(host, readiness, start)
+    for server in servers:
+        server.stop()
+    operations.close()
+    host.container.close()
+
+
+def put(host: Host, directory: Path, name: str, source: str) -> None:
+    path = directory / f"{name}.py"
+    path.write_text(source)
+    built = build_file(path, Options(out=directory / "built", version="1")).path
+    host.container.install(host.container.prepare(str(built)))
+
+
+def get(wire: Wire, path: str, *, method: str = "GET", host: str = "127.0.0.1", **headers: str) -> Reply:
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
+    return wire.exchange("\r\n".join([*lines, "", ""]).encode())

@@ -5,80 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.arklet.conftest import Wire
+from tests.arklet.conftest import get, put
 
-from koupleless.arklet.health import BaseMetadata
-from koupleless.arklet.operations import Operations
-from koupleless.arklet.pages.pages import Pages
 from koupleless.arklet.pages.probes import probe_apps
-from koupleless.arklet.server import ArkletServer
-from koupleless.artifact.build import Options, build_file
-from koupleless.container.host import Host
-from koupleless.container.terms import Rules
 from koupleless.errors import StartFailed
-from koupleless.health.readiness import Readiness, Status
+from koupleless.health.readiness import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.arklet.conftest import Reply
-
-CHECKED = """
-from koupleless import health_check
-
-@health_check
-def disk():
-    return {"free": 1}
-
-async def app(scope, receive, send):
-    raise RuntimeError
-"""
-
-
-class Running(NamedTuple):
-    """A base with one module, and the way to its arklet."""
-
-    host: Host
-    readiness: Readiness
-    start: Callable[..., Wire]
-
-
-@pytest.fixture
-def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    monkeypatch.setattr("koupleless.health.readiness.FRESH_S", 0.0)
-    host = Host.make(tmp_path / "store", rules=Rules(keep_broken=True))
-    put(host, tmp_path, "shop", CHECKED)
-    operations = Operations(host.container, BaseMetadata(identity="10.1.2.3"))
-    readiness = Readiness(host.container, host.stage.call_as, with_modules=True)
-    readiness.base = Status.UP
-    servers: list[ArkletServer] = []
-
-    def start(**options: Any) -> Wire:
-        pages = Pages(operations, host.container, readiness)
-        servers.append(ArkletServer(operations, port=0, pages=pages, **options))
-        return Wire(servers[-1].start())
-
-    yield Running(host, readiness, start)
-    for server in servers:
-        server.stop()
-    operations.close()
-    host.container.close()
-
-
-def put(host: Host, directory: Path, name: str, source: str) -> None:
-    path = directory / f"{name}.py"
-    path.write_text(source)
-    built = build_file(path, Options(out=directory / "built", version="1")).path
-    host.container.install(host.container.prepare(str(built)))
-
-
-def get(wire: Wire, path: str, *, method: str = "GET", host: str = "127.0.0.1", **headers: str) -> Reply:
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers.items())]
-    return wire.exchange("\r\n".join([*lines, "", ""]).encode())
+    from tests.arklet.conftest import Running
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz"])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from tests import interface
 from tests.conftest import until
 
 if TYPE_CHECKING:
@@ -466,6 +467,9 @@ class Verdict:
                 found.append(f"the message {message!r} is not {deviation.message!r}")
         elif deviation is not None and not judge(exchange, status, content, fill):
             self.not_deviating.append(name)
+        if exchange["method"] == "POST" and "post" in interface.document()["paths"].get(exchange["path"], ()):
+            media = "application/json" if content else ""
+            found += interface.mistakes("POST", exchange["path"], status, media, content)
         if found:
             self.wrong[name] = [*found, content.decode()[:2000]]
 

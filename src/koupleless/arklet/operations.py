@@ -11,7 +11,7 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -45,23 +45,27 @@ from koupleless.wire.replies import (
     BizReply,
     CommandData,
     EnvData,
+    ExportData,
     HealthReply,
     HelpItem,
     InstallData,
     LibrariesData,
     LogEntry,
     LogsData,
+    OpsRecord,
     UninstallData,
 )
 from koupleless.wire.requests import (
     BatchInstallBiz,
     BizEnv,
     BizRequest,
+    BizsQuery,
     HealthQuery,
     InstallBiz,
     LibrariesQuery,
     LogsQuery,
     OpsQuery,
+    Request,
     RestartBiz,
     RollbackBiz,
     SwitchBiz,
@@ -72,7 +76,6 @@ from koupleless.wire.requests import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Any
 
     from koupleless.arklet.health import BaseMetadata
     from koupleless.arklet.orders import Element
@@ -95,8 +98,17 @@ class Command:
     id: str
     description: str
     run: Callable[[Operations, Body], Envelope]
+    reads: type[Request]
+    """The input; `Request` itself where the input is ignored."""
+    data: Any
+    """The type of the data in the reply to a success."""
     takes_long: bool = False
     """Whether the command changes bizs, alone for its biz and perhaps in the background, or reads large files."""
+
+    @property
+    def may_run_later(self) -> bool:
+        """Whether the command runs in the background on request; the data is then the record of the run."""
+        return self.takes_long and issubclass(self.reads, BizRequest)
 
 
 class Operations:
@@ -174,7 +186,7 @@ class Operations:
 
     def query_all(self, body: Body) -> Envelope:
         """Every biz but the base, by priority; with the libraries of each for ``libraries``, a field of ours."""
-        has_libraries = body is not None and body.get("libraries") is True
+        has_libraries = read(BizsQuery, body).libraries
         bizs = [biz for biz in self._container.bizs() if not biz.is_base]
         return self._success([BizInfo.of(biz, has_libraries=has_libraries) for biz in bizs])
 
@@ -478,23 +490,54 @@ def _command(operations: Operations, body: Body) -> Envelope:
 
 
 COMMANDS: Final = (
-    Command("help", "list all supported commands", Operations.help),
-    Command("installBiz", "install one ark biz", Operations.install, takes_long=True),
-    Command("batchInstallBiz", "install one ark biz", Operations.batch_install, takes_long=True),
-    Command("uninstallBiz", "uninstall one ark biz", Operations.uninstall, takes_long=True),
-    Command("switchBiz", "switch one ark biz", Operations.switch, takes_long=True),
-    Command("queryAllBiz", "query all ark biz(including master biz)", Operations.query_all),
-    Command("health", "get all health info", Operations.health),
-    Command("queryBizOps", "query ark biz ops", Operations.query_ops),
-    Command("envBiz", "set, unset and list kept variables of one ark biz", _env),
-    Command("cancelBiz", "cancel the install of one ark biz", _cancel),
-    Command("commandBiz", "write a file on this machine to run a command as one ark biz", _command),
-    Command("queryLibraries", "query private libraries in the store, by digest", _libraries),
-    Command("restartBiz", "start one ark biz again from the same artefact", _restart, takes_long=True),
-    Command("rollbackBiz", "let the version of one ark biz answer that did before", _rollback, takes_long=True),
-    Command("exportBizs", "query the ark bizs that start again with the base", _export),
-    Command("stopBase", "end the base in order", _stop),
-    Command("queryLogs", "query the logs of ark bizs", _logs, takes_long=True),
+    Command("help", "list all supported commands", Operations.help, Request, list[HelpItem]),
+    Command("installBiz", "install one ark biz", Operations.install, InstallBiz, InstallData, takes_long=True),
+    Command(
+        "batchInstallBiz",
+        "install one ark biz",
+        Operations.batch_install,
+        BatchInstallBiz,
+        BatchData,
+        takes_long=True,
+    ),
+    Command(
+        "uninstallBiz", "uninstall one ark biz", Operations.uninstall, UninstallBiz, UninstallData, takes_long=True
+    ),
+    Command("switchBiz", "switch one ark biz", Operations.switch, SwitchBiz, BizReply, takes_long=True),
+    Command("queryAllBiz", "query all ark biz(including master biz)", Operations.query_all, BizsQuery, list[BizInfo]),
+    Command("health", "get all health info", Operations.health, HealthQuery, HealthReply),
+    Command("queryBizOps", "query ark biz ops", Operations.query_ops, OpsQuery, OpsRecord),
+    Command("envBiz", "set, unset and list kept variables of one ark biz", _env, BizEnv, EnvData),
+    Command("cancelBiz", "cancel the install of one ark biz", _cancel, BizRequest, BizReply),
+    Command(
+        "commandBiz",
+        "write a file on this machine to run a command as one ark biz",
+        _command,
+        BizRequest,
+        CommandData,
+    ),
+    Command(
+        "queryLibraries", "query private libraries in the store, by digest", _libraries, LibrariesQuery, LibrariesData
+    ),
+    Command(
+        "restartBiz",
+        "start one ark biz again from the same artefact",
+        _restart,
+        RestartBiz,
+        InstallData,
+        takes_long=True,
+    ),
+    Command(
+        "rollbackBiz",
+        "let the version of one ark biz answer that did before",
+        _rollback,
+        RollbackBiz,
+        InstallData,
+        takes_long=True,
+    ),
+    Command("exportBizs", "query the ark bizs that start again with the base", _export, Request, ExportData),
+    Command("stopBase", "end the base in order", _stop, Request, BizReply),
+    Command("queryLogs", "query the logs of ark bizs", _logs, LogsQuery, LogsData, takes_long=True),
 )
 _BY_ID: Final = {command.id: command for command in COMMANDS}
 

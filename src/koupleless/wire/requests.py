@@ -101,6 +101,13 @@ class BizEnv(Request, frozen=True, kw_only=True):
     unset: list[str] | None = None
 
 
+class BizsQuery(Request, frozen=True, kw_only=True):
+    """Ask for all bizs."""
+
+    libraries: bool = False
+    """Whether the libraries of each biz are wanted; a member of ours."""
+
+
 class HealthQuery(Request, frozen=True, kw_only=True):
     """Ask for health."""
 

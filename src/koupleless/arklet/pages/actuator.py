@@ -4,14 +4,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from koupleless.arklet.pages.meters import meters
 from koupleless.arklet.pages.page import Page
 from koupleless.health.readiness import Status, first_of, worst
+from koupleless.wire.replies import BizHealth
 
 if TYPE_CHECKING:
     from koupleless.container.container import Container
     from koupleless.health.checks import Outcome
     from koupleless.health.readiness import ModuleHealth, Readiness
+
+
+class Component(msgspec.Struct, frozen=True):
+    """One part of the health of base and modules."""
+
+    status: Status
+    details: dict[str, Any]
+
+
+class Overall(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The answer of ``/actuator/health``."""
+
+    status: Status
+    components: dict[str, Component] | None = None
+    """Left out for callers who are not trusted."""
+
+
+class Info(msgspec.Struct, frozen=True, rename="camel"):
+    """The answer of ``/actuator/info``."""
+
+    ark_biz_info: list[BizHealth]
+    ark_plugin_info: list[dict[str, Any]]
+    """Empty: a Python base has no plugins."""
 
 
 def health(readiness: Readiness, container: Container, *, is_trusted: bool) -> Page:
@@ -24,47 +50,35 @@ def health(readiness: Readiness, container: Container, *, is_trusted: bool) -> P
     status = first_of([composite, start_up, Status.UP])
     http = 503 if status in (Status.DOWN, Status.OUT_OF_SERVICE) else 200
     if not is_trusted:
-        return Page.of_json({"status": status.value}, http)
+        return Page.of_json(Overall(status), http)
     base = str(container.base.id)
-    components = {
-        "compositeAllBiz": {
-            "status": composite.value,
-            "details": {str(biz): _module(one) for biz, one in modules.items()},
-        },
-        "baseStartUp": {
-            "status": start_up.value,
-            "details": {
+    details: dict[str, tuple[Status, dict[str, Any]]] = {
+        "compositeAllBiz": (composite, {str(biz): _module(one) for biz, one in modules.items()}),
+        "baseStartUp": (
+            start_up,
+            {
                 base: {"status": readiness.base.value},
                 **{str(biz): {"status": one.value} for biz, one in states.items()},
             },
-        },
-        "metrics": {"status": Status.UP.value, "details": {"metrics": meters()}},
-        "probeAvailabilityStateIndicator": {
-            "status": Status.UP.value,
-            "details": {
+        ),
+        "metrics": (Status.UP, {"metrics": meters()}),
+        "probeAvailabilityStateIndicator": (
+            Status.UP,
+            {
                 "baseAvailability": _availability(is_alive=readiness.is_alive(), is_ready=readiness.is_ready()),
                 "bizAvailability": {
                     str(biz): _availability(is_alive=True, is_ready=one is Status.UP) for biz, one in states.items()
                 },
             },
-        },
+        ),
     }
-    return Page.of_json({"status": status.value, "components": components}, http)
+    return Page.of_json(Overall(status, {name: Component(*said) for name, said in details.items()}), http)
 
 
 def info(container: Container) -> Page:
     """The base and all modules, by priority."""
     bizs = sorted((container.base, *container.bizs()), key=lambda one: one.priority)
-    described = [
-        {
-            "bizName": one.id.name,
-            "bizVersion": one.id.version,
-            "bizState": one.state.value,
-            "webContextPath": one.web_context_path,
-        }
-        for one in bizs
-    ]
-    return Page.of_json({"arkBizInfo": described, "arkPluginInfo": []})
+    return Page.of_json(Info([BizHealth.of(biz) for biz in bizs], []))
 
 
 def _module(health: ModuleHealth) -> dict[str, Any]:

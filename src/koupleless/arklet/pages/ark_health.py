@@ -24,6 +24,16 @@ _TYPES: Final = frozenset({"system", "biz", "plugin"})
 _WITH_VERSION: Final = 3
 
 
+class Found(msgspec.Struct, frozen=True, rename="camel"):
+    """The answer of ``/arkletHealth``."""
+
+    healthy: bool
+    code: int
+    """200, 400 where the base is not ready, 404 for no such page, 500 for a query that cannot be answered."""
+    code_type: str
+    data: dict[str, Any]
+
+
 def answer(readiness: Readiness, vitals: Health, path: str) -> Page:
     """Answer ``/arkletHealth``, ``/arkletHealth/{type}`` or ``/arkletHealth/{type}/{name}/{version}``."""
     parts = path.removeprefix(PATH).strip("/").split("/")
@@ -44,4 +54,4 @@ def answer(readiness: Readiness, vitals: Health, path: str) -> Page:
 
 
 def _page(code: int, kind: str, data: dict[str, Any], *, is_healthy: bool) -> Page:
-    return Page.of_json({"healthy": is_healthy, "code": code, "codeType": kind, "data": data})
+    return Page.of_json(Found(is_healthy, code, kind, data))

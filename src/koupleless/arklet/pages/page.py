@@ -1,8 +1,8 @@
-"""One answer to a GET, as a value."""
+"""One answer to a GET, and one line of the table of pages, as values."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,3 +26,16 @@ class Page(NamedTuple):
     def of_text(cls, text: str, status: int = 200) -> Page:
         """Make a page of words."""
         return cls(status, text.encode(), TEXT)
+
+
+class Route(NamedTuple):
+    """A page, as the overview and the OpenAPI document show the page."""
+
+    path: str
+    """A name in braces stands for one part of the path."""
+    summary: str
+    kind: Any = None
+    """The type of the answer in JSON; ``None`` for text."""
+    statuses: tuple[int, ...] = (200,)
+    texts: tuple[str, ...] = ("text/plain",)
+    """The media types of the answer as text."""

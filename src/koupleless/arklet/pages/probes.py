@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from koupleless.arklet.pages.page import Page
 from koupleless.health.readiness import Status
 
@@ -12,6 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from koupleless.health.readiness import Readiness
+
+
+class Probed(msgspec.Struct, frozen=True):
+    """The answer of a probe."""
+
+    status: Status
+
 
 PROBES: Final = frozenset({"/livez", "/readyz", "/healthz"})
 
@@ -25,7 +34,7 @@ def probe(readiness: Readiness, path: str) -> Page:
     else:
         status = readiness.overall()
     is_fine = status is Status.UP or (status is Status.UNKNOWN and path == "/healthz")
-    return Page.of_json({"status": status.value}, 200 if is_fine else 503)
+    return Page.of_json(Probed(status), 200 if is_fine else 503)
 
 
 def probe_apps(readiness: Readiness) -> dict[str, Callable[[Any, Any, Any], Awaitable[None]]]:

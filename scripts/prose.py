@@ -1,9 +1,10 @@
 """Count the words that stand for a noun, in docstrings and comments and in Markdown; fail where there are too many.
 
-``python scripts/prose.py [ROOM | FILE ...]``; without an argument, the whole package is counted, room by room. Of a
-Python file docstrings and comments are counted; a docstring is any text that is a statement of its own, below a
-variable too. Of a Markdown file everything is counted but code, HTML and the targets of links; where a comment says
-that a script has written the page, tables are results, and are not counted either. CONTRIBUTING.md has the rule.
+``python scripts/prose.py [ROOM | FILE ...]``; without an argument, the whole package is counted, room by room, and
+each Markdown file that Git tracks, templates of such files included. Of a Python file docstrings and comments are
+counted; a docstring is any text that is a statement of its own, below a variable too. Of a Markdown file everything
+is counted but code, HTML and the targets of links. Where a comment says that a script has written the page, tables are
+results, and are not counted either. CONTRIBUTING.md has the rule.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from __future__ import annotations
 import ast
 import io
 import re
+import subprocess
 import sys
 import tokenize
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent.parent / "src" / "koupleless"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "src" / "koupleless"
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def places(arguments: list[str]) -> dict[str, list[Path]]:
     """Files by the name of the room that is counted as one; the package's own name means the files in no room."""
     if not arguments:
         rooms = sorted(path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py")))
-        return {PACKAGE.name: sorted(PACKAGE.glob("*.py")), **places(rooms)}
+        return {PACKAGE.name: sorted(PACKAGE.glob("*.py")), **places(rooms), **pages()}
     found = {}
     for name in arguments:
         if name == PACKAGE.name:
@@ -97,6 +100,18 @@ def places(arguments: list[str]) -> dict[str, list[Path]]:
         else:
             found[name] = [Path(name)]
     return found
+
+
+def pages() -> dict[str, list[Path]]:
+    """Markdown files that Git tracks, each by its name from the root."""
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md", "*.md.tmpl"],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {name: [ROOT / name] for name in listed.stdout.splitlines()}
 
 
 def main(arguments: list[str]) -> int:

@@ -83,3 +83,13 @@ def test_a_page_is_well_with_three_of_one_kind_and_thirty_of_the_other_in_a_thou
     assert check(text) == 0
     assert check(text.replace("word", "whose", 1)) == 1
     assert check(text.replace("word", "them", 1)) == 1
+
+
+def test_rooms_and_pages_and_their_templates_are_counted_where_none_is_named():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/prose.py")], capture_output=True, text=True, check=False, cwd=ROOT / "docs"
+    )
+
+    counted = {line.split()[0] for line in done.stdout.splitlines() if not line.startswith(" ")}
+    templates = {f"src/koupleless/cli/templates/{kind}/README.md.tmpl" for kind in ("base", "module")}
+    assert counted >= {"koupleless", "isolation", "README.md", "docs/limits.md", *templates}

@@ -1,7 +1,7 @@
 """Start the modules of former times again: the modules in the book of a container, from the artefacts in the store.
 
-The order is that of a batch: priority by priority, all modules of one priority at the same time. A module that does not
-start is listed as broken, stays in the book, and keeps no other module from starting.
+The order is that of a batch: priority by priority, modules of one priority side by side as far as they wait. A module
+that does not start is listed as broken, stays in the book, and keeps no other module from starting.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Final
 
 from koupleless.container.terms import Place, Stored, Strategy
 from koupleless.errors import ContainerClosed, KouplelessError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from koupleless.biz import BizId
     from koupleless.container.container import Container
     from koupleless.state.book import Standing, Wanted
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("koupleless.state")
 
 THREADS: Final = 8
+_PATIENCE_S: Final = 0.1
+"""Seconds before another module is started beside modules that are still starting: starts that compute would only take
+the interpreter from each other, and starts that wait for others leave the interpreter to them."""
+_FIRST_PATIENCE_S: Final = 1.0
+"""The same for the first module, which does work for all: libraries are looked at, and caches are filled."""
 
 
 def replay(container: Container, *, has_successors: bool = False) -> None:
@@ -73,12 +80,22 @@ def _bring_back(container: Container, wanted: list[Wanted], active: set[BizId]) 
             return each.id  # the container has told, and lists the module with the reason
         return None
 
-    broken: list[BizId | None] = []
+    broken: set[BizId | None] = set()
     with ThreadPoolExecutor(THREADS, "koupleless-replay") as pool:
         ordered = sorted(wanted, key=lambda each: each.priority)
         for _, group in itertools.groupby(ordered, key=lambda each: each.priority):
-            broken += pool.map(start, group)
-    return [biz for biz in broken if biz is not None]
+            running: set[Future[BizId | None]] = set()
+            for each in group:
+                young = pool.submit(start, each)
+                running.add(young)
+                wait({young}, _PATIENCE_S if each is not ordered[0] else _FIRST_PATIENCE_S)
+                if len(running) == THREADS:
+                    wait(running, return_when=FIRST_COMPLETED)
+                ended = {future for future in running if future.done()}
+                broken |= {future.result() for future in ended}
+                running -= ended
+            broken |= {future.result() for future in running}
+    return [each.id for each in wanted if each.id in broken]
 
 
 def _try_again(container: Container, pending: Wanted) -> None:

@@ -96,6 +96,29 @@ with open(os.environ['MARKS'], 'a') as file:
     assert marks.read_text().split() == ["a:1", "b:1", "c:1"]
 
 
+def test_modules_that_wait_in_their_start_wait_at_the_same_time(start: Start, module: Make, tmp_path: Path) -> None:
+    """Each waits until all have begun."""
+    code = f"""
+import time
+from pathlib import Path
+def app(environ, start_response): ...
+begun = Path({str(tmp_path / "begun")!r})
+begun.mkdir(exist_ok=True)
+(begun / NAME).touch()
+while len(list(begun.iterdir())) < WAITS:
+    time.sleep(0.01)
+"""
+    names = [f"m{number}:1" for number in range(6)]
+    base = start().replay()
+    for name in names:
+        gate = f"Path({str(tmp_path / 'again')!r}).exists()"
+        base.install(module(name, code.replace("NAME", repr(name)).replace("WAITS", f"(6 if {gate} else 1)")))
+    shutil.rmtree(tmp_path / "begun")
+    (tmp_path / "again").touch()
+
+    assert start().replay().states() == [(name, "ACTIVATED") for name in names]
+
+
 def test_a_module_that_does_not_come_back_is_broken_and_the_others_serve(
     start: Start, module: Make, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,10 +8,14 @@ import tomllib
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests import interface
 
 from koupleless.adapters.releasers import GROUP
+from koupleless.arklet.operations import COMMANDS
+from koupleless.arklet.pages.pages import ROUTES
 from koupleless.artifact.build import Options, build_file
 from koupleless.artifact.building.project import parse_project
 from koupleless.artifact.building.requirements import BaseFacts
@@ -95,6 +99,65 @@ def test_groups_of_entry_points_are_documented():
 
     assert table.keys() == {ENTRY_POINT_GROUP, GROUP}
     assert set(re.findall(r'GROUP: Final = "([\w.]+)"', source)) == table.keys()
+
+
+def names_in(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def type_of(schema: dict[str, Any]) -> str:
+    """The type of an answer, as the page about the HTTP API names the type."""
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rpartition('/')[2]}`"
+    return f"list of {type_of(schema['items'])}" if schema["type"] == "array" else str(schema["type"])
+
+
+def test_commands_are_documented_with_their_members_and_data():
+    page, document = (DOCS / "http-api.md").read_text("utf-8"), interface.document()
+    table = table_of(page, "| command | members of the input | type of `data` | does |")
+    schemas, said = document["components"]["schemas"], set()
+
+    assert list(table) == [command.id for command in COMMANDS]
+    for command, (members, data, does) in table.items():
+        operation = document["paths"][f"/{command}"]["post"]
+        reads = operation["requestBody"]["content"]["application/json"]["schema"]
+        reply = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        assert names_in(members) == list(schemas[reads["$ref"].rpartition("/")[2]]["properties"]), command
+        assert data == type_of(reply["allOf"][1]["properties"]["data"]["anyOf"][0]), command
+        assert does
+        said |= set(names_in(members))
+    explained = page.partition("\n| member of an input | meaning |\n")[2].split("\n\n")[0]
+    rows = [row.split("|")[1] for row in explained.splitlines()[1:]]
+    assert {name for row in rows for name in names_in(row)} == said
+
+
+def test_members_of_replies_are_documented():
+    page, document = (DOCS / "http-api.md").read_text("utf-8"), interface.document()
+    envelope = table_of(page, "| member of the envelope | meaning |")
+    types = table_of(page, "| type | members | meaning |") | table_of(page, "| type of a page | members | meaning |")
+    inputs = {command.reads.__name__ for command in COMMANDS}
+    schemas = {
+        name: list(schema["properties"])
+        for name, schema in document["components"]["schemas"].items()
+        if "properties" in schema and name not in inputs
+    }
+
+    assert list(envelope) == schemas.pop("Envelope")
+    assert {name: names_in(members) for name, (members, _) in types.items()} == schemas
+
+
+def test_pages_of_the_arklet_are_documented_with_types_and_statuses():
+    page, paths = (DOCS / "http-api.md").read_text("utf-8"), interface.document()["paths"]
+    table = table_of(page, "| page | type | statuses | shows |")
+    assert list(table) == [route.path for route in ROUTES]
+    for path, (kind, statuses, _) in table.items():
+        responses = paths[path]["get"]["responses"]
+        content = responses["200"]["content"]
+        found = content.get("application/json", {"schema": {"type": "text"}})["schema"]
+        assert kind == type_of(found["allOf"][0] if "allOf" in found else found), path
+        assert {*statuses.split(", "), "401", "403"} == set(responses), path
+    told = table_of(page, "| status | when |")
+    assert set(told) >= {status for path in paths.values() if "post" in path for status in path["post"]["responses"]}
 
 
 def test_links_between_pages_lead_somewhere():

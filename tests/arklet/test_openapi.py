@@ -76,6 +76,7 @@ def test_every_command_answers_as_documented(running: Running, tmp_path: Path) -
         ("queryLogs", {"bizName": "shop"}),
         ("queryLogs", {}),
         ("queryLibraries", {"digests": ["sha256:0"]}),
+        ("cancelBiz", {"bizName": "shop"}),
         ("commandBiz", {"bizName": "shop"}),
         ("cancelBiz", {"bizName": "shop"}),
         ("exportBizs", {}),

@@ -332,7 +332,7 @@ def test_arkctl_says_what_is_wrong_with_an_archive_and_fails(
 
     assert done.returncode in {1, 2}, done
     assert done.stdout == ""
-    expect(done.stderr, r"^error: ", r"victim|climbed|link\.py|zip|archive")
+    expect(done.stderr, r"(^|\n)error: ", r"victim|climbed|link\.py|zip|archive")
     assert "Traceback" not in done.stderr
 
 
@@ -444,7 +444,7 @@ def test_an_entry_that_cannot_be_used_is_named(
     done = run(base, "deploy", str(write_project(tmp_path / "victim", entry, source)))
 
     assert done.returncode in {1, 2, 3}, done
-    expect(done.stderr, "^error: ", *words)
+    expect(done.stderr, r"(^|\n)error: ", *words)
     assert base.get("/victim/").status_code == 404
     assert_only_frames_of_the_user(done.stderr)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, crossed, entered
-from koupleless.frames import passed_over, seen_as
+from koupleless.frames import passed_over
 from koupleless.view.logging.lines import Event, line_of
 from koupleless.view.logging.logbook import Logbook
 
@@ -230,7 +230,7 @@ class LogSpace:
         with entered(self._scope):
             return loggers if sys.modules.get(package) is of_base else {}
 
-    @seen_as(logging.Logger.callHandlers)
+    @passed_over
     def deliver(self, logger: logging.Logger, record: logging.LogRecord) -> None:
         """Hand a record to the handlers of the biz, to the log, and to the console or the base: ``callHandlers``."""
         is_handled = False

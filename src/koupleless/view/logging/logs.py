@@ -175,10 +175,19 @@ def _call_handlers(original: Callable[[logging.Logger, logging.LogRecord], None]
     @functools.wraps(original)
     def callHandlers(self: logging.Logger, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         manager = self.__dict__.get("manager")
-        if type(manager) is BizManager:
-            manager.space.deliver(self, record)
-        else:
+        if type(manager) is not BizManager:
             original(self, record)
+            return
+        is_handled, node = False, self
+        while True:  # the original's lines again: handlers count frames
+            for handler in node.handlers:
+                is_handled = True
+                if record.levelno >= handler.level:
+                    handler.handle(record)
+            if not node.propagate or node.parent is None:
+                break
+            node = node.parent
+        manager.space.deliver(self, record, is_handled=is_handled)
 
     return callHandlers
 

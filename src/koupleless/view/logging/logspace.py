@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import as_base, crossed, entered
-from koupleless.frames import passed_over
+from koupleless.frames import passed_over, seen_as
 from koupleless.view.logging.lines import Event, line_of
 from koupleless.view.logging.logbook import Logbook
 
@@ -230,19 +230,9 @@ class LogSpace:
         with entered(self._scope):
             return loggers if sys.modules.get(package) is of_base else {}
 
-    @passed_over
-    def deliver(self, logger: logging.Logger, record: logging.LogRecord) -> None:
-        """Hand a record to the handlers of the biz, to the log, and to the console or the base: ``callHandlers``."""
-        is_handled = False
-        node = logger
-        while True:
-            for handler in node.handlers:
-                is_handled = True
-                if record.levelno >= handler.level:
-                    handler.handle(record)
-            if not node.propagate or node.parent is None:
-                break
-            node = node.parent
+    @seen_as(logging.Logger.callHandlers)
+    def deliver(self, logger: logging.Logger, record: logging.LogRecord, *, is_handled: bool) -> None:
+        """Hand a record to the log, and to the console or the base if no handler of the biz got the record."""
         file, console = self.file, self.logbook.console
         if file is not None:
             self._keep(file, record)

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from tests import interface
 
+from koupleless import client, errors
 from koupleless.adapters.releasers import GROUP
+from koupleless.arklet import health, orders, records
 from koupleless.arklet.operations import COMMANDS
 from koupleless.arklet.pages.pages import ROUTES
 from koupleless.artifact.build import Options, build_file
@@ -21,9 +23,11 @@ from koupleless.artifact.building.project import parse_project
 from koupleless.artifact.building.requirements import BaseFacts
 from koupleless.artifact.building.single_file import read_script_block
 from koupleless.artifact.sources.wheel import ENTRY_POINT_GROUP
-from koupleless.errors import ManifestInvalid
+from koupleless.cli.showing import suggestions
+from koupleless.errors import KouplelessError, ManifestInvalid
 from koupleless.settings.base import ArkletSettings, BaseSettings
 from koupleless.settings.client import ClientSettings
+from koupleless.wire import envelope
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -158,6 +162,38 @@ def test_pages_of_the_arklet_are_documented_with_types_and_statuses():
         assert {*statuses.split(", "), "401", "403"} == set(responses), path
     told = table_of(page, "| status | when |")
     assert set(told) >= {status for path in paths.values() if "post" in path for status in path["post"]["responses"]}
+
+
+def kinds_of_errors() -> list[type[KouplelessError]]:
+    """Every error of ours that a reply or a command of `arkctl` may end with, found through the class tree."""
+    modules = (errors, envelope, records, health, orders, client, suggestions)
+    found, rest = [], [KouplelessError]
+    while rest:
+        kind = rest.pop()
+        rest += kind.__subclasses__()
+        if kind.__module__ in {module.__name__ for module in modules}:
+            found.append(kind)
+    return found
+
+
+def test_every_error_has_its_code_advice_and_exit_status_documented():
+    table = table_of((DOCS / "errors.md").read_text("utf-8"), "| code | happened | do | exit |")
+
+    assert {code: int(exit_) for code, (_, _, exit_) in table.items()} == {
+        errors.code_of(kind): suggestions.exit_status(kind.__new__(kind)) for kind in kinds_of_errors()
+    }
+    assert all(happened and do for happened, do, _ in table.values())
+
+
+def test_codes_of_replies_and_exit_statuses_are_documented():
+    codes = table_of((DOCS / "errors.md").read_text("utf-8"), "| code of a reply | means |")
+    statuses = table_of((DOCS / "troubleshooting.md").read_text("utf-8"), "| exit status | means |")
+    known = {
+        value for name, value in vars(suggestions).items() if name.isupper() and type(value) is int and name[0] != "_"
+    }
+
+    assert set(codes) == {code.value for kind in (envelope.Code, envelope.ResponseCode) for code in kind}
+    assert {int(status) for status in statuses} == {0, *known}
 
 
 def test_links_between_pages_lead_somewhere():

@@ -7,7 +7,7 @@ replies.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,17 @@ _LONGEST: Final = 1000
 class KouplelessError(Exception):
     """The root of the tree. ``str(error)`` is a sentence a user can act on. Every error can be copied and pickled."""
 
+    source: ClassVar[str] = "Client"
+    """The side to be mended, the first level of `code_of`; most errors without a family are those of commands."""
+
     def __reduce__(self) -> Any:
         # Exception would call the class with the text alone; the arguments of the class are in the attributes.
         return _again, (type(self), self.args), vars(self)
+
+
+def code_of(kind: type[KouplelessError]) -> str:
+    """The code of an error, as the page of error codes lists the code: source and type."""
+    return f"{kind.source}.{kind.__name__}"
 
 
 def _again(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
@@ -52,6 +60,8 @@ def in_words(error: BaseException) -> str:
 
 class ArtifactError(KouplelessError):
     """An artefact, a project or a location that cannot be used."""
+
+    source: ClassVar[str] = "Artifact"
 
 
 def _short(text: str) -> str:
@@ -138,6 +148,8 @@ class BuildFailed(ArtifactError):
 
 class ContainerError(KouplelessError):
     """The container refuses an operation; nothing was changed."""
+
+    source: ClassVar[str] = "Container"
 
 
 class InvalidIdentity(ContainerError, ValueError):
@@ -246,6 +258,8 @@ class BizFailed(KouplelessError):
     The original exception is not kept: the frames would keep the removed biz alive.
     """
 
+    source: ClassVar[str] = "Module"
+
     def __init__(self, biz: BizId | None, reason: str, *, traceback: str = "") -> None:
         """``biz`` is ``None`` for the application of the base."""
         self.identity = "" if biz is None else str(biz)
@@ -269,6 +283,8 @@ class StartTimeout(StartFailed):
 class PatchRefused(KouplelessError):
     """A biz called a function to replace parts of the process for everybody; nothing was patched."""
 
+    source: ClassVar[str] = "Module"
+
     def __init__(self, biz: BizId, call: str, reason: str) -> None:
         self.identity = str(biz)
         self.call = call
@@ -291,6 +307,8 @@ class ModuleRefused(ModuleNotFoundError, KouplelessError):
     678): tracebacks show the note, and the text stays equal to Python's own, since code may compare texts.
     """
 
+    source: ClassVar[str] = "Module"
+
     def __init__(self, message: str, *, name: str, biz: BizId, advice: str = "") -> None:
         self.identity = str(biz)
         self.advice = advice
@@ -310,6 +328,8 @@ class BizGone(KouplelessError):
     job. ``name`` is the Python module of a failed import.
     """
 
+    source: ClassVar[str] = "Module"
+
     def __init__(
         self, biz: BizId, *, name: str | None = None, what: str = "its code can import nothing any more"
     ) -> None:
@@ -328,6 +348,8 @@ class ServiceError(KouplelessError):
     ``100004`` biz in a wrong state or without such an object, ``200001`` no such service.
     """
 
+    source: ClassVar[str] = "Service"
+
     def __init__(self, code: str, message: str) -> None:
         self.code = code
         super().__init__(message)
@@ -339,9 +361,13 @@ class ServiceError(KouplelessError):
 class SettingsError(KouplelessError):
     """A setting that cannot be used; the text names the setting and its source."""
 
+    source: ClassVar[str] = "Base"
+
 
 class BaseStartFailed(KouplelessError):
     """The base could not be put together: a port in use, a static module that fails, no application."""
+
+    source: ClassVar[str] = "Base"
 
 
 class StateHeld(BaseStartFailed):

@@ -93,6 +93,7 @@ def test_a_request_id_is_used_once(wire: Any, container: Any, finished: Any) -> 
         assert wire.command(command, again) == {
             "baseIdentity": "10.1.2.3",
             "code": "FAILED",
+            "errorType": "Request.RunRepeated",
             "message": "The request corresponding to the requestId(r-1) has been executed.",
         }
 

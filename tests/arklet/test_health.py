@@ -116,7 +116,8 @@ def test_bizs_are_found_under_both_spellings_of_the_filter(health: Any, name: st
     ],
 )
 def test_what_is_not_there_is_a_failure_without_data(health: Any, query: dict[str, Any], message: str) -> None:
-    assert health(**query) == {"baseIdentity": "10.1.2.3", "code": "FAILED", "message": message}
+    refused = {"baseIdentity": "10.1.2.3", "code": "FAILED", "errorType": "Request.HealthRefused"}
+    assert health(**query) == {**refused, "message": message}
 
 
 def test_what_outlived_its_biz_is_named_with_its_holder(health: Any, container: Any) -> None:

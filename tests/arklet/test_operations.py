@@ -26,6 +26,7 @@ REPEATED = {
         "elapsedSpace": 0,
         "message": "Biz: shop:1.0 has been installed or registered.",
     },
+    "errorType": "Container.BizRepeated",
     "message": "install biz not success!",
 }
 
@@ -67,6 +68,7 @@ def test_install_repeat_uninstall_uninstall_say_what_the_original_says(wire: Any
         "baseIdentity": "10.1.2.3",
         "code": "FAILED",
         "data": {"code": "NOT_FOUND_BIZ", "message": "Uninstall biz: shop:1.0 not found."},
+        "errorType": "Container.BizNotFound",
         "message": "uninstall biz not success!",
     }
 
@@ -169,7 +171,8 @@ def test_a_request_that_lacks_something_is_told_what(wire: Any, command: str, bo
     assert envelope["code"] == INTERNAL
     assert envelope["message"] == f"Internal Error: {text}"
     assert envelope["errorStackTrace"]
-    assert set(envelope) == {"code", "message", "errorStackTrace"}
+    assert envelope["errorType"] == "Request.InputInvalid"
+    assert set(envelope) == {"code", "message", "errorType", "errorStackTrace"}
 
 
 @pytest.mark.parametrize("command", ["envBiz", "commandBiz", "queryLogs", "rollbackBiz"])
@@ -264,6 +267,7 @@ def test_a_failed_start_shows_the_cause_and_the_users_own_frames(wire: Any, cont
     assert envelope == {
         "code": INTERNAL,
         "message": "Internal Error: biz shop:1.0 failed to start: ZeroDivisionError: division by zero",
+        "errorType": "Module.StartFailed",
         "errorStackTrace": trace,
     }
 
@@ -351,6 +355,7 @@ def test_the_base_is_not_uninstalled_whatever_the_version(wire: Any) -> None:
             "baseIdentity": "10.1.2.3",
             "code": "FAILED",
             "data": {"code": "FAILED", "message": "Master biz must not be uninstalled."},
+            "errorType": "Container.MasterBizProtected",
             "message": "uninstall biz not success!",
         }
 
@@ -374,6 +379,7 @@ def test_switch_to_what_is_not_there_is_refused(wire: Any) -> None:
         "baseIdentity": "10.1.2.3",
         "code": "FAILED",
         "data": {"code": "NOT_FOUND_BIZ", "message": "Switch biz: shop:1.0 not found."},
+        "errorType": "Container.BizNotFound",
         "message": "switch biz not success!",
     }
 
@@ -430,6 +436,7 @@ def test_of_two_operations_on_one_identity_the_second_is_told_who_is_first(
         assert wire.command(command, named("shop:1.0", url)) == {
             "baseIdentity": "10.1.2.3",
             "code": "FAILED",
+            "errorType": "Container.BizBusy",
             "message": f"FAILED:shop:1.0 {command} conflict, exist unfinished command(installBiz) for this biz",
         }
     nameless = wire.command("installBiz", {"bizUrl": url})

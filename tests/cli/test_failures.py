@@ -264,6 +264,12 @@ def test_the_codes_of_another_base_stay_beside_its_words(arkctl: Arkctl, arklet:
     assert "error: hello:1.0.0 was not installed: nested exception (installBiz: FAILED, FAILED)\n" in outcome.err
 
 
+def test_the_code_of_the_error_stays_beside_the_words_of_a_base(arkctl: Arkctl, arklet: FakeArklet) -> None:
+    arklet.says("switchBiz", {"code": "FAILED", "message": "busy", "errorType": "Container.BizBusy"})
+    err = arkctl("switch", "hello:1", "--port", arklet.port).err
+    assert err == "error: the base refused switchBiz (FAILED, Container.BizBusy): busy\n"
+
+
 # --- other refusals ------------------------------------------------------------------------------------------------
 
 

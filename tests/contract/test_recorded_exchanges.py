@@ -36,6 +36,7 @@ EVERYWHERE: Final = {
     "declaredMode": "our stand-ins declare no libraries, so they may take any from the base",
     "messages with Java classes and exceptions": "clear error texts instead",
     "purgeReport in the data of an uninstall": "leaving is a result to check; original clients ignore it",
+    "errorType in a reply to a failure": "source and type of the error; original clients ignore it",
     "libraries in the data of an install": "how each library is held; original clients ignore it",
     "envBiz in the list of commands": "kept variables of a module; original clients ask for none",
     "queryLogs in the list of commands": "logs of modules; original clients ask for none",
@@ -51,7 +52,7 @@ COMMANDS_OF_OURS: Final = {
     *("cancelBiz", "commandBiz", "envBiz", "queryLibraries", "queryLogs"),
     *("restartBiz", "rollbackBiz", "exportBizs", "stopBase"),
 }
-OURS_ALONE: Final = {"libraries", "purgeReport", "residents"}
+OURS_ALONE: Final = {"errorType", "libraries", "purgeReport", "residents"}
 NAMES_JAVA: Final = {"mainClass", "bizUrl", "bizTempWorkDir", "classPath", "threadName", "declaredMode"}
 JAVA: Final = re.compile(r"\bjava\.|com\.alipay|Exception|zip END header|no protocol|Cannot invoke")
 

@@ -20,6 +20,7 @@ from koupleless.errors import (
     KouplelessError,
     MasterBizProtected,
     NoVersionBefore,
+    code_of,
 )
 from koupleless.wire.envelope import Code, Envelope, ResponseCode
 from koupleless.wire.replies import (
@@ -67,11 +68,23 @@ def explain(error: BaseException, command: str, *, base_identity: str) -> Envelo
             return _internal_error(error, "BizState must be ACTIVATED, DEACTIVATED or BROKEN.")
         case _:
             return _internal_error(error, say(error))
-    return Envelope(code=Code.FAILED, message=message, data=data, base_identity=base_identity)
+    return Envelope(
+        code=Code.FAILED, message=message, data=data, error_type=_type_of(error), base_identity=base_identity
+    )
 
 
 def _internal_error(error: BaseException, text: str) -> Envelope:
-    return Envelope(code=Code.INTERNAL_ERROR, message=f"Internal Error: {text}", error_stack_trace=_trace(error))
+    return Envelope(
+        code=Code.INTERNAL_ERROR,
+        message=f"Internal Error: {text}",
+        error_type=_type_of(error),
+        error_stack_trace=_trace(error),
+    )
+
+
+def _type_of(error: BaseException) -> str | None:
+    """The code of an error of the product; ``None`` for any other."""
+    return code_of(type(error)) if isinstance(error, KouplelessError) else None
 
 
 def _trace(error: BaseException) -> str:

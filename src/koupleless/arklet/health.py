@@ -16,7 +16,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from koupleless.biz import BizState
 from koupleless.errors import KouplelessError
@@ -84,6 +84,8 @@ class BaseMetadata:
 
 class HealthRefused(KouplelessError):
     """A query for something absent; the text is the message of the envelope."""
+
+    source: ClassVar[str] = "Request"
 
 
 class Health:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import msgspec
 
@@ -37,12 +37,16 @@ _MOST_CAUSES: Final = 10
 class RunRepeated(KouplelessError):
     """A second request with the same id."""
 
+    source: ClassVar[str] = "Request"
+
     def __init__(self, request_id: str) -> None:
         super().__init__(f"The request corresponding to the requestId({request_id}) has been executed.")
 
 
 class TooManyRuns(KouplelessError):
     """A background run above the limit of the base; ``limit`` is the number and the kind of runs."""
+
+    source: ClassVar[str] = "Request"
 
     def __init__(self, limit: str) -> None:
         super().__init__(f"{limit} have not finished; ask again when some of them have")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
@@ -46,6 +46,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     message: str | None = None
     error_stack_trace: str | None = None
     """Only with ``INTERNAL_ERROR``: the traceback of the user's own code where there is one."""
+    error_type: str | None = None
+    """The code of the error: source and type, as ``Container.BizBusy``. Sent only by this project."""
     base_identity: str | None = None
     """The identity of the base; absent with ``CMD_NOT_FOUND`` and ``INTERNAL_ERROR``."""
 
@@ -57,6 +59,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
 
 class InputInvalid(KouplelessError, ValueError):
     """A request with a body that cannot be read, or without a member the command needs; the caller gets the text."""
+
+    source: ClassVar[str] = "Request"
 
 
 class ReplyInvalid(KouplelessError, ValueError):

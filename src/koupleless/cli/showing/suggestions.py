@@ -146,7 +146,8 @@ def _not_installed(error: NotInstalled, *, is_verbose: bool) -> list[str]:
 
 
 def _codes(error: Refused) -> str:
-    return ", ".join([error.envelope.code.value, *([error.response_code] if error.response_code else [])])
+    envelope = error.envelope
+    return ", ".join(code for code in (envelope.code.value, error.response_code, envelope.error_type) if code)
 
 
 def _trace(error: Refused, *, is_verbose: bool) -> list[str]:

@@ -157,13 +157,17 @@ class Stage:
         """Let `cancel` reach interruptible waits of this thread, which installs a module, while the context lasts."""
         thread = threading.get_ident()
         with self._lock:
+            around = self._cancellable.get(thread)  # an install of another module may have led to this one
             self._cancellable[thread] = name
         try:
             yield
         finally:
             with self._lock:
-                del self._cancellable[thread]
                 self._cancelled.discard(thread)
+                if around is None:
+                    del self._cancellable[thread]
+                else:
+                    self._cancellable[thread] = around
 
     def cancel(self, name: str) -> bool:
         """Raise ``InstallCancelled`` in interruptible waits of installs of a module, now or at their next.

@@ -32,6 +32,7 @@ from koupleless.errors import (
 )
 from koupleless.health.readiness import Readiness, Status
 from koupleless.ownership.purge import Held, PurgeReport
+from koupleless.state.book import Book
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,6 +90,7 @@ class FakeContainer:
         self.artefacts: dict[str, Artefact] = {}
         self.left: list[Zombie] = []
         self.brought: list[Resident] = []
+        self.book = Book()
         self.prepared: list[FakePrepared] = []
         self.started: list[tuple[str, tuple[str, ...], dict[str, str]]] = []
         self._lock = threading.Lock()

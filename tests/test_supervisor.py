@@ -47,7 +47,7 @@ def test_ready_and_stopping_are_told(manager: socket.socket) -> None:
     assert environ == {"HOME": "/"}
 
 
-@pytest.mark.parametrize("pid", ["", str(os.getpid())])
+@pytest.mark.parametrize("pid", ["", str(os.getpid())], ids=["any process", "this process"])
 def test_the_watchdog_is_told_by_the_event_loop(manager: socket.socket, pid: str) -> None:
     heard: list[bytes] = []
 

@@ -161,6 +161,8 @@ class Life:
         )
         scope.attach(PrivateLibraries(namespace.library_of))
         around.watch.follow(scope)
+        if self._traffic is not UNCOUNTED:
+            scope.attach(self._traffic)  # for threads that work for the biz
         scope.attach(self._portrait(paths))
         watch = changes.watch(scope, all_of_base, builtins=namespace.builtins, storing=namespace.stores)
         namespace.stores.when_first(watch.begin)

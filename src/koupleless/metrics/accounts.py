@@ -82,10 +82,7 @@ class Accounts:
             return self._traffic.setdefault(biz, Traffic())
 
     def enter(self, life: Living) -> None:
-        """Take a life into account: its threads find the traffic on the scope."""
-        traffic = self._traffic.get(life.biz)
-        if traffic is not None:
-            life.scope.attach(traffic)
+        """Take a life into account."""
         with self._lock:
             self._lives.append(life)
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from koupleless.arklet.health import BaseMetadata
+from koupleless.arklet.operations import Operations
 from koupleless.biz import BizId, BizState
 from koupleless.errors import ArchiveRefused, IllegalMove, ManifestInvalid, PathTaken, StartFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from koupleless.arklet.operations import Operations
     from koupleless.wire.envelope import Envelope
 
 INTERNAL = "CMD_PROCESS_INTERNAL_ERROR"
@@ -519,8 +520,8 @@ def test_variables_that_no_process_can_have_are_refused(wire: Any, container: An
     assert wire.command("queryBizOps", {"requestId": "r-1"})["code"] == "FAILED"
 
 
-def test_the_libraries_in_the_store_are_told_of_those_asked_for(operations: Operations) -> None:
-    operations.has_libraries = "ab".__eq__
+def test_the_libraries_in_the_store_are_told_of_those_asked_for(container: Any) -> None:
+    operations = Operations(container, BaseMetadata(identity="me"), has_libraries="ab".__eq__)
     assert operations.handle("queryLibraries", b'{"digests": ["ab", "cd"]}').data.present == ["ab"]
     assert operations.handle("queryLibraries", b"{}").data.present == []
     assert not operations.handle("queryLibraries", b'{"digests": {}}').is_success

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -22,20 +21,16 @@ from koupleless.arklet.orders import (
     InstallOrder,
     absent,
     check_background,
-    check_variables,
     elements,
-    name_of,
     named,
 )
+from koupleless.arklet.own import NothingDone, OwnCommands
 from koupleless.arklet.records import BatchBusy, RunRepeated, Runs, describe_error
-from koupleless.biz import BizState
 from koupleless.container.process import resident_bytes
-from koupleless.container.starting.portrait import Portrait
 from koupleless.errors import ArtifactError, BizBusy, BizNotFound, ContainerClosed, ManifestInvalid
 from koupleless.recorders.running.executors import leave_workers_behind
 from koupleless.state.environments import Environments
 from koupleless.view.logging.logbook import Logbook
-from koupleless.view.logging.reading import Wish, names_of, no_logs, read_logs
 from koupleless.wire.envelope import Code, Envelope, InputInvalid, ResponseCode, decode_body
 from koupleless.wire.replies import (
     BatchData,
@@ -50,7 +45,6 @@ from koupleless.wire.replies import (
     HelpItem,
     InstallData,
     LibrariesData,
-    LogEntry,
     LogsData,
     OpsRecord,
     UninstallData,
@@ -86,6 +80,7 @@ if TYPE_CHECKING:
     from koupleless.container.terms import Installed, Located, Stored
 
 Body = dict[str, object] | None
+R = TypeVar("R", bound="BizRequest")
 
 WORKERS: Final = 50
 BATCH_THREADS: Final = 8
@@ -145,15 +140,18 @@ class Operations:
         )
         """Threads for commands that change bizs, and for background runs."""
         self._container = container
-        self.environments = environments or Environments()
-        self.logbook = logbook or Logbook()
         self._identity = metadata.identity
         self._batch = threading.Lock()
         """Held by the one batch that runs."""
         self._runs = runs or Runs()
-        self.has_libraries = has_libraries
-        self.cancel = cancel
-        self.keeping = Keeping(container, end)
+        self.own = OwnCommands(
+            container,
+            Keeping(container, end),
+            environments=environments or Environments(),
+            logbook=logbook or Logbook(),
+            has_libraries=has_libraries,
+            cancel=cancel,
+        )
 
     def handle(self, command: str, raw: bytes) -> Envelope:
         """Run one command on the bytes of its input. Never raises: errors become part of the envelope."""
@@ -378,115 +376,29 @@ class Operations:
         return Envelope(code=Code.FAILED, message=message, data=data, base_identity=self._identity)
 
 
-def _restart(operations: Operations, body: Body) -> Envelope:
-    """Start a module again from the same artefact, without a lost request."""
-    request = read(RestartBiz, body)
-    biz = named(request)
+def _own(take: Callable[[OwnCommands, Body], object]) -> Callable[[Operations, Body], Envelope]:
+    """Make a command of ours that ends at once: the result of ``take`` is the data of the reply."""
 
-    def work() -> Envelope:
-        installed = operations.keeping.restart(biz)
-        return operations._success(answers.install_data(installed))  # noqa: SLF001 - as `_env`
+    def run(operations: Operations, body: Body) -> Envelope:
+        try:
+            return operations._success(take(operations.own, body))  # noqa: SLF001 - a command, as the methods there
+        except NothingDone as error:
+            return operations._failed(str(error))  # noqa: SLF001 - as above
 
-    return operations._perform("restartBiz", request, work)  # noqa: SLF001 - as `_env`
-
-
-def _rollback(operations: Operations, body: Body) -> Envelope:
-    """Let the version answer that answered before the present one."""
-    request = read(RollbackBiz, body)
-    name = name_of(request.biz_name)
-    check_background(request)
-
-    def work() -> Envelope:
-        biz, installed = operations.keeping.rollback(name)
-        if installed is not None:
-            return operations._success(answers.install_data(installed))  # noqa: SLF001 - as `_env`
-        info = BizDetails.of(operations._container.find(biz))  # noqa: SLF001 - as `_env`
-        said = f"Switch biz: {biz} is activated."
-        return operations._success(  # noqa: SLF001 - as `_env`
-            InstallData(code=ResponseCode.SUCCESS, message=said, elapsed_space=0, biz_infos=[info])
-        )
-
-    return operations._perform("rollbackBiz", request, work)  # noqa: SLF001 - as `_env`
+    return run
 
 
-def _export(operations: Operations, body: Body) -> Envelope:  # noqa: ARG001 - the input is ignored
-    """The modules that the base keeps over a restart."""
-    return operations._success(operations.keeping.export())  # noqa: SLF001 - as `_env`
+def _own_change(
+    command: str, kind: type[R], take: Callable[[OwnCommands, R], Callable[[], InstallData]]
+) -> Callable[[Operations, Body], Envelope]:
+    """Make a command of ours that changes a biz: ``take`` checks the request, and returns the change."""
 
+    def run(operations: Operations, body: Body) -> Envelope:
+        request = read(kind, body)
+        change = take(operations.own, request)
+        return operations._perform(command, request, lambda: operations._success(change()))  # noqa: SLF001 - as above
 
-def _stop(operations: Operations, body: Body) -> Envelope:  # noqa: ARG001 - the input is ignored
-    """End the base in order, as SIGTERM does."""
-    operations.keeping.stop()
-    return operations._success(  # noqa: SLF001 - as `_env`
-        BizReply(code=ResponseCode.SUCCESS, message="the base ends")
-    )
-
-
-def _libraries(operations: Operations, body: Body) -> Envelope:
-    """Private libraries in the store, of the named ones: an artefact may travel without."""
-    digests = read(LibrariesQuery, body).digests or []
-    present = [digest for digest in digests if operations.has_libraries(digest)]
-    return operations._success(LibrariesData(present))  # noqa: SLF001 - as `_env`
-
-
-def _env(operations: Operations, body: Body) -> Envelope:
-    """Kept values of a module's environment: set some, remove some, and list the names, never a value."""
-    request = read(BizEnv, body)
-    name = name_of(request.biz_name)
-    given, unset = request.set or {}, request.unset or []
-    check_variables("set", given)
-    environments = operations.environments
-    unknown = environments.change(name, given, unset) if given or unset else ()
-    kept = environments.of(name)
-    return operations._success(  # noqa: SLF001 - a command, apart from the others for the size of the class
-        EnvData(
-            biz_name=name,
-            names=sorted(kept.given),
-            project_names=sorted(kept.project),
-            unknown=list(unknown),
-            running=[str(biz.id) for biz in operations._container.bizs() if biz.id.name == name],  # noqa: SLF001
-        )
-    )
-
-
-def _logs(operations: Operations, body: Body) -> Envelope:
-    """The newest entries of the logs of modules, or the entries after the places of an earlier answer."""
-    request = read(LogsQuery, body)
-    names = (name_of(request.biz_name),) if request.biz_name else ()
-    if names and not names_of(operations.logbook, names):
-        return operations._failed(no_logs(operations.logbook, names[0]))  # noqa: SLF001 - as above
-    level = logging.getLevelNamesMapping().get((request.level or "NOTSET").upper())
-    if level is None:
-        raise InputInvalid(f"level: {request.level} is no level of logging")
-    wish = Wish(names, max(0, int(request.lines)), level, request.since)
-    found = read_logs(operations.logbook, wish, request.places)
-    entries = [LogEntry(time=entry.created, biz_name=entry.name, text=entry.text) for entry in found.entries]
-    return operations._success(LogsData(entries=entries, places=dict(found.places)))  # noqa: SLF001 - as above
-
-
-def _cancel(operations: Operations, body: Body) -> Envelope:
-    """Cancel the install of a module: the start is undone, and the base is as before."""
-    name = name_of(read(BizRequest, body).biz_name)
-    if not operations.cancel(name):
-        return operations._failed(f"no install of {name} is running")  # noqa: SLF001 - as `_env`
-    reply = BizReply(code=ResponseCode.SUCCESS, message=f"the install of {name} is being cancelled")
-    return operations._success(reply)  # noqa: SLF001 - as above
-
-
-def _command(operations: Operations, body: Body) -> Envelope:
-    """A file on this machine, readable for the user of the base alone, with all to run a command as one biz."""
-    request = read(BizRequest, body)
-    name = name_of(request.biz_name)
-    container = operations._container  # noqa: SLF001 - as `_env`
-    for biz in sorted(container.bizs(), key=lambda biz: biz.state is not BizState.ACTIVATED):
-        if biz.id.name != name or request.biz_version not in (None, biz.id.version):
-            continue
-        scope = container.scope_of(biz.id)
-        portrait = None if scope is None else scope.find_facet(Portrait)
-        if scope is not None and portrait is not None:
-            path = portrait.complete(scope).write()
-            return operations._success(CommandData(biz_name=name, biz_version=biz.id.version, path=str(path)))  # noqa: SLF001
-    raise InputInvalid(f"no version of {name} is started" if request.biz_version is None else "the biz is not started")
+    return run
 
 
 COMMANDS: Final = (
@@ -507,22 +419,26 @@ COMMANDS: Final = (
     Command("queryAllBiz", "query all ark biz(including master biz)", Operations.query_all, BizsQuery, list[BizInfo]),
     Command("health", "get all health info", Operations.health, HealthQuery, HealthReply),
     Command("queryBizOps", "query ark biz ops", Operations.query_ops, OpsQuery, OpsRecord),
-    Command("envBiz", "set, unset and list kept variables of one ark biz", _env, BizEnv, EnvData),
-    Command("cancelBiz", "cancel the install of one ark biz", _cancel, BizRequest, BizReply),
+    Command("envBiz", "set, unset and list kept variables of one ark biz", _own(OwnCommands.env), BizEnv, EnvData),
+    Command("cancelBiz", "cancel the install of one ark biz", _own(OwnCommands.cancel), BizRequest, BizReply),
     Command(
         "commandBiz",
         "write a file on this machine to run a command as one ark biz",
-        _command,
+        _own(OwnCommands.command),
         BizRequest,
         CommandData,
     ),
     Command(
-        "queryLibraries", "query private libraries in the store, by digest", _libraries, LibrariesQuery, LibrariesData
+        "queryLibraries",
+        "query private libraries in the store, by digest",
+        _own(OwnCommands.libraries),
+        LibrariesQuery,
+        LibrariesData,
     ),
     Command(
         "restartBiz",
         "start one ark biz again from the same artefact",
-        _restart,
+        _own_change("restartBiz", RestartBiz, OwnCommands.restart),
         RestartBiz,
         InstallData,
         takes_long=True,
@@ -530,14 +446,16 @@ COMMANDS: Final = (
     Command(
         "rollbackBiz",
         "let the version of one ark biz answer that did before",
-        _rollback,
+        _own_change("rollbackBiz", RollbackBiz, OwnCommands.rollback),
         RollbackBiz,
         InstallData,
         takes_long=True,
     ),
-    Command("exportBizs", "query the ark bizs that start again with the base", _export, Request, ExportData),
-    Command("stopBase", "end the base in order", _stop, Request, BizReply),
-    Command("queryLogs", "query the logs of ark bizs", _logs, LogsQuery, LogsData, takes_long=True),
+    Command(
+        "exportBizs", "query the ark bizs that start again with the base", _own(OwnCommands.export), Request, ExportData
+    ),
+    Command("stopBase", "end the base in order", _own(OwnCommands.stop), Request, BizReply),
+    Command("queryLogs", "query the logs of ark bizs", _own(OwnCommands.logs), LogsQuery, LogsData, takes_long=True),
 )
 _BY_ID: Final = {command.id: command for command in COMMANDS}
 

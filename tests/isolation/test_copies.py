@@ -272,6 +272,16 @@ def test_what_a_biz_holds_is_told_with_the_reason(base, biz, write):
     ]
 
 
+def test_a_version_that_a_biz_brings_is_told_before_its_first_import_too(base, biz, write):
+    base(wheel("based-lib", "1.0", {"based_lib.py": ""}))
+    lib = write(wheel("based-lib", "2.0", {"based_lib.py": ""}))
+    speakers = Speakers(brought=frozenset({"based-lib"}))
+    policy = Policy(requirements=("based-lib>=2",))
+    namespace = biz({"app.py": ""}, lib, policy=policy, speakers=speakers)
+    namespace.import_module("app")
+    assert [(one.name, one.version, one.held) for one in namespace.libraries()] == [("based-lib", "2.0", "own version")]
+
+
 def test_a_second_execution_that_the_base_entered_under_another_name_is_out_of_sight(base, biz):
     """As those that eventlet makes of dnspython: a biz with a copy of its own finds none, and makes its own."""
     base({**STATE, "based_twice.py": "", "based_plain.py": ""})

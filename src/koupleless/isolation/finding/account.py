@@ -35,10 +35,12 @@ class Account:
         found: dict[str, Library] = {}
         own, base, holdings = self._files.index, distributions.base_index(), self._copies.holdings()
         modules = list(self._table.modules)
-        for name in modules:
-            for owner in own.owners(name):
-                if own.place(owner) != self._files.paths[0]:  # else the program of the biz
-                    found[owner] = Library(owner, own.versions[owner], Holding.OWN.value, _BROUGHT)
+        brought = {owner for name in modules for owner in own.owners(name)} | (
+            self._policy.required & own.versions.keys()
+        )
+        for owner in brought:
+            if own.place(owner) != self._files.paths[0]:  # else the program of the biz
+                found[owner] = Library(owner, own.versions[owner], Holding.OWN.value, _BROUGHT)
         imported = {owner for name in [*modules, *self._table.taken] for owner in base.owners(name)}
         for owner in imported.union(self._policy.required) - found.keys() - {SELF}:
             held = holdings.get(owner)

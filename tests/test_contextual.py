@@ -160,3 +160,29 @@ def test_a_module_with_a_class_of_somebody_else_is_not_touched() -> None:
     module = type("Lazy", (types.ModuleType,), {})("lazy")
     with contextlib.ExitStack() as undo, pytest.raises(TypeError, match=r"'lazy' is an instance of .*Lazy"):
         assign_by_context(undo, module, "speed", lambda: None)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_mechanisms_may_share_a_variable_and_leave_in_any_order(order: tuple[int, int]) -> None:
+    """As the changes of a biz and the Python modules of another, at one package."""
+    module: Any = types.ModuleType("somewhere")
+    module.part = "shared"
+    assignments = [{"part": "first"}, {"part": "second"}]
+    reading: list[int] = []
+    ways = [contextlib.ExitStack(), contextlib.ExitStack()]
+
+    def assigned_by(number: int) -> dict[str, Any] | None:
+        return assignments[number] if number in reading else None
+
+    for number, way in enumerate(ways):
+        assign_by_context(way, module, "part", functools.partial(assigned_by, number))
+    seen = []
+    for reading[:] in ([], [0], [1]):
+        seen += [module.part, vars(module)["part"]]
+    assert seen == ["shared", "shared", "first", "first", "second", "second"]
+    ways[order[0]].close()
+    reading[:] = [order[1]]
+    assert module.part == ("first", "second")[order[1]]
+    ways[order[1]].close()
+    assert type(module) is types.ModuleType
+    assert module.part == "shared"

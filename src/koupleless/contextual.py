@@ -175,7 +175,8 @@ class _ModuleKind(type):
     are not the same object.
     """
 
-    assigned: dict[str, Here]
+    assigned: dict[str, list[_Variable]]
+    """The variables by context, by name. Of several under one name the last is the property, above the others."""
     is_open: bool
     """Whether any other variable may become one by context."""
 
@@ -214,8 +215,9 @@ def _shown(module: Any) -> dict[str, Any]:
     variables = _variables(module)
     own = {
         name: assigned[name]
-        for name, here in type(module).assigned.items()
-        if (assigned := here()) is not None and name in assigned
+        for name, layers in type(module).assigned.items()
+        for layer in layers
+        if (assigned := layer.here()) is not None and name in assigned
     }
     return {**variables, **own} if own else variables
 
@@ -328,16 +330,29 @@ def _put_in(undo: contextlib.ExitStack, module: types.ModuleType, variable: _Var
 
 def _put_in_locked(undo: contextlib.ExitStack, module: types.ModuleType, variable: _Variable) -> None:
     kind: Any = type(module)
-    setattr(kind, variable.name, property(variable.get, variable.assign, variable.delete))
-    kind.assigned[variable.name] = variable.here
+    layers = kind.assigned.setdefault(variable.name, [])
+    layers.append(variable)
+    _show(kind, variable.name)
 
     def restore() -> None:
         with _one_at_a_time:
-            delattr(kind, variable.name)
-            del kind.assigned[variable.name]
+            layers.remove(variable)
+            _show(kind, variable.name)
             _take_kind_locked(module, kind)
 
     undo.callback(restore)
+
+
+def _show(kind: Any, name: str) -> None:
+    """Make the last variable of a name the property, and let the variable find the others; or take the name out."""
+    layers = kind.assigned[name]
+    if not layers:
+        delattr(kind, name)
+        del kind.assigned[name]
+        return
+    *below, top = layers
+    top.below = tuple(layer.here for layer in reversed(below))
+    setattr(kind, name, property(top.get, top.assign, top.delete))
 
 
 class _Odd(str):
@@ -360,15 +375,20 @@ class _Variable:
     def __init__(self, name: str, here: Here, default: object) -> None:
         self.name = name
         self.here = here
+        self.below: tuple[Here, ...] = ()
+        """Further assignments under this name, of other mechanisms: looked at after the own ones."""
         self._default = default
 
     def get(self, module: types.ModuleType) -> Any:
         own = self.here()
-        if own is not None:
-            if self.name in own:
-                return own[self.name]
-            if self._default is not None:
-                return self._default
+        if own is not None and self.name in own:
+            return own[self.name]
+        for here in self.below:  # called from this very function: some look at the frame above
+            assigned = here()
+            if assigned is not None and self.name in assigned:
+                return assigned[self.name]
+        if own is not None and self._default is not None:
+            return self._default
         try:
             return _variables(module)[self.name]
         except KeyError:

@@ -27,12 +27,16 @@ class Children:
     def __init__(self, asking: Callable[[Mapping[str, Any]], Children | None]) -> None:
         """``asking`` takes the built-ins of the code that reads an attribute, and returns the `Children` to answer."""
         self._asking = asking
-        self._known: dict[str, dict[str, Any]] = {}
-        """Package -> name -> Python module, or another object assigned there by code of the owner."""
-        self._shown: set[tuple[str, str]] = set()
+        self._known: dict[int, dict[str, Any]] = {}
+        """Address of the package -> name -> Python module, or another object assigned there by code of the owner.
 
-    def of(self, package: str) -> dict[str, Any]:
-        """The owner's own attributes of a package; a dictionary for callers to read and change."""
+        The name of a package is a variable, which code may change; the package itself stays as long as an attribute is
+        shown there.
+        """
+        self._shown: set[tuple[int, str]] = set()
+
+    def of(self, package: int) -> dict[str, Any]:
+        """The owner's own attributes of a package, by address; a dictionary for callers to read and change."""
         return self._known.setdefault(package, {})
 
     def bind(self, package: ModuleType, child: str, module: object, *, is_own: bool) -> None:
@@ -46,18 +50,18 @@ class Children:
 
     def show(self, package: ModuleType, child: str, module: object) -> None:
         """Let the owner, and nobody else, find the Python module at ``package.child``."""
-        name = package.__name__
-        if (name, child) not in self._shown:
+        key = id(package), child
+        if key not in self._shown:
             try:
                 _bindings.add(package, child, self._asking)
             except TypeError:  # the package has a class of its own, and the class decides about attributes
                 return
-            self._shown.add((name, child))
-        self.of(name)[child] = module
+            self._shown.add(key)
+        self.of(id(package))[child] = module
 
     def hide(self, package: ModuleType, child: str) -> None:
         """Let the owner find the shared Python module at ``package.child`` again."""
-        self.of(package.__name__).pop(child, None)
+        self._known.get(id(package), {}).pop(child, None)
 
     def clear(self) -> None:
         """Let go of all Python modules, and count one owner less at each attribute."""
@@ -71,18 +75,19 @@ class _Bindings:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._undo: dict[tuple[str, str], tuple[contextlib.ExitStack, int]] = {}
+        self._undo: dict[tuple[int, str], tuple[contextlib.ExitStack, int]] = {}
+        """By address of the package and name; the stack refers to the package."""
 
     def add(self, package: ModuleType, child: str, asking: Callable[[Mapping[str, Any]], Children | None]) -> None:
         """Count one more owner. Raises ``TypeError`` if somebody else has given the package a class."""
-        key = (package.__name__, child)
+        key = id(package), child
         with self._lock:
             undo, users = self._undo.get(key) or (contextlib.ExitStack(), 0)
             if not users:
-                assign_by_context(undo, package, child, _own_attributes(package.__name__, asking))
+                assign_by_context(undo, package, child, _own_attributes(id(package), asking))
             self._undo[key] = undo, users + 1
 
-    def remove(self, package: str, child: str) -> None:
+    def remove(self, package: int, child: str) -> None:
         """Count one owner less."""
         with self._lock:
             undo, users = self._undo.pop((package, child))
@@ -93,7 +98,7 @@ class _Bindings:
 
 
 def _own_attributes(
-    package: str, asking: Callable[[Mapping[str, Any]], Children | None]
+    package: int, asking: Callable[[Mapping[str, Any]], Children | None]
 ) -> Callable[[], dict[str, Any] | None]:
     def here() -> dict[str, Any] | None:
         children = asking(sys._getframe(2).f_builtins)  # noqa: SLF001 - past the getter of the property

@@ -53,16 +53,16 @@ def main(modules: int) -> None:
             f"{answers['p50']:.1f} ms",
             f"{start_ms:.0f} ms",
             f"{start_ms / answers['p50']:.0f} x",
-            ">= 50 x",
-            start_ms / answers["p50"] >= 50,
+            ">= 60 x",
+            start_ms / answers["p50"] >= 60,
         ),
         Row(
             f"memory of one more, {modules} live",
             f"{grown:.3f} MB",
             f"{memory:.1f} MB",
             f"{memory / grown:.0f} x",
-            "<= 0.2 MB, >= 150 x",
-            grown <= 0.2 and memory / grown >= 150,
+            "<= 0.1 MB, >= 300 x",
+            grown <= 0.1 and memory / grown >= 300,
         ),
     ]
     report("install", rows, {"install_ms": installs, "first_answer_ms": answers, "grown_mb": grown, "alone": alone})

@@ -48,6 +48,7 @@ def serve(order: dict[str, Any]) -> int:
         start_timeout_s=10.0,
         drain_timeout_s=1.0,
         stop_timeout_s=1.0,
+        ephemeral=True,
         arklet=ArkletSettings(port=order["arklet_port"]),
     )
     return koupleless.base.serve(application, settings)

@@ -13,12 +13,13 @@ from koupleless.artifact.build import Options, build_file
 from koupleless.container.host import Host
 from koupleless.container.terms import Located, Strategy
 from koupleless.errors import InstallCancelled, StartFailed
+from koupleless.isolation.interpreter import REAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-IMPORTS = "import threading\nBEGUN.set()\nthreading.Event().wait()\ndef app(environ, start): ...\n"
+IMPORTS = "BEGUN.set()\nGO_ON.wait()\ndef app(environ, start): ...\n"
 STARTS = """
 import asyncio
 
@@ -46,8 +47,9 @@ def artefact(directory: Path, source: str, version: str) -> str:
 def test_a_cancelled_start_is_undone_and_the_old_version_answers(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
 ) -> None:
-    begun = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
     monkeypatch.setattr("builtins.BEGUN", begun, raising=False)
+    monkeypatch.setattr("builtins.GO_ON", go_on, raising=False)
     container = host.container
     old = container.install(container.prepare(artefact(tmp_path, SERVES, "1"))).info
     prepared = container.prepare(artefact(tmp_path, source, "2"))
@@ -65,6 +67,9 @@ def test_a_cancelled_start_is_undone_and_the_old_version_answers(
     assert not host.stage.cancel("slow")
     again = container.install(container.prepare(artefact(tmp_path, SERVES, "3"))).info
     assert container.uninstall(again.id).clean
+    go_on.set()  # the thread of an import cannot be stopped
+    until(lambda: not any(thread.name == "import slow:2" for thread in threading.enumerate()))
+    assert "slow" not in REAL
 
 
 def test_an_artefact_that_does_not_come_is_cancelled_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

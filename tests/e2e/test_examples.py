@@ -22,7 +22,7 @@ README = EXAMPLES.parent / "README.md"
 @pytest.fixture
 def shop(serve: Callable[..., BaseProcess]) -> BaseProcess:
     """A new base with nothing installed."""
-    return serve("shop.main:app", cwd=EXAMPLES / "base")
+    return serve("shop.main:app", "--log-dir", "-", cwd=EXAMPLES / "base")
 
 
 def order(shop: BaseProcess, article: str, amount: int = 1) -> httpx.Response:

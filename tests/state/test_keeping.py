@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from koupleless.arklet.keeping import Keeping
+from koupleless.arklet.ours.keeping import Keeping
 from koupleless.biz import BizId
 from koupleless.cli.commands import main
 from koupleless.container.terms import Place, Stored, Strategy

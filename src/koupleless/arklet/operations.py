@@ -16,7 +16,6 @@ import msgspec
 
 from koupleless.arklet import answers
 from koupleless.arklet.health import Health
-from koupleless.arklet.keeping import Keeping
 from koupleless.arklet.orders import (
     InstallOrder,
     absent,
@@ -24,7 +23,8 @@ from koupleless.arklet.orders import (
     elements,
     named,
 )
-from koupleless.arklet.own import NothingDone, OwnCommands
+from koupleless.arklet.ours.commands import NothingDone, OwnCommands
+from koupleless.arklet.ours.keeping import Keeping
 from koupleless.arklet.records import BatchBusy, RunRepeated, Runs, describe_error
 from koupleless.container.process import resident_bytes
 from koupleless.errors import ArtifactError, BizBusy, BizNotFound, ContainerClosed, ManifestInvalid

@@ -112,7 +112,9 @@ class LoopWatch:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         pause_s = min(self._limit_s / _BEATS, _LONGEST_PAUSE_S)
         idents: list[int] = []
-        while not self._stopping.wait(pause_s):
+        while not self._stopping.wait(
+            pause_s if idents else 0.0
+        ):  # the first at once: the stack is found by its thread
             arrived = threading.Event()
 
             def arrive(arrived: threading.Event = arrived) -> None:
@@ -156,13 +158,14 @@ class LoopWatch:
     def _note(self, seen: tuple[BizId | None, str] | None) -> None:
         biz, stack = seen or (None, "")
         seconds = self._lag_s
-        self._blocks.append(Block(biz, time.time() - seconds, seconds, stack))
+        block = Block(biz, time.time() - seconds, seconds, stack)
         times, together = self._held.get(biz, (0, 0.0))
         self._held[biz] = times + 1, together + seconds
         if seen is None:  # compiled code that let no other thread run, or the whole process stood still
             _log.warning("the event loop was held for %.1f s, while no other thread could run either", seconds)
         else:
             self._tell(biz, f"has held the event loop for {seconds:.1f} s")
+        self._blocks.append(block)
 
     def _tell(self, biz: BizId | None, told: str) -> None:
         _log.warning("%s %s", "the base" if biz is None else f"biz {biz}", told)

@@ -30,7 +30,7 @@ from koupleless.wire.requests import BizEnv, BizRequest, LibrariesQuery, LogsQue
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from koupleless.arklet.keeping import Keeping
+    from koupleless.arklet.ours.keeping import Keeping
     from koupleless.container.container import Container
     from koupleless.state.environments import Environments
     from koupleless.view.logging.logbook import Logbook

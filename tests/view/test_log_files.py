@@ -132,6 +132,7 @@ def test_after_a_failure_no_line_waits_for_the_disk(
     assert len(of_base.messages) == 1
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # by other tests, too
 def test_the_child_of_a_fork_does_not_wait_for_a_thread_of_the_parent(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "x.log")
     with file._lock:

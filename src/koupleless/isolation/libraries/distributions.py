@@ -94,9 +94,13 @@ _METADATA: Final = (".dist-info", ".egg-info", ".egg", "egg-info")
 
 def _mtime(entry: str) -> int:
     try:
-        return os.stat(entry).st_mtime_ns  # noqa: PTH116 - entries are texts, and may be no paths at all
+        return _stat(entry).st_mtime_ns
     except OSError:
         return 0
+
+
+_stat: Final = os.stat
+"""The function of the system, without the view of a biz: called for each directory of the path, and that often."""
 
 
 _indexes = _Indexes()

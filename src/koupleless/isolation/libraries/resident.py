@@ -14,7 +14,6 @@ import sys
 import threading
 import weakref
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from koupleless.descriptions import Resident
@@ -266,7 +265,7 @@ def _nobody_asks(module: ModuleType) -> None:
     """Take a Python module and write nothing down."""
 
 
-_STATM: Final = Path("/proc/self/statm")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_bytes() -> int:
@@ -275,9 +274,13 @@ def resident_bytes() -> int:
     Only Linux says.
     """
     try:
-        return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return 0
+    try:
+        return int(os.read(statm, 128).split()[1]) * _PAGE
+    finally:
+        os.close(statm)
 
 
 arrivals: Final = Arrivals()

@@ -1,0 +1,6 @@
+"""The module controller: shows every base to Kubernetes as a Node, and every module as a Pod.
+
+Level-triggered: the API server holds the desired modules, a base the actual ones, and everything between is a cache
+and may be thrown away. Rooms, from the ground: ``names`` and ``times`` for texts of the wire, ``vnodes`` for the Node
+of a base, ``vpods`` for the modules of a Pod and the status of the Pod. The runtime of a base is never imported here.
+"""

@@ -1,0 +1,105 @@
+"""A base in the words of a heartbeat. Bases differ in the case of letters and in the members of a heartbeat."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from koupleless.controller import names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_PORT: Final = 1238
+_UNKNOWN: Final = "unknown"
+
+
+class Senseless(ValueError):
+    """A heartbeat without sense; the text says why."""
+
+
+class BaseState(enum.Enum):
+    """The state of a base in the words of the base; any word other than that of an active base means an end."""
+
+    ACTIVATED = "ACTIVATED"
+    DEACTIVATED = "DEACTIVATED"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseStatus:
+    """The last news of a base."""
+
+    identity: str
+    name: str
+    version: str
+    cluster: str
+    ip: str
+    host: str
+    port: int
+    """The port of the arklet; 0 for a base reached through a broker alone."""
+    state: BaseState
+
+    @classmethod
+    def of(cls, document: object) -> Self:
+        """Read a heartbeat. Raises `Senseless`."""
+        body = _mapping(document, "the heartbeat")
+        metadata = _mapping(_member(body, "baseMetadata"), "baseMetadata")
+        identity = _text(metadata, "identity")
+        if not identity:
+            raise Senseless("baseMetadata.identity is missing")
+        port = _member(body, "port") or 0
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port < 2**16:
+            raise Senseless(f"port is no port: {str(port)[:40]!r}")
+        state = _text(body, "state").upper()
+        ip = _text(body, "localIP")
+        return cls(
+            identity=identity,
+            name=_text(metadata, "name"),
+            version=_text(metadata, "version"),
+            cluster=_text(metadata, "clusterName"),
+            ip="" if ip.lower() == _UNKNOWN else ip,
+            host=_text(body, "localHostName"),
+            port=port,
+            state=BaseState.ACTIVATED if state == BaseState.ACTIVATED.value else BaseState.DEACTIVATED,
+        )
+
+    @classmethod
+    def of_node(cls, document: Mapping[str, Any]) -> Self | None:
+        """Read a base from the Node of the base; ``None`` for other Nodes."""
+        metadata = document["metadata"]
+        labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+        identity = names.identity_of(metadata["name"], annotations)
+        if not identity:
+            return None
+        addresses = {one["type"]: one["address"] for one in (document.get("status") or {}).get("addresses") or ()}
+        port = labels.get(names.BASE_PORT, "")
+        return cls(
+            identity=identity,
+            name=annotations.get(names.BASE_NAME) or labels.get(names.BASE_NAME, ""),
+            version=annotations.get(names.BASE_VERSION) or labels.get(names.BASE_VERSION, ""),
+            cluster=annotations.get(names.BASE_CLUSTER) or labels.get(names.BASE_CLUSTER, ""),
+            ip=addresses.get("InternalIP", ""),
+            host=addresses.get("Hostname") or labels.get(names.BASE_HOST, ""),
+            port=int(port) if port.isdecimal() else DEFAULT_PORT,
+            state=BaseState.ACTIVATED,
+        )
+
+
+def _mapping(value: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise Senseless(f"{what} is no object")
+    return {str(name).lower(): member for name, member in value.items()}
+
+
+def _member(body: Mapping[str, Any], name: str) -> object:
+    return body.get(name.lower())
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = _member(body, name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Senseless(f"{name} is no text")
+    return value

@@ -1,0 +1,55 @@
+"""The life of a base by the signs of life: alive, silent, or dead. No base is judged by one missed beat."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+SILENT_AFTER_S: Final = 25.0
+DEAD_AFTER_S: Final = 60.0
+
+
+class Life(enum.Enum):
+    """The judgement about a base."""
+
+    ALIVE = "alive"
+    SILENT = "silent"
+    """Without a sign of life for a while: the Node becomes unknown, and the base is asked nothing."""
+    DEAD = "dead"
+    """Without a sign of life for long, or at an end by its own word: the Node goes, by the policy of the operator."""
+
+
+@dataclass(slots=True)
+class Liveness:
+    """The signs of life of one base. Times are seconds of one monotonic clock.
+
+    The time starts with the object: a base known from the Node alone is given the time for a heartbeat.
+    """
+
+    seen: float
+    has_ended: bool = False
+
+    def see(self, now: float) -> None:
+        """Note a sign of life."""
+        self.seen, self.has_ended = max(self.seen, now), False
+
+    def end(self) -> None:
+        """Note the end of the base in the words of the base."""
+        self.has_ended = True
+
+    def judge(self, now: float) -> Life:
+        """Judge the base."""
+        silence = now - self.seen
+        if self.has_ended or silence >= DEAD_AFTER_S:
+            return Life.DEAD
+        return Life.SILENT if silence > SILENT_AFTER_S else Life.ALIVE
+
+    def next_change(self, now: float) -> float | None:
+        """Return the time of the next change of the judgement; ``None`` for a dead base."""
+        match self.judge(now):
+            case Life.ALIVE:
+                return self.seen + SILENT_AFTER_S
+            case Life.SILENT:
+                return self.seen + DEAD_AFTER_S
+        return None

@@ -1,0 +1,182 @@
+"""The next operations on one base: the modules of the Pods, compared with the modules of the base.
+
+Level-triggered: equal Pods, modules and attempts give an equal plan, whatever happened before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from koupleless.controller.vpods.actual import State
+from koupleless.controller.vpods.attempts import STRAY_PAUSE_S, Verb
+from koupleless.controller.vpods.module import Module
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from koupleless.controller.vpods.actual import Actual
+    from koupleless.controller.vpods.attempts import Attempts
+    from koupleless.controller.vpods.module import ModuleKey, Refused
+    from koupleless.controller.vpods.pod import PodKey, VPod
+
+_SIGHTINGS: Final = 2
+"""Whole lists in a row with a module without a Pod, before the module is removed."""
+_ABSENT: Final = frozenset({State.STOPPED})
+MARK_SIGN: Final = "#sha256-of-container="
+"""Between the image and the mark of a module, in the ``imageID`` of the status of a container."""
+
+
+class Read(NamedTuple):
+    """A Pod with its modules."""
+
+    pod: VPod
+    modules: tuple[Module | Refused, ...]
+
+    def wanted(self) -> Iterator[Module]:
+        """Yield the modules of the Pod, without refused containers."""
+        for module in self.modules:
+            if isinstance(module, Module):
+                yield module
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation on a module of a base."""
+
+    verb: Verb
+    key: ModuleKey
+    module: Module | None = None
+    """The module to install; ``None`` for an uninstall."""
+    pod: PodKey | None = None
+    """The Pod of the module; ``None`` for a module without a Pod."""
+    pause_s: float | None = None
+    """Seconds before the second attempt; ``None`` means as usual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The choices of an operator about the modules of a base."""
+
+    removes_strays: bool = True
+    """Whether modules without a Pod are removed, such as those installed by hand."""
+    at_once: int = 8
+    """The greatest number of operations on a base at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The operations to begin now, and the time of the next ones."""
+
+    operations: tuple[Operation, ...]
+    due: float | None = None
+    """The time to plan anew, if nothing happens before; ``None`` means never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The wanted modules of a base, each with the newest Pod of the identity."""
+
+    by_key: Mapping[ModuleKey, tuple[Module, VPod]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pods: Iterable[Read]) -> Claims:
+        """Find the deciding Pod of each module.
+
+        Pods with equal modules share one. Of different modules of one identity the newest Pod's is installed: a rolling
+        restart ends, and does not wait for the replaced Pod.
+        """
+        found: dict[ModuleKey, tuple[Module, VPod]] = {}
+        for read in sorted(pods, key=lambda read: read.pod.age_order()):
+            if read.pod.is_wanted:
+                found |= {module.key: (module, read.pod) for module in read.wanted()}
+        return cls(found)
+
+    def holds(self, module: Module) -> bool:
+        """Whether the module, of all modules of the identity, is wanted."""
+        claimed = self.by_key.get(module.key)
+        return claimed is not None and claimed[0].mark == module.mark
+
+
+def plan(
+    pods: Iterable[Read],
+    actual: Mapping[ModuleKey, Actual] | None,
+    attempts: Attempts,
+    *,
+    now: float,
+    policy: Policy = Policy(),
+) -> Plan:
+    """Decide on the next operations. ``actual`` is ``None`` before the first list of the base: then none come."""
+    if actual is None:
+        return Plan(())
+    pods = tuple(pods)
+    claims = Claims.of(pods)
+    possible = [*_installs(claims, actual, attempts), *_uninstalls(pods, claims, actual, attempts, policy)]
+    busy = attempts.running()
+    names, room = set(busy), policy.at_once - len(busy)
+    begun: list[Operation] = []
+    later: list[float] = []
+    for operation in possible:
+        if operation.key.name in names:
+            continue  # the end of the running operation leads to another plan
+        due = attempts.due(operation.key, "" if operation.module is None else operation.module.mark)
+        if due > now:
+            later.append(due)
+        elif len(begun) < room:
+            names.add(operation.key.name)
+            begun.append(operation)
+    return Plan(tuple(begun), min(later, default=None))
+
+
+def has_left(read: Read, claims: Claims, actual: Mapping[ModuleKey, Actual] | None) -> bool:
+    """Whether all modules of a Pod have left the base, but for those of other Pods."""
+    if actual is None:
+        return False
+    return all(module.key in claims.by_key or not _is_there(module.key, actual) for module in read.wanted())
+
+
+def _is_there(key: ModuleKey, actual: Mapping[ModuleKey, Actual]) -> bool:
+    found = actual.get(key)
+    return found is not None and found.state not in _ABSENT
+
+
+def _installs(claims: Claims, actual: Mapping[ModuleKey, Actual], attempts: Attempts) -> Iterator[Operation]:
+    """Yield installs of missing modules; first the uninstall of a broken or another module of the identity."""
+    for key, (module, pod) in claims.by_key.items():
+        found = actual.get(key)
+        if found is None or found.state in _ABSENT:
+            yield Operation(Verb.INSTALL, key, module, pod.key)
+        elif found.state is State.BROKEN or (found.state.is_started and _is_another(module, pod, attempts)):
+            yield Operation(Verb.UNINSTALL, key, None, pod.key)
+
+
+def _is_another(module: Module, pod: VPod, attempts: Attempts) -> bool:
+    """Whether the module on the base was installed from another container than the wanted one."""
+    known = attempts.mark(module.key) or told_mark(pod, module.container)
+    return bool(known) and known != module.mark
+
+
+def told_mark(pod: VPod, container: str) -> str:
+    """Return the mark of the module in the last told status of a container; empty without one."""
+    return str(pod.container_status(container).get("imageID") or "").partition(MARK_SIGN)[2]
+
+
+def _uninstalls(
+    pods: Iterable[Read],
+    claims: Claims,
+    actual: Mapping[ModuleKey, Actual],
+    attempts: Attempts,
+    policy: Policy,
+) -> Iterator[Operation]:
+    seen = set(claims.by_key)
+    for read in pods:
+        for module in read.wanted():
+            if module.key not in seen and not read.pod.is_wanted and _is_there(module.key, actual):
+                seen.add(module.key)
+                yield Operation(Verb.UNINSTALL, module.key, None, read.pod.key)
+    for key in actual:
+        if key in seen or not _is_there(key, actual):
+            continue
+        is_ours = bool(attempts.mark(key))  # installed by this controller, for a Pod that has gone meanwhile
+        if is_ours or (policy.removes_strays and attempts.sightings(key) >= _SIGHTINGS):
+            yield Operation(Verb.UNINSTALL, key, pause_s=STRAY_PAUSE_S)

@@ -1,0 +1,105 @@
+"""A Pod as a value: a container is a module of one base, and the Node of the Pod is the Node of the base."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_ENDED: Final = frozenset({"Succeeded", "Failed"})
+_DEFAULT_GRACE_S: Final = 30
+
+
+class PodKey(NamedTuple):
+    """The identity of a Pod for a work queue; a later Pod may have the same."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Restart(enum.Enum):
+    """The policy of a Pod for ended modules."""
+
+    ALWAYS = "Always"
+    """The module runs as long as the Pod is there."""
+    ON_FAILURE = "OnFailure"
+    """The module runs to completion; after a failure again."""
+    NEVER = "Never"
+    """The module runs to completion once."""
+
+
+@dataclass(frozen=True, slots=True)
+class VPod:
+    """A Pod on the Node of a base. Members are parts of the JSON document, and never changed."""
+
+    key: PodKey
+    uid: str
+    node: str
+    """The name of the Node; empty before the Pod is bound."""
+    created: str
+    """The time of creation as written by the API server: texts of one form, and so in the order of time."""
+    containers: Sequence[Mapping[str, Any]] = field(repr=False)
+    has_init_containers: bool
+    restart: Restart
+    labels: Mapping[str, str] = field(repr=False)
+    annotations: Mapping[str, str] = field(repr=False)
+    service_account: str
+    status: Mapping[str, Any] = field(repr=False)
+    leaves_at: str | None = None
+    """The end of the time for the deletion; ``None`` unless the Pod is being deleted."""
+    grace_s: int = _DEFAULT_GRACE_S
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """Read the JSON document of a Pod."""
+        metadata, spec = document["metadata"], document.get("spec") or {}
+        grace_s = metadata.get("deletionGracePeriodSeconds")
+        if grace_s is None:
+            grace_s = spec.get("terminationGracePeriodSeconds")
+        return cls(
+            key=PodKey(metadata.get("namespace", "default"), metadata["name"]),
+            uid=metadata.get("uid", ""),
+            node=spec.get("nodeName") or "",
+            created=metadata.get("creationTimestamp") or "",
+            containers=tuple(spec.get("containers") or ()),
+            has_init_containers=bool(spec.get("initContainers")),
+            restart=Restart(spec.get("restartPolicy") or "Always"),
+            labels=metadata.get("labels") or {},
+            annotations=metadata.get("annotations") or {},
+            service_account=spec.get("serviceAccountName") or "default",
+            status=document.get("status") or {},
+            leaves_at=metadata.get("deletionTimestamp"),
+            grace_s=_DEFAULT_GRACE_S if grace_s is None else grace_s,
+        )
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the Pod is being deleted."""
+        return self.leaves_at is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all modules have run to completion, or one has failed for good, by the status of the Pod."""
+        return self.status.get("phase") in _ENDED
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the modules of the Pod are to run."""
+        return bool(self.node) and not self.is_leaving and not self.has_ended
+
+    def age_order(self) -> tuple[str, PodKey]:
+        """Return the place of the Pod among others: the oldest first, the same order at any time."""
+        return self.created, self.key
+
+    def container_status(self, name: str) -> Mapping[str, Any]:
+        """Return the last told status of a container; empty before the first."""
+        for status in self.status.get("containerStatuses") or ():
+            if status.get("name") == name:
+                return status  # type: ignore[no-any-return]
+        return {}

@@ -1,0 +1,202 @@
+"""The status of a Pod, made from the modules of the base: containers, conditions and phase, as with a kubelet.
+
+Source: the Kubernetes API reference, type PodStatus; Kubernetes documentation, "Pod Lifecycle".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from koupleless.controller.times import time_text
+from koupleless.controller.vpods.actual import State
+from koupleless.controller.vpods.attempts import Verb
+from koupleless.controller.vpods.module import Refused
+from koupleless.controller.vpods.plan import MARK_SIGN
+from koupleless.controller.vpods.pod import Restart
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from koupleless.controller.vpods.actual import Actual
+    from koupleless.controller.vpods.attempts import Attempts
+    from koupleless.controller.vpods.module import Module, ModuleKey
+    from koupleless.controller.vpods.plan import Claims, Read
+    from koupleless.controller.vpods.pod import VPod
+
+Status = dict[str, Any]
+
+DEACTIVATED: Final = "Deactivated"
+"""The reason of a container with a started module, while another version answers."""
+
+_TOLD: Final = ("Initialized", "ContainersReady", "Ready")
+"""The conditions of a Pod told by the controller; others belong to the scheduler and to users."""
+
+
+class Facts(NamedTuple):
+    """The facts about a base for the status of the Pods there."""
+
+    ip: str
+    actual: Mapping[ModuleKey, Actual] | None
+    """The modules; ``None`` before the first list of the base."""
+    claims: Claims
+    attempts: Attempts
+
+
+def status_of(read: Read, facts: Facts, *, now: float) -> Status:
+    """Make the status of a Pod: the members told by the controller, for a strategic merge patch.
+
+    Equal facts give an equal status, and callers tell differences only (`is_told`). The time of a condition is that of
+    the last change of the condition.
+    """
+    pod = read.pod
+    containers = [_container(module, pod, facts) for module in read.modules]
+    phase = _phase(containers, pod)
+    is_ready = bool(containers) and all(container["ready"] for container in containers)
+    status: Status = {
+        "phase": phase,
+        "conditions": _conditions(pod, phase, containers, is_ready=is_ready, now=now),
+        "containerStatuses": containers,
+        "startTime": pod.status.get("startTime") or time_text(now),
+    }
+    if facts.ip:
+        ips = [{"ip": facts.ip}]
+        status |= {"hostIP": facts.ip, "hostIPs": ips, "podIP": facts.ip, "podIPs": ips}
+    return status
+
+
+def is_told(status: Status, pod: VPod) -> bool:
+    """Whether the API server has the status already."""
+    told = pod.status
+    conditions = {condition["type"]: condition for condition in told.get("conditions") or ()}
+    return all(told.get(member) == value for member, value in status.items() if member != "conditions") and all(
+        conditions.get(condition["type"]) == condition for condition in status["conditions"]
+    )
+
+
+def is_ready(status: Mapping[str, Any]) -> bool:
+    """Whether all modules of the Pod answer, by a status."""
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ())
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+
+def _container(module: Module | Refused, pod: VPod, facts: Facts) -> Status:
+    before = pod.container_status(module.container)
+    image = next(one.get("image") or "" for one in pod.containers if one["name"] == module.container)
+    if isinstance(module, Refused):
+        state = _waiting(module.reason, module.message)
+        return _told(module.container, image, "", state, before, is_ready=False)
+    if pod.has_ended:
+        return dict(before)
+    if facts.actual is None and before:  # nothing is known of the base; the last news stand
+        return {**before, "ready": False}
+    state = _state(module, pod, facts)
+    is_answering = "running" in state and not pod.is_leaving
+    return _told(module.container, image, module.mark, state, before, is_ready=is_answering)
+
+
+def _told(name: str, image: str, mark: str, state: Status, before: Mapping[str, Any], *, is_ready: bool) -> Status:
+    """Join the status of a container."""
+    is_running = "running" in state
+    restarts, last = _restarts(state, before)
+    return {
+        "name": name,
+        "image": image,
+        "imageID": f"{image}{MARK_SIGN}{mark}" if mark and is_running else before.get("imageID") or "",
+        "ready": is_ready,
+        "started": is_running,
+        "restartCount": restarts,
+        "state": state,
+        "lastState": last,
+    }
+
+
+def _restarts(state: Status, before: Mapping[str, Any]) -> tuple[int, Status]:
+    """Return the number of restarts, and the last end, of a container; a switch of versions is neither."""
+    count, last = before.get("restartCount") or 0, before.get("lastState") or {}
+    past = before.get("state") or {}
+    ran, runs = past.get("running"), state.get("running")
+    if ran is not None and ran != runs and state.get("waiting", {}).get("reason") != DEACTIVATED:
+        last = {"terminated": {"exitCode": 0, "reason": "Stopped", "startedAt": ran.get("startedAt")}}
+    has_stopped = bool(last) and past.get("waiting", {}).get("reason") not in {None, DEACTIVATED}
+    if runs is not None and ((ran is not None and ran != runs) or has_stopped):
+        count += 1
+    return count, last
+
+
+def _state(module: Module, pod: VPod, facts: Facts) -> Status:
+    if not pod.is_leaving and not facts.claims.holds(module):
+        return _waiting("Superseded", f"a newer Pod of this Node has another module {module.key}")
+    actual = None if facts.actual is None else facts.actual.get(module.key)
+    if actual is not None and actual.state.is_started:
+        return _started(pod, actual)
+    return _ended("Uninstalled", "", 0, None) if pod.is_leaving else _not_started(module, pod, actual, facts.attempts)
+
+
+def _started(pod: VPod, actual: Actual) -> Status:
+    if pod.restart is not Restart.ALWAYS:  # an install is over once the module has run
+        return _ended("Completed", actual.message, 0, actual.changed)
+    if actual.state is State.DEACTIVATED:
+        return _waiting(DEACTIVATED, actual.message or "another version of the module answers")
+    return {"running": {"startedAt": time_text(actual.changed)}}
+
+
+def _not_started(module: Module, pod: VPod, actual: Actual | None, attempts: Attempts) -> Status:
+    failure = attempts.failure(module.key, Verb.INSTALL, module.mark) or attempts.failure(module.key, Verb.UNINSTALL)
+    if failure is not None:
+        if failure.verb is Verb.INSTALL and pod.restart is Restart.NEVER:
+            return _ended(failure.reason, failure.message, 1, failure.at)
+        return _waiting(failure.reason, failure.message)
+    if actual is not None and actual.state is State.BROKEN:
+        return _waiting("Broken", actual.message or actual.reason)
+    return _waiting("ContainerCreating", "")
+
+
+def _waiting(reason: str, message: str) -> Status:
+    return {"waiting": {"reason": reason, "message": message} if message else {"reason": reason}}
+
+
+def _ended(reason: str, message: str, code: int, at: float | None) -> Status:
+    ended: Status = {"exitCode": code, "reason": reason}
+    if message:
+        ended["message"] = message
+    if at:
+        ended |= {"startedAt": time_text(at), "finishedAt": time_text(at)}
+    return {"terminated": ended}
+
+
+# --- the whole Pod ---------------------------------------------------------------------------------------------------
+
+
+def _phase(containers: Sequence[Status], pod: VPod) -> str:
+    if pod.has_ended:
+        return str(pod.status["phase"])
+    ends = [container["state"]["terminated"] for container in containers if "terminated" in container["state"]]
+    if containers and len(ends) == len(containers) and pod.restart is not Restart.ALWAYS:
+        return "Failed" if any(end["exitCode"] for end in ends) else "Succeeded"
+    has_run = pod.status.get("phase") == "Running" or all("running" in one["state"] for one in containers)
+    return "Running" if containers and has_run else "Pending"
+
+
+def _conditions(
+    pod: VPod, phase: str, containers: Sequence[Status], *, is_ready: bool, now: float
+) -> list[dict[str, str]]:
+    before = {condition["type"]: condition for condition in pod.status.get("conditions") or ()}
+    waiting = [one["name"] for one in containers if not one["ready"]]
+    reason, message = "", ""
+    if phase == "Succeeded":
+        reason = "PodCompleted"
+    elif waiting:
+        reason, message = "ContainersNotReady", f"containers with unready status: [{' '.join(waiting)}]"
+    told = []
+    for kind in _TOLD:
+        holds = "True" if is_ready or kind == "Initialized" else "False"
+        condition = {"type": kind, "status": holds}
+        if holds == "False" and reason:
+            condition |= {"reason": reason, **({"message": message} if message else {})}
+        past = before.get(kind, {})
+        changed = past.get("lastTransitionTime") if past.get("status") == holds else None
+        condition["lastTransitionTime"] = changed or time_text(now)
+        told.append(condition)
+    return told

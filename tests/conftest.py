@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
@@ -30,6 +30,8 @@ BIZS = Path(__file__).parent / "bizs"
 
 os.environ["KOUPLELESS_BASE_EPHEMERAL"] = "true"
 """Bases of tests keep nothing below the state directory of the user, unless a test names a directory."""
+
+pytest_plugins = ["tests.mqtt.fixtures"]
 
 collect_ignore = ["bizs"]
 """Applications, some with tests of their own, which are run in bizs."""
@@ -94,6 +96,13 @@ def until(condition: Callable[[], Found | None], timeout_s: float = 30, *, other
         assert time.monotonic() < ends, f"{otherwise} within {timeout_s:g} s"
         time.sleep(0.002)
     return found
+
+
+def lacks(reason: str) -> NoReturn:
+    """Skip the test, for something that the machine lacks. With ``CI=true``, where every test has to run, fail."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"with CI=true no such test is skipped: {reason}")
+    pytest.skip(reason)
 
 
 _ports = os.open(Path(tempfile.gettempdir(), f"koupleless-test-ports-{os.getuid()}"), os.O_RDWR | os.O_CREAT, 0o600)

@@ -65,15 +65,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
     from pathlib import Path
 
+    from koupleless.announce.announcer import Announcer
     from koupleless.router.types import Receive, Send
+    from koupleless.settings.base import ArkletSettings
 
 __all__ = ["Base", "serve"]
 
 logger = logging.getLogger("koupleless.base")
 _logger: Final = logging.getLogger("koupleless")
-
-BASE_VERSION: Final = "1.0.0"
-"""The version of every base, as in the original: bases are released by other means than modules."""
 
 _UNPACKED_S: Final = 240.0
 """Seconds for checking and unpacking an artefact after the download."""
@@ -142,7 +141,7 @@ class Base:
         self.services = default_registry()
         logbook = self._logbook()
         self.container = Container(
-            base=BizInfo.of_base(BizId.of(name, BASE_VERSION)),
+            base=BizInfo.of_base(BizId.of(name, settings.version)),
             front=self._front,
             preparation=Preparation(
                 self._store,
@@ -183,8 +182,15 @@ class Base:
         self._front.fallbacks = probe_apps(self._readiness)
         ops = settings.arklet
         metadata = BaseMetadata.of_this_machine(
-            name=name, version=BASE_VERSION, identity=ops.identity, cluster=ops.cluster, environment=ops.environment
+            name=name,
+            version=settings.version,
+            identity=ops.identity,
+            cluster=ops.cluster,
+            environment=ops.environment,
+            local_ip=ops.local_ip,
+            bound=ops.host,
         )
+        self._announcer = _announcer(ops, metadata)
         self._operations = Operations(
             self.container,
             metadata,
@@ -236,8 +242,10 @@ class Base:
                 self._install_static(url)
             replay(self.container, has_successors=self.settings.activate_next or self.settings.activate_many)
             self._clean()
-            self._start_arklet()
+            port = self._start_arklet()
             self._readiness.base = Status.UP
+            if self._announcer is not None:
+                self._announcer.begin(port)
         except BaseException:
             self._stop()
             raise
@@ -252,7 +260,7 @@ class Base:
             limits = Retention(settings.store_keep, settings.store_age_s, settings.store_bytes)
             self._store.remove_unused(limits, keep=set().union(*map(digests_in, self._store.books())))
 
-    def _start_arklet(self) -> None:
+    def _start_arklet(self) -> int:
         ops = self.settings.arklet
         try:
             port = self.arklet.start()
@@ -263,6 +271,7 @@ class Base:
         logger.info(_where(ops.host, port, is_chosen=ops.port is None))
         if ops.port is None and port != FIRST_ARKLET_PORT and _is_one_of_several(range(FIRST_ARKLET_PORT, port)):
             logger.warning(_SEVERAL)
+        return port
 
     def _install_static(self, url: str) -> None:
         goes_on = self.settings.on_broken == "continue"
@@ -289,12 +298,16 @@ class Base:
 
     def _stop(self) -> None:
         self._readiness.base = Status.DOWN
+        if self._announcer is not None:
+            self._announcer.leave()
         with self._closing as closing:  # from the last to the first, each whatever the others raise
             closing.callback(self._holding.release)
             if self._owns_process:
                 closing.callback(self._operations.leave_behind)
                 closing.callback(leave_workers_behind, self._readiness.workers)
             closing.callback(self._readiness.close)
+            if self._announcer is not None:
+                closing.callback(self._announcer.close)
             closing.callback(self.container.close, ends_process=self._owns_process)
             closing.callback(self._operations.close)
             closing.callback(self.arklet.stop)
@@ -330,6 +343,18 @@ def _holding(settings: BaseSettings, name: str, *, has_default: bool) -> Holding
     if settings.state_dir is not None:
         return Holding(settings.state_dir)
     return Holding.default(name, is_named=name != UNNAMED)
+
+
+def _announcer(ops: ArkletSettings, metadata: BaseMetadata) -> Announcer | None:
+    """The announcer to the controllers in the settings; ``None`` without a controller. Raises ``SettingsError``."""
+    if ops.controller.url is None:
+        return None
+    from koupleless.announce.announcer import Announcer  # noqa: PLC0415 - not for a base without a controller
+    from koupleless.announce.controller import Controller, check_names  # noqa: PLC0415 - the same
+
+    check_names(metadata)
+    controller = Controller.of(ops.controller.url, ca=ops.controller.ca, read_token=ops.controller.read_token)
+    return Announcer(metadata, controller)
 
 
 def _forwards(settings: BaseSettings, configuration: Configuration) -> Forwards:

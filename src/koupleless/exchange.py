@@ -1,7 +1,8 @@
 """One HTTP/1.1 exchange on a new connection, for command lines that have to start fast.
 
 The standard library's client imports the parsers of e-mail and TLS: a fifth of the start of a short command. An arklet
-speaks neither. Sends a request, and reads one answer: with a length, in chunks, or up to the end of the connection.
+speaks neither; TLS is for callers with a context. Sends a request, and reads one answer: with a length, in chunks, or
+up to the end of the connection.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
 _PIECE: Final = 65536
@@ -45,8 +47,11 @@ def exchange(
     body: bytes = b"",
     connect_timeout_s: float,
     timeout_s: float,
+    tls: ssl.SSLContext | None = None,
 ) -> Answer:
     """Send one request and return the answer, of any status. ``timeout_s`` is for request and answer together.
+
+    With ``tls`` the exchange is encrypted, and the server shows a certificate for ``host``.
 
     Raises ``TimeoutError``, another ``OSError`` if the host cannot be reached, `BadAnswer`, and ``ValueError`` for a
     host or a header with characters that HTTP does not allow. May be called from any thread.
@@ -64,10 +69,11 @@ def exchange(
     target = host.encode() if host.isascii() else host
     with socket.create_connection((target, port), timeout=min(connect_timeout_s, timeout_s)) as connection:  # type: ignore[arg-type]
         _limit(connection, deadline)
-        # A server may refuse before the body is read; the answer can be read all the same.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.sendall("\r\n".join(head).encode("latin-1") + body)
-        return _read(_Stream(connection, deadline))
+        with connection if tls is None else tls.wrap_socket(connection, server_hostname=host) as stream:
+            # A server may refuse before the body is read; the answer can be read all the same.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                stream.sendall("\r\n".join(head).encode("latin-1") + body)
+            return _read(_Stream(stream, deadline))
 
 
 def _limit(connection: socket.socket, deadline: float) -> None:

@@ -187,9 +187,29 @@ def test_a_base_knows_who_it_is_once_and_for_all() -> None:
         "shop",
         "1.0.0",
         "default",
-        "default",
+        "dev",
     )
     assert BaseMetadata.of_this_machine(identity="base-7").identity == "base-7"
+
+
+@pytest.mark.parametrize(
+    ("options", "address"),
+    [
+        ({"bound": "127.0.0.1"}, "127.0.0.1"),
+        ({"bound": "localhost"}, "127.0.0.1"),
+        ({"bound": "10.9.8.7"}, "10.9.8.7"),
+        ({"bound": "10.9.8.7", "local_ip": "192.0.2.5"}, "192.0.2.5"),
+        ({"bound": "0.0.0.0"}, "10.1.1.1"),
+        ({"bound": "::"}, "10.1.1.1"),
+        ({"bound": "host.example"}, "10.1.1.1"),
+        ({}, "10.1.1.1"),
+    ],
+)
+def test_a_controller_is_told_the_address_on_which_the_arklet_listens(
+    options: dict[str, str], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("koupleless.arklet.health._local_address", lambda: "10.1.1.1")
+    assert BaseMetadata.of_this_machine(**options).local_ip == address
 
 
 def test_a_base_without_a_network_makes_itself_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

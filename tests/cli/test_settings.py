@@ -256,3 +256,38 @@ def test_a_home_that_is_not_there_and_toml_that_is_none_are_said(tmp_path: Path)
         (tmp_path / "koupleless.toml").write_text(text)
         with pytest.raises(SettingsError, match="no valid TOML"):
             base(tmp_path)
+
+
+# --- the controller --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["MODULE_CONTROLLER_ADDRESS", "KOUPLELESS_ARKLET_HTTP_HEARTBEAT_ENDPOINT"])
+def test_the_address_of_the_controller_is_read_as_the_original_and_its_images_write_it(
+    tmp_path: Path, variable: str
+) -> None:
+    assert base(tmp_path).arklet.controller.url is None
+    assert load_base(environ={variable: "mc:7777"}, directory=tmp_path).arklet.controller.url == "http://mc:7777"
+    assert base(tmp_path, {"arklet_controller_url": "https://mc/"}).arklet.controller.url == "https://mc"
+
+
+def test_the_controller_has_a_table_below_the_one_of_the_arklet(tmp_path: Path) -> None:
+    text = '[base.arklet]\nport = 1\n[base.arklet.controller]\nurl = "mc:7777"\nca = "ca.pem"\ntoken-file = "t"\n'
+    (tmp_path / "koupleless.toml").write_text(text)
+    (tmp_path / "t").write_text("secret\n")
+
+    arklet = base(tmp_path).arklet
+    assert (arklet.port, arklet.controller.url, arklet.controller.ca) == (1, "http://mc:7777", tmp_path / "ca.pem")
+    assert arklet.controller.read_token() == "secret"
+    assert "secret" not in repr(base(tmp_path, KOUPLELESS_ARKLET_CONTROLLER_TOKEN="secret"))
+
+
+@pytest.mark.parametrize("url", ["ftp://mc", "http://", "http://me:secret@mc", "http://mc:port", "mc:7777?x=1"])
+def test_an_address_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SettingsError, match="KOUPLELESS_ARKLET_CONTROLLER_URL in the environment"):
+        base(tmp_path, KOUPLELESS_ARKLET_CONTROLLER_URL=url)
+
+
+def test_the_version_of_a_base_is_checked(tmp_path: Path) -> None:
+    assert base(tmp_path, KOUPLELESS_ARKLET_METADATA_VERSION="2.1").version == "2.1"
+    with pytest.raises(SettingsError, match="no biz version"):
+        base(tmp_path, KOUPLELESS_BASE_VERSION="2 1")

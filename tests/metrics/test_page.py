@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from koupleless.announce.fortune import Fortune
 from koupleless.metrics.families import Metrics, of_process
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ def test_every_series_is_on_the_page(small: Small) -> None:
             ", ".join(f"`{label}`" for label in family.labels),
             family.text,
         )
-        for family in (*Metrics(small.container, lambda: small.host.stage.loop).read(), *of_process())
+        for family in (
+            *Metrics(small.container, lambda: small.host.stage.loop).read(),
+            *of_process(),
+            *Fortune("", "").read(),
+        )
     ]
 
     assert rows == there

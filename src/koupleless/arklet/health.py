@@ -7,6 +7,7 @@ answer is built for one caller alone.
 from __future__ import annotations
 
 import functools
+import ipaddress
 import os
 import platform
 import secrets
@@ -50,7 +51,7 @@ class BaseMetadata:
     name: str = "base"
     version: str = "1.0.0"
     cluster: str = "default"
-    environment: str = "default"
+    environment: str = "dev"
     """Must equal the controller's, or the two never meet on MQTT."""
     local_ip: str = "127.0.0.1"
     host_name: str = "unknown"
@@ -63,9 +64,15 @@ class BaseMetadata:
         version: str = "1.0.0",
         identity: str | None = None,
         cluster: str = "default",
-        environment: str = "default",
+        environment: str = "dev",
+        local_ip: str | None = None,
+        bound: str = "",
     ) -> Self:
-        """Fill values in from the machine that are not configured; sends nothing and asks no name server."""
+        """Fill values in from the machine that are not configured; sends nothing and asks no name server.
+
+        ``bound`` is the host on which the arklet listens: unless the arklet listens on all addresses, this is where a
+        controller reaches the base.
+        """
         address = _local_address()
         if identity is None:
             letters = string.ascii_lowercase + string.digits
@@ -77,7 +84,7 @@ class BaseMetadata:
             version=version,
             cluster=cluster,
             environment=environment,
-            local_ip=address or "127.0.0.1",
+            local_ip=local_ip or _address_of(bound) or address or "127.0.0.1",
             host_name=socket.gethostname() or "unknown",
         )
 
@@ -263,6 +270,16 @@ def _processor_model() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine() or "unknown"
+
+
+def _address_of(host: str) -> str | None:
+    """The address that a host is, without a look-up; ``None`` for a name, and for the host that means all addresses."""
+    if host == "localhost":
+        return "127.0.0.1"
+    try:
+        return None if ipaddress.ip_address(host).is_unspecified else host
+    except ValueError:
+        return None
 
 
 def _local_address() -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from koupleless.settings.controller import ControllerSettings
 from koupleless.settings.reading import Sources, find_table, flatten, keys_of, read_token, setting
 from koupleless.settings.values import (
     Count,
@@ -27,6 +28,7 @@ from koupleless.settings.values import (
     Tables,
     Text,
     Texts,
+    Version,
 )
 
 UNNAMED: Final = "base"
@@ -61,10 +63,14 @@ class ArkletSettings:
     """Most connections at once; the oldest connection without a request gives way to a new one."""
     identity: Text | None = setting(None)
     """The name of the base for a controller; ``None`` means the address."""
+    local_ip: Text | None = setting(None)
+    """The address for calls of a controller; ``None`` means the address in `host`, else the machine's."""
     cluster: Text = setting("default")
     """The cluster the base belongs to."""
-    environment: Text = setting("default")
-    """The environment, which has to be the controller's."""
+    environment: Text = setting("dev", properties={"koupleless.arklet.metadata.env": None})
+    """The environment, which has to be the controller's; the default is the original controller's."""
+    controller: ControllerSettings = field(default_factory=ControllerSettings)
+    """The controller that is told of the base over HTTP."""
 
     def read_token(self) -> str | None:
         """The token, from `token` or `token_file`. Raises ``SettingsError`` for an unusable file."""
@@ -88,6 +94,8 @@ class BaseSettings:
         },
     )
     """The name of the base, and so of the master biz."""
+    version: Version = setting("1.0.0", properties={"koupleless.arklet.metadata.version": None})
+    """The version of the base, and so of the master biz."""
     host: Text = setting("127.0.0.1")
     """The address the application is served on."""
     port: Port = setting(8080)
@@ -224,11 +232,35 @@ def load_base(
         tables=((dict(flatten(table)), origin),),
         directory=directory,
     )
-    of_arklet = replace(
-        sources,
-        flags={key.removeprefix("arklet_"): value for key, value in given.items() if key.startswith("arklet_")},
-        prefix="KOUPLELESS_ARKLET_",
-        under="arklet.",
+    of_arklet = _part(sources, given, "arklet")
+    of_controller = _part(sources, given, "arklet", "controller")
+    sources.refuse_unknown(
+        {
+            **keys_of(BaseSettings),
+            **keys_of(ArkletSettings, "arklet."),
+            **keys_of(ControllerSettings, "arklet.controller."),
+        }
     )
-    sources.refuse_unknown({**keys_of(BaseSettings), **keys_of(ArkletSettings, "arklet.")})
-    return BaseSettings(**sources.read(BaseSettings), arklet=ArkletSettings(**of_arklet.read(ArkletSettings)))
+    arklet = ArkletSettings(
+        **of_arklet.read(ArkletSettings), controller=ControllerSettings(**of_controller.read(ControllerSettings))
+    )
+    return BaseSettings(**sources.read(BaseSettings), arklet=arklet)
+
+
+_PARTS: Final = ("arklet_controller_", "arklet_")
+"""The prefixes of flags of the groups below a base, the longer ones first."""
+
+
+def _part(sources: Sources, flags: Mapping[str, object], *names: str) -> Sources:
+    """The sources of a group below the base's."""
+    prefix = f"{'_'.join(names)}_"
+    return replace(
+        sources,
+        flags={
+            key.removeprefix(prefix): value
+            for key, value in flags.items()
+            if next((each for each in _PARTS if key.startswith(each)), "") == prefix
+        },
+        prefix=f"KOUPLELESS_{prefix.upper()}",
+        under=f"{'.'.join(names)}.",
+    )

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 import msgspec
 from msgspec import Meta
 
-from koupleless.biz import parse_name
+from koupleless.biz import parse_name, parse_version
 from koupleless.errors import InvalidIdentity
 
 
@@ -100,8 +100,35 @@ def _name(text: str, _: Path) -> str:
         raise ValueError(f"cannot be used: {error}") from None
 
 
+def _version(text: str, _: Path) -> str:
+    try:
+        return parse_version(text)
+    except InvalidIdentity as error:
+        raise ValueError(f"cannot be used: {error}") from None
+
+
+def _endpoint(text: str, _: Path) -> str:
+    """The address of a server, with its scheme and without a slash at the end."""
+    from urllib.parse import urlsplit  # noqa: PLC0415 - seldom given, and a command line pays for the import
+
+    url = (text if "://" in text else f"http://{text}").rstrip("/")
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading a port checks the port
+    except ValueError as error:
+        raise ValueError(f"cannot be used: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be http://host:port, https://host:port, or host:port")
+    if "@" in parts.netloc:
+        raise ValueError("must be without user and password; a token has a setting of its own")
+    return url
+
+
 Text: TypeAlias = Annotated[str, Meta(min_length=1, description="a text that is not blank")]
 Name: TypeAlias = Annotated[Text, Steps(after=_name)]
+Version: TypeAlias = Annotated[Text, Steps(after=_version)]
+Endpoint: TypeAlias = Annotated[Text, Steps(after=_endpoint)]
+"""The address of a server over HTTP; ``host:port`` alone means ``http``."""
 Flag: TypeAlias = Annotated[bool, Meta(description="true or false"), Steps(before=_flag)]
 InvertedFlag: TypeAlias = Annotated[Flag, Steps(after=lambda is_on, _: not is_on)]
 """For a property of the original with the opposite meaning."""

@@ -37,6 +37,7 @@ _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 @click.option("--arklet-port", type=int, help="The port of the ops API.  [default: the first free one from 1238]")
 @click.option("--arklet-token-file", metavar="FILE", help="A file with the token for callers of the ops API.")
 @click.option("--arklet-insecure", is_flag=True, default=None, help="Serve the ops API without a token to everybody.")
+@click.option("--controller", "arklet_controller_url", metavar="URL", help="A controller that is told of the base.")
 @click.option("--module", "modules", multiple=True, metavar="PATH", help="A module to start with; repeatable.")
 @click.option("--log-dir", metavar="DIR", help="The parent of the logs of modules; - for stderr only.  [default: logs]")
 @click.option("--log-level", type=click.Choice(_LEVELS, case_sensitive=False),

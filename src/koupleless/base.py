@@ -190,7 +190,6 @@ class Base:
             local_ip=ops.local_ip,
             bound=ops.host,
         )
-        self._announcer = _announcer(ops, metadata)
         self._operations = Operations(
             self.container,
             metadata,
@@ -200,6 +199,7 @@ class Base:
             cancel=self._stage.cancel,
             end=_end_process if owns_process else None,
         )
+        self._announcer = _announcer(ops, metadata, self.container, self._operations)
         self.arklet = ArkletServer(
             self._operations,
             ops.host,
@@ -238,9 +238,11 @@ class Base:
         try:
             for notice in self._holding.load(self.container.book, self._environments):
                 logger.warning(notice)
+            if self._announcer is not None:
+                self._announcer.ask()
             for url in self._static_modules():
                 self._install_static(url)
-            replay(self.container, has_successors=self.settings.activate_next or self.settings.activate_many)
+            self._install_wanted()
             self._clean()
             port = self._start_arklet()
             self._readiness.base = Status.UP
@@ -286,6 +288,19 @@ class Base:
             if not goes_on:
                 raise BaseStartFailed(f"{said}: {error}") from error
             logger.warning("%s, and the base serves without it: %s", said, error)
+
+    def _install_wanted(self) -> None:
+        """Install the modules that the controller wants, and those of former times."""
+        has_successors = self.settings.activate_next or self.settings.activate_many
+        baseline = None if self._announcer is None else self._announcer.baseline
+        wanted = () if self._announcer is None else self._announcer.wanted()
+        replay(
+            self.container,
+            has_successors=has_successors,
+            wishes=None if baseline is None else baseline.wishes(wanted),
+        )
+        if baseline is not None and wanted:
+            baseline.bring(wanted)
 
     def _static_modules(self) -> list[str]:
         found = list(self.settings.modules)
@@ -345,16 +360,20 @@ def _holding(settings: BaseSettings, name: str, *, has_default: bool) -> Holding
     return Holding.default(name, is_named=name != UNNAMED)
 
 
-def _announcer(ops: ArkletSettings, metadata: BaseMetadata) -> Announcer | None:
+def _announcer(
+    ops: ArkletSettings, metadata: BaseMetadata, container: Container, operations: Operations
+) -> Announcer | None:
     """The announcer to the controllers in the settings; ``None`` without a controller. Raises ``SettingsError``."""
     if ops.controller.url is None:
         return None
     from koupleless.announce.announcer import Announcer  # noqa: PLC0415 - not for a base without a controller
+    from koupleless.announce.baseline import Baseline  # noqa: PLC0415 - the same
     from koupleless.announce.controller import Controller, check_names  # noqa: PLC0415 - the same
 
     check_names(metadata)
     controller = Controller.of(ops.controller.url, ca=ops.controller.ca, read_token=ops.controller.read_token)
-    return Announcer(metadata, controller)
+    baseline = Baseline(container, operations)
+    return Announcer(metadata, baseline, controller, patience_s=ops.controller.baseline_timeout_s)
 
 
 def _forwards(settings: BaseSettings, configuration: Configuration) -> Forwards:

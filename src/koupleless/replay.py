@@ -16,11 +16,13 @@ from koupleless.container.terms import Place, Stored, Strategy
 from koupleless.errors import ContainerClosed, KouplelessError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
     from concurrent.futures import Future
 
     from koupleless.biz import BizId
     from koupleless.container.container import Container
-    from koupleless.state.book import Standing, Wanted
+    from koupleless.state.book import Wanted
 
 logger = logging.getLogger("koupleless.state")
 
@@ -32,21 +34,32 @@ _FIRST_PATIENCE_S: Final = 1.0
 """The same for the first module, which does work for all: libraries are looked at, and caches are filled."""
 
 
-def replay(container: Container, *, has_successors: bool = False) -> None:
+def replay(container: Container, *, has_successors: bool = False, wishes: Mapping[BizId, str] | None = None) -> None:
     """Bring back the modules in the book of ``container``, then try installs again that had not ended; open the book.
 
-    Modules that are there already, the static ones, come in the place of all versions of their names. With
-    ``has_successors`` the last version of a name without an active version answers. Called once, at the start, before
-    commands are taken. Raises ``ContainerClosed`` if the base goes down meanwhile.
+    Modules that are there already, the static ones, come in the place of all versions of their names. ``wishes`` are
+    versions with their URLs that a controller wants: no other version of their names, and none from another URL, comes
+    back. With ``has_successors``, and for a name of ``wishes``, the last version of a name without an active version
+    answers. Called once, at the start, before commands are taken. Raises ``ContainerClosed`` if the base goes down
+    meanwhile.
     """
     begin = time.perf_counter()
     book, static = container.book, {info.id.name for info in container.bizs()}
-    standing = book.standing()
+    standing, wishes = book.standing(), wishes or {}
     replaced = [each.id for each in (*standing.modules, *standing.pending) if each.id.name in static]
     for biz in replaced:
         logger.warning("%s is not started again: the settings of the base name another %s", biz, biz.name)
+    wished = {biz.name for biz in wishes}
+    unwished = [
+        each.id
+        for each in (*standing.modules, *standing.pending)
+        if each.id.name in wished and wishes.get(each.id) != each.url
+    ]
+    for biz in unwished:
+        logger.info("%s is not started again: the controller wants another %s", biz, biz.name)
+    replaced += unwished
     wanted = [each for each in standing.modules if each.id not in replaced]
-    active = _answering(standing, has_successors=has_successors)
+    active = _answering(wanted, standing.active, None if has_successors else wished)
     broken = _bring_back(container, wanted, active)
     book.open(without=replaced)
     for each in standing.pending:
@@ -58,13 +71,16 @@ def replay(container: Container, *, has_successors: bool = False) -> None:
         logger.info("%s modules serve again after %.1f s%s", count, seconds, said)
 
 
-def _answering(standing: Standing, *, has_successors: bool) -> set[BizId]:
-    """The versions that answer by name."""
-    active = set(standing.active)
-    if has_successors:
-        names = {each.id.name for each in standing.modules} - {biz.name for biz in active}
-        active |= {max((each.order, each.id) for each in standing.modules if each.id.name == name)[1] for name in names}
-    return active
+def _answering(wanted: list[Wanted], active: AbstractSet[BizId], succeeding: AbstractSet[str] | None) -> set[BizId]:
+    """The versions that answer by name; the last one of a name without such a version, for names of ``succeeding``.
+
+    ``None`` means all names.
+    """
+    answering = {each.id for each in wanted} & active
+    names = {each.id.name for each in wanted} - {biz.name for biz in answering}
+    if succeeding is not None:
+        names &= succeeding
+    return answering | {max((each.order, each.id) for each in wanted if each.id.name == name)[1] for name in names}
 
 
 def _bring_back(container: Container, wanted: list[Wanted], active: set[BizId]) -> list[BizId]:

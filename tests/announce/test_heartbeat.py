@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from tests.conftest import free_port, until
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from tests.controllers import FakeController
 
+    from koupleless.announce.baseline import Baseline
+
+NO_BASELINE = cast("Baseline", None)
 METADATA = BaseMetadata(identity="10.0.0.7", name="shop", version="1.2", local_ip="127.0.0.1", host_name="base-0")
 
 
@@ -37,7 +40,7 @@ def announce() -> Iterator[Callable[..., Announcer]]:
     made: list[Announcer] = []
 
     def start(url: str, metadata: BaseMetadata = METADATA, **options: Any) -> Announcer:
-        made.append(Announcer(metadata, Controller.of(url, **options)))
+        made.append(Announcer(metadata, NO_BASELINE, Controller.of(url, **options)))
         made[-1].begin(1240)
         return made[-1]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from tests.controllers import controller_on
+from tests.state.conftest import make_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,11 +24,14 @@ def controller() -> Iterator[FakeController]:
         yield controller
 
 
-def test_a_base_is_announced_when_it_can_be_called_and_takes_its_leave(
+def test_a_base_is_announced_with_the_modules_that_the_controller_wants_and_takes_its_leave(
     serve: Callable[..., BaseProcess], controller: FakeController, tmp_path: Path
 ) -> None:
+    url = make_module(tmp_path, "prices:1").as_uri()
+    controller.baseline = [{"bizName": "prices", "bizVersion": "1", "bizUrl": url}]
     base = serve("--name", "shop", "--controller", controller.url, cwd=tmp_path)
 
+    assert base.get("/prices/").text == "prices:1"
     beat = controller.beat()
     assert (beat["state"], beat["port"], beat["localIP"]) == ("ACTIVATED", base.arklet_port, "127.0.0.1")
     reply = httpx.post(f"http://{beat['localIP']}:{beat['port']}/health", json={}, verify=False, timeout=30).json()

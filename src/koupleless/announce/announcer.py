@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Protocol
 
 from koupleless.announce.fortune import logger
 from koupleless.announce.heartbeat import Heartbeat
+from koupleless.announce.query import BaselineQuery
 from koupleless.artifact.fetching.locations import is_loopback
 from koupleless.wire.announcements import BaseStatus, Metadata
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from koupleless.announce.baseline import Baseline
     from koupleless.announce.controller import Controller
     from koupleless.arklet.health import BaseMetadata
+    from koupleless.wire.requests import InstallBiz
 
 
 class Tunnel(Protocol):
@@ -31,16 +36,37 @@ class Tunnel(Protocol):
 class Announcer:
     """Tells controllers of the begin and the end of a base.
 
-    Lifetime: of the base; `begin` once when the base is ready, `leave` at the begin of the end, `close` at the end.
+    Lifetime: of the base; `ask` and `wanted` during the start, `begin` once when the base is ready, `leave` at the
+    begin of the end, `close` at the end.
     None of them raises. Threads: the base's, one at a time. A base without a controller has no announcer.
     """
 
-    def __init__(self, metadata: BaseMetadata, controller: Controller | None = None) -> None:
-        """``controller`` is told over HTTP."""
+    def __init__(
+        self,
+        metadata: BaseMetadata,
+        baseline: Baseline,
+        controller: Controller | None = None,
+        *,
+        patience_s: float = 0.0,
+    ) -> None:
+        """``controller`` is told over HTTP, and asked for a baseline unless ``patience_s`` is 0."""
         self._metadata = metadata
+        self.baseline = baseline
         self._start_id = secrets.token_hex(8)
         self._controller = controller
+        self._patience_s = patience_s
+        self._query: BaselineQuery | None = None
         self._tunnels: list[Tunnel] = []
+
+    def ask(self) -> None:
+        """Ask the controller for the modules wanted in this base; returns at once, for the start to go on meanwhile."""
+        if self._controller is not None and self._patience_s:
+            self._query = BaselineQuery(self._controller, described(self._metadata), self.baseline.bring)
+            self._query.ask()
+
+    def wanted(self) -> Sequence[InstallBiz]:
+        """The modules wanted by the controller, awaited until ``patience_s`` after `ask`; empty without an answer."""
+        return () if self._query is None else self._query.answer(self._patience_s)
 
     def begin(self, port: int) -> None:
         """Tell all controllers of a serving base, with the arklet on ``port``."""
@@ -51,9 +77,13 @@ class Announcer:
             )
         for tunnel in self._tunnels:
             tunnel.begin()
+        if self._query is not None:
+            self._query.begin()
 
     def leave(self) -> None:
         """Tell all controllers of the end. Idempotent."""
+        if self._query is not None:
+            self._query.close()
         for tunnel in self._tunnels:
             tunnel.leave()
 

@@ -5,7 +5,7 @@
 from dataclasses import dataclass
 
 from koupleless.settings.reading import read_token, setting
-from koupleless.settings.values import Endpoint, FilePath, Text
+from koupleless.settings.values import Endpoint, FilePath, SecondsOrNone, Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,8 @@ class ControllerSettings:
     """A file with this token in the first line, read for each message: the token may change."""
     ca: FilePath | None = setting(None)
     """Issuers of the certificate of the controller, for ``https``; ``None`` means those that the system trusts."""
+    baseline_timeout_s: SecondsOrNone = setting(3.0)
+    """How long the start waits for the modules that the controller wants in the base; 0 means not to ask."""
 
     def read_token(self) -> str | None:
         """The token, from `token` or `token_file`. Raises ``SettingsError`` for an unusable file."""

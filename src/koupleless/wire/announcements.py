@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from koupleless.wire.envelope import ReplyInvalid
+from koupleless.wire.requests import InstallBiz, read
+
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The identity of a base; also the body of a query for the baseline."""
@@ -25,3 +28,19 @@ class BaseStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """``ACTIVATED``; any other text means that the base ends."""
     start_id: str = ""
     """A text for one start of the base, by which a restart under the same identity is seen. Only this project's."""
+
+
+def decode_baseline(raw: bytes) -> list[InstallBiz]:
+    """Read the modules that a controller wants in a base. Raises ``ReplyInvalid``.
+
+    ``null`` is an empty baseline: the original controller writes one so.
+    """
+    try:
+        items = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ReplyInvalid(f"the baseline is not JSON: {error}") from None
+    if items is None:
+        return []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise ReplyInvalid("the baseline is no array of objects")
+    return [read(InstallBiz, item) for item in items]

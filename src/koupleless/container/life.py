@@ -30,7 +30,7 @@ from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 from koupleless.recorders.registries.interpreter.finalizers import values_by_thread
 from koupleless.recorders.running.forks import OwnCode
-from koupleless.router.asgi import unmounted
+from koupleless.router.around.mount import unmounted
 from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules
 from koupleless.router.lifespan import Lifespan

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from koupleless.context import as_base
 from koupleless.errors import BaseStartFailed
+from koupleless.router.around.mount import below
 from koupleless.router.lifespan import Lifespan
 from koupleless.router.refusals import NOT_FOUND, UNAVAILABLE, refuse
 from koupleless.router.table import RouteTable, normalise_path
@@ -74,7 +75,7 @@ class Front:
         table = self._table
         while True:
             root: str = connection.get("root_path", "")
-            path: str = _below(connection["path"], root) if root else connection["path"]
+            path: str = below(connection["path"], root) if root else connection["path"]
             if table.is_plain:
                 forward, route = None, table.match_path(path)
             else:
@@ -171,12 +172,6 @@ def _look_up(table: RouteTable, connection: Connection, path: str) -> tuple[str,
     return path, forward, table.match(host.lower(), path)
 
 
-def _below(path: str, root: str) -> str:
-    """``path`` without ``root``. In ASGI a path begins with the root; behind some proxies and servers, none does."""
-    rest = path.removeprefix(root)
-    return rest if rest != path and (not rest or rest[0] == "/") else path
-
-
 def _host_of(connection: Connection) -> str:
     """The host that the client asked for, in the spelling of the client, without a port; a malformed one as a whole."""
     for name, value in connection["headers"]:
@@ -207,27 +202,6 @@ def _inner(connection: Connection, root: str, path: str, route: Route, forward: 
         if connection.get("raw_path") is not None:
             inner["raw_path"] = _raw_path(connection, root, full, forward)
     return inner
-
-
-def unmounted(app: ASGIApp) -> ASGIApp:
-    """An application that finds the path below its mount point in ``path``, as behind a proxy that strips mount points.
-
-    ASGI has the whole path there (HTTP scope, ``root_path``), and some applications compare the whole path.
-    ``root_path`` names the mount point all the same.
-    """
-
-    async def stripped(connection: Connection, receive: Receive, send: Send) -> None:
-        root = connection.get("root_path", "")
-        if root and connection["type"] in ("http", "websocket"):
-            path = _below(connection["path"], root) or "/"
-            connection = {**connection, "path": path}
-            raw = connection.get("raw_path")
-            if raw is not None:
-                start = quote(root).encode()
-                connection["raw_path"] = raw.removeprefix(start) if raw.startswith(start) else quote(path).encode()
-        await app(connection, receive, send)
-
-    return stripped
 
 
 def _raw_path(connection: Connection, root: str, full: str, forward: Forward | None) -> bytes:

@@ -56,6 +56,7 @@ class TestTable:
             version = "main"
             web-context-path = "/"
             strip-path = true
+            scope-cookies = true
             priority = 3
             isolation = "process"
             declared-libraries = ["Flask"]
@@ -67,7 +68,7 @@ class TestTable:
         """)
         project = read_project(write(tmp_path, text))
         assert (str(project.id), project.web_context_path, project.priority) == ("other:main", "/", 3)
-        assert project.strips_path
+        assert (project.strips_path, project.scopes_cookies) == (True, True)
         assert (project.isolation, project.requirements) == (Isolation.PROCESS, ("flask>=3",))
         assert (project.declared_libraries, project.is_declared_mode) == (("flask",), True)
         assert (project.own, project.shared, project.bring) == (("dash", "loguru"), ("redis",), ("stripe",))

@@ -203,6 +203,7 @@ def _manifest(project: Project, requirements: tuple[str, ...], report: Report, *
         entry=project.entry,
         web_context_path=project.web_context_path,
         strips_path=project.strips_path,
+        scopes_cookies=project.scopes_cookies,
         priority=project.priority,
         declared_libraries=_declared(project, report),
         deny_imports=project.deny_imports,

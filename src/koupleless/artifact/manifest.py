@@ -52,6 +52,8 @@ class Manifest:
     """The text of the author, with or without slashes at both ends; ``/`` is the root."""
     strips_path: bool = False
     """Whether the application sees request paths without the context path."""
+    scopes_cookies: bool = False
+    """Whether cookies of the application for ``/`` are set for the context path."""
     priority: int = DEFAULT_PRIORITY
     declared_libraries: tuple[str, ...] = ()
     """Normalised names of distributions the biz may take from the base; not empty means declared mode."""
@@ -122,7 +124,7 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
         shared=table.texts("shared"),
     )
     priority = table.number("priority", DEFAULT_PRIORITY)
-    strips_path = table.flag("strip-path")
+    strips_path, scopes_cookies = table.flag("strip-path"), table.flag("scope-cookies")
     isolation = check_isolation(table.text("isolation"), issues)
     python_tag = table.text("python") or "py3"
     if not _TAG.fullmatch(python_tag):
@@ -150,6 +152,7 @@ def parse_biz_toml(text: str, origin: str, *, attributes: Mapping[str, str] | No
         entry=keys.entry,
         web_context_path=keys.web_context_path,
         strips_path=strips_path,
+        scopes_cookies=scopes_cookies,
         priority=priority,
         declared_libraries=keys.declared_libraries,
         deny_imports=keys.deny_imports,
@@ -212,8 +215,8 @@ def render_biz_toml(manifest: Manifest) -> str:
         "packed": manifest.packed,
     }
     lines += [f"{key} = {_toml(value)}" for key, value in plain.items() if value != ()]
-    if manifest.strips_path:
-        lines.append("strip-path = true")
+    flags = {"strip-path": manifest.strips_path, "scope-cookies": manifest.scopes_cookies}
+    lines += [f"{key} = true" for key, is_set in flags.items() if is_set]
     if manifest.libraries:
         lines.append(f'libraries = "{manifest.libraries}"')
     if manifest.env_file:

@@ -30,6 +30,7 @@ from koupleless.isolation.namespace import Namespace
 from koupleless.isolation.policy import Policy
 from koupleless.recorders.registries.interpreter.finalizers import values_by_thread
 from koupleless.recorders.running.forks import OwnCode
+from koupleless.router.around.cookies import with_scoped_cookies
 from koupleless.router.around.mount import unmounted
 from koupleless.router.gate import Gate
 from koupleless.router.gateway import FORWARDS, read_rules
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from koupleless.ownership.purge import PurgeReport, Survey
     from koupleless.router.face import Face
     from koupleless.router.gateway import Rule
+    from koupleless.router.types import ASGIApp
 
 ENTRY_OVERRIDE: Final = "sofa.ark.biz.main.class"
 """The key of ``envs`` that names another entry for this install, as the field spells it."""
@@ -219,7 +221,7 @@ class Life:
             refuse_application(result, entry=opening.entry, biz=self.biz)
         self.scope.variables.settle()
         if face.asgi is not None:
-            app = unmounted(face.asgi) if self._prepared.manifest.strips_path else face.asgi
+            app = self._served(face.asgi)
             self._lifespan = lifespan = Lifespan(app, scope=self.scope)
             watch = self.scope.facet(Watch)
             self.gate = Gate(
@@ -232,6 +234,13 @@ class Life:
             )
             timeout_s = seconds_until(opening.deadline)
             stage.call(lambda: lifespan.startup(timeout_s), timeout_s=timeout_s + GRACE_S, may_interrupt=True)
+
+    def _served(self, app: ASGIApp) -> ASGIApp:
+        """The application, with what its manifest asks for between application and browser."""
+        manifest = self._prepared.manifest
+        if manifest.strips_path:
+            app = unmounted(app)
+        return with_scoped_cookies(app) if manifest.scopes_cookies else app
 
     def take_stock(self, opening: Opening) -> None:  # noqa: ARG002 - as the other steps
         """Note the libraries in use, and changes that everybody sees."""

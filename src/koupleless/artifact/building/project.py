@@ -48,6 +48,8 @@ class Project:
     web_context_path: str
     strips_path: bool = False
     """Whether the application sees request paths without the context path."""
+    scopes_cookies: bool = False
+    """Whether cookies of the application for ``/`` are set for the context path."""
     priority: int = DEFAULT_PRIORITY
     declared_libraries: tuple[str, ...] = ()
     is_declared_mode: bool = False
@@ -166,7 +168,7 @@ def parse_project(
     requirements = check_requirements(only_here if "requirements" in module else project.texts("dependencies"), issues)
     priority = module.number("priority", DEFAULT_PRIORITY)
     is_declared_mode = module.flag("declared-mode") or bool(keys.declared_libraries)
-    strips_path = module.flag("strip-path")
+    strips_path, scopes_cookies = module.flag("strip-path"), module.flag("scope-cookies")
     isolation = check_isolation(module.text("isolation"), issues)
     env = check_env(module.mapping("env"), issues)
     env_file = check_env_file(module.text("env-file"), issues)
@@ -186,6 +188,7 @@ def parse_project(
         entry=keys.entry,
         web_context_path=normal_web_path(keys.web_context_path) or "/",
         strips_path=strips_path,
+        scopes_cookies=scopes_cookies,
         priority=priority,
         declared_libraries=keys.declared_libraries,
         is_declared_mode=is_declared_mode,

@@ -61,6 +61,21 @@ def test_a_moving_line_is_gone_at_the_end() -> None:
     assert "\n" not in stream.getvalue()
 
 
+def test_a_detail_moves_on_a_terminal_and_is_left_out_elsewhere() -> None:
+    stream, lines = Terminal(), io.StringIO()
+    with Progress(stream) as progress, Progress(lines) as elsewhere:
+        for detail in ("", "dep.whl, 0.5 of 3.0 MB", f"{'a' * 200}.whl, 2.5 of 3.0 MB"):
+            progress.begin("downloading", detail)
+            elsewhere.begin("downloading", detail)
+            shown(stream, detail[-22:])
+        shown(stream, "aaa...aaaa")
+        shown(lines, "downloading")
+        elsewhere.begin("packing")
+        shown(lines, "packing")
+    assert lines.getvalue() == "downloading\npacking\n"
+    assert max(map(len, stream.getvalue().split("\r\033[2K"))) < 120
+
+
 def test_short_steps_and_silent_ones_are_not_shown() -> None:
     stream = io.StringIO()
     with Progress(stream) as progress:

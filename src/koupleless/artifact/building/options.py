@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from koupleless.artifact.building.requirements import BaseFacts
 
 
-def print_nothing(_: str) -> None:
+class Tell(Protocol):
+    """Takes the name of a step that may take long, when the step begins, and again with each change of the detail."""
+
+    def __call__(self, step: str, detail: str = "", /) -> object:
+        """Show the step; ``detail`` says how far the step is, as ``django-5.2-py3-none-any.whl, 1.5 of 8.3 MB``."""
+
+
+def print_nothing(_: str, _detail: str = "", /) -> None:
     """Take the name of a step, and show nothing."""
 
 
@@ -43,7 +50,7 @@ class Options:
     is_present: Callable[[str], bool] | None = None
     """Asked with the digest of the packed libraries: whether the receiver of the artefact has them already, so that the
     artefact travels without; ``None`` packs them in any case."""
-    tell: Callable[[str], object] = print_nothing
-    """Called with the name of each step that may take long, when the step begins."""
+    tell: Tell = print_nothing
+    """Called with the name of each step that may take long, when the step begins, and with its progress."""
     python: str = sys.executable
     """The interpreter with the pip that fetches distributions to pack; of the same version as the running one."""

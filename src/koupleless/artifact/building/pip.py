@@ -6,11 +6,15 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
+import threading
+import time
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 from packaging.utils import canonicalize_name
 
@@ -18,11 +22,15 @@ from koupleless.artifact.temporary import temporary_directory
 from koupleless.errors import BuildFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from packaging.requirements import Requirement
 
 _PIP_TIMEOUT_S: Final = 900.0
+_LOOK_S: Final = 0.25
+"""Seconds between two looks at a download."""
+_BEGINS: Final = re.compile(r"\s*Downloading (\S+?)(?: \(([0-9.]+) (bytes|kB|MB)\))?\s*")
+_BYTES: Final = {"bytes": 1, "kB": 1000, "MB": 1000 * 1000}
 _NOISE: Final = frozenset({"INSTALLER", "direct_url.json", "REQUESTED"})
 
 
@@ -45,9 +53,11 @@ class Resolved:
 class Pip:
     """The pip of one interpreter, run as a child on behalf of one project. May be used by any thread."""
 
-    def __init__(self, project: str, python: str) -> None:
+    def __init__(self, project: str, python: str, show: Callable[[str], object] = lambda _: None) -> None:
+        """``show`` is called with the progress of the present download, in words, empty without one."""
         self._project = project
         self._python = python
+        self._show = show
 
     def resolve(
         self, requirements: Sequence[Requirement], base: Mapping[str, str], *, also: Sequence[Requirement]
@@ -91,24 +101,35 @@ class Pip:
         environment = {**os.environ, "PIP_USER": "0", "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_VIRTUALENV", "PYTHONPATH"):
             environment.pop(name, None)
-        command = [self._python, "-m", "pip", "install", "--quiet", "--progress-bar", "off", *arguments]
+        command = [self._python, "-m", "pip", "install", "--progress-bar", "off", *arguments]
         # A killed pip (interrupted build, time-out) leaves temporary files, which are removed with this directory.
-        with temporary_directory("koupleless-pip-") as directory:
+        with temporary_directory("koupleless-pip-") as directory, Path(directory, "errors").open("w+b") as errors:
             try:
-                done = subprocess.run(  # noqa: S603 - the interpreter's own pip, no shell
+                process = subprocess.Popen(  # noqa: S603 - the interpreter's own pip, no shell
                     command,
                     env={**environment, "TMPDIR": str(directory)},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    timeout=_PIP_TIMEOUT_S,
-                    check=False,
+                    stderr=errors,
                 )
-            except subprocess.TimeoutExpired:
-                raise BuildFailed(self._project, f"pip did not finish within {_PIP_TIMEOUT_S:g} s") from None
             except OSError as error:
                 raise BuildFailed(self._project, f"cannot run {self._python}: {error.strerror}") from None
-        return done.returncode, done.stdout.decode(errors="replace").strip()
+            self._await(process, Path(directory))
+            errors.seek(0)
+            return process.returncode, errors.read().decode(errors="replace").strip()
+
+    def _await(self, process: subprocess.Popen[bytes], directory: Path) -> None:
+        """Wait for pip, and show the downloads. Raises ``BuildFailed`` at the end of the time."""
+        assert process.stdout is not None
+        ends = time.monotonic() + _PIP_TIMEOUT_S
+        with process, _Downloads(process.stdout, directory) as downloads:
+            try:
+                while not _has_ended(process):
+                    self._show(downloads.now())
+                    if time.monotonic() > ends:
+                        raise BuildFailed(self._project, f"pip did not finish within {_PIP_TIMEOUT_S:g} s")
+            finally:
+                process.kill()  # nothing happens to a pip that has ended
 
     def _check(self, code: int, output: str, reason: str) -> None:
         if code == 0:
@@ -118,6 +139,67 @@ class Pip:
         elif output:
             reason += ": " + output.splitlines()[-1].removeprefix("ERROR: ")
         raise BuildFailed(self._project, reason, output=output)
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process ends before the next look at it."""
+    try:
+        process.wait(_LOOK_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+class _Downloads:
+    """The download that runs, according to the ``output`` of pip, with files below ``directory``.
+
+    pip has figures of its own (``--progress-bar raw``), but not before 24.1, and CPython 3.11 comes with an older pip.
+    Files that grow are seen with any pip.
+
+    Lifetime: a ``with``, which reads the output on a thread until pip has closed it. `now` is for one other thread.
+    """
+
+    def __init__(self, output: IO[bytes], directory: Path) -> None:
+        self._output = output
+        self._directory = directory
+        self._current: tuple[str, str, str] | None = None
+        """The name of the file, and the size with its unit, as in the last line about a download."""
+        self._thread = threading.Thread(target=self._read, name="output of pip", daemon=True)
+
+    def now(self) -> str:
+        """The download that runs, in words: ``django-5.2-py3-none-any.whl, 1.5 of 8.3 MB``; empty without one."""
+        current = self._current
+        if current is None:
+            return ""
+        name, size, unit = current
+        done = self._size_of(name)
+        if done is None or not size:
+            return name
+        return f"{name}, {min(done / _BYTES[unit], float(size)):{'.1f' if '.' in size else '.0f'}} of {size} {unit}"
+
+    def _size_of(self, name: str) -> int | None:
+        try:
+            found = (directory / name for directory in self._directory.iterdir())
+            return max((path.stat().st_size for path in found if path.is_file()), default=None)
+        except OSError:  # moved in between
+            return None
+
+    def _read(self) -> None:
+        for line in self._output:
+            begins = _BEGINS.fullmatch(line.decode(errors="replace"))
+            if begins is None:
+                self._current = None  # pip has gone on
+                continue
+            place, size, unit = begins.groups("")
+            name = urllib.parse.unquote(urllib.parse.urlsplit(place).path.rpartition("/")[2])
+            self._current = name, size, unit
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
 
 
 def _resolved(item: Mapping[str, Any]) -> Resolved:

@@ -27,11 +27,12 @@ from koupleless.artifact.sources.content import tree_digest
 from koupleless.errors import BuildFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from packaging.requirements import Requirement
 
+    from koupleless.artifact.building.options import Tell
     from koupleless.artifact.building.requirements import Preferred
 
 MAX_AGE_S: Final = 24 * 3600.0
@@ -71,11 +72,12 @@ class RememberingPip:
         cache: Cache,
         *,
         is_fresh: bool = False,
-        tell: Callable[[str], object] = print_nothing,
+        tell: Tell = print_nothing,
     ) -> None:
         """``is_fresh`` resolves anew, and keeps the result; ``tell`` is called with the name of each slow step."""
         self._project = project
-        self._pip = Pip(project, python)
+        self._step = ""
+        self._pip = Pip(project, python, lambda detail: tell(self._step, detail))
         self._cache = cache
         self._is_fresh = is_fresh
         self._tell = tell
@@ -94,7 +96,7 @@ class RememberingPip:
         known = None if is_fresh else self._cache.read(_RESOLVED, key, max_age_s=MAX_AGE_S)
         if known is not None:
             return {name: Resolved(**{**one, "requires": tuple(one["requires"])}) for name, one in known.items()}
-        self._tell(f"resolving {len(requirements)} requirements of {self._project}")
+        self._begin(f"resolving {len(requirements)} requirements of {self._project}")
         found = self._pip.resolve(requirements, base.versions(), also=also)
         if all(one.is_fixed for one in found.values()):
             self._cache.write(_RESOLVED, key, {name: dataclasses.asdict(one) for name, one in found.items()})
@@ -116,9 +118,9 @@ class RememberingPip:
         if known is not None and (archive := self._cache.archive(known["archive"])) is not None:
             return Libraries(known["files"], archive)
         tree, made = directory / "tree", directory / "libraries.zip"
-        self._tell(f"downloading {len(resolved)} libraries of {self._project}")
+        self._begin(f"downloading {len(resolved)} libraries of {self._project}")
         self._pip.install([one.pin for one in resolved], tree)
-        self._tell(f"compiling and packing {len(resolved)} libraries of {self._project}")
+        self._begin(f"compiling and packing {len(resolved)} libraries of {self._project}")
         files = self._pack_tree(tree, made, compiled=compiled)
         if not is_kept:
             return Libraries(files, made)
@@ -127,6 +129,10 @@ class RememberingPip:
         if archive != made:
             self._cache.write(_PACKED, key, {"archive": digest, "files": files})
         return Libraries(files, archive)
+
+    def _begin(self, step: str) -> None:
+        self._step = step
+        self._tell(step)
 
     def _pack_tree(self, tree: Path, archive: Path, *, compiled: bool) -> dict[str, str]:
         """Write all files below ``tree``, with bytecode, into an archive; relative path -> SHA-256."""

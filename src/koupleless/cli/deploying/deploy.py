@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from koupleless.artifact.building.options import Tell
     from koupleless.cli.deploying.target import Artefact, DeployTarget
     from koupleless.settings.client import ClientSettings
     from koupleless.wire.replies import BizInfo, Library, PurgeReport
@@ -202,7 +203,7 @@ class Deployment:
         directory: Path,
         *,
         is_present: Callable[[str], bool] | None = None,
-        tell: Callable[[str], object] = print_nothing,
+        tell: Tell = print_nothing,
     ) -> Artefact:
         options = dataclasses.replace(self._options.build, is_present=is_present, tell=tell)
         artefact = prepare_artefact(self._target, options, scratch=directory, no_build=self._options.no_build)

@@ -20,11 +20,17 @@ _WHEEL: Final = "|/-\\"
 _CLEAR: Final = "\r\033[2K"
 
 
+def _fitting(text: str) -> str:
+    """``text`` in one line; of a long one the middle is left out: the end has the figures."""
+    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 43]}...{text[-40:]}"
+
+
 class Progress:
     """The steps of one command, one after the other. Steps that are done in a moment are never shown.
 
     On a terminal the step is a moving line, which is gone when the step has ended. Elsewhere each step is a line of its
-    own. Lifetime: a ``with``; the thread that shows the steps ends with it. `begin` may be called from any thread.
+    own, without details. Lifetime: a ``with``; the thread that shows the steps ends with it. `begin` may be called from
+    any thread.
     """
 
     def __init__(self, stream: TextIO | None = None, *, is_silent: bool = False) -> None:
@@ -33,14 +39,16 @@ class Progress:
         self._is_moving = self._stream.isatty()
         self._changed = threading.Condition()
         self._step: tuple[str, float] | None = None
+        self._detail = ""
         self._has_ended = False
         self._thread: threading.Thread | None = None
 
-    def begin(self, text: str) -> None:
-        """End the step before, and begin a step; the same text goes on with the step."""
+    def begin(self, text: str, detail: str = "", /) -> None:
+        """End the step before, and begin a step; the same text goes on with the step. ``detail`` is its progress."""
         if self.is_silent:
             return
         with self._changed:
+            self._detail = detail
             if self._step is None or self._step[0] != text:
                 self._step = text, time.monotonic()
             if self._thread is None:
@@ -70,7 +78,8 @@ class Progress:
 
     def _write(self, text: str, lasted: float, turns: int) -> None:
         if self._is_moving:
-            self._stream.write(f"{_CLEAR}{_WHEEL[turns % len(_WHEEL)]} {text[:_WIDTH]} ({lasted:.0f} s)")
+            said = f"{text}: {self._detail}" if self._detail else text
+            self._stream.write(f"{_CLEAR}{_WHEEL[turns % len(_WHEEL)]} {_fitting(said)} ({lasted:.0f} s)")
         else:
             self._stream.write(f"{text}\n")
         self._stream.flush()

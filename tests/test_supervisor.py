@@ -7,7 +7,10 @@ import configparser
 import contextlib
 import os
 import shlex
+import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,10 +98,14 @@ def test_a_manager_that_is_gone_is_told_in_the_log_and_hurts_nothing(
     assert "was not told READY=1" in caplog.text
 
 
+def unit(name: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.read(Path(__file__).parent.parent / "examples" / "systemd" / name, encoding="utf-8")
+    return parser
+
+
 def test_the_unit_starts_a_command_that_there_is_and_gives_it_time() -> None:
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.read(Path(__file__).parent.parent / "examples" / "systemd" / "koupleless.service", encoding="utf-8")
-    service = unit["Service"]
+    service = unit("koupleless.service")["Service"]
     command, name, *arguments = shlex.split(service["ExecStart"])
     context = arkctl.commands[name].make_context(name, arguments)
     assert command.endswith("/arkctl")
@@ -107,3 +114,24 @@ def test_the_unit_starts_a_command_that_there_is_and_gives_it_time() -> None:
     assert float(service["TimeoutStopSec"]) > settings.drain_timeout_s + settings.stop_timeout_s
     assert float(service["WatchdogSec"]) > (settings.block_warning_s or 0) * 2
     assert service["Type"] == "notify"
+
+
+def test_the_socket_unit_is_that_of_the_service_and_listens_where_the_service_would() -> None:
+    socket_unit = unit("koupleless.socket")["Socket"]
+    arguments = shlex.split(unit("koupleless.service")["Service"]["ExecStart"])
+    assert socket_unit["ListenStream"] == f"127.0.0.1:{arguments[arguments.index('--port') + 1]}"
+    assert socket_unit.get("Accept", "no") == "no"
+    assert "Service" not in socket_unit  # a socket unit starts the service with the same name
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd, which verifies units, is not here")
+@pytest.mark.parametrize("name", ["koupleless.service", "koupleless.socket"])
+def test_units_are_right_for_systemd(tmp_path: Path, name: str) -> None:
+    for unit_name in ("koupleless.service", "koupleless.socket"):
+        text = (Path(__file__).parent.parent / "examples" / "systemd" / unit_name).read_text(encoding="utf-8")
+        text = text.replace("/srv/shop/.venv/bin/arkctl", sys.executable).replace("/srv/shop", str(tmp_path))
+        (tmp_path / unit_name).write_text(text.replace("User=koupleless", "User=root"))
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    said = "\n".join(line for line in done.stderr.splitlines() if str(tmp_path) in line or "koupleless" in line)
+    assert (done.returncode, said) == (0, ""), done.stderr

@@ -54,7 +54,7 @@ from koupleless.settings.server import server_options
 from koupleless.state.book import digests_in
 from koupleless.state.environments import Environments
 from koupleless.state.holding import Holding
-from koupleless.supervisor import Supervisor
+from koupleless.supervisor import Supervisor, address_of, handed_sockets
 from koupleless.variables import Ground
 from koupleless.view.config import Configuration
 from koupleless.view.logging.configured import json_configuration, read_configuration
@@ -429,6 +429,7 @@ def serve(
 ) -> int:
     """Serve ``app`` as a base with uvicorn until a signal ends it; returns the exit status of the process.
 
+    Sockets that the service manager has handed over are served in place of the address in ``settings``.
     ``application`` is the name of the Python module of ``app``, ``project_envs`` are those of `Base`.
 
     Raises ``BaseStartFailed`` for an address or a port that is not free, before anything is started.
@@ -442,16 +443,23 @@ def serve(
             door.watch(asyncio.get_running_loop())
             await super().startup(sockets)
             if self.started:
+                if sockets is not None:  # uvicorn names the addresses of its own sockets alone
+                    logger.info(
+                        "serving on %s, handed over by the service manager", ", ".join(map(address_of, sockets))
+                    )
                 supervisor.begin()
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             supervisor.end()
+            for each in self.servers:
+                each.close()
+            await door.hear_out()
             await super().shutdown(sockets)
             await _leave_tasks_behind(_LAST_S)
 
-    supervisor = Supervisor(os.environ)
+    supervisor, sockets = Supervisor(os.environ), handed_sockets(os.environ)
     options = server_options(settings)
-    if settings.uds is None:
+    if settings.uds is None and not sockets:
         _check_port(settings.host, settings.port)
     bounds = Bounds.of_application(settings.header_timeout_s, settings.max_connections)
     door = Door(bounds, name="the application", setting="max-connections", logger=logger)
@@ -471,7 +479,7 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: None)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # a closed terminal ends the base in order, too
         signal.signal(signal.SIGHUP, _hang_up)
-    server.run()
+    server.run(sockets or None)
     leave_shared_workers_behind()
     return 0 if server.started else 1
 

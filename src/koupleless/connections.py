@@ -7,6 +7,7 @@ without a request gives way to a new one, and a new one is refused only where al
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import functools
 import resource
@@ -18,7 +19,6 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
-    import asyncio
     import logging
 
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
@@ -27,6 +27,11 @@ MAX_HEAD_BYTES: Final = 64 << 10
 """Bytes that may be sent before the headers of a request are whole."""
 _QUIET_S: Final = 60.0
 """Seconds without another line in the log, for messages likely to come a thousand times."""
+_FIRST_S: Final = 1.0
+"""Seconds for the first request of a connection to arrive when the server ends just after accepting the connection."""
+_STEP_S: Final = 0.01
+_PASSES: Final = 4
+"""Passes of the event loop from an accepted connection to bytes that have arrived: task, transport, reader, bytes."""
 _BACKLOG: Final = 2048
 _MANY: Final = 1 << 20
 """The number of descriptors where the system sets no limit."""
@@ -85,6 +90,21 @@ class Door:
         """Note that the connection has a request, or is gone."""
         self._waiting.pop(connection, None)
 
+    async def hear_out(self) -> None:
+        """Read the requests of connections that were just accepted, before a server that takes no more closes them.
+
+        A connection with a first request on the way would else be closed without an answer. Returns at once if there is
+        no new connection, and after a second at most. A kept connection is read only for bytes that are there already.
+        """
+        for _ in range(_PASSES):
+            await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        while any(  # noqa: ASYNC110 - the other side is a client
+            each.is_new and loop.time() < min(begun, each.made_at) + _FIRST_S for each in self._waiting
+        ):
+            await asyncio.sleep(_STEP_S)
+
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Log once a minute that no descriptor is left: asyncio writes a traceback for each waiting connection."""
 
@@ -118,8 +138,14 @@ class _Bounded(_Protocol):
     def __init__(self, *arguments: Any, door: Door, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._door = door
+        self.made_at = self.loop.time()
         self._deadline: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the first request has not arrived."""
+        return self.cycle is None
 
     # --- for each implementation ---
 

@@ -1,7 +1,8 @@
-"""The service manager that has started the process: told when the base serves, goes on, and stops, as systemd asks.
+"""The service manager that has started the process, as systemd has it: what it hands over, and what it is told.
 
-Each message is one datagram to the socket named in the environment (``sd_notify``, ``Type=notify``). Without a socket
-there, nothing is sent.
+The listening sockets that it keeps open are file descriptors from 3 on (``sd_listen_fds``, socket units). It is told
+when the base serves, goes on, and stops; each message is one datagram to the socket named in the environment
+(``sd_notify``, ``Type=notify``). Without a socket there, nothing is sent.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from koupleless.context import as_base
+from koupleless.errors import BaseStartFailed
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 _log: Final = logging.getLogger("koupleless.base")
 _PER_SECOND: Final = 1_000_000
+_FIRST_DESCRIPTOR: Final = 3
 
 
 class Supervisor:
@@ -61,3 +64,38 @@ class Supervisor:
                 sender.sendto(state.encode(), self._address)
             except OSError as error:
                 _log.warning("the service manager was not told %s at %r: %s", state, self._address, error)
+
+
+def handed_sockets(environ: MutableMapping[str, str]) -> list[socket.socket]:
+    """The listening sockets handed over by the service manager; none if it handed none to this process.
+
+    The variables are taken out of ``environ``, and children do not inherit the sockets. Raises ``BaseStartFailed`` for
+    a descriptor other than a listening stream socket. Call once: the sockets own the descriptors.
+    """
+    count, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return []
+    return [_listening(descriptor) for descriptor in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + int(count))]
+
+
+def address_of(listening: socket.socket) -> str:
+    """The address of a listening socket in words, as ``127.0.0.1:8080`` or the path of a Unix socket."""
+    name = listening.getsockname()
+    if not isinstance(name, tuple):
+        return os.fsdecode(name)
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _listening(descriptor: int) -> socket.socket:
+    said = f"the service manager has handed over descriptor {descriptor}, which"
+    try:
+        handed = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise BaseStartFailed(f"{said} is no socket: {error.strerror}") from error
+    handed.set_inheritable(False)
+    if handed.type != socket.SOCK_STREAM or not handed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        handed.detach()
+        raise BaseStartFailed(f"{said} does not listen; a socket unit needs ListenStream= and Accept=no")
+    return handed

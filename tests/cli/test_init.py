@@ -34,6 +34,11 @@ LAYOUTS: dict[str, tuple[dict[str, str], str]] = {
     "src": ({"src/shop/__init__.py": "", "src/shop/app.py": FASTAPI, "tests/app.py": FASTAPI}, "shop.app:app"),
     "factory": ({"shop/__init__.py": FACTORY, "shop/views.py": ""}, "shop:create_app()"),
     "an application before a factory": ({"shop/__init__.py": FACTORY, "wsgi.py": FASTAPI}, "wsgi:app"),
+    "a factory before something called a server": (
+        {"tools.py": "import x\nserver = x.Tools()\ndef create_app():\n    return server.asgi()\n"},
+        "tools:create_app()",
+    ),
+    "something called a server, and no other": ({"tools.py": "import x\nserver = x.Tools()\n"}, "tools:server"),
     "annotated, in a package": ({"shop/asgi.py": "import x\napi: object = x.Starlette()\n"}, "shop.asgi:api"),
     "django": (
         {

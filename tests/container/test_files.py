@@ -166,3 +166,25 @@ def test_a_relative_search_path_of_the_base_starts_from_the_base(
         assert world.get("/shop/").text == "in the base 3.0"
     finally:
         sys.modules.pop("relative_of_base", None)
+
+
+SEARCHING = """
+import os, sys
+
+async def app(scope, receive, send):
+    os.makedirs(".", exist_ok=True)
+    os.utime(".", (0, 0))  # a list of a directory is kept only when the last change is over for a while
+    sys.path.insert(0, os.getcwd())
+    sys.modules.pop("shop", None)
+    import shop
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": shop.__file__.encode()})
+"""
+
+
+def test_the_working_directory_on_the_search_path_hides_no_code(
+    world: World, deploy: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Flask's command does so. Files of the artefact are shown there, and are imported from their own place."""
+    deploy(SEARCHING)
+    assert world.get("/shop/").text.startswith(str(tmp_path / "store"))

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from importlib.machinery import SourceFileLoader
 
 
+_scandir, _stat = os.scandir, os.stat
+"""As a finder of files calls them: inside a biz, ``os`` shows the files of the artefact in the working directory, too,
+where no loader can open one."""
+
+
 class _Source(NamedTuple):
     """The place of a source file; the texts are in all specs of the file."""
 
@@ -44,7 +49,7 @@ class _Directory:
         self.directories: set[str] = set()
         self._sources: dict[str, _Source] = {}
         self._bytecode = _bytecode(path)
-        with os.scandir(path) as entries:
+        with _scandir(path) as entries:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     self._files.add(entry.name)
@@ -96,7 +101,7 @@ def spec_at(finder: Any, name: str, loader: Callable[[str, str], SourceFileLoade
 def _directory(path: str) -> _Directory | None:
     """Return the list of a directory, made anew if the directory has changed; ``None`` if there is none to rely on."""
     try:
-        changed_ns = os.stat(path).st_mtime_ns  # noqa: PTH116 - a text, as in a search path
+        changed_ns = _stat(path).st_mtime_ns
         known = _directories.get(path)
         if known is None or known.changed_ns != changed_ns:
             if time.time_ns() - changed_ns < _SETTLED_NS:

@@ -23,6 +23,8 @@ _FRAMEWORKS: Final = frozenset(
     )
 )
 """Classes and functions of which an application is usually made."""
+_OTHERS: Final = ("api", "server")
+"""Names of applications that are names of other objects as often."""
 _APPLICATIONS: Final = ("app", "application", "api", "asgi", "wsgi", "asgi_app", "wsgi_app", "server")
 _FACTORIES: Final = ("create_app", "make_app", "get_app", "build_app", "create_application", "app_factory")
 _FILES: Final = ("asgi", "wsgi", "app", "main", "application", "server", "api", "__init__")
@@ -50,8 +52,8 @@ def find_applications(root: Path) -> list[Candidate]:
     """Return the applications in the project at ``root``, the likeliest first. Files that are no Python are left out.
 
     An assignment of a call to a usual name (``app = FastAPI()``) is likelier than a factory, a framework's class
-    likelier than any other call, and a file called ``asgi.py`` or ``app.py`` likelier than others. In a Django project
-    the application is that of the settings in ``manage.py``.
+    likelier than any other call, and a file called ``asgi.py`` or ``app.py`` likelier than others. A ``server`` or
+    ``api`` of another class comes last. In a Django project the application is that of the settings in ``manage.py``.
     """
     source = root / "src" if (root / "src").is_dir() else root
     django = _settings_package(root) if (root / _MANAGE).is_file() else None
@@ -101,7 +103,7 @@ def _candidates(path: Path, source: Path, django: str | None) -> Iterator[Candid
     for name, made_by in _assigned(tree):
         if name not in _APPLICATIONS and made_by not in _FRAMEWORKS:
             continue
-        kind = (0 if is_django else 1) if made_by in _FRAMEWORKS else 2
+        kind = (0 if is_django else 1) if made_by in _FRAMEWORKS else 4 if name in _OTHERS else 2
         order = _APPLICATIONS.index(name) if name in _APPLICATIONS else len(_APPLICATIONS)
         yield Candidate(
             f"{module}:{name}",

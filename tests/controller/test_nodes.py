@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from koupleless.controller.names import BASE_IDENTITY, BASE_VERSION
-from koupleless.controller.vnodes.base import BaseState, BaseStatus, Senseless
+from koupleless.controller.vnodes.base import AnnouncedBase, BaseState, Senseless
 from koupleless.controller.vnodes.liveness import Life, Liveness
 from koupleless.controller.vnodes.node import Capacity, differences, is_told, node_of, node_status
 
@@ -18,7 +18,7 @@ HEARTBEAT: dict[str, Any] = {
     "port": 1238,
     "state": "ACTIVATED",
 }
-BASE = BaseStatus.of(HEARTBEAT)
+BASE = AnnouncedBase.of(HEARTBEAT)
 
 
 def test_a_heartbeat_is_read() -> None:
@@ -32,16 +32,16 @@ def test_a_heartbeat_is_read() -> None:
     [({"state": "activated"}, "ACTIVATED"), ({"state": "stopping"}, "DEACTIVATED"), ({"state": None}, "DEACTIVATED")],
 )
 def test_any_other_word_than_activated_is_an_end(change: dict[str, Any], state: str) -> None:
-    assert BaseStatus.of({**HEARTBEAT, **change}).state.value == state
+    assert AnnouncedBase.of({**HEARTBEAT, **change}).state.value == state
 
 
 def test_members_are_matched_in_any_case() -> None:
-    read = BaseStatus.of({name.upper(): value for name, value in HEARTBEAT.items()})
+    read = AnnouncedBase.of({name.upper(): value for name, value in HEARTBEAT.items()})
     assert read == BASE
 
 
 def test_java_bases_over_a_broker_have_no_port_and_may_not_know_their_address() -> None:
-    read = BaseStatus.of({**HEARTBEAT, "port": 0, "localIP": "unknown", "localHostName": None})
+    read = AnnouncedBase.of({**HEARTBEAT, "port": 0, "localIP": "unknown", "localHostName": None})
     assert (read.port, read.ip, read.host) == (0, "", "")
 
 
@@ -51,7 +51,7 @@ def test_java_bases_over_a_broker_have_no_port_and_may_not_know_their_address() 
 )  # fmt: skip
 def test_senseless_heartbeats_are_refused(body: object) -> None:
     with pytest.raises(Senseless):
-        BaseStatus.of(body)
+        AnnouncedBase.of(body)
 
 
 def test_a_node_has_the_labels_and_taints_of_the_original() -> None:
@@ -76,19 +76,19 @@ def test_a_node_has_the_labels_and_taints_of_the_original() -> None:
 
 
 def test_a_text_that_is_no_label_stays_in_an_annotation() -> None:
-    base = BaseStatus.of({**HEARTBEAT, "baseMetadata": {**HEARTBEAT["baseMetadata"], "version": "1.0+build"}})
+    base = AnnouncedBase.of({**HEARTBEAT, "baseMetadata": {**HEARTBEAT["baseMetadata"], "version": "1.0+build"}})
     metadata = node_of(base, "dev")["metadata"]
     assert metadata["labels"][BASE_VERSION] == "1.0_build"
     assert metadata["annotations"] == {BASE_IDENTITY: "10.0.0.7", BASE_VERSION: "1.0+build"}
 
 
 def test_a_base_is_read_from_its_node() -> None:
-    base = BaseStatus.of(
+    base = AnnouncedBase.of(
         {**HEARTBEAT, "baseMetadata": {**HEARTBEAT["baseMetadata"], "identity": "Base 1", "version": "1+b"}}
     )
     node = {**node_of(base, "dev"), "status": node_status(base, Life.ALIVE, Capacity(), {}, now=0)}
-    assert BaseStatus.of_node(node) == base
-    assert BaseStatus.of_node({"metadata": {"name": "worker-1"}}) is None
+    assert AnnouncedBase.of_node(node) == base
+    assert AnnouncedBase.of_node({"metadata": {"name": "worker-1"}}) is None
 
 
 def test_a_status_is_told_once() -> None:

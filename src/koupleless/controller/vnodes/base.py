@@ -27,7 +27,7 @@ class BaseState(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class BaseStatus:
+class AnnouncedBase:
     """The last news of a base."""
 
     identity: str
@@ -39,6 +39,8 @@ class BaseStatus:
     port: int
     """The port of the arklet; 0 for a base reached through a broker alone."""
     state: BaseState
+    start: str = ""
+    """A text for one start of the base; empty where the base says none."""
 
     @classmethod
     def of(cls, document: object) -> Self:
@@ -62,6 +64,7 @@ class BaseStatus:
             host=_text(body, "localHostName"),
             port=port,
             state=BaseState.ACTIVATED if state == BaseState.ACTIVATED.value else BaseState.DEACTIVATED,
+            start=_text(body, "startId"),
         )
 
     @classmethod

@@ -12,7 +12,7 @@ from koupleless.controller.vnodes.liveness import Life
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from koupleless.controller.vnodes.base import BaseStatus
+    from koupleless.controller.vnodes.base import AnnouncedBase
 
 _PODS: Final = 65_535
 _LOCALHOST: Final = "127.0.0.1"
@@ -37,7 +37,7 @@ class Capacity:
     memory_left_bytes: int | None = None
 
 
-def node_of(base: BaseStatus, env: str) -> Document:
+def node_of(base: AnnouncedBase, env: str) -> Document:
     """Make the Node of a base: the members set at creation, and set again after news of the base."""
     name = names.node_name(base.identity, env)
     labels = {
@@ -69,7 +69,7 @@ def node_of(base: BaseStatus, env: str) -> Document:
 
 
 def node_status(
-    base: BaseStatus,
+    base: AnnouncedBase,
     life: Life,
     capacity: Capacity,
     before: Mapping[str, Any],
@@ -158,7 +158,7 @@ def _conditions(life: Life, before: Mapping[str, Any], now: float) -> list[Docum
     return told
 
 
-def _node_info(base: BaseStatus) -> Document:
+def _node_info(base: AnnouncedBase) -> Document:
     """Fill the members required by Kubernetes; only the version says something about a base."""
     empty = ("machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "kubeProxyVersion")
     said = {

@@ -1,0 +1,149 @@
+"""The HTTP tunnel: commands to the arklet of a base.
+
+A Java base sends neither length nor type with an answer, and closes the connection, which ends the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+import httpx
+
+from koupleless.controller.tunnels.answers import answer_to_install, answer_to_uninstall
+from koupleless.controller.tunnels.tunnel import Health, Unreachable, read_health
+from koupleless.wire.envelope import Envelope, ReplyInvalid, decode_envelope, encode
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+    from koupleless.controller.tunnels.answers import Answer
+    from koupleless.controller.vnodes.base import AnnouncedBase
+    from koupleless.controller.vpods.module import Module, ModuleKey
+
+_OK: Final = 200
+_MOST_BYTES: Final = 64 << 20
+"""The longest answer that is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in seconds after which a call is given up."""
+
+    connect_s: float = 3.0
+    health_s: float = 5.0
+    list_s: float = 10.0
+    install_s: float = 300.0
+    uninstall_s: float = 120.0
+
+
+class Credentials(Protocol):
+    """The proofs that the controller shows to arklets."""
+
+    def token(self, base: AnnouncedBase) -> str | None:
+        """Return the bearer token for a base; ``None`` for none."""
+
+
+class Nobody:
+    """No proof, for arklets that ask for none."""
+
+    def token(self, base: AnnouncedBase) -> str | None:  # noqa: ARG002 - as asked
+        """Return ``None``."""
+        return None
+
+
+class HttpTunnel:
+    """The arklets of all bases with a port.
+
+    Lifetime: from the start of the controller to `close`. Threads: one event loop. Connections to a base are kept.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials | None = None,
+        *,
+        limits: Limits = Limits(),
+        tls: ssl.SSLContext | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """``tls`` checks the arklets of bases; without one the arklets speak plain HTTP."""
+        self._credentials = credentials or Nobody()
+        self._limits = limits
+        self._scheme = "http" if tls is None else "https"
+        pool = httpx.Limits(max_connections=None, max_keepalive_connections=1_000, keepalive_expiry=30)
+        self._client = httpx.AsyncClient(
+            verify=tls or False, trust_env=False, follow_redirects=False, limits=pool, transport=transport
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def install(self, base: AnnouncedBase, module: Module) -> Answer:
+        """See `Tunnel.install`."""
+        body: dict[str, Any] = {
+            "bizName": module.key.name,
+            "bizVersion": module.key.version,
+            "bizUrl": module.url,
+        }
+        if module.args:
+            body["args"] = list(module.args)
+        if module.envs:
+            body["envs"] = dict(module.envs)
+        return answer_to_install(await self._ask(base, "installBiz", body, self._limits.install_s))
+
+    async def uninstall(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
+        """See `Tunnel.uninstall`."""
+        body = {"bizName": key.name, "bizVersion": key.version}
+        return answer_to_uninstall(await self._ask(base, "uninstallBiz", body, self._limits.uninstall_s))
+
+    async def modules(self, base: AnnouncedBase) -> tuple[Mapping[str, Any], ...]:
+        """See `Tunnel.modules`."""
+        reply = await self._ask(base, "queryAllBiz", {}, self._limits.list_s)
+        found = reply.data if reply.data is not None else []
+        if not reply.is_success or not isinstance(found, list):
+            raise Unreachable(f"{_place(base)} gives no list of modules: {reply.message or reply.code.value}")
+        return tuple(one for one in found if isinstance(one, dict))
+
+    async def health(self, base: AnnouncedBase) -> Health:
+        """See `Tunnel.health`."""
+        reply = await self._ask(base, "health", {}, self._limits.health_s)
+        return read_health(reply.data) if reply.is_success else Health(None)
+
+    async def _ask(self, base: AnnouncedBase, command: str, body: Mapping[str, Any], limit_s: float) -> Envelope:
+        token = self._credentials.token(base)
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        host = f"[{base.ip}]" if ":" in base.ip else base.ip
+        url = f"{self._scheme}://{host or '127.0.0.1'}:{base.port}/{command}"
+        timeout = httpx.Timeout(limit_s, connect=self._limits.connect_s)
+        try:
+            async with self._client.stream(
+                "POST", url, content=encode(body), headers=headers, timeout=timeout
+            ) as response:
+                raw = bytearray()
+                async for piece in response.aiter_bytes():
+                    raw += piece
+                    if len(raw) > _MOST_BYTES:
+                        raise Unreachable(f"{_place(base)} sends an endless answer to {command}")
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            said = str(error) or type(error).__name__
+            raise Unreachable(f"{_place(base)} gives no answer to {command}: {said}") from None
+        if response.status_code != _OK:
+            raise Unreachable(f"{_place(base)} answers {command} with HTTP {response.status_code}")
+        try:
+            return decode_envelope(bytes(raw))
+        except ReplyInvalid as error:
+            raise Unreachable(f"{_place(base)} answers {command} with nonsense: {error}") from None
+
+
+def _place(base: AnnouncedBase) -> str:
+    return f"base {base.identity} at {base.ip}:{base.port}"

@@ -1,0 +1,72 @@
+"""The protocol between the controller and a base, without the way of the words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from koupleless.controller.vnodes.node import Capacity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from koupleless.controller.tunnels.answers import Answer
+    from koupleless.controller.vnodes.base import AnnouncedBase
+    from koupleless.controller.vpods.module import Module, ModuleKey
+
+
+class Unreachable(Exception):
+    """A base gave no answer, or none that a base gives; the text says why. The command may have arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The health of a base in the words of the base."""
+
+    is_active: bool | None
+    """Whether the base itself is active; ``None`` where the base says nothing, which is no sign of life."""
+    capacity: Capacity = field(default_factory=Capacity)
+
+
+class Tunnel(Protocol):
+    """A way to bases. Used on one event loop; each call ends within the time limits of the tunnel.
+
+    All calls raise `Unreachable`. A call that is cancelled may have had its effect.
+    """
+
+    async def install(self, base: AnnouncedBase, module: Module) -> Answer:
+        """Install a module; returns when the module has started, or has failed to."""
+
+    async def uninstall(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
+        """Uninstall a module; returns when the module has left."""
+
+    async def modules(self, base: AnnouncedBase) -> tuple[Mapping[str, Any], ...]:
+        """Return the whole list of modules, as the base writes each."""
+
+    async def health(self, base: AnnouncedBase) -> Health:
+        """Ask for the health of the base."""
+
+
+def read_health(data: object) -> Health:
+    """Read the ``data`` of a reply to ``health``; members of other types count as absent."""
+    found = _mapping(_mapping(data).get("healthData"))
+    master = _mapping(found.get("masterBizInfo")).get("bizState")
+    is_active = master.upper() == "ACTIVATED" if isinstance(master, str) and master else None
+    machine = _mapping(found.get("jvm"))
+    most, used = _bytes(machine.get("java max metaspace")), _bytes(machine.get("java committed metaspace"))
+    ours = _mapping(found.get("koupleless"))
+    left = None if most is None or used is None else max(most - used, 0)
+    return Health(is_active, Capacity(_count(ours.get("maxModuleCount")), most, left))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _bytes(value: object) -> int | None:
+    """Return a number of bytes; ``None`` for -1, by which a base says that it does not know."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 PACKAGE = Path(__file__).parent.parent / "src" / "koupleless"
 OF_DEMO = [*PACKAGE.glob("cli/demonstration/*.py"), *PACKAGE.rglob("demo_base.py.tmpl")]
+OF_CONTROLLER = [*PACKAGE.glob("controller/**/*.py")]
 OF_LIBRARIES = [*PACKAGE.glob("adapters/*.py")]
 """Files that import the library they are for, where a base has it."""
 OF_TESTS = [PACKAGE / "fixtures.py", PACKAGE / "testing.py"]
@@ -54,9 +55,13 @@ def declared(extra: str | None = None) -> set[str]:
 
 
 def test_the_package_imports_what_it_declares_and_nothing_else():
-    files = [file for file in PACKAGE.rglob("*.py") if file not in [*OF_DEMO, *OF_LIBRARIES, *OF_TESTS]]
+    files = [file for file in PACKAGE.rglob("*.py") if file not in [*OF_DEMO, *OF_CONTROLLER, *OF_LIBRARIES, *OF_TESTS]]
 
     assert owners_of(files) == declared()
+
+
+def test_the_controller_imports_what_its_extra_declares_besides():
+    assert owners_of(OF_CONTROLLER) - declared() == declared("controller")
 
 
 def test_the_demonstration_imports_what_its_extra_declares_besides():

@@ -51,7 +51,7 @@ def test_what_is_missing_is_installed() -> None:
 
 
 def test_what_is_there_is_left_alone() -> None:
-    for state in (State.ACTIVATED, State.DEACTIVATED, State.INSTALLING, State.UNKNOWN):
+    for state in (State.ACTIVATED, State.INSTALLING, State.UNKNOWN):
         made = plan([read(pod("a", container("orders", "1")))], there(ORDERS, state=state), Attempts(), now=0)
         assert said(made) == []
 
@@ -78,6 +78,17 @@ def test_a_new_version_comes_before_the_old_one_leaves() -> None:
     assert said(plan([read(old), read(new)], there(ORDERS), Attempts(), now=0)) == [(Verb.INSTALL, ORDERS_2)]
     both = there(ORDERS, ORDERS_2)
     assert said(plan([read(leaving(old)), read(new)], both, Attempts(), now=0)) == [(Verb.UNINSTALL, ORDERS)]
+
+
+def test_the_version_of_the_newest_pod_answers() -> None:
+    old, new = pod("a", container("orders", "1")), pod("b", container("orders", "2"), created=1)
+    modules = there(ORDERS) | there(ORDERS_2, state=State.DEACTIVATED)
+    assert said(plan([read(old), read(new)], modules, Attempts(), now=0)) == [(Verb.SWITCH, ORDERS_2)]
+    both = there(ORDERS, ORDERS_2)  # a base that lets several versions answer
+    assert said(plan([read(old), read(new)], both, Attempts(), now=0)) == []
+    undone = pod("c", container("orders", "1"), created=2)
+    modules = there(ORDERS_2) | there(ORDERS, state=State.DEACTIVATED)
+    assert said(plan([read(undone), read(new)], modules, Attempts(), now=0)) == [(Verb.SWITCH, ORDERS)]
 
 
 def test_the_operations_on_a_base_at_a_time_are_limited() -> None:
@@ -265,11 +276,18 @@ class Simulated:
             self.attempts.fail(operation.key, "Failed", "no", now=self.now)
             return
         self.attempts.succeed(operation.key)
-        if operation.verb is Verb.INSTALL:
-            assert operation.key not in self.modules
-            self.modules[operation.key] = Actual(operation.key, State.ACTIVATED, self.now)
-        else:
-            del self.modules[operation.key]
+        others = [key for key in self.modules if key.name == operation.key.name and key != operation.key]
+        match operation.verb:
+            case Verb.INSTALL:
+                assert operation.key not in self.modules
+                state = State.DEACTIVATED if others else State.ACTIVATED
+                self.modules[operation.key] = Actual(operation.key, state, self.now)
+            case Verb.SWITCH:
+                assert self.modules[operation.key].state is State.DEACTIVATED
+                self.modules |= {key: Actual(key, State.DEACTIVATED, self.now) for key in others}
+                self.modules[operation.key] = Actual(operation.key, State.ACTIVATED, self.now)
+            case Verb.UNINSTALL:
+                del self.modules[operation.key]
 
     def settle(self) -> None:
         quiet = 0
@@ -324,7 +342,16 @@ def test_what_should_run_runs_and_nothing_else(steps: list[tuple[str, Any, Any]]
     world.settle()
     reads = [read(document) for document in world.pods.values()]
     assert world.modules.keys() == {module.key for one in reads for module in one.wanted()}
-    assert all(one.pod.is_wanted and is_ready(one.pod.status) for one in reads)
+    assert all(one.pod.is_wanted for one in reads)
+    newest = {
+        module.key.name: module.key
+        for one in sorted(reads, key=lambda one: one.pod.age_order())
+        for module in one.wanted()
+    }
+    answering = {key for key, actual in world.modules.items() if actual.state is State.ACTIVATED}
+    assert answering == set(newest.values())
+    for one in reads:
+        assert is_ready(one.pod.status) is all(module.key in answering for module in one.wanted())
 
 
 @pytest.mark.parametrize(("restart", "fails", "phase"), [("Never", False, "Succeeded"), ("Never", True, "Failed"),

@@ -2,5 +2,6 @@
 
 Level-triggered: the API server holds the desired modules, a base the actual ones, and everything between is a cache
 and may be thrown away. Rooms, from the ground: ``names`` and ``times`` for texts of the wire, ``vnodes`` for the Node
-of a base, ``vpods`` for the modules of a Pod and the status of the Pod. The runtime of a base is never imported here.
+of a base, ``vpods`` for the modules of a Pod and the status of the Pod, ``tunnels`` for the ways to bases, ``bases``
+for the care for single bases. The runtime of a base is never imported here.
 """

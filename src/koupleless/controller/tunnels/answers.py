@@ -9,10 +9,12 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.wire.envelope import Code, Envelope, ResponseCode
+from koupleless.wire.envelope import ResponseCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from koupleless.wire.envelope import Envelope
 
 _BUSY: Final = ("command conflict", "unfinished command")
 _BUSY_CODES: Final = frozenset({"Container.BizBusy"})
@@ -51,6 +53,11 @@ def answer_to_install(reply: Envelope) -> Answer:
     return _failure(reply, "InstallFailed")
 
 
+def answer_to_switch(reply: Envelope) -> Answer:
+    """Judge the reply to ``switchBiz``."""
+    return Answer(Outcome.DONE, "Switched", _message(reply)) if reply.is_success else _failure(reply, "SwitchFailed")
+
+
 def answer_to_uninstall(reply: Envelope) -> Answer:
     """Judge the reply to ``uninstallBiz``: a module that is not there is uninstalled."""
     if reply.is_success or _code(reply) == ResponseCode.NOT_FOUND_BIZ.value:
@@ -82,8 +89,3 @@ def _message(reply: Envelope) -> str:
     """Return the most telling text: that of the module, else the often generic one of the envelope."""
     texts = (_data(reply).get("message"), reply.message, reply.code.value)
     return next(text for text in texts if isinstance(text, str) and text)
-
-
-def is_answer(reply: Envelope) -> bool:
-    """Whether the base has understood the command."""
-    return reply.code is not Code.CMD_NOT_FOUND

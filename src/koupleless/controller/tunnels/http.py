@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import httpx
 
-from koupleless.controller.tunnels.answers import answer_to_install, answer_to_uninstall
+from koupleless.controller.tunnels.answers import answer_to_install, answer_to_switch, answer_to_uninstall
 from koupleless.controller.tunnels.tunnel import Health, Unreachable, read_health
 from koupleless.wire.envelope import Envelope, ReplyInvalid, decode_envelope, encode
 
@@ -103,6 +103,11 @@ class HttpTunnel:
         """See `Tunnel.uninstall`."""
         body = {"bizName": key.name, "bizVersion": key.version}
         return answer_to_uninstall(await self._ask(base, "uninstallBiz", body, self._limits.uninstall_s))
+
+    async def switch(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
+        """See `Tunnel.switch`."""
+        body = {"bizName": key.name, "bizVersion": key.version}
+        return answer_to_switch(await self._ask(base, "switchBiz", body, self._limits.health_s))
 
     async def modules(self, base: AnnouncedBase) -> tuple[Mapping[str, Any], ...]:
         """See `Tunnel.modules`."""

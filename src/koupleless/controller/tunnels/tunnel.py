@@ -40,6 +40,9 @@ class Tunnel(Protocol):
     async def uninstall(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
         """Uninstall a module; returns when the module has left."""
 
+    async def switch(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
+        """Let a version of a module answer, in the place of other versions."""
+
     async def modules(self, base: AnnouncedBase) -> tuple[Mapping[str, Any], ...]:
         """Return the whole list of modules, as the base writes each."""
 

@@ -24,6 +24,8 @@ class Verb(enum.Enum):
     """The operations on a module."""
 
     INSTALL = "install"
+    SWITCH = "switch"
+    """Let this version answer."""
     UNINSTALL = "uninstall"
 
 

@@ -47,7 +47,7 @@ class Operation:
     verb: Verb
     key: ModuleKey
     module: Module | None = None
-    """The module to install; ``None`` for an uninstall."""
+    """The module to install; else ``None``."""
     pod: PodKey | None = None
     """The Pod of the module; ``None`` for a module without a Pod."""
     pause_s: float | None = None
@@ -111,7 +111,11 @@ def plan(
         return Plan(())
     pods = tuple(pods)
     claims = Claims.of(pods)
-    possible = [*_installs(claims, actual, attempts), *_uninstalls(pods, claims, actual, attempts, policy)]
+    possible = [
+        *_installs(claims, actual, attempts),
+        *_switches(claims, actual),
+        *_uninstalls(pods, claims, actual, attempts, policy),
+    ]
     busy = attempts.running()
     names, room = set(busy), policy.at_once - len(busy)
     begun: list[Operation] = []
@@ -148,6 +152,20 @@ def _installs(claims: Claims, actual: Mapping[ModuleKey, Actual], attempts: Atte
             yield Operation(Verb.INSTALL, key, module, pod.key)
         elif found.state is State.BROKEN or (found.state.is_started and _is_another(module, pod, attempts)):
             yield Operation(Verb.UNINSTALL, key, None, pod.key)
+
+
+def _switches(claims: Claims, actual: Mapping[ModuleKey, Actual]) -> Iterator[Operation]:
+    """Yield a switch for each name with a newest Pod, of those with a started module, that does not answer."""
+    newest: dict[str, tuple[ModuleKey, VPod]] = {}
+    for key, (_, pod) in claims.by_key.items():
+        found = actual.get(key)
+        if found is not None and found.state.is_started:
+            known = newest.get(key.name)
+            if known is None or known[1].age_order() < pod.age_order():
+                newest[key.name] = key, pod
+    for key, pod in newest.values():
+        if actual[key].state is State.DEACTIVATED:
+            yield Operation(Verb.SWITCH, key, None, pod.key)
 
 
 def _is_another(module: Module, pod: VPod, attempts: Attempts) -> bool:

@@ -1,0 +1,82 @@
+"""The last news of one base: heartbeat, list of modules, health; and the operations on modules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from koupleless.controller.vnodes.node import Capacity
+from koupleless.controller.vpods.actual import Actual, State, table_of
+from koupleless.controller.vpods.attempts import Attempts, Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from koupleless.controller.vnodes.base import AnnouncedBase
+    from koupleless.controller.vnodes.liveness import Liveness
+    from koupleless.controller.vpods.module import ModuleKey
+
+
+@dataclass(slots=True)
+class Knowledge:
+    """The news of one base. Used by one task at a time. Times are seconds of one monotonic clock, but where said."""
+
+    base: AnnouncedBase
+    liveness: Liveness
+    actual: Mapping[ModuleKey, Actual] | None = None
+    """The modules of the base; ``None`` before the first list, and after a restart of the base."""
+    capacity: Capacity = field(default_factory=Capacity)
+    attempts: Attempts = field(default_factory=Attempts)
+    _settled: dict[ModuleKey, float] = field(default_factory=dict)
+    """The end of the last operation on each module: older lists say nothing about the module."""
+    _listed: float = float("-inf")
+    """The time of the question for the last list."""
+
+    def hear(self, base: AnnouncedBase, now: float) -> bool:
+        """Take a heartbeat; returns whether the news are new to a steward.
+
+        After a restart, the modules are unknown, and failures of former times do not count.
+        """
+        before, self.base = self.base, base
+        if base.start != before.start:
+            self.actual, self.attempts = None, Attempts()
+            self._settled.clear()
+        self.liveness.see(now)
+        return base != before
+
+    def take_list(self, documents: Iterable[Mapping[str, Any]], *, asked: float) -> bool:
+        """Take the whole list of modules, asked for at ``asked``; returns whether the list says something new.
+
+        A module with an operation since then is as the operation has left the module.
+        """
+        if asked < self._listed:
+            return False
+        self._listed = asked
+        found = dict(table_of(documents))
+        before = self.actual or {}
+        for key, ended in self._settled.items():
+            if ended >= asked:
+                found.pop(key, None)
+                if key in before:
+                    found[key] = before[key]
+        self._settled = {key: ended for key, ended in self._settled.items() if ended >= asked}
+        is_new, self.actual = self.actual != found, found
+        return is_new
+
+    def settle(self, verb: Verb, key: ModuleKey, *, now: float, at: float, message: str = "") -> None:
+        """Take the success of an operation; ``at`` is the time by the clock of the world, since the epoch.
+
+        Only a list tells which of several versions answers after an install.
+        """
+        if self.actual is None:
+            return
+        changed = dict(self.actual)
+        others = [other for other in changed if other.name == key.name and other != key]
+        if verb is Verb.UNINSTALL:
+            changed.pop(key, None)
+        elif verb is Verb.SWITCH or not others:
+            changed[key] = Actual(key, State.ACTIVATED, at, "Started", message)
+        if verb is not Verb.INSTALL or not others:
+            self._settled[key] = now
+        self.actual = changed

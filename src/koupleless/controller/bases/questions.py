@@ -1,0 +1,93 @@
+"""Questions to one base: the list of modules and the health, asked again and again while the controller leads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING, Final
+
+from koupleless.controller.tunnels.tunnel import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from koupleless.controller.bases.knowledge import Knowledge
+    from koupleless.controller.tunnels.tunnel import Tunnel
+
+_log: Final = logging.getLogger("koupleless.controller")
+
+_JITTER: Final = 0.1
+"""The part by which pauses differ, so that bases are not all asked at once."""
+
+
+class Questions:
+    """The two questions to one base, each with one answer awaited at a time.
+
+    Lifetime: of a task that calls `run`. All on one event loop.
+    """
+
+    def __init__(
+        self,
+        news: Knowledge,
+        tunnel: Tunnel,
+        *,
+        clock: Callable[[], float],
+        list_every_s: float,
+        health_every_s: float,
+        on_list: Callable[[], object],
+        on_health: Callable[[], object],
+    ) -> None:
+        """``on_list`` is called after each list, ``on_health`` after health with news."""
+        self._news = news
+        self._tunnel = tunnel
+        self._clock = clock
+        self._pauses = (list_every_s, health_every_s)
+        self._on_list = on_list
+        self._on_health = on_health
+        self._wants_list = asyncio.Event()
+
+    def ask_for_list(self) -> None:
+        """Ask for the list at once; twice, if the question is under way."""
+        self._wants_list.set()
+
+    async def run(self) -> None:
+        """Ask until cancelled, for the first time at once."""
+        list_every_s, health_every_s = self._pauses
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._repeat(self.ask_list, list_every_s, self._wants_list))
+            tasks.create_task(self._repeat(self.ask_health, health_every_s, asyncio.Event()))
+
+    async def _repeat(self, ask: Callable[[], Awaitable[None]], every_s: float, sooner: asyncio.Event) -> None:
+        while True:
+            sooner.clear()
+            try:
+                await ask()
+            except Unreachable as error:
+                _log.info("%s", error)
+            try:
+                async with asyncio.timeout(every_s * random.uniform(1 - _JITTER, 1 + _JITTER)):  # noqa: S311 - no secret
+                    await sooner.wait()
+            except TimeoutError:
+                continue
+
+    async def ask_list(self) -> None:
+        """Ask for the list of modules once. Raises `Unreachable`."""
+        news, asked = self._news, self._clock()
+        start = news.base.start
+        found = await self._tunnel.modules(news.base)
+        if news.base.start == start:  # else the answer is that of a former life
+            news.take_list(found, asked=asked)
+            self._on_list()
+
+    async def ask_health(self) -> None:
+        """Ask for the health once. Raises `Unreachable`."""
+        news = self._news
+        health = await self._tunnel.health(news.base)
+        if health.is_active:
+            news.liveness.see(self._clock())
+        elif health.is_active is False:
+            news.liveness.end()
+        if health.capacity != news.capacity or news.liveness.has_ended:
+            news.capacity = health.capacity
+            self._on_health()

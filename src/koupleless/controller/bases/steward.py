@@ -1,0 +1,268 @@
+"""The steward of one base: compares the Node and the Pods with the base, and works until they agree.
+
+Level-triggered: `Steward.reconcile` looks at all facts anew, so calls may come at any time and any number may be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from koupleless.controller import names
+from koupleless.controller.bases.knowledge import Knowledge
+from koupleless.controller.bases.questions import Questions
+from koupleless.controller.tunnels.answers import Answer, Outcome
+from koupleless.controller.tunnels.tunnel import Unreachable
+from koupleless.controller.vnodes.base import BaseState
+from koupleless.controller.vnodes.liveness import Life, Liveness
+from koupleless.controller.vnodes.node import differences, node_of, node_status
+from koupleless.controller.vnodes.node import is_told as is_node_told
+from koupleless.controller.vpods.attempts import Verb
+from koupleless.controller.vpods.module import modules_of
+from koupleless.controller.vpods.plan import Claims, Policy, Read, has_left, plan
+from koupleless.controller.vpods.status import Facts, is_ready, is_told, status_of
+from koupleless.controller.vpods.variables import Surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Set as AbstractSet
+
+    from koupleless.controller.bases.cluster import Cluster
+    from koupleless.controller.tunnels.tunnel import Tunnel
+    from koupleless.controller.vnodes.base import AnnouncedBase
+    from koupleless.controller.vpods.module import ModuleKey
+    from koupleless.controller.vpods.plan import Operation
+    from koupleless.controller.vpods.status import Status
+
+_log: Final = logging.getLogger("koupleless.controller")
+
+_WORDS: Final = {
+    (Verb.INSTALL, True): ("Normal", "ModuleInstalled"),
+    (Verb.INSTALL, False): ("Warning", "ModuleInstallFailed"),
+    (Verb.SWITCH, True): ("Normal", "ModuleSwitched"),
+    (Verb.SWITCH, False): ("Warning", "ModuleSwitchFailed"),
+    (Verb.UNINSTALL, True): ("Normal", "ModuleUninstalled"),
+    (Verb.UNINSTALL, False): ("Warning", "ModuleUninstallFailed"),
+}
+"""The type and the reason of the Event about an ended operation, by success."""
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """The choices of an operator about bases."""
+
+    env: str = "dev"
+    policy: Policy = field(default_factory=Policy)
+    keeps_dead_nodes: bool = False
+    """Whether the Node of a dead base stays, not ready, until somebody deletes the Node."""
+    list_every_s: float = 15.0
+    health_every_s: float = 10.0
+
+
+class Steward:
+    """The care for one base, while the controller leads the Node.
+
+    Lifetime: from the first news of a base, or from the Node, to `close`. All on one event loop; `reconcile` is never
+    called twice at a time.
+    """
+
+    def __init__(
+        self,
+        base: AnnouncedBase,
+        cluster: Cluster,
+        tunnel: Tunnel,
+        *,
+        habits: Habits,
+        wake: Callable[[], object],
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """``wake`` asks for a `reconcile` soon; ``clock`` never goes back, ``wall`` tells seconds since the epoch."""
+        self.name = names.node_name(base.identity, habits.env)
+        self._cluster = cluster
+        self._tunnel = tunnel
+        self._habits = habits
+        self._wake = wake
+        self._clock = clock
+        self._wall = wall
+        self.news = Knowledge(base, Liveness(clock()))
+        self._questions = Questions(
+            self.news,
+            tunnel,
+            clock=clock,
+            list_every_s=habits.list_every_s,
+            health_every_s=habits.health_every_s,
+            on_list=self._compare_list,
+            on_health=wake,
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._told_life = Life.ALIVE
+        self._wanted: AbstractSet[ModuleKey] = frozenset()
+        """The modules of the Pods, as they were last read."""
+
+    # --- news --------------------------------------------------------------------------------------------------------
+
+    def hear(self, base: AnnouncedBase) -> None:
+        """Take a heartbeat, also while another controller leads."""
+        is_new = self.news.hear(base, self._clock())
+        if base.state is not BaseState.ACTIVATED:
+            self.news.liveness.end()
+        if self.news.actual is None:
+            self._questions.ask_for_list()
+        if is_new:
+            self._wake()
+
+    def life(self) -> Life:
+        """Judge the base by the signs of life."""
+        return self.news.liveness.judge(self._clock())
+
+    def watch(self) -> None:
+        """Wake the controller if the judgement about the base has changed; called every second or so."""
+        if self.life() is not self._told_life:
+            self._wake()
+
+    # --- work --------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begin to ask the base: the controller leads from now on."""
+        self._start(self._questions.run())
+
+    async def reconcile(self) -> float | None:
+        """Do what there is to do now; returns the time, by ``clock``, of the next operation; ``None`` without one.
+
+        Raises `Refused`; the caller calls again after a pause.
+        """
+        self._told_life = life = self.life()
+        await self._keep_node(life)
+        if life is Life.DEAD:
+            return None
+        pods = await self._read_pods()
+        due = self._begin_operations(pods) if life is Life.ALIVE else None
+        await self._tell_pods(pods, life)
+        return due
+
+    async def close(self) -> None:
+        """Give up the base: questions and operations under way are cancelled, and may have had their effects."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _keep_node(self, life: Life) -> None:
+        there, base = self._cluster.node(self.name), self.news.base
+        if life is Life.DEAD and not self._habits.keeps_dead_nodes:
+            if there is not None:
+                await self._cluster.delete_node(self.name)
+            return
+        wanted = node_of(base, self._habits.env)
+        if there is None:
+            if life is Life.ALIVE:
+                await self._cluster.create_node(wanted)
+                there = wanted
+            else:
+                return
+        elif patch := differences(wanted, there):
+            await self._cluster.patch_node(self.name, patch)
+        before = there.get("status") or {}
+        status = node_status(base, life, self.news.capacity, before, now=self._wall())
+        if not is_node_told(status, before):
+            await self._cluster.patch_node_status(self.name, status)
+
+    # --- modules -----------------------------------------------------------------------------------------------------
+
+    async def _read_pods(self) -> list[Read]:
+        around = Surroundings(self.name, self.news.base.ip)
+        return [
+            Read(pod, modules_of(pod, await self._cluster.sources(pod), around))
+            for pod in sorted(self._cluster.pods_on(self.name), key=lambda pod: pod.age_order())
+        ]
+
+    def _begin_operations(self, pods: list[Read]) -> float | None:
+        news = self.news
+        self._wanted = {module.key for read in pods for module in read.wanted()}
+        news.attempts.forget(besides={*self._wanted, *(news.actual or ())})
+        made = plan(pods, news.actual, news.attempts, now=self._clock(), policy=self._habits.policy)
+        for operation in made.operations:
+            mark = "" if operation.module is None else operation.module.mark
+            news.attempts.begin(operation.verb, operation.key, mark)
+            self._start(self._perform(operation, news.attempts))
+        return made.due
+
+    async def _perform(self, operation: Operation, attempts: object) -> None:
+        """Carry out one operation, and note how it ended; news of a restarted base are not touched."""
+        base = self.news.base
+        try:
+            if operation.module is not None:
+                answer = await self._tunnel.install(base, operation.module)
+            elif operation.verb is Verb.SWITCH:
+                answer = await self._tunnel.switch(base, operation.key)
+            else:
+                answer = await self._tunnel.uninstall(base, operation.key)
+        except Unreachable as error:
+            answer = Answer(Outcome.UNCERTAIN, "BaseUnreachable", str(error))
+        if attempts is self.news.attempts:
+            self._note(operation, answer)
+        self._wake()
+
+    def _note(self, operation: Operation, answer: Answer) -> None:
+        news, now = self.news, self._clock()
+        is_done = answer.outcome is Outcome.DONE
+        if is_done:
+            news.attempts.succeed(operation.key)
+            news.settle(operation.verb, operation.key, now=now, at=self._wall())
+        else:
+            pause = {} if operation.pause_s is None else {"pause_s": operation.pause_s}
+            news.attempts.fail(operation.key, answer.reason, answer.message, now=now, **pause)
+        self._questions.ask_for_list()  # which tells the rest, such as versions that do not answer any more
+        level = logging.INFO if is_done else logging.WARNING
+        _log.log(
+            level, "%s: %s of %s: %s", self.name, operation.verb.value, operation.key, answer.message or answer.reason
+        )
+        for pod in self._cluster.pods_on(self.name):
+            if pod.key == operation.pod:
+                self._cluster.tell(pod, *_WORDS[operation.verb, is_done], f"{operation.key}: {answer.message}")
+
+    def _compare_list(self) -> None:
+        """Note the modules without a Pod on the last list, and work on."""
+        self.news.attempts.see((self.news.actual or {}).keys() - self._wanted)
+        self._wake()
+
+    async def _tell_pods(self, pods: list[Read], life: Life) -> None:
+        """Write the statuses that have changed: first of Pods that are not ready any more, the oldest first.
+
+        A Deployment then deletes the old Pod of a base before the new one of the same base counts.
+        """
+        news, claims = self.news, Claims.of(pods)
+        facts = Facts(news.base.ip, news.actual if life is Life.ALIVE else None, claims, news.attempts)
+        changed: list[tuple[Read, Status]] = []
+        for read in pods:
+            if read.pod.is_leaving and has_left(read, claims, news.actual):
+                await self._cluster.remove_pod(read.pod)
+                continue
+            status = status_of(read, facts, now=self._wall())
+            if not is_told(status, read.pod):
+                changed.append((read, status))
+        for read, status in changed:
+            if not is_ready(status):
+                await self._cluster.patch_pod_status(read.pod, status)
+        ready = [(read, status) for read, status in changed if is_ready(status)]
+        await _all(self._cluster.patch_pod_status(read.pod, status) for read, status in ready)
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s: a task has ended by a mistake of the controller", self.name, exc_info=error)
+
+
+async def _all(writes: Iterable[Coroutine[None, None, None]]) -> None:
+    """Wait for all writes, and raise the first `Refused` of them."""
+    for outcome in await asyncio.gather(*writes, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

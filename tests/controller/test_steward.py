@@ -1,0 +1,264 @@
+"""The steward of a base: Nodes and Pods follow the base, through restarts, silence, failures and rolling updates."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tests.controller.documents import NODE, container
+from tests.controller.world import BASE, World, play
+
+from koupleless.controller.tunnels.answers import Answer, Outcome
+from koupleless.controller.vnodes.base import BaseState
+from koupleless.controller.vpods.module import ModuleKey
+from koupleless.controller.vpods.plan import Policy
+
+if TYPE_CHECKING:
+    from koupleless.controller.bases.steward import Steward
+
+ORDERS, ORDERS_2 = ModuleKey("orders", "1"), ModuleKey("orders", "2")
+
+
+def ready(node: dict[str, Any]) -> str:
+    return next(one["status"] for one in node["status"]["conditions"] if one["type"] == "Ready")  # type: ignore[no-any-return]
+
+
+def test_a_base_becomes_a_ready_node() -> None:
+    async def act(world: World) -> None:
+        await world.settle()
+        assert ready(world.node) == "True"
+        assert world.node["metadata"]["labels"]["base.koupleless.io/name"] == "shop"
+        writes = list(world.cluster.writes)
+        await world.pass_time(10)
+        assert world.cluster.writes == writes
+
+    play(act)
+
+
+def test_a_pod_becomes_a_module_and_ready() -> None:
+    async def act(world: World) -> None:
+        await world.settle()
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        assert world.base.there == {ORDERS: "ACTIVATED"}
+        assert world.cluster.ready() == {"a"}
+        assert ("a", "ModuleInstalled", "orders:1: ok") in world.cluster.events
+        world.cluster.delete_pod("a")
+        await world.settle()
+        assert world.base.there == {}
+        assert world.cluster.pods == {}
+
+    play(act)
+
+
+def test_a_failure_is_told_in_status_and_event_and_tried_again() -> None:
+    async def act(world: World) -> None:
+        world.base.failing["install orders:1"] = Answer(Outcome.REFUSED, "StartFailed", "no such table: orders")
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        (told,) = world.cluster.pods["a"]["status"]["containerStatuses"]
+        assert told["state"]["waiting"] == {"reason": "StartFailed", "message": "no such table: orders"}
+        assert ("a", "ModuleInstallFailed", "orders:1: no such table: orders") in world.cluster.events
+        assert world.base.calls == [("install", "orders:1")]
+        del world.base.failing["install orders:1"]
+        await world.pass_time(1)
+        assert world.cluster.ready() == {"a"}
+
+    play(act)
+
+
+def test_a_base_that_restarts_empty_under_its_identity_is_filled_again_at_once() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        world.base.there.clear()
+        world.steward.hear(replace(BASE, start="start-2"))
+        await world.settle()
+        assert world.base.there == {ORDERS: "ACTIVATED"}
+        assert world.cluster.ready() == {"a"}
+
+    play(act)
+
+
+def test_a_java_base_that_restarts_is_filled_again_with_the_next_list() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        world.base.there.clear()
+        await world.steward._questions.ask_list()
+        await world.settle()
+        assert world.base.there == {ORDERS: "ACTIVATED"}
+
+    play(act)
+
+
+def test_a_silent_base_is_unknown_and_then_gone() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        world.base.is_reachable = False
+        await world.pass_time(26)
+        assert ready(world.node) == "Unknown"
+        assert world.cluster.ready() == set()
+        calls = list(world.base.calls)
+        world.cluster.create_pod("b", container("prices", "1"))
+        await world.settle()
+        assert world.base.calls == calls
+        await world.pass_time(34)
+        assert world.cluster.nodes == {}
+        world.base.is_reachable = True
+        world.steward.hear(BASE)
+        await world.pass_time(0)
+        assert ready(world.node) == "True"
+        assert world.cluster.ready() == {"a", "b"}
+
+    play(act)
+
+
+def test_the_node_of_a_dead_base_stays_if_the_operator_wants() -> None:
+    async def act(world: World) -> None:
+        await world.settle()
+        await world.pass_time(61)
+        assert ready(world.node) == "False"
+
+    play(act, keeps_dead_nodes=True)
+
+
+def test_a_base_that_says_goodbye_is_gone_at_once() -> None:
+    async def act(world: World) -> None:
+        await world.settle()
+        world.steward.hear(replace(BASE, state=BaseState.DEACTIVATED))
+        await world.settle()
+        assert world.cluster.nodes == {}
+
+    play(act)
+
+
+def test_a_node_deleted_by_hand_comes_back() -> None:
+    async def act(world: World) -> None:
+        await world.settle()
+        world.cluster.nodes.clear()
+        await world.settle()
+        assert ready(world.node) == "True"
+
+    play(act)
+
+
+def test_news_of_a_base_reach_the_node() -> None:
+    async def act(world: World) -> None:
+        await world.settle()
+        world.steward.hear(replace(BASE, version="2.0+b"))
+        await world.settle()
+        assert world.node["metadata"]["labels"]["base.koupleless.io/version"] == "2.0_b"
+        assert world.node["metadata"]["annotations"]["base.koupleless.io/version"] == "2.0+b"
+
+    play(act)
+
+
+def test_in_a_rolling_update_the_old_pod_is_unready_before_the_new_one_is_ready() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("old", container("orders", "1"))
+        await world.settle()
+        world.cluster.create_pod("new", container("orders", "2"))
+        del world.cluster.writes[:]
+        seen: list[set[str]] = []
+        patch = world.cluster.patch_pod_status
+
+        async def watched(*arguments: Any) -> None:
+            await patch(*arguments)
+            seen.append(world.cluster.ready())
+
+        world.cluster.patch_pod_status = watched  # type: ignore[method-assign, assignment]
+        await world.settle()
+        assert world.base.there == {ORDERS: "DEACTIVATED", ORDERS_2: "ACTIVATED"}
+        assert world.cluster.ready() == {"new"}
+        assert {"old", "new"} not in seen
+        world.cluster.delete_pod("old")
+        await world.settle()
+        assert world.base.there == {ORDERS_2: "ACTIVATED"}
+
+    play(act)
+
+
+def test_undoing_a_rollout_brings_the_former_version_back() -> None:
+    async def act(world: World) -> None:
+        for name, version in (("one", "1"), ("two", "2")):
+            world.cluster.create_pod(name, container("orders", version))
+            await world.settle()
+        world.cluster.delete_pod("one")
+        await world.settle()
+        world.cluster.create_pod("again", container("orders", "1"))
+        await world.settle()
+        assert world.base.there == {ORDERS: "ACTIVATED", ORDERS_2: "DEACTIVATED"}
+        assert world.cluster.ready() == {"again"}
+
+    play(act)
+
+
+def test_a_module_in_the_way_is_no_failure() -> None:
+    async def act(world: World) -> None:
+        await world.settle()
+        world.base.there[ORDERS] = "ACTIVATED"  # by hand, and not on a list yet
+        world.base.failing["install orders:1"] = Answer(Outcome.UNCERTAIN, "AlreadyInstalled", "there")
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        assert world.cluster.ready() == {"a"}
+
+    play(act)
+
+
+def test_strays_are_left_to_the_operator() -> None:
+    async def act(world: World) -> None:
+        world.base.there[ORDERS] = "ACTIVATED"
+        await world.settle()
+        for _ in range(3):
+            await world.steward._questions.ask_list()
+            await world.settle()
+        assert world.base.calls == []
+
+    play(act, policy=Policy(removes_strays=False))
+
+
+def test_an_install_that_lasts_holds_up_nothing_else() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("prices", container("prices", "1"))
+        await world.settle()
+        world.base.holds.clear()
+        world.cluster.create_pod("slow", container("orders", "1"))
+        world.cluster.delete_pod("prices")
+        await world.settle()
+        assert "prices" not in world.cluster.pods
+        assert not world.cluster.ready()
+        world.base.holds.set()
+        await world.settle()
+        assert world.cluster.ready() == {"slow"}
+
+    play(act)
+
+
+def test_an_operation_of_a_former_life_changes_nothing() -> None:
+    async def act(world: World) -> None:
+        world.base.holds.clear()
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        world.steward.hear(replace(BASE, start="start-2"))
+        await asyncio.sleep(0)
+        assert _running(world.steward) == {}
+        world.base.failing["install orders:1"] = Answer(Outcome.REFUSED, "StartFailed", "old news")
+        world.base.holds.set()
+        await asyncio.sleep(0.01)
+        assert world.steward.news.attempts.due(ORDERS) == 0
+
+    play(act)
+
+
+def _running(steward: Steward) -> dict[str, Any]:
+    return dict(steward.news.attempts.running())
+
+
+def test_the_name_of_a_node_is_the_original_s() -> None:
+    async def act(world: World) -> None:
+        assert world.steward.name == NODE
+
+    play(act)

@@ -1,0 +1,219 @@
+"""A cluster and bases in memory, for tests of stewards: the API server applies patches, bases do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from tests.controller.documents import NODE, leaving, pod
+
+from koupleless.controller.bases.steward import Habits, Steward
+from koupleless.controller.tunnels.answers import Answer, Outcome
+from koupleless.controller.tunnels.tunnel import Health, Unreachable
+from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
+from koupleless.controller.vpods.pod import VPod
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from koupleless.controller.vpods.module import Module, ModuleKey
+    from koupleless.controller.vpods.variables import Source
+
+BASE = AnnouncedBase("base-1", "shop", "1.0.0", "default", "10.0.0.7", "base-0", 1238, BaseState.ACTIVATED, "start-1")
+
+
+_RECORDS = [{"changeTime": 100_000, "state": "ACTIVATED"}]
+
+
+class NoSources:
+    """No ConfigMaps, and no Secrets."""
+
+    def find(self, source: Source) -> None:
+        """Find nothing."""
+
+
+class MemoryCluster:
+    """One cluster; remembers the order of writes."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.writes: list[tuple[str, str]] = []
+        self.events: list[tuple[str, str, str]] = []
+        self.created = 0
+
+    def create_pod(self, name: str, *containers: dict[str, Any], **members: Any) -> None:
+        self.created += 1
+        self.pods[name] = pod(name, *containers, created=self.created, **members)
+
+    def delete_pod(self, name: str) -> None:
+        self.pods[name] = leaving(self.pods[name])
+
+    def ready(self) -> set[str]:
+        """Return the names of the Pods with the condition Ready."""
+        return {
+            name
+            for name, document in self.pods.items()
+            for one in document.get("status", {}).get("conditions", ())
+            if (one["type"], one["status"]) == ("Ready", "True")
+        }
+
+    # --- as a steward needs it ---
+
+    def node(self, name: str) -> Mapping[str, Any] | None:
+        return self.nodes.get(name)
+
+    def pods_on(self, node: str) -> Sequence[VPod]:
+        return [VPod.of(document) for document in self.pods.values() if document["spec"]["nodeName"] == node]
+
+    async def sources(self, pod: VPod) -> NoSources:
+        return NoSources()
+
+    async def create_node(self, document: Mapping[str, Any]) -> None:
+        self.writes.append(("create node", document["metadata"]["name"]))
+        self.nodes[document["metadata"]["name"]] = {**document, "status": {}}
+
+    async def patch_node(self, name: str, patch: Mapping[str, Any]) -> None:
+        self.writes.append(("patch node", name))
+        for member, values in patch.get("metadata", {}).items():
+            self.nodes[name]["metadata"][member] |= values
+
+    async def patch_node_status(self, name: str, status: Mapping[str, Any]) -> None:
+        self.writes.append(("node status", name))
+        self.nodes[name]["status"] = {**self.nodes[name]["status"], **status}
+
+    async def delete_node(self, name: str) -> None:
+        self.writes.append(("delete node", name))
+        del self.nodes[name]
+
+    async def patch_pod_status(self, pod: VPod, status: Mapping[str, Any]) -> None:
+        await asyncio.sleep(0)
+        self.writes.append(("pod status", pod.key.name))
+        document = self.pods[pod.key.name]
+        self.pods[pod.key.name] = {**document, "status": {**document.get("status", {}), **status}}
+
+    async def remove_pod(self, pod: VPod) -> None:
+        self.writes.append(("remove pod", pod.key.name))
+        del self.pods[pod.key.name]
+
+    def tell(self, pod: VPod, kind: str, reason: str, message: str) -> None:
+        self.events.append((pod.key.name, reason, message))
+
+
+class MemoryTunnel:
+    """A base, and the tunnel to the base."""
+
+    def __init__(self) -> None:
+        self.there: dict[ModuleKey, str] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.failing: dict[str, Answer] = {}
+        """Answers in the place of a success, by verb and module, as ``install orders:1``."""
+        self.is_reachable = True
+        self.holds = asyncio.Event()
+        self.holds.set()
+        """Cleared, installs wait."""
+
+    async def install(self, base: AnnouncedBase, module: Module) -> Answer:
+        return await self._do("install", module.key, self._install)
+
+    async def switch(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
+        return await self._do("switch", key, self._switch)
+
+    async def uninstall(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
+        return await self._do("uninstall", key, lambda key: self.there.pop(key, None))
+
+    async def modules(self, base: AnnouncedBase) -> tuple[Mapping[str, Any], ...]:
+        self._check()
+        return tuple(
+            {"bizName": key.name, "bizVersion": key.version, "bizState": state, "bizStateRecords": _RECORDS}
+            for key, state in self.there.items()
+        )
+
+    async def health(self, base: AnnouncedBase) -> Health:
+        self._check()
+        return Health(is_active=True)
+
+    async def _do(self, verb: str, key: ModuleKey, act: Callable[[ModuleKey], object]) -> Answer:
+        self.calls.append((verb, str(key)))
+        self._check()
+        if verb == "install":
+            await self.holds.wait()
+        answer = self.failing.get(f"{verb} {key}")
+        if answer is None:
+            act(key)
+            return Answer(Outcome.DONE, "Done", "ok")
+        return answer
+
+    def _install(self, key: ModuleKey) -> None:
+        assert key not in self.there
+        others = [other for other in self.there if other.name == key.name]
+        self.there[key] = "DEACTIVATED" if others else "ACTIVATED"
+
+    def _switch(self, key: ModuleKey) -> None:
+        for other in self.there:
+            if other.name == key.name:
+                self.there[other] = "ACTIVATED" if other == key else "DEACTIVATED"
+
+    def _check(self) -> None:
+        if not self.is_reachable:
+            raise Unreachable("base base-1 gives no answer")
+
+
+class World:
+    """One base, one cluster, and the steward between them; time goes on only by `pass_time`."""
+
+    def __init__(self, **habits: Any) -> None:
+        self.cluster = MemoryCluster()
+        self.base = MemoryTunnel()
+        self.now = 1_000.0
+        self.calls = 0
+        self.steward = Steward(
+            BASE,
+            self.cluster,
+            self.base,
+            habits=Habits(**habits),
+            wake=self._count,
+            clock=self._clock,
+            wall=lambda: self.now,
+        )
+
+    def _clock(self) -> float:
+        self.now += 1e-6  # no two moments are one
+        return self.now
+
+    def _count(self) -> None:
+        self.calls += 1
+
+    @property
+    def node(self) -> dict[str, Any]:
+        return self.cluster.nodes[NODE]
+
+    async def settle(self) -> None:
+        """Work as long as somebody asks for work."""
+        for _ in range(100):
+            before = self.calls
+            await self.steward.reconcile()
+            for _ in range(20):
+                await asyncio.sleep(0)
+            if self.calls == before:
+                return
+        raise AssertionError("the steward does not come to rest")
+
+    async def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.steward.watch()
+        await self.settle()
+
+
+def play(act: Callable[[World], Awaitable[None]], **habits: Any) -> None:
+    """Run a test with a steward that leads."""
+
+    async def run() -> None:
+        world = World(**habits)
+        world.steward.begin()
+        try:
+            await act(world)
+        finally:
+            await world.steward.close()
+
+    asyncio.run(run())

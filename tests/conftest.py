@@ -31,7 +31,7 @@ BIZS = Path(__file__).parent / "bizs"
 os.environ["KOUPLELESS_BASE_EPHEMERAL"] = "true"
 """Bases of tests keep nothing below the state directory of the user, unless a test names a directory."""
 
-pytest_plugins = ["tests.mqtt.fixtures"]
+pytest_plugins = ["tests.kube.fixtures", "tests.mqtt.fixtures"]
 
 collect_ignore = ["bizs"]
 """Applications, some with tests of their own, which are run in bizs."""

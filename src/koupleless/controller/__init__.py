@@ -1,7 +1,7 @@
 """The module controller: shows every base to Kubernetes as a Node, and every module as a Pod.
 
 Level-triggered: the API server holds the desired modules, a base the actual ones, and everything between is a cache
-and may be thrown away. Rooms, from the ground: ``names`` and ``times`` for texts of the wire, ``vnodes`` for the Node
-of a base, ``vpods`` for the modules of a Pod and the status of the Pod, ``tunnels`` for the ways to bases, ``bases``
-for the care for single bases. The runtime of a base is never imported here.
+and may be thrown away. Rooms, from the ground: ``names`` and ``times`` for texts of the wire, ``cluster`` for the way
+to the API server, ``vnodes`` for the Node of a base, ``vpods`` for the modules of a Pod and the status of the Pod,
+``tunnels`` for the ways to bases, ``bases`` for the care for single bases. The runtime of a base is never imported here.
 """

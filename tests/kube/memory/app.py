@@ -173,18 +173,17 @@ class MemoryServer:
         ends = loop.time() + float(query.get("timeoutSeconds") or 1800)
         sent = 0
         with contextlib.closing(_Waking(self.store, loop)) as waking:
-            async for event in self._events(target, query, keep, waking, ends):
-                if fault.events is not None and sent >= fault.events:
-                    if fault.code is not None:
-                        yield _line(
-                            "ERROR", _status(Refused(fault.code, _REASONS.get(fault.code, "Unknown"), "a fault"))
-                        )
-                    elif fault.is_cut:
-                        yield event[: len(event) // 2]
-                        raise ConnectionAbortedError("a fault of the test")
+            events = self._events(target, query, keep, waking, ends)
+            while fault.events is None or fault.is_cut or sent < fault.events:
+                if (event := await anext(events, None)) is None:
                     return
+                if sent == fault.events:
+                    yield event[: len(event) // 2]
+                    raise ConnectionAbortedError("a fault of the test")
                 sent += 1
                 yield event
+            if fault.code is not None:
+                yield _line("ERROR", _status(Refused(fault.code, _REASONS.get(fault.code, "Unknown"), "a fault")))
 
     async def _events(
         self, target: Target, query: Mapping[str, str], keep: Callable[[Object], bool], waking: _Waking, ends: float

@@ -377,7 +377,7 @@ class Container:
             raise
 
     def _leave(self, life: Life) -> PurgeReport:
-        settling = Settling(self._around.stage)
+        settling = Settling(self._around.stage, life.scope)
         with settling.around():
             report = life.leave(with_process=self._ends_process)
         self.accounts.leave(life)

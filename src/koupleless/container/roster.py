@@ -94,6 +94,8 @@ class Roster:
         self.bizs: dict[BizId, Entry] = {}
         """The table, in the order of registration. For reading."""
         self._rules = rules
+        self._by_name: dict[BizName, dict[BizId, None]] = {}
+        """Name -> identities in the table, in the order of registration."""
         self._incoming: dict[BizId, Entry] = {}
         self._outgoing: list[Entry] = []
 
@@ -108,7 +110,7 @@ class Roster:
 
     def versions(self, name: BizName) -> list[Entry]:
         """List the entries of one name, in the order of registration."""
-        return [entry for biz, entry in self.bizs.items() if biz.name == name]
+        return [self.bizs[biz] for biz in self._by_name.get(name, ())]
 
     def stoppable(self) -> list[Entry]:
         """List all entries that are to be stopped when the container ends, outgoing ones too."""
@@ -234,11 +236,16 @@ class Roster:
 
     def remove(self, entry: Entry) -> None:
         """Forget an entry, wherever it is; a registered entry of the same identity takes its place. Idempotent."""
-        for table in (self._incoming, self.bizs):
-            if table.get(entry.id) is entry:
-                del table[entry.id]
+        if self._incoming.get(entry.id) is entry:
+            del self._incoming[entry.id]
+        if self.bizs.get(entry.id) is entry:
+            del self.bizs[entry.id]
+            versions = self._by_name[entry.id.name]
+            del versions[entry.id]
+            if not versions:
+                del self._by_name[entry.id.name]
         if entry.id in self._incoming and entry.id not in self.bizs:
-            self.bizs[entry.id] = self._incoming.pop(entry.id)
+            self._put(self._incoming.pop(entry.id))
         if entry in self._outgoing:
             self._outgoing.remove(entry)
 
@@ -263,10 +270,18 @@ class Roster:
     def _list(self, entry: Entry) -> None:
         """Put an entry into the table, in order: modules from former times come back at the same time."""
         is_last = all(other.order < entry.order for other in self.bizs.values())
-        self.bizs[entry.id] = entry
+        self._put(entry)
         if not is_last:
             ordered = sorted(self.bizs.values(), key=lambda each: each.order)
-            self.bizs = {each.id: each for each in ordered}
+            self.bizs.clear()
+            self._by_name.clear()
+            for each in ordered:
+                self._put(each)
+
+    def _put(self, entry: Entry) -> None:
+        """Put an entry into the table, the last one."""
+        self.bizs[entry.id] = entry
+        self._by_name.setdefault(entry.id.name, {})[entry.id] = None
 
     def _routed(self, routes: RouteTable, *, into: Entry | None = None, away_from: Sequence[Entry] = ()) -> RouteTable:
         """Make routes that lead requests to ``into`` instead of the others; forward rules follow active versions.

@@ -19,7 +19,7 @@ from koupleless.isolation.interpreter import all_of_base, find_of_base
 from koupleless.isolation.libraries import distributions
 from koupleless.isolation.libraries.extensions import is_compiled, let_go, own_table
 from koupleless.isolation.libraries.holding import Speakers
-from koupleless.isolation.linking.linker import Linker, other_linkers
+from koupleless.isolation.linking.linker import Linker, all_linkers
 from koupleless.isolation.places import forget_places
 from koupleless.isolation.policy import Policy
 from koupleless.tracebacks import clean
@@ -78,15 +78,6 @@ class Namespace:
             for name, module in linker.table.modules.copy().items()  # a value may be any object
             if issubclass(type(module), ModuleType) and not is_compiled(module) and not _is_shared(module, linker)
         }
-
-    def namesakes(self) -> list[tuple[str, ModuleType]]:
-        """Python modules of other bizs, and of shared libraries, with the name of a Python module of this biz."""
-        return [
-            (name, module)
-            for linker in other_linkers(self._linker)
-            for name, module in linker.table.modules.copy().items()
-            if self._linker.table.modules.get(name, module) is not module and issubclass(type(module), ModuleType)
-        ]
 
     def libraries(self) -> tuple[Library, ...]:
         """Libraries imported by the biz so far, and how the biz holds each."""
@@ -172,6 +163,12 @@ class Namespace:
 
     def __repr__(self) -> str:
         return f"<Namespace of {self.scope.biz}, {len(self._linker.table.modules)} modules>"
+
+
+def namesakes(name: str, life: int) -> list[ModuleType]:
+    """List the Python modules under a name of all bizs, and of shared libraries, except the biz of the given life."""
+    found = (linker.table.modules.get(name) for linker in all_linkers() if linker.scope.generation != life)
+    return [module for module in found if module is not None and issubclass(type(module), ModuleType)]
 
 
 def _is_shared(module: ModuleType, linker: Linker) -> bool:

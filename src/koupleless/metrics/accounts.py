@@ -70,7 +70,7 @@ class Accounts:
         self.installs = Tally()
         self.uninstalls = Tally()
         self._lock = threading.Lock()
-        self._lives: list[Living] = []
+        self._lives: dict[BizId, list[Living]] = {}
         self._traffic: dict[BizId, Traffic] = {}
         self._grown: dict[BizId, int] = {}
 
@@ -84,26 +84,28 @@ class Accounts:
     def enter(self, life: Living) -> None:
         """Take a life into account."""
         with self._lock:
-            self._lives.append(life)
+            self._lives.setdefault(life.biz, []).append(life)
 
     def leave(self, life: Living) -> None:
         """Drop a life, and the numbers of the identity if no other life has the identity. Idempotent."""
         with self._lock:
-            self._lives = [other for other in self._lives if other is not life]
-            if not any(other.biz == life.biz for other in self._lives):
+            others = [other for other in self._lives.pop(life.biz, ()) if other is not life]
+            if others:
+                self._lives[life.biz] = others
+            else:
                 self._traffic.pop(life.biz, None)
                 self._grown.pop(life.biz, None)
 
     def note_start(self, biz: BizId, grown_bytes: int) -> None:
         """Note the growth of the process during the start of a living biz."""
         with self._lock:
-            if any(life.biz == biz for life in self._lives):
+            if biz in self._lives:
                 self._grown[biz] = grown_bytes
 
     def lives(self) -> tuple[tuple[BizId, int], ...]:
         """List the lives: the identity, and the number of the life."""
         with self._lock:
-            return tuple((life.biz, life.scope.generation) for life in self._lives)
+            return tuple((biz, life.scope.generation) for biz, lives in self._lives.items() for life in lives)
 
     def traffic(self) -> dict[BizId, Traffic]:
         """Return the traffic of all living bizs, for reading."""

@@ -109,21 +109,30 @@ class _Mark:
         self.table = table
 
 
+def _no_namesakes(_name: str, _life: int) -> list[types.ModuleType]:
+    """List no Python modules: there is one biz."""
+    return []
+
+
 class Survey:
     """The objects that belong to one life of a biz, noted before its namespace is dropped.
 
-    ``modules`` are the Python modules to die, by name; ``namesakes`` are Python modules of other bizs under the same
-    names. The survey keeps no object of any biz alive, and may outlive the scope. Made and used by the thread of the
-    uninstall.
+    ``modules`` are the Python modules to die, by name. ``namesakes`` is given a name, and the number of this life, and
+    lists the Python modules of other bizs under the name. The survey keeps no object of any biz alive, and may outlive
+    the scope. Made and used by the thread of the uninstall.
     """
 
     def __init__(
-        self, scope: Scope, modules: Mapping[str, object], namesakes: Iterable[tuple[str, types.ModuleType]] = ()
+        self,
+        scope: Scope,
+        modules: Mapping[str, object],
+        namesakes: Callable[[str, int], list[types.ModuleType]] = _no_namesakes,
     ) -> None:
         self.biz = scope.biz
         self.life = scope.generation
         """The number of this life among the lives of all bizs of the process."""
-        self._namesakes = [(name, weakref.ref(module)) for name, module in namesakes]
+        self._namesakes = namesakes
+        self._modules: dict[str, weakref.ref[Any]] = {}
         ledger = scope.find_facet(Ledger)
         self.undone: Mapping[str, int] = {} if ledger is None else ledger.undone
         self._swept = swept_of(scope)
@@ -145,7 +154,8 @@ class Survey:
 
     def _enlist(self, name: str, module: object) -> None:
         if is_a(module, types.ModuleType):
-            self._things.append((name, name, weakref.ref(module)))
+            self._modules[name] = weakref.ref(module)
+            self._things.append((name, name, self._modules[name]))
         # A biz has a ``builtins`` and a ``__main__`` of its own: such names say nothing.
         if name not in sys.stdlib_module_names and name not in ("__main__", "__mp_main__"):
             self.names.add(name)
@@ -242,14 +252,16 @@ class Survey:
         bases = type.__dict__["__bases__"].__get__(kind)
         if any(base is not object and self.owns_class(base) for base in bases):
             return True
-        # Code of another Python module of this name made the class; or no member tells, and nobody else finds the class
-        # there.
-        return home in self.names and not is_of_others and not self._is_found_elsewhere(kind)
-
-    def _is_found_elsewhere(self, kind: type) -> bool:
-        home = home_of_class(kind)
-        modules = [module() for name, module in self._namesakes if name == home]
-        return any(_is_at_its_name(kind, module) for module in modules if module is not None)
+        # Code of another Python module of this name made the class; or no member tells, and the class is found here, or
+        # nobody else finds the class there. To ask all the others takes long, so that is the last question.
+        if home not in self.names or is_of_others:
+            return False
+        own = self._modules[home]() if home in self._modules else None
+        if own is not None and _is_at_its_name(kind, own):
+            return True
+        return not any(
+            _is_at_its_name(kind, module) for module in self._namesakes(home, self.life) if module is not own
+        )
 
     def owns(self, thing: Any) -> bool:  # noqa: PLR0911 - one case per type
         """Whether an object belongs to the biz by itself, whatever the object refers to."""

@@ -43,7 +43,8 @@ class _Values:
         self.table: dict[Own[Any], Any] = {}
 
 
-_everybody: Final[list[weakref.ref[_Values]]] = []
+_everybody: Final[dict[int, weakref.ref[_Values]]] = {}
+"""The values of all present bizs, by address, in the order of arrival."""
 
 
 def _values_of(scope: Scope) -> _Values:
@@ -52,7 +53,8 @@ def _values_of(scope: Scope) -> _Values:
         made = _Values()
         values = scope.attach_once(made)
         if values is made:
-            _everybody.append(weakref.ref(made, _everybody.remove))
+            key = id(made)
+            _everybody[key] = weakref.ref(made, lambda _: _everybody.pop(key, None))
     return values
 
 
@@ -106,7 +108,7 @@ class Own(Generic[T]):
 
     def of_everybody(self) -> list[T]:
         """The values made so far, of all present bizs."""
-        tables = [values.table for reference in tuple(_everybody) if (values := reference()) is not None]
+        tables = [values.table for reference in tuple(_everybody.values()) if (values := reference()) is not None]
         return [table[self] for table in tables if self in table]
 
 

@@ -42,13 +42,43 @@ class Route:
 class _Paths:
     """The routes of one host."""
 
-    by_path: Mapping[str, Route]
-    depth: int
+    by_path: Mapping[str, Route] = field(default_factory=dict)
+    by_gate: Mapping[Gate, tuple[Route, ...]] = field(default_factory=dict)
+    depths: Mapping[int, int] = field(default_factory=dict)
+    """Number of segments -> number of paths with so many."""
+    depth: int = field(init=False)
     """Most segments of any of the paths: a look-up never cuts the path of a request more often."""
 
-    @classmethod
-    def of(cls, by_path: Mapping[str, Route]) -> _Paths:
-        return cls(by_path, max((path.count("/") for path in by_path), default=0))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depth", max(self.depths, default=0))
+
+    def with_route(self, route: Route) -> _Paths:
+        """Add a route; the route goes to the place of an earlier one on the same path."""
+        displaced = self.by_path.get(route.path)
+        others = self if displaced is None else self._without_route(displaced)
+        by_gate = {**others.by_gate, route.gate: (*others.by_gate.get(route.gate, ()), route)}
+        depths, depth = dict(others.depths), route.path.count("/")
+        depths[depth] = depths.get(depth, 0) + 1
+        return _Paths({**self.by_path, route.path: route}, by_gate, depths)
+
+    def without(self, gate: Gate) -> _Paths:
+        """Take the routes to a gate out; returns the same value if there are none."""
+        paths = self
+        for route in self.by_gate.get(gate, ()):
+            paths = paths._without_route(route)
+        return paths
+
+    def _without_route(self, route: Route) -> _Paths:
+        by_path, by_gate, depths = dict(self.by_path), dict(self.by_gate), dict(self.depths)
+        del by_path[route.path]
+        left = tuple(other for other in by_gate.pop(route.gate) if other is not route)
+        if left:
+            by_gate[route.gate] = left
+        depth = route.path.count("/")
+        depths[depth] -= 1
+        if not depths[depth]:
+            del depths[depth]
+        return _Paths(by_path, by_gate, depths)
 
     def longest(self, path: str) -> Route | None:
         """The route with the longest prefix of ``path``, on whole segments."""
@@ -77,7 +107,7 @@ class _Paths:
         return None
 
 
-_NO_PATHS = _Paths.of({})
+_NO_PATHS = _Paths()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +166,15 @@ class RouteTable:
         held = paths.by_path.get(route.path)
         if held is not None and held.biz != route.biz:
             raise PathTaken(route.biz, route.path or "/", held.biz)
-        return self._with_paths(route.host, {**paths.by_path, route.path: route})
+        return self._with_paths(route.host, paths.with_route(route))
 
     def without(self, gate: Gate) -> RouteTable:
         """Return a table without the routes to ``gate``; the same table if there were none."""
         table = self
         for host in (None, *self._hosts):
-            held = self._paths_of(host).by_path
-            kept = {path: route for path, route in held.items() if route.gate is not gate}
-            if len(kept) != len(held):
+            held = self._paths_of(host)
+            kept = held.without(gate)
+            if kept is not held:
                 table = table._with_paths(host, kept)
         return table
 
@@ -157,11 +187,11 @@ class RouteTable:
     def _paths_of(self, host: str | None) -> _Paths:
         return self._anywhere if host is None else self._hosts.get(host, _NO_PATHS)
 
-    def _with_paths(self, host: str | None, by_path: Mapping[str, Route]) -> RouteTable:
+    def _with_paths(self, host: str | None, paths: _Paths) -> RouteTable:
         if host is None:
-            return replace(self, _anywhere=_Paths.of(by_path))
-        hosts = {**self._hosts, host: _Paths.of(by_path)}
-        if not by_path:
+            return replace(self, _anywhere=paths)
+        hosts = {**self._hosts, host: paths}
+        if not paths.by_path:
             del hosts[host]
         return replace(self, _hosts=hosts)
 

@@ -65,5 +65,6 @@ class Directory:
         if biz.version not in versions:
             return self
         kept = {version: listed for version, listed in versions.items() if version != biz.version}
-        others = {name: held for name, held in self.by_name.items() if name != biz.name}
+        others = dict(self.by_name)
+        del others[biz.name]
         return Directory({**others, biz.name: kept} if kept else others)

@@ -99,6 +99,8 @@ class Desired:
     """For each name the version that answered before."""
     last: int = 0
     """The highest order so far."""
+    _by_name: dict[BizName, dict[BizId, Wanted]] = field(default_factory=dict, init=False)
+    """The modules by name."""
 
     def in_order(self) -> list[Wanted]:
         """List the modules in the order of their installs."""
@@ -106,7 +108,7 @@ class Desired:
 
     def versions(self, name: BizName) -> list[Wanted]:
         """List the versions of one name in the order of their installs."""
-        return [wanted for wanted in self.in_order() if wanted.id.name == name]
+        return sorted(self._by_name.get(name, {}).values(), key=lambda wanted: wanted.order)
 
     def digests(self) -> set[str]:
         """Collect the digests of all artefacts for a later use."""
@@ -133,7 +135,7 @@ class Desired:
                 self._switch(BizId.parse(_text(record["biz"])))
             case "keep":
                 self._note(wanted := Wanted.read(record))
-                self.modules[wanted.id] = wanted
+                self._put(wanted)
                 if record["active"]:
                     self.active.add(wanted.id)
             case "before":
@@ -177,6 +179,17 @@ class Desired:
 
     # --- what records do -------------------------------------------------------------------------------------------
 
+    def _put(self, wanted: Wanted) -> None:
+        self.modules[wanted.id] = wanted
+        self._by_name.setdefault(wanted.id.name, {})[wanted.id] = wanted
+
+    def _drop(self, biz: BizId) -> None:
+        if self.modules.pop(biz, None) is not None:
+            versions = self._by_name[biz.name]
+            del versions[biz]
+            if not versions:
+                del self._by_name[biz.name]
+
     def _note(self, wanted: Wanted) -> None:
         self.last = max(self.last, wanted.order)
 
@@ -190,9 +203,10 @@ class Desired:
                     stand[biz] = known
         self.pending.pop(over, None)
         for each in old:
-            del self.modules[each.id]
+            self._drop(each.id)
             self.active.discard(each.id)
-        self.modules |= stand
+        for each in stand.values():
+            self._put(each)
         self.active |= {biz for biz in stand if versions[biz][1]}
         self._remember(over.name, answered)
 
@@ -205,7 +219,7 @@ class Desired:
         self._remember(biz.name, answered)
 
     def _uninstall(self, biz: BizId) -> None:
-        self.modules.pop(biz, None)
+        self._drop(biz)
         self.active.discard(biz)
         self.pending.pop(biz, None)
         if not self.versions(biz.name):

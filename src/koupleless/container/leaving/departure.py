@@ -22,7 +22,7 @@ from koupleless.container.starting.failure import in_words
 from koupleless.container.surroundings import GRACE_S
 from koupleless.context import life_context
 from koupleless.isolation.environment.venv import VirtualEnvironment
-from koupleless.isolation.namespace import Namespace
+from koupleless.isolation.namespace import Namespace, namesakes
 from koupleless.ownership.collect import held_back
 from koupleless.ownership.ledger import Ledger
 from koupleless.ownership.purge import PurgeReport, Survey, purge
@@ -207,7 +207,7 @@ class Departure:
     def _let_go(self) -> Survey:
         """Drop the container's last references; returns a survey, which refers weakly to all that must be gone now."""
         scope, namespace = self.scope, self.scope.find_facet(Namespace)
-        survey = Survey(scope, {}) if namespace is None else Survey(scope, namespace.table, namespace.namesakes())
+        survey = Survey(scope, {}) if namespace is None else Survey(scope, namespace.table, namesakes)
         try:
             released, failures = call_releasers(survey, deadline_s=self._around.deadlines.stop_s)
             survey.undone = {**survey.undone, **released}

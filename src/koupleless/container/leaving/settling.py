@@ -14,6 +14,7 @@ from koupleless.context import as_base
 from koupleless.errors import in_words
 from koupleless.isolation.libraries.departure import taken_out, unimportable
 from koupleless.isolation.libraries.resident import arrivals
+from koupleless.isolation.linking.linker import linker_of
 from koupleless.late import parted
 from koupleless.ownership.collect import LAST_RESORT_S, collect_all
 from koupleless.turns import Turns
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from koupleless.container.stage import Stage
+    from koupleless.context import Scope
     from koupleless.descriptions import Resident
 
 _log: Final = logging.getLogger("koupleless")
@@ -31,9 +33,10 @@ _turns: Final = Turns(5.0)
 class Settling:
     """Libraries without a user after a biz has left. Made before the biz leaves; `stays` is set afterwards."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, scope: Scope) -> None:
         self._stage = stage
-        self._idle_before = {one.name for one in arrivals.idle()}
+        self._of_others = arrivals.unused_by(linker_of(scope))
+        """Libraries that the biz cannot use: whether these have other users does not matter."""
         self.stays: tuple[Resident, ...] = ()
 
     @contextlib.contextmanager
@@ -47,7 +50,7 @@ class Settling:
         page_out(arrivals.directories(self.stays))
 
     def _without_user(self) -> tuple[Resident, ...]:
-        return tuple(one for one in arrivals.idle() if one.name not in self._idle_before)
+        return arrivals.idle(but_for=self._of_others)
 
     def _settle(self) -> None:
         """Remove unused libraries, on a thread that may be left behind: removing runs finalisers."""

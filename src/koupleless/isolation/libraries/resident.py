@@ -148,15 +148,32 @@ class Arrivals:
             for owner in owners:
                 for name in _required(index, owner):
                     users.setdefault(name, set()).add(str(linker.scope.biz))
-        return self._residents(index, users)
+        return self._described(index, self._present(index), users)
 
-    def idle(self) -> tuple[Resident, ...]:
-        """Return the libraries on account that are still here, and that no biz uses; the largest first."""
-        return tuple(one for one in self._residents(distributions.base_index(), {}) if one.is_idle) if self else ()
+    def idle(self, *, but_for: AbstractSet[str] = frozenset()) -> tuple[Resident, ...]:
+        """Return the libraries on account that are still here, and that no biz uses; the largest first.
 
-    def _residents(self, index: Index, users: Mapping[str, AbstractSet[str]]) -> tuple[Resident, ...]:
+        Libraries ``but_for`` are left out, and nobody is asked about these.
+        """
+        if not self:
+            return ()
+        index = distributions.base_index()
+        found = {name: sizes for name, sizes in self._present(index).items() if name not in but_for}
+        return tuple(one for one in self._described(index, found, {}) if one.is_idle)
+
+    def unused_by(self, linker: Linker | None) -> frozenset[str]:
+        """Return the libraries on account that are still here, and that one owner cannot use."""
+        if not self:
+            return frozenset()
+        index = distributions.base_index()
+        present = frozenset(self._present(index))
+        with self._lock:
+            user = None if linker is None else self._users.get(linker)
+        return present if user is None else present.difference(*map(index.relations.closure, user.owners(index)))
+
+    def _present(self, index: Index) -> dict[str, tuple[int, int]]:
+        """Return library -> size in bytes and number of Python modules, for libraries on account still here."""
         loaded = all_of_base()
-        possible_users = self._of_possible_use(index)
         found: dict[str, tuple[int, int]] = {}
         with self._lock:
             arrivals = {top: (one.size_bytes, len(one.present(loaded))) for top, one in self._by_top.items()}
@@ -166,6 +183,12 @@ class Arrivals:
                 owner = STDLIB if top in sys.stdlib_module_names else owners[0] if owners else top
                 known = found.get(owner, (0, 0))
                 found[owner] = known[0] + size, known[1] + present
+        return found
+
+    def _described(
+        self, index: Index, found: Mapping[str, tuple[int, int]], users: Mapping[str, AbstractSet[str]]
+    ) -> tuple[Resident, ...]:
+        unused = self._without_user(index, found.keys() - {STDLIB})
         residents = [
             Resident(
                 name=name,
@@ -173,7 +196,7 @@ class Arrivals:
                 size_bytes=max(0, size),
                 modules=modules,
                 users=tuple(sorted(users.get(name, ()))),
-                is_idle=name != STDLIB and name not in possible_users,
+                is_idle=name in unused,
             )
             for name, (size, modules) in found.items()
         ]
@@ -208,15 +231,22 @@ class Arrivals:
         index = distributions.base_index()
         return frozenset().union(*(index.directories(one.name) for one in residents if one.name in index.extended))
 
-    def _of_possible_use(self, index: Index) -> AbstractSet[str]:
-        """Return the distributions with modules used by bizs, and all that these distributions require.
+    def _without_user(self, index: Index, libraries: AbstractSet[str]) -> AbstractSet[str]:
+        """Return those of the libraries that no biz can use. Bizs are asked until each library has a user.
 
-        Extras are among these distributions: nobody has seen whether a library looks for an extra.
+        A biz can use the distributions of Python modules that the biz has got, and all that these distributions
+        require. Extras are among these: nobody has seen whether a library looks for an extra.
         """
-        # A thousand bizs use few combinations of libraries.
-        combinations = {owners for _, owners in self._owners(index)}
-        used: frozenset[str] = frozenset().union(*combinations)
-        return frozenset().union(*map(index.relations.closure, used))
+        unused, known = set(libraries), set[frozenset[str]]()
+        with self._lock:
+            for linker, user in self._users.items() if unused else ():
+                # A thousand bizs use few combinations of libraries.
+                if not linker.is_gone and (owners := user.owners(index)) not in known:
+                    known.add(owners)
+                    unused.difference_update(*map(index.relations.closure, owners))
+                    if not unused:
+                        break
+        return unused
 
     def _owners(self, index: Index) -> list[tuple[Linker, frozenset[str]]]:
         """Return each biz with the distributions of the Python modules given to the biz."""

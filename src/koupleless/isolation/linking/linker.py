@@ -508,9 +508,9 @@ def linker_of(scope: Scope | None) -> Linker | None:
     return None if scope is None else scope.find_facet(Linker)
 
 
-def other_linkers(than: Linker) -> list[Linker]:
-    """Return the linkers of all other owners."""
-    return [linker for linker in list(_linkers) if linker is not than]
+def all_linkers() -> list[Linker]:
+    """Return the linkers of all owners."""
+    return list(_linkers)
 
 
 def asking() -> Linker | None:

@@ -87,7 +87,8 @@ def install(patches: Patches) -> None:
 
 def _find_direct_tasks(ledger: Ledger) -> None:
     for adoption in list(_adoptions):
-        if adoption.has_task_of(ledger.scope):
+        # A footprint looks for such tasks itself.
+        if not adoption.has_footprint_of(ledger.scope) and adoption.has_task_of(ledger.scope):
             adoption.footprint_of(ledger)
 
 
@@ -178,6 +179,10 @@ class Adoption:
         """Return all tasks of this loop that have not ended. From any thread."""
         loop = self._loop()
         return set() if loop is None else tasks_of(loop)
+
+    def has_footprint_of(self, scope: Scope) -> bool:
+        """Tell whether a biz has made anything by this loop."""
+        return self._footprints.find(scope) is not None
 
     def has_task_of(self, scope: Scope) -> bool:
         """Tell whether a task on this loop runs as a biz. From any thread."""

@@ -39,7 +39,7 @@ class AwaitedTasks:
 
     def _find(self) -> list[asyncio.Task[Any]]:
         tasks = tasks_of(self._loop)
-        return [task for task in tasks if self._waiters(task) and scope_of(task) is self._scope]
+        return [task for task in tasks if scope_of(task) is self._scope and self._waiters(task)]
 
     def _waiters(self, task: asyncio.Task[Any]) -> list[tuple[Callable[[Any], object], contextvars.Context]]:
         callbacks = list(getattr(task, "_callbacks", None) or ())

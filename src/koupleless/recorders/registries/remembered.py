@@ -16,6 +16,7 @@ from koupleless.ownership.purge import Sweep
 if TYPE_CHECKING:
     from typing import Self
 
+    from koupleless.context import Scope
     from koupleless.ownership.belonging import Survey
     from koupleless.ownership.recording import Patches
 
@@ -64,7 +65,7 @@ class Cache(dict[Any, Any]):
     Lifetime: from the first container of the process to the last. Threads: as safe as a dictionary.
     """
 
-    __slots__ = ("replaced",)
+    __slots__ = ("_noted", "replaced")
 
     __hash__ = object.__hash__  # type: ignore[assignment] # the notes know a cache by identity
 
@@ -72,10 +73,25 @@ class Cache(dict[Any, Any]):
         super().__init__(of_base)
         self.replaced: dict[Any, Any] = {}
         """Values of the base, by key, where a biz has entered another value."""
+        self._noted: dict[Any, int] = {}
+        """Key -> number of bizs with an entry, rather too high: for most keys no biz has to be asked."""
 
     def entered(self, key: Any) -> list[Any]:
         """List the values that the living bizs have entered for a key, each once."""
-        return [entries[key] for entries in self._of_bizs() if key in entries]
+        return [entries[key] for entries in self._of_bizs() if key in entries] if key in self._noted else []
+
+    def note(self, scope: Scope, key: Any, value: Any) -> None:
+        """Note an entry of a biz."""
+        entries = ENTERED.of(scope).setdefault(self, {})
+        if key not in entries:
+            self._noted[key] = self._noted.get(key, 0) + 1
+        entries[key] = value
+
+    def forget(self, key: Any) -> None:
+        """Forget that one biz, whose entries are no more among those of the others, has an entry."""
+        left = self._noted.pop(key, 0) - 1
+        if left > 0:
+            self._noted[key] = left
 
     def _of_bizs(self) -> list[dict[Any, Any]]:
         return [entries for entered in ENTERED.of_everybody() if (entries := entered.get(self)) is not None]
@@ -83,8 +99,9 @@ class Cache(dict[Any, Any]):
     def _disown(self, key: Any) -> None:
         """Forget the entries of all bizs for a key: the value now there is the base's."""
         self.replaced.pop(key, None)
-        for entries in self._of_bizs():
-            entries.pop(key, None)
+        if self._noted.pop(key, 0):
+            for entries in self._of_bizs():
+                entries.pop(key, None)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         ledger = owner()
@@ -94,7 +111,7 @@ class Cache(dict[Any, Any]):
             there = dict.get(self, key, value)
             if there is not value and not any(entered is there for entered in self.entered(key)):
                 self.replaced[key] = there
-            ENTERED.of(ledger.scope).setdefault(self, {})[key] = value
+            self.note(ledger.scope, key, value)
         dict.__setitem__(self, key, value)
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
@@ -105,7 +122,7 @@ class Cache(dict[Any, Any]):
         if ledger is None:
             self._disown(key)
         elif is_new or any(entered is value for entered in self.entered(key)):
-            ENTERED.of(ledger.scope).setdefault(self, {})[key] = value
+            self.note(ledger.scope, key, value)
         return value
 
     def update(self, *args: Any, **kwargs: Any) -> None:
@@ -136,6 +153,7 @@ class Cache(dict[Any, Any]):
         """Take out all entries, as ``dict.clear`` does."""
         dict.clear(self)
         self.replaced.clear()
+        self._noted.clear()
         for entries in self._of_bizs():
             entries.clear()
 
@@ -151,6 +169,7 @@ def forget(entered: Entered) -> None:
     while entered:
         cache, entries = entered.popitem()
         for key, value in list(entries.items()):
+            cache.forget(key)
             others = cache.entered(key)
             if cache.get(key, cache) is not value or any(other is value for other in others):
                 continue

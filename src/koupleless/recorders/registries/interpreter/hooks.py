@@ -6,6 +6,7 @@ import gc
 import logging
 import sys
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.ownership.kinds import Own
@@ -14,6 +15,7 @@ from koupleless.ownership.purge import Sweep
 
 if TYPE_CHECKING:
     import types
+    from collections.abc import Callable
 
     from koupleless.ownership.belonging import Survey
     from koupleless.ownership.ledger import Ledger
@@ -40,23 +42,47 @@ _HOOKS: Final[tuple[tuple[types.ModuleType, str], ...]] = (
     (logging, "_loggerClass"),
     (logging, "lastResort"),
 )
-_BEFORE: Final[Own[dict[object, Any]]] = Own(dict, is_swept=True)
-"""The functions in the hooks when the biz came."""
+
+
+class _Found:
+    """The values of the hooks as a biz found them. Bizs that come one after another and find the same share one."""
+
+    __slots__ = ("__weakref__", "values")
+
+    def __init__(self, values: dict[object, Any]) -> None:
+        self.values = values
+
+
+_found: Final[weakref.WeakSet[_Found]] = weakref.WeakSet()
+_latest: Callable[[], _Found | None] = lambda: None  # noqa: E731 - the place of a weak reference
+
+
+def _find() -> _Found:
+    global _latest  # noqa: PLW0603 - the process has one set of hooks
+    values: dict[object, Any] = {hook: getattr(*hook, None) for hook in _HOOKS}
+    latest = _latest()
+    if latest is None or any(latest.values[hook] is not value for hook, value in values.items()):
+        latest = _Found(values)
+        _found.add(latest)
+        _latest = weakref.ref(latest)
+    return latest
+
+
+_BEFORE: Final = Own(_find, is_swept=True)
 
 
 def _remember_hooks(ledger: Ledger) -> None:
-    _BEFORE.of(ledger.scope).update({hook: getattr(*hook, None) for hook in _HOOKS})
+    _BEFORE.of(ledger.scope)
 
 
 def _put_hooks_back(survey: Survey) -> int:
     # The hook found by a starting biz may be another biz's, which may leave first: then the hook before is remembered.
-    mine = survey.find(_BEFORE) or {}
-    everybody = _BEFORE.of_everybody()
-    # A thousand bizs found the same few functions.
-    found = {id(value): value for before in everybody for value in before.values() if value is not None}
-    leaving = {key for key, value in found.items() if survey.reaches(value)}
-    for before in everybody if leaving else ():
-        before.update({hook: mine.get(hook) for hook, value in before.items() if id(value) in leaving})
+    before = survey.find(_BEFORE)
+    mine: dict[object, Any] = {} if before is None else before.values
+    for found in list(_found):
+        for hook, value in found.values.items():
+            if value is not None and survey.reaches(value):
+                found.values[hook] = mine.get(hook)
     count = 0
     for hook in _HOOKS:
         value = getattr(*hook, None)

@@ -10,7 +10,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from koupleless.ownership import caches, collect
+from koupleless.ownership import caches, collect, purge
 from koupleless.ownership.belonging import Survey, tracked_of
 from koupleless.ownership.caches import shared_caches
 from koupleless.ownership.collect import collect_these, heap_size, reach
@@ -262,6 +262,94 @@ def test_a_frozen_base_looks_for_caches_when_its_first_biz_comes(monkeypatch: py
         assert any(cache is between for cache in shared_caches())
     finally:
         patches.restore()
+
+
+ASKED = """
+import functools
+
+class Question:
+    def __init__(self, about):
+        self.about = about
+
+@functools.lru_cache(4096)
+def is_called(question):
+    return True
+
+@functools.lru_cache(4096)
+def is_awaited(question):
+    return False
+
+def ask(function):
+    is_called(Question(function))
+    is_awaited(Question(function))
+"""
+"""As FastAPI asks about the functions of an application: each key is an object of its own around the function."""
+
+
+def test_entries_made_for_a_function_alone_leave_all_caches_in_one_round(
+    biz: TinyBiz, base_module: MakeModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library: Any = base_module("shop_asked", ASKED)
+    biz.run("ask(reach)", ask=library.ask)
+    rounds: list[bool] = []
+
+    def collected(*given: Any) -> bool:
+        rounds.append(collect.collect(*given))
+        return rounds[-1]
+
+    monkeypatch.setattr(purge, "collect", collected)
+    report = biz.leave()
+    assert (report.clean, report.undone["lru cache"]) == (True, 2)
+    assert rounds == [True]
+    assert library.is_called.cache_info().currsize == library.is_awaited.cache_info().currsize == 0
+
+
+def test_a_biz_that_nothing_holds_is_looked_through_once(biz: TinyBiz, monkeypatch: pytest.MonkeyPatch) -> None:
+    biz.run("class Other(K): pass\nothers = [Other()]")
+    walks: list[int] = []
+
+    def walked(survey: Survey) -> dict[int, Any]:
+        walks.append(1)
+        return reach(survey)
+
+    for module in (purge, collect):
+        monkeypatch.setattr(module, "reach", walked)
+    assert biz.leave().clean
+    assert len(walks) == 1
+
+
+def test_an_entry_of_many_caches_is_looked_at_once_and_alike_ones_by_class(
+    biz: TinyBiz, base_module: MakeModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand modules have many entries in caches, and only those of one are to go."""
+    library: Any = base_module("shop_asked", ASKED)
+
+    def others(count: int) -> list[Any]:
+        made = [eval("lambda: None", {"__name__": f"other_{number}"}) for number in range(count)]
+        for function in made:
+            library.ask(function)
+        return made
+
+    looks: list[int] = []
+    owns = Survey.owns
+
+    def looked(survey: Survey, thing: Any) -> bool:
+        looks.append(1)
+        return owns(survey, thing)
+
+    monkeypatch.setattr(Survey, "owns", looked)
+    biz.run("")
+    survey = Survey(biz.scope, biz.modules)
+    kept = [others(10)]
+    caches.purge_caches(survey)
+    looks.clear()
+    caches.purge_caches(survey)
+    few = len(looks)
+    kept.append(others(100))
+    looks.clear()
+    caches.purge_caches(survey)
+    assert len(looks) - few <= 1.2 * 100
+    assert library.is_called.cache_info().currsize == 110
 
 
 def test_a_cache_is_not_kept_alive() -> None:

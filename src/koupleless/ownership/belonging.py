@@ -296,6 +296,40 @@ class Survey:
         """
         return id(type(thing)) not in PLAIN and self._search(thing, _parts)
 
+    def reaches_any(self, things: Iterable[Any], judged: dict[int, Any]) -> bool:
+        """Whether any of many objects `reaches` the biz. ``judged`` are objects that do not, by address, and gets more.
+
+        Looks at each part once, however many objects have the part, and at most objects by class.
+        """
+        level = things
+        looked: dict[int, Any] = {}
+        for _ in range(_DEPTH):
+            fresh = {
+                id(thing): thing
+                for thing in level
+                if id(type(thing)) not in PLAIN and id(thing) not in judged and id(thing) not in looked
+            }
+            looked |= fresh
+            by_kind: dict[int, list[Any]] = {}
+            for thing in fresh.values():
+                by_kind.setdefault(id(type(thing)), []).append(thing)
+            level = []
+            for alike in by_kind.values():
+                kind = type(alike[0])
+                if kind is tuple:
+                    level += gc.get_referents(*alike)
+                elif _is_whole(kind):
+                    if self.owns_class(kind):
+                        return True
+                elif any(map(self.owns, alike)):
+                    return True
+                else:
+                    level += itertools.chain.from_iterable(map(_parts, alike))
+            if not level:
+                break
+        judged |= looked
+        return False
+
     def reaches_deeply(self, thing: object) -> bool:
         """Whether an object `reaches` the biz, or does through containers and attributes within the limits."""
         return self._search(thing, _everything)
@@ -342,7 +376,7 @@ def _parts(thing: Any) -> Iterator[Any]:  # noqa: C901, PLR0912 - one case per t
         yield thing.__func__
     elif kind is property:
         yield from (thing.fget, thing.fset, thing.fdel)
-    elif home_of_class(kind) in ("typing", "types", "typing_extensions"):
+    elif home_of_class(kind) in _HOMES_OF_TYPES:
         for name in ("__origin__", "__args__", "__metadata__", "__bound__", "__constraints__"):
             part = getattr(thing, name, None)
             if part is not None:
@@ -352,6 +386,26 @@ def _parts(thing: Any) -> Iterator[Any]:  # noqa: C901, PLR0912 - one case per t
         generic = type.__dict__["__dict__"].__get__(thing).get("__pydantic_generic_metadata__")
         if is_a(generic, dict):
             yield from generic.get("args") or ()
+
+
+def _is_whole(kind: type) -> bool:
+    """Whether objects of a class have no parts, in the sense of `_parts`, and belong to a biz by the class alone."""
+    return not issubclass(kind, _WITH_PARTS) and home_of_class(kind) not in _HOMES_OF_TYPES
+
+
+_HOMES_OF_TYPES: Final = ("typing", "types", "typing_extensions")
+_WITH_PARTS: Final = (
+    *(tuple, frozenset, dict, type, property, staticmethod, classmethod, functools.partial, LRU_CACHE),
+    *(types.FunctionType, types.MethodType, types.ModuleType, types.FrameType, types.TracebackType),
+    *(types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType),
+)
+
+
+def surroundings(things: Iterable[Any]) -> list[Any]:
+    """List the objects that any of these refer to, except functions, classes and Python modules, which refer to all."""
+    return gc.get_referents(
+        *(thing for thing in things if not is_a(thing, (type, types.FunctionType, types.ModuleType)))
+    )
 
 
 def _everything(thing: Any) -> Iterable[Any]:

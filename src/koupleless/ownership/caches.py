@@ -19,7 +19,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.frames import standing_for
-from koupleless.ownership.belonging import LRU_CACHE, PLAIN, attributes, is_a, tracked_of
+from koupleless.ownership.belonging import LRU_CACHE, PLAIN, attributes, is_a, surroundings, tracked_of
 from koupleless.ownership.ledger import take_out
 from koupleless.readers import home_of_class
 
@@ -196,7 +196,8 @@ def purge_caches(survey: Survey, *, deeply: bool = False) -> dict[str, int]:
 
     A cache without such an entry keeps its entries, and so does a cache whose *result* is a shared object to which the
     biz was added: clearing the base's ``@lru_cache def get_registry()`` would be a bug, and is reported instead.
-    ``deeply`` looks into keys as far as the limits allow, but only at keys referred to by nothing but the cache.
+    Parts of keys referred to by nothing but the cache are looked into, one step, and as far as the limits allow if
+    ``deeply``.
     """
     lru = dispatch = 0
     judged: dict[int, Any] = {}
@@ -234,32 +235,28 @@ def _lru_reaches(survey: Survey, cache: Any, judged: dict[int, Any], *, deeply: 
     function = getattr(cache, "__wrapped__", None)
     entries = [part for part in parts if part is not table and part is not function]
     entries += itertools.chain.from_iterable(table.copy().items())
-    if _is_reached(survey, entries, judged):
-        return True
-    if not deeply:
-        return False
-    uses = Counter(id(entry) for entry in entries)
-    uses.update(id(part) for key in table if type(key) is tuple for part in key)
-    entries.clear()
     parts.clear()
-    judged.clear()
-    # The loop's own name and the argument of getrefcount are two; a key with more references than the cache has is
-    # shared.
-    return any(
-        sys.getrefcount(part) - 2 <= uses[id(part)] and survey.reaches_deeply(part)
-        for key in list(table)
-        if type(key) is tuple
+    if survey.reaches_any(entries, judged):
+        return True
+    loners = _loners([key for key in list(table) if type(key) is tuple], entries, judged)
+    # An object made for a key alone, around a function: as FastAPI makes one for each question about a function.
+    if survey.reaches_any(surroundings(loners), judged):
+        return True
+    return deeply and any(map(survey.reaches_deeply, loners))
+
+
+def _loners(keys: list[tuple[Any, ...]], entries: list[Any], judged: dict[int, Any]) -> list[Any]:
+    """List the parts of keys with no references but those of the cache. Empties ``entries``, all that the cache has."""
+    uses = Counter(map(id, entries))
+    uses.update(map(id, itertools.chain.from_iterable(keys)))
+    entries.clear()
+    # The loop's own name and the argument of getrefcount are two.
+    return [
+        part
+        for key in keys
         for part in key
-    )
-
-
-def _is_reached(survey: Survey, entries: list[Any], judged: dict[int, Any]) -> bool:
-    for entry in entries:
-        if id(type(entry)) not in PLAIN and id(entry) not in judged:
-            if survey.reaches(entry):
-                return True
-            judged[id(entry)] = entry
-    return False
+        if id(type(part)) not in PLAIN and sys.getrefcount(part) - 2 - (id(part) in judged) <= uses[id(part)]
+    ]
 
 
 def _purge_dispatch(survey: Survey, register: Any) -> int:

@@ -131,11 +131,10 @@ def collect(survey: Survey, also: list[Any] | None = None) -> bool:
     for _ in range(_ROUNDS):
         if left == 0:
             break
-        things = {id(thing): thing for thing in also or ()} | reach(survey)
+        # Objects reached before are nearly always the same: those made since are young, and collected with these.
+        doomed = also.copy() if also else list(reach(survey).values())
         if also:
             also.clear()
-        doomed = list(things.values())
-        things.clear()
         _show_names(survey, doomed)
         collect_these(doomed)
         before, left = left, len(survey.survivors())

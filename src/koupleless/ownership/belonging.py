@@ -21,7 +21,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from koupleless.context import as_base
+from koupleless.context import enter, leave
 from koupleless.ownership.kinds import swept_of
 from koupleless.ownership.ledger import Ledger
 from koupleless.readers import home_of_class
@@ -38,6 +38,8 @@ _MARK: Final = "__koupleless_mark__"
 _NODES: Final = 2000
 _DEPTH: Final = 8
 
+_MADE_BY_CODE: Final = 1 << 9
+"""The flag ``Py_TPFLAGS_HEAPTYPE``: other classes are static data of the interpreter, or of a compiled module."""
 LRU_CACHE: Final = type(functools.lru_cache(maxsize=1)(lambda: None))
 # Kinds are looked up by address, here and wherever objects of anybody's making are looked at: ``==`` and ``hash`` of a
 # class are code of its metaclass.
@@ -65,6 +67,14 @@ def attributes(thing: object) -> Any:
         return object.__getattribute__(thing, "__dict__")
     except AttributeError:
         return None
+
+
+def tables_of_base() -> list[dict[str, Any]]:
+    """The attributes of all Python modules of the base, in one call of C code for a thousand of them.
+
+    Dictionaries that compiled modules keep apart from their attributes are among these. Called as the base.
+    """
+    return [part for part in gc.get_referents(*sys.modules.values()) if type(part) is dict]
 
 
 def builtins_of(table: dict[Any, Any]) -> Any:
@@ -237,7 +247,7 @@ class Survey:
         return known[1]
 
     def _judge_class(self, kind: type) -> bool:
-        if is_findable(kind):
+        if not type.__dict__["__flags__"].__get__(kind) & _MADE_BY_CODE or is_findable(kind):
             return False  # also when the biz patched a method into the class
         home = home_of_class(kind)
         is_of_others = False
@@ -418,15 +428,30 @@ def _everything(thing: Any) -> Iterable[Any]:
     return gc.get_referents(thing)
 
 
-def is_findable(thing: Any) -> bool:
+def is_findable(thing: Any, known: dict[str, object] | None = None) -> bool:
     """Whether the base finds a function or class under its dotted name.
 
-    A function made by a decorator on somebody's behalf is not found so, nor is a function of a biz.
+    A function made by a decorator on somebody's behalf is not found so, nor is a function of a biz. ``known`` are
+    Python modules of the base by name, for many questions at once, and gets more.
     """
     home = home_of_class(thing) if is_a(thing, type) else getattr(thing, "__module__", None)
-    with as_base():
-        module = sys.modules.get(home) if type(home) is str else None
-    return _is_at_its_name(thing, module)
+    if type(home) is not str:
+        return False
+    if known is None:
+        module = _module_of_base(home)
+    elif home in known:
+        module = known[home]
+    else:
+        module = known[home] = _module_of_base(home)
+    return module is not None and _is_at_its_name(thing, module)
+
+
+def _module_of_base(name: str) -> object:
+    token = enter(None)
+    try:
+        return sys.modules.get(name)
+    finally:
+        leave(token)
 
 
 def _is_at_its_name(thing: Any, module: object) -> bool:

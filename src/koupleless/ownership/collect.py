@@ -26,7 +26,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import Scope
-from koupleless.ownership.belonging import LRU_CACHE, attributes, builtins_of, is_findable
+from koupleless.ownership.belonging import LRU_CACHE, builtins_of, is_findable, tables_of_base
 from koupleless.ownership.caches import allocated_since_freeze
 
 if TYPE_CHECKING:
@@ -236,14 +236,14 @@ class _Reach:
     def __init__(self, survey: Survey, *, few: int) -> None:
         self._survey = survey
         self._few = few
-        modules = list(sys.modules.values())
-        tables = [attributes(module) for module in modules]
-        self._tables = {id(table) for table in tables}
+        tables = tables_of_base()
+        self._tables = set(map(id, tables))
+        self._known: dict[str, object] = {}
+        """Python modules of the base by name, as asked for."""
         self._globals: set[int] = set()
         if few == 0:
             for table in tables:
-                if type(table) is dict:
-                    self._globals.update(map(id, list(table.values())))
+                self._globals.update(map(id, list(table.values())))
         self._reached: dict[int, Any] = {}
         self._foreign: dict[int, Any] = {}
         self._large: dict[int, Any] = {}
@@ -282,9 +282,9 @@ class _Reach:
     def _is_reached(self, thing: Any) -> bool:
         kind = type(thing)
         if kind is types.FunctionType or kind is LRU_CACHE:
-            return self._survey.owns(thing) or not is_findable(thing)
+            return self._survey.owns(thing) or not is_findable(thing, self._known)
         if issubclass(kind, type):
-            return self._survey.owns_class(thing) or not is_findable(thing)
+            return self._survey.owns_class(thing) or not is_findable(thing, self._known)
         if issubclass(kind, types.ModuleType):
             # A library with Python modules of a class of its own (six) need not have them in the interpreter's table.
             return self._survey.owns(thing) or (kind is not types.ModuleType and self._survey.owns_class(kind))

@@ -91,9 +91,12 @@ def _as_stored(value: bytes) -> object:
 def _sweep_copyreg(survey: Survey) -> int:
     """Remove pickling functions where the class or the function is of the biz. Returns the number removed."""
     count = 0
-    for kind, function in list(copyreg.dispatch_table.items()):
+    table = copyreg.dispatch_table
+    if not survey.reaches_any([*table.keys(), *table.values()], {}):
+        return 0
+    for kind, function in list(table.items()):
         if survey.reaches(kind) or survey.reaches(function):
-            take_out(copyreg.dispatch_table, kind)
+            take_out(table, kind)
             count += 1
     return count
 

@@ -33,11 +33,12 @@ _TABLES: Final = (
 def _sweep_tables(survey: Survey) -> int:
     """Take classes and functions of the biz out of tables keyed by class. Returns the number of entries taken out."""
     count = 0
+    judged: dict[int, Any] = {}
     for module, path in _TABLES:
         table: Any = sys.modules.get(module)
         for name in path.split("."):
             table = getattr(table, name, None)
-        if type(table) is not dict:
+        if type(table) is not dict or not survey.reaches_any([*table.keys(), *table.values()], judged):
             continue
         for key, value in list(table.items()):
             if survey.reaches(key) or survey.reaches(value):

@@ -6,7 +6,7 @@ import linecache
 import sys
 from typing import TYPE_CHECKING, Final
 
-from koupleless.ownership.belonging import attributes
+from koupleless.ownership.belonging import tables_of_base
 from koupleless.ownership.ledger import take_out
 from koupleless.ownership.purge import Sweep
 
@@ -37,8 +37,7 @@ def _traces(trace: types.TracebackType | None) -> Iterable[types.TracebackType]:
 def _forget_warnings(survey: Survey) -> int:
     """Drop warning categories of the biz from the ``__warningregistry__`` of all Python modules. Returns the number."""
     count = 0
-    for module in list(sys.modules.values()):
-        registry = (attributes(module) or {}).get("__warningregistry__")
+    for registry in [table["__warningregistry__"] for table in tables_of_base() if "__warningregistry__" in table]:
         if type(registry) is not dict:
             continue
         for key in list(registry):

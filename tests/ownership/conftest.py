@@ -101,8 +101,9 @@ class TinyBiz:
             return purge(survey, self.failures, sweeps=SWEEPS, ended=self.ledger.ended)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def recorders() -> Iterator[None]:
+    """All recorders and adapters, put in once for the tests of a file, as once for the bizs of a base."""
     RECORDING.acquire()
     ADAPTERS.acquire()
     yield

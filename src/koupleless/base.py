@@ -197,6 +197,7 @@ class Base:
             logbook=logbook,
             has_libraries=self._store.has_libraries,
             cancel=self._stage.cancel,
+            live=self._front.live.keep,
             end=_end_process if owns_process else None,
         )
         self._announcer = _announcer(ops, metadata, self.container, self._operations)
@@ -451,6 +452,7 @@ def serve(
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             supervisor.end()
+            base._front.live.close()  # noqa: SLF001 - its streams are answers, for the end of which the server waits
             for each in self.servers:
                 each.close()
             await door.hear_out()
@@ -462,10 +464,11 @@ def serve(
     if settings.uds is None and not sockets:
         _check_port(settings.host, settings.port)
     bounds = Bounds.of_application(settings.header_timeout_s, settings.max_connections)
+    base = Base(app, settings=settings, owns_process=True, application=application, project_envs=project_envs)
     door = Door(bounds, name="the application", setting="max-connections", logger=logger)
     server = Server(
         uvicorn.Config(
-            Base(app, settings=settings, owns_process=True, application=application, project_envs=project_envs),
+            base,
             **options,
             lifespan="on",
             http=application_protocol(door),

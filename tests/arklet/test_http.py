@@ -31,6 +31,7 @@ COMMANDS = {
     "queryBizOps": "query ark biz ops",
     "queryLogs": "query the logs of ark bizs",
     "cancelBiz": "cancel the install of one ark biz",
+    "liveBiz": "reload pages of one ark biz by themselves for a while",
     "commandBiz": "write a file on this machine to run a command as one ark biz",
     "envBiz": "set, unset and list kept variables of one ark biz",
     "queryLibraries": "query private libraries in the store, by digest",

@@ -77,6 +77,7 @@ def test_every_command_answers_as_documented(running: Running, tmp_path: Path) -
         ("queryLogs", {}),
         ("queryLibraries", {"digests": ["sha256:0"]}),
         ("cancelBiz", {"bizName": "shop"}),
+        ("liveBiz", {"bizName": "shop", "seconds": 0}),
         ("commandBiz", {"bizName": "shop"}),
         ("cancelBiz", {"bizName": "shop"}),
         ("exportBizs", {}),

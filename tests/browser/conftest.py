@@ -104,8 +104,9 @@ def chrome(chromium: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def browser(chrome: Browser) -> Iterator[Browser]:
-    """The one Chromium, without cookies, at an empty page before and after."""
+    """The one Chromium, without cookies and messages of its console, at an empty page before and after."""
     chrome.forget()
+    chrome.chrome.get_log("browser")
     yield chrome
     chrome.open("about:blank")
 

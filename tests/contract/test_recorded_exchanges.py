@@ -44,12 +44,13 @@ EVERYWHERE: Final = {
     "residents in the data of health": "libraries that stay, in whatever process this is; there may be none",
     "pluginListInfo is empty": "a Python base has no ark plugins; what it shares are libraries",
     "cancelBiz in the list of commands": "cancels an install; original clients have no such command",
+    "liveBiz in the list of commands": "lets pages reload by themselves; original clients have no such command",
     "commandBiz in the list of commands": "runs a command as a module; original clients have no such command",
     "queryLibraries in the list of commands": "a command more; original clients do not call it",
     "throwable": "the same shape, with Python's frames",
 }
 COMMANDS_OF_OURS: Final = {
-    *("cancelBiz", "commandBiz", "envBiz", "queryLibraries", "queryLogs"),
+    *("cancelBiz", "commandBiz", "envBiz", "liveBiz", "queryLibraries", "queryLogs"),
     *("restartBiz", "rollbackBiz", "exportBizs", "stopBase"),
 }
 OURS_ALONE: Final = {"errorType", "libraries", "purgeReport", "residents"}

@@ -57,6 +57,7 @@ from koupleless.wire.requests import (
     HealthQuery,
     InstallBiz,
     LibrariesQuery,
+    LiveBiz,
     LogsQuery,
     OpsQuery,
     Request,
@@ -125,11 +126,13 @@ class Operations:
         runs: Runs | None = None,
         has_libraries: Callable[[str], bool] = lambda _: False,
         cancel: Callable[[str], bool] = lambda _: False,
+        live: Callable[[str, float], object] = lambda _name, _seconds: None,
         end: Callable[[], object] | None = None,
     ) -> None:
         """``has_libraries`` finds private libraries in the store of the base, by digest.
 
-        ``cancel`` cancels installs of a module, by name, and returns whether there are any; ``end`` is as in `Keeping`.
+        ``cancel`` cancels installs of a module, by name, and returns whether there are any; ``live`` lets pages of a
+        module reload by themselves for so many seconds; ``end`` is as in `Keeping`.
         """
         self.vitals = health or Health(container)
         numbers = itertools.count(1)
@@ -151,6 +154,7 @@ class Operations:
             logbook=logbook or Logbook(),
             has_libraries=has_libraries,
             cancel=cancel,
+            live=live,
         )
 
     def handle(self, command: str, raw: bytes) -> Envelope:
@@ -421,6 +425,9 @@ COMMANDS: Final = (
     Command("queryBizOps", "query ark biz ops", Operations.query_ops, OpsQuery, OpsRecord),
     Command("envBiz", "set, unset and list kept variables of one ark biz", _own(OwnCommands.env), BizEnv, EnvData),
     Command("cancelBiz", "cancel the install of one ark biz", _own(OwnCommands.cancel), BizRequest, BizReply),
+    Command(
+        "liveBiz", "reload pages of one ark biz by themselves for a while", _own(OwnCommands.live), LiveBiz, BizReply
+    ),
     Command(
         "commandBiz",
         "write a file on this machine to run a command as one ark biz",

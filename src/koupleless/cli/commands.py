@@ -231,11 +231,12 @@ def build(path: str | None, *, sub: str | None, output: str | None, **flags: Any
 @click.option("--wait", is_flag=True, help="Wait until the module is started or broken.")
 @click.option("--dry-run", is_flag=True, help="Build, and print the calls instead of sending them.")
 @click.option("--watch", is_flag=True, help="Deploy again whenever a file is saved.")
+@click.option("--live", is_flag=True, help="With --watch: pages in the browser reload by themselves; for development.")
 @_build_options
 @opens_session
 def deploy(
     session: Session, target: str, *, sub: str | None, strategy: str, args: tuple[str, ...], envs: tuple[str, ...],
-    env_files: tuple[Path, ...], no_build: bool, watch: bool, wait: bool, dry_run: bool, **flags: Any,
+    env_files: tuple[Path, ...], no_build: bool, watch: bool, live: bool, wait: bool, dry_run: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Install or replace a module in a base.
 
@@ -252,6 +253,8 @@ def deploy(
     from koupleless.cli.deploying.target import DeployTarget
     from koupleless.cli.showing.progress import Progress
 
+    if live and not watch:
+        raise click.UsageError("--live reloads pages after each deployment of --watch: give both")
     given = given_variables(envs, env_files)
     options = DeployOptions(build=Options(**flags), no_build=no_build, strategy=strategy, args=args, envs=given)
     found = DeployTarget.of(target, sub=sub)
@@ -264,7 +267,8 @@ def deploy(
     if watch:
         from koupleless.cli.deploying.watch import watch as deploy_again
 
-        deploy_again(deployment, found, show=lambda done: session.show(done.as_json(), done.as_text()), say=say)
+        show = lambda done: session.show(done.as_json(), done.as_text())  # noqa: E731
+        deploy_again(deployment, found, show=show, say=say, live=session.settings if live else None)
     done = deployment.run(wait_s=session.settings.timeout_s if wait else None)
     session.show(done.as_json(), done.as_text())
 

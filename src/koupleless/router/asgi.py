@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from koupleless.context import as_base
 from koupleless.errors import BaseStartFailed
+from koupleless.router.around.live import Live
 from koupleless.router.around.mount import below
 from koupleless.router.lifespan import Lifespan
 from koupleless.router.refusals import NOT_FOUND, UNAVAILABLE, refuse
@@ -19,6 +20,7 @@ from koupleless.router.table import RouteTable, normalise_path
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from koupleless.router.gate import Gate
     from koupleless.router.gateway import Forward
     from koupleless.router.table import Route
     from koupleless.router.types import ASGIApp, Connection, Message, Receive, Send
@@ -50,6 +52,7 @@ class Front:
         self._table = RouteTable() if table is None else table
         self._on_startup = on_startup
         self._on_shutdown = on_shutdown
+        self.live = Live()
         self.fallbacks: Mapping[str, ASGIApp] = {}
         """By path, for a GET where no module answers, and the application of the base has no such path (404)."""
         self._has_begun = on_startup is None
@@ -63,6 +66,8 @@ class Front:
     def swap(self, table: RouteTable) -> RouteTable:
         """Let every further request see ``table``; returns the one before."""
         before, self._table = self._table, table
+        if self.live.asked:
+            self.live.wake()
         return before
 
     async def __call__(self, connection: Connection, receive: Receive, send: Send) -> None:
@@ -82,7 +87,12 @@ class Front:
                 path, forward, route = _look_up(table, connection, path)
             if route is None:
                 break
-            if await route.gate.serve(_inner(connection, root, path, route, forward), receive, send):
+            inner = _inner(connection, root, path, route, forward)
+            if await (
+                self._serve_live(route, path, inner, receive, send)
+                if self.live.asked
+                else route.gate.serve(inner, receive, send)
+            ):
                 return
             if table is self._table:
                 # Shut, and no newer table to look at: the module is just leaving.
@@ -97,6 +107,23 @@ class Front:
             await refuse(connection, send, status=NOT_FOUND, detail=f"no module answers at {connection['path']}")
         else:
             await self._base_app(connection, receive, send)
+
+    async def _serve_live(self, route: Route, path: str, inner: Connection, receive: Receive, send: Send) -> bool:
+        """Serve as the gate of a route does, while pages of some modules reload by themselves."""
+        live, name, host = self.live, route.biz.name, _host_of(inner).lower()
+        if not live.is_wanted(name):
+            return await route.gate.serve(inner, receive, send)
+
+        def present() -> Gate | None:
+            found = self._table.match(host, path)
+            return None if found is None or found.biz.name != name else found.gate
+
+        app = live.app_at(path.removeprefix(route.path), name, present) if inner.get("method") == "GET" else None
+        if app is not None:
+            await app(inner, receive, send)
+            return True
+        inner, send = live.around(route.gate, inner, send)
+        return await route.gate.serve(inner, receive, send)
 
     async def _fall_back(self, fallback: ASGIApp, connection: Connection, receive: Receive, send: Send) -> None:
         """Ask the application of the base, and send the answer of ``fallback`` in the place of a 404."""

@@ -131,6 +131,14 @@ class LibrariesQuery(Request, frozen=True, kw_only=True):
     digests: list[str] | None = None
 
 
+class LiveBiz(Request, frozen=True, kw_only=True):
+    """Let pages of a module reload by themselves. Understood only by this project."""
+
+    biz_name: str | None = None
+    seconds: float = 10.0
+    """The time from now, after which nobody asks for this any more; 0 ends it at once."""
+
+
 class LogsQuery(Request, frozen=True, kw_only=True):
     """Ask for entries of the logs of modules. Understood only by this project."""
 

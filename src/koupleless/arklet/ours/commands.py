@@ -13,6 +13,7 @@ from koupleless.arklet import answers
 from koupleless.arklet.orders import check_background, check_variables, name_of, named
 from koupleless.biz import BizState
 from koupleless.container.starting.portrait import Portrait
+from koupleless.router.around.live import MAX_S
 from koupleless.view.logging.reading import Wish, names_of, no_logs, read_logs
 from koupleless.wire.envelope import InputInvalid, ResponseCode
 from koupleless.wire.replies import (
@@ -25,7 +26,7 @@ from koupleless.wire.replies import (
     LogEntry,
     LogsData,
 )
-from koupleless.wire.requests import BizEnv, BizRequest, LibrariesQuery, LogsQuery, read
+from koupleless.wire.requests import BizEnv, BizRequest, LibrariesQuery, LiveBiz, LogsQuery, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,8 @@ class OwnCommands:
     """Commands of ours over one container.
 
     Lifetime: of the operations. Threads: any number. ``has_libraries`` finds private libraries in the store of the
-    base, by digest; ``cancel`` cancels installs of a module, by name, and returns whether there are any.
+    base, by digest; ``cancel`` cancels installs of a module, by name, and returns whether there are any; ``live`` lets
+    pages of a module reload by themselves for so many seconds.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class OwnCommands:
         logbook: Logbook,
         has_libraries: Callable[[str], bool],
         cancel: Callable[[str], bool],
+        live: Callable[[str, float], object],
     ) -> None:
         self._container = container
         self._keeping = keeping
@@ -67,6 +70,7 @@ class OwnCommands:
         self._logbook = logbook
         self._has_libraries = has_libraries
         self._cancel = cancel
+        self._live = live
 
     # --- changes of a biz ----------------------------------------------------------------------------------------
 
@@ -96,6 +100,15 @@ class OwnCommands:
         if not self._cancel(name):
             raise NothingDone(f"no install of {name} is running")
         return BizReply(code=ResponseCode.SUCCESS, message=f"the install of {name} is being cancelled")
+
+    def live(self, body: Body) -> BizReply:
+        """Let pages of a module reload by themselves when another life of it answers, for some seconds from now."""
+        request = read(LiveBiz, body)
+        name = name_of(request.biz_name)
+        seconds = min(max(request.seconds, 0.0), MAX_S)
+        self._live(name, seconds)
+        said = f"pages of {name} reload by themselves for {seconds:g} s" if seconds else f"pages of {name} stay"
+        return BizReply(code=ResponseCode.SUCCESS, message=said)
 
     # --- the base ------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from koupleless.cli.deploying.live import LiveReload
 from koupleless.cli.deploying.target import TargetKind
 from koupleless.cli.showing.suggestions import report
 from koupleless.errors import ArtifactError, KouplelessError
@@ -18,13 +19,20 @@ if TYPE_CHECKING:
 
     from koupleless.cli.deploying.deploy import Deployment, Done
     from koupleless.cli.deploying.target import DeployTarget
+    from koupleless.settings.client import ClientSettings
 
 
 def watch(
-    deployment: Deployment, target: DeployTarget, *, show: Callable[[Done], object], say: Callable[[str], object]
+    deployment: Deployment,
+    target: DeployTarget,
+    *,
+    show: Callable[[Done], object],
+    say: Callable[[str], object],
+    live: ClientSettings | None = None,
 ) -> NoReturn:
     """Deploy now and after every saved file, until interrupted. A failed deployment is reported to ``say``.
 
+    With the settings ``live``, pages of the module reload by themselves meanwhile, after the first deployment.
     Raises ``KeyboardInterrupt`` at the end, and ``ArtifactError`` for a target without files. Only for the main thread.
     """
     import watchfiles  # noqa: PLC0415 - for this flag alone
@@ -37,7 +45,10 @@ def watch(
 
     def deploy() -> None:
         try:
-            show(deployment.run())
+            done = deployment.run()
+            show(done)
+            if pages is not None:
+                pages.begin(done.identity.partition(":")[0])
         except KouplelessError as error:
             for line in [*report(error), "not deployed; the next save tries again"]:
                 say(line)
@@ -45,7 +56,7 @@ def watch(
     wanted = watchfiles.DefaultFilter(
         ignore_dirs=(*watchfiles.DefaultFilter.ignore_dirs, "dist", "build", ".ruff_cache")
     )
-    with _interrupts() as interrupted:
+    with LiveReload(live) if live else contextlib.nullcontext() as pages, _interrupts() as interrupted:
         deploy()
         for changes in watchfiles.watch(
             directory, watch_filter=wanted, debounce=200, step=20, stop_event=interrupted, raise_interrupt=False

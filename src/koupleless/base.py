@@ -50,7 +50,7 @@ from koupleless.router.table import RouteTable
 from koupleless.service.registry import default_registry
 from koupleless.settings.base import UNNAMED, BaseSettings, load_base
 from koupleless.settings.reading import FIRST_ARKLET_PORT
-from koupleless.settings.server import server_options
+from koupleless.settings.server import server_certificate, server_options
 from koupleless.state.book import digests_in
 from koupleless.state.environments import Environments
 from koupleless.state.holding import Holding
@@ -213,6 +213,7 @@ class Base:
             metrics_token=ops.read_metrics_token(),
             expose=expose if ops.metrics else None,
             pages=Pages(self._operations, self.container, self._readiness),
+            certificate=server_certificate(ops, under="arklet."),
         )
 
     @refusing_wsgi
@@ -442,6 +443,7 @@ def serve(
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             door.watch(asyncio.get_running_loop())
+            self.config.ssl = None if certificate is None else certificate.context
             await super().startup(sockets)
             if self.started:
                 if sockets is not None:  # uvicorn names the addresses of its own sockets alone
@@ -460,7 +462,7 @@ def serve(
             await _leave_tasks_behind(_LAST_S)
 
     supervisor, sockets = Supervisor(os.environ), handed_sockets(os.environ)
-    options = server_options(settings)
+    options, certificate = server_options(settings), server_certificate(settings)
     if settings.uds is None and not sockets:
         _check_port(settings.host, settings.port)
     bounds = Bounds.of_application(settings.header_timeout_s, settings.max_connections)

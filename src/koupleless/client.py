@@ -27,6 +27,7 @@ from koupleless.wire.replies import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping, Sequence
 
     from koupleless.biz import BizId
@@ -68,23 +69,32 @@ class ArkletClient:
 
     Lifetime: any, since no connection is held between calls. Threads: any number may call at once. Each method raises
     ``BaseUnreachable`` without an answer in time, ``NoArklet`` for another answer than an arklet's, and ``Refused`` if
-    the base refuses. ``timeout_s`` limits a whole call, ``connect_timeout_s`` the connecting, both in seconds.
+    the base refuses. ``timeout_s`` limits a whole call, ``connect_timeout_s`` the connecting, both in seconds. With
+    ``tls``, calls go over TLS.
     """
 
     def __init__(
-        self, host: str, port: int, *, token: str | None = None, timeout_s: float = 120, connect_timeout_s: float = 10
+        self,
+        host: str,
+        port: int,
+        *,
+        token: str | None = None,
+        timeout_s: float = 120,
+        connect_timeout_s: float = 10,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._token = token
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
+        self._tls = tls
 
     @property
     def address(self) -> str:
         """The address of the base, as a URL."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return f"{'http' if self._tls is None else 'https'}://{host}:{self._port}"
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -233,6 +243,7 @@ class ArkletClient:
                 body=body,
                 connect_timeout_s=self._connect_timeout_s,
                 timeout_s=self._timeout_s,
+                tls=self._tls,
             )
         except TimeoutError:
             raise BaseUnreachable(self.address, "no answer in time") from None

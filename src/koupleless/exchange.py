@@ -1,7 +1,7 @@
 """One HTTP/1.1 exchange on a new connection, for command lines that have to start fast.
 
 The standard library's client imports the parsers of e-mail and TLS: a fifth of the start of a short command. An arklet
-speaks neither; TLS is for callers with a context. Sends a request, and reads one answer: with a length, in chunks, or
+needs neither; TLS is for callers with a context. Sends a request, and reads one answer: with a length, in chunks, or
 up to the end of the connection.
 """
 

@@ -96,6 +96,11 @@ def test_every_kind_of_failure_has_the_exit_status_of_its_family(error: Kouplele
     [
         (BaseUnreachable("http://127.0.0.1:1", "Connection refused"), "arkctl serve"),
         (BaseUnreachable("http://127.0.0.1:1", "no answer in time"), "--timeout"),
+        (
+            BaseUnreachable("https://127.0.0.1:1", "certificate verify failed: self-signed certificate"),
+            "ARKCTL_CA_CERTS",
+        ),
+        (BaseUnreachable("http://127.0.0.1:1", "the connection was closed without an answer"), "ARKCTL_TLS=true"),
         (UploadFailed("not fetched"), "firewall"),
         (refused("the request lacks the right token (Authorization: Bearer ...)"), "ARKCTL_TOKEN"),
         (NoArklet("http://127.0.0.1:1", 200, "no JSON"), "check --port"),

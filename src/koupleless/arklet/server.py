@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from koupleless.arklet.operations import Operations
     from koupleless.arklet.pages.pages import Pages
+    from koupleless.certificates import ServerCertificate
 
 DEFAULT_PORTS: Final = range(1238, 1338)
 BACKLOG: Final = 64
@@ -73,12 +74,13 @@ class ArkletServer:
         metrics_token: str | None = None,
         expose: Callable[[str], tuple[bytes, str]] | None = None,
         pages: Pages | None = None,
+        certificate: ServerCertificate | None = None,
     ) -> None:
         """``port`` is the port to listen on; ``None`` means the first free one of 1238 to 1337.
 
         A connection without a request is closed after ``header_timeout_s``, or sooner if more than ``max_connections``
         are open. ``expose`` writes the metrics, which ``metrics_token`` opens, too; ``pages`` answer
-        every other GET.
+        every other GET. With a ``certificate`` the server speaks TLS.
 
         Raises ``SettingsError`` if strangers could call, ``BaseStartFailed`` if ``host`` is no address of this machine.
         """
@@ -91,6 +93,7 @@ class ArkletServer:
         self._metrics_token = metrics_token
         self._expose = expose
         self._pages = pages
+        self._ssl = None if certificate is None else certificate.context
         self._allowed_hosts = tuple(allowed_hosts)
         self._bounds = Bounds(header_timeout_s, max_connections, BACKLOG)
         self._thread: threading.Thread | None = None
@@ -163,7 +166,11 @@ class ArkletServer:
         door = Door(self._bounds, name="the arklet", setting="arklet.max-connections", logger=logger)
         door.watch(self._loop)
         server = await self._loop.create_server(
-            lambda: _Protocol(config, state, {}, door=door), sock=listener, backlog=BACKLOG
+            lambda: _Protocol(config, state, {}, door=door),
+            sock=listener,
+            backlog=BACKLOG,
+            ssl=self._ssl,
+            ssl_handshake_timeout=None if self._ssl is None else self._bounds.header_timeout_s,
         )
         is_ready.set()
         if self._is_stopping.is_set():

@@ -114,7 +114,7 @@ def _client(settings: ClientSettings, *, is_verbose: bool) -> ArkletClient:
             return super().call(command, body)
 
     kind = TalkativeClient if is_verbose else ArkletClient
-    return kind(settings.host, settings.port, token=token, timeout_s=settings.timeout_s)
+    return kind(settings.host, settings.port, token=token, timeout_s=settings.timeout_s, tls=settings.read_tls())
 
 
 def complete_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
@@ -135,7 +135,12 @@ def _installed(context: click.Context) -> list[BizInfo]:
         settings = load_client({name: context.params.get(name) for name in ("host", "port", "token")})
         token = settings.read_token()
         client = ArkletClient(
-            settings.host, settings.port, token=token, timeout_s=_COMPLETION_S, connect_timeout_s=_COMPLETION_S
+            settings.host,
+            settings.port,
+            token=token,
+            timeout_s=_COMPLETION_S,
+            connect_timeout_s=_COMPLETION_S,
+            tls=settings.read_tls(),
         )
         return client.query()
     except (KouplelessError, ValueError):  # a shell shows nothing but names

@@ -61,6 +61,14 @@ class ArkletSettings:
     """How long a connection may be open without the headers of a request."""
     max_connections: Number = setting(64)
     """Most connections at once; the oldest connection without a request gives way to a new one."""
+    ssl_certfile: FilePath | None = setting(None)
+    """The certificate of the arklet, with those of its issuers; with a certificate the arklet speaks TLS."""
+    ssl_keyfile: FilePath | None = setting(None)
+    """The private key, unless the file of the certificate has the key, too."""
+    ssl_keyfile_password: Text | None = setting(None, is_secret=True)
+    """The password of the private key. Never read from a table, because tables are committed."""
+    ssl_ca_certs: FilePath | None = setting(None)
+    """Issuers of certificates which callers have to show; ``None`` asks for none."""
     identity: Text | None = setting(None)
     """The name of the base for a controller; ``None`` means the address."""
     local_ip: Text | None = setting(None)

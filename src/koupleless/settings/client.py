@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from koupleless.errors import SettingsError
 from koupleless.settings.reading import (
     FIRST_ARKLET_PORT,
     Origin,
@@ -18,7 +20,10 @@ from koupleless.settings.reading import (
     read_toml,
     setting,
 )
-from koupleless.settings.values import FilePath, Output, Port, Seconds, Text
+from koupleless.settings.values import FilePath, Flag, Output, Port, Seconds, Text
+
+if TYPE_CHECKING:
+    import ssl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,35 @@ class ClientSettings:
     """The token for an arklet with a token."""
     token_file: FilePath | None = setting(None, variables=("KOUPLELESS_ARKLET_TOKEN_FILE",))
     """A file with the token in the first line."""
+
+    tls: Flag = setting(False)
+    """Whether the arklet speaks TLS; each of the following settings says so, too."""
+    ca_certs: FilePath | None = setting(None)
+    """Issuers of the arklet's certificate; ``None`` means those known to the machine."""
+    certfile: FilePath | None = setting(None)
+    """The certificate to show to an arklet that asks for one."""
+    keyfile: FilePath | None = setting(None)
+    """The private key, unless the file of the certificate has the key, too."""
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether calls go over TLS."""
+        return self.tls or self.ca_certs is not None or self.certfile is not None
+
+    def read_tls(self) -> "ssl.SSLContext | None":
+        """The context of calls; ``None`` without TLS. Raises ``SettingsError`` for files that cannot be used."""
+        if not self.has_tls:
+            return None
+        import ssl  # noqa: PLC0415 - a long import for a short command
+
+        try:
+            context = ssl.create_default_context(cafile=self.ca_certs)
+            if self.certfile is not None:
+                context.load_cert_chain(self.certfile, self.keyfile, "")
+        except OSError as error:  # ssl.SSLError is one
+            named = ", ".join(str(path) for path in (self.ca_certs, self.certfile, self.keyfile) if path is not None)
+            raise SettingsError(f"TLS: {named} cannot be used: {getattr(error, 'reason', None) or error}") from None
+        return context
 
     def read_token(self) -> str | None:
         """The token, from `token` or `token_file`. Raises ``SettingsError`` for an unusable file."""

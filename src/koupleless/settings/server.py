@@ -1,14 +1,14 @@
-"""The options of uvicorn for the application of a base: address, proxies, TLS."""
+"""The options of uvicorn for the application of a base, address and proxies, and the certificates of servers."""
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, Any
 
+from koupleless.certificates import ServerCertificate
 from koupleless.errors import SettingsError
 
 if TYPE_CHECKING:
-    from koupleless.settings.base import BaseSettings
+    from koupleless.settings.base import ArkletSettings, BaseSettings
 
 
 def server_options(settings: BaseSettings) -> dict[str, Any]:
@@ -27,31 +27,25 @@ def server_options(settings: BaseSettings) -> dict[str, Any]:
         options |= {"uds": str(settings.uds)}
         if not settings.uds.absolute().parent.is_dir():
             raise SettingsError(f"uds = {settings.uds}: there is no directory {settings.uds.absolute().parent}")
-    return options | _tls(settings)
+    return options
 
 
-def _tls(settings: BaseSettings) -> dict[str, Any]:
+def server_certificate(settings: BaseSettings | ArkletSettings, *, under: str = "") -> ServerCertificate | None:
+    """The certificate of a server; ``None`` for a server without TLS. ``under`` is the prefix of the keys, for errors.
+
+    Raises ``SettingsError`` for files that cannot be used.
+    """
     certificate, key, issuers = settings.ssl_certfile, settings.ssl_keyfile, settings.ssl_ca_certs
     if certificate is None:
         if key is not None or issuers is not None:
-            raise SettingsError("TLS needs a certificate: ssl-certfile is missing")
-        return {}
-    password = settings.ssl_keyfile_password
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            raise SettingsError(f"TLS needs a certificate: {under}ssl-certfile is missing")
+        return None
+    files = [path for path in (certificate, key, issuers) if path is not None]
     try:
-        # Without a password, OpenSSL would ask for one on the terminal.
-        context.load_cert_chain(certificate, key, password or "")
-        if issuers is not None:
-            context.load_verify_locations(issuers)
+        return ServerCertificate(certificate, key=key, password=settings.ssl_keyfile_password, issuers=issuers)
     except FileNotFoundError:
-        missing = [str(path) for path in (certificate, key, issuers) if path is not None and not path.is_file()]
+        missing = [str(path) for path in files if not path.is_file()]
         raise SettingsError(f"TLS: there is no file {', '.join(missing)}") from None
     except OSError as error:  # ssl.SSLError is one
-        named = ", ".join(str(path) for path in (certificate, key, issuers) if path is not None)
+        named = ", ".join(map(str, files))
         raise SettingsError(f"TLS: {named} cannot be used: {getattr(error, 'reason', None) or error}") from None
-    options: dict[str, Any] = {"ssl_certfile": str(certificate), "ssl_keyfile_password": password}
-    if key is not None:
-        options["ssl_keyfile"] = str(key)
-    if issuers is not None:
-        options |= {"ssl_ca_certs": str(issuers), "ssl_cert_reqs": ssl.CERT_REQUIRED}
-    return options

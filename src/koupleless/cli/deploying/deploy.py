@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import http.client
 import re
 import time
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from koupleless.cli.showing.render import as_curl, libraries_table
 from koupleless.cli.showing.suggestions import EndedBroken, NotInstalled, UploadFailed
 from koupleless.client import ArkletClient, Refused
 from koupleless.errors import BaseUnreachable, KouplelessError
+from koupleless.exchange import BadAnswer, exchange
 from koupleless.wire.replies import InstallData, LibrariesData, decode_data
 
 if TYPE_CHECKING:
@@ -58,14 +58,14 @@ _COST: Final = re.compile(r"\bcost: (\d+) ms\b")
 
 def is_ours(settings: ClientSettings) -> bool:
     """Whether the arklet belongs to this project, according to the ``Server`` header. Unreachable means no."""
-    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=min(settings.timeout_s, 10))
+    address, limit_s = (settings.host, settings.port), min(settings.timeout_s, 10)
     try:
-        connection.request("GET", "/help", headers={"Connection": "close"})
-        return (connection.getresponse().headers.get("Server") or "").startswith(OUR_SERVER)
-    except (OSError, http.client.HTTPException):
+        answer = exchange(
+            address, "GET", "/help", connect_timeout_s=limit_s, timeout_s=limit_s, tls=settings.read_tls()
+        )
+    except (OSError, ValueError, BadAnswer):
         return False
-    finally:
-        connection.close()
+    return answer.headers.get("server", "").startswith(OUR_SERVER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,9 +217,9 @@ class Deployment:
 
     def _cancel(self, name: str) -> str:
         """Cancel the install in the base, which goes on without its caller; returns a sentence with the result."""
-        client = ArkletClient(
-            self._settings.host, self._settings.port, token=self._settings.read_token(), timeout_s=_CANCEL_S
-        )
+        settings = self._settings
+        token, tls = settings.read_token(), settings.read_tls()
+        client = ArkletClient(settings.host, settings.port, token=token, timeout_s=_CANCEL_S, tls=tls)
         with contextlib.suppress(KouplelessError):
             if client.call("cancelBiz", {"bizName": name}).is_success:
                 return f"the install of {name} was cancelled: the base undoes the start, and is as before"

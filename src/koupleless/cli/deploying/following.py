@@ -41,8 +41,14 @@ def followed(settings: ClientSettings, name: str, progress: Progress) -> Iterato
 
 
 def _follow(settings: ClientSettings, name: str, begin: Callable[[str], object], ended: threading.Event) -> None:
-    token = settings.read_token()
-    client = ArkletClient(settings.host, settings.port, token=token, timeout_s=_ANSWER_S, connect_timeout_s=_ANSWER_S)
+    client = ArkletClient(
+        settings.host,
+        settings.port,
+        token=settings.read_token(),
+        timeout_s=_ANSWER_S,
+        connect_timeout_s=_ANSWER_S,
+        tls=settings.read_tls(),
+    )
     was_starting = False
     while not ended.wait(_FIRST_S):
         try:

@@ -200,6 +200,10 @@ def _unreachable(error: KouplelessError, _: str) -> str:
             "start the base (`arkctl serve`), or name the address of the base: --host, --port, ARKCTL_PORT; "
             "`arkctl doctor` looks for a base"
         )
+    if "certificate" in error.reason.lower():
+        return "name the issuers of the arklet's certificate (ARKCTL_CA_CERTS), and --host as in the certificate"
+    if "without an answer" in error.reason:
+        return "if the arklet speaks TLS, name the issuers of its certificate (ARKCTL_CA_CERTS), or set ARKCTL_TLS=true"
     return "check --host and --port; if the base is only slow, raise --timeout"
 
 

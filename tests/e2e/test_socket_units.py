@@ -7,27 +7,16 @@ import http.client
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from typing import IO, TYPE_CHECKING, Final
 
 import pytest
 from tests.conftest import free_port, until
+from tests.e2e.manager import Manager
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
-
-    Start = Callable[..., subprocess.Popen[bytes]]
-
-HAND_OVER: Final = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="koupleless.socket")
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-"""What systemd does: the socket is descriptor 3 of the process that is told to be the one meant."""
 
 TELLING: Final = """
 import os
@@ -41,43 +30,11 @@ async def app(scope, receive, send):
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[socket.socket]:
-    """The socket for messages to the service manager."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-        told.bind(str(tmp_path / "notify"))
-        told.settimeout(60)
-        yield told
-
-
-@pytest.fixture
-def start(tmp_path: Path, manager: socket.socket) -> Iterator[Start]:
-    """``start(handed, flag, ...)`` starts a base as systemd would; the log is in ``log``."""
+def manager(tmp_path: Path) -> Iterator[Manager]:
     (tmp_path / "telling.py").write_text(TELLING)
-    running: list[subprocess.Popen[bytes]] = []
-
-    def begin(handed: socket.socket | IO[bytes] | None, *flags: object) -> subprocess.Popen[bytes]:
-        serving = ["-P", "-m", "koupleless", "serve", "telling:app", "--ephemeral", "--log-dir", "-", "--no-access-log"]
-        serving += ["--arklet-port", str(free_port()), *map(str, flags)]
-        descriptor = () if handed is None else (handed.fileno(),)
-        before = () if handed is None else ("-c", HAND_OVER, str(handed.fileno()))
-        with (tmp_path / "log").open("ab") as log:
-            running.append(
-                subprocess.Popen(
-                    [sys.executable, *before, *serving],
-                    cwd=tmp_path,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=descriptor,
-                    env={**os.environ, "NOTIFY_SOCKET": manager.getsockname()},
-                )
-            )
-        return running[-1]
-
-    yield begin
-    for process in running:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    manager = Manager(tmp_path)
+    yield manager
+    manager.close()
 
 
 def listening() -> socket.socket:
@@ -92,9 +49,7 @@ def asked(port: int) -> bytes:
         return connection.getresponse().read()
 
 
-def test_a_base_started_again_on_the_socket_loses_no_request(
-    start: Start, manager: socket.socket, tmp_path: Path
-) -> None:
+def test_a_base_started_again_on_the_socket_loses_no_request(manager: Manager) -> None:
     answers: list[bytes] = []
     failures: list[Exception] = []
     is_over = threading.Event()
@@ -108,8 +63,8 @@ def test_a_base_started_again_on_the_socket_loses_no_request(
 
     with listening() as kept:
         port = kept.getsockname()[1]
-        base = start(kept)
-        assert manager.recv(100) == b"READY=1"
+        base = manager.start(kept, "telling:app")
+        manager.hears(b"READY=1")
         threads = [threading.Thread(target=ask, args=(port,)) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -118,9 +73,9 @@ def test_a_base_started_again_on_the_socket_loses_no_request(
             until(lambda count=count: len(answers) > count + 50, otherwise="nobody is answered")  # type: ignore[misc]
             base.terminate()
             assert base.wait(60) == 0
-            assert manager.recv(100) == b"STOPPING=1"
-            base = start(kept)
-            assert manager.recv(100) == b"READY=1"
+            manager.hears(b"STOPPING=1")
+            base = manager.start(kept, "telling:app")
+            manager.hears(b"READY=1")
         count = len(answers)
         until(lambda: len(answers) > count + 50, otherwise="nobody is answered")
         is_over.set()
@@ -132,20 +87,18 @@ def test_a_base_started_again_on_the_socket_loses_no_request(
     assert failures == []
     assert len(set(answers)) == 3  # the numbers of three processes, and no variable of the manager
     assert all(answer.isdigit() for answer in answers)
-    assert f"serving on 127.0.0.1:{port}, handed over by the service manager" in (tmp_path / "log").read_text()
+    assert f"serving on 127.0.0.1:{port}, handed over by the service manager" in manager.log
 
 
-def test_a_request_on_a_connection_just_accepted_is_answered_by_a_base_that_ends(
-    start: Start, manager: socket.socket
-) -> None:
+def test_a_request_on_a_connection_just_accepted_is_answered_by_a_base_that_ends(manager: Manager) -> None:
     port = free_port()
-    base = start(None, "--port", port)
-    assert manager.recv(100) == b"READY=1"
+    base = manager.start(None, "telling:app", "--port", port)
+    manager.hears(b"READY=1")
     asked(port)
     with socket.create_connection(("127.0.0.1", port), timeout=60) as late:
         asked(port)  # connections are accepted in their order
         base.terminate()
-        assert manager.recv(100) == b"STOPPING=1"
+        manager.hears(b"STOPPING=1")
         late.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         answer = b"".join(iter(lambda: late.recv(1000), b""))  # up to the end of the connection
 
@@ -162,7 +115,7 @@ def test_a_request_on_a_connection_just_accepted_is_answered_by_a_base_that_ends
     ],
 )
 def test_a_descriptor_that_is_no_listening_socket_is_refused(
-    start: Start, tmp_path: Path, kind: socket.SocketKind | None, said: str
+    manager: Manager, kind: socket.SocketKind | None, said: str
 ) -> None:
     with contextlib.ExitStack() as stack:
         handed: socket.socket | IO[bytes]
@@ -170,20 +123,19 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused(
             handed = stack.enter_context(open(os.devnull, "rb"))  # noqa: PTH123 - a descriptor
         else:
             handed = stack.enter_context(socket.socket(type=kind))
-        assert start(handed).wait(60) != 0
+        assert manager.start(handed, "telling:app").wait(60) != 0
 
-    log = (tmp_path / "log").read_text()
-    assert said in log
-    assert "Traceback" not in log
+    assert said in manager.log
+    assert "Traceback" not in manager.log
 
 
-def test_a_socket_for_another_process_is_left_alone(start: Start, manager: socket.socket, tmp_path: Path) -> None:
+def test_a_socket_for_another_process_is_left_alone(manager: Manager) -> None:
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LISTEN_FDS", "1")
         patch.setenv("LISTEN_PID", "1")
-        base = start(None, "--port", port)
-    assert manager.recv(100) == b"READY=1"
+        base = manager.start(None, "telling:app", "--port", port)
+    manager.hears(b"READY=1")
     assert asked(port) == str(base.pid).encode()
     base.send_signal(signal.SIGTERM)
     assert base.wait(60) == 0

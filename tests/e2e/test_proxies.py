@@ -126,7 +126,11 @@ def nginx(directory: Path, port: int, base: int, second: int) -> list[str]:
 def caddy(directory: Path, port: int, base: int, second: int) -> list[str]:
     example = (ROOT / "examples" / "caddy" / "Caddyfile").read_text()
     # By the name of the site, Caddy would ask for a certificate. Its own port for commands stays closed here.
-    replaced = {"shop.example {": f"http://:{port} {{\n\tbind 127.0.0.1", ":8080": f":{base}", "1:8081": f"1:{second}"}
+    replaced = {
+        "{$SITE:shop.example} {": f"http://:{port} {{\n\tbind 127.0.0.1",
+        "{$BASE:127.0.0.1:8080}": f"127.0.0.1:{base}",
+        "127.0.0.1:8081": f"127.0.0.1:{second}",
+    }
     (directory / "Caddyfile").write_text("{\n\tadmin off\n\tauto_https off\n}\n" + configured(example, replaced))
     return ["run", "--config", str(directory / "Caddyfile"), "--adapter", "caddyfile"]
 

@@ -331,3 +331,36 @@ def test_a_call_waits_for_no_lock_of_the_container_and_follows_each_change(stage
     world.container.uninstall(BizId.of("provider", "2.0"))
     with pytest.raises(ServiceError, match="was not found"):
         provider.version()
+
+
+GROUPED = """
+import anyio.to_thread
+
+async def work(*, task_status):
+    await anyio.to_thread.run_sync(abs, -3)
+    task_status.started()
+
+async def app(scope, receive, send):
+    global group
+    if scope["type"] == "lifespan":
+        await receive()
+        async with anyio.create_task_group() as group:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+    else:
+        await group.start(work)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+"""
+
+
+def test_nobody_waits_for_a_task_with_which_threads_of_anyio_end(make_world, tmp_path):
+    """As the lifespan of a server of MCP: anyio ends its threads with the topmost task that it knows."""
+    world = make_world(drain_s=5)
+    (tmp_path / "grouped.py").write_text(GROUPED)
+    artefact = build_file(tmp_path / "grouped.py", Options(out=tmp_path / "out")).path
+    world.container.install(world.container.prepare(str(artefact)))
+    assert world.get("/grouped/").status_code == 204
+    report = world.container.uninstall(BizId.of("grouped", "1.0.0"))
+    assert report.clean, report.summary()

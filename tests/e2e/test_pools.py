@@ -145,16 +145,18 @@ def be_busy():
 """
 
 THREADED = """
+import threading
+
 import anyio.to_thread
 
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         return
-    number = await anyio.to_thread.run_sync(abs, -3)
+    number = await anyio.to_thread.run_sync(threading.get_native_id)
     whose = "of its own" if "site-packages" not in anyio.__file__ else "of the base"
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": f"{number} {whose}".encode()})
+    await send({"type": "http.response.body", "body": f"{whose}: {number}".encode()})
 """
 
 PROJECT = """
@@ -290,18 +292,21 @@ def test_a_module_with_a_loky_of_its_own_takes_its_processes_along(inside: Insid
         before = children_of(os.getpid())
 
 
-def test_a_module_with_an_anyio_of_its_own_takes_its_threads_along(
+def test_functions_on_threads_of_anyio_find_the_threads_of_earlier_requests(
     tmp_path: Path, serve: Callable[..., BaseProcess]
 ) -> None:
-    project = tmp_path / "threaded"
-    for place, text in {"app.py": THREADED, "pyproject.toml": PROJECT, **files_of(anyio)}.items():
-        (project / place).parent.mkdir(parents=True, exist_ok=True)
-        (project / place).write_text(text, encoding="utf-8")
+    """Threads of the base for all modules, or of the module with an anyio of its own, which takes its threads along."""
     base = serve(cwd=tmp_path)
-    for _ in range(2):
-        base.deploy(project)
-        assert base.get("/threaded/").text == "3 of its own"
-        assert "nothing left behind" in base.undeploy("threaded")
+    for whose, library in (("of the base", {}), ("of its own", files_of(anyio))):
+        project = tmp_path / whose / "threaded"
+        for place, text in {"app.py": THREADED, "pyproject.toml": PROJECT, **library}.items():
+            (project / place).parent.mkdir(parents=True, exist_ok=True)
+            (project / place).write_text(text, encoding="utf-8")
+        for _ in range(2):
+            base.deploy(project)
+            (answer,) = {base.get("/threaded/").text for _ in range(3)}
+            assert answer.startswith(f"{whose}: ")
+            assert "nothing left behind" in base.undeploy("threaded")
 
 
 def files_of(package: ModuleType) -> dict[str, str]:

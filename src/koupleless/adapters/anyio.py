@@ -1,6 +1,8 @@
-"""anyio: processor time of functions that a biz has run on the worker threads of the event loop, which all share.
+"""anyio: the worker threads of an event loop, which all bizs share, and the processor time of functions of a biz there.
 
-Starlette and FastAPI run every function there that is not async.
+Starlette and FastAPI run every function there that is not async. A worker thread ends together with one task, for which
+anyio looks among all tasks: the server's, which a biz is not shown. The next best would be the task of the request, and
+each request would start a thread of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.context import current
+from koupleless.context import as_base, current
 from koupleless.frames import passed_over, standing_for
 from koupleless.ownership.recording import Patches
 from koupleless.traffic import Traffic
@@ -24,6 +26,21 @@ distribution: Final = "anyio"
 def _follow(undo: contextlib.ExitStack, module: Any) -> None:
     """``anyio.to_thread``."""
     Patches.until(undo).replace(module, "run_sync", _run_sync)
+
+
+def _follow_threads(undo: contextlib.ExitStack, module: Any) -> None:
+    """The part of anyio for asyncio."""
+    if hasattr(module, "find_root_task"):
+        Patches.until(undo).replace(module, "find_root_task", _find_root_task)
+
+
+def _find_root_task(original: Callable[[], Any]) -> Any:
+    @standing_for(original)
+    def find_root_task() -> Any:
+        with as_base():
+            return original()
+
+    return find_root_task
 
 
 def _run_sync(original: Callable[..., Awaitable[Any]]) -> Any:
@@ -45,5 +62,5 @@ def _timed(traffic: Traffic, function: Callable[..., Any], *args: Any) -> Any:
         traffic.meter.add_work(time.thread_time() - begin)
 
 
-follow: Final = {"anyio.to_thread": _follow}
+follow: Final = {"anyio.to_thread": _follow, "anyio._backends._asyncio": _follow_threads}
 follow_own: Final = follow

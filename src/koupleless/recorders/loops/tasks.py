@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import Scope, entered, scope_in
@@ -43,7 +44,13 @@ class AwaitedTasks:
 
     def _waiters(self, task: asyncio.Task[Any]) -> list[tuple[Callable[[Any], object], contextvars.Context]]:
         callbacks = list(getattr(task, "_callbacks", None) or ())
-        return [(callback, context) for callback, context in callbacks if scope_in(context) is not self._scope]
+        return [
+            (callback, context)
+            for callback, context in callbacks
+            # A worker thread of anyio ends with a task, and does not wait for the task.
+            if scope_in(context) is not self._scope
+            and not isinstance(getattr(callback, "__self__", None), threading.Thread)
+        ]
 
     def __bool__(self) -> bool:
         return bool(self._find())

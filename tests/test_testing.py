@@ -108,6 +108,7 @@ def test_functions_are_called_as_the_module_and_coroutines_awaited_on_its_loop()
 def test_an_application_is_asked_below_its_own_path():
     with loaded(BIZS / "hello-1.0") as module:
         assert module.get("/?name=you").text.startswith('{"hello":"you"')
+        assert module.get("/?name=you").json()["hello"] == "you"
         made = module.request("POST", "/items", body=b'{"name": "x"}', headers=[("Content-Type", "application/json")])
         assert (made.status, made.text) == (200, '{"name":"x","price":1.0}')
         assert ("content-type", "application/json") in made.headers
@@ -125,6 +126,8 @@ def test_an_application_that_raises_answers_500_and_holds_nothing():
         reply = module.get()
         assert reply.status == 500
         assert reply.text.endswith("LookupError: no such thing\n")
+        with pytest.raises(ValueError, match=r"status 500: b'Traceback"):
+            reply.json()
 
 
 def test_a_project_an_artefact_and_a_file_are_taken_by_their_path(tmp_path, artefact):

@@ -18,6 +18,7 @@ with loaded("def count():\n    return 1\n", requirements=["other>=2"], own=["one
     assert_type(reply.headers, tuple[tuple[str, str], ...])
     assert_type(reply.body, bytes)
     assert_type(reply.text, str)
+    assert_type(reply.json(), Any)
     assert_type(module.request("POST", "/items", body=b"{}", headers=[("accept", "text/plain")]), Reply)
     module.request("POST", "/items", body="{}")  # type: ignore[arg-type]  # a body is bytes
     reply.status = 200  # type: ignore[misc]  # an answer is frozen

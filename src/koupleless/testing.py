@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import pdb  # noqa: T100 - for tests with breakpoints
 import tempfile
 import textwrap
@@ -56,6 +57,8 @@ _START_S: Final = 60.0
 _LEAVE_S: Final = 10.0
 _ANSWER_S: Final = 60.0
 _SERVER_ERROR: Final = 500
+_SHOWN: Final = 200
+"""Bytes of a body shown in an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,13 @@ class Reply:
     def text(self) -> str:
         """The body as text."""
         return self.body.decode()
+
+    def json(self) -> Any:
+        """Return the value of a body in JSON. Raises ``ValueError`` for any other body, with the start of the body."""
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            raise ValueError(f"no JSON, in an answer with status {self.status}: {self.body[:_SHOWN]!r}") from error
 
 
 class Loaded:

@@ -12,7 +12,7 @@ import pytest
 from koupleless.controller.tunnels.answers import Answer, Outcome, answer_to_install, answer_to_uninstall, reason_of
 from koupleless.controller.tunnels.discovery import Discovery
 from koupleless.controller.tunnels.http import HttpTunnel, Limits
-from koupleless.controller.tunnels.tunnel import Health, Unreachable, read_health
+from koupleless.controller.tunnels.tunnel import Health, NoAnswer, read_health
 from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
 from koupleless.controller.vnodes.node import Capacity
 from koupleless.controller.vpods.module import Module, ModuleKey
@@ -110,7 +110,7 @@ def test_the_list_of_a_base() -> None:
     found = lambda: ask(lambda tunnel: tunnel.modules(BASE), lambda _: httpx.Response(200, json=next(answers)))  # noqa: E731
     assert found() == (one,)
     assert found() == ()
-    with pytest.raises(Unreachable, match=r"base 10\.0\.0\.7 at 127\.0\.0\.1:1238 gives no list of modules: no"):
+    with pytest.raises(NoAnswer, match=r"base 10\.0\.0\.7 at 127\.0\.0\.1:1238 gives no list of modules: no"):
         found()
 
 
@@ -123,7 +123,7 @@ def test_the_list_of_a_base() -> None:
     ],
 )
 def test_other_answers_are_none(answer: httpx.Response, words: str) -> None:
-    with pytest.raises(Unreachable, match=words):
+    with pytest.raises(NoAnswer, match=words):
         ask(lambda tunnel: tunnel.modules(BASE), lambda _: answer)
 
 
@@ -131,7 +131,7 @@ def test_a_base_that_closes_the_door_is_unreachable() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("connection refused", request=request)
 
-    with pytest.raises(Unreachable, match="gives no answer to health: connection refused"):
+    with pytest.raises(NoAnswer, match="gives no answer to health: connection refused"):
         ask(lambda tunnel: tunnel.health(BASE), refuse)
 
 
@@ -178,7 +178,7 @@ def test_a_base_that_never_answers_holds_nobody_up() -> None:
         port = server.sockets[0].getsockname()[1]
         base = AnnouncedBase("h", "hangs", "1", "default", "127.0.0.1", "", port, BaseState.ACTIVATED)
         async with server, HttpTunnel(limits=Limits(health_s=0.05)) as tunnel:
-            with pytest.raises(Unreachable, match="gives no answer to health"):
+            with pytest.raises(NoAnswer, match="gives no answer to health"):
                 await tunnel.health(base)
 
     asyncio.run(run())

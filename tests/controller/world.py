@@ -9,7 +9,7 @@ from tests.controller.documents import NODE, leaving, pod
 
 from koupleless.controller.bases.steward import Habits, Steward
 from koupleless.controller.tunnels.answers import Answer, Outcome
-from koupleless.controller.tunnels.tunnel import Health, Unreachable
+from koupleless.controller.tunnels.tunnel import Health, NoAnswer
 from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
 from koupleless.controller.vpods.pod import VPod
 
@@ -156,7 +156,7 @@ class MemoryTunnel:
 
     def _check(self) -> None:
         if not self.is_reachable:
-            raise Unreachable("base base-1 gives no answer")
+            raise NoAnswer("base base-1 gives no answer")
 
 
 class World:
@@ -214,6 +214,6 @@ def play(act: Callable[[World], Awaitable[None]], **habits: Any) -> None:
         try:
             await act(world)
         finally:
-            await world.steward.close()
+            await world.steward.rest()
 
     asyncio.run(run())

@@ -11,15 +11,11 @@ if TYPE_CHECKING:
     from koupleless.controller.vpods.variables import Sources
 
 
-class Refused(Exception):
-    """The API server has refused a write, or cannot be reached; the text says why. The write may be tried again."""
-
-
 class Cluster(Protocol):
     """The cluster of one controller. Used on one event loop.
 
-    Reads come from caches and do not wait. Writes raise `Refused`. A write to an absent object succeeds, as does the
-    creation of a present one: the caches tell the rest.
+    Reads come from caches and do not wait. Writes raise `ApiError` and `Unreachable` of the API server. A write to an
+    absent object succeeds, as does the creation of a present one: the caches tell the rest.
     """
 
     def node(self, name: str) -> Mapping[str, Any] | None:

@@ -40,10 +40,14 @@ class Knowledge:
         """
         before, self.base = self.base, base
         if base.start != before.start:
-            self.actual, self.attempts = None, Attempts()
-            self._settled.clear()
+            self.forget()
         self.liveness.see(now)
         return base != before
+
+    def forget(self) -> None:
+        """Forget modules and attempts."""
+        self.actual, self.attempts = None, Attempts()
+        self._settled.clear()
 
     def take_list(self, documents: Iterable[Mapping[str, Any]], *, asked: float) -> bool:
         """Take the whole list of modules, asked for at ``asked``; returns whether the list says something new.

@@ -7,7 +7,7 @@ import logging
 import random
 from typing import TYPE_CHECKING, Final
 
-from koupleless.controller.tunnels.tunnel import Unreachable
+from koupleless.controller.tunnels.tunnel import NoAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -63,7 +63,7 @@ class Questions:
             sooner.clear()
             try:
                 await ask()
-            except Unreachable as error:
+            except NoAnswer as error:
                 _log.info("%s", error)
             try:
                 async with asyncio.timeout(every_s * random.uniform(1 - _JITTER, 1 + _JITTER)):  # noqa: S311 - no secret
@@ -72,7 +72,7 @@ class Questions:
                 continue
 
     async def ask_list(self) -> None:
-        """Ask for the list of modules once. Raises `Unreachable`."""
+        """Ask for the list of modules once. Raises `NoAnswer`."""
         news, asked = self._news, self._clock()
         start = news.base.start
         found = await self._tunnel.modules(news.base)
@@ -81,7 +81,7 @@ class Questions:
             self._on_list()
 
     async def ask_health(self) -> None:
-        """Ask for the health once. Raises `Unreachable`."""
+        """Ask for the health once. Raises `NoAnswer`."""
         news = self._news
         health = await self._tunnel.health(news.base)
         if health.is_active:

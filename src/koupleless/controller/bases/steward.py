@@ -15,7 +15,7 @@ from koupleless.controller import names
 from koupleless.controller.bases.knowledge import Knowledge
 from koupleless.controller.bases.questions import Questions
 from koupleless.controller.tunnels.answers import Answer, Outcome
-from koupleless.controller.tunnels.tunnel import Unreachable
+from koupleless.controller.tunnels.tunnel import NoAnswer
 from koupleless.controller.vnodes.base import BaseState
 from koupleless.controller.vnodes.liveness import Life, Liveness
 from koupleless.controller.vnodes.node import differences, node_of, node_status
@@ -65,8 +65,8 @@ class Habits:
 class Steward:
     """The care for one base, while the controller leads the Node.
 
-    Lifetime: from the first news of a base, or from the Node, to `close`. All on one event loop; `reconcile` is never
-    called twice at a time.
+    Lifetime: from the first news of a base, or from the Node, to the last `rest`. All on one event loop; `reconcile` is
+    never called twice at a time.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Steward:
             on_health=wake,
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_at_work = False
         self._told_life = Life.ALIVE
         self._wanted: AbstractSet[ModuleKey] = frozenset()
         """The modules of the Pods, as they were last read."""
@@ -127,13 +128,15 @@ class Steward:
     # --- work --------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Begin to ask the base: the controller leads from now on."""
-        self._start(self._questions.run())
+        """Begin to ask the base: the controller leads from now on. Idempotent, until `rest`."""
+        if not self._is_at_work:
+            self._is_at_work = True
+            self._start(self._questions.run())
 
     async def reconcile(self) -> float | None:
-        """Do what there is to do now; returns the time, by ``clock``, of the next operation; ``None`` without one.
+        """Do what there is to do now; returns the seconds until the next operation; ``None`` without one.
 
-        Raises `Refused`; the caller calls again after a pause.
+        Raises the errors of writes to the API server; the caller calls again after a pause.
         """
         self._told_life = life = self.life()
         await self._keep_node(life)
@@ -142,13 +145,20 @@ class Steward:
         pods = await self._read_pods()
         due = self._begin_operations(pods) if life is Life.ALIVE else None
         await self._tell_pods(pods, life)
-        return due
+        return None if due is None else max(due - self._clock(), 0)
 
-    async def close(self) -> None:
-        """Give up the base: questions and operations under way are cancelled, and may have had their effects."""
+    async def rest(self) -> None:
+        """End the work: questions and operations under way are cancelled, and may have had their effects. Idempotent.
+
+        Nothing known of the modules is trusted afterwards, because another controller may lead.
+        """
+        if not self._is_at_work:
+            return
+        self._is_at_work = False
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.news.forget()
 
     async def _keep_node(self, life: Life) -> None:
         there, base = self._cluster.node(self.name), self.news.base
@@ -200,7 +210,7 @@ class Steward:
                 answer = await self._tunnel.switch(base, operation.key)
             else:
                 answer = await self._tunnel.uninstall(base, operation.key)
-        except Unreachable as error:
+        except NoAnswer as error:
             answer = Answer(Outcome.UNCERTAIN, "BaseUnreachable", str(error))
         if attempts is self.news.attempts:
             self._note(operation, answer)
@@ -262,7 +272,7 @@ class Steward:
 
 
 async def _all(writes: Iterable[Coroutine[None, None, None]]) -> None:
-    """Wait for all writes, and raise the first `Refused` of them."""
+    """Wait for all writes, and raise the first error of them."""
     for outcome in await asyncio.gather(*writes, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome

@@ -1,13 +1,14 @@
-"""Lists and watches of the API server, and the one place for turning its refusals into errors of ours.
+"""Requests to the API server, and the one place for turning its refusals into errors of ours.
 
 lightkube knows how to reach a cluster: kubeconfig, service accounts, certificates, plugins. A watch of lightkube has no
-bookmarks, asks again without a pause after an empty answer, and does not pass on ``Retry-After``; hence lists and
-watches are asked for here, over a connection set up by lightkube. Other requests are lightkube's.
+bookmarks, asks again without a pause after an empty answer, and does not pass on ``Retry-After``; hence requests are
+made here, over a connection set up by lightkube.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 60.0
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
 _GONE: Final = 410
 
 Document = dict[str, Any]
@@ -91,6 +94,13 @@ class Unreadable(Unreachable):
     """The API server, or a proxy before it, sends something else than objects."""
 
 
+class Patch(enum.Enum):
+    """The ways to change an object in part."""
+
+    MERGE = "application/merge-patch+json"
+    STRATEGIC = "application/strategic-merge-patch+json"
+
+
 class _Status(msgspec.Struct):
     code: int = 0
     reason: str = ""
@@ -119,7 +129,7 @@ _document: Final = msgspec.json.Decoder(Document)
 
 
 class Api:
-    """The API server, for lists and watches. Lifetime: as async context manager. Threads: those of one event loop."""
+    """The API server. Lifetime: as async context manager. Threads: those of one event loop."""
 
     def __init__(self, config: SingleConfig) -> None:
         """Prepare connections; nothing is asked yet."""
@@ -135,6 +145,56 @@ class Api:
         self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None
     ) -> None:
         await self._http.aclose()
+
+    async def get(self, path: str) -> Document | None:
+        """Return an object; ``None`` if there is none. Raises `ApiError` and `Unreachable`."""
+        try:
+            return await self._send("GET", path)
+        except ApiError as error:
+            if error.code == _NOT_FOUND:
+                return None
+            raise
+
+    async def create(self, path: str, document: Mapping[str, Any]) -> Document:
+        """Create an object among those of ``path``, and return the object. Raises `ApiError` and `Unreachable`."""
+        return await self._send("POST", path, document)
+
+    async def patch(self, path: str, change: Mapping[str, Any], kind: Patch = Patch.MERGE) -> Document:
+        """Change an object in part, and return the object. Raises `ApiError` and `Unreachable`.
+
+        With a resource version, or a UID, in the metadata of ``change``, another object is not changed.
+        """
+        return await self._send("PATCH", path, change, kind.value)
+
+    async def replace(self, path: str, document: Mapping[str, Any]) -> Document:
+        """Write a whole object; of another version than that in the metadata, none is written.
+
+        Raises `ApiError` and `Unreachable`.
+        """
+        return await self._send("PUT", path, document)
+
+    async def delete(self, path: str, *, uid: str = "", grace_s: int | None = None) -> None:
+        """Delete an object, if it has the ``uid``; succeeds for an absent one. Raises `ApiError` and `Unreachable`."""
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if grace_s is not None:
+            options["gracePeriodSeconds"] = grace_s
+        try:
+            await self._send("DELETE", path, options)
+        except ApiError as error:
+            if error.code not in {_NOT_FOUND, _CONFLICT}:  # another object has the name by now
+                raise
+
+    async def _send(
+        self, method: str, path: str, document: Mapping[str, Any] | None = None, sort: str = "application/json"
+    ) -> Document:
+        content = None if document is None else msgspec.json.encode(document)
+        headers = {} if document is None else {"Content-Type": sort}
+        with _translated():
+            answer = await self._http.request(method, path, content=content, headers=headers)
+            _check(answer)
+            return _document.decode(answer.content)
 
     async def page(self, path: str, query: Mapping[str, str], *, limit: int, following: str = "") -> Page:
         """Return one page of the objects as they are now; ``following`` is the token of the page before.

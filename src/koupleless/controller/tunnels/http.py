@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 import httpx
 
 from koupleless.controller.tunnels.answers import answer_to_install, answer_to_switch, answer_to_uninstall
-from koupleless.controller.tunnels.tunnel import Health, Unreachable, read_health
+from koupleless.controller.tunnels.tunnel import Health, NoAnswer, read_health
 from koupleless.wire.envelope import Envelope, ReplyInvalid, decode_envelope, encode
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class HttpTunnel:
         reply = await self._ask(base, "queryAllBiz", {}, self._limits.list_s)
         found = reply.data if reply.data is not None else []
         if not reply.is_success or not isinstance(found, list):
-            raise Unreachable(f"{_place(base)} gives no list of modules: {reply.message or reply.code.value}")
+            raise NoAnswer(f"{_place(base)} gives no list of modules: {reply.message or reply.code.value}")
         return tuple(one for one in found if isinstance(one, dict))
 
     async def health(self, base: AnnouncedBase) -> Health:
@@ -138,16 +138,16 @@ class HttpTunnel:
                 async for piece in response.aiter_bytes():
                     raw += piece
                     if len(raw) > _MOST_BYTES:
-                        raise Unreachable(f"{_place(base)} sends an endless answer to {command}")
+                        raise NoAnswer(f"{_place(base)} sends an endless answer to {command}")
         except (httpx.HTTPError, OSError, ValueError) as error:
             said = str(error) or type(error).__name__
-            raise Unreachable(f"{_place(base)} gives no answer to {command}: {said}") from None
+            raise NoAnswer(f"{_place(base)} gives no answer to {command}: {said}") from None
         if response.status_code != _OK:
-            raise Unreachable(f"{_place(base)} answers {command} with HTTP {response.status_code}")
+            raise NoAnswer(f"{_place(base)} answers {command} with HTTP {response.status_code}")
         try:
             return decode_envelope(bytes(raw))
         except ReplyInvalid as error:
-            raise Unreachable(f"{_place(base)} answers {command} with nonsense: {error}") from None
+            raise NoAnswer(f"{_place(base)} answers {command} with nonsense: {error}") from None
 
 
 def _place(base: AnnouncedBase) -> str:

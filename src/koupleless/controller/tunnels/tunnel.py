@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from koupleless.controller.vpods.module import Module, ModuleKey
 
 
-class Unreachable(Exception):
+class NoAnswer(Exception):
     """A base gave no answer, or none that a base gives; the text says why. The command may have arrived."""
 
 
@@ -31,7 +31,7 @@ class Health:
 class Tunnel(Protocol):
     """A way to bases. Used on one event loop; each call ends within the time limits of the tunnel.
 
-    All calls raise `Unreachable`. A call that is cancelled may have had its effect.
+    All calls raise `NoAnswer`. A call that is cancelled may have had its effect.
     """
 
     async def install(self, base: AnnouncedBase, module: Module) -> Answer:

@@ -1,0 +1,146 @@
+"""The controller, put together: caches and queues of the cluster, the tunnels to bases, and the fleet between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from koupleless.controller import names
+from koupleless.controller.bases.events import Events
+from koupleless.controller.bases.objects import LEASES, NODES, PODS, Objects, read_node
+from koupleless.controller.bases.steward import Habits
+from koupleless.controller.cluster.api import Api, Kind
+from koupleless.controller.cluster.cache import Cache
+from koupleless.controller.cluster.queue import Queue, work
+from koupleless.controller.fleet import Fleet
+from koupleless.controller.leases import Lease, Leases
+from koupleless.controller.vpods.pod import VPod
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from lightkube.config.kubeconfig import SingleConfig
+
+    from koupleless.controller.cluster.api import Document, Key
+    from koupleless.controller.tunnels.tunnel import Tunnel
+    from koupleless.controller.vnodes.base import AnnouncedBase
+
+_log: Final = logging.getLogger("koupleless.controller")
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The choices of an operator about a controller."""
+
+    holder: str
+    """The name of this controller among others, in Leases."""
+    habits: Habits = field(default_factory=Habits)
+    workers: int = 16
+    """The number of bases worked on at a time."""
+
+
+class Controller:
+    """One controller of a cluster. Lifetime: as async context manager; all on one event loop.
+
+    ::
+
+        async with Controller(config, tunnel, Choices(holder="controller-0")) as controller:
+            await controller.ready()
+            server = Discovery(controller).application()
+    """
+
+    def __init__(self, config: SingleConfig, tunnel: Tunnel, choices: Choices) -> None:
+        env = choices.habits.env
+        ours = f"{names.ENV}={env}"
+        self._choices = choices
+        self._api = Api(config)
+        self._queue: Queue[str] = Queue()
+        self._lease_queue: Queue[str] = Queue()
+        self._events = Events(self._api)
+        self._nodes: Cache[Document] = Cache(
+            self._api, Kind(NODES, read_node), self._node_changed, labels=f"{names.COMPONENT}={names.VNODE},{ours}"
+        )
+        self._pods: Cache[VPod] = Cache(
+            self._api,
+            Kind(PODS, VPod.of),
+            self._pod_changed,
+            labels=f"{names.COMPONENT}={names.MODULE}",
+            index=lambda pod: pod.node,
+        )
+        self._lease_cache: Cache[Lease] = Cache(
+            self._api,
+            Kind(LEASES, Lease.of),
+            lambda key: self._lease_queue.add(key.name),
+            labels=f"{names.COMPONENT}={names.VNODE_LEASE},{ours}",
+        )
+        objects = Objects(self._api, self._nodes, self._pods, self._events)
+        self.fleet = Fleet(objects, tunnel, choices.habits, queue=self._queue, lease_queue=self._lease_queue)
+        self.leases = Leases(self._api, self._lease_cache, holder=choices.holder, env=env, changed=self._queue.add)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._closing.enter_async_context(self._api)
+        for running in (self._nodes.run(), self._pods.run(), self._lease_cache.run(), self._events.run()):
+            self._begin(running)
+        self._begin(self._work())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.close()
+        self._lease_queue.close()
+        await self.fleet.close(self.leases)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._closing.aclose()
+
+    async def ready(self) -> None:
+        """Return once the cluster is known, and bases are worked on."""
+        await asyncio.gather(self._nodes.synced(), self._pods.synced(), self._lease_cache.synced())
+
+    def hear(self, base: AnnouncedBase) -> None:
+        """See `Listener.hear`."""
+        self.fleet.hear(base)
+
+    def baseline(self, cluster: str) -> Sequence[dict[str, Any]]:  # noqa: ARG002 - as asked
+        """See `Listener.baseline`."""
+        return ()
+
+    # --- work --------------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Work on keys once the cluster is known: before that, an absent object says nothing."""
+        await self.ready()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(work(self._queue, self._reconcile, workers=self._choices.workers))
+            tasks.create_task(work(self._lease_queue, self._step, workers=self._choices.workers))
+            tasks.create_task(self.fleet.watch())
+
+    async def _reconcile(self, name: str) -> float | None:
+        return await self.fleet.reconcile(name, self.leases)
+
+    async def _step(self, name: str) -> float | None:
+        return await self.fleet.step(name, self.leases)
+
+    def _node_changed(self, key: Key) -> None:
+        self.fleet.node_changed(key, self._nodes)
+
+    def _pod_changed(self, key: Key) -> None:
+        self.fleet.pod_changed(key, self._pods)
+
+    def _begin(self, running: Any) -> None:
+        task = asyncio.create_task(running)
+        task.add_done_callback(_tell_end)
+        self._tasks.append(task)
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("a part of the controller has ended by a mistake", exc_info=error)

@@ -1,0 +1,137 @@
+"""All bases of one controller: who is known, who is led, and the work that follows from news.
+
+A key is the name of a Node. News only add keys to the queue; `Fleet.reconcile` looks at everything anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from koupleless.controller import names
+from koupleless.controller.bases.steward import Habits, Steward
+from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
+from koupleless.controller.vnodes.liveness import Life
+
+if TYPE_CHECKING:
+    from koupleless.controller.bases.objects import Objects
+    from koupleless.controller.cluster.api import Document, Key
+    from koupleless.controller.cluster.cache import Cache
+    from koupleless.controller.cluster.queue import Queue
+    from koupleless.controller.leases import Leases
+    from koupleless.controller.tunnels.tunnel import Tunnel
+    from koupleless.controller.vpods.pod import VPod
+
+_log: Final = logging.getLogger("koupleless.controller")
+
+_WATCH_S: Final = 1.0
+
+
+class Fleet:
+    """The bases of one controller. All on one event loop; lifetime: until `close`."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        tunnel: Tunnel,
+        habits: Habits,
+        *,
+        queue: Queue[str],
+        lease_queue: Queue[str],
+    ) -> None:
+        self._objects = objects
+        self._tunnel = tunnel
+        self._habits = habits
+        self._queue = queue
+        self._lease_queue = lease_queue
+        self._stewards: dict[str, Steward] = {}
+        self._places: dict[Key, tuple[str, str]] = {}
+        """The Node and the UID of each Pod, for Pods that are gone."""
+
+    def __len__(self) -> int:
+        return len(self._stewards)
+
+    # --- news --------------------------------------------------------------------------------------------------------
+
+    def hear(self, base: AnnouncedBase) -> None:
+        """Take a heartbeat, of a base known or new."""
+        name = names.node_name(base.identity, self._habits.env)
+        steward = self._stewards.get(name)
+        if steward is None:
+            if base.state is not BaseState.ACTIVATED:
+                return
+            steward = self._meet(name, base)
+        steward.hear(base)
+
+    def node_changed(self, key: Key, nodes: Cache[Document]) -> None:
+        """Take a change of a Node; the base of an unknown Node is given the time for a heartbeat."""
+        document = nodes.get(key)
+        if document is not None and key.name not in self._stewards:
+            base = AnnouncedBase.of_node(document)
+            if base is not None and names.node_name(base.identity, self._habits.env) == key.name:
+                self._meet(key.name, base)
+        self._queue.add(key.name)
+
+    def pod_changed(self, key: Key, pods: Cache[VPod]) -> None:
+        """Take a change of a Pod: work for the Node where the Pod is, or was."""
+        pod = pods.get(key)
+        before = self._places.pop(key, None)
+        if before is not None and (pod is None or pod.uid != before[1]):
+            self._objects.forget(before[1])
+        if pod is not None and pod.node:
+            self._places[key] = pod.node, pod.uid
+            self._queue.add(pod.node)
+        elif before is not None:
+            self._queue.add(before[0])
+
+    def _meet(self, name: str, base: AnnouncedBase) -> Steward:
+        steward = Steward(base, self._objects, self._tunnel, habits=self._habits, wake=lambda: self._queue.add(name))
+        self._stewards[name] = steward
+        self._lease_queue.add(name)
+        return steward
+
+    # --- work --------------------------------------------------------------------------------------------------------
+
+    async def reconcile(self, name: str, leases: Leases) -> float | None:
+        """Work on one base; returns the seconds until the next time, or ``None``."""
+        steward = self._stewards.get(name)
+        if steward is None:
+            return None
+        if not leases.leads(name):
+            await steward.rest()
+            if steward.life() is Life.DEAD:
+                await self._part(name, leases)
+            return None
+        steward.begin()
+        due_s = await steward.reconcile()
+        if steward.life() is Life.DEAD and not self._habits.keeps_dead_nodes:
+            await self._part(name, leases)
+        return due_s
+
+    async def step(self, name: str, leases: Leases) -> float | None:
+        """Keep the Lease of one base; returns the seconds until the next time."""
+        steward = self._stewards.get(name)
+        if steward is None or steward.life() is Life.DEAD:
+            return None
+        return await leases.step(name)
+
+    async def watch(self) -> None:
+        """Look after signs of life until cancelled."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            for steward in self._stewards.values():
+                steward.watch()
+
+    async def close(self, leases: Leases) -> None:
+        """Give up all bases; another controller may lead their Nodes at once."""
+        for name, steward in list(self._stewards.items()):
+            await steward.rest()
+            await leases.release(name)
+        self._stewards.clear()
+
+    async def _part(self, name: str, leases: Leases) -> None:
+        _log.info("%s: the base is gone", name)
+        steward = self._stewards.pop(name)
+        leases.forget(name)
+        await steward.rest()

@@ -1,0 +1,165 @@
+"""The Leases of Nodes: which controller leads a Node, and the sign of life of the Node for Kubernetes.
+
+Clocks of machines differ. A Lease of another controller has lapsed once nothing has changed in it for its duration, by
+the clock of the observer; the times in the Lease are compared with nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from koupleless.controller import names
+from koupleless.controller.bases.objects import LEASES
+from koupleless.controller.cluster.api import ApiError, Key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from koupleless.controller.cluster.api import Api, Document
+    from koupleless.controller.cluster.cache import Cache
+
+_log: Final = logging.getLogger("koupleless.controller")
+
+DURATION_S: Final = 40.0
+RENEW_S: Final = 10.0
+_CONFLICT: Final = 409
+_NOT_FOUND: Final = 404
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The members of a Lease that a controller reads."""
+
+    holder: str
+    version: str
+    duration_s: float
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Lease:
+        """Read the JSON document of a Lease."""
+        spec = document.get("spec") or {}
+        version = document["metadata"].get("resourceVersion", "")
+        return cls(spec.get("holderIdentity") or "", version, spec.get("leaseDurationSeconds") or DURATION_S)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The last version of a Lease, and the time since when it is the last."""
+
+    version: str
+    since: float
+
+
+class Leases:
+    """The Leases of the Nodes that one controller would lead. All on one event loop."""
+
+    def __init__(
+        self,
+        api: Api,
+        cache: Cache[Lease],
+        *,
+        holder: str,
+        env: str,
+        changed: Callable[[str], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``holder`` is the name of this controller; ``changed`` is told a Node that it has begun or ceased to lead."""
+        self._api = api
+        self._cache = cache
+        self._holder = holder
+        self._env = env
+        self._changed = changed
+        self._clock = clock
+        self._until: dict[str, float] = {}
+        """The end of the leadership of each Node, unless renewed."""
+        self._seen: dict[str, _Seen] = {}
+
+    def leads(self, node: str) -> bool:
+        """Whether this controller leads a Node now."""
+        return self._until.get(node, float("-inf")) > self._clock()
+
+    async def step(self, node: str) -> float:
+        """Take or renew the Lease of a Node, if possible; returns the seconds until the next step.
+
+        Raises `ApiError` and `Unreachable`; the leadership ends by itself if that lasts.
+        """
+        now, led = self._clock(), self.leads(node)
+        lease = self._cache.get(Key(names.LEASES, node))
+        after_s = RENEW_S
+        if led and (left_s := self._until[node] - DURATION_S + RENEW_S - now) > 0:
+            return left_s  # the news were of the last renewal
+        if lease is None:
+            await self._create(node, now)
+        elif lease.holder in {self._holder, ""}:
+            await self._write(node, lease, now)
+        elif (left_s := self._left(node, lease, now)) > 0:
+            self._until.pop(node, None)
+            after_s = min(left_s, RENEW_S)
+        else:
+            _log.info("%s: %s has left the Lease to lapse; this controller takes over", node, lease.holder)
+            await self._write(node, lease, now)
+        if self.leads(node) is not led:
+            self._changed(node)
+        return after_s
+
+    def _left(self, node: str, lease: Lease, now: float) -> float:
+        """Return the seconds that a Lease of another holder has left, as far as this controller has seen."""
+        seen = self._seen.get(node)
+        if seen is None or seen.version != lease.version:
+            seen = self._seen[node] = _Seen(lease.version, now)
+        return seen.since + lease.duration_s - now
+
+    async def _create(self, node: str, now: float) -> None:
+        document = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {
+                "name": node,
+                "namespace": names.LEASES,
+                "labels": {names.COMPONENT: names.VNODE_LEASE, names.ENV: self._env},
+            },
+            "spec": self._spec(),
+        }
+        try:
+            await self._api.create(LEASES, document)
+        except ApiError as error:
+            if error.code != _CONFLICT:
+                raise
+            return  # another controller was faster; the cache will say so
+        self._until[node] = now + DURATION_S
+
+    async def _write(self, node: str, lease: Lease, now: float) -> None:
+        change: Document = {"metadata": {"resourceVersion": lease.version}, "spec": self._spec()}
+        try:
+            await self._api.patch(f"{LEASES}/{node}", change)
+        except ApiError as error:
+            if error.code not in {_CONFLICT, _NOT_FOUND}:
+                raise
+            return  # written by another meanwhile, or gone
+        self._until[node] = now + DURATION_S
+
+    async def release(self, node: str) -> None:
+        """Give up a Node at a clean end, for another controller to lead at once."""
+        if not self.leads(node):
+            return
+        del self._until[node]
+        lease = self._cache.get(Key(names.LEASES, node))
+        if lease is not None and lease.holder == self._holder:
+            change = {"metadata": {"resourceVersion": lease.version}, "spec": {"holderIdentity": ""}}
+            try:
+                await self._api.patch(f"{LEASES}/{node}", change)
+            except ApiError as error:
+                _log.info("the Lease of %s was not given up: %s", node, error)
+
+    def forget(self, node: str) -> None:
+        """Let go of a Node that is gone."""
+        self._until.pop(node, None)
+        self._seen.pop(node, None)
+
+    def _spec(self) -> Document:
+        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return {"holderIdentity": self._holder, "leaseDurationSeconds": int(DURATION_S), "renewTime": now}

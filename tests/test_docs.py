@@ -27,6 +27,7 @@ from koupleless.cli.showing import suggestions
 from koupleless.errors import KouplelessError, ManifestInvalid
 from koupleless.settings.base import ArkletSettings, BaseSettings
 from koupleless.settings.client import ClientSettings
+from koupleless.settings.control import ControlSettings
 from koupleless.settings.controller import ControllerSettings
 from koupleless.wire import envelope
 
@@ -35,6 +36,7 @@ SETTINGS = {
     BaseSettings: "KOUPLELESS_BASE_",
     ArkletSettings: "KOUPLELESS_ARKLET_",
     ControllerSettings: "KOUPLELESS_ARKLET_CONTROLLER_",
+    ControlSettings: "KOUPLELESS_CONTROLLER_",
     ClientSettings: "ARKCTL_",
 }
 

@@ -174,6 +174,7 @@ def test_in_a_rolling_update_the_old_pod_is_unready_before_the_new_one_is_ready(
         assert world.base.there == {ORDERS: "DEACTIVATED", ORDERS_2: "ACTIVATED"}
         assert world.cluster.ready() == {"new"}
         assert {"old", "new"} not in seen
+        assert world.base.calls == [("install", "orders:1"), ("install", "orders:2"), ("switch", "orders:2")]
         world.cluster.delete_pod("old")
         await world.settle()
         assert world.base.there == {ORDERS_2: "ACTIVATED"}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from koupleless.cli.controlling import controller
 from koupleless.cli.environment import env, given_variables
 from koupleless.cli.keeping.commands import export, import_file, restart, rollback, stop
 from koupleless.cli.logs import logs
@@ -476,6 +477,7 @@ def health(session: Session, identity: str | None, *, kind: str | None, metrics:
     click.echo(json_text(found) if session.is_json else health_text(found, is_wide=session.is_wide))
 
 
+arkctl.add_command(controller)
 arkctl.add_command(env)
 arkctl.add_command(logs)
 for _command in (serve, run, restart, rollback, export, import_file, stop):

@@ -105,6 +105,14 @@ class Controller:
         """Return once the cluster is known, and bases are worked on."""
         await asyncio.gather(self._nodes.synced(), self._pods.synced(), self._lease_cache.synced())
 
+    def trouble(self) -> str:
+        """Say why the controller does not work at the moment; empty if all is well."""
+        caches: dict[str, Cache[Any]] = {"Nodes": self._nodes, "Pods": self._pods, "Leases": self._lease_cache}
+        unsynced = [name for name, cache in caches.items() if not cache.is_synced]
+        if unsynced:
+            return f"{', '.join(unsynced)} are not known yet"
+        return next((f"{name}: {cache.trouble}" for name, cache in caches.items() if cache.trouble), "")
+
     def hear(self, base: AnnouncedBase) -> None:
         """See `Listener.hear`."""
         self.fleet.hear(base)

@@ -71,7 +71,7 @@ class Knowledge:
     def settle(self, verb: Verb, key: ModuleKey, *, now: float, at: float, message: str = "") -> None:
         """Take the success of an operation; ``at`` is the time by the clock of the world, since the epoch.
 
-        Only a list tells which of several versions answers after an install.
+        Only a list tells which of several versions answers after an install; until then, the install is not over.
         """
         if self.actual is None:
             return
@@ -79,8 +79,8 @@ class Knowledge:
         others = [other for other in changed if other.name == key.name and other != key]
         if verb is Verb.UNINSTALL:
             changed.pop(key, None)
-        elif verb is Verb.SWITCH or not others:
-            changed[key] = Actual(key, State.ACTIVATED, at, "Started", message)
-        if verb is not Verb.INSTALL or not others:
-            self._settled[key] = now
+        else:
+            state = State.INSTALLING if verb is Verb.INSTALL and others else State.ACTIVATED
+            changed[key] = Actual(key, state, at, "Started", message)
+        self._settled[key] = now
         self.actual = changed

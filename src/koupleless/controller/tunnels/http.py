@@ -45,12 +45,15 @@ class Credentials(Protocol):
         """Return the bearer token for a base; ``None`` for none."""
 
 
-class Nobody:
-    """No proof, for arklets that ask for none."""
+class OneToken:
+    """The same token for all bases, or none for arklets that ask for none."""
+
+    def __init__(self, token: str | None = None) -> None:
+        self._token = token
 
     def token(self, base: AnnouncedBase) -> str | None:  # noqa: ARG002 - as asked
-        """Return ``None``."""
-        return None
+        """See `Credentials.token`."""
+        return self._token
 
 
 class HttpTunnel:
@@ -68,7 +71,7 @@ class HttpTunnel:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """``tls`` checks the arklets of bases; without one the arklets speak plain HTTP."""
-        self._credentials = credentials or Nobody()
+        self._credentials = credentials or OneToken()
         self._limits = limits
         self._scheme = "http" if tls is None else "https"
         pool = httpx.Limits(max_connections=None, max_keepalive_connections=1_000, keepalive_expiry=30)

@@ -1,0 +1,97 @@
+"""``arkctl controller``: the module controller of a Kubernetes cluster."""
+
+# ruff: noqa: PLC0415 - a command pays only for the modules it uses
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from koupleless.errors import SettingsError
+
+if TYPE_CHECKING:
+    from lightkube.config.kubeconfig import SingleConfig
+
+    from koupleless.settings.control import ControlSettings
+
+
+@click.command()
+@click.option("--kubeconfig", metavar="FILE", help="The way to the API server.  [default: that of the Pod]")
+@click.option("--env", help="The env of bases and modules.  [default: dev]")
+@click.option("--name", help="The name of this controller among others.  [default: the name of the host]")
+@click.option("--host", help="The address to hear bases on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="The port to hear bases on.  [default: 7777]")
+@click.option("--probes-port", type=int, help="The port of /healthz and /readyz.  [default: 8081]")
+@click.option("--token-file", metavar="FILE", help="A file with the token that bases have to show.")
+@click.option("--insecure", is_flag=True, default=None, help="Hear everybody without a token.")
+@click.option("--ssl-certfile", metavar="FILE", help="A certificate: hear bases over TLS.")
+@click.option("--ssl-keyfile", metavar="FILE", help="The private key of the certificate.")
+@click.option("--arklet-token-file", metavar="FILE", help="A file with the token for the arklets of bases.")
+@click.option("--arklet-ca", metavar="FILE", help="Issuers of the certificates of arklets: call them over TLS.")
+@click.option("--remove-strays/--keep-strays", default=None,
+              help="Remove modules without a Pod, or leave them.  [default: remove]")  # fmt: skip
+@click.option("--keep-dead-nodes", is_flag=True, default=None, help="Leave the Node of a dead base, not ready.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="The settings file, instead of the project's."
+)
+def controller(config: Path | None, **flags: object) -> int:
+    """Show bases to Kubernetes as Nodes, and modules as Pods.
+
+    Runs until stopped. Bases find the controller by --controller of `arkctl serve`.
+    """
+    from koupleless.settings.control import load_control
+
+    settings = load_control(flags, file=config)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    try:
+        from lightkube.config.kubeconfig import KubeConfig
+        from lightkube.core.exceptions import ConfigError
+    except ModuleNotFoundError:
+        raise SettingsError("the controller needs more libraries: pip install 'koupleless[controller]'") from None
+    try:
+        found = (
+            KubeConfig.from_service_account()
+            if settings.kubeconfig is None
+            else KubeConfig.from_file(settings.kubeconfig)
+        ).get()
+    except ConfigError as error:
+        raise SettingsError(f"there is no way to an API server ({error}); name a file with --kubeconfig") from None
+    if found is None:
+        raise SettingsError(f"{settings.kubeconfig} has no current context")
+    asyncio.run(_run(found, settings))
+    return 0
+
+
+async def _run(config: SingleConfig, settings: ControlSettings) -> None:
+    from koupleless.certificates import ServerCertificate
+    from koupleless.controller.bases.steward import Habits
+    from koupleless.controller.controller import Choices, Controller
+    from koupleless.controller.names import is_env
+    from koupleless.controller.running import Door, run
+    from koupleless.controller.tunnels.http import HttpTunnel, Limits, OneToken
+    from koupleless.controller.vpods.plan import Policy
+
+    if not is_env(settings.env):
+        raise SettingsError(f"env = {settings.env!r} is no part of a name of a Node: use small letters and digits")
+    habits = Habits(
+        env=settings.env,
+        policy=Policy(removes_strays=settings.remove_strays, at_once=settings.at_once),
+        keeps_dead_nodes=settings.keep_dead_nodes,
+        list_every_s=settings.list_every_s,
+        health_every_s=settings.health_every_s,
+    )
+    tls = None
+    if settings.ssl_certfile is not None:
+        tls = ServerCertificate(settings.ssl_certfile, key=settings.ssl_keyfile).context
+    trusted = None if settings.arklet_ca is None else ssl.create_default_context(cafile=settings.arklet_ca)
+    door = Door(settings.host, settings.port, settings.probes_port, settings.read_token(), tls)
+    limits = Limits(install_s=settings.install_timeout_s)
+    async with HttpTunnel(OneToken(settings.read_arklet_token()), limits=limits, tls=trusted) as tunnel:
+        await run(Controller(config, tunnel, Choices(settings.holder, habits, settings.workers)), door)

@@ -1,0 +1,89 @@
+"""A controller as a process: the servers for bases and for probes, and an end in order at a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from koupleless.controller.tunnels.discovery import Discovery
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator
+
+    from starlette.requests import Request
+
+    from koupleless.controller.controller import Controller
+
+_log: Final = logging.getLogger("koupleless.controller")
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The addresses of a controller."""
+
+    host: str
+    port: int
+    probes_port: int
+    token: str | None = None
+    """The token that bases have to show."""
+    tls: ssl.SSLContext | None = None
+
+
+async def run(controller: Controller, door: Door) -> None:
+    """Serve until SIGTERM or SIGINT, then give up all Nodes. Raises ``OSError`` if an address cannot be had."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with controller:
+        servers = [
+            _Server(Discovery(controller, token=door.token).application(), door.host, door.port, door.tls),
+            _Server(_probes(controller), door.host, door.probes_port),
+        ]
+        tasks = [asyncio.create_task(server.serve()) for server in servers]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            for server in servers:
+                server.should_exit = True
+            await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if not stop.is_set() and (error := task.exception()) is not None:
+            raise error
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the process."""
+
+    def __init__(self, application: Starlette, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        config = uvicorn.Config(application, host=host, port=port, log_config=None, access_log=False, lifespan="off")
+        config.load()
+        config.ssl = tls
+        super().__init__(config)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _probes(controller: Controller) -> Starlette:
+    async def healthz(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("ok")
+
+    async def readyz(_: Request) -> PlainTextResponse:
+        trouble = controller.trouble()
+        return PlainTextResponse(trouble or "ok", 503 if trouble else 200)
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/livez", healthz), Route("/readyz", readyz)])

@@ -1,0 +1,110 @@
+"""The settings of a module controller, ``arkctl controller``."""
+
+# ruff: noqa: RUF009 - `setting` returns a dataclass field, which ruff cannot see
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from koupleless.errors import SettingsError
+from koupleless.settings.reading import Sources, find_table, flatten, keys_of, read_token, setting
+from koupleless.settings.values import Count, FilePath, Flag, Port, Seconds, Text
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlSettings:
+    """A controller. Table ``[tool.koupleless.controller]``; environment ``KOUPLELESS_CONTROLLER_...``.
+
+    The variables of the original controller are read, too.
+    """
+
+    env: Text = setting("dev", variables=("ENV",))
+    """The env of the bases and modules of this controller: part of the names of Nodes, without dots."""
+    name: Text | None = setting(None, variables=("CLIENT_ID",))
+    """The name of this controller among others, in Leases; ``None`` means the name of the host, as of a Pod."""
+    host: Text = setting("127.0.0.1")
+    """The address to hear bases on. Any other than a loopback address needs a token."""
+    port: Port = setting(7777, variables=("HTTP_TUNNEL_LISTEN_PORT",))
+    """The port to hear bases on."""
+    probes_port: Port = setting(8081)
+    """The port of ``/healthz`` and ``/readyz``."""
+    token: Text | None = setting(None, is_secret=True)
+    """The token that bases have to show. Never read from a table."""
+    token_file: FilePath | None = setting(None)
+    """A file with this token in the first line."""
+    insecure: Flag = setting(False)
+    """Whether to hear everybody on any address without a token."""
+    ssl_certfile: FilePath | None = setting(None)
+    """A certificate: bases send to ``https``."""
+    ssl_keyfile: FilePath | None = setting(None)
+    """The private key of the certificate, unless the file of the certificate has the key, too."""
+    arklet_token: Text | None = setting(None, variables=("KOUPLELESS_ARKLET_TOKEN",), is_secret=True)
+    """The token for the arklets of bases. Never read from a table."""
+    arklet_token_file: FilePath | None = setting(None, variables=("KOUPLELESS_ARKLET_TOKEN_FILE",))
+    """A file with this token in the first line."""
+    arklet_ca: FilePath | None = setting(None)
+    """Issuers of the certificates of arklets; with such a file arklets are called over TLS."""
+    kubeconfig: FilePath | None = setting(None, variables=("KUBECONFIG",))
+    """The way to the API server; ``None`` means that of the Pod in which the controller runs."""
+    remove_strays: Flag = setting(True)
+    """Whether modules without a Pod are removed, such as those installed by hand."""
+    keep_dead_nodes: Flag = setting(False)
+    """Whether the Node of a dead base stays, not ready."""
+    workers: Count = setting(16, variables=("VNODE_WORKER_NUM",))
+    """The number of bases worked on at a time."""
+    at_once: Count = setting(8)
+    """The greatest number of operations on one base at a time."""
+    install_timeout_s: Seconds = setting(300.0)
+    """How long an install may take."""
+    list_every_s: Seconds = setting(15.0)
+    """The pause between two questions for the modules of a base."""
+    health_every_s: Seconds = setting(10.0)
+    """The pause between two questions for the health of a base."""
+
+    @property
+    def holder(self) -> str:
+        """The name of this controller."""
+        return self.name or socket.gethostname()
+
+    def read_token(self) -> str | None:
+        """The token of bases. Raises ``SettingsError`` for an unusable file, and for an open door without a token."""
+        token = read_token(self.token, self.token_file, "controller token-file")
+        if token is None and self.host not in _LOOPBACK and not self.insecure:
+            raise SettingsError(
+                f"host = {self.host!r} lets everybody announce bases: set a token (token-file), or --insecure if the "
+                "network keeps strangers out"
+            )
+        return token
+
+    def read_arklet_token(self) -> str | None:
+        """The token for arklets. Raises ``SettingsError`` for an unusable file."""
+        return read_token(self.arklet_token, self.arklet_token_file, "controller arklet-token-file")
+
+
+def load_control(
+    flags: Mapping[str, object] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    file: Path | None = None,
+) -> ControlSettings:
+    """Read the settings of a controller from flags, environment and files. Raises ``SettingsError``.
+
+    ``flags`` are by field name; ``None`` means not given. ``file`` is read instead of the ``koupleless.toml`` or
+    ``pyproject.toml`` in ``directory`` (the current one).
+    """
+    directory = directory or Path.cwd()
+    table, origin = find_table(directory, file, "controller")
+    sources = Sources(
+        flags={key: value for key, value in (flags or {}).items() if value is not None},
+        environ=os.environ if environ is None else environ,
+        prefix="KOUPLELESS_CONTROLLER_",
+        tables=((dict(flatten(table)), origin),),
+        directory=directory,
+    )
+    sources.refuse_unknown(keys_of(ControlSettings))
+    return ControlSettings(**sources.read(ControlSettings))

@@ -60,8 +60,9 @@ def sweep_all() -> None:
 def sweep(prefix: str | tuple[str, ...]) -> None:
     """Remove the directories with this prefix, or one of these, and without a living process. Never raises."""
     with contextlib.suppress(OSError):
-        for directory in Path(tempfile.gettempdir()).iterdir():
-            if directory.name.startswith(prefix) and _is_left(directory):
+        root = tempfile.gettempdir()
+        for name in os.listdir(root):  # noqa: PTH208 - a path for each of thousands of files costs more than the rest
+            if name.startswith(prefix) and _is_left(directory := Path(root, name)):
                 shutil.rmtree(directory, ignore_errors=True)
 
 

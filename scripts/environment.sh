@@ -113,7 +113,8 @@ set_up() {
     if [ "$(cat "$stamp" 2>/dev/null)" != "$state" ]; then
         say "installing what is needed into $venv"
         requirements "$@" >"$venv/requirements.txt"
-        "$PY" -m pip install --quiet --constraint constraints.txt --requirement "$venv/requirements.txt"
+        # To compile all that comes takes longer than the rest; Python compiles what is imported.
+        "$PY" -m pip install --quiet --no-compile --constraint constraints.txt --requirement "$venv/requirements.txt"
         echo "$state" >"$stamp"
     fi
     state="$(digest_of pyproject.toml README.md LICENSE src)"

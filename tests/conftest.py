@@ -43,10 +43,13 @@ collect_ignore = ["bizs"]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """How many processes ``-n auto`` means: one for each processor that this one may use, where that is known."""
+    """How many processes ``-n auto`` means: two more than processors that this one may use, where that is known.
+
+    Half of the time of a test is waiting: for a child, an answer, a time limit that has to pass.
+    """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not hasattr(os, "sched_getaffinity"):
         return None
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) + 2
 
 
 @pytest.hookimpl(wrapper=True)

@@ -113,11 +113,17 @@ def shared() -> Iterator[Any]:
     del sys.modules["shared_by_the_test"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Iterator[None]:
+    """Warnings about garbage of the tests of a file come with its last test: to collect takes longer than a test."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def real_table_stays_clean() -> Iterator[None]:
     """Whatever a test does, the interpreter's own table holds no module of a biz afterwards, and the hooks are out."""
     yield
-    gc.collect()
     for name, module in REAL.items():
         code_of = getattr(module, "__dict__", {}).get("__builtins__")
         of_biz = isinstance(code_of, dict) and code_of.get("__import__") is not __import__

@@ -13,7 +13,8 @@ import functools
 import inspect
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from koupleless.context import entered
 from koupleless.errors import ContainerClosed, InstallCancelled
@@ -23,7 +24,7 @@ from koupleless.recorders.running.threads import pass_for_main_thread, where
 from koupleless.variables import await_in
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
     from contextvars import Context
 
     from koupleless.context import Scope
@@ -33,6 +34,58 @@ T = TypeVar("T")
 
 class DeadlineMissed(TimeoutError):
     """Code of a biz had not ended at the deadline. Never raised by the biz's code itself."""
+
+
+class Errand(NamedTuple):
+    """A function to be run by `Stage.run_in_turn`."""
+
+    name: str
+    """The name of the thread meanwhile."""
+    function: Callable[[], object]
+    timeout_s: float
+
+
+class _Row:
+    """Functions run one after another on one thread, and watched by another thread.
+
+    A thread left behind in a function refers to that function, and to none of those after it.
+    """
+
+    def __init__(self, errands: Sequence[Errand]) -> None:
+        self.outcomes: list[concurrent.futures.Future[Any]] = []
+        """A future for each function begun."""
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._ahead = deque(errands)
+        self._ends = time.monotonic() + errands[0].timeout_s
+        """The deadline of the running function, by the monotonic clock."""
+
+    def work(self) -> None:
+        """Run the functions, on the thread of this call."""
+        while (errand := self._next()) is not None:
+            threading.current_thread().name = errand.name
+            function, outcome = errand.function, self.outcomes[-1]
+            del errand
+            _work(function, outcome)
+            del function, outcome
+        self._over.set()
+
+    def _next(self) -> Errand | None:
+        with self._lock:
+            if not self._ahead:
+                return None
+            self.outcomes.append(concurrent.futures.Future())
+            self._ends = time.monotonic() + self._ahead[0].timeout_s
+            return self._ahead.popleft()
+
+    def wait(self) -> bool:
+        """Wait for all functions, or for the first that misses the deadline; tells whether one has."""
+        while not self._over.wait(max(self._ends - time.monotonic(), 0.001)):
+            with self._lock:
+                if time.monotonic() >= self._ends and self.outcomes and not self.outcomes[-1].done():
+                    self._ahead.clear()
+                    return True
+        return False
 
 
 class Stage:
@@ -116,6 +169,30 @@ class Stage:
             # The exception refers to the traceback, the traceback to this frame, and this frame to the exception: break
             # the cycle, or the biz's frames live until the next collection.
             del outcome, function
+
+    def run_in_turn(self, errands: Sequence[Errand]) -> Iterator[concurrent.futures.Future[Any]]:
+        """Run functions one after another, all on one new thread; yields an ended future for each.
+
+        Each function has its own deadline. A function that misses the deadline keeps the thread, with everything the
+        thread holds, and has ``DeadlineMissed`` in its future; the functions after it are run on another thread, when
+        that future has been taken.
+        """
+        ahead = list(errands)
+        while ahead:
+            row = _Row(ahead)
+            thread = threading.Thread(target=row.work, name=ahead[0].name, daemon=True)
+            start_thread(thread)
+            has_missed = row.wait()
+            outcomes = row.outcomes.copy()
+            begun, ahead = ahead[: len(outcomes)], ahead[len(outcomes) :]
+            if has_missed:
+                timeout_s = begun[-1].timeout_s
+                outcomes[-1] = concurrent.futures.Future()
+                outcomes[-1].set_exception(
+                    DeadlineMissed(f"not finished within {timeout_s:g} s, and still runs {where(thread.ident)}")
+                )
+            del row, begun
+            yield from outcomes
 
     def call_as(
         self,

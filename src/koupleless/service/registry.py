@@ -163,6 +163,11 @@ class Registry:
                 del self._offers[scope]
         self.known.clear()
 
+    def has_offers(self, scope: Scope | None) -> bool:
+        """Whether an owner offers anything."""
+        with self._lock:
+            return scope in self._offers
+
     def withdraw(self, scope: Scope | None) -> tuple[str, ...]:
         """Withdraw all offers of an owner and close them, last in first out.
 

@@ -7,6 +7,7 @@ failure of one step never keeps the others from being taken.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import math
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 from koupleless.adapters.releasers import call_releasers
 from koupleless.changes.changes import NOTHING_CHANGED, Watch
 from koupleless.container.leaving.rescue import rescue
-from koupleless.container.stage import seconds_until
+from koupleless.container.stage import Errand, seconds_until
 from koupleless.container.starting.failure import in_words
 from koupleless.container.surroundings import GRACE_S
 from koupleless.context import life_context
@@ -73,7 +74,7 @@ class Departure:
     ) -> None:
         self.scope = scope
         self.remains: Survey | None = None
-        """After `run`: a survey with weak references to objects still alive; ``None`` if there were none."""
+        """A survey with weak references to objects of the biz; after `run` only if there are objects still alive."""
         self._around = around
         self._unpacked = unpacked
         self._gate = gate
@@ -83,20 +84,30 @@ class Departure:
         self._failures: list[str] = []
         self._notes: list[str] = []
         self._ended: list[str] = []
+        self._report: PurgeReport | None = None
 
     def run(self) -> PurgeReport:
         """Take all steps of `LEAVING`, let go of the biz, and purge. Never raises; all errors are in the report."""
-        for step in LEAVING:
-            take = functools.partial(step.take, self)
-            self._attempt(step.name, functools.partial(self._aside, step.name, take) if step.is_aside else take)
-        try:
-            with held_back():
-                survey = self._aside("let go", self._let_go, several=3)
-                report = self._aside("purge", lambda: self._purge(survey), several=2)
-        except BaseException as error:  # noqa: BLE001 - it looks at objects of anybody's making
-            failures = (*self._failures, f"purge: {in_words(error, self.scope)}")
+        aside: list[tuple[str, Errand]] = []
+        with contextlib.ExitStack() as holding:
+            for step in LEAVING:
+                take = functools.partial(self._attempt, step.name, functools.partial(step.take, self))
+                if step.is_aside:
+                    aside.append((step.name, self._errand(step.name, take)))
+                else:
+                    self._take_aside(aside)
+                    take()
+            aside.append(("purge", self._errand("let go", functools.partial(self._let_go, holding), several=3)))
+            self._take_aside(aside)
+            # On a thread of its own: thread locals set by code of the biz have ended with the thread before.
+            if self.remains is not None:
+                self._take_aside([("purge", self._errand("purge", self._purge, several=2))])
+        report, self._report = self._report, None
+        if report is None or not report.held:
+            self.remains = None
+        if report is None:
+            failures = tuple(self._failures)
             return PurgeReport(self.scope.biz, clean=False, held=(), undone={}, failures=failures, elapsed_ms=0.0)
-        self.remains = survey if report.held else None
         return report
 
     # --- the steps -----------------------------------------------------------------------------------------------
@@ -138,6 +149,8 @@ class Departure:
     def withdraw_services(self) -> None:
         """Withdraw the services, on a thread, because closing services is code of the biz."""
         services, stop_s = self._around.services, self._around.deadlines.stop_s
+        if not services.has_offers(self.scope):
+            return
         self._failures += self._around.stage.run(
             lambda: services.withdraw(self.scope), name=f"withdraw {self.scope.biz}", timeout_s=stop_s
         )
@@ -204,8 +217,12 @@ class Departure:
 
     # --- the proof -----------------------------------------------------------------------------------------------
 
-    def _let_go(self) -> Survey:
-        """Drop the container's last references; returns a survey, which refers weakly to all that must be gone now."""
+    def _let_go(self, holding: contextlib.ExitStack) -> None:
+        """Drop the container's last references; a survey refers weakly to all that must be gone now.
+
+        Automatic collections are held back from here on, until ``holding`` ends.
+        """
+        holding.enter_context(held_back())
         scope, namespace = self.scope, self.scope.find_facet(Namespace)
         survey = Survey(scope, {}) if namespace is None else Survey(scope, namespace.table, namesakes)
         try:
@@ -214,23 +231,37 @@ class Departure:
             self._failures += failures
         finally:
             self._failures += scope.close()
-        return survey
+        self.remains = survey
 
-    def _purge(self, survey: Survey) -> PurgeReport:
+    def _purge(self) -> None:
+        assert self.remains is not None
         with loop_at_hand():
             report = purge(
-                survey, failures=tuple(self._failures), sweeps=SWEEPS, left=self._left, ended=tuple(self._ended)
+                self.remains, failures=tuple(self._failures), sweeps=SWEEPS, left=self._left, ended=tuple(self._ended)
             )
-        return replace(report, notes=tuple(self._notes))
+        self._report = replace(report, notes=tuple(self._notes))
 
-    def _aside(self, what: str, step: Callable[[], T], *, several: int = 1) -> T:
-        """Take a step of leaving on a thread; a thread without an end is left behind, and the other steps go on.
+    def _errand(self, what: str, step: Callable[[], object], *, several: int = 1) -> Errand:
+        """Make a step of leaving one for a thread aside.
 
         The step may run code of the biz, a finaliser say, wait for a lock of a thread of the biz, or for a file system.
-        ``several`` is the number of times that the step may wait for `Deadlines.stop_s`. Returns the step's result.
+        ``several`` is the number of times that the step may wait for `Deadlines.stop_s`.
         """
-        timeout_s = several * self._around.deadlines.stop_s + GRACE_S
-        return self._around.stage.run(step, name=f"{what} {self.scope.biz}", timeout_s=timeout_s)
+        return Errand(f"{what} {self.scope.biz}", step, several * self._around.deadlines.stop_s + GRACE_S)
+
+    def _take_aside(self, errands: list[tuple[str, Errand]]) -> None:
+        """Take steps on a thread; a step without an end keeps the thread, and the other steps go on. Empties the list.
+
+        The failure of a step is told before the step after it begins.
+        """
+        names = [name for name, _ in errands]
+        outcomes = self._around.stage.run_in_turn([errand for _, errand in errands])
+        errands.clear()
+        for name, outcome in zip(names, outcomes, strict=True):
+            error = outcome.exception()
+            if error is not None:
+                self._failures.append(f"{name}: {in_words(error, self.scope)}")
+            del outcome, error
 
     def _attempt(self, what: str, step: Callable[[], object]) -> None:
         try:

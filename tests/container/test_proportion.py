@@ -42,7 +42,9 @@ class Shop:
 
 
 async def app(scope, receive, send):
-    """Knows no lifespan."""
+    for step in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{step}.complete"})
 '''
 OTHERS, MANY_OTHERS = 4, 34
 TABLES_OF_PATHS = "Namespace.drop"

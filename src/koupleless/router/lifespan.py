@@ -21,6 +21,10 @@ _GRACE_S: Final = 1.0
 """How long a cancelled lifespan task may take to end."""
 
 
+open_lifespans: Final[set[asyncio.Task[None]]] = set()
+"""The tasks of all lifespans that nobody has asked to end: one for each application, at rest."""
+
+
 class Lifespan:
     """The lifespan of one application, from `startup` to `shutdown`.
 
@@ -80,7 +84,9 @@ class Lifespan:
         context = None if self._scope is None else life_context(self._scope)
         with as_base():
             # A task of the base, not of the biz: the task is ended here, by the protocol of lifespans.
-            return asyncio.create_task(self._run(), name=f"lifespan of {self.name}", context=context)
+            task = asyncio.create_task(self._run(), name=f"lifespan of {self.name}", context=context)
+        open_lifespans.add(task)
+        return task
 
     async def shutdown(self, timeout_s: float | None) -> None:
         """End the application; nothing happens if the application did not start, or has ended.
@@ -124,6 +130,7 @@ class Lifespan:
         self._app = self._scope = self._server = None
         if task is None:
             return ""
+        open_lifespans.discard(task)
         if not task.done() and patience_s:
             await asyncio.wait((task,), timeout=patience_s)
         if not task.done():
@@ -159,6 +166,8 @@ class Lifespan:
                 _log.debug("%s has no ASGI lifespan, or raised before it answered", self.name, exc_info=True)
             raise
         finally:
+            if self._task is not None:
+                open_lifespans.discard(self._task)
             self._answered.set()
 
     async def _send(self, message: Message) -> None:

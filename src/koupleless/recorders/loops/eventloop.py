@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import itertools
 import sys
 import threading
 import warnings
@@ -29,7 +30,7 @@ from koupleless.recorders.loops.footprint import Footprint
 from koupleless.recorders.loops.guards import guard_soon, guard_turn, guarded, tell_exit
 from koupleless.recorders.loops.protocols import guarded_factory
 from koupleless.recorders.loops.stubborn import finaliser_of, followed
-from koupleless.recorders.loops.tasks import scope_of, tasks_of
+from koupleless.recorders.loops.tasks import scope_of, tasks_of, working_tasks
 from koupleless.recorders.names import name_of
 
 if TYPE_CHECKING:
@@ -96,7 +97,10 @@ def _sweep_callbacks(survey: Survey) -> int:
     """Remove functions of the biz from tasks of others: such a task may never end, as the server's task for anyio."""
     count = 0
     for adoption in list(_adoptions):
-        for task in adoption.tasks():
+        tasks = list(adoption.tasks())
+        # Chosen in C code: a thousand modules have a thousand tasks at rest, without callbacks.
+        has_callbacks = map(getattr, tasks, itertools.repeat("_callbacks"), itertools.repeat(None))
+        for task in itertools.compress(tasks, has_callbacks):
             for callback, _ in list(getattr(task, "_callbacks", None) or ()):
                 if survey.reaches(callback):
                     count += task.remove_done_callback(callback)
@@ -186,7 +190,8 @@ class Adoption:
 
     def has_task_of(self, scope: Scope) -> bool:
         """Tell whether a task on this loop runs as a biz. From any thread."""
-        return any(scope_of(task) is scope for task in self.tasks())
+        loop = self._loop()
+        return loop is not None and any(scope_of(task) is scope for task in working_tasks(loop))
 
     # --- async generators, announced to each thread at their first step: on the loop's thread ------------------------
 

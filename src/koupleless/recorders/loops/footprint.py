@@ -15,7 +15,7 @@ from koupleless.ownership.belonging import is_findable
 from koupleless.ownership.kinds import Kind
 from koupleless.ownership.ledger import Ledger, Order, Pending
 from koupleless.recorders.loops.stubborn import Insistence, finalise
-from koupleless.recorders.loops.tasks import scope_of, tasks_of
+from koupleless.recorders.loops.tasks import scope_of, working_tasks
 from koupleless.recorders.names import name_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Footprint:
 
     def _find_tasks(self, scope: Scope) -> None:
         # ``asyncio.Task(coroutine)`` does not ask the loop; the task knows the context of the biz.
-        found = {task for task in tasks_of(self._loop) if scope_of(task) is scope}
+        found = {task for task in working_tasks(self._loop) if scope_of(task) is scope}
         self.tasks.update(found - set(self._asked))
 
     def _cancel_tasks(self, find: Callable[[], None]) -> tuple[int, list[asyncio.Task[Any]]]:

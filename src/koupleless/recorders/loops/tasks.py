@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.context import Scope, entered, scope_in
 from koupleless.errors import BizGone
+from koupleless.router.lifespan import open_lifespans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 tasks_of: Final = asyncio.all_tasks
 """The interpreter's ``all_tasks``, which lists the tasks of all bizs to every caller."""
+
+
+def working_tasks(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+    """Return the tasks on a loop, of all bizs, except tasks of lifespans at rest.
+
+    Each of a thousand applications has a lifespan at rest, which the protocol of lifespans ends.
+    """
+    return tasks_of(loop) - open_lifespans
 
 
 def scope_of(task: asyncio.Task[Any]) -> Scope | None:
@@ -39,7 +48,7 @@ class AwaitedTasks:
         self._loop = loop
 
     def _find(self) -> list[asyncio.Task[Any]]:
-        tasks = tasks_of(self._loop)
+        tasks = working_tasks(self._loop)
         return [task for task in tasks if scope_of(task) is self._scope and self._waiters(task)]
 
     def _waiters(self, task: asyncio.Task[Any]) -> list[tuple[Callable[[Any], object], contextvars.Context]]:

@@ -1,4 +1,4 @@
-"""A controller that hears heartbeats and has a baseline, as the original's, and that can be made to misbehave."""
+"""Controllers of tests, over HTTP and behind a broker, that speak as the original's do."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import contextlib
 import json
 import queue
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
 
+    from tests.mqtt.broker import Broker as RealBroker
+
 DEADLINE_S = 20
+ROOT = "koupleless_dev/base-7"
 
 
 class Heard(NamedTuple):
@@ -90,3 +97,57 @@ def controller_on(port: int = 0, *, tls: ssl.SSLContext | None = None) -> Iterat
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+# --- behind a broker -------------------------------------------------------------------------------------------------
+
+
+class Got(NamedTuple):
+    """One message of a base."""
+
+    kind: str
+    body: Any
+    is_retained: bool
+
+
+class Remote:
+    """A controller behind the broker: hears all bases, and publishes as the original does, everything retained."""
+
+    def __init__(self, broker: RealBroker) -> None:
+        self.got: queue.Queue[Got] = queue.Queue()
+        self._is_in = threading.Event()
+        self.client = paho.Client(CallbackAPIVersion.VERSION2)
+        self.client.reconnect_delay_set(1, 1)
+        self.client.on_connect = lambda client, *_: client.subscribe("koupleless_dev/+/base/#", qos=1)
+        self.client.on_subscribe = lambda *_: self._is_in.set()
+        self.client.on_message = self._hear
+        self.client.connect(broker.host, broker.port)
+        self.client.loop_start()
+        assert self._is_in.wait(DEADLINE_S)
+
+    def _hear(self, _client: object, _data: object, message: Any) -> None:
+        if message.topic.endswith("/base/baseline"):
+            return
+        assert message.qos == 1
+        root, _, kind = message.topic.partition("/base/")
+        assert root == ROOT
+        self.got.put(Got(kind, json.loads(message.payload), bool(message.retain)))
+
+    def next(self, kind: str) -> Any:
+        """The next message of a kind, without its envelope."""
+        while True:
+            got = self.got.get(timeout=DEADLINE_S)
+            if got.kind == kind:
+                assert not got.is_retained
+                assert abs(got.body["publishTimestamp"] - time.time() * 1000) < 10_000
+                return got.body["data"]
+
+    def none(self, kind: str) -> bool:
+        return not any(got.kind == kind for got in list(self.got.queue))
+
+    def send(self, command: str, body: object, *, retain: bool = True, qos: int = 0) -> None:
+        self.client.publish(f"{ROOT}/{command}", json.dumps(body).encode(), qos, retain).wait_for_publish(DEADLINE_S)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()

@@ -28,7 +28,7 @@ from koupleless.errors import KouplelessError, ManifestInvalid
 from koupleless.settings.base import ArkletSettings, BaseSettings
 from koupleless.settings.client import ClientSettings
 from koupleless.settings.control import ControlSettings
-from koupleless.settings.controller import ControllerSettings
+from koupleless.settings.controller import ControllerSettings, MqttSettings
 from koupleless.wire import envelope
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -37,6 +37,7 @@ SETTINGS = {
     ArkletSettings: "KOUPLELESS_ARKLET_",
     ControllerSettings: "KOUPLELESS_ARKLET_CONTROLLER_",
     ControlSettings: "KOUPLELESS_CONTROLLER_",
+    MqttSettings: "KOUPLELESS_ARKLET_MQTT_",
     ClientSettings: "ARKCTL_",
 }
 

@@ -366,16 +366,39 @@ def _announcer(
     ops: ArkletSettings, metadata: BaseMetadata, container: Container, operations: Operations
 ) -> Announcer | None:
     """The announcer to the controllers in the settings; ``None`` without a controller. Raises ``SettingsError``."""
-    if ops.controller.url is None:
+    http, mqtt = ops.controller, ops.mqtt
+    if http.url is None and not mqtt.is_on:
         return None
     from koupleless.announce.announcer import Announcer  # noqa: PLC0415 - not for a base without a controller
     from koupleless.announce.baseline import Baseline  # noqa: PLC0415 - the same
     from koupleless.announce.controller import Controller, check_names  # noqa: PLC0415 - the same
+    from koupleless.announce.session import Broker  # noqa: PLC0415 - the same
 
     check_names(metadata)
-    controller = Controller.of(ops.controller.url, ca=ops.controller.ca, read_token=ops.controller.read_token)
-    baseline = Baseline(container, operations)
-    return Announcer(metadata, baseline, controller, patience_s=ops.controller.baseline_timeout_s)
+    controller = broker = None
+    if http.url is not None:
+        controller = Controller.of(http.url, ca=http.ca, read_token=http.read_token)
+    if mqtt.is_on:
+        broker = Broker.of(
+            mqtt.broker or "",
+            mqtt.port,
+            client_prefix=mqtt.client_prefix,
+            username=mqtt.username,
+            read_password=mqtt.read_password,
+            is_secure=mqtt.tls,
+            issuers=mqtt.ca_path,
+            certificate=mqtt.client_crt_path,
+            key=mqtt.client_key_path,
+            has_will=mqtt.last_will,
+            obeys_retained=mqtt.retained,
+        )
+    return Announcer(
+        metadata,
+        Baseline(container, operations),
+        controller=controller,
+        patience_s=http.baseline_timeout_s,
+        broker=broker,
+    )
 
 
 def _forwards(settings: BaseSettings, configuration: Configuration) -> Forwards:

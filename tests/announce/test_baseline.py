@@ -48,7 +48,9 @@ class Wanting(Lasting):
         return self
 
     def start_with(self, controller: FakeController, *, patience_s: float = 20) -> Announcer:
-        self.announcer = Announcer(METADATA, self.baseline, Controller.of(controller.url), patience_s=patience_s)
+        self.announcer = Announcer(
+            METADATA, self.baseline, controller=Controller.of(controller.url), patience_s=patience_s
+        )
         self.announcer.ask()
         wanted = self.announcer.wanted()
         self.start(wanted=wanted)
@@ -247,7 +249,7 @@ def test_a_controller_that_is_away_delays_no_start_and_is_asked_when_it_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("koupleless.announce.query.PERIOD_S", 0.05)
-    monkeypatch.setattr("koupleless.announce.pulse._dice.uniform", lambda *_: 0.05)
+    monkeypatch.setattr("koupleless.announce.fortune._dice.uniform", lambda *_: 0.05)
     controller.status = 503
     controller.baseline = in_wire(wish(module("new:1"), "new:1"))
 

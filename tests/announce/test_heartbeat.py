@@ -16,8 +16,8 @@ from tests.conftest import free_port, until
 from koupleless.adapters import prometheus
 from koupleless.announce.announcer import Announcer
 from koupleless.announce.controller import Controller, check_names
+from koupleless.announce.fortune import Pulse
 from koupleless.announce.heartbeat import Heartbeat
-from koupleless.announce.pulse import Pulse
 from koupleless.arklet.health import BaseMetadata
 from koupleless.errors import SettingsError
 from koupleless.wire.announcements import BaseStatus, Metadata
@@ -40,7 +40,7 @@ def announce() -> Iterator[Callable[..., Announcer]]:
     made: list[Announcer] = []
 
     def start(url: str, metadata: BaseMetadata = METADATA, **options: Any) -> Announcer:
-        made.append(Announcer(metadata, NO_BASELINE, Controller.of(url, **options)))
+        made.append(Announcer(metadata, NO_BASELINE, controller=Controller.of(url, **options)))
         made[-1].begin(1240)
         return made[-1]
 

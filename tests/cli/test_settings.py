@@ -291,3 +291,27 @@ def test_the_version_of_a_base_is_checked(tmp_path: Path) -> None:
     assert base(tmp_path, KOUPLELESS_ARKLET_METADATA_VERSION="2.1").version == "2.1"
     with pytest.raises(SettingsError, match="no biz version"):
         base(tmp_path, KOUPLELESS_BASE_VERSION="2 1")
+
+
+def test_a_broker_is_read_under_the_names_of_the_original(tmp_path: Path) -> None:
+    values = {"broker": "'mq'", "port": 8883, "username": "'me'", "client.prefix": "'shop'", "ca_path": "'ca.pem'"}
+    values |= {"client_crt_path": "'c.pem'", "client_key_path": "'k.pem'"}
+    text = "".join(f"koupleless.arklet.mqtt.{key} = {value}\n" for key, value in values.items())
+    (tmp_path / "koupleless.toml").write_text(f"[base]\n{text}")
+    mqtt = base(tmp_path, KOUPLELESS_ARKLET_MQTT_PASSWORD="secret").arklet.mqtt
+
+    assert mqtt.is_on
+    assert (mqtt.broker, mqtt.port, mqtt.username, mqtt.client_prefix) == ("mq", 8883, "me", "shop")
+    assert (mqtt.ca_path, mqtt.client_crt_path) == (tmp_path / "ca.pem", tmp_path / "c.pem")
+    assert mqtt.read_password() == "secret"
+    assert "secret" not in repr(mqtt)
+    assert not base(tmp_path, KOUPLELESS_ARKLET_MQTT_ENABLE="false").arklet.mqtt.is_on
+
+
+def test_a_broker_is_used_if_there_is_one(tmp_path: Path) -> None:
+    assert not base(tmp_path).arklet.mqtt.is_on
+    with pytest.raises(SettingsError, match=r"arklet.mqtt.broker names no broker"):
+        _ = base(tmp_path, KOUPLELESS_ARKLET_MQTT_ENABLE="true").arklet.mqtt.is_on
+    (tmp_path / "koupleless.toml").write_text("[base]\narklet.mqtt.password = 'x'\n")
+    with pytest.raises(SettingsError, match="is a secret in a file that others read"):
+        base(tmp_path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from tests.controllers import controller_on
+from tests.controllers import Remote, controller_on
 from tests.state.conftest import make_module
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from tests.controllers import FakeController
     from tests.e2e.conftest import BaseProcess
+    from tests.mqtt.broker import Broker
 
 
 @pytest.fixture
@@ -44,3 +45,27 @@ def test_a_base_is_announced_with_the_modules_that_the_controller_wants_and_take
     assert controller.beat()["state"] == "DEACTIVATED"
     assert controller.heard.empty()
     assert "knows this base as" in base.log.read_text()
+
+
+def test_a_base_with_both_tunnels_takes_commands_through_either(
+    serve: Callable[..., BaseProcess], controller: FakeController, broker: Broker, tmp_path: Path
+) -> None:
+    (tmp_path / "koupleless.toml").write_text(
+        f"[base.arklet]\nidentity = 'base-7'\nmqtt.broker = '127.0.0.1'\nmqtt.port = {broker.port}\n"
+    )
+    remote = Remote(broker)
+    base = serve("--controller", controller.url, cwd=tmp_path)
+    heart, beat = remote.next("heart"), controller.beat()
+    assert heart == beat
+
+    remote.send("installBiz", {"bizName": "one", "bizVersion": "1", "bizUrl": make_module(tmp_path, "one:1").as_uri()})
+    assert remote.next("bizOperation")["response"]["code"] == "SUCCESS"
+    two = {"bizName": "two", "bizVersion": "1", "bizUrl": make_module(tmp_path, "two:1").as_uri()}
+    assert base.ask("installBiz", **two)["code"] == "SUCCESS"
+    remote.send("queryAllBiz", {})
+    assert sorted(each["name"] for each in remote.next("simpleBiz")) == ["one", "two"]
+    assert base.get("/one/").text == "one:1"
+
+    base.end()
+    assert remote.next("heart")["state"] == controller.until("DEACTIVATED")["state"] == "DEACTIVATED"
+    remote.close()

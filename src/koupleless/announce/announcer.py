@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from koupleless.announce.fortune import logger
 from koupleless.announce.heartbeat import Heartbeat
 from koupleless.announce.query import BaselineQuery
+from koupleless.announce.session import Session
 from koupleless.artifact.fetching.locations import is_loopback
 from koupleless.wire.announcements import BaseStatus, Metadata
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from koupleless.announce.baseline import Baseline
     from koupleless.announce.controller import Controller
+    from koupleless.announce.session import Broker
     from koupleless.arklet.health import BaseMetadata
     from koupleless.wire.requests import InstallBiz
 
@@ -45,16 +47,21 @@ class Announcer:
         self,
         metadata: BaseMetadata,
         baseline: Baseline,
-        controller: Controller | None = None,
         *,
+        controller: Controller | None = None,
         patience_s: float = 0.0,
+        broker: Broker | None = None,
     ) -> None:
-        """``controller`` is told over HTTP, and asked for a baseline unless ``patience_s`` is 0."""
+        """``controller`` is told over HTTP, and asked for a baseline unless ``patience_s`` is 0.
+
+        Controllers behind ``broker`` are told over MQTT. Both at once is well.
+        """
         self._metadata = metadata
         self.baseline = baseline
         self._start_id = secrets.token_hex(8)
         self._controller = controller
         self._patience_s = patience_s
+        self._broker = broker
         self._query: BaselineQuery | None = None
         self._tunnels: list[Tunnel] = []
 
@@ -70,11 +77,15 @@ class Announcer:
 
     def begin(self, port: int) -> None:
         """Tell all controllers of a serving base, with the arklet on ``port``."""
+
+        def status(serves: bool) -> BaseStatus:
+            return self._status("ACTIVATED" if serves else "DEACTIVATED", port)
+
         if self._controller is not None:
             self._check_reach(self._controller)
-            self._tunnels.append(
-                Heartbeat(self._controller, lambda serves: self._status("ACTIVATED" if serves else "DEACTIVATED", port))
-            )
+            self._tunnels.append(Heartbeat(self._controller, status))
+        if self._broker is not None:
+            self._tunnels.append(Session(self._broker, self.baseline, status, environment=self._metadata.environment))
         for tunnel in self._tunnels:
             tunnel.begin()
         if self._query is not None:

@@ -36,7 +36,8 @@ class Baseline:
 
     def __init__(self, container: Container, operations: Operations) -> None:
         self._container = container
-        self._operations = operations
+        self.operations = operations
+        """The commands of the base."""
 
     def wishes(self, wanted: Sequence[InstallBiz]) -> dict[BizId, str]:
         """The identities of a baseline with their URLs, without those for which a static module stands."""
@@ -62,7 +63,7 @@ class Baseline:
             strategy = Strategy.REPLACE if is_new else Strategy.INSTALL_ONLY
             batch.append(msgspec.structs.replace(each, install_strategy=strategy.value))
         request = {"bizList": [each.describe() for each in batch]}
-        reply = self._operations.handle("batchInstallBiz", encode(request))
+        reply = self.operations.handle("batchInstallBiz", encode(request))
         _tell(reply, len(batch))
         return _with_refusals(reply, refused)
 

@@ -100,8 +100,20 @@ def trusting(issuers: Path | None, key: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=None if issuers is None else str(issuers))
     except OSError as error:  # ssl.SSLError is one
-        reason = getattr(error, "reason", None) or error.strerror or error
-        raise SettingsError(f"{key}: {issuers} cannot be used: {reason}") from None
+        raise _unusable(key, issuers, error) from None
+
+
+def show(context: ssl.SSLContext, certificate: Path, private: Path | None, key: str) -> None:
+    """Let ``context`` show a certificate to servers. Raises ``SettingsError``, also for a key with a password."""
+    try:
+        context.load_cert_chain(certificate, private, password="")  # otherwise OpenSSL asks on the terminal
+    except OSError as error:
+        raise _unusable(key, certificate, error) from None
+
+
+def _unusable(key: str, path: Path | None, error: OSError) -> SettingsError:
+    reason = getattr(error, "reason", None) or error.strerror or error
+    return SettingsError(f"{key}: {path} cannot be used: {reason}")
 
 
 def check_names(metadata: BaseMetadata) -> None:

@@ -6,8 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from koupleless.announce.controller import ControllerSilent
-from koupleless.announce.fortune import Fortune, logger
-from koupleless.announce.pulse import Pulse
+from koupleless.announce.fortune import Fortune, Pulse, logger
 from koupleless.context import as_base
 from koupleless.errors import in_words
 

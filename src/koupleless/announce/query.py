@@ -7,8 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from koupleless.announce.controller import ControllerSilent
-from koupleless.announce.fortune import logger
-from koupleless.announce.pulse import Pulse
+from koupleless.announce.fortune import Pulse, logger
 from koupleless.context import as_base
 from koupleless.wire.announcements import decode_baseline
 from koupleless.wire.envelope import ReplyInvalid

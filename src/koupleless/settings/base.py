@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from koupleless.settings.controller import ControllerSettings
+from koupleless.settings.controller import ControllerSettings, MqttSettings
 from koupleless.settings.reading import Sources, find_table, flatten, keys_of, read_token, setting
 from koupleless.settings.values import (
     Count,
@@ -79,6 +79,8 @@ class ArkletSettings:
     """The environment, which has to be the controller's; the default is the original controller's."""
     controller: ControllerSettings = field(default_factory=ControllerSettings)
     """The controller that is told of the base over HTTP."""
+    mqtt: MqttSettings = field(default_factory=MqttSettings)
+    """The broker through which controllers are told over MQTT."""
 
     def read_token(self) -> str | None:
         """The token, from `token` or `token_file`. Raises ``SettingsError`` for an unusable file."""
@@ -242,20 +244,24 @@ def load_base(
     )
     of_arklet = _part(sources, given, "arklet")
     of_controller = _part(sources, given, "arklet", "controller")
+    of_mqtt = _part(sources, given, "arklet", "mqtt")
     sources.refuse_unknown(
         {
             **keys_of(BaseSettings),
             **keys_of(ArkletSettings, "arklet."),
             **keys_of(ControllerSettings, "arklet.controller."),
+            **keys_of(MqttSettings, "arklet.mqtt."),
         }
     )
     arklet = ArkletSettings(
-        **of_arklet.read(ArkletSettings), controller=ControllerSettings(**of_controller.read(ControllerSettings))
+        **of_arklet.read(ArkletSettings),
+        controller=ControllerSettings(**of_controller.read(ControllerSettings)),
+        mqtt=MqttSettings(**of_mqtt.read(MqttSettings)),
     )
     return BaseSettings(**sources.read(BaseSettings), arklet=arklet)
 
 
-_PARTS: Final = ("arklet_controller_", "arklet_")
+_PARTS: Final = ("arklet_controller_", "arklet_mqtt_", "arklet_")
 """The prefixes of flags of the groups below a base, the longer ones first."""
 
 

@@ -1,11 +1,12 @@
-"""The settings of the ways from a base to its controller."""
+"""The settings of the ways from a base to a controller, called tunnels in the field."""
 
 # ruff: noqa: RUF009 - `setting` returns a dataclass field, which ruff cannot see
 
 from dataclasses import dataclass
 
+from koupleless.errors import SettingsError
 from koupleless.settings.reading import read_token, setting
-from koupleless.settings.values import Endpoint, FilePath, SecondsOrNone, Text
+from koupleless.settings.values import Endpoint, FilePath, Flag, Port, SecondsOrNone, Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +31,46 @@ class ControllerSettings:
     def read_token(self) -> str | None:
         """The token, from `token` or `token_file`. Raises ``SettingsError`` for an unusable file."""
         return read_token(self.token, self.token_file, "arklet controller token-file")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttSettings:
+    """A broker between base and controllers. Table ``arklet.mqtt``; environment ``KOUPLELESS_ARKLET_MQTT_...``."""
+
+    enable: Flag | None = setting(None, properties={"koupleless.arklet.mqtt.enable": None})
+    """Whether the broker is used; ``None`` means, if there is one."""
+    broker: Text | None = setting(None, properties={"koupleless.arklet.mqtt.broker": None})
+    """The host of the broker."""
+    port: Port | None = setting(None, properties={"koupleless.arklet.mqtt.port": None})
+    """The port of the broker; ``None`` means 1883, or 8883 with TLS."""
+    username: Text | None = setting(None, properties={"koupleless.arklet.mqtt.username": None})
+    """The name for the broker."""
+    password: Text | None = setting(None, properties={"koupleless.arklet.mqtt.password": None}, is_secret=True)
+    """The password for the broker. Never read from a table, because tables are committed."""
+    password_file: FilePath | None = setting(None)
+    """A file with the password in the first line, read for each connect: the password may change."""
+    client_prefix: Text = setting("koupleless", properties={"koupleless.arklet.mqtt.client.prefix": None})
+    """The begin of the client's name, before the identity of the base."""
+    tls: Flag = setting(False)
+    """Speak TLS without ``ca_path``, and trust the issuers that the system trusts."""
+    ca_path: FilePath | None = setting(None, properties={"koupleless.arklet.mqtt.ca_path": None})
+    """Issuers of the certificate of the broker; with issuers the connection speaks TLS."""
+    client_crt_path: FilePath | None = setting(None, properties={"koupleless.arklet.mqtt.client_crt_path": None})
+    """A certificate shown to the broker."""
+    client_key_path: FilePath | None = setting(None, properties={"koupleless.arklet.mqtt.client_key_path": None})
+    """The key of this certificate, unless the file of the certificate has the key, too."""
+    last_will: Flag = setting(False)
+    """Whether the broker says that the base has ended as soon as the connection to the base breaks."""
+    retained: Flag = setting(False)
+    """Whether changes are made that the broker had kept, as in the original; they may be of a former life."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the broker is used. Raises ``SettingsError`` if there is none to use."""
+        if self.enable and self.broker is None:
+            raise SettingsError("arklet.mqtt.enable is true, and arklet.mqtt.broker names no broker")
+        return self.broker is not None and self.enable is not False
+
+    def read_password(self) -> str | None:
+        """The password, from `password` or `password_file`. Raises ``SettingsError`` for an unusable file."""
+        return read_token(self.password, self.password_file, "arklet mqtt password-file")

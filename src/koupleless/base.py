@@ -21,6 +21,7 @@ from koupleless.arklet.operations import Operations
 from koupleless.arklet.pages.pages import Pages
 from koupleless.arklet.pages.probes import probe_apps
 from koupleless.arklet.server import ArkletServer
+from koupleless.artifact.fetching.credentials import Credentials
 from koupleless.artifact.keeping.cleaning import Retention
 from koupleless.artifact.store import Store
 from koupleless.artifact.temporary import sweep_all, temporary_directory
@@ -147,6 +148,7 @@ class Base:
                 self._store,
                 allowed_prefixes=settings.allowed_sources,
                 timeout_s=settings.fetch_timeout_s,
+                credentials=Credentials(settings.pull_secrets_file, settings.pull_secrets),
             ),
             around=Surroundings(
                 stage=self._stage,

@@ -185,7 +185,7 @@ class TestHttp:
         ):
             pass
         assert b"Authorization: Basic bWU6c2VjcmV0" in server.requests[0]
-        assert "secret" not in str(caught.value)
+        assert ":secret" not in str(caught.value)
         assert "hidden" not in str(caught.value)
 
     def test_a_login_does_not_follow_a_redirect_to_another_server(self, serve: Serve, into: Path) -> None:

@@ -278,7 +278,8 @@ def test_the_controller_has_a_table_below_the_one_of_the_arklet(tmp_path: Path) 
     arklet = base(tmp_path).arklet
     assert (arklet.port, arklet.controller.url, arklet.controller.ca) == (1, "http://mc:7777", tmp_path / "ca.pem")
     assert arklet.controller.read_token() == "secret"
-    assert "secret" not in repr(base(tmp_path, KOUPLELESS_ARKLET_CONTROLLER_TOKEN="secret"))
+    assert "s3cret" not in repr(base(tmp_path, KOUPLELESS_ARKLET_CONTROLLER_TOKEN="s3cret"))
+    assert "s3cret" not in repr(base(tmp_path, KOUPLELESS_BASE_PULL_SECRETS="s3cret"))
 
 
 @pytest.mark.parametrize("url", ["ftp://mc", "http://", "http://me:secret@mc", "http://mc:port", "mc:7777?x=1"])

@@ -18,6 +18,8 @@ from koupleless.errors import ArtifactError, DigestMismatch, FetchFailed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from koupleless.artifact.fetching.credentials import Credentials
+
 DEFAULT_TIMEOUT_S: Final = 120.0
 DEFAULT_MAX_BYTES: Final = 1 << 30
 _PIN: Final = re.compile(r"sha256=([0-9A-Fa-f]{64})")
@@ -32,6 +34,7 @@ def fetch(
     allowed_prefixes: Sequence[str] = (),
     timeout_s: float = DEFAULT_TIMEOUT_S,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    credentials: Credentials | None = None,
 ) -> Iterator[Path]:
     """The artefact at ``url``, as a path that is valid inside the ``with`` block.
 
@@ -39,7 +42,8 @@ def fetch(
     content. A local file or directory is used in place and left alone. A download goes to a new directory (below
     ``into``, else below the system's directory for temporary files), removed at the end of the block in any case.
     ``allowed_prefixes``, if not empty, are the only places artefacts may come from, redirects included; a prefix ends
-    at a path segment. ``timeout_s`` is for the whole transfer, from the name look-up to the last byte.
+    at a path segment. ``credentials`` are sent to their hosts alone, and to no host of a redirect. ``timeout_s`` is for
+    the whole transfer, from the name look-up to the last byte.
 
     Raises ``FetchFailed`` and ``DigestMismatch``. May be called from any thread that is allowed to block.
     """
@@ -59,7 +63,15 @@ def fetch(
     except OSError as error:
         raise FetchFailed(shown, f"there is no room to download to: {error.strerror}") from None
     try:
-        transfer = Transfer(place, shown, directory, allowed_prefixes, timeout_s=timeout_s, max_bytes=max_bytes)
+        transfer = Transfer(
+            place,
+            shown,
+            directory,
+            allowed_prefixes,
+            timeout_s=timeout_s,
+            max_bytes=max_bytes,
+            credentials=credentials,
+        )
         path, digest = transfer.run()
         if pin is not None and digest != pin:
             raise DigestMismatch(shown, expected=pin, actual=digest)

@@ -205,6 +205,10 @@ class BaseSettings:
     """How long a download of an artefact may take."""
     allowed_sources: Texts = setting(())
     """URL prefixes allowed for artefacts; empty allows every location."""
+    pull_secrets: Text | None = setting(None, is_secret=True)
+    """The content of such a file itself. Never read from a table."""
+    pull_secrets_file: FilePath | None = setting(None)
+    """A file with the credentials of hosts of artefacts, in the form of docker's ``config.json``."""
     header_timeout_s: Seconds = setting(10.0)
     """How long a connection to the application may be open without the headers of a request."""
     max_connections: Number | None = setting(None)

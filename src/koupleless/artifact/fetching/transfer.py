@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.artifact.archive import CHUNK
+from koupleless.artifact.fetching.credentials import Credentials
 from koupleless.artifact.fetching.locations import check_prefix, is_loopback, without_secrets
-from koupleless.errors import FetchFailed
+from koupleless.errors import FetchFailed, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MAX_REDIRECTS: Final = 5
+_UNAUTHORIZED: Final = 401
 _ARCHIVE_STARTS: Final = (b"PK\x03\x04", b"PK\x05\x06")
 _ENDINGS: Final = (".zip", ".jar", ".whl")
 
@@ -37,8 +39,17 @@ class Transfer:
     """
 
     def __init__(
-        self, url: str, shown: str, directory: Path, allowed: Sequence[str], *, timeout_s: float, max_bytes: int
+        self,
+        url: str,
+        shown: str,
+        directory: Path,
+        allowed: Sequence[str],
+        *,
+        timeout_s: float,
+        max_bytes: int,
+        credentials: Credentials | None = None,
     ) -> None:
+        self._credentials = credentials or Credentials()
         self._url = url
         self._shown = shown
         self._directory = directory
@@ -71,9 +82,14 @@ class Transfer:
             outcome.set_exception(error)
         except urllib.error.HTTPError as error:
             error.close()
-            outcome.set_exception(FetchFailed(self._shown, f"the server answered {error.code} {error.reason}"))
+            said = f"the server answered {error.code} {error.reason}"
+            if error.code == _UNAUTHORIZED:
+                said += "; pull-secrets-file names a file with the secrets of hosts"
+            outcome.set_exception(FetchFailed(self._shown, said))
         except urllib.error.URLError as error:
             outcome.set_exception(FetchFailed(self._shown, self._words(error.reason)))
+        except SettingsError as error:
+            outcome.set_exception(FetchFailed(self._shown, str(error)))
         except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
             outcome.set_exception(FetchFailed(self._shown, self._words(error)))
         except BaseException as error:  # noqa: BLE001 - only the caller can report a failure of this thread
@@ -111,6 +127,8 @@ class Transfer:
 
     def _download(self) -> tuple[Path, str]:
         url, headers = _with_login(self._url)
+        if not headers and (secret := self._credentials.of(url)):
+            headers["Authorization"] = secret
         headers |= {"User-Agent": "koupleless", "Accept": "application/zip, */*;q=0.5", "Accept-Encoding": "identity"}
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http and https only, see fetch
         opener = urllib.request.OpenerDirector()

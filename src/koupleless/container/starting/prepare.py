@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from koupleless.artifact.fetching.credentials import Credentials
     from koupleless.artifact.manifest import Manifest
     from koupleless.artifact.store import Store, Unpacked
     from koupleless.biz import BizId
@@ -117,10 +118,18 @@ class Absent:
 class Preparation:
     """The sources from which a base may take artefacts, and the store for the artefacts. Thread-safe."""
 
-    def __init__(self, store: Store, *, allowed_prefixes: Sequence[str] = (), timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        allowed_prefixes: Sequence[str] = (),
+        timeout_s: float = 60.0,
+        credentials: Credentials | None = None,
+    ) -> None:
         self._store = store
         self._allowed_prefixes = tuple(allowed_prefixes)
         self._timeout_s = timeout_s
+        self._credentials = credentials
         self._facts = BaseFacts.of_environment()
 
     def prepare(self, url: str, *, expected: BizId | None = None, digest: str | None = None) -> Prepared:
@@ -153,7 +162,13 @@ class Preparation:
     def _fetched(self, url: str) -> Unpacked:
         # Into the store's own scratch space, where a process that dies half way leaves no files for good.
         scratch, prefixes = self._store.scratch, self._allowed_prefixes
-        with fetch(url, into=scratch, allowed_prefixes=prefixes, timeout_s=self._timeout_s) as path:
+        with fetch(
+            url,
+            into=scratch,
+            allowed_prefixes=prefixes,
+            timeout_s=self._timeout_s,
+            credentials=self._credentials,
+        ) as path:
             return self._store.unpack(source_for(path))
 
     def _stored(self, url: str, digest: str) -> Unpacked:

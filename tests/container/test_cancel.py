@@ -11,6 +11,7 @@ from tests.conftest import until
 
 from koupleless.artifact.build import Options, build_file
 from koupleless.container.host import Host
+from koupleless.container.surroundings import Deadlines
 from koupleless.container.terms import Located, Strategy
 from koupleless.errors import InstallCancelled, StartFailed
 from koupleless.isolation.interpreter import REAL
@@ -32,7 +33,7 @@ SERVES = "def app(environ, start):\n    start('200 OK', [])\n    return [b'old']
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    made = Host.make(tmp_path / "store")
+    made = Host.make(tmp_path / "store", deadlines=Deadlines(stop_s=3.0))
     yield made
     made.container.close()
 
@@ -67,8 +68,7 @@ def test_a_cancelled_start_is_undone_and_the_old_version_answers(
     assert not host.stage.cancel("slow")
     again = container.install(container.prepare(artefact(tmp_path, SERVES, "3"))).info
     assert container.uninstall(again.id).clean
-    go_on.set()  # the thread of an import cannot be stopped
-    until(lambda: not any(thread.name == "import slow:2" for thread in threading.enumerate()))
+    assert not [thread.name for thread in threading.enumerate() if thread.name == "import slow:2"]
     assert "slow" not in REAL
 
 
@@ -90,3 +90,60 @@ def test_an_artefact_that_does_not_come_is_cancelled_too(host: Host, monkeypatch
         with pytest.raises(InstallCancelled):
             install.result(30)
     go_on.set()
+
+
+def sleeping(call: str) -> str:
+    return f"import socket, threading, time\nBEGUN.set()\n{call}\ndef app(environ, start): ...\n"
+
+
+LISTENS = "with socket.create_server(('127.0.0.1', 0)) as listener:\n    listener.accept()"
+ENDED = {
+    "a loop": sleeping("while True: pass"),
+    "a sleep": sleeping("time.sleep(3600)"),
+    "a wait": sleeping("threading.Event().wait()"),
+    "a socket": sleeping(LISTENS),
+    "a submodule": sleeping("def wait():\n    time.sleep(3600)\nexec(compile('wait()', 'other.py', 'exec'))"),
+    "a function": "import time\ndef main():\n    BEGUN.set()\n    time.sleep(3600)\n",
+    "a factory": "import time\ndef create_app():\n    BEGUN.set()\n    time.sleep(3600)\n",
+}
+
+
+# The end comes while the socket is about to be closed by the error of its own end.
+@pytest.mark.filterwarnings("ignore:Exception ignored.*<socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("source", ENDED.values(), ids=list(ENDED))
+def test_the_thread_of_a_cancelled_start_ends_and_holds_nothing(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    begun = threading.Event()
+    monkeypatch.setattr("builtins.BEGUN", begun, raising=False)
+    prepared = host.container.prepare(artefact(tmp_path, source, "1"))
+    with ThreadPoolExecutor(1) as pool:
+        install = pool.submit(host.container.install, prepared)
+        assert begun.wait(30)
+        assert host.stage.cancel("slow")
+        with pytest.raises(StartFailed, match=r"was cancelled$"):
+            install.result(30)
+    assert not [thread.name for thread in threading.enumerate() if "slow:1" in thread.name]
+    assert "slow" not in REAL
+    assert host.container.zombies() == ()
+
+
+def test_a_thread_that_catches_its_end_is_named_and_leaves_the_table_of_the_interpreter(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr("builtins.BEGUN", begun, raising=False)
+    monkeypatch.setattr("builtins.GO_ON", go_on, raising=False)
+    source = sleeping("while not GO_ON.is_set():\n    try:\n        GO_ON.wait()\n    except BaseException: pass")
+    prepared = host.container.prepare(artefact(tmp_path, source, "1"))
+    with ThreadPoolExecutor(1) as pool:
+        install = pool.submit(host.container.install, prepared)
+        assert begun.wait(30)
+        assert host.stage.cancel("slow")
+        with pytest.raises(StartFailed, match="was cancelled"):
+            install.result(30)
+    assert "thread 'import slow:1': still runs at" in caplog.text
+    assert "slow" not in REAL
+    go_on.set()
+    until(lambda: not any(thread.name == "import slow:1" for thread in threading.enumerate()))
+    assert "slow" not in REAL

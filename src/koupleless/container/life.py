@@ -196,6 +196,7 @@ class Life:
             name=f"import {self.biz}",
             timeout_s=seconds_until(opening.deadline),
             may_interrupt=True,
+            scope=self.scope,
         )
 
     def _import(self, entry: str) -> Face:

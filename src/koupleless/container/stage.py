@@ -20,7 +20,7 @@ from koupleless.context import entered
 from koupleless.errors import ContainerClosed, InstallCancelled
 from koupleless.exits import EXITS, in_place_of
 from koupleless.ownership.ledger import start_thread
-from koupleless.recorders.running.threads import pass_for_main_thread, where
+from koupleless.recorders.running.threads import leave_to, pass_for_main_thread, where
 from koupleless.variables import await_in
 
 if TYPE_CHECKING:
@@ -151,12 +151,21 @@ class Stage:
             future.cancel()
             del future
 
-    def run(self, function: Callable[[], T], *, name: str, timeout_s: float, may_interrupt: bool = False) -> T:
+    def run(
+        self,
+        function: Callable[[], T],
+        *,
+        name: str,
+        timeout_s: float,
+        may_interrupt: bool = False,
+        scope: Scope | None = None,
+    ) -> T:
         """Call ``function`` on a new thread named ``name`` and wait at most ``timeout_s`` seconds.
 
         Returns the result of ``function``, and raises the errors of ``function``. Raises ``DeadlineMissed`` at the
-        deadline, and, with ``may_interrupt``, ``ContainerClosed`` after `interrupt`. The thread cannot be stopped then
-        and goes on as a daemon, with everything the thread holds.
+        deadline, and, with ``may_interrupt``, ``ContainerClosed`` after `interrupt` and ``InstallCancelled`` after
+        `cancel`. The thread goes on then as a daemon, with everything the thread holds: as a thread of the biz of
+        ``scope`` if given, which is asked to end, and interrupted, when the biz leaves.
         """
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         thread = threading.Thread(target=_work, args=(function, outcome), name=name, daemon=True)
@@ -164,7 +173,11 @@ class Stage:
         try:
             return self._wait(outcome, timeout_s, may_interrupt=may_interrupt)
         except DeadlineMissed as error:
+            leave_to(scope, thread)
             raise DeadlineMissed(f"{error}, and still runs {where(thread.ident)}") from None
+        except (ContainerClosed, InstallCancelled):
+            leave_to(scope, thread)
+            raise
         finally:
             # The exception refers to the traceback, the traceback to this frame, and this frame to the exception: break
             # the cycle, or the biz's frames live until the next collection.
@@ -211,7 +224,9 @@ class Stage:
         """
         deadline = time.monotonic() + timeout_s
         as_biz = functools.partial(context.run, function)
-        result = self.run(as_biz, name=f"{name} {scope.biz}", timeout_s=timeout_s, may_interrupt=may_interrupt)
+        result = self.run(
+            as_biz, name=f"{name} {scope.biz}", timeout_s=timeout_s, may_interrupt=may_interrupt, scope=scope
+        )
         if inspect.isawaitable(result):
             finish = functools.partial(_finish, result, context, str(scope.biz))
             with entered(scope):  # the task is the biz's: the task inherits the context of the calling code

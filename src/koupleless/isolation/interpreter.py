@@ -130,6 +130,7 @@ class stored:  # noqa: N801 - a context manager
     def __enter__(self) -> None:
         name, module = self._name, self._module
         self._before = [(view, dict.get(view, name, _ABSENT)) for view in views]
+        _running.add(self)
         store(name, module)
         self._exposed.__enter__()
 
@@ -140,6 +141,30 @@ class stored:  # noqa: N801 - a context manager
                 dict.pop(view, self._name, None)
             else:
                 dict.__setitem__(view, self._name, module_before)
+        self._before = []
+        _running.discard(self)
+
+    def end_for(self, builtins: dict[str, Any]) -> None:
+        """End this early if the Python module has these ``__builtins__``; its own end then changes nothing."""
+        try:  # without asking the class, which may be code of a biz, as that of any object that a loader makes
+            table = object.__getattribute__(self._module, "__dict__")
+        except AttributeError:
+            return
+        if table.get("__builtins__") is builtins:
+            self.__exit__()
+
+
+_running: Final[set[stored]] = set()
+"""Those that have not ended."""
+
+
+def end_stored(builtins: dict[str, Any]) -> None:
+    """Let C code no longer see Python modules with these ``__builtins__`` whose code runs, or was interrupted.
+
+    An exception raised in a thread from outside may come at any place, also while an import is undone.
+    """
+    for each in tuple(_running):
+        each.end_for(builtins)
 
 
 withheld: Final[dict[str, tuple[ModuleType, int]]] = {}
@@ -218,11 +243,14 @@ class exposing:  # noqa: N801 - a context manager
         modules = self._modules
         with _lock:
             for name in self._mine:
-                module, users = exposed.pop(name, (None, 0))
+                module, users = exposed.get(name, (None, 0))
                 if users > 1:
                     exposed[name] = (modules[name], users - 1)
-                elif users and REAL.get(name) is module:
-                    del REAL[name]
+                elif users:
+                    if REAL.get(name) is module:
+                        del REAL[name]
+                    del exposed[name]
+            self._mine = []
 
 
 class _Initialisation(threading.local):

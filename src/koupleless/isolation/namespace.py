@@ -15,7 +15,7 @@ from koupleless.isolation.finding.files import prefixes
 from koupleless.isolation.finding.finder import BizFinder
 from koupleless.isolation.finding.unit_finder import UnitFinder
 from koupleless.isolation.imports import HOOKS
-from koupleless.isolation.interpreter import all_of_base, find_of_base
+from koupleless.isolation.interpreter import all_of_base, end_stored, find_of_base
 from koupleless.isolation.libraries import distributions
 from koupleless.isolation.libraries.extensions import is_compiled, let_go, own_table
 from koupleless.isolation.libraries.holding import Speakers
@@ -151,6 +151,7 @@ class Namespace:
         for module in self._linker.table.modules.values():
             if is_compiled(module):
                 let_go(module)
+        end_stored(self.builtins)
         self._linker.drop()
         self._finder.drop()
         below = prefixes(self.paths)

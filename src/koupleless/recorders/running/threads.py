@@ -157,7 +157,16 @@ def target_of(thread: threading.Thread) -> object:
 
 def record_guest(ledger: Ledger, thread: threading.Thread) -> Entry:
     """Record a thread of the base that is inside code of a biz for longer than it should; the entry ends the thread."""
-    return _record_thread(ledger, thread)
+    return _DAEMONS.record(
+        ledger, repr(thread.name), functools.partial(_end_thread, ledger.scope, thread, patience_s=DAEMONS_S)
+    )
+
+
+def leave_to(scope: Scope | None, thread: threading.Thread) -> None:
+    """Let a thread of the base that is still inside code of a biz be ended when the biz leaves; nothing without one."""
+    ledger = None if scope is None else scope.find_facet(Ledger)
+    if ledger is not None and thread.is_alive():
+        record_guest(ledger, thread)
 
 
 def life_of(thread: threading.Thread) -> int | None:
@@ -176,10 +185,11 @@ def _record_thread(ledger: Ledger, thread: threading.Thread) -> Entry:
     return kind.record(ledger, name, functools.partial(_end_thread, ledger.scope, thread))
 
 
-def _end_thread(scope: Scope, thread: threading.Thread) -> Pending:
+def _end_thread(scope: Scope, thread: threading.Thread, *, patience_s: float | None = None) -> Pending:
     ask_to_stop(thread)
-    # A thread that is no daemon has work to finish: a program waits for such a thread, and so do we for a while.
-    patience_s = DAEMONS_S if thread.daemon else math.inf
+    if patience_s is None:
+        # A thread that is no daemon has work to finish: a program waits for such a thread, and so do we for a while.
+        patience_s = DAEMONS_S if thread.daemon else math.inf
     force = Ending(scope, (thread,), target_of(thread), patience_s=patience_s)
     return Pending(functools.partial(_join, thread), force=force)
 
@@ -224,8 +234,9 @@ def leave_shared_workers_behind() -> None:
 def pass_for_main_thread() -> None:
     """Let threads started on this thread be no daemons by default, as on the main thread.
 
-    For the interpreter, this thread stays a daemon, as set at the start of the thread.
+    For the interpreter, this thread stays a daemon, as set at the start of the thread. Long sleeps can be ended here.
     """
+    _here.is_own = True
     thread = threading.current_thread()
     thread._daemonic = False  # type: ignore[attr-defined]  # noqa: SLF001 - the public setter is for before its start
     _left_behind.add(thread)

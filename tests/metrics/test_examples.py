@@ -98,3 +98,9 @@ def test_the_scrape_asks_where_an_arklet_answers() -> None:
     assert job["metrics_path"] == METRICS
     assert job["static_configs"] == [{"targets": [f"127.0.0.1:{FIRST_ARKLET_PORT}"]}]
     assert all((EXAMPLES / "prometheus" / name).exists() for name in SCRAPE["rule_files"])
+
+
+def test_every_alert_has_its_line_on_the_page_for_operators() -> None:
+    page = (EXAMPLES.parent / "docs" / "operating.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\w+)` \|", page.partition("## Monitoring")[2].partition("\n## ")[0], flags=re.MULTILINE)
+    assert told == [rule["alert"] for rule in ALERTS["groups"][0]["rules"]]

@@ -21,10 +21,10 @@ from koupleless.artifact.keeping.entry import Entry, Verified
 from koupleless.artifact.keeping.inventory import in_words
 from koupleless.artifact.keeping.libraries import LIB, LIBRARIES, libraries_manifest, take_libraries
 from koupleless.artifact.keeping.session import Session, is_alive
-from koupleless.artifact.keeping.unpack import copy_files
+from koupleless.artifact.keeping.unpack import copy_files, copy_unpacked
 from koupleless.artifact.manifest import DIGEST
 from koupleless.artifact.sources.content import tree_digest
-from koupleless.errors import ArtifactError, LibrariesMissing
+from koupleless.errors import ArtifactError, DigestMismatch, LibrariesMissing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -264,11 +264,13 @@ class Store:
     def find(self, digest: str) -> Unpacked | None:
         """Keep an entry in use until the result is released; ``None`` if there is no undamaged entry.
 
-        Raises ``ArtifactError`` if the disk refuses.
+        An artefact that was unpacked for another Python alone is made ready for this one. Raises ``ArtifactError`` if
+        the disk refuses, and for an artefact that has compiled code for the other Python.
         """
         self._heal()
         with self._one_at_a_time(digest):
-            return self._take(digest, None)
+            found = self._take(digest, None)
+            return self._take(digest, None) if found is None and self._carry_over(digest) else found
 
     def has_libraries(self, digest: str) -> bool:
         """Whether the private dependencies with this digest are in the store, undamaged. Never raises."""
@@ -374,6 +376,34 @@ class Store:
             finally:
                 if work.path.is_dir():
                     shutil.rmtree(work.path, ignore_errors=True)
+
+    def _carry_over(self, digest: str) -> bool:
+        """Make an entry, and that of its libraries, from an entry of another Python; ``False`` if none can be used."""
+        for path in (entry for entry in self._all_entries() if entry.name == digest and entry.parent != self._entries):
+            found = Entry(path).read()
+            if found is None:
+                continue
+            manifest, inventory = found
+            if (issue := manifest.python_issue()) is not None:
+                raise ArtifactError(issue)
+            lacks = manifest.libraries and not self.has_libraries(manifest.libraries)
+            if lacks and not self._carry_over(f"{LIBRARIES}-{manifest.libraries}"):
+                continue
+            with _disk_errors(f"unpack {manifest.id} into {self.root} for this Python"):
+                work = Entry(Path(tempfile.mkdtemp(prefix="work-", dir=self._session.directory)))
+                tree, final = work.tree(manifest), Entry(self._entries / digest)
+                try:
+                    tree.mkdir()
+                    written = copy_unpacked(inventory, Entry(path).tree(manifest), tree)
+                    compile_tree(tree, written, final.tree(manifest))
+                    work.describe(manifest, written)
+                    self._publish(work, final)
+                except (DigestMismatch, FileNotFoundError):
+                    continue  # damaged, or removed meanwhile
+                finally:
+                    shutil.rmtree(work.path, ignore_errors=True)
+            return True
+        return False
 
     def _part(self, manifest: Manifest, tree: Path, written: dict[str, str], *, origin: str) -> Manifest:
         """Move large private dependencies to an entry of their own, and return the manifest with their digest.

@@ -1,4 +1,7 @@
-"""The destination of an artefact: a directory, filled with the files of an open artefact, all digests checked."""
+"""The destination of an artefact: a directory, filled with the files of an open artefact, all digests checked.
+
+Or with the files of an entry of the store, where the artefact was unpacked for another Python.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from koupleless.artifact.keeping.inventory import Inventory
     from koupleless.artifact.sources.content import Content
 
 _NOT_WRITTEN: Final = UNLISTED | {MARK}
@@ -51,6 +55,27 @@ def copy_files(content: Content, directory: Path, origin: str) -> dict[str, str]
     if missing := expected.keys() - seen.keys():
         raise ArchiveRefused(origin, f"the artefact lacks {min(missing)!r}, which {BIZ_TOML} lists")
     return {name: seen[name] for name in sorted(seen.keys() - _NOT_WRITTEN)}
+
+
+def copy_unpacked(inventory: Inventory, source: Path, directory: Path) -> dict[str, str]:
+    """Write the files of a store entry, but for bytecode, below the empty ``directory``; relative path -> SHA-256.
+
+    Files added since unpacking are no part of the artefact. Raises ``DigestMismatch`` for a file with other bytes than
+    when unpacked, and ``OSError``.
+    """
+    places = _Places(directory)
+    written: dict[str, str] = {}
+    for name, mark in inventory.marks.items():
+        if f"/{name}".rpartition("/")[0].endswith("/__pycache__"):
+            continue
+        data = (source / name).read_bytes()
+        actual = hashlib.sha256(data).hexdigest()
+        if actual != mark.digest:
+            raise DigestMismatch(str(source / name), expected=mark.digest, actual=actual)
+        with places.create(name) as write:
+            write(data)
+        written[name] = actual
+    return written
 
 
 class _Places:

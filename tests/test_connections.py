@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
@@ -13,6 +14,7 @@ import pytest
 import uvicorn
 from tests.conftest import until
 
+from koupleless import connections
 from koupleless.connections import BoundedH11, Bounds, Door, _fast_class
 
 if TYPE_CHECKING:
@@ -83,6 +85,11 @@ class Site:
     def let_go(self) -> None:
         """Let the slow requests be answered."""
         next(iter(self.connections)).loop.call_soon_threadsafe(self.may_answer.set)
+
+    def begin_to_end(self) -> None:
+        """Have the server end, and wait until no connection is accepted."""
+        self._server.should_exit = True
+        until(lambda: not any(server.is_serving() for server in self._server.servers))
 
     def end(self) -> None:
         for connection in self._opened:
@@ -287,3 +294,40 @@ def test_what_comes_for_each_connection_is_logged_once(caplog: pytest.LogCapture
         "the arklet takes no connections: the process has no file descriptors left",
         "something else",
     ]
+
+
+@pytest.mark.parametrize("how", [b"Connection: close\r\n", b""], ids=["closed as asked", "closed as the server ends"])
+def test_a_body_that_nobody_reads_does_not_cost_the_answer(serve: Callable[..., Site], how: bytes) -> None:
+    site = serve(header_timeout_s=60)
+    path = b" / " if how else b" /slow "
+    connection = site.connect(b"POST" + path + b"HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n" + how + b"\r\n")
+    if not how:
+        until(lambda: site.running == 1)
+        site.begin_to_end()
+        site.let_go()
+    got = b"".join(iter(lambda: connection.recv(65536), b""))
+    for _ in range(200):
+        connection.sendall(bytes(1000))
+        time.sleep(0.001)
+
+    assert got.startswith(b"HTTP/1.1 200")
+    assert got.endswith(b"ok")
+    connection.close()
+    until(lambda: not site.connections)
+
+
+def test_a_body_without_end_is_read_for_a_while_after_the_answer(
+    serve: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_LINGER_S", SOON)
+    site = serve(header_timeout_s=60)
+    connection = site.connect(HEAD + b"Content-Length: 200000\r\nConnection: close\r\n\r\n")
+    answer(connection)
+    begun = time.monotonic()
+    with contextlib.suppress(OSError):
+        while time.monotonic() < begun + DEADLINE_S:
+            connection.sendall(b"x")
+            time.sleep(0.01)
+
+    assert SOON * 0.9 < time.monotonic() - begun < SOON + 5
+    until(lambda: not site.connections)

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Callable
 
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
@@ -29,6 +30,8 @@ _QUIET_S: Final = 60.0
 """Seconds without another line in the log, for messages likely to come a thousand times."""
 _FIRST_S: Final = 1.0
 """Seconds for the first request of a connection to arrive when the server ends just after accepting the connection."""
+_LINGER_S: Final = 2.0
+"""Seconds for which the rest of a body is read after the answer, before the connection is closed."""
 _STEP_S: Final = 0.01
 _PASSES: Final = 4
 """Passes of the event loop from an accepted connection to bytes that have arrived: task, transport, reader, bytes."""
@@ -124,6 +127,18 @@ class Door:
             self._logger.warning(message, *arguments)
 
 
+class _Lingering:
+    """The transport of a request with a body on the way: `close` waits for the body."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._transport = transport
+        self.write = transport.write
+        self.close = close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 if TYPE_CHECKING:
     _Protocol = H11Protocol
 else:
@@ -140,6 +155,7 @@ class _Bounded(_Protocol):
         self._door = door
         self.made_at = self.loop.time()
         self._deadline: asyncio.TimerHandle | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         self._head_bytes = 0
 
     @property
@@ -173,11 +189,18 @@ class _Bounded(_Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cease()
+        if self._lingering is not None:
+            self._lingering.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingering is not None:
+            return
         self._head_bytes += len(data)
         super().data_received(data)
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body and not cycle.response_complete and cycle.transport is self.transport:
+            cycle.transport = cast("asyncio.Transport", _Lingering(self.transport, self.linger))
         self._settle(is_timed=True)
         if self._head_bytes > MAX_HEAD_BYTES:
             self._cease()
@@ -198,6 +221,18 @@ class _Bounded(_Protocol):
             self.transport.close()
 
     # --- inside ---
+
+    def linger(self) -> None:
+        """Close the way to the client, and the connection once the client has, or soon.
+
+        The system would answer the rest of a body with a reset, for which clients and proxies drop the answer.
+        """
+        if self.cycle is None or not self.cycle.more_body or not self.transport.can_write_eof():
+            self.transport.close()
+        elif self._lingering is None and not self.transport.is_closing():
+            self._lingering = self.loop.call_later(_LINGER_S, self.transport.abort)
+            self.transport.write_eof()
+            self.transport.resume_reading()
 
     def give_way(self) -> None:
         """Close the connection now, even in the middle of a message."""

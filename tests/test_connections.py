@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 import threading
 import time
@@ -276,7 +277,7 @@ def test_half_of_the_descriptors_are_for_the_application(monkeypatch: pytest.Mon
 
     assert Bounds.of_application(10, None) == Bounds(10, 512, 128)
     assert Bounds.of_application(10, 40).connections == 40
-    monkeypatch.setattr("resource.getrlimit", lambda _: (-1, -1))
+    monkeypatch.setattr("resource.getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
     assert Bounds.of_application(10, None).backlog == 2048
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
 import tomllib
 from dataclasses import fields
@@ -13,9 +15,10 @@ from typing import Any
 import pytest
 from tests import interface
 
+import koupleless
 from koupleless import client, errors
 from koupleless.adapters.releasers import GROUP
-from koupleless.arklet import health, orders, records
+from koupleless.arklet.answers import explain
 from koupleless.arklet.operations import COMMANDS
 from koupleless.arklet.pages.pages import ROUTES
 from koupleless.artifact.build import Options, build_file
@@ -177,12 +180,16 @@ def test_pages_of_the_arklet_are_documented_with_types_and_statuses():
 
 def kinds_of_errors() -> list[type[KouplelessError]]:
     """Every error of ours that a reply or a command of `arkctl` may end with, found through the class tree."""
-    modules = (errors, envelope, records, health, orders, client, suggestions)
+    programs = {"koupleless.__main__", "koupleless.suite.inside", "koupleless.suite.command"}
+    programs = {"koupleless.__main__", "koupleless.suite.inside", "koupleless.suite.command"}
+    for module in pkgutil.walk_packages(koupleless.__path__, "koupleless."):
+        if module.name not in programs:
+            importlib.import_module(module.name)
     found, rest = [], [KouplelessError]
     while rest:
         kind = rest.pop()
         rest += kind.__subclasses__()
-        if kind.__module__ in {module.__name__ for module in modules}:
+        if kind.__module__.startswith("koupleless."):
             found.append(kind)
     return found
 
@@ -194,6 +201,40 @@ def test_every_error_has_its_code_advice_and_exit_status_documented():
         errors.code_of(kind): suggestions.exit_status(kind.__new__(kind)) for kind in kinds_of_errors()
     }
     assert all(happened and do for happened, do, _ in table.values())
+
+
+def test_arkctl_shows_every_code_that_a_reply_carries_or_a_command_ends_with():
+    for kind in kinds_of_errors():
+        error, code = kind.__new__(kind), errors.code_of(kind)
+        vars(error).update(dict.fromkeys(("message", "output", "reason", "traceback", "operation", "identity"), ""))
+        vars(error)["address"] = "127.0.0.1:1"
+        carried = explain(error, "restartBiz", base_identity="base").error_type
+        reply = envelope.Envelope(code=envelope.Code.FAILED, message="no", error_type=carried)
+        assert code in suggestions.report(client.Refused("restartBiz", reply))[0]
+        if not isinstance(error, client.Refused):  # those show the codes of the reply
+            assert suggestions.report(error, is_verbose=True)[-1] == f"code: {code}"
+
+
+def test_addresses_in_messages_lead_to_pages_and_sections():
+    root = DOCS.parent
+    texts = [file.read_text("utf-8") for file in (root / "src").rglob("*") if file.suffix in {".py", ".tmpl"}]
+    address = re.compile(r"https://github\.com/koupleless/koupleless-python/blob/main/([\w./-]+)(?:#([\w-]+))?")
+    named = {found.groups() for text in texts for found in address.finditer(text)}
+    named |= {("docs/troubleshooting.md", rule.section) for rule in suggestions.RULES}
+
+    assert ("docs/troubleshooting.md", None) in named
+    for path, section in named:
+        titles = re.findall(r"^#+ (.*)$", (root / path).read_text("utf-8"), re.MULTILINE)
+        sections = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+        assert section is None or section in sections, f"{path}#{section}"
+
+
+def test_every_section_about_a_failure_is_one_that_arkctl_leads_to():
+    page = (DOCS / "troubleshooting.md").read_text("utf-8")
+    sections = {title.lower().replace(" ", "-") for title in re.findall(r"^## (.*)$", page, re.MULTILINE)}
+    named = {rule.section for rule in suggestions.RULES} | {suggestions.DOES_NOT_LEAVE}
+
+    assert sections - named == {"the-module-answers-differently-than-alone"}  # which nothing but its author can notice
 
 
 def test_codes_of_replies_and_exit_statuses_are_documented():

@@ -27,6 +27,7 @@ from koupleless.artifact.building.options import Options
 from koupleless.artifact.building.requirements import BaseFacts
 from koupleless.cli.deploying.deploy import Deployment, DeployOptions
 from koupleless.cli.deploying.target import DeployTarget
+from koupleless.cli.showing import suggestions
 from koupleless.client import ArkletClient
 from koupleless.settings.client import ClientSettings
 
@@ -253,7 +254,9 @@ def test_the_figure_of_the_install_is_the_bases_own_and_the_rest_is_named(
     purge = {"biz": "hello:0.9", "clean": False, "summary": "1 Python module still alive: hello.app held by a thread"}
     reply["data"]["replaced"] = [purge]
     arklet.says("installBiz", reply)
-    out = arkctl("deploy", hello_zip, "--port", arklet.port).out
+    outcome = arkctl("deploy", hello_zip, "--port", arklet.port)
+    out = outcome.out
+    assert outcome.err.endswith(f"more: {suggestions.HELP}#the-module-does-not-leave\n")
     left = "left behind: 1 Python module still alive: hello.app held by a thread"
     assert re.fullmatch(
         rf"hello:1.0.0 ACTIVATED at /hello \(install 7 ms, in all \d+ ms\); replaced hello:0.9; {left}\n", out

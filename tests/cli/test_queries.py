@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from packaging.requirements import Requirement
 
+from koupleless.cli.showing import suggestions
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -263,7 +265,7 @@ def test_undeploy_removes_and_says_what_is_left(arkctl: Arkctl, arklet: FakeArkl
     arklet.says("uninstallBiz", {"code": "SUCCESS", "data": {"code": "SUCCESS", "message": "", "purgeReport": purge}})
     outcome = arkctl("undeploy", "hello:1", "--port", arklet.port)
     assert arklet.calls == [("uninstallBiz", {"bizName": "hello", "bizVersion": "1"})]
-    assert outcome.err == ""
+    assert outcome.err == f"more: {suggestions.HELP}#the-module-does-not-leave\n"
     assert outcome.out == "hello:1 undeployed; left behind: 1 Python module still alive: hello.app held by a thread\n"
 
 

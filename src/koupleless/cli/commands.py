@@ -272,6 +272,10 @@ def deploy(
         deploy_again(deployment, found, show=show, say=say, live=session.settings if live else None)
     done = deployment.run(wait_s=session.settings.timeout_s if wait else None)
     session.show(done.as_json(), done.as_text())
+    if done.has_survivors:
+        from koupleless.cli.showing.suggestions import DOES_NOT_LEAVE, more
+
+        say(more(DOES_NOT_LEAVE))
 
 
 @arkctl.command("test")
@@ -331,11 +335,14 @@ def undeploy(session: Session, identity: str | None, *, all_versions: bool, igno
 
 def _remove(session: Session, biz: BizId) -> None:
     from koupleless.cli.showing.render import left_behind
+    from koupleless.cli.showing.suggestions import DOES_NOT_LEAVE, more
 
     purge = session.client.uninstall(biz).purge_report
     said = {"bizName": biz.name, "bizVersion": biz.version, "purgeReport": purge}
     notes = () if purge is None else purge.notes
     session.show(said, "\n".join([f"{biz} undeployed{left_behind(purge)}", *(f"warning: {note}" for note in notes)]))
+    if purge is not None and not purge.clean:
+        say(more(DOES_NOT_LEAVE))
 
 
 def _all_of(session: Session, name: str, *, all_versions: bool) -> list[BizId]:

@@ -111,6 +111,11 @@ class Done:
         """Remains of the replaced bizs, in words; empty if no biz left remains."""
         return tuple(report.left for report in self.replaced if not report.clean or report.changed)
 
+    @property
+    def has_survivors(self) -> bool:
+        """Whether objects of a replaced biz still live, or a step of leaving failed."""
+        return any(not report.clean for report in self.replaced)
+
     def as_text(self) -> str:
         """Lines for people: the result, the warnings, and a table of libraries."""
         state = self.state.value if self.state else "installed"

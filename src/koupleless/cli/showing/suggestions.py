@@ -16,6 +16,7 @@ from koupleless.errors import (
     BizNotFound,
     BuildFailed,
     KouplelessError,
+    code_of,
 )
 from koupleless.wire.envelope import ReplyInvalid
 
@@ -38,6 +39,8 @@ _OWN_ERROR: Final = re.compile(r"^koupleless\.errors\.\w+: ")
 
 HELP: Final = "https://github.com/koupleless/koupleless-python/blob/main/docs/troubleshooting.md"
 """The page with a section for each kind of failure."""
+DOES_NOT_LEAVE: Final = "the-module-does-not-leave"
+"""The section about objects that are left of a module."""
 
 
 class UploadFailed(KouplelessError):
@@ -122,9 +125,16 @@ def report(error: KouplelessError, *, is_verbose: bool = False) -> list[str]:
     if (rule := _rule_for(error)) is not None:
         lines += [
             f"suggestion: {rule.advise(error, _everything_said(error))}",
-            f"            more: {HELP}#{rule.section}",
+            f"            {more(rule.section)}",
         ]
+    if is_verbose and not isinstance(error, Refused):
+        lines.append(f"code: {code_of(type(error))}")
     return lines
+
+
+def more(section: str) -> str:
+    """The words that lead to a section of the page of help."""
+    return f"more: {HELP}#{section}"
 
 
 def _not_installed(error: NotInstalled, *, is_verbose: bool) -> list[str]:

@@ -92,9 +92,11 @@ def _charters() -> str:
     return "".join(parts)
 
 
-def _sign(app: Sphinx, what: str, name: str, *_: object) -> tuple[str, None] | None:  # noqa: ARG001 - as it is called
-    """No signature for a class whose instances users are given and do not make."""
-    return ("", None) if what == "class" and name != "koupleless.base.Base" else None
+def _sign(app: Sphinx, what: str, name: str, *seen: object) -> tuple[str, None] | None:  # noqa: ARG001
+    """No signature for a class, or an error, with instances that users are given and do not make."""
+    _, _, signature, _ = seen
+    is_given = what == "class" or (what == "exception" and signature)
+    return ("", None) if is_given and name != "koupleless.base.Base" else None
 
 
 def setup(app: Sphinx) -> None:

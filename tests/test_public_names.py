@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+import inspect
 import re
 import subprocess
 import sys
@@ -59,6 +62,34 @@ def test_every_public_name_is_on_a_page_of_the_api(namespace):
     }
 
     assert set(namespace.__all__) <= shown
+
+
+def documented(namespace):
+    """The functions and classes of a namespace with behaviour, in contrast to values, states and errors."""
+    for name in namespace.__all__:
+        value = getattr(namespace, name)
+        is_value = dataclasses.is_dataclass(value) or (
+            inspect.isclass(value) and issubclass(value, enum.Enum | Exception)
+        )
+        if not is_value:
+            yield name, inspect.getdoc(value) or ""
+
+
+@pytest.mark.parametrize("namespace", PUBLIC, ids=lambda namespace: namespace.__name__)
+def test_every_public_function_and_class_says_on_which_threads(namespace):
+    assert [name for name, text in documented(namespace) if not re.search(r"\bthreads?\b", text, re.IGNORECASE)] == []
+
+
+@pytest.mark.parametrize("namespace", [koupleless, koupleless.testing], ids=lambda namespace: namespace.__name__)
+def test_every_field_of_a_public_value_is_explained(namespace):
+    """But for those that say all by their names."""
+    plain = {"biz", "body", "held", "id", "name", "state", "status", "version"}
+    for name in namespace.__all__:
+        value = getattr(namespace, name)
+        if inspect.isclass(value) and dataclasses.is_dataclass(value):
+            source = inspect.getsource(value)
+            explained = set(re.findall(r"^    (\w+):[^\n]*\n    \"\"\"", source, re.MULTILINE))
+            assert {field.name for field in dataclasses.fields(value)} - explained <= plain, name
 
 
 def loaded_by(statement: str) -> set[str]:

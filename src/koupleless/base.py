@@ -456,6 +456,7 @@ def serve(
 ) -> int:
     """Serve ``app`` as a base with uvicorn until a signal ends it; returns the exit status of the process.
 
+    ``arkctl serve`` calls this function with the settings of its flags, on the main thread, which gets the signals.
     Sockets that the service manager has handed over are served in place of the address in ``settings``.
     ``application`` is the name of the Python module of ``app``, ``project_envs`` are those of `Base`.
 

@@ -135,4 +135,4 @@ class Isolation(enum.Enum):
     NAMESPACE = "namespace"
     """In the process of the base, with a namespace of Python modules of its own."""
     PROCESS = "process"
-    """In a process of its own, forked from the warm base."""
+    """In a process of its own, forked from the warm base; not available yet."""

@@ -280,17 +280,22 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def current_biz() -> BizId | None:
-    """Return the identity of the running biz; ``None`` in the base, and when a module runs alone."""
+    """Return the identity of the running biz; ``None`` in the base, and when a module runs alone.
+
+    The answer is that of the calling code at the moment, on any thread and in any task, also while the biz is imported
+    or leaves.
+    """
     scope = _current.get()
     return None if scope is None else scope.biz
 
 
 def on_stop(hook: Callable[[], R]) -> Callable[[], R]:
-    """Call ``hook`` without arguments when this biz stops, last added first. Usable as a decorator.
+    """Call ``hook`` without arguments when this biz stops, last added first. Usable as a decorator; returns ``hook``.
 
-    The hook of a biz runs after the last request and the shutdown of the application, as the biz, within the stop
-    deadline; an exception goes into the purge report. Hooks of the base, and of a module that runs alone, are called at
-    interpreter exit.
+    The hook of a biz runs once, on a thread, after the last request and the shutdown of the application, as the biz,
+    within the stop deadline; an exception goes into the purge report. A coroutine is awaited on the loop of the base.
+    Hooks of the base, and of a module that runs alone, are called at interpreter exit. They may be added on any thread,
+    until the biz stops.
     """
     scope = _current.get()
     if scope is None:

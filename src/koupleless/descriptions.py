@@ -29,6 +29,7 @@ class StateRecord:
     state: BizState
     reason: ChangeReason
     message: str = ""
+    """Details in words, of a failure for example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +79,19 @@ class BizInfo:
     url: str = ""
     """The location of the artefact."""
     work_dir: str = ""
+    """The directory of the unpacked artefact."""
     class_path: tuple[str, ...] = ()
     """The directories from which Python modules of the biz are imported."""
     declared_libraries: tuple[str, ...] = ()
     """Normalised distribution names; not empty means declared mode."""
     deny_imports: tuple[str, ...] = ()
+    """Python modules that the biz must not import."""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    """Entries of the manifest that have no meaning here."""
     isolation: Isolation = Isolation.NAMESPACE
+    """The place where the biz runs."""
     is_base: bool = False
+    """Whether this is the base itself."""
     libraries: tuple[Library, ...] = ()
     """The libraries imported up to the end of the start; empty earlier."""
 

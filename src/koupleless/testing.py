@@ -111,7 +111,7 @@ class Loaded:
         return self._stage.call(lambda: result, timeout_s=_ANSWER_S) if inspect.iscoroutine(result) else result
 
     def get(self, path: str = "/", **options: Any) -> Reply:
-        """`request` with ``GET``."""
+        """Send a `request` with ``GET``."""
         return self.request("GET", path, **options)
 
     def request(
@@ -249,7 +249,7 @@ class LocalBase:
         self._modules.clear()
 
     def get(self, path: str = "/", **options: Any) -> Reply:
-        """`request` with ``GET``."""
+        """Send a `request` with ``GET``."""
         return self.request("GET", path, **options)
 
     def request(self, method: str, path: str = "/", **options: Any) -> Reply:
@@ -275,7 +275,7 @@ class LocalBase:
 def local_base(
     directory: Path | None = None, *, app: object = None, own: Sequence[str] = (), shared: Sequence[str] = ()
 ) -> Iterator[LocalBase]:
-    """A base for the length of a ``with``; at the end all modules are uninstalled, and have to be gone.
+    """A base for the length of a ``with`` on one thread; then all modules are uninstalled, and have to be gone.
 
     ``directory`` is a place for files, by default a temporary directory. ``app`` is the application of the base.
     ``own`` and ``shared`` name distributions for modules to hold as own copies, or to share with the base.
@@ -316,7 +316,7 @@ def loaded(
     own: Sequence[str] = (),
     shared: Sequence[str] = (),
 ) -> Iterator[Loaded]:
-    """Install a module for the length of a ``with``; at the end uninstall the module, and fail unless it is gone.
+    """Install a module for the length of a ``with`` on one thread; then uninstall it, and fail unless it is gone.
 
     ``source`` is the text of a module of one file called ``name``, or the path of a file, a project or an artefact.
     ``entry`` is the entry, as in a project; by default the application, factory or ``main`` of a file, else the file
@@ -348,7 +348,7 @@ def assert_unloads(
 ) -> None:
     """Install a module, let ``drive`` use the module, uninstall the module, and fail unless nothing of it is left.
 
-    The other arguments, and the errors, are the ones of `loaded`.
+    ``drive`` is called on the thread of the caller. The other arguments, and the errors, are the ones of `loaded`.
     """
     with loaded(source, name=name, entry=entry, requirements=requirements, own=own, shared=shared) as module:
         if drive is not None:

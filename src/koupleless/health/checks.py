@@ -56,8 +56,8 @@ def health_check(
     A decorator, with arguments or without. ``name`` is by default the name of the function; a later check of a name
     replaces the earlier one. The function is called as the module whenever somebody asks for health, at most once a
     second; a sync one on a thread. The module is down if the function returns ``False``, raises an error, or takes
-    longer than ``timeout`` seconds; a mapping is shown as details. The check leaves with the module. In the base, and
-    in a module that runs alone, the function is returned as it is.
+    longer than ``timeout`` seconds, by default five; a mapping is shown as details. The check leaves with the module.
+    In the base, and in a module that runs alone, the function is returned as it is.
     """
 
     def register(check: Callable[..., Any]) -> Callable[..., Any]:

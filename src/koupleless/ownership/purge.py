@@ -58,11 +58,13 @@ class PurgeReport:
     clean: bool
     """Whether no object of the biz lives and all registrations of the biz were undone."""
     held: tuple[Held, ...]
+    """Survivors; empty after a clean uninstall."""
     undone: Mapping[str, int]
     """Registrations undone or swept, counted by kind."""
     failures: tuple[str, ...]
     """Registrations not undone, and errors of undoing, in words."""
     elapsed_ms: float
+    """Duration of the uninstall, in milliseconds."""
     changed: tuple[str, ...] = ()
     """Shared state left as the biz has changed it, by name."""
     is_compared: bool = False

@@ -125,11 +125,11 @@ class Configuration(Mapping[str, Any]):
 
 
 def current_config() -> Mapping[str, Any]:
-    """Return the configuration of the running biz.
+    """Return the configuration of the running biz, by keys; all spellings of a key are one key.
 
-    In the base, and when a module runs alone, the configuration is read once, from the command line, the environment
-    and the files ``application*`` in ``config/`` and in the working directory. Raises ``SettingsError`` for an
-    unreadable file.
+    The configuration of a biz is read at the start of the biz, and stays until the end. In the base, and when a module
+    runs alone, the configuration is read once, from the command line, the environment and the files ``application*`` in
+    ``config/`` and in the working directory. Raises ``SettingsError`` for an unreadable file. From any thread.
     """
     scope = current()
     configuration = None if scope is None else scope.find_facet(Configuration)

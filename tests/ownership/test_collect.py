@@ -387,3 +387,26 @@ def test_a_collector_that_the_base_has_switched_off_stays_so() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+FREED = """
+import asyncio, resource
+from koupleless.ownership.belonging import tables_of_base
+
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+
+async def wait():
+    future = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(future.set_result, None)
+    await future
+
+for _ in range(5):
+    asyncio.run(wait())
+    assert vars(asyncio) in tables_of_base()
+"""
+
+
+def test_tables_of_the_base_are_listed_without_what_compiled_modules_have_freed():
+    """The iterators of futures that CPython 3.12 keeps for reuse: each look at them ended the process, or never did."""
+    done = subprocess.run([sys.executable, "-P", "-c", FREED], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -104,7 +104,7 @@ def test_a_failed_install_is_tried_again_after_a_pause_that_grows() -> None:
     now = 0.0
     for _ in range(12):
         attempts.begin(Verb.INSTALL, ORDERS, mark)
-        attempts.fail(ORDERS, "StartFailed", "no such table", now=now)
+        attempts.fail(ORDERS, "StartFailed", "no such table", now=now, at=now)
         made = plan(pods, {}, attempts, now=now)
         assert said(made) == []
         assert made.due is not None
@@ -118,7 +118,7 @@ def test_a_failed_install_is_tried_again_after_a_pause_that_grows() -> None:
 def test_a_changed_module_is_not_kept_waiting() -> None:
     attempts = Attempts()
     attempts.begin(Verb.INSTALL, ORDERS, "the mark of another image")
-    attempts.fail(ORDERS, "FetchFailed", "404", now=0)
+    attempts.fail(ORDERS, "FetchFailed", "404", now=0, at=0)
     assert said(plan([read(pod("a", container("orders", "1")))], {}, attempts, now=0)) == [(Verb.INSTALL, ORDERS)]
 
 
@@ -127,7 +127,7 @@ def test_a_broken_module_is_removed_and_installed_again_without_losing_count() -
     mark = next(pods[0].wanted()).mark
     for now, pause in ((0, 1), (10, 2)):
         attempts.begin(Verb.INSTALL, ORDERS, mark)
-        attempts.fail(ORDERS, "StartFailed", "broken", now=now)
+        attempts.fail(ORDERS, "StartFailed", "broken", now=now, at=now)
         broken = there(ORDERS, state=State.BROKEN)
         assert plan(pods, broken, attempts, now=now).due == now + pause
         assert said(plan(pods, broken, attempts, now=now + pause)) == [(Verb.UNINSTALL, ORDERS)]
@@ -194,7 +194,7 @@ def test_a_stray_that_does_not_go_is_tried_once_a_minute() -> None:
     (operation,) = plan([], there(ORDERS), attempts, now=0).operations
     attempts.begin(operation.verb, operation.key)
     assert operation.pause_s is not None
-    attempts.fail(ORDERS, "UninstallFailed", "no", now=0, pause_s=operation.pause_s)
+    attempts.fail(ORDERS, "UninstallFailed", "no", now=0, at=0, pause_s=operation.pause_s)
     assert plan([], there(ORDERS), attempts, now=59) == Plan((), 60)
     assert said(plan([], there(ORDERS), attempts, now=60)) == [(Verb.UNINSTALL, ORDERS)]
 
@@ -273,7 +273,7 @@ class Simulated:
         mark = "" if operation.module is None else operation.module.mark
         self.attempts.begin(operation.verb, operation.key, mark)
         if fails:
-            self.attempts.fail(operation.key, "Failed", "no", now=self.now)
+            self.attempts.fail(operation.key, "Failed", "no", now=self.now, at=self.now)
             return
         self.attempts.succeed(operation.key)
         others = [key for key in self.modules if key.name == operation.key.name and key != operation.key]

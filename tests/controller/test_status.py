@@ -111,7 +111,7 @@ def test_other_states_wait(state: State, waiting: dict[str, str]) -> None:
 def test_a_failure_is_told_in_the_words_of_the_base() -> None:
     attempts, mark = Attempts(), next(read(ONE).wanted()).mark
     attempts.begin(Verb.INSTALL, ORDERS, mark)
-    attempts.fail(ORDERS, "StartFailed", "no such table: orders", now=0)
+    attempts.fail(ORDERS, "StartFailed", "no such table: orders", now=0, at=0)
     told = tell(ONE, {}, attempts=attempts)
     assert first(told)["state"] == {"waiting": {"reason": "StartFailed", "message": "no such table: orders"}}
     assert told["status"]["phase"] == "Pending"

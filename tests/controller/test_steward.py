@@ -10,7 +10,7 @@ from tests.controller.documents import NODE, container
 from tests.controller.world import BASE, World, play
 
 from koupleless.controller.tunnels.answers import Answer, Outcome
-from koupleless.controller.vnodes.base import BaseState
+from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
 from koupleless.controller.vpods.module import ModuleKey
 from koupleless.controller.vpods.plan import Policy
 
@@ -250,6 +250,77 @@ def test_an_operation_of_a_former_life_changes_nothing() -> None:
         world.base.holds.set()
         await asyncio.sleep(0.01)
         assert world.steward.news.attempts.due(ORDERS) == 0
+
+    play(act)
+
+
+def test_a_controller_that_starts_anew_says_nothing_before_the_base_has_told() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        calls, writes = list(world.base.calls), list(world.cluster.writes)
+        await world.steward.rest()
+        world.base.is_reachable = False
+        found = AnnouncedBase.of_node(world.node)
+        assert found is not None
+        world.steward = world.employ(found)
+        world.steward.begin()
+        await world.settle()
+        assert world.cluster.ready() == {"a"}
+        world.base.is_reachable = True
+        world.steward.hear(BASE)
+        await world.settle()
+        assert world.cluster.ready() == {"a"}
+        assert world.base.calls == calls
+        assert [write for write in world.cluster.writes[len(writes) :] if write[0] == "pod status"] == []
+
+    play(act)
+
+
+def test_the_first_heartbeat_after_a_start_of_the_controller_is_no_restart_of_the_base() -> None:
+    async def act(world: World) -> None:
+        await world.settle()
+        await world.steward.rest()
+        world.steward = world.employ(replace(BASE, start=""))
+        world.steward.begin()
+        world.base.holds.clear()
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        world.steward.hear(BASE)
+        await world.settle()
+        world.base.holds.set()
+        await world.settle()
+        assert world.base.calls == [("install", "orders:1")]
+        assert world.cluster.ready() == {"a"}
+
+    play(act)
+
+
+def test_the_pods_of_a_restarted_base_are_not_ready_until_their_modules_are_back() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        world.base.there.clear()
+        world.base.holds.clear()
+        world.steward.hear(replace(BASE, start="start-2"))
+        await world.settle()
+        assert world.cluster.ready() == set()
+        world.base.holds.set()
+        await world.settle()
+        assert world.cluster.ready() == {"a"}
+
+    play(act)
+
+
+def test_the_end_of_a_failed_pod_has_the_time_of_the_day() -> None:
+    async def act(world: World) -> None:
+        world.base.failing["install orders:1"] = Answer(Outcome.REFUSED, "StartFailed", "no such table: orders")
+        world.cluster.create_pod("a", container("orders", "1"), spec={"restartPolicy": "Never"})
+        await world.settle()
+        status = world.cluster.pods["a"]["status"]
+        (told,) = status["containerStatuses"]
+        assert status["phase"] == "Failed"
+        assert told["state"]["terminated"]["finishedAt"].startswith("2023-11-14")
 
     play(act)
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BASE = AnnouncedBase("base-1", "shop", "1.0.0", "default", "10.0.0.7", "base-0", 1238, BaseState.ACTIVATED, "start-1")
 
 
+EPOCH = 1_700_000_000.0
+"""The seconds between the clock of a `World` and the time of the day."""
 _RECORDS = [{"changeTime": 100_000, "state": "ACTIVATED"}]
 
 
@@ -167,14 +169,19 @@ class World:
         self.base = MemoryTunnel()
         self.now = 1_000.0
         self.calls = 0
-        self.steward = Steward(
-            BASE,
+        self.habits = Habits(**habits)
+        self.steward = self.employ(BASE)
+
+    def employ(self, base: AnnouncedBase) -> Steward:
+        """Make a steward who knows nothing but ``base``."""
+        return Steward(
+            base,
             self.cluster,
             self.base,
-            habits=Habits(**habits),
+            habits=self.habits,
             wake=self._count,
             clock=self._clock,
-            wall=lambda: self.now,
+            wall=lambda: self.now + EPOCH,
         )
 
     def _clock(self) -> float:

@@ -26,6 +26,8 @@ class Knowledge:
     liveness: Liveness
     actual: Mapping[ModuleKey, Actual] | None = None
     """The modules of the base; ``None`` before the first list, and after a restart of the base."""
+    has_restarted: bool = False
+    """Whether the base has restarted, and has told no list since: no module of before is there."""
     capacity: Capacity = field(default_factory=Capacity)
     attempts: Attempts = field(default_factory=Attempts)
     _settled: dict[ModuleKey, float] = field(default_factory=dict)
@@ -36,17 +38,19 @@ class Knowledge:
     def hear(self, base: AnnouncedBase, now: float) -> bool:
         """Take a heartbeat; returns whether the news are new to a steward.
 
-        After a restart, the modules are unknown, and failures of former times do not count.
+        After a restart, the modules are unknown, and failures of former times do not count. A base known from the Node
+        alone has no start yet: the first heartbeat tells of none.
         """
         before, self.base = self.base, base
-        if base.start != before.start:
+        if before.start and base.start != before.start:
             self.forget()
+            self.has_restarted = True
         self.liveness.see(now)
         return base != before
 
     def forget(self) -> None:
         """Forget modules and attempts."""
-        self.actual, self.attempts = None, Attempts()
+        self.actual, self.attempts, self.has_restarted = None, Attempts(), False
         self._settled.clear()
 
     def take_list(self, documents: Iterable[Mapping[str, Any]], *, asked: float) -> bool:
@@ -65,7 +69,7 @@ class Knowledge:
                 if key in before:
                     found[key] = before[key]
         self._settled = {key: ended for key, ended in self._settled.items() if ended >= asked}
-        is_new, self.actual = self.actual != found, found
+        is_new, self.actual, self.has_restarted = self.actual != found, found, False
         return is_new
 
     def settle(self, verb: Verb, key: ModuleKey, *, now: float, at: float, message: str = "") -> None:

@@ -144,7 +144,8 @@ class Steward:
             return None
         pods = await self._read_pods()
         due = self._begin_operations(pods) if life is Life.ALIVE else None
-        await self._tell_pods(pods, life)
+        if life is not Life.ALIVE or self.news.actual is not None or self.news.has_restarted:
+            await self._tell_pods(pods, life)  # else nothing is known yet, and the last told statuses stand
         return None if due is None else max(due - self._clock(), 0)
 
     async def rest(self) -> None:
@@ -224,7 +225,7 @@ class Steward:
             news.settle(operation.verb, operation.key, now=now, at=self._wall())
         else:
             pause = {} if operation.pause_s is None else {"pause_s": operation.pause_s}
-            news.attempts.fail(operation.key, answer.reason, answer.message, now=now, **pause)
+            news.attempts.fail(operation.key, answer.reason, answer.message, now=now, at=self._wall(), **pause)
         self._questions.ask_for_list()  # which tells the rest, such as versions that do not answer any more
         level = logging.INFO if is_done else logging.WARNING
         _log.log(

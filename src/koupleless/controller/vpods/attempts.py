@@ -77,11 +77,16 @@ class Attempts:
         if done is Verb.UNINSTALL and attempt.failure is None:
             del self._by_key[key]
 
-    def fail(self, key: ModuleKey, reason: str, message: str, *, now: float, pause_s: float = _FIRST_PAUSE_S) -> None:
-        """Note the failure of the running operation; the next attempt comes after a pause that grows."""
+    def fail(
+        self, key: ModuleKey, reason: str, message: str, *, now: float, at: float, pause_s: float = _FIRST_PAUSE_S
+    ) -> None:
+        """Note the failure of the running operation; the next attempt comes after a pause that grows.
+
+        ``at`` is the time by the clock of the world, in seconds since the epoch.
+        """
         attempt = self._by_key[key]
         assert attempt.running is not None
-        attempt.failure = Failure(attempt.running, reason, message, now)
+        attempt.failure = Failure(attempt.running, reason, message, at)
         attempt.not_before = now + min(pause_s * 2 ** min(attempt.failures, 16), _LONGEST_PAUSE_S)
         attempt.failures += 1
         attempt.running = None

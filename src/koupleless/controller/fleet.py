@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from typing import TYPE_CHECKING, Final
 
 from koupleless.controller import names
 from koupleless.controller.bases.steward import Habits, Steward
+from koupleless.controller.cluster.api import ApiError, Unreachable
+from koupleless.controller.leases import RENEW_S
 from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
 from koupleless.controller.vnodes.liveness import Life
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("koupleless.controller")
 
 _WATCH_S: Final = 1.0
+_TROUBLE_S: Final = 4.0
+"""Seconds between attempts to keep a Lease while the API server is in trouble, at most."""
 
 
 class Fleet:
@@ -48,6 +53,8 @@ class Fleet:
         self._stewards: dict[str, Steward] = {}
         self._places: dict[Key, tuple[str, str]] = {}
         """The Node and the UID of each Pod, for Pods that are gone."""
+        self._deleted: set[str] = set()
+        """Nodes that this controller has deleted, until the cache says so: late news of them are no bases."""
 
     def __len__(self) -> int:
         return len(self._stewards)
@@ -67,7 +74,9 @@ class Fleet:
     def node_changed(self, key: Key, nodes: Cache[Document]) -> None:
         """Take a change of a Node; the base of an unknown Node is given the time for a heartbeat."""
         document = nodes.get(key)
-        if document is not None and key.name not in self._stewards:
+        if document is None:
+            self._deleted.discard(key.name)
+        elif key.name not in self._stewards and key.name not in self._deleted:
             base = AnnouncedBase.of_node(document)
             if base is not None and names.node_name(base.identity, self._habits.env) == key.name:
                 self._meet(key.name, base)
@@ -105,16 +114,27 @@ class Fleet:
             return None
         steward.begin()
         due_s = await steward.reconcile()
-        if steward.life() is Life.DEAD and not self._habits.keeps_dead_nodes:
+        if steward.has_left:
+            self._deleted.add(name)
             await self._part(name, leases)
         return due_s
 
     async def step(self, name: str, leases: Leases) -> float | None:
-        """Keep the Lease of one base; returns the seconds until the next time."""
+        """Keep the Lease of one base; returns the seconds until the next time.
+
+        Trouble of the API server is not waited out: the leadership would be over by then.
+        """
         steward = self._stewards.get(name)
-        if steward is None or steward.life() is Life.DEAD:
+        if steward is None:
             return None
-        return await leases.step(name)
+        if steward.life() is Life.DEAD and not (self._habits.keeps_dead_nodes and leases.leads(name)):
+            return RENEW_S  # the base may come back
+        try:
+            return await leases.step(name)
+        except (ApiError, Unreachable) as error:
+            _log.warning("%s: the Lease cannot be kept at the moment: %s", name, error)
+            asked_s = error.retry_after_s if isinstance(error, ApiError) else 0
+            return max(asked_s, _TROUBLE_S * random.uniform(0.5, 1))  # noqa: S311 - no secret
 
     async def watch(self) -> None:
         """Look after signs of life until cancelled."""

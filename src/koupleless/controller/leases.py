@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.controller import names
 from koupleless.controller.bases.objects import LEASES
-from koupleless.controller.cluster.api import ApiError, Key
+from koupleless.controller.cluster.api import ApiError, Key, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -152,7 +152,7 @@ class Leases:
             change = {"metadata": {"resourceVersion": lease.version}, "spec": {"holderIdentity": ""}}
             try:
                 await self._api.patch(f"{LEASES}/{node}", change)
-            except ApiError as error:
+            except (ApiError, Unreachable) as error:
                 _log.info("the Lease of %s was not given up: %s", node, error)
 
     def forget(self, node: str) -> None:

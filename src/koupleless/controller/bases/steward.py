@@ -120,6 +120,11 @@ class Steward:
         """Judge the base by the signs of life."""
         return self.news.liveness.judge(self._clock())
 
+    @property
+    def has_left(self) -> bool:
+        """Whether the base is dead, and the Node was deleted for that."""
+        return self._told_life is Life.DEAD and not self._habits.keeps_dead_nodes
+
     def watch(self) -> None:
         """Wake the controller if the judgement about the base has changed; called every second or so."""
         if self.life() is not self._told_life:

@@ -1,0 +1,159 @@
+"""The bases of a controller: who is led, who leaves, and what no end or trouble of the API server breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from tests.controller.documents import NODE
+from tests.controller.world import BASE, MemoryCluster, MemoryTunnel
+
+from koupleless.controller.bases.steward import Habits
+from koupleless.controller.cluster.api import ApiError, Key, Unreachable
+from koupleless.controller.cluster.queue import Queue
+from koupleless.controller.fleet import Fleet
+from koupleless.controller.vnodes.base import BaseState
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from koupleless.controller.bases.objects import Objects
+    from koupleless.controller.cluster.cache import Cache
+    from koupleless.controller.leases import Leases
+
+
+class SomeLeases:
+    """The Leases of a controller that leads if nothing is said."""
+
+    def __init__(self) -> None:
+        self.is_leading = True
+        self.steps = 0
+        self.trouble: Exception | None = None
+        self.released: list[str] = []
+
+    def leads(self, node: str) -> bool:
+        return self.is_leading
+
+    async def step(self, node: str) -> float:
+        self.steps += 1
+        if self.trouble is not None:
+            raise self.trouble
+        return 10.0
+
+    async def release(self, node: str) -> None:
+        self.released.append(node)
+
+    def forget(self, node: str) -> None:
+        pass
+
+
+class Scene:
+    """A fleet on a cluster in memory."""
+
+    def __init__(self, **habits: Any) -> None:
+        self.cluster = MemoryCluster()
+        self.leases = SomeLeases()
+        self.queue: Queue[str] = Queue()
+        self.lease_queue: Queue[str] = Queue()
+        objects, tunnel = cast("Objects", self.cluster), MemoryTunnel()
+        self.fleet = Fleet(objects, tunnel, Habits(**habits), queue=self.queue, lease_queue=self.lease_queue)
+
+    async def reconcile(self) -> float | None:
+        return await self.fleet.reconcile(NODE, cast("Leases", self.leases))
+
+    async def step(self) -> float | None:
+        return await self.fleet.step(NODE, cast("Leases", self.leases))
+
+    async def close(self) -> None:
+        await self.fleet.close(cast("Leases", self.leases))
+
+    def tell_node(self, document: Mapping[str, Any] | None) -> None:
+        nodes = {} if document is None else {Key("", NODE): document}
+        self.fleet.node_changed(Key("", NODE), cast("Cache[dict[str, Any]]", nodes))
+
+
+def play(act: Callable[[Scene], Awaitable[None]], **habits: Any) -> None:
+    async def run() -> None:
+        scene = Scene(**habits)
+        try:
+            await act(scene)
+        finally:
+            await scene.close()
+
+    asyncio.run(run())
+
+
+GOODBYE = replace(BASE, state=BaseState.DEACTIVATED)
+
+
+def test_a_goodbye_in_the_middle_of_work_leaves_no_node_behind() -> None:
+    async def act(scene: Scene) -> None:
+        scene.fleet.hear(BASE)
+        create = scene.cluster.create_node
+
+        async def interrupted(document: Mapping[str, Any]) -> None:
+            await create(document)
+            scene.fleet.hear(GOODBYE)
+
+        scene.cluster.create_node = interrupted  # type: ignore[method-assign]
+        await scene.reconcile()
+        await scene.reconcile()
+        assert scene.cluster.nodes == {}
+        assert len(scene.fleet) == 0
+
+    play(act)
+
+
+def test_late_news_of_a_deleted_node_are_no_base() -> None:
+    async def act(scene: Scene) -> None:
+        scene.fleet.hear(BASE)
+        await scene.reconcile()
+        late = scene.cluster.nodes[NODE]
+        scene.fleet.hear(GOODBYE)
+        await scene.reconcile()
+        scene.tell_node(late)
+        assert len(scene.fleet) == 0
+        scene.tell_node(None)
+        scene.tell_node(late)  # made again meanwhile, by another controller
+        assert len(scene.fleet) == 1
+
+    play(act)
+
+
+def test_a_base_that_comes_back_to_its_kept_node_is_led_on() -> None:
+    async def act(scene: Scene) -> None:
+        scene.fleet.hear(BASE)
+        scene.fleet.hear(GOODBYE)
+        assert await scene.step() is not None
+        scene.fleet.hear(BASE)
+        assert await scene.step() is not None
+        assert scene.leases.steps == 2
+
+    play(act, keeps_dead_nodes=True)
+
+
+def test_nobody_takes_the_lease_of_a_dead_base() -> None:
+    async def act(scene: Scene) -> None:
+        scene.leases.is_leading = False
+        scene.fleet.hear(BASE)
+        scene.fleet.hear(GOODBYE)
+        assert await scene.step() is not None  # the base may come back
+        assert scene.leases.steps == 0
+
+    play(act)
+
+
+def test_after_trouble_of_the_api_server_a_lease_is_soon_tried_again() -> None:
+    async def act(scene: Scene) -> None:
+        scene.fleet.hear(BASE)
+        for trouble in (Unreachable("no route"), ApiError(500, "InternalError", "etcd")):
+            scene.leases.trouble = trouble
+            for _ in range(20):
+                after_s = await scene.step()
+                assert after_s is not None
+                assert 0 < after_s < 5
+        scene.leases.trouble = ApiError(429, "TooManyRequests", "later", retry_after_s=7)
+        assert await scene.step() == 7
+
+    play(act)

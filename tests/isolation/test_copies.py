@@ -117,7 +117,7 @@ def test_where_the_files_are_is_found_out_once(base, biz, monkeypatch):
             listed.append(str(path))
         return scandir(path)
 
-    monkeypatch.setattr(os, "scandir", counted)
+    monkeypatch.setattr(places, "_scandir", counted)
     apps = [biz(APP).import_module("app") for _ in range(2)]
     assert listed.count(str(root / "based_state")) == 1
     specs = [app.deep.__spec__ for app in apps]

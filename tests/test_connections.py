@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import socket
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -332,3 +334,18 @@ def test_a_body_without_end_is_read_for_a_while_after_the_answer(
 
     assert SOON * 0.9 < time.monotonic() - begun < SOON + 5
     until(lambda: not site.connections)
+
+
+def test_a_connection_with_a_body_is_freed_without_the_collector(serve: Callable[..., Site]) -> None:
+    site = serve(header_timeout_s=60)
+    connection = site.connect(b"POST /whole HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
+    until(lambda: site.running == 1)
+    gone = weakref.ref(next(iter(site.connections)))
+    gc.disable()
+    try:
+        connection.sendall(b"b")
+        answer(connection)
+        connection.close()
+        until(lambda: gone() is None, otherwise="the connection is kept")
+    finally:
+        gc.enable()

@@ -191,6 +191,8 @@ class _Bounded(_Protocol):
         self._cease()
         if self._lingering is not None:
             self._lingering.cancel()
+        if self.cycle is not None:
+            self.cycle.transport = self.transport  # no ring, which would keep the request for the collector
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -151,6 +151,26 @@ def test_conditions_keep_the_time_of_their_last_change() -> None:
     assert ready[0]["lastTransitionTime"] != ready[1]["lastTransitionTime"]
 
 
+def ready_condition(document: dict[str, Any]) -> dict[str, Any]:
+    return next(one for one in document["status"]["conditions"] if one["type"] == "Ready")
+
+
+def test_a_ready_pod_has_lost_the_reason_for_which_it_was_not() -> None:
+    waiting = tell(ONE, {})
+    after = ready_condition(tell(waiting, {ORDERS: State.ACTIVATED}))
+    assert ready_condition(waiting)["reason"] == "ContainersNotReady"
+    assert (after["reason"], after["message"]) == (None, None)  # a merge takes away what is null
+
+
+def test_members_that_the_api_server_adds_are_no_difference() -> None:
+    told = tell(ONE, {ORDERS: State.ACTIVATED})
+    status = told["status"]
+    known = [{**one, "lastProbeTime": None, "observedGeneration": 1} for one in status["conditions"]]
+    for one in known:
+        del one["reason"], one["message"]
+    assert is_told(status, VPod.of({**told, "status": {**status, "conditions": known}}))
+
+
 def test_nothing_is_claimed_of_a_base_that_is_not_known() -> None:
     told = tell(tell(ONE, {ORDERS: State.ACTIVATED}), None, now=300)
     assert "running" in first(told)["state"]

@@ -68,9 +68,13 @@ def is_told(status: Status, pod: VPod) -> bool:
     """Whether the API server has the status already."""
     told = pod.status
     conditions = {condition["type"]: condition for condition in told.get("conditions") or ()}
-    return all(told.get(member) == value for member, value in status.items() if member != "conditions") and all(
-        conditions.get(condition["type"]) == condition for condition in status["conditions"]
-    )
+    is_rest_told = all(told.get(member) == value for member, value in status.items() if member != "conditions")
+    return is_rest_told and all(_covers(conditions.get(one["type"], {}), one) for one in status["conditions"])
+
+
+def _covers(told: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
+    """Whether a told condition has the members of another; the API server adds members of its own."""
+    return all(told.get(member) == value for member, value in condition.items())
 
 
 def is_ready(status: Mapping[str, Any]) -> bool:
@@ -181,7 +185,7 @@ def _phase(containers: Sequence[Status], pod: VPod) -> str:
 
 def _conditions(
     pod: VPod, phase: str, containers: Sequence[Status], *, is_ready: bool, now: float
-) -> list[dict[str, str]]:
+) -> list[dict[str, str | None]]:
     before = {condition["type"]: condition for condition in pod.status.get("conditions") or ()}
     waiting = [one["name"] for one in containers if not one["ready"]]
     reason, message = "", ""
@@ -192,9 +196,9 @@ def _conditions(
     told = []
     for kind in _TOLD:
         holds = "True" if is_ready or kind == "Initialized" else "False"
-        condition = {"type": kind, "status": holds}
-        if holds == "False" and reason:
-            condition |= {"reason": reason, **({"message": message} if message else {})}
+        # A member without a value is taken away: left out, the merge would keep the former one.
+        words = (reason or None, message or None) if holds == "False" else (None, None)
+        condition = {"type": kind, "status": holds, "reason": words[0], "message": words[1]}
         past = before.get(kind, {})
         changed = past.get("lastTransitionTime") if past.get("status") == holds else None
         condition["lastTransitionTime"] = changed or time_text(now)

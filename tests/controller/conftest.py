@@ -1,4 +1,4 @@
-"""A clock that stands until it is told to go on."""
+"""A clock that stands until it is told to go on, and the ways to the API servers of the tests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
+from lightkube.config.kubeconfig import KubeConfig, SingleConfig
+from lightkube.config.models import Cluster, User
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.kube.plane import Access
 
 
 class ManualAlarm:
@@ -52,3 +56,17 @@ class ManualClock:
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
+
+
+def unsecured(url: str) -> SingleConfig:
+    """The way to a server that lets everybody in."""
+    config = KubeConfig.from_one(cluster=Cluster(server=url), user=User()).get()
+    assert config is not None
+    return config
+
+
+def secured(access: Access, user: str) -> SingleConfig:
+    """The way to the control plane for one of its users."""
+    config = KubeConfig.from_dict(access.kubeconfig_of(user)).get()
+    assert config is not None
+    return config

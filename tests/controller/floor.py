@@ -9,8 +9,8 @@ import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.controller.conftest import secured
 from tests.controller.documents import container
-from tests.controller.test_cache import secured
 from tests.controller.world import MemoryTunnel
 from tests.kube.fixtures import client_of
 

@@ -7,13 +7,14 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lightkube.config.kubeconfig import KubeConfig, SingleConfig
-from lightkube.config.models import Cluster, User
+from tests.controller.conftest import secured, unsecured
+from tests.kube.fixtures import programs
 from tests.kube.memory.faults import Fault
 from tests.kube.memory.kinds import KINDS
 from tests.kube.memory.serving import served
+from tests.kube.plane import hold
 
-from koupleless.controller.cluster.api import Api, ApiError, Key, Kind, Unreachable, VersionGone
+from koupleless.controller.cluster.api import Api, Key, Kind
 from koupleless.controller.cluster.cache import Cache, Pace
 from koupleless.controller.cluster.delays import Backoff
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from tests.kube.memory.app import MemoryServer
-    from tests.kube.plane import Access
 
 CONFIGS = KINDS["", "configmaps"]
 QUICK = Pace(watch_s=20, quiet_s=10, look_again_s=0, page=2, backoff=Backoff(first_s=0.005, longest_s=0.05))
@@ -31,20 +31,6 @@ NOT_BEFORE_S = 5
 def data_of(document: dict[str, Any]) -> dict[str, str]:
     data: dict[str, str] = document.get("data") or {}
     return data
-
-
-def unsecured(url: str) -> SingleConfig:
-    """The way to a server that lets everybody in."""
-    config = KubeConfig.from_one(cluster=Cluster(server=url), user=User()).get()
-    assert config is not None
-    return config
-
-
-def secured(access: Access, user: str) -> SingleConfig:
-    """The way to the control plane for one of its users."""
-    config = KubeConfig.from_dict(access.kubeconfig_of(user)).get()
-    assert config is not None
-    return config
 
 
 class Scene:
@@ -435,23 +421,6 @@ def test_a_server_that_is_away_is_waited_for(scene):
     play(script)
 
 
-# --- the answers of the API, as errors
-
-
-def test_refusals_are_errors_with_their_data(scene):
-    async def script() -> None:
-        async with Api(unsecured(scene.url)) as api:
-            with pytest.raises(ApiError, match="404 NotFound") as absent:
-                await api.page("/api/v1/nothing", {}, limit=1)
-            assert (absent.value.code, absent.value.reason) == (404, "NotFound")
-            with pytest.raises(VersionGone):
-                await api.page("/api/v1/configmaps", {}, limit=1, following="unknown")
-            with pytest.raises(Unreachable, match="cannot be read"):
-                await api.page("/readyz", {}, limit=1)
-
-    play(script)
-
-
 # --- the real one
 
 
@@ -485,11 +454,34 @@ MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 @pytest.mark.kube
-def test_the_real_server_refuses_alike(control_plane):
-    async def script() -> None:
-        async with Api(secured(control_plane, "stranger")) as api:
-            with pytest.raises(ApiError) as refused:
-                await api.page("/api/v1/nodes", {}, limit=1)
-            assert (refused.value.code, refused.value.reason) == (403, "Forbidden")
+@pytest.mark.timeout(240)
+def test_the_real_server_is_followed_over_its_restart(tmp_path):
+    held = hold(tmp_path, programs())  # of this test alone, as others would be disturbed
+    path = "/api/v1/namespaces/default/configmaps"
+    told: list[str] = []
 
-    play(script)
+    async def script() -> None:
+        async with Api(secured(held.access, "admin")) as api:
+            await api.create(path, {"metadata": {"name": "before"}, "data": {"a": "1"}})
+            cache = Cache(api, Kind(path, data_of), lambda key: told.append(key.name), pace=QUICK)
+            running = asyncio.create_task(cache.run())
+            await cache.synced()
+            await soon(lambda: "before" in told)
+            told.clear()
+
+            restarting = asyncio.create_task(asyncio.to_thread(held.restart, "kube-apiserver"))
+            await soon(lambda: bool(cache.trouble))
+            assert cache.get(Key("default", "before")) == {"a": "1"}
+            await restarting
+            await api.create(path, {"metadata": {"name": "after"}})
+            await soon(lambda: Key("default", "after") in [*cache.keys()])
+            await api.delete(f"{path}/before")
+            await soon(lambda: Key("default", "before") not in [*cache.keys()])
+            assert told == ["after", "before"]
+            assert not cache.trouble
+            running.cancel()
+
+    try:
+        play(script)
+    finally:
+        held.release()

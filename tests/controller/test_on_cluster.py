@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from tests.controller.conftest import secured, unsecured
 from tests.controller.documents import container
-from tests.controller.test_cache import secured, unsecured
 from tests.controller.world import MemoryTunnel
 from tests.kube.fixtures import client_of
 from tests.kube.memory.serving import served

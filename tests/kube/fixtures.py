@@ -14,7 +14,6 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 from tests.conftest import lacks, shared_directory, until
 from tests.kube.plane import hold
@@ -22,6 +21,7 @@ from tests.kube.plane import hold
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import httpx
     from tests.kube.plane import Access
 
 _SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -50,6 +50,8 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
 
 def client_of(access: Access, user: str = "admin", *, token: str | None = None) -> httpx.Client:
     """A client of the API server for one of its users, or for whomever ``token`` is. To be closed."""
+    import httpx  # which takes a while, and most tests do without
+
     trusted = ssl.create_default_context(cafile=access.authority)
     headers = {"Authorization": f"Bearer {token or access.tokens[user]}"}
     return httpx.Client(base_url=access.url, headers=headers, verify=trusted, timeout=30, trust_env=False)

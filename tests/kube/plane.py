@@ -87,6 +87,14 @@ class Hold:
     def release(self) -> None:
         self._connection.close()
 
+    def restart(self, program: str) -> None:
+        """Kill one of the programs, and start it again at the same place: others that use it are disturbed."""
+        self._connection.sendall(f"restart {program}\n".encode())
+        with self._connection.makefile("r", encoding="utf-8") as lines:
+            answer = lines.readline()
+        if answer != "restarted\n":
+            raise NotStarted(answer)
+
 
 def hold(directory: Path, programs: Path) -> Hold:
     """Use the control plane of ``directory``, which is started by the first that asks. Raises `NotStarted`."""
@@ -165,21 +173,25 @@ class Plane:
         self._directory = directory
         self._files = directory / "files"
         self._programs = programs
+        self._commands: dict[str, list[str]] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        etcd, peers, secure = _free_ports(3)
+        self._ports = etcd, peers
+        self.access = Access(
+            url=f"https://127.0.0.1:{secure}",
+            authority=str(self._files / "ca.crt"),
+            authority_key=str(self._files / "ca.key"),
+            kubeconfig=str(directory / "kubeconfig"),
+            tokens={user: secrets.token_hex(16) for user in _USERS},
+        )
 
-    def start(self) -> Access:
+    def start(self) -> None:
         """Start all four, and return once pods can be made and are scheduled. Raises `NotStarted`."""
         shutil.rmtree(self._files, ignore_errors=True)  # of a control plane that was killed
         self._files.mkdir(parents=True)
-        etcd, peers, secure = _free_ports(3)
+        etcd, peers = self._ports
+        access = self.access
         authority = Authority(self._files)
-        access = Access(
-            url=f"https://127.0.0.1:{secure}",
-            authority=str(authority.certificate),
-            authority_key=str(authority.key),
-            kubeconfig=str(self._directory / "kubeconfig"),
-            tokens={user: secrets.token_hex(16) for user in _USERS},
-        )
         self._write_access(access)
         self._run(
             "etcd",
@@ -192,7 +204,7 @@ class Plane:
             "--unsafe-no-fsync",  # nothing outlives the run
             "--log-level=error",
         )
-        self._run_api_server(authority, etcd, secure)
+        self._run_api_server(authority)
         self._until(access, "/readyz")
         self._run(
             "kube-controller-manager",
@@ -205,7 +217,6 @@ class Plane:
         )
         self._run("kube-scheduler", *self._as_user("system:kube-scheduler"))
         self._until(access, "/api/v1/namespaces/default/serviceaccounts/default")
-        return access
 
     def end(self) -> None:
         """End the programs, the last first, and remove their files."""
@@ -215,19 +226,26 @@ class Plane:
         shutil.rmtree(self._files, ignore_errors=True)
         self._directory.joinpath("kubeconfig").unlink(missing_ok=True)
 
+    def restart(self, name: str) -> None:
+        """Kill a program, start it again, and return once the API server answers."""
+        self._running[name].kill()
+        self._running[name].wait()
+        self._launch(name)
+        self._until(self.access, "/readyz")
+
     def ended(self) -> list[str]:
         """The programs that run no more."""
         return [name for name, program in self._running.items() if program.poll() is not None]
 
-    def _run_api_server(self, authority: Authority, etcd: int, secure: int) -> None:
+    def _run_api_server(self, authority: Authority) -> None:
         served = authority.issue("kube-apiserver", addresses="IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc")
         kubelets = authority.issue("kube-apiserver-kubelet-client", organization="system:masters")
         accounts = authority.issue("accounts")
         self._run(
             "kube-apiserver",
-            f"--etcd-servers=http://127.0.0.1:{etcd}",
+            f"--etcd-servers=http://127.0.0.1:{self._ports[0]}",
             "--bind-address=127.0.0.1",
-            f"--secure-port={secure}",
+            f"--secure-port={self.access.url.rpartition(':')[2]}",
             f"--tls-cert-file={served.certificate}",
             f"--tls-private-key-file={served.key}",
             f"--client-ca-file={authority.certificate}",
@@ -259,9 +277,13 @@ class Plane:
         return [f"--kubeconfig={self._kubeconfig_of(user)}", "--leader-elect=false", "--secure-port=0"]
 
     def _run(self, name: str, *options: str) -> None:
-        with self._directory.joinpath(f"{name}.log").open("wb") as log:
+        self._commands[name] = ["setpriv", "--pdeathsig", "KILL", "--", str(self._programs / name), *options]
+        self._launch(name)
+
+    def _launch(self, name: str) -> None:
+        with self._directory.joinpath(f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", str(self._programs / name), *options],
+                self._commands[name],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -293,8 +315,8 @@ def serve(directory: Path, programs: Path, *, is_kept: bool) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: sys.exit(0))
         try:
-            access = plane.start()
-            _answer(listening, (json.dumps(asdict(access)) + "\n").encode(), holds, is_kept=is_kept)
+            plane.start()
+            _answer(listening, plane, holds, is_kept=is_kept)
         finally:
             listening.close()  # who comes from now on starts another one
             plane.end()
@@ -302,7 +324,7 @@ def serve(directory: Path, programs: Path, *, is_kept: bool) -> None:
                 one.close()
 
 
-def _answer(listening: socket.socket, ready: bytes, holds: set[socket.socket], *, is_kept: bool) -> None:
+def _answer(listening: socket.socket, plane: Plane, holds: set[socket.socket], *, is_kept: bool) -> None:
     """Tell everybody who connects the way to the control plane, until nobody is connected any more."""
     with selectors.DefaultSelector() as waiting:
         waiting.register(listening, selectors.EVENT_READ)
@@ -316,7 +338,7 @@ def _answer(listening: socket.socket, ready: bytes, holds: set[socket.socket], *
                 if one is listening:
                     connection, _ = listening.accept()
                     with contextlib.suppress(OSError):
-                        connection.sendall(ready)
+                        connection.sendall(f"{json.dumps(asdict(plane.access))}\n".encode())
                     waiting.register(connection, selectors.EVENT_READ)
                     holds.add(connection)
                     was_held = True
@@ -328,9 +350,22 @@ def _answer(listening: socket.socket, ready: bytes, holds: set[socket.socket], *
                     said = b""
                 if said == b"stop":
                     return
+                if said:
+                    _restart(plane, said, one)
+                    continue
                 waiting.unregister(one)
                 holds.discard(one)
                 one.close()
+
+
+def _restart(plane: Plane, said: bytes, asking: socket.socket) -> None:
+    try:
+        plane.restart(said.decode().removeprefix("restart ").strip())
+        answer = "restarted"
+    except (NotStarted, KeyError) as error:
+        answer = f"not restarted: {error!r}"
+    with contextlib.suppress(OSError):
+        asking.sendall(f"{answer}\n".encode())
 
 
 # --- by hand ---------------------------------------------------------------------------------------------------------

@@ -153,6 +153,20 @@ def test_a_change_that_changes_nothing_leaves_the_version(api):
     assert other["data"] == {"b": "2"}
 
 
+def test_an_update_of_another_object_is_a_conflict_and_a_patch_of_another_one_invalid(api):
+    made = api.create("configmaps", config("a"))
+    path = api.path("configmaps", "a")
+    other = {"metadata": {**made["metadata"], "uid": "other"}}
+
+    put = api.client.put(path, json={**made, **other})
+    patched = api.patch(path, MERGE, {"metadata": {"uid": "other"}, "data": {"a": "2"}})
+
+    assert (put.status_code, put.json()["reason"]) == (409, "Conflict")
+    assert (patched.status_code, patched.json()["reason"]) == (422, "Invalid")
+    assert {cause["field"] for cause in patched.json()["details"]["causes"]} == {"metadata.uid"}
+    assert api.client.get(path).json()["data"] == {"a": "1"}
+
+
 def test_a_json_patch_tests_before_it_changes(api):
     api.create("configmaps", config("a", a="1"))
     path = api.path("configmaps", "a")

@@ -131,7 +131,7 @@ class MemoryServer:
                 return JSONResponse(self.store.create(kind, namespace, made), 201)
             after = _PATCHES[sort](before, patch)
             try:
-                return JSONResponse(self.store.update(kind, namespace, name, after, sub=sub))
+                return JSONResponse(self.store.update(kind, namespace, name, after, sub=sub, is_patch=True))
             except Refused as refused:
                 is_own = isinstance(patch, dict) and patch.get("metadata", {}).get("resourceVersion")
                 if refused.code != 409 or is_own or attempt == _TRIES - 1:

@@ -136,7 +136,9 @@ class Store:
             _fill(kind, made)
             return self._store(kind, key, None, made)
 
-    def update(self, kind: Kind, namespace: str, name: str, given: Object, *, sub: str = "") -> Object:
+    def update(
+        self, kind: Kind, namespace: str, name: str, given: Object, *, sub: str = "", is_patch: bool = False
+    ) -> Object:
         """Replace an object, or its status alone if ``sub`` is that. A stale ``resourceVersion`` is a conflict."""
         with self.lock:
             before = self.get(kind, namespace, name)
@@ -146,6 +148,8 @@ class Store:
                 raise Refused(
                     409, "Conflict", f"{message}; please apply your changes to the latest version and try again"
                 )
+            if given.get("metadata", {}).get("uid", before["metadata"]["uid"]) != before["metadata"]["uid"]:
+                raise _other(kind, name, is_patch=is_patch)
             after = copy.deepcopy(given)
             after |= {"apiVersion": kind.api_version, "kind": kind.name}
             metadata = after.setdefault("metadata", {})
@@ -239,6 +243,17 @@ class Store:
 def _not_found(kind: Kind, name: str) -> Refused:
     where = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
     return Refused(404, "NotFound", f'{where} "{name}" not found', details={"name": name, "kind": kind.plural})
+
+
+def _other(kind: Kind, name: str, *, is_patch: bool) -> Refused:
+    """The refusal for an object with another UID, for which the real server has two."""
+    if is_patch:
+        message = "metadata.uid: Invalid value: field is immutable"
+        causes = [{"reason": "FieldValueInvalid", "field": "metadata.uid", "message": "field is immutable"}]
+        details = {"name": name, "kind": kind.name, "causes": causes}
+        return Refused(422, "Invalid", f'{kind.name} "{name}" is invalid: {message}', details=details)
+    message = f'Operation cannot be fulfilled on {kind.plural} "{name}": Precondition failed: UID in precondition'
+    return Refused(409, "Conflict", message)
 
 
 def _is_finished(found: Object) -> bool:

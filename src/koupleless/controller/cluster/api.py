@@ -28,6 +28,7 @@ _ANSWER_S: Final = 60.0
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _GONE: Final = 410
+_INVALID: Final = 422
 
 Document = dict[str, Any]
 ValueT = TypeVar("ValueT")
@@ -101,10 +102,25 @@ class Patch(enum.Enum):
     STRATEGIC = "application/strategic-merge-patch+json"
 
 
+class _Cause(msgspec.Struct):
+    field: str = ""
+
+
+class _Details(msgspec.Struct):
+    causes: list[_Cause] = []
+
+
 class _Status(msgspec.Struct):
     code: int = 0
     reason: str = ""
     message: str = ""
+    details: _Details | None = None
+
+    @property
+    def is_of_another(self) -> bool:
+        """Whether the object has another UID than that in a patch: for a patch, the API server calls this invalid."""
+        causes = self.details.causes if self.details is not None else []
+        return self.code == _INVALID and {cause.field for cause in causes} == {"metadata.uid"}
 
 
 class _ListMetadata(msgspec.Struct, rename="camel"):
@@ -162,7 +178,8 @@ class Api:
     async def patch(self, path: str, change: Mapping[str, Any], kind: Patch = Patch.MERGE) -> Document:
         """Change an object in part, and return the object. Raises `ApiError` and `Unreachable`.
 
-        With a resource version, or a UID, in the metadata of ``change``, another object is not changed.
+        With a resource version, or a UID, in the metadata of ``change``, another object is not changed, which is a
+        conflict (409).
         """
         return await self._send("PATCH", path, change, kind.value)
 
@@ -266,6 +283,8 @@ def _check(answer: httpx2.Response) -> None:
 
 
 def _refusal(status: _Status, *, retry_after_s: float = 0) -> ApiError:
+    if status.is_of_another:
+        return ApiError(_CONFLICT, "Conflict", status.message)
     kind = VersionGone if status.code == _GONE else ApiError
     return kind(status.code, status.reason, status.message, retry_after_s=retry_after_s)
 

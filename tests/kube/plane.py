@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import random
 import secrets
 import selectors
 import shutil
@@ -159,11 +160,14 @@ def _tails(directory: Path) -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports that nobody has: below those that the system gives to connections, and those of `tests.conftest`."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.SystemRandom().randrange(10_000, 15_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            found.add(port)
+    return [*found]
 
 
 class Plane:

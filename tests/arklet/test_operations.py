@@ -102,7 +102,10 @@ def test_an_artefact_is_at_a_url_not_at_a_path(wire: Any, container: Any, where:
     envelope = wire.command("installBiz", {"bizUrl": "/modules/shop.zip", **names})
 
     assert envelope["code"] == "CMD_PROCESS_INTERNAL_ERROR"
-    assert "/modules/shop.zip: no protocol: it has to begin with file://, http:// or https://" in envelope["message"]
+    assert (
+        "/modules/shop.zip: no protocol: it has to begin with file://, http://, https:// or oci://"
+        in envelope["message"]
+    )
     assert container.prepared == []
 
 

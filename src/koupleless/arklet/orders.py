@@ -81,7 +81,7 @@ class InstallOrder:
     def check_url(self) -> None:
         """Raise ``FetchFailed`` for a path, which is another file on every machine."""
         if not urlsplit(self.url).scheme:
-            raise FetchFailed(self.url, "no protocol: it has to begin with file://, http:// or https://")
+            raise FetchFailed(self.url, "no protocol: it has to begin with file://, http://, https:// or oci://")
 
 
 @dataclass(frozen=True, slots=True)

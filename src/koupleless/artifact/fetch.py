@@ -8,10 +8,11 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.artifact.archive import digest_of
 from koupleless.artifact.fetching.locations import check_name, check_prefix, expanded, file_path, split, without_secrets
+from koupleless.artifact.fetching.oci import Pull, Reference
 from koupleless.artifact.fetching.transfer import Transfer
 from koupleless.errors import ArtifactError, DigestMismatch, FetchFailed
 
@@ -38,12 +39,12 @@ def fetch(
 ) -> Iterator[Path]:
     """The artefact at ``url``, as a path that is valid inside the ``with`` block.
 
-    ``url`` is a plain path, ``file://`` or ``http(s)://``; ``#sha256=...`` at the end, or the parameter, pins the
-    content. A local file or directory is used in place and left alone. A download goes to a new directory (below
-    ``into``, else below the system's directory for temporary files), removed at the end of the block in any case.
-    ``allowed_prefixes``, if not empty, are the only places artefacts may come from, redirects included; a prefix ends
-    at a path segment. ``credentials`` are sent to their hosts alone, and to no host of a redirect. ``timeout_s`` is for
-    the whole transfer, from the name look-up to the last byte.
+    ``url`` is a plain path, ``file://``, ``http(s)://``, or ``oci://`` for a registry; ``#sha256=...`` at the end, or
+    the parameter, pins the content. A local file or directory is used in place and left alone. A download goes to a new
+    directory (below ``into``, else below the system's directory for temporary files), removed at the end of the block
+    in any case. ``allowed_prefixes``, if not empty, are the only places artefacts may come from, redirects included; a
+    prefix ends at a path segment. ``credentials`` are sent to their hosts alone, and to no host of a redirect.
+    ``timeout_s`` is for the whole transfer, from the name look-up to the last byte.
 
     Raises ``FetchFailed`` and ``DigestMismatch``. May be called from any thread that is allowed to block.
     """
@@ -52,7 +53,7 @@ def fetch(
     place, pin = _pinned(url, sha256)
     check_prefix(place, allowed_prefixes)
     scheme = split(place).scheme.lower()
-    if scheme not in {"http", "https"}:
+    if scheme not in {"http", "https", "oci"}:
         yield _local(place, scheme, pin)
         return
     shown = without_secrets(place)
@@ -63,15 +64,11 @@ def fetch(
     except OSError as error:
         raise FetchFailed(shown, f"there is no room to download to: {error.strerror}") from None
     try:
-        transfer = Transfer(
-            place,
-            shown,
-            directory,
-            allowed_prefixes,
-            timeout_s=timeout_s,
-            max_bytes=max_bytes,
-            credentials=credentials,
-        )
+        limits: dict[str, Any] = {"timeout_s": timeout_s, "max_bytes": max_bytes, "credentials": credentials}
+        if scheme == "oci":
+            transfer: Transfer = Pull(Reference.parse(place), directory, **limits)
+        else:
+            transfer = Transfer(place, shown, directory, allowed_prefixes, **limits)
         path, digest = transfer.run()
         if pin is not None and digest != pin:
             raise DigestMismatch(shown, expected=pin, actual=digest)
@@ -103,7 +100,7 @@ def _local(place: str, scheme: str, pin: str | None) -> Path:
         path = file_path(place)
     elif "://" in place:
         raise FetchFailed(
-            without_secrets(place), f"{scheme}:// is not understood; use a path, file://, http:// or https://"
+            without_secrets(place), f"{scheme}:// is not understood; use a path, file://, http://, https:// or oci://"
         )
     else:
         path = expanded(place)

@@ -17,6 +17,7 @@ import click
 from koupleless.cli.controlling import controller
 from koupleless.cli.environment import env, given_variables
 from koupleless.cli.keeping.commands import export, import_file, restart, rollback, stop
+from koupleless.cli.keeping.push import push
 from koupleless.cli.logs import logs
 from koupleless.cli.running.command import run
 from koupleless.cli.running.serving import serve
@@ -487,7 +488,7 @@ def health(session: Session, identity: str | None, *, kind: str | None, metrics:
 arkctl.add_command(controller)
 arkctl.add_command(env)
 arkctl.add_command(logs)
-for _command in (serve, run, restart, rollback, export, import_file, stop):
+for _command in (serve, run, restart, rollback, export, import_file, stop, push):
     arkctl.add_command(_command)
 
 # --- about this program --------------------------------------------------------------------------------------------

@@ -92,6 +92,8 @@ def _normal(place: str) -> tuple[str, str, str]:
         if ".." in path.replace("\\", "/").split("/"):
             raise FetchFailed(without_secrets(place), "the path climbs by '..'")
         return scheme, host, path
+    if scheme == "oci":  # of a registry, a prefix names repositories
+        return scheme, parts.netloc.rpartition("@")[2].lower(), parts.path.partition("@")[0].partition(":")[0]
     if "://" in place and scheme != "file":
         return scheme, parts.netloc, parts.path
     path = str(file_path(place)) if scheme == "file" else str(expanded(place))

@@ -131,20 +131,20 @@ class Transfer:
             headers["Authorization"] = secret
         headers |= {"User-Agent": "koupleless", "Accept": "application/zip, */*;q=0.5", "Accept-Encoding": "identity"}
         request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http and https only, see fetch
-        opener = urllib.request.OpenerDirector()
-        for handler in (
-            _Proxies(),
-            _Plain(self),
-            _Secure(self),
-            _Redirects(self._allowed),
-            urllib.request.HTTPDefaultErrorHandler(),
-            urllib.request.HTTPErrorProcessor(),
-        ):
-            opener.add_handler(handler)
-        with opener.open(request, timeout=self._timeout_s) as response:
-            return self._receive(response)
+        with self.open(request) as response:
+            return self.receive(response)
 
-    def _receive(self, response: http.client.HTTPResponse) -> tuple[Path, str]:
+    def open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """Send a request on the thread of the transfer. Raises ``HTTPError`` for a refusal."""
+        director = opener(self._allowed, _Plain(self), _Secure(self))
+        response: http.client.HTTPResponse = director.open(request, timeout=self._timeout_s)
+        return response
+
+    def receive(self, response: http.client.HTTPResponse, *, name: str | None = None) -> tuple[Path, str]:
+        """Write an answer into a file, and return the file and its SHA-256; ``name`` is the one to judge the kind by.
+
+        Raises ``FetchFailed`` for an answer that is no archive, too large, or cut off.
+        """
         kind = response.headers.get_content_type()
         if kind in {"text/html", "application/xhtml+xml"}:
             self._fail("the answer is a web page (HTML), not an artefact; is a login or another address needed?")
@@ -153,7 +153,7 @@ class Transfer:
         promised = response.length
         if promised is not None and promised > self._max_bytes:
             self._fail(f"the content has {promised} bytes, and {self._max_bytes} are allowed")
-        path = self._directory / _file_name(response.url)
+        path = self._directory / _file_name(urllib.parse.quote(name) if name else response.url)
         hashed, size = hashlib.sha256(), 0
         with path.open("xb") as file:
             while piece := response.read1(CHUNK):
@@ -179,6 +179,25 @@ class Transfer:
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
         return str(error) or type(error).__name__
+
+
+def opener(
+    allowed: Sequence[str],
+    plain: urllib.request.BaseHandler | None = None,
+    secure: urllib.request.BaseHandler | None = None,
+) -> urllib.request.OpenerDirector:
+    """An opener that follows redirects below ``allowed`` alone, and tells no other host a login."""
+    director = urllib.request.OpenerDirector()
+    for handler in (
+        _Proxies(),
+        plain or urllib.request.HTTPHandler(),
+        secure or urllib.request.HTTPSHandler(),
+        _Redirects(allowed),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        director.add_handler(handler)
+    return director
 
 
 def _is_archive(piece: bytes) -> bool:

@@ -174,9 +174,10 @@ class Session:
         """One connection, from the connect to the loss, which is noted and raised to nobody."""
         import aiomqtt  # noqa: PLC0415 - an extra, and not for a base without a broker
 
-        is_in = False
+        is_in, client = False, None
         try:
-            async with self._make(aiomqtt) as client:
+            client = self._make(aiomqtt)
+            async with client:
                 await self._subscribe(client)
                 is_in = True
                 pulse.after(is_success=True)
@@ -193,6 +194,9 @@ class Session:
             self._fortune.fail("refuses this base" if is_refusal else "cannot be reached", str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, the next connection may last
             self._fortune.fail("cannot be talked to", in_words(error))
+        finally:
+            if client is not None:
+                _let_go(client)
 
     def _make(self, library: Any) -> aiomqtt.Client:
         broker, will = self._broker, None
@@ -247,6 +251,16 @@ class Session:
             await client.publish(self._topics.out("heart"), content, qos=_QOS, timeout=_LAST_S)
         except Exception as error:  # noqa: BLE001 - the base ends anyway
             logger.warning("%s was not told that this base ends: %s", self._broker, in_words(error))
+
+
+def _let_go(client: aiomqtt.Client) -> None:
+    """Close the socket of a client whose connect was cut off, which nobody else does before its end as an object.
+
+    That may come after the end of the loop, on which the callbacks of the client depend.
+    """
+    inner = client._client  # noqa: SLF001 - there is no other way to the socket
+    inner._reset_sockets()  # noqa: SLF001
+    inner.on_socket_close = inner.on_socket_unregister_write = None
 
 
 class _Deaf(Exception):

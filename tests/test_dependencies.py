@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 PACKAGE = Path(__file__).parent.parent / "src" / "koupleless"
 OF_DEMO = [*PACKAGE.glob("cli/demonstration/*.py"), *PACKAGE.rglob("demo_base.py.tmpl")]
-OF_CONTROLLER = [*PACKAGE.glob("controller/**/*.py")]
+OF_CONTROLLER = [*PACKAGE.glob("controller/**/*.py"), PACKAGE / "cli" / "controlling.py"]
 OF_LIBRARIES = [*PACKAGE.glob("adapters/*.py")]
 """Files that import the library they are for, where a base has it."""
 OF_MQTT = [PACKAGE / "announce" / "session.py"]

@@ -80,6 +80,15 @@ def test_the_tests_that_differ_are_named_and_the_status_says_so(run: Run, tree: 
     assert compared.stdout.endswith("1 of 2 tests differ\n")
 
 
+def test_the_plugin_of_the_package_stays_out_as_alone(run: Run, tree: Path) -> None:
+    """A base need not have the pytest that the plugin would import there."""
+    (tree / "test_plugin.py").write_text(
+        "def test_plugin(pytestconfig):\n    assert not pytestconfig.pluginmanager.has_plugin('koupleless')\n"
+    )
+    done = run(tree, "--", "-q")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_an_executor_that_nobody_shuts_down_does_not_keep_the_run_from_ending(run: Run, tree: Path) -> None:
     test = (
         "from concurrent.futures import ThreadPoolExecutor\n"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from koupleless.suite.outcomes import Difference
 
 PYTEST: Final = "pytest"
+_WITHOUT_PLUGIN: Final = ("-p", "no:koupleless")
 
 
 class RunTooLong(KouplelessError):
@@ -99,7 +100,9 @@ def _inside(suite: Suite, furnished: Furnished, more: Sequence[str], printed: li
     with temporary_directory("koupleless-suite-") as directory:
         order = Order(name, furnished.paths, warm, str(directory))
         command = [sys.executable, "-P", "-m", "koupleless.suite.inside", order.as_text(), suite.program]
-        return _run([*command, *suite.arguments, *more], furnished, {}, printed, suite.limit_s)
+        # The plugin of this package is code of the base, and would look for pytest there.
+        plain = _WITHOUT_PLUGIN if suite.program == PYTEST else ()
+        return _run([*command, *plain, *suite.arguments, *more], furnished, {}, printed, suite.limit_s)
 
 
 def _alone(suite: Suite, furnished: Furnished, more: Sequence[str], printed: list[str] | None = None) -> int:

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +42,8 @@ def controller(config: Path | None, **flags: object) -> int:
 
     Runs until stopped. Bases find the controller by --controller of `arkctl serve`.
     """
+    import asyncio
+
     from koupleless.settings.control import load_control
 
     settings = load_control(flags, file=config)
@@ -70,6 +70,8 @@ def controller(config: Path | None, **flags: object) -> int:
 
 
 async def _run(config: SingleConfig, settings: ControlSettings) -> None:
+    import ssl
+
     from koupleless.certificates import ServerCertificate
     from koupleless.controller.bases.steward import Habits
     from koupleless.controller.controller import Choices, Controller

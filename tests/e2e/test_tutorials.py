@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,12 @@ from tests.e2e.pages import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.timeout(300),
+    # A minute of processor time, for what is said of no version of Python: once in a run over several is enough.
+    pytest.mark.skipif(sys.version_info < (3, 12), reason="runs with the newer versions"),
+]
 
 TUTORIALS = Path(__file__).parents[2] / "docs" / "tutorials"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -92,15 +91,25 @@ class Floor:
     env: str = field(default_factory=lambda: f"env-{secrets.token_hex(4)}")
     bases: dict[str, WatchedBase] = field(default_factory=dict)
     announced: dict[str, AnnouncedBase] = field(default_factory=dict)
+    expected: list[str] = field(default_factory=list)
 
     def add_bases(self, count: int) -> None:
         for _ in range(count):
             identity = f"{self.env}-{len(self.bases)}"
             ip = f"10.0.0.{len(self.bases) + 1}"
             self.bases[identity] = WatchedBase()
+            self.expect(identity)
             self.announced[identity] = AnnouncedBase(
                 identity, "shop", "1.0", "default", ip, identity, 1238, BaseState.ACTIVATED, "start-1"
             )
+
+    def expect(self, identity: str) -> None:
+        """Expect the Node of a base that is a process of its own."""
+        self.expected.append(identity)
+
+    async def are_nodes_ready(self) -> bool:
+        """Whether all expected bases have become Nodes."""
+        return all([await self.is_ready(f"/api/v1/nodes/{self.node(identity)}") for identity in self.expected])
 
     def node(self, identity: str) -> str:
         return node_name(identity, self.env)
@@ -112,8 +121,7 @@ class Floor:
             await controller.ready()
             for base in self.announced.values():
                 controller.hear(base)
-            for identity in self.announced:
-                await self.soon(functools.partial(self.is_ready, f"/api/v1/nodes/{self.node(identity)}"))
+            await self.soon(self.are_nodes_ready)
             yield controller
 
     # --- the API server ----------------------------------------------------------------------------------------------
@@ -157,7 +165,7 @@ class Floor:
         """Make the template of a workload on the bases of this floor; of one revision, each base gets one Pod."""
         apart = {
             "labelSelector": {"matchLabels": {"app": "shop"}},
-            "topologyKey": "kubernetes.io/hostname",
+            "topologyKey": names.BASE_IDENTITY,
             "matchLabelKeys": ["pod-template-hash"],
         }
         affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}}
@@ -226,7 +234,7 @@ def floor_on(access: Access, namespace: str, *, bases: int) -> Iterator[Floor]:
         floor = Floor(access, client, namespace)
         floor.add_bases(bases)
         yield floor
-        for identity in floor.bases:
+        for identity in floor.expected:
             client.delete(f"/api/v1/nodes/{floor.node(identity)}")
             client.delete(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{floor.node(identity)}")
 

@@ -67,6 +67,7 @@ def test_a_node_has_the_labels_and_taints_of_the_original() -> None:
         "base.koupleless.io/version": "1.0.0",
         "base.koupleless.io/cluster-name": "default",
         "base.koupleless.io/host-name": "base-0",
+        "base.koupleless.io/identity": "10.0.0.7",
         "base.koupleless.io/tunnel-port": "1238",
     }
     assert [(taint["key"], taint["value"], taint["effect"]) for taint in node["spec"]["taints"]] == [

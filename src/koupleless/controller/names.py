@@ -33,7 +33,9 @@ BASE_CLUSTER: Final = "base.koupleless.io/cluster-name"
 BASE_HOST: Final = "base.koupleless.io/host-name"
 BASE_PORT: Final = "base.koupleless.io/tunnel-port"
 BASE_IDENTITY: Final = "base.koupleless.io/identity"
-"""An annotation: the identity of the base in the words of the base."""
+"""The identity of the base: an annotation in the words of the base, and a label for one Pod on each base.
+
+Names of hosts do not tell apart the bases of one machine."""
 
 TAINT_VIRTUAL: Final = "schedule.koupleless.io/virtual-node"
 TAINT_ENV: Final = "schedule.koupleless.io/node-env"

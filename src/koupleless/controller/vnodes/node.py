@@ -50,6 +50,7 @@ def node_of(base: AnnouncedBase, env: str) -> Document:
         names.BASE_VERSION: names.label_value(base.version),
         names.BASE_CLUSTER: names.label_value(base.cluster),
         names.BASE_HOST: names.label_value(base.host),
+        names.BASE_IDENTITY: names.label_value(base.identity),
     }
     if base.port:
         labels[names.BASE_PORT] = str(base.port)

@@ -26,7 +26,7 @@ def pod(name: str, *containers: dict[str, Any], created: int = 0, **members: Any
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, **members}
 
 
-def leaving(document: dict[str, Any]) -> dict[str, Any]:
+def leaving(document: dict[str, Any], *, grace_s: int = 30) -> dict[str, Any]:
     """Return a Pod that is being deleted."""
-    metadata = {**document["metadata"], "deletionTimestamp": "2026-01-01T01:00:30Z", "deletionGracePeriodSeconds": 30}
-    return {**document, "metadata": metadata}
+    times = {"deletionTimestamp": "2026-01-01T01:00:30Z", "deletionGracePeriodSeconds": grace_s}
+    return {**document, "metadata": {**document["metadata"], **times}}

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from koupleless.controller.tunnels.answers import Answer
     from koupleless.controller.tunnels.tunnel import Health
+    from koupleless.controller.vpods.hooks import Visit
     from koupleless.controller.vpods.module import Module, ModuleKey
 
 WITHIN_S: Final = 60
@@ -76,6 +77,9 @@ class Bases:
 
     async def modules(self, base: AnnouncedBase) -> tuple[Mapping[str, Any], ...]:
         return await self._bases[base.identity].modules(base)
+
+    async def visit(self, base: AnnouncedBase, visit: Visit) -> None:
+        await self._bases[base.identity].visit(base, visit)
 
     async def health(self, base: AnnouncedBase) -> Health:
         return await self._bases[base.identity].health(base)

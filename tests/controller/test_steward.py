@@ -325,6 +325,92 @@ def test_the_end_of_a_failed_pod_has_the_time_of_the_day() -> None:
     play(act)
 
 
+HOOK = {"preStop": {"httpGet": {"path": "/orders/leave", "port": "web"}}}
+WEB = [{"name": "web", "containerPort": 8080}]
+
+
+def test_a_module_stays_until_the_hook_of_its_pod_has_ended() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("a", container("orders", "1", lifecycle=HOOK, ports=WEB))
+        await world.settle()
+        world.base.holds_visits.clear()
+        world.cluster.delete_pod("a")
+        await world.settle()
+        assert world.base.calls == [("install", "orders:1"), ("visit", "8080/orders/leave")]
+        assert world.cluster.ready() == set()
+        assert world.base.there == {ORDERS: "ACTIVATED"}
+        world.base.holds_visits.set()
+        await world.settle()
+        assert world.base.there == {}
+        assert world.cluster.pods == {}
+
+    play(act)
+
+
+def test_the_hooks_of_a_pod_end_with_its_grace() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("a", container("orders", "1", lifecycle=HOOK, ports=WEB))
+        await world.settle()
+        world.base.holds_visits.clear()
+        world.cluster.delete_pod("a", grace_s=0)
+        await world.settle()
+        assert world.base.there == {}
+        assert world.cluster.pods == {}
+        assert ("a", "FailedPreStopHook") in {event[:2] for event in world.cluster.events}
+
+    play(act)
+
+
+def test_a_hook_that_fails_or_is_unknown_is_told_and_holds_nobody() -> None:
+    async def act(world: World) -> None:
+        hooks = ({"exec": {"command": ["true"]}}, {"httpGet": {"port": "web"}}, {"sleep": {"seconds": 0}})
+        names = ("orders", "prices", "stock")
+        modules = [container(name, "1", lifecycle={"preStop": hook}) for name, hook in zip(names, hooks, strict=True)]
+        world.cluster.create_pod("a", *modules)
+        await world.settle()
+        world.cluster.delete_pod("a")
+        await world.settle()
+        assert world.cluster.pods == {}
+        told = [message for _, reason, message in world.cluster.events if reason == "FailedPreStopHook"]
+        assert [message.partition(";")[0] for message in told] == [
+            "a module has no hook preStop of the kind exec",
+            "the container 'prices' has no port 'web' for the hook preStop",
+        ]
+
+    play(act)
+
+
+def test_a_pod_whose_module_never_started_has_no_hooks() -> None:
+    async def act(world: World) -> None:
+        world.base.failing["install orders:1"] = Answer(Outcome.REFUSED, "StartFailed", "no such table: orders")
+        world.cluster.create_pod("a", container("orders", "1", lifecycle=HOOK, ports=WEB))
+        await world.settle()
+        world.cluster.delete_pod("a")
+        await world.settle()
+        assert world.cluster.pods == {}
+        assert [call for call in world.base.calls if call[0] == "visit"] == []
+
+    play(act)
+
+
+def test_another_controller_runs_the_hooks_again() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("a", container("orders", "1", lifecycle=HOOK, ports=WEB))
+        await world.settle()
+        world.base.holds_visits.clear()
+        world.cluster.delete_pod("a")
+        await world.settle()
+        await world.steward.rest()
+        world.base.holds_visits.set()
+        world.steward = world.employ(BASE)
+        world.steward.begin()
+        await world.settle()
+        assert world.base.calls[1:] == [("visit", "8080/orders/leave")] * 2 + [("uninstall", "orders:1")]
+        assert world.cluster.pods == {}
+
+    play(act)
+
+
 def _running(steward: Steward) -> dict[str, Any]:
     return dict(steward.news.attempts.running())
 

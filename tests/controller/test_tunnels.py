@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -15,6 +16,7 @@ from koupleless.controller.tunnels.http import HttpTunnel, Limits
 from koupleless.controller.tunnels.tunnel import Health, NoAnswer, read_health
 from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
 from koupleless.controller.vnodes.node import Capacity
+from koupleless.controller.vpods.hooks import Visit
 from koupleless.controller.vpods.module import Module, ModuleKey
 from koupleless.wire.envelope import Envelope, decode_envelope
 
@@ -256,3 +258,29 @@ def test_a_token_keeps_strangers_out(shown: str, status: int) -> None:
     response = post(ear, "/heartbeat", token="s3cret", json=HEARTBEAT, headers={"Authorization": shown})
     assert response.status_code == status
     assert bool(ear.heard) is (status == 200)
+
+
+def test_a_visit_goes_to_the_module_without_the_token_of_the_arklet() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(302)
+
+    visit = Visit("orders/leave", 8080, headers=(("X-Hook", "preStop"),))
+    ask(lambda tunnel: tunnel.visit(replace(BASE, ip="fd00::7"), visit), answer, credentials=Known())
+    (request,) = seen
+    assert (request.method, str(request.url)) == ("GET", "http://[fd00::7]:8080/orders/leave")
+    assert request.headers["x-hook"] == "preStop"
+    assert "authorization" not in request.headers
+
+
+def test_a_visit_that_is_refused_or_cannot_be_made_has_no_answer() -> None:
+    with pytest.raises(NoAnswer, match="HTTP 503"):
+        ask(lambda tunnel: tunnel.visit(BASE, Visit("/", 8080)), lambda _: httpx.Response(503))
+
+    def hang_up(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    with pytest.raises(NoAnswer, match="no answer: refused"):
+        ask(lambda tunnel: tunnel.visit(BASE, Visit("/", 8080)), hang_up)

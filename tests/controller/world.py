@@ -16,6 +16,7 @@ from koupleless.controller.vpods.pod import VPod
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from koupleless.controller.vpods.hooks import Visit
     from koupleless.controller.vpods.module import Module, ModuleKey
     from koupleless.controller.vpods.variables import Source
 
@@ -48,8 +49,8 @@ class MemoryCluster:
         self.created += 1
         self.pods[name] = pod(name, *containers, created=self.created, **members)
 
-    def delete_pod(self, name: str) -> None:
-        self.pods[name] = leaving(self.pods[name])
+    def delete_pod(self, name: str, *, grace_s: int = 30) -> None:
+        self.pods[name] = leaving(self.pods[name], grace_s=grace_s)
 
     def ready(self) -> set[str]:
         """Return the names of the Pods with the condition Ready."""
@@ -114,6 +115,9 @@ class MemoryTunnel:
         self.holds = asyncio.Event()
         self.holds.set()
         """Cleared, installs wait."""
+        self.holds_visits = asyncio.Event()
+        self.holds_visits.set()
+        """Cleared, visits for hooks wait."""
 
     async def install(self, base: AnnouncedBase, module: Module) -> Answer:
         return await self._do("install", module.key, self._install)
@@ -134,6 +138,11 @@ class MemoryTunnel:
     async def health(self, base: AnnouncedBase) -> Health:
         self._check()
         return Health(is_active=True)
+
+    async def visit(self, base: AnnouncedBase, visit: Visit) -> None:
+        self.calls.append(("visit", f"{visit.port}{visit.path}"))
+        self._check()
+        await self.holds_visits.wait()
 
     async def _do(self, verb: str, key: ModuleKey, act: Callable[[ModuleKey], object]) -> Answer:
         self.calls.append((verb, str(key)))

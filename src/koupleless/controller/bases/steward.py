@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from koupleless.controller import names
+from koupleless.controller.bases.farewells import Farewells
 from koupleless.controller.bases.knowledge import Knowledge
 from koupleless.controller.bases.questions import Questions
 from koupleless.controller.tunnels.answers import Answer, Outcome
@@ -99,6 +100,7 @@ class Steward:
             on_health=wake,
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._farewells = Farewells(self.news, tunnel, start=self._start, tell=cluster.tell, wake=wake)
         self._is_at_work = False
         self._told_life = Life.ALIVE
         self._wanted: AbstractSet[ModuleKey] = frozenset()
@@ -165,6 +167,7 @@ class Steward:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.news.forget()
+        self._farewells.forget()
 
     async def _keep_node(self, life: Life) -> None:
         there, base = self._cluster.node(self.name), self.news.base
@@ -190,10 +193,16 @@ class Steward:
 
     async def _read_pods(self) -> list[Read]:
         around = Surroundings(self.name, self.news.base.ip)
-        return [
-            Read(pod, modules_of(pod, await self._cluster.sources(pod), around))
-            for pod in sorted(self._cluster.pods_on(self.name), key=lambda pod: pod.age_order())
-        ]
+        pods = sorted(self._cluster.pods_on(self.name), key=lambda pod: pod.age_order())
+        self._farewells.keep({pod.uid for pod in pods})
+        read = [Read(pod, modules_of(pod, await self._cluster.sources(pod), around)) for pod in pods]
+        return [one._replace(is_staying=self._is_staying(one)) for one in read]
+
+    def _is_staying(self, read: Read) -> bool:
+        """Whether the hooks of a leaving Pod hold its modules; a Pod without a started module has no hooks to run."""
+        actual = self.news.actual or {}
+        found = [actual[module.key] for module in read.wanted() if module.key in actual]
+        return self._is_at_work and any(one.state.is_started for one in found) and self._farewells.is_staying(read.pod)
 
     def _begin_operations(self, pods: list[Read]) -> float | None:
         news = self.news

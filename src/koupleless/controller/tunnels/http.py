@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from koupleless.controller.tunnels.answers import Answer
     from koupleless.controller.vnodes.base import AnnouncedBase
+    from koupleless.controller.vpods.hooks import Visit
     from koupleless.controller.vpods.module import Module, ModuleKey
 
 _OK: Final = 200
+_REFUSED: Final = 400
 _MOST_BYTES: Final = 64 << 20
 """The longest answer that is read."""
 
@@ -78,6 +80,13 @@ class HttpTunnel:
         self._client = httpx.AsyncClient(
             verify=tls or False, trust_env=False, follow_redirects=False, limits=pool, transport=transport
         )
+        self._visitor = httpx.AsyncClient(
+            verify=False,  # noqa: S501 - as a kubelet, which sends no secret of its own there
+            trust_env=False,
+            follow_redirects=False,
+            limits=pool,
+            transport=transport,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,6 +97,7 @@ class HttpTunnel:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+        await self._visitor.aclose()
 
     async def install(self, base: AnnouncedBase, module: Module) -> Answer:
         """See `Tunnel.install`."""
@@ -125,13 +135,24 @@ class HttpTunnel:
         reply = await self._ask(base, "health", {}, self._limits.health_s)
         return read_health(reply.data) if reply.is_success else Health(None)
 
+    async def visit(self, base: AnnouncedBase, visit: Visit) -> None:
+        """See `Tunnel.visit`. No token of the arklet is shown; certificates are not checked, as with a kubelet."""
+        url = f"{visit.scheme}://{_host(visit.host or base.ip)}:{visit.port}/{visit.path.lstrip('/')}"
+        timeout = httpx.Timeout(None, connect=self._limits.connect_s)
+        try:
+            async with self._visitor.stream("GET", url, headers=visit.headers, timeout=timeout) as response:
+                status = response.status_code
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            raise NoAnswer(f"{url} gives no answer: {str(error) or type(error).__name__}") from None
+        if status >= _REFUSED:
+            raise NoAnswer(f"{url} answers with HTTP {status}")
+
     async def _ask(self, base: AnnouncedBase, command: str, body: Mapping[str, Any], limit_s: float) -> Envelope:
         token = self._credentials.token(base)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        host = f"[{base.ip}]" if ":" in base.ip else base.ip
-        url = f"{self._scheme}://{host or '127.0.0.1'}:{base.port}/{command}"
+        url = f"{self._scheme}://{_host(base.ip)}:{base.port}/{command}"
         timeout = httpx.Timeout(limit_s, connect=self._limits.connect_s)
         try:
             async with self._client.stream(
@@ -151,6 +172,10 @@ class HttpTunnel:
             return decode_envelope(bytes(raw))
         except ReplyInvalid as error:
             raise NoAnswer(f"{_place(base)} answers {command} with nonsense: {error}") from None
+
+
+def _host(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip or "127.0.0.1"
 
 
 def _place(base: AnnouncedBase) -> str:

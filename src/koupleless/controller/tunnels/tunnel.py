@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from koupleless.controller.tunnels.answers import Answer
     from koupleless.controller.vnodes.base import AnnouncedBase
+    from koupleless.controller.vpods.hooks import Visit
     from koupleless.controller.vpods.module import Module, ModuleKey
 
 
@@ -48,6 +49,12 @@ class Tunnel(Protocol):
 
     async def health(self, base: AnnouncedBase) -> Health:
         """Ask for the health of the base."""
+
+    async def visit(self, base: AnnouncedBase, visit: Visit) -> None:
+        """Send a GET to a module, as a kubelet does; any answer with a status below 400 is a success.
+
+        The call has no time limit of its own.
+        """
 
 
 def read_health(data: object) -> Health:

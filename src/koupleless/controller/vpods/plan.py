@@ -32,6 +32,8 @@ class Read(NamedTuple):
 
     pod: VPod
     modules: tuple[Module | Refused, ...]
+    is_staying: bool = False
+    """Whether the modules of a leaving Pod stay for a while, for the hooks of the Pod."""
 
     def wanted(self) -> Iterator[Module]:
         """Yield the modules of the Pod, without refused containers."""
@@ -134,7 +136,7 @@ def plan(
 
 def has_left(read: Read, claims: Claims, actual: Mapping[ModuleKey, Actual] | None) -> bool:
     """Whether all modules of a Pod have left the base, but for those of other Pods."""
-    if actual is None:
+    if actual is None or read.is_staying:
         return False
     return all(module.key in claims.by_key or not _is_there(module.key, actual) for module in read.wanted())
 
@@ -186,7 +188,7 @@ def _uninstalls(
     attempts: Attempts,
     policy: Policy,
 ) -> Iterator[Operation]:
-    seen = set(claims.by_key)
+    seen = {*claims.by_key, *(module.key for read in pods if read.is_staying for module in read.wanted())}
     for read in pods:
         for module in read.wanted():
             if module.key not in seen and not read.pod.is_wanted and _is_there(module.key, actual):

@@ -8,10 +8,12 @@ import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.controller.conftest import secured
+import httpx
+from tests.controller.conftest import secured, unsecured
 from tests.controller.documents import container
 from tests.controller.world import MemoryTunnel
 from tests.kube.fixtures import client_of
+from tests.kube.memory.serving import served
 
 from koupleless.controller import names
 from koupleless.controller.bases.steward import Habits
@@ -22,7 +24,8 @@ from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
-    import httpx
+    from lightkube.config.kubeconfig import SingleConfig
+    from tests.kube.memory.app import MemoryServer
     from tests.kube.plane import Access
 
     from koupleless.controller.tunnels.answers import Answer
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from koupleless.controller.vpods.hooks import Visit
     from koupleless.controller.vpods.module import Module, ModuleKey
 
-WITHIN_S: Final = 60
+WITHIN_S: Final = 30
 """The time for anything on a machine that is busy with other tests."""
 APPS: Final = "/apis/apps/v1/namespaces"
 BATCH: Final = "/apis/batch/v1/namespaces"
@@ -89,7 +92,7 @@ class Bases:
 class Floor:
     """Bases, a controller, and a namespace of a control plane."""
 
-    access: Access
+    config: SingleConfig
     client: httpx.Client
     namespace: str
     env: str = field(default_factory=lambda: f"env-{secrets.token_hex(4)}")
@@ -121,7 +124,7 @@ class Floor:
     @contextlib.asynccontextmanager
     async def controlled(self, tunnel: Any = None, **habits: Any) -> AsyncIterator[Controller]:
         choices = Choices("one", Habits(env=self.env, **habits))
-        async with Controller(secured(self.access, "admin"), tunnel or Bases(self.bases), choices) as controller:
+        async with Controller(self.config, tunnel or Bases(self.bases), choices) as controller:
             await controller.ready()
             for base in self.announced.values():
                 controller.hear(base)
@@ -140,6 +143,16 @@ class Floor:
     async def create(self, path: str, document: Mapping[str, Any]) -> None:
         answer = await self.ask("POST", path, json=document)
         assert answer.is_success, answer.text
+
+    async def create_pod(self, name: str, identity: str, *containers: Mapping[str, Any], **spec: Any) -> None:
+        """Create a Pod on the Node of a base."""
+        bound = {"nodeName": self.node(identity), "tolerations": [{"operator": "Exists"}]}
+        spec = {**bound, "containers": list(containers), **spec}
+        document = {"metadata": {"name": name, "labels": {names.COMPONENT: names.MODULE}}, "spec": spec}
+        await self.create(f"/api/v1/namespaces/{self.namespace}/pods", document)
+
+    async def is_pod_ready(self, name: str) -> bool:
+        return await self.is_ready(f"/api/v1/namespaces/{self.namespace}/pods/{name}")
 
     async def patch(self, path: str, change: Mapping[str, Any]) -> None:
         answer = await self.ask("PATCH", path, json=change, headers=_STRATEGIC)
@@ -235,12 +248,23 @@ def is_ready(document: Mapping[str, Any] | None) -> bool:
 def floor_on(access: Access, namespace: str, *, bases: int) -> Iterator[Floor]:
     """A floor with bases in memory; their Nodes are deleted afterwards."""
     with client_of(access) as client:
-        floor = Floor(access, client, namespace)
+        floor = Floor(secured(access, "admin"), client, namespace)
         floor.add_bases(bases)
         yield floor
         for identity in floor.expected:
             client.delete(f"/api/v1/nodes/{floor.node(identity)}")
             client.delete(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{floor.node(identity)}")
+
+
+@contextlib.contextmanager
+def floor_in_memory(*, bases: int) -> Iterator[tuple[Floor, MemoryServer]]:
+    """A floor on an API server in memory, where nobody schedules: Pods name their Node."""
+    with served() as (url, server), httpx.Client(base_url=url, trust_env=False) as client:
+        for name in ("here", "kube-node-lease"):
+            client.post("/api/v1/namespaces", json={"metadata": {"name": name}})
+        floor = Floor(unsecured(url), client, "here")
+        floor.add_bases(bases)
+        yield floor, server
 
 
 def play(act: Callable[[], Awaitable[None]]) -> None:

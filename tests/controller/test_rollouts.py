@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,11 +10,15 @@ from tests.controller.documents import container
 from tests.controller.floor import APPS, BATCH, Floor, floor_on, play
 
 from koupleless.controller.tunnels.answers import Answer, Outcome
+from koupleless.controller.vpods.plan import Claims
+from koupleless.controller.vpods.status import Facts, is_told, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.kube.plane import Access
+
+    from koupleless.controller.controller import Controller
 
 pytestmark = pytest.mark.kube
 
@@ -170,3 +175,34 @@ def test_containers_of_a_pod_have_one_fate_and_a_drained_base_hands_its_modules_
             ]
 
     play(act)
+
+
+def test_a_pod_moves_with_its_base_to_another_address(floor: Floor) -> None:
+    async def act() -> None:
+        async with floor.controlled() as controller:
+            identity = next(iter(floor.bases))
+            await floor.create_pod("a", identity, container("orders", "1"))
+            await floor.soon(lambda: floor.is_pod_ready("a"))
+            floor.bases[identity].there.clear()
+            controller.hear(replace(floor.announced[identity], ip="10.0.0.99", start="start-2"))
+            await floor.soon(lambda: _is_at(floor, "10.0.0.99"))
+            await floor.soon(lambda: floor.is_pod_ready("a"))
+            (pod,) = await floor.pods()
+            assert not any("reason" in one for one in pod["status"]["conditions"] if one["status"] == "True")
+            await floor.soon(lambda: _is_settled(floor, controller, identity))
+
+    play(act)
+
+
+async def _is_settled(floor: Floor, controller: Controller, identity: str) -> bool:
+    """Whether the controller has no status to write any more, as the API server has written each."""
+    steward = controller.fleet._stewards[floor.node(identity)]
+    read = await steward._read_pods()
+    facts = Facts(steward.news.base.ip, steward.news.actual, Claims.of(read), steward.news.attempts)
+    return all(is_told(status_of(one, facts, now=0), one.pod) for one in read)
+
+
+async def _is_at(floor: Floor, ip: str) -> bool:
+    (pod,) = await floor.pods()
+    status = pod["status"]
+    return bool(status["podIPs"] == status["hostIPs"] == [{"ip": ip}] and status["podIP"] == status["hostIP"] == ip)

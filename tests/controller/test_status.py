@@ -208,3 +208,12 @@ def test_the_conditions_of_others_stay() -> None:
     merged = {**document["status"], **status, "conditions": [scheduled, *status["conditions"]]}
     assert is_told(status, VPod.of({**document, "status": merged}))
     assert "podIP" not in status
+
+
+def test_empty_members_of_an_api_server_are_no_news() -> None:
+    told = tell(ONE, {ORDERS: State.ACTIVATED})
+    status = told["status"]
+    joined = {**status, "conditions": [{**one, "lastProbeTime": None} for one in status["conditions"]]}
+    assert is_told(status, VPod.of({**ONE, "status": joined}))
+    stale = {**status, "conditions": [{**one, "reason": "ContainersNotReady"} for one in status["conditions"]]}
+    assert not is_told(status, VPod.of({**ONE, "status": stale}))

@@ -98,7 +98,7 @@ class Objects:
 
     async def patch_pod_status(self, pod: VPod, status: Mapping[str, Any]) -> None:
         """See `Cluster.patch_pod_status`."""
-        change = {"metadata": {"uid": pod.uid}, "status": status}
+        change = {"metadata": {"uid": pod.uid}, "status": _as_patch(status)}
         await self._patch(f"{_path(pod)}/status", change, Patch.STRATEGIC)
 
     async def remove_pod(self, pod: VPod) -> None:
@@ -130,6 +130,18 @@ class _Fetched:
     def find(self, source: Source) -> Mapping[str, str] | None:
         """See `Sources.find`."""
         return self._values.get(source)
+
+
+def _as_patch(status: Mapping[str, Any]) -> Document:
+    """Make the strategic merge patch of a status.
+
+    Such a patch joins addresses with those there: the Pod of a base that has moved would keep the former address.
+    """
+    change = dict(status)
+    for member in ("podIPs", "hostIPs"):
+        if member in change:
+            change[member] = [*change[member], {"$patch": "replace"}]
+    return change
 
 
 def _path(pod: VPod) -> str:

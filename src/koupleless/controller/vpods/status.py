@@ -68,13 +68,21 @@ def is_told(status: Status, pod: VPod) -> bool:
     """Whether the API server has the status already."""
     told = pod.status
     conditions = {condition["type"]: condition for condition in told.get("conditions") or ()}
-    is_rest_told = all(told.get(member) == value for member, value in status.items() if member != "conditions")
+    rest = {member: value for member, value in status.items() if member != "conditions"}
+    is_rest_told = all(_bare(told.get(member)) == _bare(value) for member, value in rest.items())
     return is_rest_told and all(_covers(conditions.get(one["type"], {}), one) for one in status["conditions"])
 
 
 def _covers(told: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
     """Whether a told condition has the members of another; the API server adds members of its own."""
     return all(told.get(member) == value for member, value in condition.items())
+
+
+def _bare(value: Any) -> Any:
+    """Return a JSON value without the empty members that the API server adds."""
+    if isinstance(value, dict):
+        return {name: _bare(member) for name, member in value.items() if member is not None}
+    return [_bare(one) for one in value] if isinstance(value, list) else value
 
 
 def is_ready(status: Mapping[str, Any]) -> bool:

@@ -25,6 +25,8 @@ from koupleless.settings.base import ArkletSettings, BaseSettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.deployment
+
 EXAMPLES: Final = ROOT / "examples"
 COMPOSE: Final[Any] = yaml.safe_load((EXAMPLES / "container" / "compose.yaml").read_text())
 KUBERNETES: Final[dict[str, Any]] = {

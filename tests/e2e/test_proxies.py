@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Configure = Callable[[Path, int, int, int], list[str]]
 
+pytestmark = pytest.mark.deployment
+
 ROOT: Final = Path(__file__).parents[2]
 UPLOAD_MB: Final = 50
 

@@ -182,6 +182,24 @@ def test_in_a_rolling_update_the_old_pod_is_unready_before_the_new_one_is_ready(
     play(act)
 
 
+def test_a_rolling_update_within_one_second_goes_forth_and_back() -> None:
+    async def act(world: World) -> None:
+        for name, version in (("c", "1"), ("b", "2"), ("a", "1")):
+            world.cluster.create_pod(name, container("orders", version), created=7)
+            await world.settle()
+            assert world.cluster.ready() == {name}
+            await world.steward.rest()
+            world.steward = world.employ(BASE)  # a controller that starts anew decides alike
+            world.steward.begin()
+            await world.settle()
+            assert world.cluster.ready() == {name}
+            for former in set(world.cluster.pods) - {name}:
+                world.cluster.delete_pod(former)
+            await world.settle()
+
+    play(act)
+
+
 def test_undoing_a_rollout_brings_the_former_version_back() -> None:
     async def act(world: World) -> None:
         for name, version in (("one", "1"), ("two", "2")):

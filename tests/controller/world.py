@@ -47,7 +47,7 @@ class MemoryCluster:
 
     def create_pod(self, name: str, *containers: dict[str, Any], **members: Any) -> None:
         self.created += 1
-        self.pods[name] = pod(name, *containers, created=self.created, **members)
+        self.pods[name] = pod(name, *containers, **{"created": self.created, **members})
 
     def delete_pod(self, name: str, *, grace_s: int = 30) -> None:
         self.pods[name] = leaving(self.pods[name], grace_s=grace_s)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _ENDED: Final = frozenset({"Succeeded", "Failed"})
 _DEFAULT_GRACE_S: Final = 30
+DEACTIVATED: Final = "Deactivated"
+"""The reason of a container with a started module, while another version answers."""
 
 
 class PodKey(NamedTuple):
@@ -32,6 +34,11 @@ class Restart(enum.Enum):
     """The module runs to completion; after a failure again."""
     NEVER = "Never"
     """The module runs to completion once."""
+
+
+def _has_made_way(container: Mapping[str, Any]) -> bool:
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    return waiting.get("reason") == DEACTIVATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +100,17 @@ class VPod:
         """Whether the modules of the Pod are to run."""
         return bool(self.node) and not self.is_leaving and not self.has_ended
 
-    def age_order(self) -> tuple[str, PodKey]:
-        """Return the place of the Pod among others: the oldest first, the same order at any time."""
-        return self.created, self.key
+    def age_order(self) -> tuple[str, int, PodKey]:
+        """Return the place of the Pod among others: the oldest first.
+
+        A rolling update may take less than a second, and times of creation are whole seconds. Of the Pods of one
+        second, those with a module that has made way are older, and those told of no running module yet are newer.
+        """
+        told = self.status.get("containerStatuses") or ()
+        stage = 1 if any(one.get("imageID") for one in told) else 2
+        if stage == 1 and any(_has_made_way(one) for one in told):
+            stage = 0
+        return self.created, stage, self.key
 
     def container_status(self, name: str) -> Mapping[str, Any]:
         """Return the last told status of a container; empty before the first."""

@@ -12,7 +12,7 @@ from koupleless.controller.vpods.actual import State
 from koupleless.controller.vpods.attempts import Verb
 from koupleless.controller.vpods.module import Refused
 from koupleless.controller.vpods.plan import MARK_SIGN
-from koupleless.controller.vpods.pod import Restart
+from koupleless.controller.vpods.pod import DEACTIVATED, Restart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from koupleless.controller.vpods.pod import VPod
 
 Status = dict[str, Any]
-
-DEACTIVATED: Final = "Deactivated"
-"""The reason of a container with a started module, while another version answers."""
 
 _TOLD: Final = ("Initialized", "ContainersReady", "Ready")
 """The conditions of a Pod told by the controller; others belong to the scheduler and to users."""

@@ -462,8 +462,11 @@ def test_the_real_server_is_followed_over_its_restart(tmp_path):
 
     async def script() -> None:
         async with Api(secured(held.access, "admin")) as api:
-            await api.create(path, {"metadata": {"name": "before"}, "data": {"a": "1"}})
-            cache = Cache(api, Kind(path, data_of), lambda key: told.append(key.name), pace=QUICK)
+            ours = {"by": "this-test"}  # each namespace gets a ConfigMap of the controller manager, at some time
+            await api.create(path, {"metadata": {"name": "before", "labels": ours}, "data": {"a": "1"}})
+            cache = Cache(
+                api, Kind(path, data_of), lambda key: told.append(key.name), labels="by=this-test", pace=QUICK
+            )
             running = asyncio.create_task(cache.run())
             await cache.synced()
             await soon(lambda: "before" in told)
@@ -473,7 +476,7 @@ def test_the_real_server_is_followed_over_its_restart(tmp_path):
             await soon(lambda: bool(cache.trouble))
             assert cache.get(Key("default", "before")) == {"a": "1"}
             await restarting
-            await api.create(path, {"metadata": {"name": "after"}})
+            await api.create(path, {"metadata": {"name": "after", "labels": ours}})
             await soon(lambda: Key("default", "after") in [*cache.keys()])
             await api.delete(f"{path}/before")
             await soon(lambda: Key("default", "before") not in [*cache.keys()])

@@ -14,6 +14,7 @@ from koupleless.controller.bases.objects import LEASES, NODES, PODS, Objects, re
 from koupleless.controller.bases.steward import Habits
 from koupleless.controller.cluster.api import Api, Kind
 from koupleless.controller.cluster.cache import Cache
+from koupleless.controller.cluster.delays import Backoff
 from koupleless.controller.cluster.queue import Queue, work
 from koupleless.controller.fleet import Fleet
 from koupleless.controller.leases import Lease, Leases
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from koupleless.controller.vnodes.base import AnnouncedBase
 
 _log: Final = logging.getLogger("koupleless.controller")
+
+_RETRIES: Final = Backoff(longest_s=10)
+"""The pauses after failures of the API server: after a long outage no base waits for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Controller:
         ours = f"{names.ENV}={env}"
         self._choices = choices
         self._api = Api(config)
-        self._queue: Queue[str] = Queue()
+        self._queue: Queue[str] = Queue(backoff=_RETRIES)
         self._lease_queue: Queue[str] = Queue()
         self._events = Events(self._api)
         self._nodes: Cache[Document] = Cache(

@@ -109,6 +109,20 @@ def lacks(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def program(factory: pytest.TempPathFactory, name: str) -> str:
+    """The path of a program, which ``scripts/program`` finds or fetches once a run; as `lacks` without one."""
+
+    def find(path: Path) -> None:
+        command = [str(Path(__file__).parents[1] / "scripts" / "program"), name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
+        path.write_text(done.stdout if done.returncode == 0 else f"!{done.stderr}")
+
+    found = made_once(shared_directory(factory, "programs") / name, find).read_text().strip()
+    if found.startswith("!"):
+        lacks(f"scripts/program found no {name}: {found[1:]}")
+    return found
+
+
 _ports = os.open(Path(tempfile.gettempdir(), f"koupleless-test-ports-{os.getuid()}"), os.O_RDWR | os.O_CREAT, 0o600)
 _given: set[int] = set()
 _dice = random.SystemRandom()

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
-from tests.conftest import free_port, lacks, until
+from tests.conftest import free_port, lacks, program, until
 from tests.e2e.image import ROOT, Image, Running
-from tests.e2e.test_proxies import program
 from tests.state.conftest import make_module
 
 from koupleless.settings.base import ArkletSettings, BaseSettings

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import pytest
-from tests.conftest import free_port, lacks, made_once, shared_directory, until
+from tests.conftest import free_port, program, until
 from tests.e2e.manager import Manager
 from websockets.sync.client import connect
 
@@ -93,20 +93,6 @@ http {{
     include {here}/koupleless.conf;
 }}
 """
-
-
-def program(factory: pytest.TempPathFactory, name: str) -> str:
-    """The path of a program, which ``scripts/program`` finds or fetches."""
-
-    def find(path: Path) -> None:
-        command = [str(ROOT / "scripts" / "program"), name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
-        path.write_text(done.stdout if done.returncode == 0 else f"!{done.stderr}")
-
-    found = made_once(shared_directory(factory, "programs") / name, find).read_text().strip()
-    if found.startswith("!"):
-        lacks(f"scripts/program found no {name}: {found[1:]}")
-    return found
 
 
 def configured(text: str, replaced: dict[str, str]) -> str:

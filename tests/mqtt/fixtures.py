@@ -1,35 +1,24 @@
-"""Fixtures with an MQTT broker, for tests of any room: mosquitto, as installed, or as `scripts/mosquitto` finds it."""
+"""Fixtures with an MQTT broker, for tests of any room: mosquitto, as installed, or as `scripts/program` finds it."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.certificates import Authority
-from tests.conftest import lacks, made_once, shared_directory
+from tests.conftest import lacks, program
 from tests.mqtt.broker import Broker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_SCRIPT = Path(__file__).parents[2] / "scripts" / "mosquitto"
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
 def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of the broker's program, fetched once if the machine has none."""
-
-    def find(path: Path) -> None:
-        done = subprocess.run([str(_SCRIPT)], capture_output=True, text=True, check=False, timeout=110)
-        path.write_text(done.stdout if done.returncode == 0 else f"!{done.stderr}", encoding="utf-8")
-
-    found = made_once(shared_directory(tmp_path_factory, "mqtt") / "program", find).read_text(encoding="utf-8").strip()
-    if found.startswith("!"):
-        lacks(f"scripts/mosquitto found no broker: {found[1:]}")
-    return found
+    """The path of the broker's program."""
+    return program(tmp_path_factory, "mosquitto")
 
 
 @pytest.fixture

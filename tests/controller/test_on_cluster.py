@@ -48,8 +48,10 @@ class Scene:
         self.node_name = node_name(identity, env)
 
     @contextlib.asynccontextmanager
-    async def controlled(self, holder: str = "one", **habits: Any) -> AsyncIterator[Controller]:
-        choices = Choices(holder, Habits(env=self.env, **habits))
+    async def controlled(
+        self, holder: str = "one", *, syncs_replicas: bool = False, **habits: Any
+    ) -> AsyncIterator[Controller]:
+        choices = Choices(holder, Habits(env=self.env, **habits), syncs_replicas=syncs_replicas)
         async with Controller(self.config, self.tunnel, choices) as controller:
             await controller.ready()
             yield controller

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--arklet-ca", metavar="FILE", help="Issuers of the certificates of arklets: call them over TLS.")
 @click.option("--remove-strays/--keep-strays", default=None,
               help="Remove modules without a Pod, or leave them.  [default: remove]")  # fmt: skip
+@click.option("--sync-replicas", is_flag=True, default=None, help="Let Deployments of peers follow the bases.")
 @click.option("--keep-dead-nodes", is_flag=True, default=None, help="Leave the Node of a dead base, not ready.")
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="The settings file, instead of the project's."
@@ -96,4 +97,5 @@ async def _run(config: SingleConfig, settings: ControlSettings) -> None:
     door = Door(settings.host, settings.port, settings.probes_port, settings.read_token(), tls)
     limits = Limits(install_s=settings.install_timeout_s)
     async with HttpTunnel(OneToken(settings.read_arklet_token()), limits=limits, tls=trusted) as tunnel:
-        await run(Controller(config, tunnel, Choices(settings.holder, habits, settings.workers)), door)
+        choices = Choices(settings.holder, habits, settings.workers, settings.sync_replicas)
+        await run(Controller(config, tunnel, choices), door)

@@ -18,6 +18,8 @@ from koupleless.controller.cluster.delays import Backoff
 from koupleless.controller.cluster.queue import Queue, work
 from koupleless.controller.fleet import Fleet
 from koupleless.controller.leases import Lease, Leases
+from koupleless.controller.peers.deployment import Deployment, baseline
+from koupleless.controller.peers.replicas import DEPLOYMENTS, Replicas
 from koupleless.controller.vpods.pod import VPod
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Choices:
     habits: Habits = field(default_factory=Habits)
     workers: int = 16
     """The number of bases worked on at a time."""
+    syncs_replicas: bool = False
+    """Whether Deployments of peers get as many replicas as there are bases."""
 
 
 class Controller:
@@ -81,6 +85,17 @@ class Controller:
             lambda key: self._lease_queue.add(key.name),
             labels=f"{names.COMPONENT}={names.VNODE_LEASE},{ours}",
         )
+        self._peer_queue: Queue[Key] = Queue(backoff=_RETRIES)
+        self._deployments: Cache[Deployment] = Cache(
+            self._api,
+            Kind(DEPLOYMENTS, Deployment.of),
+            self._peer_queue.add,
+            labels=ours,
+            index=lambda deployment: deployment.cluster,
+        )
+        self.replicas = Replicas(
+            self._api, self._deployments, self._nodes, self._peer_queue, is_on=choices.syncs_replicas
+        )
         objects = Objects(self._api, self._nodes, self._pods, self._events)
         self.fleet = Fleet(objects, tunnel, choices.habits, queue=self._queue, lease_queue=self._lease_queue)
         self.leases = Leases(self._api, self._lease_cache, holder=choices.holder, env=env, changed=self._queue.add)
@@ -89,8 +104,9 @@ class Controller:
 
     async def __aenter__(self) -> Self:
         await self._closing.enter_async_context(self._api)
-        for running in (self._nodes.run(), self._pods.run(), self._lease_cache.run(), self._events.run()):
-            self._begin(running)
+        for cache in self._caches().values():
+            self._begin(cache.run())
+        self._begin(self._events.run())
         self._begin(self._work())
         return self
 
@@ -99,6 +115,7 @@ class Controller:
     ) -> None:
         self._queue.close()
         self._lease_queue.close()
+        self._peer_queue.close()
         await self.fleet.close(self.leases)
         for task in self._tasks:
             task.cancel()
@@ -107,23 +124,31 @@ class Controller:
 
     async def ready(self) -> None:
         """Return once the cluster is known, and bases are worked on."""
-        await asyncio.gather(self._nodes.synced(), self._pods.synced(), self._lease_cache.synced())
+        await asyncio.gather(*(cache.synced() for cache in self._caches().values()))
 
     def trouble(self) -> str:
         """Say why the controller does not work at the moment; empty if all is well."""
-        caches: dict[str, Cache[Any]] = {"Nodes": self._nodes, "Pods": self._pods, "Leases": self._lease_cache}
+        caches = self._caches()
         unsynced = [name for name, cache in caches.items() if not cache.is_synced]
         if unsynced:
             return f"{', '.join(unsynced)} are not known yet"
         return next((f"{name}: {cache.trouble}" for name, cache in caches.items() if cache.trouble), "")
 
+    def _caches(self) -> dict[str, Cache[Any]]:
+        return {
+            "Nodes": self._nodes,
+            "Pods": self._pods,
+            "Leases": self._lease_cache,
+            "Deployments": self._deployments,
+        }
+
     def hear(self, base: AnnouncedBase) -> None:
         """See `Listener.hear`."""
         self.fleet.hear(base)
 
-    def baseline(self, cluster: str) -> Sequence[dict[str, Any]]:  # noqa: ARG002 - as asked
+    def baseline(self, cluster: str) -> Sequence[dict[str, Any]]:
         """See `Listener.baseline`."""
-        return ()
+        return baseline(self._deployments.of(cluster), cluster)
 
     # --- work --------------------------------------------------------------------------------------------------------
 
@@ -133,6 +158,7 @@ class Controller:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(work(self._queue, self._reconcile, workers=self._choices.workers))
             tasks.create_task(work(self._lease_queue, self._step, workers=self._choices.workers))
+            tasks.create_task(work(self._peer_queue, self.replicas.reconcile, workers=1))
             tasks.create_task(self.fleet.watch())
 
     async def _reconcile(self, name: str) -> float | None:
@@ -143,6 +169,7 @@ class Controller:
 
     def _node_changed(self, key: Key) -> None:
         self.fleet.node_changed(key, self._nodes)
+        self.replicas.node_changed(key)
 
     def _pod_changed(self, key: Key) -> None:
         self.fleet.pod_changed(key, self._pods)

@@ -54,6 +54,8 @@ class ControlSettings:
     """Whether modules without a Pod are removed, such as those installed by hand."""
     keep_dead_nodes: Flag = setting(False)
     """Whether the Node of a dead base stays, not ready."""
+    sync_replicas: Flag = setting(False, variables=("ENABLE_MODULE_REPLICAS_SYNC_WITH_BASE",))
+    """Whether Deployments of peers get as many replicas as there are ready bases of their cluster."""
     workers: Count = setting(16, variables=("VNODE_WORKER_NUM",))
     """The number of bases worked on at a time."""
     at_once: Count = setting(8)

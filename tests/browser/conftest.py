@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
+from tests.browser.driver import Driver
 from tests.conftest import made_once, shared_directory, unmeasured, until
 from tests.e2e.conftest import BaseProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from selenium.webdriver.remote.webelement import WebElement
+    from tests.browser.driver import Element
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Browser:
     """One profile of a Chromium: what it keeps (cookies) stays until `forget`."""
 
-    def __init__(self, chrome: Chrome) -> None:
+    def __init__(self, chrome: Driver) -> None:
         self.chrome = chrome
 
     def open(self, url: str) -> None:
@@ -44,17 +42,17 @@ class Browser:
 
     def forget(self) -> None:
         """Remove all cookies, of every path."""
-        self.chrome.execute_cdp_cmd("Network.clearBrowserCookies", {})
+        self.chrome.forget_cookies()
 
-    def find(self, selector: str) -> WebElement:
-        return self.chrome.find_element(By.CSS_SELECTOR, selector)
+    def find(self, selector: str) -> Element:
+        return self.chrome.find(selector)
 
     def text(self, selector: str = "body") -> str:
         return self.find(selector).text
 
     def run(self, script: str) -> Any:
         """The result of a script in the page; a promise is awaited."""
-        return self.chrome.execute_script(f"return {script}")
+        return self.chrome.run(f"return {script}")
 
     def shows(self, text: str, selector: str = "body") -> None:
         """Wait until an element of the page has a text; the page may be another one by then."""
@@ -88,16 +86,10 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="session")
 def chrome(chromium: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     binary, driver = chromium
-    options = ChromeOptions()
-    options.binary_location = binary
     profile = tmp_path_factory.mktemp("profile")
     # Without a sandbox it runs as any user, in any container; it sees pages of these tests alone.
-    for switch in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", f"user-data-dir={profile}"):
-        options.add_argument(f"--{switch}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = Chrome(options=options, service=Service(driver, env={**unmeasured(), "HOME": str(profile)}))
-    made.set_page_load_timeout(30)
-    made.set_script_timeout(30)
+    switches = ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", f"user-data-dir={profile}")
+    made = Driver(binary, driver, switches, {**unmeasured(), "HOME": str(profile)})
     yield Browser(made)
     made.quit()
 
@@ -106,7 +98,7 @@ def chrome(chromium: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ite
 def browser(chrome: Browser) -> Iterator[Browser]:
     """The one Chromium, without cookies and messages of its console, at an empty page before and after."""
     chrome.forget()
-    chrome.chrome.get_log("browser")
+    chrome.chrome.messages()
     yield chrome
     chrome.open("about:blank")
 

@@ -53,7 +53,7 @@ def test_a_saved_letter_shows_by_itself_and_a_mistake_shows_nothing(
         assert "the second word" in browser.text()
         source.write_text(APP.replace("first", "fourth"))
         browser.shows("the fourth word")
-        said = [entry for entry in browser.chrome.get_log("browser") if "favicon.ico" not in entry["message"]]
+        said = [entry for entry in browser.chrome.messages() if "favicon.ico" not in entry["message"]]
         assert said == [], "the console of the page is empty"
     finally:
         watch.kill()  # no last word to the base

@@ -80,8 +80,8 @@ def deploy_django(base: BaseProcess, project: Path, *, settings: str = "", urls:
 def log_in(browser: Browser, admin: str) -> None:
     """Log in by the form, which is protected against forgery by a cookie."""
     browser.open(admin)
-    browser.find("[name=username]").send_keys("ann")
-    browser.find("[name=password]").send_keys("secret")
+    browser.find("[name=username]").type("ann")
+    browser.find("[name=password]").type("secret")
     browser.find("[type=submit]").click()
     browser.shows("Site administration")
 
@@ -112,9 +112,9 @@ def test_two_django_admins_below_paths_are_styled_and_have_a_login_each(
     blog, shop = (f"{base.url}/{name}/admin/" for name in ("blog", "shop"))
 
     check_two_admins(browser, blog, shop)
-    assert browser.find("#header").value_of_css_property("background-color") == BLUE
+    assert browser.find("#header").style("background-color") == BLUE
     assert browser.run("[...document.images].every(image => image.naturalWidth > 0)")
-    assert {cookie["name"].partition("_")[0] for cookie in browser.chrome.get_cookies()} == {"blog", "shop"}
+    assert {cookie["name"].partition("_")[0] for cookie in browser.chrome.cookies()} == {"blog", "shop"}
 
 
 def test_the_base_keeps_cookies_named_alike_apart_if_asked(base: BaseProcess, browser: Browser, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_base_keeps_cookies_named_alike_apart_if_asked(base: BaseProcess, br
 
     check_two_admins(browser, plain, scoped)  # cookies of the first are sent to both
     assert is_in(browser, plain)
-    assert browser.find("#header").value_of_css_property("background-color") == BLUE  # by a URL pattern
+    assert browser.find("#header").style("background-color") == BLUE  # by a URL pattern
 
 
 PAGE = """
@@ -234,7 +234,7 @@ def test_links_redirects_websockets_and_events_of_fastapi_stay_below_the_path(
     assert browser.chrome.current_url == f"{base.url}/live/"
     browser.shows("hello from /live/echo", "#heard")
     browser.shows("012", "#streamed")
-    assert browser.find("p").value_of_css_property("color") == "rgba(1, 2, 3, 1)"
+    assert browser.find("p").style("color") == "rgba(1, 2, 3, 1)"
     # The page of the documentation takes its scripts from another host; its description is the module's.
     browser.open(f"{base.url}/live/docs")
     assert "/live/openapi.json" in browser.chrome.page_source

@@ -83,9 +83,9 @@ def answers() -> dict[str, dict[str, Any]]:
         cases[name] = source, [], "green:main" if "def main" in source else "green"
     command = [sys.executable, "-P", "-m", "tests.container.refusing", json.dumps(list(cases.values()))]
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
-    # With names resolved by dnspython, eventlet can be imported nowhere beside trio, which a tool of the tests brings.
-    environment = {**os.environ, "PYTHONPATH": path, "EVENTLET_NO_GREENDNS": "yes"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=100, env={**os.environ, "PYTHONPATH": path}
+    )
     assert done.returncode == 0, done.stderr
     return dict(zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True))
 

@@ -137,6 +137,10 @@ class Load:
         self._thread.join()
 
 
+def versions(base: BaseProcess) -> list[str]:
+    return [biz["bizVersion"] for biz in base.ask("queryAllBiz") if biz["bizName"] == "hello"]
+
+
 @pytest.mark.kube
 def test_a_deployment_runs_in_a_base_and_is_updated_without_a_lost_request(
     kube: httpx.Client,
@@ -164,9 +168,9 @@ def test_a_deployment_runs_in_a_base_and_is_updated_without_a_lost_request(
         until(cluster.is_rolled_out, otherwise="the Deployment is not updated")
         until(lambda: load.answers["hello:2"] > 10)
     assert load.answers.keys() == {"hello:1", "hello:2"}
-    assert [biz["bizVersion"] for biz in base.ask("queryAllBiz") if biz["bizName"] == "hello"] == ["2"]
+    until(lambda: versions(base) == ["2"], otherwise="the former version does not leave")
     cluster.end()
-    assert not [biz for biz in base.ask("queryAllBiz") if biz["bizName"] == "hello"]
+    assert versions(base) == []
     base.end()
     until(lambda: node() is None, otherwise="the Node of a base that has ended stays")
     assert running.end() == 0

@@ -54,7 +54,6 @@ import time
 pathlib.Path({started!r}).touch()
 while not pathlib.Path({released!r}).exists():
     time.sleep(0.02)
-pathlib.Path({ended!r}).touch()
 
 
 def app(environ, start_response):
@@ -508,16 +507,14 @@ def assert_only_frames_of_the_user(text: str) -> None:
 
 @pytest.fixture
 def hanging(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """``hanging(name)``: a module that is not through its import until the test is over, or releases it."""
+    """``hanging(name)``: a module that is not through its import until the test releases it."""
 
     def make(name: str) -> Path:
-        marks = {mark: str(tmp_path / mark) for mark in ("started", "released", "ended")}
+        marks = {mark: str(tmp_path / mark) for mark in ("started", "released")}
         return built(tmp_path, name, HANGING.format(**marks))
 
     yield make
     (tmp_path / "released").touch()
-    if (tmp_path / "started").exists():
-        until((tmp_path / "ended").exists)
 
 
 @pytest.mark.parametrize("where", ["lifespan", "call"])
@@ -543,7 +540,7 @@ def test_a_module_that_hangs_in_its_start_is_given_up_at_the_deadline(
 TIMER = "timer = threading.Timer(15, koupleless_ended.set)\ntimer.daemon = True\ntimer.start()\n"
 
 
-def test_an_import_that_hangs_is_given_up_and_does_nothing_when_it_goes_on(
+def test_an_import_that_hangs_is_given_up_interrupted_and_can_be_tried_again(
     base: BaseProcess, tmp_path: Path, hanging: Callable[[str], Path]
 ) -> None:
     artefact = hanging("sluggish")
@@ -552,10 +549,8 @@ def test_an_import_that_hangs_is_given_up_and_does_nothing_when_it_goes_on(
     expect(said(install(base, artefact.as_uri(), "sluggish")), "sluggish:1.0.0", "start", rf"\b{START_TIMEOUT}(\.0)? s")
 
     assert modules(base) == before
-    (tmp_path / "released").touch()
-    until((tmp_path / "ended").exists)
     assert base.get("/sluggish/").status_code == 404
-    assert modules(base) == before
+    (tmp_path / "released").touch()
     assert install(base, artefact.as_uri(), "sluggish")["code"] == "SUCCESS", "it can be tried again"
     assert base.get("/sluggish/").text == "at last"
     uninstall(base, "sluggish")
@@ -691,7 +686,7 @@ def test_a_base_that_was_killed_during_an_install_starts_again_on_its_store(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
-    marks = {mark: str(tmp_path / mark) for mark in ("started", "released", "ended")}
+    marks = {mark: str(tmp_path / mark) for mark in ("started", "released")}
     victim = built(tmp_path, "victim", HANGING.format(**marks) if phase == "import" else "")
     if phase == "unpack":
         noise = {f"noise/{number}": os.urandom(8192) for number in range(6000)}

@@ -336,13 +336,14 @@ def undeploy(session: Session, identity: str | None, *, all_versions: bool, igno
 
 def _remove(session: Session, biz: BizId) -> None:
     from koupleless.cli.showing.render import left_behind
-    from koupleless.cli.showing.suggestions import DOES_NOT_LEAVE, more
 
     purge = session.client.uninstall(biz).purge_report
     said = {"bizName": biz.name, "bizVersion": biz.version, "purgeReport": purge}
     notes = () if purge is None else purge.notes
     session.show(said, "\n".join([f"{biz} undeployed{left_behind(purge)}", *(f"warning: {note}" for note in notes)]))
     if purge is not None and not purge.clean:
+        from koupleless.cli.showing.suggestions import DOES_NOT_LEAVE, more
+
         say(more(DOES_NOT_LEAVE))
 
 

@@ -53,7 +53,7 @@ def given_variables(pairs: Sequence[str], files: Sequence[Path] = (), *, flag: s
 def env(
     session: Session, name: str, *, action: str, items: tuple[str, ...], env_files: tuple[Path, ...], restarts: bool
 ) -> None:
-    """List, set or unset the variables that a base keeps for a module.
+    """List, set or unset the variables kept for a module.
 
     They are kept over redeployments until changed, and count from the next start of the module. Values are never
     shown: list prints names, those of deployments and of this command, and those of the env-file of the project.

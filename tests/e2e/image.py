@@ -6,9 +6,11 @@ namespace, and runs as the user of the recipe. The network is that of this machi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -193,5 +195,7 @@ class Running:
     def kill(self) -> None:
         """End it, if it still runs."""
         if self.popen.poll() is None:
-            self.popen.kill()
+            # Not the program around it: a change of user takes away the signal that a death of that would send.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
             self.popen.wait()

@@ -49,6 +49,15 @@ def test_the_install_of_a_second_version_is_over_with_the_next_list(news: Knowle
     assert states(news) == {ORDERS: State.DEACTIVATED, ORDERS_2: State.ACTIVATED}
 
 
+def test_after_a_switch_the_other_version_answers_no_more_whatever_an_older_list_says(news: Knowledge) -> None:
+    news.take_list([*listed(ORDERS), *listed(ORDERS_2, state="DEACTIVATED")], asked=2)
+    news.settle(Verb.SWITCH, ORDERS_2, now=5, at=100)
+    expected = {ORDERS: State.DEACTIVATED, ORDERS_2: State.ACTIVATED}
+    assert states(news) == expected
+    news.take_list([*listed(ORDERS), *listed(ORDERS_2, state="DEACTIVATED")], asked=4)
+    assert states(news) == expected
+
+
 def test_the_only_version_answers_once_it_is_installed() -> None:
     news = Knowledge(BASE, Liveness(0))
     news.take_list([], asked=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from koupleless.controller.vnodes.node import Capacity
@@ -86,5 +86,10 @@ class Knowledge:
         else:
             state = State.INSTALLING if verb is Verb.INSTALL and others else State.ACTIVATED
             changed[key] = Actual(key, state, at, "Started", message)
+        if verb is Verb.SWITCH:  # else a Pod of a version that answers no more would be taken for ready
+            for other in others:
+                if changed[other].state is State.ACTIVATED:
+                    changed[other] = replace(changed[other], state=State.DEACTIVATED, changed=at)
+                    self._settled[other] = now
         self._settled[key] = now
         self.actual = changed

@@ -29,16 +29,16 @@ CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 _ROW: Final = len(BOUNDS) + 1
 _PAIRS: Final = [(method, status) for method in METHODS for status in CLASSES]
-"""Method and class of each row of cells."""
-_WEBSOCKET: Final = _PAIRS.index(("websocket", CLASSES[0])) * _ROW
+"""Method and class of each row."""
+_WEBSOCKET: Final = _PAIRS.index(("websocket", CLASSES[0]))
 _places: Final[dict[tuple[str | None, object], int]] = {}
-"""The first cell of the row by method and status, of all pairs that have come and that HTTP knows."""
+"""The place among the pairs by method and status, of all methods and statuses that have come and that HTTP knows."""
 
 
 def _place_of(method: str | None, status: object) -> int:
     is_known = type(status) is int and 100 <= status < 600  # noqa: PLR2004 - HTTP's own
     name = "websocket" if method is None else method if method in METHODS[:-2] else "other"
-    place = _PAIRS.index((name, CLASSES[status // 100 if is_known else 0])) * _ROW  # type: ignore[operator]  # an int
+    place = _PAIRS.index((name, CLASSES[status // 100 if is_known else 0]))  # type: ignore[operator]  # an int
     if is_known and name != "other":
         _places[method, status] = place
     return place
@@ -124,14 +124,13 @@ class Traffic:
     request in one of the numbers and not yet in another.
     """
 
-    __slots__ = ("_cells", "begun", "due", "errors", "meter", "seconds")
+    __slots__ = ("_rows", "begun", "due", "errors", "meter", "seconds")
 
     def __init__(self) -> None:
         self.begun = 0
         """The number of requests that have come in."""
-        self._cells = [0] * (len(_PAIRS) * _ROW)
-        """The number of requests, a row for each method and class, a column for each duration: one addition a request.
-        """
+        self._rows: dict[int, list[int]] = {}
+        """The number of requests by place and duration: rows as they come, for most modules see two or three of all."""
         self.seconds = 0.0
         """The sum of the durations, without those of WebSockets."""
         self.errors = 0
@@ -153,7 +152,11 @@ class Traffic:
             place = _places[method, status]
         except (KeyError, TypeError):
             place = _place_of(method, status)
-        self._cells[place + bisect_left(BOUNDS, seconds)] += 1
+        try:
+            row = self._rows[place]
+        except KeyError:
+            row = self._rows[place] = [0] * _ROW
+        row[bisect_left(BOUNDS, seconds)] += 1
         if place < _WEBSOCKET:
             self.seconds += seconds
 
@@ -170,12 +173,10 @@ class Traffic:
         """Return the counts of this moment. From any thread."""
         answers: dict[tuple[str, str], int] = {}
         durations = [0] * _ROW
-        for cell, number in enumerate(self._cells):
-            if number:
-                pair = _PAIRS[cell // _ROW]
-                answers[pair] = answers.get(pair, 0) + number
-                if cell < _WEBSOCKET:
-                    durations[cell % _ROW] += number
+        for place, row in sorted(self._rows.copy().items()):
+            answers[_PAIRS[place]] = sum(row)
+            if place < _WEBSOCKET:
+                durations = [number + more for number, more in zip(durations, row, strict=True)]
         in_flight = max(0, self.begun - sum(answers.values()))
         return Counts(answers, durations, self.seconds, self.errors, in_flight)
 

@@ -313,12 +313,18 @@ def _make_find_hook(original: Callable[..., ModuleSpec | None]) -> Callable[...,
 def importlib_for(linker: Linker) -> ModuleType:
     """Make the ``importlib`` of one biz.
 
-    Functions of the new Python module work for the biz with or without context; all else comes from the real one.
+    Functions of the new Python module work for the biz with or without context; all else comes from the real one. The
+    two functions with a copy of the names of ``importlib`` around them are made when the biz asks: most never do.
     """
     facade = ModuleType("importlib", importlib.__doc__)
+    made_when_asked: dict[str, Callable[[], object]] = {
+        "import_module": lambda: _with_import(_make_gcd_import(linker)),
+        "reload": lambda: reload_of(linker),
+    }
 
     def __getattr__(name: str) -> Any:  # noqa: N807
-        return getattr(importlib, name)
+        make = made_when_asked.get(name)
+        return getattr(importlib, name) if make is None else vars(facade).setdefault(name, make())
 
     def __dir__() -> list[str]:  # noqa: N807
         return sorted({*vars(importlib), *vars(facade)})
@@ -328,8 +334,6 @@ def importlib_for(linker: Linker) -> ModuleType:
         linker.table.locator.invalidate_caches()
 
     own: dict[str, object] = {
-        "import_module": _with_import(_make_gcd_import(linker)),
-        "reload": reload_of(linker),
         "invalidate_caches": invalidate_caches,
         "__import__": linker.import_,
         "__getattr__": __getattr__,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from koupleless.context import as_base, entered, life_context
 from koupleless.errors import StartFailed, StartTimeout, StopFailed
@@ -14,6 +14,8 @@ from koupleless.exits import EXITS, in_place_of
 if TYPE_CHECKING:
     from koupleless.context import Scope
     from koupleless.router.types import ASGIApp, Connection, Message
+
+T = TypeVar("T")
 
 _log: Final = logging.getLogger(__name__)
 
@@ -47,9 +49,9 @@ class Lifespan:
         self._scope = scope
         self._server = server
         self._task: asyncio.Task[None] | None = None
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._inbox: _Letterbox[Message] = _Letterbox()
         self._answers: dict[str, Message] = {}
-        self._answered = asyncio.Event()
+        self._answered: _Letterbox[None] = _Letterbox()
 
     async def startup(self, timeout_s: float | None) -> dict[str, Any]:
         """Start the application; returns the state of the application.
@@ -113,11 +115,10 @@ class Lifespan:
     async def _ask(self, what: Literal["startup", "shutdown"], timeout_s: float | None) -> Message | None:
         """Send the message and wait for the answer; ``None`` if the task ended without an answer."""
         assert self._task is not None
-        self._inbox.put_nowait({"type": f"lifespan.{what}"})
+        self._inbox.put({"type": f"lifespan.{what}"})
         async with asyncio.timeout(timeout_s):
             while (answer := self._answers.get(what)) is None and not self._task.done():
-                await self._answered.wait()
-                self._answered.clear()
+                await self._answered.get()
         return answer
 
     async def _end(self, *, patience_s: float = 0.0) -> str:
@@ -168,12 +169,42 @@ class Lifespan:
         finally:
             if self._task is not None:
                 open_lifespans.discard(self._task)
-            self._answered.set()
+            self._answered.put(None)
 
     async def _send(self, message: Message) -> None:
         _, what, _ = message["type"].split(".")
         self._answers[what] = message
-        self._answered.set()
+        self._answered.put(None)
+
+
+class _Letterbox(Generic[T]):
+    """A queue of a few messages. Used on one event loop.
+
+    ``asyncio.Queue`` holds 2.3 kB while empty, and a lifespan at rest waits at an empty queue for the life of a module.
+    """
+
+    __slots__ = ("_messages", "_waiters")
+
+    def __init__(self) -> None:
+        self._messages: list[T] = []
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def put(self, message: T) -> None:
+        self._messages.append(message)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def get(self) -> T:
+        """Wait for a message, and take the oldest; a cancelled wait takes none."""
+        while not self._messages:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+        return self._messages.pop(0)
 
 
 def _gist(said: str) -> str:

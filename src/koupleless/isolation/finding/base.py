@@ -7,6 +7,7 @@ owner, has taken a Python module, with all libraries required.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from typing import TYPE_CHECKING
 
@@ -156,7 +157,7 @@ class _Sight:
         """Bring into sight the libraries of the Python modules taken from the base, and all libraries required."""
         self.count = count
         owners = {owner for name in taken for owner in self.index.owners(name)}
-        self._used = self._used.union(*map(self.index.relations.closure, owners - self._used))
+        self._used = _one(self._used.union(*map(self.index.relations.closure, owners - self._used)))
 
     def holds(self, name: str) -> bool:
         """Whether a Python module of the base is in sight."""
@@ -166,3 +167,9 @@ class _Sight:
             self._known[name] = self.index.owners(name) if self._is_granted(name) else None
         owners = self._known[name]
         return owners is not None and (not owners or not self._used.isdisjoint(owners))
+
+
+@functools.lru_cache(maxsize=256)
+def _one(names: frozenset[str]) -> frozenset[str]:
+    """Return one object for all equal sets: most bizs use the same libraries, and such a set has 4 kB."""
+    return names

@@ -14,13 +14,14 @@ from koupleless.controller.cluster.api import ApiError, Key, Unreachable
 from koupleless.controller.cluster.queue import Queue
 from koupleless.controller.fleet import Fleet
 from koupleless.controller.vnodes.base import BaseState
+from koupleless.controller.vnodes.node import node_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from koupleless.controller.bases.objects import Objects
     from koupleless.controller.cluster.cache import Cache
-    from koupleless.controller.leases import Leases
+    from koupleless.controller.leading.leases import Leases
 
 
 class SomeLeases:
@@ -56,8 +57,16 @@ class Scene:
         self.leases = SomeLeases()
         self.queue: Queue[str] = Queue()
         self.lease_queue: Queue[str] = Queue()
-        objects, tunnel = cast("Objects", self.cluster), MemoryTunnel()
-        self.fleet = Fleet(objects, tunnel, Habits(**habits), queue=self.queue, lease_queue=self.lease_queue)
+        self.now = 1_000.0
+        self.tunnel = MemoryTunnel()
+        self.fleet = Fleet(
+            cast("Objects", self.cluster),
+            self.tunnel,
+            Habits(**habits),
+            queue=self.queue,
+            lease_queue=self.lease_queue,
+            clock=lambda: self.now,
+        )
 
     async def reconcile(self) -> float | None:
         return await self.fleet.reconcile(NODE, cast("Leases", self.leases))
@@ -67,6 +76,11 @@ class Scene:
 
     async def close(self) -> None:
         await self.fleet.close(cast("Leases", self.leases))
+
+    def statuses(self) -> list[str]:
+        """Return the condition Ready of the Node, if told."""
+        conditions = self.cluster.nodes[NODE]["status"].get("conditions", ()) if NODE in self.cluster.nodes else ()
+        return [one["status"] for one in conditions if one["type"] == "Ready"]
 
     def tell_node(self, document: Mapping[str, Any] | None) -> None:
         nodes = {} if document is None else {Key("", NODE): document}
@@ -155,5 +169,64 @@ def test_after_trouble_of_the_api_server_a_lease_is_soon_tried_again() -> None:
                 assert 0 < after_s < 5
         scene.leases.trouble = ApiError(429, "TooManyRequests", "later", retry_after_s=7)
         assert await scene.step() == 7
+
+    play(act)
+
+
+def test_a_controller_that_hears_nothing_of_a_base_takes_over_when_the_leader_dies() -> None:
+    async def act(scene: Scene) -> None:
+        scene.leases.is_leading = False
+        scene.cluster.nodes[NODE] = node = {**node_of(BASE, "dev"), "status": {}}
+        scene.tell_node(node)
+        scene.now += 600
+        await scene.reconcile()
+        await scene.step()
+        assert (len(scene.fleet), scene.leases.steps) == (1, 1)
+        scene.leases.is_leading = True  # the Lease has lapsed
+        await scene.reconcile()
+        await asyncio.sleep(0.01)  # the base was asked
+        await scene.reconcile()
+        assert scene.statuses() == ["True"]
+        del scene.cluster.nodes[NODE]
+        scene.tell_node(None)
+        await scene.reconcile()
+        assert NODE in scene.cluster.nodes  # deleted by hand
+
+    play(act)
+
+
+def test_a_new_leader_does_not_call_a_base_unknown_before_the_base_was_asked() -> None:
+    async def act(scene: Scene) -> None:
+        scene.leases.is_leading = False
+        scene.cluster.nodes[NODE] = node = {**node_of(BASE, "dev"), "status": {}}
+        scene.tell_node(node)
+        scene.tunnel.is_reachable = False
+        scene.now += 600
+        scene.leases.is_leading = True
+        after_s = await scene.reconcile()
+        assert after_s is not None
+        assert scene.statuses() == []
+        scene.now += after_s + 0.1
+        await scene.reconcile()
+        assert scene.statuses() == ["Unknown"]
+        scene.now += 40
+        await scene.reconcile()
+        assert scene.cluster.nodes == {}
+
+    play(act)
+
+
+def test_a_node_deleted_by_the_leader_is_not_made_again_by_others_who_heard_the_base_before() -> None:
+    async def act(scene: Scene) -> None:
+        scene.leases.is_leading = False
+        scene.cluster.nodes[NODE] = node = {**node_of(BASE, "dev"), "status": {}}
+        scene.tell_node(node)
+        scene.fleet.hear(BASE)
+        del scene.cluster.nodes[NODE]
+        scene.tell_node(None)
+        assert await scene.step() is not None
+        assert scene.leases.steps == 0
+        await scene.reconcile()
+        assert len(scene.fleet) == 0
 
     play(act)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from koupleless.controller.cluster.api import ApiError, Key, Unreachable
-from koupleless.controller.leases import DURATION_S, RENEW_S, Lease, Leases
+from koupleless.controller.leading.leases import DURATION_S, RENEW_S, Lease, Leases
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -17,7 +17,7 @@ from koupleless.controller.cluster.cache import Cache
 from koupleless.controller.cluster.delays import Backoff
 from koupleless.controller.cluster.queue import Queue, work
 from koupleless.controller.fleet import Fleet
-from koupleless.controller.leases import Lease, Leases
+from koupleless.controller.leading.leases import Lease, Leases
 from koupleless.controller.peers.deployment import Deployment, baseline
 from koupleless.controller.peers.replicas import DEPLOYMENTS, Replicas
 from koupleless.controller.vpods.pod import VPod

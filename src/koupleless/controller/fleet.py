@@ -8,22 +8,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from typing import TYPE_CHECKING, Final
 
 from koupleless.controller import names
+from koupleless.controller.bases.relay import base_of
 from koupleless.controller.bases.steward import Habits, Steward
 from koupleless.controller.cluster.api import ApiError, Unreachable
-from koupleless.controller.leases import RENEW_S
-from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
+from koupleless.controller.leading.leases import RENEW_S
+from koupleless.controller.vnodes.base import BaseState
 from koupleless.controller.vnodes.liveness import Life
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from koupleless.controller.bases.objects import Objects
     from koupleless.controller.cluster.api import Document, Key
     from koupleless.controller.cluster.cache import Cache
     from koupleless.controller.cluster.queue import Queue
-    from koupleless.controller.leases import Leases
+    from koupleless.controller.leading.leases import Leases
     from koupleless.controller.tunnels.tunnel import Tunnel
+    from koupleless.controller.vnodes.base import AnnouncedBase
     from koupleless.controller.vpods.pod import VPod
 
 _log: Final = logging.getLogger("koupleless.controller")
@@ -44,12 +49,14 @@ class Fleet:
         *,
         queue: Queue[str],
         lease_queue: Queue[str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._objects = objects
         self._tunnel = tunnel
         self._habits = habits
         self._queue = queue
         self._lease_queue = lease_queue
+        self._clock = clock
         self._stewards: dict[str, Steward] = {}
         self._places: dict[Key, tuple[str, str]] = {}
         """The Node and the UID of each Pod, for Pods that are gone."""
@@ -73,11 +80,13 @@ class Fleet:
 
     def node_changed(self, key: Key, nodes: Cache[Document]) -> None:
         """Take a change of a Node; the base of an unknown Node is given the time for a heartbeat."""
-        document = nodes.get(key)
+        document, steward = nodes.get(key), self._stewards.get(key.name)
         if document is None:
             self._deleted.discard(key.name)
-        elif key.name not in self._stewards and key.name not in self._deleted:
-            base = AnnouncedBase.of_node(document)
+        if steward is not None:
+            steward.see_node(document)
+        elif document is not None and key.name not in self._deleted:
+            base = base_of(document)
             if base is not None and names.node_name(base.identity, self._habits.env) == key.name:
                 self._meet(key.name, base)
         self._queue.add(key.name)
@@ -95,7 +104,14 @@ class Fleet:
             self._queue.add(before[0])
 
     def _meet(self, name: str, base: AnnouncedBase) -> Steward:
-        steward = Steward(base, self._objects, self._tunnel, habits=self._habits, wake=lambda: self._queue.add(name))
+        steward = Steward(
+            base,
+            self._objects,
+            self._tunnel,
+            habits=self._habits,
+            wake=lambda: self._queue.add(name),
+            clock=self._clock,
+        )
         self._stewards[name] = steward
         self._lease_queue.add(name)
         return steward
@@ -109,9 +125,10 @@ class Fleet:
             return None
         if not leases.leads(name):
             await steward.rest()
-            if steward.life() is Life.DEAD:
+            if steward.life() is Life.DEAD and not steward.has_node:
                 await self._part(name, leases)
-            return None
+                return None
+            return await steward.pass_on()
         steward.begin()
         due_s = await steward.reconcile()
         if steward.has_left:
@@ -122,13 +139,17 @@ class Fleet:
     async def step(self, name: str, leases: Leases) -> float | None:
         """Keep the Lease of one base; returns the seconds until the next time.
 
-        Trouble of the API server is not waited out: the leadership would be over by then.
+        Trouble of the API server is not waited out: the leadership would be over by then. A base that another leads,
+        and that this controller does not hear, is looked after as long as there is a Node: the leader may die.
         """
         steward = self._stewards.get(name)
         if steward is None:
             return None
-        if steward.life() is Life.DEAD and not (self._habits.keeps_dead_nodes and leases.leads(name)):
+        is_led, life = leases.leads(name), steward.life()
+        if is_led and life is Life.DEAD and not self._habits.keeps_dead_nodes:
             return RENEW_S  # the base may come back
+        if not is_led and life is not Life.ALIVE and not steward.has_node:
+            return RENEW_S  # the leader has just deleted the Node, or never made one
         try:
             return await leases.step(name)
         except (ApiError, Unreachable) as error:

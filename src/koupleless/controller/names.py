@@ -37,6 +37,9 @@ BASE_IDENTITY: Final = "base.koupleless.io/identity"
 
 Names of hosts do not tell apart the bases of one machine."""
 
+BASE_NEWS: Final = "base.koupleless.io/news"
+"""The last news of the base, an annotation: from a controller that has heard the base to the one that leads."""
+
 TAINT_VIRTUAL: Final = "schedule.koupleless.io/virtual-node"
 TAINT_ENV: Final = "schedule.koupleless.io/node-env"
 

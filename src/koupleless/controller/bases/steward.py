@@ -15,6 +15,7 @@ from koupleless.controller import names
 from koupleless.controller.bases.farewells import Farewells
 from koupleless.controller.bases.knowledge import Knowledge
 from koupleless.controller.bases.questions import Questions
+from koupleless.controller.bases.relay import Relay
 from koupleless.controller.tunnels.answers import Answer, Outcome
 from koupleless.controller.tunnels.tunnel import NoAnswer
 from koupleless.controller.vnodes.base import BaseState
@@ -28,8 +29,9 @@ from koupleless.controller.vpods.status import Facts, is_ready, is_told, status_
 from koupleless.controller.vpods.variables import Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
     from collections.abc import Set as AbstractSet
+    from typing import Any
 
     from koupleless.controller.bases.cluster import Cluster
     from koupleless.controller.tunnels.tunnel import Tunnel
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("koupleless.controller")
 
+_FIRST_ANSWER_S: Final = 6.0
+"""Seconds for the first answer of a base to a new leader that has not heard the base: till then nothing is told."""
 _WORDS: Final = {
     (Verb.INSTALL, True): ("Normal", "ModuleInstalled"),
     (Verb.INSTALL, False): ("Warning", "ModuleInstallFailed"),
@@ -89,7 +93,8 @@ class Steward:
         self._wake = wake
         self._clock = clock
         self._wall = wall
-        self.news = Knowledge(base, Liveness(clock()))
+        self.news = Knowledge(base, Liveness(clock(), has_ended=base.state is not BaseState.ACTIVATED))
+        self._relay = Relay(cluster.node(self.name))
         self._questions = Questions(
             self.news,
             tunnel,
@@ -102,6 +107,8 @@ class Steward:
         self._tasks: set[asyncio.Task[None]] = set()
         self._farewells = Farewells(self.news, tunnel, start=self._start, tell=cluster.tell, wake=wake)
         self._is_at_work = False
+        self._silent_until = float("-inf")
+        """The time until which silence of the base tells nothing."""
         self._told_life = Life.ALIVE
         self._wanted: AbstractSet[ModuleKey] = frozenset()
         """The modules of the Pods, as they were last read."""
@@ -115,8 +122,23 @@ class Steward:
             self.news.liveness.end()
         if self.news.actual is None:
             self._questions.ask_for_list()
+        if not self._is_at_work and self._relay.hear(base, self._cluster.node(self.name), self._clock()) is not None:
+            is_new = True
         if is_new:
             self._wake()
+
+    def see_node(self, document: Mapping[str, Any] | None) -> None:
+        """Take a change of the Node: the news of other controllers there, and the deletion by the leader."""
+        base = self._relay.take(document)
+        if base is not None and base != self.news.base:
+            self.hear(base)
+        elif document is None and not self._is_at_work:
+            self.news.liveness.end()  # until the base is heard again; a leader would make the Node anew
+
+    @property
+    def has_node(self) -> bool:
+        """Whether the base has a Node."""
+        return self._cluster.node(self.name) is not None
 
     def life(self) -> Life:
         """Judge the base by the signs of life."""
@@ -138,6 +160,11 @@ class Steward:
         """Begin to ask the base: the controller leads from now on. Idempotent, until `rest`."""
         if not self._is_at_work:
             self._is_at_work = True
+            self._relay.forget()
+            now = self._clock()
+            if self.has_node:
+                self.news.liveness.doubt(now)
+                self._silent_until = now + _FIRST_ANSWER_S
             self._start(self._questions.run())
 
     async def reconcile(self) -> float | None:
@@ -145,7 +172,10 @@ class Steward:
 
         Raises the errors of writes to the API server; the caller calls again after a pause.
         """
-        self._told_life = life = self.life()
+        life, left_s = self.life(), self._silent_until - self._clock()
+        if life is Life.SILENT and left_s > 0:
+            return left_s
+        self._told_life = life
         await self._keep_node(life)
         if life is Life.DEAD:
             return None
@@ -154,6 +184,19 @@ class Steward:
         if life is not Life.ALIVE or self.news.actual is not None or self.news.has_restarted:
             await self._tell_pods(pods, life)  # else nothing is known yet, and the last told statuses stand
         return None if due is None else max(due - self._clock(), 0)
+
+    async def pass_on(self) -> float | None:
+        """Pass news on to the leader, once due; returns the seconds until then. Raises as `reconcile`."""
+        there = self._cluster.node(self.name)
+        due, now = self._relay.due(there), self._clock()
+        if due is None or there is None:
+            return None
+        if due > now:
+            return due - now
+        change = {names.BASE_NEWS: self._relay.text(self.news.base, there)}
+        await self._cluster.patch_node(self.name, {"metadata": {"annotations": change}})
+        self._relay.forget()
+        return None
 
     async def rest(self) -> None:
         """End the work: questions and operations under way are cancelled, and may have had their effects. Idempotent.
@@ -176,6 +219,7 @@ class Steward:
                 await self._cluster.delete_node(self.name)
             return
         wanted = node_of(base, self._habits.env)
+        wanted["metadata"]["annotations"][names.BASE_NEWS] = self._relay.text(base, there)
         if there is None:
             if life is Life.ALIVE:
                 await self._cluster.create_node(wanted)

@@ -34,6 +34,10 @@ class Liveness:
         """Note a sign of life."""
         self.seen, self.has_ended = max(self.seen, now), False
 
+    def doubt(self, now: float) -> None:
+        """Begin to judge a base that another has judged before: silent until a sign of life, and not dead soon."""
+        self.seen = max(self.seen, now - SILENT_AFTER_S - 1e-3)
+
     def end(self) -> None:
         """Note the end of the base in the words of the base."""
         self.has_ended = True

@@ -200,12 +200,15 @@ class ArkletClient:
         level: str | None = None,
         since: float | None = None,
         places: Mapping[str, str] | None = None,
+        version: str | None = None,
+        life: str | None = None,
     ) -> LogsData:
         """Entries of the log of a module, or of all: the newest, or those after ``places``. Only this project's base.
 
-        ``since`` is a time in seconds; ``places`` come from the answer before.
+        ``since`` is a time in seconds; ``places`` come from the answer before; ``life`` of a version is ``current`` or
+        ``previous``.
         """
-        chosen = {"bizName": name, "lines": lines, "level": level, "since": since}
+        chosen = {"bizName": name, "bizVersion": version, "life": life, "lines": lines, "level": level, "since": since}
         return self._read(self._ask("queryLogs", {**chosen, "places": places}).data, LogsData)
 
     def call(self, command: str, body: Mapping[str, Any] | None = None) -> Envelope:

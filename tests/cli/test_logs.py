@@ -76,6 +76,17 @@ def test_following_prints_what_comes(
     assert done.status == 130
 
 
+def test_one_version_and_the_life_before_are_printed(logbook: Logbook, logs: Callable[..., Outcome]) -> None:
+    for message in ("installed in 1 ms", "uninstalled", "installed in 2 ms"):
+        note(logbook, "shop", message)
+    logbook.note(BizId.of("shop", "2"), logging.INFO, "other")
+    assert logs("shop:2").out.endswith("shop:2 koupleless: other\n")
+    assert len(logs("shop:2").out.splitlines()) == 1
+    before = [line.split(": ")[-1] for line in logs("shop:1", "--previous", "-f").out.splitlines()]
+    assert before == ["installed in 1 ms", "uninstalled"]
+    assert "bizVersion is missing" in logs("shop", "--previous").err
+
+
 def test_a_module_without_a_log_is_told_and_who_has_one(logbook: Logbook, logs: Callable[..., Outcome]) -> None:
     note(logbook, "till", "x")
     done = logs("shop")

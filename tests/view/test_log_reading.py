@@ -1,5 +1,6 @@
 """Logs read back: the newest entries of one module or of all, and those after a place, over rotations."""
 
+import json
 import logging
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from koupleless.biz import BizId
 from koupleless.view.logging.files import LogFile, Rotation
 from koupleless.view.logging.lines import Event, JsonLines, TextLines
 from koupleless.view.logging.logbook import Logbook
-from koupleless.view.logging.reading import Reading, Wish, names_of, no_logs, read_logs
+from koupleless.view.logging.reading import Life, Reading, Wish, names_of, no_logs, read_logs
 
 NOON = time.mktime((2026, 11, 30, 12, 0, 0, 0, 0, -1))
 
@@ -33,8 +34,27 @@ class Writing:
             file.write(self.logbook.lines.line(Event(NOON + self.second, level, str(biz), "app", message)))
             self.second += 1
 
+    def say(self, *messages: str, version: str = "1") -> None:
+        """Let the base write about shop; a message that begins with ``app`` is the module's own."""
+        biz = BizId.of("shop", version)
+        path = self.logbook.place(biz)
+        assert path is not None
+        for message in messages:
+            self.second += 1
+            logger = "app" if message.startswith("app") else "koupleless"
+            event = Event(NOON + self.second, "INFO", str(biz), logger, message)
+            self.logbook.file(path).write(self.logbook.lines.line(event))
+
+    def life(self, life: Life, version: str = "1") -> list[str]:
+        found = self.read("shop", version=version, life=life, most=1000).entries
+        return [_message(entry.text) for entry in found]
+
     def read(self, *names: str, after: Reading | None = None, **wish: object) -> Reading:
         return read_logs(self.logbook, Wish(names, **wish), None if after is None else after.places)  # type: ignore[arg-type]
+
+
+def _message(text: str) -> str:
+    return str(json.loads(text)["message"]) if text.startswith("{") else text.split(": ", 1)[1]
 
 
 def messages(reading: Reading) -> list[str]:
@@ -152,3 +172,52 @@ def test_who_has_logs_is_said(tmp_path: Path) -> None:
     assert "has no log-dir" in no_logs(Logbook(), "shop")
     (tmp_path / "till").mkdir()
     assert no_logs(Logbook(directory=tmp_path), "shop").endswith("; there are logs of till")
+
+
+def test_a_life_ends_with_the_module_and_the_one_before_is_the_previous(writing: Writing) -> None:
+    assert writing.life(Life.CURRENT) == writing.life(Life.PREVIOUS) == []
+    writing.say("app a", "installed in 5 ms", "app b")
+    assert writing.life(Life.CURRENT) == ["app a", "installed in 5 ms", "app b"]
+    assert writing.life(Life.PREVIOUS) == []
+    writing.say("uninstalled in 3 ms")
+    assert writing.life(Life.CURRENT)[-1] == "uninstalled in 3 ms"  # as of a container that has ended
+    writing.say("app c", "failed to start in 7 ms (no)")
+    writing.say("app d", "installed in 5 ms")
+    assert writing.life(Life.CURRENT) == ["app d", "installed in 5 ms"]
+    assert writing.life(Life.PREVIOUS) == ["app c", "failed to start in 7 ms (no)"]
+
+
+def test_a_start_after_a_killed_base_begins_a_life_with_the_first_line_of_the_start(writing: Writing) -> None:
+    writing.say("installed in 5 ms", "app a", "app b", "app c", "installed in 2000 ms", "app d")
+    assert writing.life(Life.PREVIOUS) == ["installed in 5 ms", "app a"]
+    assert writing.life(Life.CURRENT) == ["app b", "app c", "installed in 2000 ms", "app d"]
+
+
+def test_a_module_started_again_has_a_new_life_while_the_former_one_drains(tmp_path: Path) -> None:
+    writing = Writing(tmp_path, is_json=False, rotation=Rotation())  # both starts are in one file
+    writing.say("installed in 5 ms", "app a", "installed in 500 ms", "uninstalled in 3 ms", "app b")
+    assert writing.life(Life.CURRENT) == ["installed in 500 ms", "uninstalled in 3 ms", "app b"]
+    writing.say("failed to start in 1 ms", "app c")  # a second attempt, while the life goes on
+    assert writing.life(Life.CURRENT)[-1] == "app c"
+    assert writing.life(Life.PREVIOUS) == ["installed in 5 ms", "app a"]
+
+
+def test_lives_of_versions_are_apart_and_found_over_rotations(writing: Writing) -> None:
+    writing.say("installed in 5 ms", *(f"app {number}" for number in range(30)), "uninstalled", "installed in 5 ms")
+    writing.say("installed in 9 ms", "app other", version="2")
+    writing.say(*(f"app {number}" for number in range(30, 50)))
+    assert writing.life(Life.CURRENT) == ["installed in 5 ms", *(f"app {number}" for number in range(30, 50))]
+    assert writing.life(Life.PREVIOUS)[0] == "installed in 5 ms"
+    assert len(writing.life(Life.PREVIOUS)) == 32
+    assert writing.life(Life.CURRENT, "2") == ["installed in 9 ms", "app other"]
+    assert writing.life(Life.CURRENT, "3") == []
+    first = writing.read("shop", version="2", life=Life.CURRENT)
+    writing.say("app one")
+    writing.say("app two", version="2")
+    after = writing.read("shop", version="2", after=first)
+    assert [_message(entry.text) for entry in after.entries] == ["app two"]
+
+
+def test_a_module_that_writes_about_ends_as_a_logger_of_another_name_ends_nothing(writing: Writing) -> None:
+    writing.say("installed in 5 ms", "app uninstalled", "app failed to start")
+    assert len(writing.life(Life.CURRENT)) == 3

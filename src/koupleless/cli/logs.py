@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -40,24 +41,34 @@ class Span(click.ParamType):  # type: ignore[type-arg]  # generic in newer versi
 @click.option("--level", type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
               help="The lowest level.")  # fmt: skip
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="Number of entries.")
+@click.option("-p", "--previous", is_flag=True, help="Entries of the life before the present one, for NAME:VERSION.")
 @opens_session
 def logs(
-    session: Session, name: str | None, *, follow: bool, since: float | None, level: str | None, lines: int
+    session: Session,
+    name: str | None,
+    *,
+    follow: bool,
+    since: float | None,
+    level: str | None,
+    lines: int,
+    previous: bool,
 ) -> None:
     """Print the newest entries of the log of a module.
 
-    Without NAME, the entries of all modules, in the order of time. A base in another server than arkctl serve has logs
-    only with a log-dir. With -o json, each entry is an object.
+    NAME:VERSION means the entries of one version. Without NAME, the entries of all modules, in the order of time. A
+    base in another server than arkctl serve has logs only with a log-dir. With -o json, each entry is an object.
     """
     import time
 
     begin = None if since is None else time.time() - since
-    found = session.client.logs(name, lines=lines, level=level, since=begin)
+    name, _, version = (name or "").partition(":")
+    ask = functools.partial(session.client.logs, name or None, version=version or None, level=level)
+    found = ask(lines=lines, since=begin, life="previous" if previous else None)
     _print(session, found.entries)
     places: Mapping[str, str] = found.places
-    while follow:
+    while follow and not previous:  # nothing comes to a life that is over
         time.sleep(_POLL_S)
-        found = session.client.logs(name, level=level, places=places)
+        found = ask(places=places)
         _print(session, found.entries)
         places = found.places
 

@@ -144,6 +144,10 @@ class LogsQuery(Request, frozen=True, kw_only=True):
 
     biz_name: str | None = None
     """``None`` means the logs of all modules."""
+    biz_version: str | None = None
+    """``None`` means all versions."""
+    life: str | None = None
+    """``current`` or ``previous``: a life of this version, from start to end; ``None`` means all lives."""
     lines: float = 100
     """The number of entries, the newest; without meaning if `places` are given."""
     level: str | None = None

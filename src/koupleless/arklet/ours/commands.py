@@ -14,7 +14,7 @@ from koupleless.arklet.orders import check_background, check_variables, name_of,
 from koupleless.biz import BizState
 from koupleless.container.starting.portrait import Portrait
 from koupleless.router.around.live import MAX_S
-from koupleless.view.logging.reading import Wish, names_of, no_logs, read_logs
+from koupleless.view.logging.reading import Life, Wish, names_of, no_logs, read_logs
 from koupleless.wire.envelope import InputInvalid, ResponseCode
 from koupleless.wire.replies import (
     BizDetails,
@@ -153,7 +153,12 @@ class OwnCommands:
         level = logging.getLevelNamesMapping().get((request.level or "NOTSET").upper())
         if level is None:
             raise InputInvalid(f"level: {request.level} is no level of logging")
-        wish = Wish(names, max(0, int(request.lines)), level, request.since)
+        life = _life(request)
+        if (request.biz_version or life) and not names:
+            raise InputInvalid("bizVersion and life are of one module: bizName is missing")
+        if life is not None and not request.biz_version:
+            raise InputInvalid("life is of one version: bizVersion is missing")
+        wish = Wish(names, max(0, int(request.lines)), level, request.since, request.biz_version or "", life)
         found = read_logs(self._logbook, wish, request.places)
         entries = [LogEntry(time=entry.created, biz_name=entry.name, text=entry.text) for entry in found.entries]
         return LogsData(entries=entries, places=dict(found.places))
@@ -174,3 +179,10 @@ class OwnCommands:
         raise InputInvalid(
             f"no version of {name} is started" if request.biz_version is None else "the biz is not started"
         )
+
+
+def _life(request: LogsQuery) -> Life | None:
+    try:
+        return None if request.life is None else Life(request.life)
+    except ValueError:
+        raise InputInvalid(f"life: {request.life} is neither current nor previous") from None

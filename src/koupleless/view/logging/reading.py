@@ -2,11 +2,15 @@
 
 A place is the identity of a file and an offset; the text of a place is opaque to clients. An entry is a line that
 begins with a time, with the lines below up to the next such line.
+
+A life of a module goes from the begin of a start to the end of the module, by the entries of the base in the log. A
+base that is killed writes no end; the next start then is the end.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import json
 import logging
 import re
@@ -18,13 +22,19 @@ from koupleless.view.logging.files import older_file
 from koupleless.view.logging.logbook import SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from koupleless.view.logging.logbook import Logbook
 
 _TIME: Final = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}"
-_HEAD: Final = re.compile(rf"(?P<time>{_TIME}) (?P<level>.+?) (?P<biz>\S+?:\S+) ")
+_HEAD: Final = re.compile(rf"(?P<time>{_TIME}) (?P<level>.+?) (?P<biz>\S+?:\S+) (?:koupleless: (?P<said>.*))?")
+_STARTED: Final = re.compile(r"installed(?: in (?P<spent>\d+) ms)?\b")
+_FAILED: Final = "failed to start"
+_STOPPED: Final = "uninstalled"
+"""The entries of the base about the life of a module begin with these texts."""
+_SLACK_S: Final = 0.002
+"""Times in a log are cut to milliseconds, and so is the time of a start."""
 _MOST_BYTES: Final = 4 << 20
 """Bytes that are read of one log for one answer."""
 
@@ -39,6 +49,19 @@ class Entry(NamedTuple):
     """The name of the module."""
     text: str
     """The lines, without the last line end."""
+    biz: str = ""
+    """Name and version of the module."""
+    said: str = ""
+    """The first line of a message of the base about the module; empty for all other messages."""
+
+
+class Life(enum.Enum):
+    """A life of one version of a module, by the log."""
+
+    CURRENT = "current"
+    """The last life with an entry, whether it goes on or not."""
+    PREVIOUS = "previous"
+    """The life before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +76,33 @@ class Wish:
     """The lowest level."""
     since: float = 0.0
     """The earliest time, in seconds."""
+    version: str = ""
+    """The version of the one module of `names`; empty means all versions."""
+    life: Life | None = None
+    """The life of this version; ``None`` means all lives."""
 
     def has(self, entry: Entry) -> bool:
-        """Whether an entry is asked for, of whichever module."""
-        return entry.level >= self.level and entry.created >= self.since
+        """Whether an entry is asked for, of whichever module and life."""
+        return entry.level >= self.level and entry.created >= self.since and self._is_of_version(entry)
+
+    def choose(self, entries: Iterable[Entry]) -> tuple[list[Entry], bool]:
+        """Return the entries asked for, of all entries of one log; and whether older entries could be asked for, too.
+
+        Without a life, older entries always could be. A start in an older file, of a life that still drains, is not
+        looked for.
+        """
+        if self.life is None:
+            return [entry for entry in entries if self.has(entry)], True
+        own = [entry for entry in entries if self._is_of_version(entry)]
+        lives = list(_lives(own))
+        back = 1 if self.life is Life.CURRENT else 2
+        chosen = lives[-back] if back <= len(lives) else []
+        before = lives[-back - 1] if back < len(lives) else []
+        is_begin_known = any(_STARTED.match(entry.said) for entry in before)  # else the end there may be of another
+        return [entry for entry in chosen if self.has(entry)], not is_begin_known
+
+    def _is_of_version(self, entry: Entry) -> bool:
+        return not self.version or entry.biz.partition(":")[2] == self.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +142,8 @@ def read_logs(logbook: Logbook, wish: Wish, places: Mapping[str, str] | None = N
         key = f"{name}/{path.name}"
         place = None if places is None else places.get(key, "")
         text, ends[key] = _after(path, place) if place is not None else _newest(path, wish)
-        found += [entry for entry in _entries(text, name) if wish.has(entry)]
+        entries = _entries(text, name)
+        found += wish.choose(entries)[0] if places is None else [entry for entry in entries if wish.has(entry)]
     found.sort(key=lambda entry: entry.created)  # a stable sort: entries of one log stay in their order
     return Reading(tuple(found[max(0, len(found) - wish.most) :] if places is None else found), ends)
 
@@ -132,7 +179,41 @@ def _newest(path: Path, wish: Wish) -> tuple[str, str]:
 
 def _is_enough(text: str, wish: Wish) -> bool:
     entries = list(_entries(text, ""))
-    return bool(entries) and (entries[0].created < wish.since or sum(wish.has(entry) for entry in entries) >= wish.most)
+    chosen, has_more = wish.choose(entries)
+    return bool(entries) and (entries[0].created < wish.since or len(chosen) >= wish.most or not has_more)
+
+
+def _lives(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Divide the entries of one version of a module into lives, the oldest first; no life is empty.
+
+    A module that is started again while the former life goes on has a new life from then on.
+    """
+    begin = 0
+    running = 0
+    for index, entry in enumerate(entries):
+        if (started := _STARTED.match(entry.said)) is not None:
+            if running:  # the base was killed, or the module is started again
+                first = entry.created - int(started["spent"] or 0) / 1000 - _SLACK_S
+                while index > begin and entries[index - 1].created >= first and not _is_end(entries[index - 1]):
+                    index -= 1  # noqa: PLW2901 - back to the begin of the start
+                if index > begin:
+                    yield list(entries[begin:index])
+                begin = index
+            running += 1
+        elif _is_end(entry):
+            is_start = entry.said.startswith(_FAILED)
+            if is_start and running:
+                continue  # the former life goes on
+            running = max(0, running - 1)
+            if not running:
+                yield list(entries[begin : index + 1])
+                begin = index + 1
+    if begin < len(entries):
+        yield list(entries[begin:])
+
+
+def _is_end(entry: Entry) -> bool:
+    return entry.said.startswith((_STOPPED, _FAILED))
 
 
 def _after(path: Path, place: str) -> tuple[str, str]:
@@ -187,7 +268,7 @@ def _place(file: Path, offset: int) -> str:
 
 def _entries(text: str, name: str) -> Iterator[Entry]:
     """Divide text into entries; lines before the first entry, of one whose head was cut off, are left out."""
-    head: tuple[float, int] | None = None
+    head: _Head | None = None
     lines: list[str] = []
     for line in text.removesuffix("\n").split("\n"):
         new = _head(line)
@@ -195,22 +276,38 @@ def _entries(text: str, name: str) -> Iterator[Entry]:
             lines.append(line)
             continue
         if head is not None:
-            yield Entry(*head, name, "\n".join(lines))
+            yield head.entry(name, lines)
         head, lines = new, [line]
     if head is not None:
-        yield Entry(*head, name, "\n".join(lines))
+        yield head.entry(name, lines)
 
 
-def _head(line: str) -> tuple[float, int] | None:
-    """The time and the level of a line that begins an entry."""
+class _Head(NamedTuple):
+    """The begin of an entry."""
+
+    created: float
+    level: int
+    biz: str
+    said: str
+
+    def entry(self, name: str, lines: Iterable[str]) -> Entry:
+        return Entry(self.created, self.level, name, "\n".join(lines), self.biz, self.said)
+
+
+def _head(line: str) -> _Head | None:
+    """Read a line that begins an entry; ``None`` for other lines."""
     if line.startswith("{"):
         try:
-            said = json.loads(line)
-            return _seconds(said["time"]), _level(said["level"])
-        except (ValueError, KeyError, TypeError):
+            told = json.loads(line)
+            said = str(told["message"]).partition("\n")[0] if told.get("logger") == "koupleless" else ""
+            biz = f"{told.get('biz', '')}:{told.get('version', '')}"
+            return _Head(_seconds(told["time"]), _level(told["level"]), biz, said)
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
     found = _HEAD.match(line)
-    return None if found is None else (_seconds(found["time"].replace(",", ".")), _level(found["level"]))
+    if found is None:
+        return None
+    return _Head(_seconds(found["time"].replace(",", ".")), _level(found["level"]), found["biz"], found["said"] or "")
 
 
 def _seconds(text: str) -> float:

@@ -195,8 +195,11 @@ def test_a_stray_that_does_not_go_is_tried_once_a_minute() -> None:
     attempts.begin(operation.verb, operation.key)
     assert operation.pause_s is not None
     attempts.fail(ORDERS, "UninstallFailed", "no", now=0, at=0, pause_s=operation.pause_s)
-    assert plan([], there(ORDERS), attempts, now=59) == Plan((), 60)
-    assert said(plan([], there(ORDERS), attempts, now=60)) == [(Verb.UNINSTALL, ORDERS)]
+    for minute in range(60, 600, 60):
+        assert plan([], there(ORDERS), attempts, now=minute - 1) == Plan((), minute)
+        assert said(plan([], there(ORDERS), attempts, now=minute)) == [(Verb.UNINSTALL, ORDERS)]
+        attempts.begin(operation.verb, operation.key)
+        attempts.fail(ORDERS, "UninstallFailed", "no", now=minute, at=0, pause_s=operation.pause_s)
 
 
 def test_a_module_of_a_pod_that_vanished_goes_at_once() -> None:

@@ -6,10 +6,12 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from tests.controller.documents import NODE, container
 from tests.controller.world import BASE, World, play
 
 from koupleless.controller.tunnels.answers import Answer, Outcome
+from koupleless.controller.tunnels.tunnel import NoAnswer
 from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
 from koupleless.controller.vpods.module import ModuleKey
 from koupleless.controller.vpods.plan import Policy
@@ -89,6 +91,49 @@ def test_a_java_base_that_restarts_is_filled_again_with_the_next_list() -> None:
         await world.steward._questions.ask_list()
         await world.settle()
         assert world.base.there == {ORDERS: "ACTIVATED"}
+
+    play(act)
+
+
+def test_a_base_with_heartbeats_and_a_hanging_arklet_keeps_no_pod_ready() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        world.base.is_reachable = False
+        for _ in range(3):
+            with pytest.raises(NoAnswer):
+                await world.steward._questions.ask_health()
+            assert world.cluster.ready() == {"a"}  # no base is judged by missed answers of a moment
+            await world.pass_time(10)
+            world.steward.hear(BASE)
+        assert (ready(world.node), world.cluster.ready()) == ("Unknown", set())
+        (told,) = [one for one in world.node["status"]["conditions"] if one["type"] == "Ready"]
+        assert told["reason"] == "ArkletSilent"
+        for _ in range(12):
+            await world.pass_time(10)
+            world.steward.hear(BASE)
+        assert ready(world.node) == "Unknown"  # and not gone
+        world.base.is_reachable = True
+        await world.steward._questions.ask_list()
+        await world.settle()
+        assert (ready(world.node), world.cluster.ready()) == ("True", {"a"})
+        assert world.base.calls == [("install", "orders:1")]
+
+    play(act)
+
+
+def test_a_controller_that_did_not_lead_has_missed_no_answer() -> None:
+    async def act(world: World) -> None:
+        world.base.is_reachable = False
+        for _ in range(4):
+            with pytest.raises(NoAnswer):
+                await world.steward._questions.ask_health()
+        await world.steward.rest()
+        await world.pass_time(40)
+        world.steward.hear(BASE)
+        world.steward.begin()
+        await world.settle()
+        assert ready(world.node) == "True"
 
     play(act)
 

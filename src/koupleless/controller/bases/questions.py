@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from koupleless.controller.tunnels.tunnel import NoAnswer
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from koupleless.controller.tunnels.tunnel import Tunnel
 
 _log: Final = logging.getLogger("koupleless.controller")
+
+_Answer = TypeVar("_Answer")
 
 _JITTER: Final = 0.1
 """The part by which pauses differ, so that bases are not all asked at once."""
@@ -75,7 +77,7 @@ class Questions:
         """Ask for the list of modules once. Raises `NoAnswer`."""
         news, asked = self._news, self._clock()
         start = news.base.start
-        found = await self._tunnel.modules(news.base)
+        found = await self._answer_to(self._tunnel.modules(news.base))
         if news.base.start == start:  # else the answer is that of a former life
             news.take_list(found, asked=asked)
             self._on_list()
@@ -83,7 +85,7 @@ class Questions:
     async def ask_health(self) -> None:
         """Ask for the health once. Raises `NoAnswer`."""
         news = self._news
-        health = await self._tunnel.health(news.base)
+        health = await self._answer_to(self._tunnel.health(news.base))
         if health.is_active:
             news.liveness.see(self._clock())
         elif health.is_active is False:
@@ -91,3 +93,13 @@ class Questions:
         if health.capacity != news.capacity or news.liveness.has_ended:
             news.capacity = health.capacity
             self._on_health()
+
+    async def _answer_to(self, question: Awaitable[_Answer]) -> _Answer:
+        """Wait for an answer, and note whether one came. Raises `NoAnswer`."""
+        try:
+            answer = await question
+        except NoAnswer:
+            self._news.liveness.miss()
+            raise
+        self._news.liveness.answer(self._clock())
+        return answer

@@ -162,6 +162,7 @@ class Steward:
             self._is_at_work = True
             self._relay.forget()
             now = self._clock()
+            self.news.liveness.answer(now)
             if self.has_node:
                 self.news.liveness.doubt(now)
                 self._silent_until = now + _FIRST_ANSWER_S
@@ -269,6 +270,7 @@ class Steward:
                 answer = await self._tunnel.switch(base, operation.key)
             else:
                 answer = await self._tunnel.uninstall(base, operation.key)
+            self.news.liveness.answer(self._clock())
         except NoAnswer as error:
             answer = Answer(Outcome.UNCERTAIN, "BaseUnreachable", str(error))
         if attempts is self.news.attempts:
@@ -282,8 +284,9 @@ class Steward:
             news.attempts.succeed(operation.key)
             news.settle(operation.verb, operation.key, now=now, at=self._wall())
         else:
-            pause = {} if operation.pause_s is None else {"pause_s": operation.pause_s}
-            news.attempts.fail(operation.key, answer.reason, answer.message, now=now, at=self._wall(), **pause)
+            news.attempts.fail(
+                operation.key, answer.reason, answer.message, now=now, at=self._wall(), pause_s=operation.pause_s
+            )
         self._questions.ask_for_list()  # which tells the rest, such as versions that do not answer any more
         level = logging.INFO if is_done else logging.WARNING
         _log.log(

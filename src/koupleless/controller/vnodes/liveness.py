@@ -1,4 +1,4 @@
-"""The life of a base by the signs of life: alive, silent, or dead. No base is judged by one missed beat."""
+"""The life of a base by the signs of life: alive, mute, silent, or dead. No base is judged by one missed beat."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Final
 
 SILENT_AFTER_S: Final = 25.0
 DEAD_AFTER_S: Final = 60.0
+MUTE_AFTER: Final = 3
+"""Unanswered questions in a row, besides `SILENT_AFTER_S` seconds, before a base with heartbeats counts as mute."""
 
 
 class Life(enum.Enum):
     """The judgement about a base."""
 
     ALIVE = "alive"
+    MUTE = "mute"
+    """With heartbeats, but without an answer of the arklet for a while: the Node becomes unknown, and stays."""
     SILENT = "silent"
     """Without a sign of life for a while: the Node becomes unknown, and the base is asked nothing."""
     DEAD = "dead"
@@ -29,6 +33,10 @@ class Liveness:
 
     seen: float
     has_ended: bool = False
+    _answered: float = 0.0
+    """The time of the last answer, or of the first question."""
+    _unanswered: int = 0
+    """Questions without an answer since then."""
 
     def see(self, now: float) -> None:
         """Note a sign of life."""
@@ -42,12 +50,23 @@ class Liveness:
         """Note the end of the base in the words of the base."""
         self.has_ended = True
 
+    def answer(self, now: float) -> None:
+        """Note an answer of the arklet, or the begin of the questions: only the leader of a Node asks."""
+        self._answered, self._unanswered = now, 0
+
+    def miss(self) -> None:
+        """Note a question without an answer."""
+        self._unanswered += 1
+
     def judge(self, now: float) -> Life:
         """Judge the base."""
         silence = now - self.seen
         if self.has_ended or silence >= DEAD_AFTER_S:
             return Life.DEAD
-        return Life.SILENT if silence > SILENT_AFTER_S else Life.ALIVE
+        if silence > SILENT_AFTER_S:
+            return Life.SILENT
+        is_mute = self._unanswered >= MUTE_AFTER and now - self._answered > SILENT_AFTER_S
+        return Life.MUTE if is_mute else Life.ALIVE
 
     def next_change(self, now: float) -> float | None:
         """Return the time of the next change of the judgement; ``None`` for a dead base."""

@@ -137,6 +137,7 @@ def differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> Document
 def _conditions(life: Life, before: Mapping[str, Any], now: float) -> list[Document]:
     ready = {
         Life.ALIVE: ("True", "BaseReady", "the base answers"),
+        Life.MUTE: ("Unknown", "ArkletSilent", "the base sends heartbeats, but its arklet answers no question"),
         Life.SILENT: ("Unknown", "BaseSilent", "the base has sent no sign of life for a while"),
         Life.DEAD: ("False", "BaseGone", "the base has ended, or has sent no sign of life for long"),
     }[life]

@@ -78,16 +78,17 @@ class Attempts:
             del self._by_key[key]
 
     def fail(
-        self, key: ModuleKey, reason: str, message: str, *, now: float, at: float, pause_s: float = _FIRST_PAUSE_S
+        self, key: ModuleKey, reason: str, message: str, *, now: float, at: float, pause_s: float | None = None
     ) -> None:
-        """Note the failure of the running operation; the next attempt comes after a pause that grows.
+        """Note the failure of the running operation; the next attempt comes after ``pause_s``, or a pause that grows.
 
         ``at`` is the time by the clock of the world, in seconds since the epoch.
         """
         attempt = self._by_key[key]
         assert attempt.running is not None
         attempt.failure = Failure(attempt.running, reason, message, at)
-        attempt.not_before = now + min(pause_s * 2 ** min(attempt.failures, 16), _LONGEST_PAUSE_S)
+        growing_s = min(_FIRST_PAUSE_S * 2 ** min(attempt.failures, 16), _LONGEST_PAUSE_S)
+        attempt.not_before = now + (growing_s if pause_s is None else pause_s)
         attempt.failures += 1
         attempt.running = None
 

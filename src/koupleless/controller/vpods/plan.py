@@ -53,7 +53,7 @@ class Operation:
     pod: PodKey | None = None
     """The Pod of the module; ``None`` for a module without a Pod."""
     pause_s: float | None = None
-    """Seconds before the second attempt; ``None`` means as usual."""
+    """Seconds before each further attempt; ``None`` means a pause that grows."""
 
 
 @dataclass(frozen=True, slots=True)

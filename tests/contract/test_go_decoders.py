@@ -167,6 +167,20 @@ def test_replies_to_install_uninstall_and_switch_decode(call: Callable[..., Any]
     assert replies[0]["data"]["bizInfos"][0]["bizState"].upper() == "ACTIVATED"
 
 
+@pytest.mark.parametrize("body", [NAMED, {**NAMED, "bizUrl": "https://repo.example/copy01.zip"}])
+def test_the_controller_in_go_does_not_recurse_when_a_module_is_not_there(recorded: Any, body: dict[str, str]) -> None:
+    agent = {"User-Agent": "go-resty/2.11.0 (https://github.com/go-resty/resty)"}
+    codes = []
+    for headers in (agent, {}):
+        url = f"http://127.0.0.1:{recorded.port}/uninstallBiz"
+        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            reply = json.load(answer)
+        INSTALL(reply, "reply")
+        codes.append((reply["code"], reply["data"]["code"]))
+    assert codes == [("SUCCESS", "NOT_FOUND_BIZ"), ("FAILED", "NOT_FOUND_BIZ")]  # which arkctl in Go takes both
+
+
 def test_replies_to_a_batch_decode_and_every_entry_has_its_biz(call: Callable[..., Any]) -> None:
     call("installBiz", bizUrl="FILES/copy01.jar")
     urls = [f"FILES/{name}.jar" for name in ("copy01", "copy02", "broken-plain")]

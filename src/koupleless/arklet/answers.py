@@ -73,6 +73,17 @@ def explain(error: BaseException, command: str, *, base_identity: str) -> Envelo
     )
 
 
+def without_recursion(reply: Envelope) -> Envelope:
+    """Make a success of the reply to an uninstall of an absent module; the data still say that there was no module.
+
+    The original controller repeats a failed uninstall of a module without a Pod from within, until its stack is
+    exhausted. The original ``arkctl`` takes either reply.
+    """
+    if isinstance(reply.data, BizReply) and reply.data.code is ResponseCode.NOT_FOUND_BIZ:
+        return Envelope(code=Code.SUCCESS, data=reply.data, base_identity=reply.base_identity)
+    return reply
+
+
 def _internal_error(error: BaseException, text: str) -> Envelope:
     return Envelope(
         code=Code.INTERNAL_ERROR,

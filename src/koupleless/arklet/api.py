@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from koupleless.arklet.answers import without_recursion
 from koupleless.arklet.operations import takes_long
 from koupleless.errors import in_words
 from koupleless.wire.envelope import CONTENT_TYPE, MAX_BODY_BYTES, Code, Envelope, encode
@@ -30,6 +31,9 @@ ONLY_POST: Final = b"POST http request only supported by arklet"
 TEXT: Final = "text/plain; charset=utf-8"
 METRICS: Final = "/metrics"
 """The path of the scrapes, by GET: no command has this name."""
+UNINSTALL: Final = "/uninstallBiz"
+GO_CLIENT: Final = "go-resty/"
+"""The begin of the ``User-Agent`` of both clients of the original, its controller and its ``arkctl``."""
 SERVER: Final = "koupleless"
 """The ``Server`` header of every answer, refusals too, by which clients know an arklet with more than the original."""
 BODY_SECONDS: Final = 60.0
@@ -92,7 +96,10 @@ class ArkletApi:
         except ClientDisconnect:
             pass
         else:
-            response = await self._answer(scope["path"][1:], body)
+            envelope = await self._answer(scope["path"][1:], body)
+            if scope["path"] == UNINSTALL and request.headers.get("user-agent", "").startswith(GO_CLIENT):
+                envelope = without_recursion(envelope)
+            response = _reply(200, encode(envelope))
             await response(scope, receive, send)
 
     async def _scrape(self, request: Request, expose: Callable[[str], tuple[bytes, str]]) -> Response:
@@ -130,7 +137,7 @@ class ArkletApi:
             return _reply(413)
         return None
 
-    async def _answer(self, command: str, body: bytes) -> Response:
+    async def _answer(self, command: str, body: bytes) -> Envelope:
         operations = self._operations
         if takes_long(command):
             loop = asyncio.get_running_loop()
@@ -140,7 +147,7 @@ class ArkletApi:
                 envelope = operations.give_up(command)
         else:
             envelope = operations.handle(command, body)
-        return _reply(200, encode(envelope))
+        return envelope
 
 
 async def _read_body(receive: Receive) -> bytes:

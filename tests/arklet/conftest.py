@@ -92,6 +92,7 @@ class FakeContainer:
         self.brought: list[Resident] = []
         self.book = Book()
         self.prepared: list[FakePrepared] = []
+        self.drains: list[float | None] = []
         self.started: list[tuple[str, tuple[str, ...], dict[str, str]]] = []
         self._lock = threading.Lock()
         self._bizs: dict[BizId, tuple[BizInfo, Artefact]] = {}
@@ -173,7 +174,8 @@ class FakeContainer:
         elapsed_ms = round((time.perf_counter() - begin) * 1000)
         return Installed(info, elapsed_ms, started_at, 4096, tuple(reports))
 
-    def uninstall(self, biz: BizId) -> PurgeReport:
+    def uninstall(self, biz: BizId, *, drain_s: float | None = None) -> PurgeReport:
+        self.drains.append(drain_s)
         if biz.name == self.base.id.name:
             raise MasterBizProtected(biz)
         with self.reserve(biz, "uninstallBiz"):

@@ -74,6 +74,20 @@ def test_install_repeat_uninstall_uninstall_say_what_the_original_says(wire: Any
     }
 
 
+@pytest.mark.parametrize(
+    ("given", "drain_s"), [({}, None), ({"drainSeconds": 7}, 7.0), ({"drain_seconds": "0.5"}, 0.5),
+                           ({"drainSeconds": -1}, 0.0), ({"drainSeconds": None}, None)]
+)  # fmt: skip
+def test_an_uninstall_may_limit_the_time_for_requests_in_flight(
+    wire: Any, container: Any, given: dict[str, Any], drain_s: float | None
+) -> None:
+    wire.command("installBiz", named("shop:1.0", container.offer("shop:1.0")))
+    assert wire.command("uninstallBiz", named("shop:1.0", **given))["code"] == "SUCCESS"
+    assert container.drains == [drain_s]
+    refused = wire.command("uninstallBiz", named("shop:1.0", drainSeconds="long"))
+    assert "drainSeconds must be a number" in refused["message"]
+
+
 def test_uninstall_says_what_is_left_of_the_biz(wire: Any, container: Any) -> None:
     wire.command("installBiz", named("shop:1.0", container.offer("shop:1.0")))
 
@@ -393,7 +407,7 @@ def test_a_biz_that_is_still_starting_is_neither_switched_to_nor_uninstalled(
 ) -> None:
     refuse = raising(IllegalMove(BizId.parse("shop:1.0"), BizState.RESOLVED, BizState.STOPPED))
     monkeypatch.setattr(container, "switch", lambda biz: refuse())
-    monkeypatch.setattr(container, "uninstall", lambda biz: refuse())
+    monkeypatch.setattr(container, "uninstall", lambda biz, **_: refuse())
 
     switched = wire.command("switchBiz", named("shop:1.0"))
     removed = wire.command("uninstallBiz", named("shop:1.0"))

@@ -264,6 +264,17 @@ def test_who_is_inside_at_the_deadline_is_told_that_the_biz_is_gone(stage, hall,
     until(lambda: not [task for task in asyncio.all_tasks(world.stage.loop) if "of a service" in task.get_name()])
 
 
+@pytest.mark.parametrize(("base_s", "asked_s"), [(30, 0.1), (0.1, 30)])
+def test_an_uninstall_may_shorten_the_drain_and_not_lengthen_the_drain(stage, hall, base_s, asked_s):
+    world = stage(drain_s=base_s)
+    with call(world, hall, next(iter(CALLS))) as future:
+        report = world.container.uninstall(BizId.of("provider", "1.0"), drain_s=asked_s)
+        hall.go.set()
+        with pytest.raises(BizGone):
+            future.result(20)
+    assert any("had not ended after 0.1 s" in failure for failure in report.failures)
+
+
 def test_the_task_of_the_caller_is_not_cancelled_for_it(stage, hall):
     world = stage(drain_s=0.1)
 

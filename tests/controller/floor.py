@@ -72,8 +72,8 @@ class Bases:
     async def install(self, base: AnnouncedBase, module: Module) -> Answer:
         return await self._bases[base.identity].install(base, module)
 
-    async def uninstall(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
-        return await self._bases[base.identity].uninstall(base, key)
+    async def uninstall(self, base: AnnouncedBase, key: ModuleKey, *, drain_s: float | None = None) -> Answer:
+        return await self._bases[base.identity].uninstall(base, key, drain_s=drain_s)
 
     async def switch(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
         return await self._bases[base.identity].switch(base, key)

@@ -410,6 +410,32 @@ def test_a_module_stays_until_the_hook_of_its_pod_has_ended() -> None:
     play(act)
 
 
+def test_requests_in_flight_have_the_rest_of_the_grace() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("a", container("orders", "1", lifecycle=HOOK, ports=WEB))
+        world.cluster.create_pod("b", container("prices", "1"))
+        await world.settle()
+        world.base.there[ModuleKey("stray", "1")] = "ACTIVATED"
+        for _ in range(2):
+            await world.steward._questions.ask_list()
+            await world.settle()
+        world.base.holds_visits.clear()
+        world.cluster.delete_pod("a", grace_s=30)
+        await world.settle()
+        await world.pass_time(20)
+        world.base.holds_visits.set()
+        await world.settle()
+        world.cluster.delete_pod("b", grace_s=5)
+        await world.settle()
+        assert world.cluster.pods == {}
+        stray, first, second = world.base.drains
+        assert stray is None  # there is no Pod with a grace
+        assert first == pytest.approx(10, abs=0.1)
+        assert second == pytest.approx(5, abs=0.1)
+
+    play(act)
+
+
 def test_the_hooks_of_a_pod_end_with_its_grace() -> None:
     async def act(world: World) -> None:
         world.cluster.create_pod("a", container("orders", "1", lifecycle=HOOK, ports=WEB))

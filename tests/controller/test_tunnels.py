@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -284,3 +285,23 @@ def test_a_visit_that_is_refused_or_cannot_be_made_has_no_answer() -> None:
 
     with pytest.raises(NoAnswer, match="no answer: refused"):
         ask(lambda tunnel: tunnel.visit(BASE, Visit("/", 8080)), hang_up)
+
+
+def test_an_uninstall_has_its_drain_time_in_a_member_of_ours_and_waits_longer_for_the_answer() -> None:
+    sent, waited = [], []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content))
+        waited.append(request.extensions["timeout"]["read"])
+        return httpx.Response(200, json={"code": "SUCCESS"})
+
+    key = ModuleKey("orders", "1")
+    for drain_s in (None, 0.0, 300.0):
+        ask(functools.partial(_uninstall, key, drain_s), answer)
+    named = {"bizName": "orders", "bizVersion": "1"}
+    assert sent == [named, {**named, "drainSeconds": 0}, {**named, "drainSeconds": 300}]
+    assert waited == [120, 120, 420]
+
+
+async def _uninstall(key: ModuleKey, drain_s: float | None, tunnel: HttpTunnel) -> Answer:
+    return await tunnel.uninstall(BASE, key, drain_s=drain_s)

@@ -111,6 +111,7 @@ class MemoryTunnel:
         self.calls: list[tuple[str, str]] = []
         self.failing: dict[str, Answer] = {}
         """Answers in the place of a success, by verb and module, as ``install orders:1``."""
+        self.drains: list[float | None] = []
         self.is_reachable = True
         self.holds = asyncio.Event()
         self.holds.set()
@@ -125,7 +126,8 @@ class MemoryTunnel:
     async def switch(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
         return await self._do("switch", key, self._switch)
 
-    async def uninstall(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
+    async def uninstall(self, base: AnnouncedBase, key: ModuleKey, *, drain_s: float | None = None) -> Answer:
+        self.drains.append(drain_s)
         return await self._do("uninstall", key, lambda key: self.there.pop(key, None))
 
     async def modules(self, base: AnnouncedBase) -> tuple[Mapping[str, Any], ...]:

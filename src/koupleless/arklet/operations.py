@@ -324,10 +324,11 @@ class Operations:
         """Remove one biz; the reply has the purge report."""
         request = read(UninstallBiz, body)
         biz = named(request)
-        return self._perform("uninstallBiz", request, lambda: self._do_uninstall(biz))
+        drain_s = None if request.drain_seconds is None else max(request.drain_seconds, 0.0)
+        return self._perform("uninstallBiz", request, lambda: self._do_uninstall(biz, drain_s))
 
-    def _do_uninstall(self, biz: BizId) -> Envelope:
-        report = answers.purge_report(self._container.uninstall(biz))
+    def _do_uninstall(self, biz: BizId, drain_s: float | None) -> Envelope:
+        report = answers.purge_report(self._container.uninstall(biz, drain_s=drain_s))
         message = f"Uninstall biz: {biz} success."
         return self._success(UninstallData(code=ResponseCode.SUCCESS, message=message, purge_report=report))
 

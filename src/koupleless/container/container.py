@@ -376,10 +376,10 @@ class Container:
             self._break(entry, error, self._leave(life))
             raise
 
-    def _leave(self, life: Life) -> PurgeReport:
+    def _leave(self, life: Life, drain_s: float | None = None) -> PurgeReport:
         settling = Settling(self._around.stage, life.scope)
         with settling.around():
-            report = life.leave(with_process=self._ends_process)
+            report = life.leave(with_process=self._ends_process, drain_s=drain_s)
         self.accounts.leave(life)
         if life.remains is not None:
             self._remains.add(report, life.remains)
@@ -431,8 +431,10 @@ class Container:
 
     # --- uninstall and switch ------------------------------------------------------------------------------------
 
-    def uninstall(self, biz: BizId) -> PurgeReport:
+    def uninstall(self, biz: BizId, *, drain_s: float | None = None) -> PurgeReport:
         """Withdraw, drain, stop and purge one biz; returns the purge report.
+
+        ``drain_s`` shortens the time for requests in flight, the silence before included; ``None`` leaves the time.
 
         The biz is gone afterwards even if its own stop code failed. Such a failure, and everything that could not be
         freed, is in the report. Raises ``BizNotFound``, ``BizBusy``, ``MasterBizProtected``, ``StateUnwritable`` and
@@ -443,18 +445,23 @@ class Container:
             with self._lock:
                 entry = self._roster.entry(biz)
             self.book.leaving(biz)
-            self._be_silent(entry)
-            return self._stop(entry, with_successor=self._rules.activate_next or self._rules.activate_many)
+            ends = None if drain_s is None else time.monotonic() + drain_s
+            self._be_silent(entry, drain_s)
+            with_successor = self._rules.activate_next or self._rules.activate_many
+            left_s = None if ends is None else max(ends - time.monotonic(), 0.0)
+            return self._stop(entry, with_successor=with_successor, drain_s=left_s)
 
-    def _be_silent(self, entry: Entry) -> None:
+    def _be_silent(self, entry: Entry, most_s: float | None) -> None:
         """Let probes tell that a biz is about to leave, and serve on for a while; a shutdown ends the while."""
         silence_s = self._around.deadlines.silence_s
+        if most_s is not None:
+            silence_s = min(silence_s, most_s)
         if silence_s and entry.state.is_started:
             with self._lock:
                 entry.announce(f"serves {silence_s:g} s more")
                 self._idle.wait_for(lambda: self._is_closed, silence_s)
 
-    def _stop(self, entry: Entry, *, with_successor: bool = False) -> PurgeReport:
+    def _stop(self, entry: Entry, *, with_successor: bool = False, drain_s: float | None = None) -> PurgeReport:
         begin = time.monotonic()
         with self._changing(entry.id):
             withdrawal = self._roster.withdraw(
@@ -470,7 +477,7 @@ class Container:
         report = (
             PurgeReport(entry.id, clean=True, held=(), undone={}, failures=(), elapsed_ms=0.0, is_compared=True)
             if life is None
-            else self._leave(life)
+            else self._leave(life, drain_s)
         )
         if report.failures:
             failed = "; ".join(report.failures)

@@ -281,11 +281,12 @@ class Life:
 
     # --- out -----------------------------------------------------------------------------------------------------
 
-    def leave(self, *, with_process: bool = False) -> PurgeReport:
+    def leave(self, *, with_process: bool = False, drain_s: float | None = None) -> PurgeReport:
         """Take the biz down and prove that the biz is gone. Never raises; all errors are in the report. Idempotent.
 
         The caller has withdrawn the biz's routes before, so that no new request arrives. ``with_process`` tells that
         the process ends next, and daemon threads with the process: they are asked to stop and hardly awaited.
+        ``drain_s`` shortens the time for requests in flight.
         """
         departure = Departure(
             self.scope,
@@ -294,6 +295,7 @@ class Life:
             gate=self.gate,
             lifespan=self._lifespan,
             with_process=with_process,
+            drain_s=drain_s,
         )
         self.gate = self._lifespan = None
         report = departure.run()

@@ -58,6 +58,9 @@ class BizRequest(Request, frozen=True, kw_only=True):
 class UninstallBiz(BizRequest, frozen=True, kw_only=True):
     """Remove one biz."""
 
+    drain_seconds: float | None = None
+    """The time for requests in flight, if shorter than the base's own; a member of ours."""
+
 
 class SwitchBiz(BizRequest, frozen=True, kw_only=True):
     """Make one version the active one."""
@@ -269,6 +272,7 @@ _CONVERTERS: Final[dict[Any, Callable[[str, object], Any]]] = {
     str | None: _text,
     bool: _flag,
     float: _number,
+    float | None: _number,
     list[str] | None: _texts,
     dict[str, str] | None: _text_map,
     list[InstallBiz] | None: _installs,

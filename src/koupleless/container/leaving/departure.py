@@ -71,6 +71,7 @@ class Departure:
         gate: Gate | None,
         lifespan: Lifespan | None,
         with_process: bool,
+        drain_s: float | None = None,
     ) -> None:
         self.scope = scope
         self.remains: Survey | None = None
@@ -79,6 +80,7 @@ class Departure:
         self._unpacked = unpacked
         self._gate = gate
         self._lifespan = lifespan
+        self._drain_s = around.deadlines.drain_s if drain_s is None else min(drain_s, around.deadlines.drain_s)
         self._daemons_s = _MOMENT_S if with_process else math.inf
         self._left = NOTHING_CHANGED
         self._failures: list[str] = []
@@ -114,7 +116,7 @@ class Departure:
 
     def drain(self) -> None:
         """Wait for requests in flight and calls of the services; an unfinished request or call gets an error."""
-        drain_s, stop_s, calls = self._around.deadlines.drain_s, self._around.deadlines.stop_s, self.scope.calls
+        drain_s, stop_s, calls = self._drain_s, self._around.deadlines.stop_s, self.scope.calls
         ends = time.monotonic() + drain_s
         calls.shut()
         inside: dict[str, _Inside] = {} if self._gate is None else {"requests": self._gate}
@@ -141,9 +143,8 @@ class Departure:
         return {kind: count for kind, count in zip(inside, counts, strict=True) if count}
 
     def _tell_aborted(self, left: Mapping[str, int]) -> None:
-        drain_s = self._around.deadlines.drain_s
         self._failures += [
-            f"{count} {kind} had not ended after {drain_s:g} s and were aborted" for kind, count in left.items()
+            f"{count} {kind} had not ended after {round(self._drain_s, 2):g} s and were aborted" for kind, count in left.items()
         ]
 
     def withdraw_services(self) -> None:

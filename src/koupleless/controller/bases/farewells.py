@@ -1,4 +1,4 @@
-"""The time between the deletion of a Pod and the uninstall of its modules: the hooks of the Pod, within the grace."""
+"""From the deletion of a Pod to the end of its modules: hooks, then requests in flight, within the grace."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Farewells:
         start: Callable[[Coroutine[None, None, None]], object],
         tell: Callable[[VPod, str, str, str], object],
         wake: Callable[[], object],
+        clock: Callable[[], float],
     ) -> None:
         """``start`` begins a task of the owner, ``tell`` records an Event, ``wake`` is called after the last hook."""
         self._news = news
@@ -39,6 +40,9 @@ class Farewells:
         self._start = start
         self._tell = tell
         self._wake = wake
+        self._clock = clock
+        self._seen: dict[str, float] = {}
+        """The time at which the deletion of each Pod was first seen, by UID."""
         self._is_over: dict[str, bool] = {}
         """Whether all hooks of a Pod have ended, by UID."""
 
@@ -53,12 +57,21 @@ class Farewells:
                 self._start(self._take_leave(pod, hooks))
         return not self._is_over[pod.uid]
 
+    def left_s(self, pod: VPod) -> float | None:
+        """Return the seconds left of the grace of a leaving Pod; ``None`` for a Pod that stays."""
+        if not pod.is_leaving:
+            return None
+        now = self._clock()
+        return max(self._seen.setdefault(pod.uid, now) + pod.grace_s - now, 0.0)
+
     def keep(self, uids: set[str]) -> None:
         """Forget all Pods but these."""
+        self._seen = {uid: seen for uid, seen in self._seen.items() if uid in uids}
         self._is_over = {uid: is_over for uid, is_over in self._is_over.items() if uid in uids}
 
     def forget(self) -> None:
         """Forget all Pods; their hooks were cancelled."""
+        self._seen.clear()
         self._is_over.clear()
 
     async def _take_leave(self, pod: VPod, hooks: tuple[Hook, ...]) -> None:

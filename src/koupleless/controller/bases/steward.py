@@ -105,7 +105,7 @@ class Steward:
             on_health=wake,
         )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._farewells = Farewells(self.news, tunnel, start=self._start, tell=cluster.tell, wake=wake)
+        self._farewells = Farewells(self.news, tunnel, start=self._start, tell=cluster.tell, wake=wake, clock=clock)
         self._is_at_work = False
         self._silent_until = float("-inf")
         """The time until which silence of the base tells nothing."""
@@ -241,7 +241,8 @@ class Steward:
         pods = sorted(self._cluster.pods_on(self.name), key=lambda pod: pod.age_order())
         self._farewells.keep({pod.uid for pod in pods})
         read = [Read(pod, modules_of(pod, await self._cluster.sources(pod), around)) for pod in pods]
-        return [one._replace(is_staying=self._is_staying(one)) for one in read]
+        left_s = self._farewells.left_s
+        return [one._replace(is_staying=self._is_staying(one), drain_s=left_s(one.pod)) for one in read]
 
     def _is_staying(self, read: Read) -> bool:
         """Whether the hooks of a leaving Pod hold its modules; a Pod without a started module has no hooks to run."""
@@ -269,7 +270,7 @@ class Steward:
             elif operation.verb is Verb.SWITCH:
                 answer = await self._tunnel.switch(base, operation.key)
             else:
-                answer = await self._tunnel.uninstall(base, operation.key)
+                answer = await self._tunnel.uninstall(base, operation.key, drain_s=operation.drain_s)
             self.news.liveness.answer(self._clock())
         except NoAnswer as error:
             answer = Answer(Outcome.UNCERTAIN, "BaseUnreachable", str(error))

@@ -112,10 +112,13 @@ class HttpTunnel:
             body["envs"] = dict(module.envs)
         return answer_to_install(await self._ask(base, "installBiz", body, self._limits.install_s))
 
-    async def uninstall(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
+    async def uninstall(self, base: AnnouncedBase, key: ModuleKey, *, drain_s: float | None = None) -> Answer:
         """See `Tunnel.uninstall`."""
-        body = {"bizName": key.name, "bizVersion": key.version}
-        return answer_to_uninstall(await self._ask(base, "uninstallBiz", body, self._limits.uninstall_s))
+        body: dict[str, Any] = {"bizName": key.name, "bizVersion": key.version}
+        if drain_s is not None:
+            body["drainSeconds"] = round(drain_s, 3)
+        limit_s = self._limits.uninstall_s + (drain_s or 0)
+        return answer_to_uninstall(await self._ask(base, "uninstallBiz", body, limit_s))
 
     async def switch(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
         """See `Tunnel.switch`."""

@@ -38,8 +38,12 @@ class Tunnel(Protocol):
     async def install(self, base: AnnouncedBase, module: Module) -> Answer:
         """Install a module; returns when the module has started, or has failed to."""
 
-    async def uninstall(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
-        """Uninstall a module; returns when the module has left."""
+    async def uninstall(self, base: AnnouncedBase, key: ModuleKey, *, drain_s: float | None = None) -> Answer:
+        """Uninstall a module; returns when the module has left.
+
+        ``drain_s`` are the seconds for requests in flight, if the base is to take no longer; bases of the original take
+        the time they take.
+        """
 
     async def switch(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
         """Let a version of a module answer, in the place of other versions."""

@@ -34,6 +34,8 @@ class Read(NamedTuple):
     modules: tuple[Module | Refused, ...]
     is_staying: bool = False
     """Whether the modules of a leaving Pod stay for a while, for the hooks of the Pod."""
+    drain_s: float | None = None
+    """The seconds left to a leaving Pod for the requests in flight; ``None`` for a Pod that stays."""
 
     def wanted(self) -> Iterator[Module]:
         """Yield the modules of the Pod, without refused containers."""
@@ -54,6 +56,8 @@ class Operation:
     """The Pod of the module; ``None`` for a module without a Pod."""
     pause_s: float | None = None
     """Seconds before each further attempt; ``None`` means a pause that grows."""
+    drain_s: float | None = None
+    """Seconds for requests in flight before an uninstall; ``None`` leaves the time to the base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +197,7 @@ def _uninstalls(
         for module in read.wanted():
             if module.key not in seen and not read.pod.is_wanted and _is_there(module.key, actual):
                 seen.add(module.key)
-                yield Operation(Verb.UNINSTALL, module.key, None, read.pod.key)
+                yield Operation(Verb.UNINSTALL, module.key, None, read.pod.key, drain_s=read.drain_s)
     for key in actual:
         if key in seen or not _is_there(key, actual):
             continue

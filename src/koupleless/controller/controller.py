@@ -17,7 +17,9 @@ from koupleless.controller.cluster.cache import Cache
 from koupleless.controller.cluster.delays import Backoff
 from koupleless.controller.cluster.queue import Queue, work
 from koupleless.controller.fleet import Fleet
+from koupleless.controller.leading.balance import ROUND_S, Balance
 from koupleless.controller.leading.leases import Lease, Leases
+from koupleless.controller.leading.members import Members
 from koupleless.controller.peers.deployment import Deployment, baseline
 from koupleless.controller.peers.replicas import DEPLOYMENTS, Replicas
 from koupleless.controller.vpods.pod import VPod
@@ -49,6 +51,8 @@ class Choices:
     """The number of bases worked on at a time."""
     syncs_replicas: bool = False
     """Whether Deployments of peers get as many replicas as there are bases."""
+    balance_every_s: float = ROUND_S
+    """The pause between two looks at the shares of all controllers."""
 
 
 class Controller:
@@ -66,6 +70,8 @@ class Controller:
         ours = f"{names.ENV}={env}"
         self._choices = choices
         self._api = Api(config)
+        self._lease_api = Api(config)
+        """Connections for Leases alone: no burst of other writes holds them up."""
         self._queue: Queue[str] = Queue(backoff=_RETRIES)
         self._lease_queue: Queue[str] = Queue()
         self._events = Events(self._api)
@@ -84,7 +90,17 @@ class Controller:
             Kind(LEASES, Lease.of),
             lambda key: self._lease_queue.add(key.name),
             labels=f"{names.COMPONENT}={names.VNODE_LEASE},{ours}",
+            index=lambda lease: lease.holder,
         )
+        self._member_cache: Cache[Lease] = Cache(
+            self._api,
+            Kind(LEASES, Lease.of),
+            self._member_changed,
+            labels=f"{names.COMPONENT}={names.CONTROLLER_LEASE},{ours}",
+        )
+        holder = choices.holder
+        self._members = Members(self._lease_api, self._member_cache, holder=holder, env=env)
+        self._balance = Balance(self._members, self._lease_cache, holder=holder, round_s=choices.balance_every_s)
         self._peer_queue: Queue[Key] = Queue(backoff=_RETRIES)
         self._deployments: Cache[Deployment] = Cache(
             self._api,
@@ -98,12 +114,20 @@ class Controller:
         )
         objects = Objects(self._api, self._nodes, self._pods, self._events)
         self.fleet = Fleet(objects, tunnel, choices.habits, queue=self._queue, lease_queue=self._lease_queue)
-        self.leases = Leases(self._api, self._lease_cache, holder=choices.holder, env=env, changed=self._queue.add)
+        self.leases = Leases(
+            self._lease_api,
+            self._lease_cache,
+            holder=holder,
+            env=env,
+            changed=self._queue.add,
+            defer_s=self._balance.defer_s,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self._closing.enter_async_context(self._api)
+        await self._closing.enter_async_context(self._lease_api)
         for cache in self._caches().values():
             self._begin(cache.run())
         self._begin(self._events.run())
@@ -116,6 +140,7 @@ class Controller:
         self._queue.close()
         self._lease_queue.close()
         self._peer_queue.close()
+        await self._members.close()
         await self.fleet.close(self.leases)
         for task in self._tasks:
             task.cancel()
@@ -139,6 +164,7 @@ class Controller:
             "Nodes": self._nodes,
             "Pods": self._pods,
             "Leases": self._lease_cache,
+            "Leases of controllers": self._member_cache,
             "Deployments": self._deployments,
         }
 
@@ -160,6 +186,8 @@ class Controller:
             tasks.create_task(work(self._lease_queue, self._step, workers=self._choices.workers))
             tasks.create_task(work(self._peer_queue, self.replicas.reconcile, workers=1))
             tasks.create_task(self.fleet.watch())
+            tasks.create_task(self._members.run())
+            tasks.create_task(self._balance.run(self.leases, self.fleet.is_free, self.fleet.give))
 
     async def _reconcile(self, name: str) -> float | None:
         return await self.fleet.reconcile(name, self.leases)
@@ -170,6 +198,9 @@ class Controller:
     def _node_changed(self, key: Key) -> None:
         self.fleet.node_changed(key, self._nodes)
         self.replicas.node_changed(key)
+
+    def _member_changed(self, key: Key) -> None:
+        self._members.note(key)
 
     def _pod_changed(self, key: Key) -> None:
         self.fleet.pod_changed(key, self._pods)

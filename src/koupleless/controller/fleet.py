@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("koupleless.controller")
 
 _WATCH_S: Final = 1.0
+_AT_ONCE: Final = 16
+"""The number of Leases given up at a time."""
 _TROUBLE_S: Final = 4.0
 """Seconds between attempts to keep a Lease while the API server is in trouble, at most."""
 
@@ -60,6 +62,8 @@ class Fleet:
         self._stewards: dict[str, Steward] = {}
         self._places: dict[Key, tuple[str, str]] = {}
         """The Node and the UID of each Pod, for Pods that are gone."""
+        self._given: dict[str, str] = {}
+        """Nodes to be handed over, with the next holder."""
         self._deleted: set[str] = set()
         """Nodes that this controller has deleted, until the cache says so: late news of them are no bases."""
 
@@ -129,6 +133,10 @@ class Fleet:
                 await self._part(name, leases)
                 return None
             return await steward.pass_on()
+        if to := self._given.pop(name, ""):
+            await steward.rest()
+            await leases.give(name, to)
+            return None
         steward.begin()
         due_s = await steward.reconcile()
         if steward.has_left:
@@ -164,11 +172,26 @@ class Fleet:
             for steward in self._stewards.values():
                 steward.watch()
 
+    def is_free(self, name: str) -> bool:
+        """Whether a Node may be handed over now, without an operation cut off."""
+        steward = self._stewards.get(name)
+        return steward is not None and not steward.is_busy
+
+    def give(self, name: str, to: str) -> None:
+        """Hand a Node over to another controller soon."""
+        self._given[name] = to
+        self._queue.add(name)
+
     async def close(self, leases: Leases) -> None:
         """Give up all bases; another controller may lead their Nodes at once."""
-        for name, steward in list(self._stewards.items()):
-            await steward.rest()
-            await leases.release(name)
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def leave(name: str, steward: Steward) -> None:
+            async with limit:
+                await steward.rest()
+                await leases.release(name)
+
+        await asyncio.gather(*(leave(name, steward) for name, steward in self._stewards.items()))
         self._stewards.clear()
 
     async def _part(self, name: str, leases: Leases) -> None:

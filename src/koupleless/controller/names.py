@@ -18,6 +18,8 @@ COMPONENT_TOO: Final = "module-controller.koupleless.io/component"
 """Another spelling of `COMPONENT`, on Pods and Deployments."""
 VNODE: Final = "vnode"
 VNODE_LEASE: Final = "vnode-lease"
+CONTROLLER_LEASE: Final = "controller-lease"
+"""The component of the Lease that shows others that a controller lives."""
 MODULE: Final = "module"
 MODULE_DEPLOYMENT: Final = "module-deployment"
 
@@ -77,6 +79,11 @@ def node_name(identity: str, env: str) -> str:
         return f"vnode.{identity}.{env}"
     mapped = re.sub(r"[^a-z0-9-]+", "-", identity.lower()).strip("-")[: room - _DIGITS - 1]
     return f"vnode.{mapped}-{_digest(identity)}.{env}" if mapped else f"vnode.{_digest(identity)}.{env}"
+
+
+def controller_lease(holder: str, env: str) -> str:
+    """Return the name of the Lease of a controller; no Node has such a name."""
+    return f"controller.{node_name(holder, env).removeprefix('vnode.')}"
 
 
 def identity_of(name: str, annotations: Mapping[str, str]) -> str:

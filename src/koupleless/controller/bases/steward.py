@@ -136,6 +136,11 @@ class Steward:
             self.news.liveness.end()  # until the base is heard again; a leader would make the Node anew
 
     @property
+    def is_busy(self) -> bool:
+        """Whether an operation on a module is under way."""
+        return bool(self.news.attempts.running())
+
+    @property
     def has_node(self) -> bool:
         """Whether the base has a Node."""
         return self._cluster.node(self.name) is not None

@@ -190,11 +190,14 @@ class Api:
         """
         return await self._send("PUT", path, document)
 
-    async def delete(self, path: str, *, uid: str = "", grace_s: int | None = None) -> None:
-        """Delete an object, if it has the ``uid``; succeeds for an absent one. Raises `ApiError` and `Unreachable`."""
+    async def delete(self, path: str, *, uid: str = "", version: str = "", grace_s: int | None = None) -> None:
+        """Delete an object, if it has the ``uid`` and the ``version``, where given; succeeds for an absent one.
+
+        Raises `ApiError` and `Unreachable`.
+        """
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions"}
-        if uid:
-            options["preconditions"] = {"uid": uid}
+        if preconditions := _given({"uid": uid, "resourceVersion": version}):
+            options["preconditions"] = preconditions
         if grace_s is not None:
             options["gracePeriodSeconds"] = grace_s
         try:

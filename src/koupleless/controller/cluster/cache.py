@@ -97,6 +97,10 @@ class Cache(Generic[ValueT]):
         """Yield the objects with this ``index``."""
         return (self._content.values[key] for key in self._content.indexed.get(value, ()))
 
+    def count(self, value: str) -> int:
+        """Return the number of objects with this ``index``."""
+        return len(self._content.indexed.get(value, ()))
+
     async def run(self) -> None:
         """Follow the API server until cancelled. No failure of the API server ends this."""
         async with asyncio.TaskGroup() as group:

@@ -37,17 +37,20 @@ class Lease:
     holder: str
     version: str
     duration_s: float
+    node: str = ""
+    """The name of the Lease, which is that of the Node."""
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Lease:
         """Read the JSON document of a Lease."""
         spec = document.get("spec") or {}
-        version = document["metadata"].get("resourceVersion", "")
-        return cls(spec.get("holderIdentity") or "", version, spec.get("leaseDurationSeconds") or DURATION_S)
+        metadata = document["metadata"]
+        version, duration_s = metadata.get("resourceVersion", ""), spec.get("leaseDurationSeconds") or DURATION_S
+        return cls(spec.get("holderIdentity") or "", version, duration_s, metadata.get("name", ""))
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
     """The last version of a Lease, and the time since when it is the last."""
 
     version: str
@@ -65,18 +68,23 @@ class Leases:
         holder: str,
         env: str,
         changed: Callable[[str], object],
+        defer_s: Callable[[str, str | None], float] = lambda _node, _holder: 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``holder`` is the name of this controller; ``changed`` is told a Node that it has begun or ceased to lead."""
+        """``holder`` is the name of this controller; ``changed`` is told a Node that it has begun or ceased to lead.
+
+        ``defer_s`` returns the seconds to leave a free Node to others, given its last holder, if there was a Lease.
+        """
         self._api = api
         self._cache = cache
         self._holder = holder
         self._env = env
         self._changed = changed
+        self._defer_s = defer_s
         self._clock = clock
         self._until: dict[str, float] = {}
         """The end of the leadership of each Node, unless renewed."""
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, Seen] = {}
 
     def leads(self, node: str) -> bool:
         """Whether this controller leads a Node now."""
@@ -92,26 +100,31 @@ class Leases:
         after_s = RENEW_S
         if led and (left_s := self._until[node] - DURATION_S + RENEW_S - now) > 0:
             return left_s  # the news were of the last renewal
-        if lease is None:
-            await self._create(node, now)
-        elif lease.holder in {self._holder, ""}:
+        if lease is not None and lease.holder == self._holder:
             await self._write(node, lease, now)
         elif (left_s := self._left(node, lease, now)) > 0:
             self._until.pop(node, None)
             after_s = min(left_s, RENEW_S)
+        elif lease is None:
+            await self._create(node, now)
         else:
-            _log.info("%s: %s has left the Lease to lapse; this controller takes over", node, lease.holder)
+            if lease.holder:
+                _log.info("%s: %s has left the Lease to lapse; this controller takes over", node, lease.holder)
             await self._write(node, lease, now)
         if self.leads(node) is not led:
             self._changed(node)
         return after_s
 
-    def _left(self, node: str, lease: Lease, now: float) -> float:
-        """Return the seconds that a Lease of another holder has left, as far as this controller has seen."""
+    def _left(self, node: str, lease: Lease | None, now: float) -> float:
+        """Return the seconds until this controller may take a Node, as far as this controller has seen."""
+        version = "" if lease is None else lease.version
         seen = self._seen.get(node)
-        if seen is None or seen.version != lease.version:
-            seen = self._seen[node] = _Seen(lease.version, now)
-        return seen.since + lease.duration_s - now
+        if seen is None or seen.version != version:
+            seen = self._seen[node] = Seen(version, now)
+        left_s = seen.since - now
+        if lease is not None and lease.holder:
+            left_s += lease.duration_s
+        return left_s if left_s > 0 else left_s + self._defer_s(node, None if lease is None else lease.holder)
 
     async def _create(self, node: str, now: float) -> None:
         document = {
@@ -122,7 +135,7 @@ class Leases:
                 "namespace": names.LEASES,
                 "labels": {names.COMPONENT: names.VNODE_LEASE, names.ENV: self._env},
             },
-            "spec": self._spec(),
+            "spec": spec_of(self._holder),
         }
         try:
             await self._api.create(LEASES, document)
@@ -130,17 +143,33 @@ class Leases:
             if error.code != _CONFLICT:
                 raise
             return  # another controller was faster; the cache will say so
-        self._until[node] = now + DURATION_S
+        self._begin(node, now)
 
     async def _write(self, node: str, lease: Lease, now: float) -> None:
-        change: Document = {"metadata": {"resourceVersion": lease.version}, "spec": self._spec()}
+        change: Document = {"metadata": {"resourceVersion": lease.version}, "spec": spec_of(self._holder)}
         try:
             await self._api.patch(f"{LEASES}/{node}", change)
         except ApiError as error:
             if error.code not in {_CONFLICT, _NOT_FOUND}:
                 raise
             return  # written by another meanwhile, or gone
+        self._begin(node, now)
+
+    def _begin(self, node: str, now: float) -> None:
         self._until[node] = now + DURATION_S
+        self._seen.pop(node, None)
+
+    async def give(self, node: str, to: str) -> None:
+        """Hand a Node over to another controller, which leads at once, or lets the Lease lapse.
+
+        The leadership of this one is over before, whatever the answer. Raises `ApiError` and `Unreachable`.
+        """
+        lease = self._cache.get(Key(names.LEASES, node))
+        self._until.pop(node, None)
+        if lease is not None and lease.holder == self._holder:
+            await self._api.patch(
+                f"{LEASES}/{node}", {"metadata": {"resourceVersion": lease.version}, "spec": spec_of(to)}
+            )
 
     async def release(self, node: str) -> None:
         """Give up a Node at a clean end, for another controller to lead at once."""
@@ -160,6 +189,8 @@ class Leases:
         self._until.pop(node, None)
         self._seen.pop(node, None)
 
-    def _spec(self) -> Document:
-        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        return {"holderIdentity": self._holder, "leaseDurationSeconds": int(DURATION_S), "renewTime": now}
+
+def spec_of(holder: str) -> Document:
+    """Make the content of a Lease that a controller holds from now on."""
+    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {"holderIdentity": holder, "leaseDurationSeconds": int(DURATION_S), "renewTime": now}

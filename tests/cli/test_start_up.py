@@ -24,6 +24,7 @@ sys.exit(status)
 """
 
 _UNUSED = {"http", "ssl", "email", "shlex", "koupleless.context", "koupleless.cli.showing.suggestions"}
+_UNUSED |= {"koupleless.controller", "koupleless.cli.kube.kubectl", "koupleless.cli.kube.pods"}
 _HEAVY = {"rich", "starlette", "uvicorn", "anyio", "asyncio", "psutil", "packaging", "watchfiles", "a2wsgi", "tomllib"}
 _RUNTIME = {"base", "arklet", "container", "artifact", "isolation", "ownership", "view", "router", "service"}
 

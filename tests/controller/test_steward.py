@@ -284,6 +284,31 @@ def test_strays_are_left_to_the_operator() -> None:
     play(act, policy=Policy(removes_strays=False))
 
 
+def strays(node: dict[str, Any]) -> tuple[str, str]:
+    return next(
+        (one["status"], one["message"]) for one in node["status"]["conditions"] if one["type"] == "StrayModules"
+    )
+
+
+def test_strays_are_told_by_the_node_with_the_reason_why_they_stay_and_no_more_once_a_pod_has_them() -> None:
+    async def act(world: World) -> None:
+        await world.settle()
+        assert strays(world.node)[0] == "False"
+        world.base.there[ORDERS] = "ACTIVATED"
+        world.base.failing["uninstall orders:1"] = Answer(Outcome.REFUSED, "UninstallFailed", "a request runs")
+        for _ in range(3):
+            await world.steward._questions.ask_list()
+            await world.settle()
+        assert strays(world.node) == ("True", "no Pod has orders:1 (UninstallFailed: a request runs)")
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        await world.steward._questions.ask_list()
+        await world.settle()
+        assert strays(world.node) == ("False", "each module of the base has a Pod")
+
+    play(act)
+
+
 def test_an_install_that_lasts_holds_up_nothing_else() -> None:
     async def act(world: World) -> None:
         world.cluster.create_pod("prices", container("prices", "1"))

@@ -18,6 +18,7 @@ from koupleless.cli.controlling import controller
 from koupleless.cli.environment import env, given_variables
 from koupleless.cli.keeping.commands import export, import_file, restart, rollback, stop
 from koupleless.cli.keeping.push import push
+from koupleless.cli.kube.commands import kube
 from koupleless.cli.logs import logs
 from koupleless.cli.running.command import run
 from koupleless.cli.running.serving import serve
@@ -261,8 +262,9 @@ def deploy(
     options = DeployOptions(build=Options(**flags), no_build=no_build, strategy=strategy, args=args, envs=given)
     found = DeployTarget.of(target, sub=sub)
     deployment = Deployment(
-        session.client, session.settings, found, options, say=say, progress=lambda: Progress(is_silent=session.is_json)
-    )
+        session.client, session.settings, found, options, say=say, carrier=session.carrier,
+        progress=lambda: Progress(is_silent=session.is_json),
+    )  # fmt: skip
     if dry_run:
         click.echo("\n".join(deployment.rehearse()))
         return
@@ -486,10 +488,7 @@ def health(session: Session, identity: str | None, *, kind: str | None, metrics:
     click.echo(json_text(found) if session.is_json else health_text(found, is_wide=session.is_wide))
 
 
-arkctl.add_command(controller)
-arkctl.add_command(env)
-arkctl.add_command(logs)
-for _command in (serve, run, restart, rollback, export, import_file, stop, push):
+for _command in (controller, kube, env, logs, serve, run, restart, rollback, export, import_file, stop, push):
     arkctl.add_command(_command)
 
 # --- about this program --------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from koupleless.errors import BizNotFound, KouplelessError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from koupleless.cli.kube.pods import Carrier
     from koupleless.client import ArkletClient
     from koupleless.settings.client import ClientSettings
     from koupleless.wire.envelope import Envelope
@@ -34,9 +35,11 @@ class Session:
     """The settings and the client of one command, and the form of the command's output."""
 
     # No dataclass: to make one takes a hundredth of the time in which `arkctl status` is done.
-    def __init__(self, settings: ClientSettings, client: ArkletClient) -> None:
+    def __init__(self, settings: ClientSettings, client: ArkletClient, carrier: Carrier | None = None) -> None:
+        """``carrier`` takes files to a base in a Pod; ``None`` for any other base."""
         self.settings = settings
         self.client = client
+        self.carrier = carrier
 
     @property
     def is_json(self) -> bool:
@@ -54,6 +57,8 @@ class Session:
         from koupleless.settings.client import ClientSettings
 
         plain, own = ClientSettings(), self.settings
+        if own.pod is not None:
+            return f" --pod {own.pod}"
         host = f" --host {own.host}" if own.host != plain.host else ""
         return host + (f" --port {own.port}" if own.port != plain.port else "")
 
@@ -74,6 +79,10 @@ def opens_session(command: F) -> F:
 
     @click.option("--host", metavar="HOST", help="The host of the base.  [default: 127.0.0.1]")
     @click.option("--port", type=int, metavar="PORT", help="The port of the arklet.  [default: 1238]")
+    @click.option("--pod", metavar="[NS/]POD", help="A Pod with a base or a module, instead of a host; needs kubectl.")
+    @click.option("--container", metavar="NAME", help="With --pod: the container of the base.  [default: the first]")
+    @click.option("--context", metavar="NAME", help="With --pod: the context of the kubeconfig.")
+    @click.option("--kubeconfig", metavar="FILE", help="With --pod: the way to the cluster.  [default: kubectl's]")
     @click.option("--token", metavar="TOKEN", help="The arklet's token, if one is demanded; better in ARKCTL_TOKEN.")
     @click.option("--timeout", type=float, metavar="SEC", help="Seconds to wait for an answer.  [default: 120]")
     @click.option(
@@ -85,6 +94,10 @@ def opens_session(command: F) -> F:
         *args: Any,
         host: str | None,
         port: int | None,
+        pod: str | None,
+        container: str | None,
+        context: str | None,
+        kubeconfig: str | None,
         token: str | None,
         timeout: float | None,
         output: str | None,
@@ -94,10 +107,36 @@ def opens_session(command: F) -> F:
         from koupleless.settings.client import load_client
 
         click.get_current_context().obj.is_verbose = verbose
-        settings = load_client({"host": host, "port": port, "token": token, "timeout_s": timeout, "output": output})
-        return command(Session(settings, _client(settings, is_verbose=verbose)), *args, **kwargs)
+        if host is not None and pod is not None:
+            raise click.UsageError("--host and --pod name two bases: give one")
+        address = {"host": host, "port": port, "token": token, "timeout_s": timeout, "output": output}
+        settings = load_client(
+            {**address, "pod": pod, "container": container, "context": context, "kubeconfig": kubeconfig}
+        )
+
+        def run(settings: ClientSettings, carrier: Carrier | None = None) -> Any:
+            return command(Session(settings, _client(settings, is_verbose=verbose), carrier), *args, **kwargs)
+
+        if host is not None:  # stronger than the Pod of a file or a variable
+            settings = settings.of_host()
+        return run(settings) if settings.pod is None else _in_pod(settings, settings.pod, run)
 
     return wrapped  # type: ignore[return-value]
+
+
+def _in_pod(settings: ClientSettings, pod: str, call: Callable[[ClientSettings, Carrier | None], Any]) -> Any:
+    """Call a command for the base of a Pod, with the way to the base as settings."""
+    import dataclasses
+
+    from koupleless.cli.kube.pods import way_to
+    from koupleless.errors import BaseUnreachable
+
+    with way_to(pod, settings) as way:
+        there = dataclasses.replace(settings, host=way.host, port=way.port, pod=way.text)
+        try:
+            return call(there, way.carrier)
+        except BaseUnreachable as error:
+            raise way.explain(error) from error
 
 
 def _client(settings: ClientSettings, *, is_verbose: bool) -> ArkletClient:
@@ -131,6 +170,8 @@ def _installed(context: click.Context) -> list[BizInfo]:
     from koupleless.client import ArkletClient
     from koupleless.settings.client import load_client
 
+    if context.params.get("pod"):  # kubectl would take longer than a shell waits
+        return []
     try:
         settings = load_client({name: context.params.get(name) for name in ("host", "port", "token")})
         token = settings.read_token()

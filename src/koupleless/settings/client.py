@@ -4,7 +4,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,15 @@ class ClientSettings:
     token_file: FilePath | None = setting(None, variables=("KOUPLELESS_ARKLET_TOKEN_FILE",))
     """A file with the token in the first line."""
 
+    pod: Text | None = setting(None)
+    """A Pod, ``NAMESPACE/NAME`` or ``NAME``: the base inside, or the base of the module, instead of ``host``."""
+    container: Text | None = setting(None)
+    """The container of the Pod for copied artefacts; ``None`` means the first one."""
+    context: Text | None = setting(None)
+    """The context of the kubeconfig; ``None`` means the current one."""
+    kubeconfig: FilePath | None = setting(None)
+    """The way to a cluster; ``None`` means the file of ``kubectl``."""
+
     tls: Flag = setting(False)
     """Whether the arklet speaks TLS; each of the following settings says so, too."""
     ca_certs: FilePath | None = setting(None)
@@ -51,6 +60,10 @@ class ClientSettings:
     """The certificate to show to an arklet that asks for one."""
     keyfile: FilePath | None = setting(None)
     """The private key, unless the file of the certificate has the key, too."""
+
+    def of_host(self) -> "ClientSettings":
+        """Return the settings for the base at the host, without a Pod."""
+        return replace(self, pod=None)
 
     @property
     def has_tls(self) -> bool:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from koupleless.artifact.building.options import Tell
     from koupleless.cli.deploying.target import Artefact, DeployTarget
+    from koupleless.cli.kube.pods import Carrier
     from koupleless.settings.client import ClientSettings
     from koupleless.wire.replies import BizInfo, Library, PurgeReport
 
@@ -172,14 +173,16 @@ class Deployment:
         *,
         say: Callable[[str], object],
         progress: Callable[[], Progress] = lambda: Progress(is_silent=True),
+        carrier: Carrier | None = None,
     ) -> None:
-        """``progress`` makes the display of the steps of one run."""
+        """``progress`` makes the display of the steps of one run, ``carrier`` takes artefacts into a Pod."""
         self._client = client
         self._settings = settings
         self._target = target
         self._options = options
         self._say = say
         self._progress = progress
+        self._carrier = carrier
 
     def run(self, *, wait_s: float | None = None) -> Done:
         """Build, install, and with ``wait_s`` wait at most so many seconds until the biz is started.
@@ -212,13 +215,19 @@ class Deployment:
     ) -> Artefact:
         options = dataclasses.replace(self._options.build, is_present=is_present, tell=tell)
         artefact = prepare_artefact(self._target, options, scratch=directory, no_build=self._options.no_build)
-        if artefact.env_file is not None and not is_loopback(self._settings.host):
+        if artefact.env_file is not None and not self._is_here:
+            where = f"in Pod {self._settings.pod}" if self._carrier is not None else f"on {self._settings.host}"
             self._say(
-                f"{artefact.env_file.name} stays here: the base is on {self._settings.host}, and a file of variables "
+                f"{artefact.env_file.name} stays here: the base is {where}, and a file of variables "
                 f"is read for a base on this machine only; to send the values: --env-file {artefact.env_file.name}"
             )
             artefact = dataclasses.replace(artefact, env_file=None)
         return artefact
+
+    @property
+    def _is_here(self) -> bool:
+        """Whether the base is on this machine, and reads files of this machine."""
+        return self._carrier is None and is_loopback(self._settings.host)
 
     def _cancel(self, name: str) -> str:
         """Cancel the install in the base, which goes on without its caller; returns a sentence with the result."""
@@ -335,7 +344,10 @@ class Deployment:
         """Make the artefact reachable for the base while the context lasts; gives the URL."""
         if artefact.path is None:
             yield self._target.text
-        elif is_loopback(self._settings.host):
+        elif self._carrier is not None:
+            with self._carrier.carried(artefact.path) as url:
+                yield url
+        elif self._is_here:
             yield artefact.path.as_uri()
         else:
             with OneFileServer(artefact.path, towards=self._settings.host) as offer:

@@ -37,6 +37,9 @@ _TRACEBACK: Final = "Traceback (most recent call last)"
 _OWN_ERROR: Final = re.compile(r"^koupleless\.errors\.\w+: ")
 """The start of an error of this project in a traceback. The text after the class name is complete by itself."""
 
+PREFACE: Final = "Internal Error: "
+"""The start of a message of any arklet about the failure of a module; says nothing."""
+
 HELP: Final = "https://github.com/koupleless/koupleless-python/blob/main/docs/troubleshooting.md"
 """The page with a section for each kind of failure."""
 DOES_NOT_LEAVE: Final = "the-module-does-not-leave"
@@ -45,6 +48,37 @@ DOES_NOT_LEAVE: Final = "the-module-does-not-leave"
 
 class UploadFailed(KouplelessError):
     """An artefact was offered to a remote base, and never fetched by the base."""
+
+
+class NotCopied(UploadFailed):
+    """An artefact could not be copied into the Pod of a base."""
+
+
+class KubectlFailed(KouplelessError):
+    """``kubectl`` is absent, or has failed; ``reason`` are the last words of ``kubectl``."""
+
+    def __init__(self, doing: str, reason: str) -> None:
+        self.doing = doing
+        self.reason = reason
+        super().__init__(f"{doing}: {reason}")
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether the rights of the user do not suffice."""
+        return "Forbidden" in self.reason
+
+
+class NoBase(KouplelessError):
+    """A Pod leads to no base."""
+
+    def __init__(self, pod: str, reason: str) -> None:
+        self.pod = pod
+        self.reason = reason
+        super().__init__(f"Pod {pod} leads to no base: {reason}")
+
+
+class PodSilent(BaseUnreachable):
+    """The base of a Pod did not answer through the port of the Pod."""
 
 
 class NotInstalled(Refused):
@@ -102,7 +136,7 @@ def exit_status(error: KouplelessError) -> int:
             return ENDED_BROKEN
         case Refused() | BizNotFound() | BaseStartFailed():
             return REFUSED
-        case BaseUnreachable() | NoArklet() | ReplyInvalid():
+        case BaseUnreachable() | NoArklet() | ReplyInvalid() | KubectlFailed():
             return UNREACHABLE
         case BuildFailed():
             return BUILD_FAILED
@@ -139,7 +173,7 @@ def more(section: str) -> str:
 
 def _not_installed(error: NotInstalled, *, is_verbose: bool) -> list[str]:
     said = error.in_sources(error.reason)
-    for preface in ("Internal Error: ", "refresh biz info from jar failed: "):
+    for preface in (PREFACE, "refresh biz info from jar failed: "):
         said = said.removeprefix(preface)
     for subject in (f"biz {error.identity} ", f"Biz: {error.identity} "):
         said = said.replace(subject, "it ", 1) if said.startswith(subject) else said
@@ -217,6 +251,17 @@ def _unreachable(error: KouplelessError, _: str) -> str:
     return "check --host and --port; if the base is only slow, raise --timeout"
 
 
+def _kubectl(error: KouplelessError, _: str) -> str:
+    assert isinstance(error, KubectlFailed)
+    if error.is_forbidden:
+        return "ask for the rights to get Pods and Nodes, and to create pods/portforward and pods/exec"
+    if "PATH" in error.reason:
+        return "install kubectl, or name the base by --host"
+    return (
+        "try the same with kubectl; --context and --kubeconfig choose the cluster, and kubectl get pods -A lists Pods"
+    )
+
+
 def _wrong_peer(error: KouplelessError, _: str) -> str:
     assert isinstance(error, NoArklet)
     owner = owner_of(error.address)
@@ -243,6 +288,22 @@ class Rule(NamedTuple):
 
 
 RULES: Final = (
+    Rule(
+        "the-pod-is-not-reached",
+        _is(PodSilent),
+        _answer("name the port of the arklet in the Pod (--port); kubectl logs POD shows whether the base has started"),
+    ),
+    Rule("the-pod-is-not-reached", _is(KubectlFailed), _kubectl),
+    Rule(
+        "the-pod-is-not-reached",
+        _is(NoBase),
+        _answer("name the Pod of a base, or of a module that has a Node: kubectl get pods -o wide"),
+    ),
+    Rule(
+        "the-pod-is-not-reached",
+        _is(NotCopied),
+        _answer("name the container of the base (--container); it needs sh, cat, wc and room in /tmp; or deploy a URL"),
+    ),
     Rule("the-base-does-not-answer", _is(BaseUnreachable), _unreachable),
     Rule(
         "the-base-does-not-fetch-the-artefact",

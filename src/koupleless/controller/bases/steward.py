@@ -24,7 +24,7 @@ from koupleless.controller.vnodes.node import differences, node_of, node_status
 from koupleless.controller.vnodes.node import is_told as is_node_told
 from koupleless.controller.vpods.attempts import Verb
 from koupleless.controller.vpods.module import modules_of
-from koupleless.controller.vpods.plan import Claims, Policy, Read, has_left, plan
+from koupleless.controller.vpods.plan import SIGHTINGS, Claims, Policy, Read, has_left, plan
 from koupleless.controller.vpods.status import Facts, is_ready, is_told, status_of
 from koupleless.controller.vpods.variables import Surroundings
 
@@ -44,6 +44,8 @@ _log: Final = logging.getLogger("koupleless.controller")
 
 _FIRST_ANSWER_S: Final = 6.0
 """Seconds for the first answer of a base to a new leader that has not heard the base: till then nothing is told."""
+_LONGEST: Final = 1_000
+"""Characters of a message in a condition of a Node."""
 _WORDS: Final = {
     (Verb.INSTALL, True): ("Normal", "ModuleInstalled"),
     (Verb.INSTALL, False): ("Warning", "ModuleInstallFailed"),
@@ -235,9 +237,18 @@ class Steward:
         elif patch := differences(wanted, there):
             await self._cluster.patch_node(self.name, patch)
         before = there.get("status") or {}
-        status = node_status(base, life, self.news.capacity, before, now=self._wall())
+        status = node_status(base, life, self.news.capacity, before, now=self._wall(), strays=self._strays())
         if not is_node_told(status, before):
             await self._cluster.patch_node_status(self.name, status)
+
+    def _strays(self) -> str:
+        """Name the modules without a Pod, with the words of the base about a failed removal."""
+        attempts, named = self.news.attempts, []
+        for key in attempts.strays(SIGHTINGS):
+            failure = attempts.failure(key, Verb.UNINSTALL)
+            named.append(str(key) if failure is None else f"{key} ({failure.reason}: {failure.message})")
+        text = f"no Pod has {', '.join(named)}"
+        return text[:_LONGEST] if named else ""
 
     # --- modules -----------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,9 @@ _CALM: Final = {
 }
 """The conditions that are false for a healthy base, with reason and message."""
 
+STRAYS: Final = "StrayModules"
+"""The condition of a Node with modules that no Pod has."""
+
 Document = dict[str, Any]
 
 
@@ -76,11 +79,13 @@ def node_status(
     before: Mapping[str, Any],
     *,
     now: float,
+    strays: str = "",
     address: str | None = None,
     kubelet_port: int | None = None,
 ) -> Document:
     """Make the status of the Node of a base, for a strategic merge patch. ``before`` is the last told status.
 
+    ``strays`` names the modules without a Pod, for people.
     ``address`` and ``kubelet_port`` are those of the kubelet API, if the controller serves one; else the base's.
 
     Equal facts give an equal status, but for the time of the heartbeat.
@@ -99,7 +104,7 @@ def node_status(
         "addresses": addresses,
         "capacity": total,
         "allocatable": left,
-        "conditions": _conditions(life, before, now),
+        "conditions": _conditions(life, strays, before, now),
         "nodeInfo": _node_info(base),
     }
     if kubelet_port is not None:
@@ -134,7 +139,7 @@ def differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> Document
     return patch
 
 
-def _conditions(life: Life, before: Mapping[str, Any], now: float) -> list[Document]:
+def _conditions(life: Life, strays: str, before: Mapping[str, Any], now: float) -> list[Document]:
     ready = {
         Life.ALIVE: ("True", "BaseReady", "the base answers"),
         Life.MUTE: ("Unknown", "ArkletSilent", "the base sends heartbeats, but its arklet answers no question"),
@@ -142,6 +147,11 @@ def _conditions(life: Life, before: Mapping[str, Any], now: float) -> list[Docum
         Life.DEAD: ("False", "BaseGone", "the base has ended, or has sent no sign of life for long"),
     }[life]
     wanted = {"Ready": ready, **{kind: ("False", *words) for kind, words in _CALM.items()}}
+    wanted[STRAYS] = (
+        ("True", "ModulesWithoutPod", strays)
+        if strays
+        else ("False", "EachModuleHasPod", "each module of the base has a Pod")
+    )
     past = {condition["type"]: condition for condition in before.get("conditions") or ()}
     told = []
     for kind, (holds, reason, message) in wanted.items():

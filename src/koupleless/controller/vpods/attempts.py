@@ -123,6 +123,10 @@ class Attempts:
         """Return the number of whole lists in a row with a module, while no Pod had the module."""
         return self._strays.get(key, 0)
 
+    def strays(self, sightings: int) -> list[ModuleKey]:
+        """Return the modules without a Pod on so many whole lists in a row, sorted."""
+        return sorted(key for key, count in self._strays.items() if count >= sightings)
+
     def forget(self, *, besides: Iterable[ModuleKey]) -> None:
         """Forget all modules but ``besides`` and those with a running operation."""
         kept = set(besides)

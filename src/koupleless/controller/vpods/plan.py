@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from koupleless.controller.vpods.module import ModuleKey, Refused
     from koupleless.controller.vpods.pod import PodKey, VPod
 
-_SIGHTINGS: Final = 2
+SIGHTINGS: Final = 2
 """Whole lists in a row with a module without a Pod, before the module is removed."""
 _ABSENT: Final = frozenset({State.STOPPED})
 MARK_SIGN: Final = "#sha256-of-container="
@@ -202,5 +202,5 @@ def _uninstalls(
         if key in seen or not _is_there(key, actual):
             continue
         is_ours = bool(attempts.mark(key))  # installed by this controller, for a Pod that has gone meanwhile
-        if is_ours or (policy.removes_strays and attempts.sightings(key) >= _SIGHTINGS):
+        if is_ours or (policy.removes_strays and attempts.sightings(key) >= SIGHTINGS):
             yield Operation(Verb.UNINSTALL, key, pause_s=STRAY_PAUSE_S)

@@ -1,0 +1,94 @@
+"""``arkctl kube``: the modules of a whole cluster, as Kubernetes has them."""
+
+# ruff: noqa: PLC0415 - a command pays only for the modules it uses
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from koupleless.cli.kube.kubectl import Kubectl
+    from koupleless.cli.kube.overview import Overview
+
+
+@click.group()
+def kube() -> None:
+    """Look at the bases and modules of a Kubernetes cluster."""
+
+
+@kube.command()
+@click.option("-n", "--namespace", metavar="NS", help="Pods of this namespace alone.  [default: all]")
+@click.option("--env", metavar="ENV", help="Bases of this env alone.  [default: all]")
+@click.option("--context", metavar="NAME", help="The context of the kubeconfig.")
+@click.option("--kubeconfig", type=click.Path(path_type=Path), metavar="FILE", help="The way to the cluster.")
+@click.option("--watch", type=click.FloatRange(min=0, min_open=True), metavar="SEC", help="Print every SEC seconds.")
+@click.option("-o", "--output", type=click.Choice(["table", "wide", "json"]),
+              help="The form of output.  [default: table]")  # fmt: skip
+def status(
+    *,
+    namespace: str | None,
+    env: str | None,
+    context: str | None,
+    kubeconfig: Path | None,
+    watch: float | None,
+    output: str | None,
+) -> int:
+    """Show bases, Pods that are not ready, and controllers.
+
+    Asks the API server alone, by kubectl. Ends with 1 if a base is silent or led by nobody, a Pod is not ready, or a
+    base has a module without a Pod.
+    """
+    import time
+
+    from koupleless.cli.kube.kubectl import Kubectl
+    from koupleless.cli.kube.tables import overview_json, overview_text
+    from koupleless.cli.showing.render import json_text
+    from koupleless.settings.client import load_client
+
+    settings = load_client({"context": context, "kubeconfig": kubeconfig, "output": output})
+    kubectl = Kubectl(settings.kubeconfig, settings.context)
+    while True:
+        found = look(kubectl, namespace=namespace, env=env)
+        if watch and sys.stdout.isatty() and settings.output != "json":
+            click.clear()
+        is_json = settings.output == "json"
+        click.echo(
+            json_text(overview_json(found)) if is_json else overview_text(found, is_wide=settings.output == "wide")
+        )
+        if watch is None:
+            return 0 if found.is_well else 1
+        sys.stdout.flush()
+        time.sleep(watch)
+
+
+def look(kubectl: Kubectl, *, namespace: str | None = None, env: str | None = None) -> Overview:
+    """Return the cluster as the API server has it now. Raises ``KubectlFailed``."""
+    import time
+    import urllib.parse
+    from concurrent.futures import ThreadPoolExecutor
+
+    from koupleless.cli.kube.overview import Overview
+    from koupleless.controller import names
+
+    def read(path: str, component: str, *, of_env: bool) -> list[dict[str, Any]]:
+        chosen = f"{names.COMPONENT}={component}" + (f",{names.ENV}={env}" if env and of_env else "")
+        found: list[dict[str, Any]] = []
+        following = ""
+        while True:  # a list of a large cluster comes in parts
+            query = {"labelSelector": chosen, "limit": "500", **({"continue": following} if following else {})}
+            page = kubectl.read(f"{path}?{urllib.parse.urlencode(query)}", "looking at the cluster")
+            found += page.get("items") or ()
+            following = page["metadata"].get("continue") or ""
+            if not following:
+                return found
+
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{names.LEASES}/leases"
+    with ThreadPoolExecutor(3) as threads:
+        nodes = threads.submit(read, "/api/v1/nodes", names.VNODE, of_env=True)
+        pods = threads.submit(read, "/api/v1/pods", names.MODULE, of_env=False)
+        held = threads.submit(read, leases, names.VNODE_LEASE, of_env=True)
+        return Overview.of(nodes.result(), pods.result(), held.result(), now=time.time(), namespace=namespace, env=env)

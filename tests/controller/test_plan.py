@@ -230,6 +230,21 @@ def test_lists_of_other_bases_do_no_harm() -> None:
     assert table_of([java, odd]) == {ORDERS: Actual(ORDERS, State.UNKNOWN)}
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"bizState": 3},
+        {"bizState": ["ACTIVATED"]},
+        {"bizStateRecords": 7},
+        {"bizStateRecords": [None, 7, {"changeTime": 10**30, "reason": 1}]},
+        {"latestStateRecord": "now"},
+    ],
+)
+def test_odd_members_of_a_list_are_absent_and_end_nobody(odd: dict[str, object]) -> None:
+    found = table_of([{"bizName": "orders", "bizVersion": "1", **odd}, {"bizName": 7, "bizVersion": "1"}])
+    assert found == {ORDERS: Actual(ORDERS, State.UNKNOWN)}
+
+
 # --- a base that does as it is told, now and then --------------------------------------------------------------
 
 

@@ -25,10 +25,10 @@ class State(enum.Enum):
     """Also for words of other bases."""
 
     @classmethod
-    def of(cls, text: str | None) -> State:
-        """Read a state in any case of letters."""
+    def of(cls, text: object) -> State:
+        """Read a state in any case of letters; numbers, which some bases send, are unknown."""
         try:
-            return cls((text or "").upper())
+            return cls(_text(text).upper())
         except ValueError:
             return cls.UNKNOWN
 
@@ -51,33 +51,41 @@ class Actual:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
-        """Read an element of ``queryAllBiz``, or of the short list sent over MQTT."""
+        """Read an element of ``queryAllBiz``, or of the short list sent over MQTT; odd members count as absent."""
         key = ModuleKey(
-            document.get("bizName") or document.get("name") or "",
-            document.get("bizVersion") or document.get("version") or "",
+            _text(document.get("bizName")) or _text(document.get("name")),
+            _text(document.get("bizVersion")) or _text(document.get("version")),
         )
-        latest = document.get("latestStateRecord")
-        records = document.get("bizStateRecords") or ([] if latest is None else [latest])
-        newest: Mapping[str, Any] = max(records, key=_time, default={})
+        records = document.get("bizStateRecords") or [document.get("latestStateRecord")]
+        known = [record for record in records if isinstance(record, dict)] if isinstance(records, list) else []
+        newest: Mapping[str, Any] = max(known, key=_time, default={})
         return cls(
             key,
             State.of(document.get("bizState") or document.get("state")),
             max(_time(newest), 0) / 1_000,
-            newest.get("reason") or "",
-            newest.get("message") or "",
+            _text(newest.get("reason")),
+            _text(newest.get("message")),
         )
 
 
 def table_of(documents: Iterable[Mapping[str, Any]]) -> dict[ModuleKey, Actual]:
-    """Read a whole list of modules, without the module in the place of the base."""
+    """Read a whole list of modules, without the module in the place of the base, and without entries of no identity."""
     found = (Actual.of(document) for document in documents if document.get("mainClass") != _BASE)
-    return {actual.key: actual for actual in found}
+    return {actual.key: actual for actual in found if actual.key.name and actual.key.version}
 
 
 _BASE: Final = "embed main"
 """The main class in the list of a Java base for the base."""
 
 
+_LATEST_MS: Final = 253_402_300_800_000
+"""The end of the year 9999: later times cannot be written."""
+
+
 def _time(record: Mapping[str, Any]) -> int:
     time = record.get("changeTime")
-    return time if isinstance(time, int) else 0
+    return time if isinstance(time, int) and abs(time) < _LATEST_MS else 0
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

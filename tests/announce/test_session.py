@@ -208,6 +208,23 @@ def test_an_install_and_an_uninstall_are_done_and_answered(
     assert base.states() == []
 
 
+def test_another_version_answers_after_a_switch(
+    base: Behind, broker: RealBroker, remote: Remote, module: Callable[..., Path]
+) -> None:
+    base.connect(broker, period_s=60)
+    remote.next("heart")
+    for identity in ("prices:1", "prices:2"):
+        remote.send("installBiz", order(identity, module(identity)))
+        assert remote.next("bizOperation")["response"]["code"] == "SUCCESS"
+    before = base.get("/prices/")
+    other = "prices:1" if before == "prices:2" else "prices:2"
+    remote.send("switchBiz", order(other), retain=False)
+
+    done = remote.next("bizOperation")
+    assert (done["command"], done["bizVersion"], done["response"]["code"]) == ("switchBiz", other[-1], "SUCCESS")
+    assert base.get("/prices/") == other
+
+
 def test_a_failure_has_its_reason_where_the_controller_looks_for_it(
     base: Behind, broker: RealBroker, remote: Remote, module: Callable[..., Path]
 ) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from koupleless.announce.letters import Outbox, Topics
     from koupleless.wire.envelope import Envelope
 
-_CHANGES: Final = frozenset({"installBiz", "uninstallBiz"})
+_CHANGES: Final = frozenset({"installBiz", "switchBiz", "uninstallBiz"})
 _BASELINE: Final = "base/baseline"
 _LONGEST: Final = 100
 """Letters of an unknown command in the log."""

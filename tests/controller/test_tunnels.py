@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from koupleless.controller.doors.porter import Porter
+from koupleless.controller.doors.tokens import ReadToken
 from koupleless.controller.tunnels.answers import Answer, Outcome, answer_to_install, answer_to_uninstall, reason_of
 from koupleless.controller.tunnels.discovery import Discovery
 from koupleless.controller.tunnels.http import HttpTunnel, Limits
 from koupleless.controller.tunnels.tunnel import Health, NoAnswer, read_health
-from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
+from koupleless.controller.vnodes.base import AnnouncedBase, BaseState, Foreign
 from koupleless.controller.vnodes.node import Capacity
 from koupleless.controller.vpods.hooks import Visit
 from koupleless.controller.vpods.module import Module, ModuleKey
@@ -48,8 +50,11 @@ def ask(
 class Known:
     """A token for each base."""
 
-    def token(self, base: AnnouncedBase) -> str | None:
+    async def token(self, base: AnnouncedBase) -> str | None:
         return f"token of {base.identity}"
+
+    def refuse(self, base: AnnouncedBase, token: str | None) -> bool:
+        return False
 
 
 def test_an_install_is_sent_as_the_original_does_with_arguments_and_variables() -> None:
@@ -195,8 +200,12 @@ class Ear:
 
     def __init__(self) -> None:
         self.heard: list[AnnouncedBase] = []
+        self.belongs = ""
+        """Words about the owner of every base, if another."""
 
     def hear(self, base: AnnouncedBase) -> None:
+        if self.belongs:
+            raise Foreign(self.belongs)
         self.heard.append(base)
 
     def baseline(self, cluster: str) -> list[dict[str, Any]]:
@@ -212,9 +221,9 @@ HEARTBEAT = {
 }
 
 
-def post(ear: Ear, path: str, *, token: str | None = None, method: str = "POST", **members: Any) -> httpx.Response:
+def post(ear: Ear, path: str, *, porter: Porter | None = None, method: str = "POST", **members: Any) -> httpx.Response:
     async def run() -> httpx.Response:
-        application = Discovery(ear, token=token).application()
+        application = Discovery(ear, porter).application()
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(application), base_url="http://controller"
         ) as client:
@@ -256,7 +265,9 @@ def test_senseless_bodies_are_refused(path: str) -> None:
 )
 def test_a_token_keeps_strangers_out(shown: str, status: int) -> None:
     ear = Ear()
-    response = post(ear, "/heartbeat", token="s3cret", json=HEARTBEAT, headers={"Authorization": shown})
+    response = post(
+        ear, "/heartbeat", porter=Porter(ReadToken(lambda: "s3cret")), json=HEARTBEAT, headers={"Authorization": shown}
+    )
     assert response.status_code == status
     assert bool(ear.heard) is (status == 200)
 

@@ -26,10 +26,16 @@ if TYPE_CHECKING:
 @click.option("--port", type=int, help="The port to hear bases on.  [default: 7777]")
 @click.option("--probes-port", type=int, help="The port of /healthz and /readyz.  [default: 8081]")
 @click.option("--token-file", metavar="FILE", help="A file with the token that bases have to show.")
+@click.option(
+    "--accounts", metavar="NS/NAME,...", help="Service accounts of bases, whose tokens the API server judges."
+)
 @click.option("--insecure", is_flag=True, default=None, help="Hear everybody without a token.")
 @click.option("--ssl-certfile", metavar="FILE", help="A certificate: hear bases over TLS.")
 @click.option("--ssl-keyfile", metavar="FILE", help="The private key of the certificate.")
 @click.option("--arklet-token-file", metavar="FILE", help="A file with the token for the arklets of bases.")
+@click.option(
+    "--arklet-secret", metavar="NS/NAME", help="A Secret with the token for each arklet: {identity} is the base."
+)
 @click.option("--arklet-ca", metavar="FILE", help="Issuers of the certificates of arklets: call them over TLS.")
 @click.option("--remove-strays/--keep-strays", default=None,
               help="Remove modules without a Pod, or leave them.  [default: remove]")  # fmt: skip
@@ -71,14 +77,20 @@ def controller(config: Path | None, **flags: object) -> int:
 
 
 async def _run(config: SingleConfig, settings: ControlSettings) -> None:
+    import contextlib
     import ssl
 
     from koupleless.certificates import ServerCertificate
     from koupleless.controller.bases.steward import Habits
+    from koupleless.controller.cluster.api import Api
+    from koupleless.controller.cluster.reviews import TokenReviews
     from koupleless.controller.controller import Choices, Controller
+    from koupleless.controller.doors.credentials import SecretCredentials, SharedCredential
+    from koupleless.controller.doors.porter import Porter
+    from koupleless.controller.doors.tokens import ReadToken
     from koupleless.controller.names import is_env
     from koupleless.controller.running import Door, run
-    from koupleless.controller.tunnels.http import HttpTunnel, Limits, OneToken
+    from koupleless.controller.tunnels.http import HttpTunnel, Limits
     from koupleless.controller.vpods.plan import Policy
 
     if not is_env(settings.env):
@@ -94,8 +106,18 @@ async def _run(config: SingleConfig, settings: ControlSettings) -> None:
     if settings.ssl_certfile is not None:
         tls = ServerCertificate(settings.ssl_certfile, key=settings.ssl_keyfile).context
     trusted = None if settings.arklet_ca is None else ssl.create_default_context(cafile=settings.arklet_ca)
-    door = Door(settings.host, settings.port, settings.probes_port, settings.read_token(), tls)
     limits = Limits(install_s=settings.install_timeout_s)
-    async with HttpTunnel(OneToken(settings.read_arklet_token()), limits=limits, tls=trusted) as tunnel:
+    shared, for_arklets = ReadToken(settings.read_token), ReadToken(settings.read_arklet_token)
+    async with contextlib.AsyncExitStack() as stack:
+        api = await stack.enter_async_context(Api(config))  # connections for tokens alone
+        reviews = TokenReviews(api, [settings.audience]) if settings.accounts else None
+        porter = Porter(shared, reviews=reviews, pods=api, accounts=settings.accounts)
+        credentials = (
+            SharedCredential(for_arklets)
+            if settings.arklet_secret is None
+            else SecretCredentials(api, settings.arklet_secret, for_arklets)
+        )
+        tunnel = await stack.enter_async_context(HttpTunnel(credentials, limits=limits, tls=trusted))
+        door = Door(settings.host, settings.port, settings.probes_port, porter, tls)
         choices = Choices(settings.holder, habits, settings.workers, settings.sync_replicas)
         await run(Controller(config, tunnel, choices), door)

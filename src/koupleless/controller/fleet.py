@@ -16,8 +16,9 @@ from koupleless.controller.bases.relay import base_of
 from koupleless.controller.bases.steward import Habits, Steward
 from koupleless.controller.cluster.api import ApiError, Unreachable
 from koupleless.controller.leading.leases import RENEW_S
-from koupleless.controller.vnodes.base import BaseState
+from koupleless.controller.vnodes.base import BaseState, Foreign
 from koupleless.controller.vnodes.liveness import Life
+from koupleless.controller.vnodes.node import is_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,13 +74,22 @@ class Fleet:
     # --- news --------------------------------------------------------------------------------------------------------
 
     def hear(self, base: AnnouncedBase) -> None:
-        """Take a heartbeat, of a base known or new."""
+        """Take a heartbeat, of a base known or new. Raises `Foreign` for a base that another speaks for.
+
+        As long as a base lives, the Pod that speaks for the base is the only one to do so; afterwards Pods of the same
+        service account may, as long as there is the Node.
+        """
         name = names.node_name(base.identity, self._habits.env)
         steward = self._stewards.get(name)
         if steward is None:
             if base.state is not BaseState.ACTIVATED:
                 return
             steward = self._meet(name, base)
+        speaker = steward.news.base.speaker
+        if base.speaker and speaker and base.speaker != speaker:
+            account, own = speaker.rpartition("/")[0], base.speaker.rpartition("/")[0]
+            if account != own or steward.life() is not Life.DEAD or is_ready(self._objects.node(name)):
+                raise Foreign(f"{base.speaker} may not speak for base {base.identity}, which is that of {speaker}")
         steward.hear(base)
 
     def node_changed(self, key: Key, nodes: Cache[Document]) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from koupleless.controller.controller import Controller
+    from koupleless.controller.doors.porter import Porter
 
 _log: Final = logging.getLogger("koupleless.controller")
 
@@ -34,8 +35,8 @@ class Door:
     host: str
     port: int
     probes_port: int
-    token: str | None = None
-    """The token that bases have to show."""
+    porter: Porter | None = None
+    """The judge of callers; everybody is heard without a porter."""
     tls: ssl.SSLContext | None = None
 
 
@@ -47,7 +48,7 @@ async def run(controller: Controller, door: Door) -> None:
         loop.add_signal_handler(number, stop.set)
     async with controller:
         servers = [
-            _Server(Discovery(controller, token=door.token).application(), door.host, door.port, door.tls),
+            _Server(Discovery(controller, door.porter).application(), door.host, door.port, door.tls),
             _Server(_probes(controller), door.host, door.probes_port),
         ]
         tasks = [asyncio.create_task(server.serve()) for server in servers]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from koupleless.errors import SettingsError
 from koupleless.settings.reading import Sources, find_table, flatten, keys_of, read_token, setting
-from koupleless.settings.values import Count, FilePath, Flag, Port, Seconds, Text
+from koupleless.settings.values import Count, FilePath, Flag, Port, Seconds, Text, Texts
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -35,7 +35,11 @@ class ControlSettings:
     token: Text | None = setting(None, is_secret=True)
     """The token that bases have to show. Never read from a table."""
     token_file: FilePath | None = setting(None)
-    """A file with this token in the first line."""
+    """A file with this token in the first line, read again while the controller runs."""
+    accounts: Texts = setting(())
+    """Service accounts of bases, ``namespace/name`` or ``namespace/*``: their tokens are judged by the API server."""
+    audience: Text = setting("koupleless")
+    """The audience of these tokens."""
     insecure: Flag = setting(False)
     """Whether to hear everybody on any address without a token."""
     ssl_certfile: FilePath | None = setting(None)
@@ -45,7 +49,9 @@ class ControlSettings:
     arklet_token: Text | None = setting(None, variables=("KOUPLELESS_ARKLET_TOKEN",), is_secret=True)
     """The token for the arklets of bases. Never read from a table."""
     arklet_token_file: FilePath | None = setting(None, variables=("KOUPLELESS_ARKLET_TOKEN_FILE",))
-    """A file with this token in the first line."""
+    """A file with this token in the first line, read again while the controller runs."""
+    arklet_secret: Text | None = setting(None)
+    """A Secret with the token of an arklet, ``namespace/name``, with ``{identity}``, ``{name}`` or ``{cluster}``."""
     arklet_ca: FilePath | None = setting(None)
     """Issuers of the certificates of arklets; with such a file arklets are called over TLS."""
     kubeconfig: FilePath | None = setting(None, variables=("KUBECONFIG",))
@@ -75,10 +81,10 @@ class ControlSettings:
     def read_token(self) -> str | None:
         """The token of bases. Raises ``SettingsError`` for an unusable file, and for an open door without a token."""
         token = read_token(self.token, self.token_file, "controller token-file")
-        if token is None and self.host not in _LOOPBACK and not self.insecure:
+        if token is None and not self.accounts and self.host not in _LOOPBACK and not self.insecure:
             raise SettingsError(
-                f"host = {self.host!r} lets everybody announce bases: set a token (token-file), or --insecure if the "
-                "network keeps strangers out"
+                f"host = {self.host!r} lets everybody announce bases: set a token (token-file), the service accounts "
+                "of bases (accounts), or --insecure if the network keeps strangers out"
             )
         return token
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _OK: Final = 200
 _REFUSED: Final = 400
+_UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
 _MOST_BYTES: Final = 64 << 20
 """The longest answer that is read."""
 
@@ -43,19 +45,11 @@ class Limits:
 class Credentials(Protocol):
     """The proofs that the controller shows to arklets."""
 
-    def token(self, base: AnnouncedBase) -> str | None:
+    async def token(self, base: AnnouncedBase) -> str | None:
         """Return the bearer token for a base; ``None`` for none."""
 
-
-class OneToken:
-    """The same token for all bases, or none for arklets that ask for none."""
-
-    def __init__(self, token: str | None = None) -> None:
-        self._token = token
-
-    def token(self, base: AnnouncedBase) -> str | None:  # noqa: ARG002 - as asked
-        """See `Credentials.token`."""
-        return self._token
+    def refuse(self, base: AnnouncedBase, token: str | None) -> bool:
+        """Take note that an arklet has refused ``token``; returns whether there may be another one by now."""
 
 
 class HttpTunnel:
@@ -66,14 +60,14 @@ class HttpTunnel:
 
     def __init__(
         self,
-        credentials: Credentials | None = None,
+        credentials: Credentials | None = None,  # none for arklets that ask for none
         *,
         limits: Limits = Limits(),
         tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """``tls`` checks the arklets of bases; without one the arklets speak plain HTTP."""
-        self._credentials = credentials or OneToken()
+        self._credentials = credentials
         self._limits = limits
         self._scheme = "http" if tls is None else "https"
         pool = httpx.Limits(max_connections=None, max_keepalive_connections=1_000, keepalive_expiry=30)
@@ -151,7 +145,27 @@ class HttpTunnel:
             raise NoAnswer(f"{url} answers with HTTP {status}")
 
     async def _ask(self, base: AnnouncedBase, command: str, body: Mapping[str, Any], limit_s: float) -> Envelope:
-        token = self._credentials.token(base)
+        """Ask an arklet, and once more with another token if the arklet has got a new one. Raises `NoAnswer`."""
+        token = None if self._credentials is None else await self._credentials.token(base)
+        status, raw = await self._send(base, command, body, limit_s, token)
+        if status == _UNAUTHORIZED and self._credentials is not None and self._credentials.refuse(base, token):
+            token = await self._credentials.token(base)
+            status, raw = await self._send(base, command, body, limit_s, token)
+        if status in {_UNAUTHORIZED, _FORBIDDEN}:
+            raise NoAnswer(
+                f"{_place(base)} refuses the token of the controller (HTTP {status} to {command}): arklet-token-file "
+                "or arklet-secret of the controller has to be the token of this arklet"
+            )
+        if status != _OK:
+            raise NoAnswer(f"{_place(base)} answers {command} with HTTP {status}")
+        try:
+            return decode_envelope(raw)
+        except ReplyInvalid as error:
+            raise NoAnswer(f"{_place(base)} answers {command} with nonsense: {error}") from None
+
+    async def _send(
+        self, base: AnnouncedBase, command: str, body: Mapping[str, Any], limit_s: float, token: str | None
+    ) -> tuple[int, bytes]:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -169,12 +183,7 @@ class HttpTunnel:
         except (httpx.HTTPError, OSError, ValueError) as error:
             said = str(error) or type(error).__name__
             raise NoAnswer(f"{_place(base)} gives no answer to {command}: {said}") from None
-        if response.status_code != _OK:
-            raise NoAnswer(f"{_place(base)} answers {command} with HTTP {response.status_code}")
-        try:
-            return decode_envelope(bytes(raw))
-        except ReplyInvalid as error:
-            raise NoAnswer(f"{_place(base)} answers {command} with nonsense: {error}") from None
+        return response.status_code, bytes(raw)
 
 
 def _host(ip: str) -> str:

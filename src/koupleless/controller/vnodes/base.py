@@ -19,6 +19,10 @@ class Senseless(ValueError):
     """A heartbeat without sense; the text says why."""
 
 
+class Foreign(Exception):
+    """A heartbeat for a base that belongs to another; the text says to whom."""
+
+
 class BaseState(enum.Enum):
     """The state of a base in the words of the base; any word other than that of an active base means an end."""
 
@@ -41,6 +45,8 @@ class AnnouncedBase:
     state: BaseState
     start: str = ""
     """A text for one start of the base; empty where the base says none."""
+    speaker: str = ""
+    """The service account and the Pod that speak for the base, ``namespace/name/pod``; empty for the shared token."""
 
     @classmethod
     def of(cls, document: object) -> Self:

@@ -112,6 +112,12 @@ def node_status(
     return status
 
 
+def is_ready(node: Mapping[str, Any] | None) -> bool:
+    """Whether a Node is ready; an absent one is not."""
+    conditions = ((node or {}).get("status") or {}).get("conditions") or ()
+    return any((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
+
+
 def is_told(status: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     """Whether the API server has the status already; times of heartbeats do not count."""
     return all(

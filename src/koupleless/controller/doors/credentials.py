@@ -1,0 +1,110 @@
+"""The tokens for arklets: one for all bases, or one for each base, from a Secret."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import re
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from koupleless.controller.cluster.api import ApiError, Unreachable
+from koupleless.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from koupleless.controller.cluster.api import Api
+    from koupleless.controller.doors.tokens import ReadToken
+    from koupleless.controller.vnodes.base import AnnouncedBase
+
+_log: Final = logging.getLogger("koupleless.controller")
+
+_KEPT_S: Final = 60.0
+_ABSENT_S: Final = 10.0
+_REMEMBERED: Final = 10_000
+_KEY: Final = "token"
+_NAMESPACE: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*")
+_LONGEST: Final = 253
+
+
+class SharedCredential:
+    """One token for all bases, or none for arklets that ask for none. See `Credentials`."""
+
+    def __init__(self, token: ReadToken) -> None:
+        self._token = token
+
+    async def token(self, base: AnnouncedBase) -> str | None:  # noqa: ARG002 - as asked
+        """See `Credentials.token`."""
+        return self._token.get()
+
+    def refuse(self, base: AnnouncedBase, token: str | None) -> bool:  # noqa: ARG002 - as asked
+        """See `Credentials.refuse`."""
+        return self._token.get() != token
+
+
+class SecretCredentials:
+    """A token for each base, from the key ``token`` of a Secret. See `Credentials`. All on one event loop.
+
+    A Secret is read again after a minute, and once an arklet refuses the token.
+    """
+
+    def __init__(
+        self, api: Api, pattern: str, otherwise: ReadToken, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``pattern`` is ``namespace/name`` with ``{identity}``, ``{name}`` or ``{cluster}`` of the base in the name.
+
+        ``otherwise`` is for bases without a Secret. Raises ``SettingsError`` for another pattern.
+        """
+        self._namespace, _, self._pattern = pattern.partition("/")
+        try:
+            sample = self._pattern.format(identity="i", name="n", cluster="c")
+        except (KeyError, IndexError, ValueError, AttributeError):
+            sample = ""
+        if not _NAMESPACE.fullmatch(self._namespace) or not _NAME.fullmatch(sample):
+            raise SettingsError(
+                f"arklet-secret = {pattern!r} is no namespace/name, such as koupleless/arklet-{{identity}}, with "
+                "{identity}, {name} or {cluster} of the base"
+            )
+        self._api = api
+        self._otherwise = otherwise
+        self._clock = clock
+        self._known: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
+
+    async def token(self, base: AnnouncedBase) -> str | None:
+        """See `Credentials.token`. An API server in trouble leaves the last token in use."""
+        name = self._pattern.format(identity=base.identity, name=base.name, cluster=base.cluster)
+        if len(name) > _LONGEST or not _NAME.fullmatch(name):
+            return self._otherwise.get()
+        token, until = self._known.get(name, (None, float("-inf")))
+        if until <= self._clock():
+            try:
+                token = await self._read(name)
+            except (ApiError, Unreachable) as error:
+                _log.warning("the Secret %s/%s for an arklet cannot be read: %s", self._namespace, name, error)
+            self._known.pop(name, None)
+            self._known[name] = token, self._clock() + (_ABSENT_S if token is None else _KEPT_S)
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return self._otherwise.get() if token is None else token
+
+    def refuse(self, base: AnnouncedBase, token: str | None) -> bool:  # noqa: ARG002 - as asked
+        """See `Credentials.refuse`."""
+        name = self._pattern.format(identity=base.identity, name=base.name, cluster=base.cluster)
+        known = self._known.get(name)
+        if known is None or known[0] is None or known[1] <= self._clock():
+            return False
+        self._known[name] = known[0], float("-inf")
+        return True
+
+    async def _read(self, name: str) -> str | None:
+        document = await self._api.get(f"/api/v1/namespaces/{self._namespace}/secrets/{name}")
+        value = ((document or {}).get("data") or {}).get(_KEY)
+        try:
+            return None if value is None else base64.b64decode(value).decode().strip() or None
+        except (binascii.Error, ValueError):
+            _log.warning("the Secret %s/%s has no text in the key %s", self._namespace, name, _KEY)
+            return None

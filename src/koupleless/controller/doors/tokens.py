@@ -1,0 +1,38 @@
+"""Tokens in files: mounted Secrets and projected tokens change while the controller runs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from koupleless.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log: Final = logging.getLogger("koupleless.controller")
+
+_EVERY_S: Final = 1.0
+
+
+class ReadToken:
+    """A token that is read again, once a second at most. A file that is gone for a moment leaves the last token."""
+
+    def __init__(self, read: Callable[[], str | None], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """``read`` returns the token, or ``None`` where none is set. Raises the ``SettingsError`` of ``read``."""
+        self._read = read
+        self._clock = clock
+        self._token = read()
+        self._due = clock() + _EVERY_S
+
+    def get(self) -> str | None:
+        """Return the token."""
+        now = self._clock()
+        if now >= self._due:
+            self._due = now + _EVERY_S
+            try:
+                self._token = self._read()
+            except SettingsError as error:
+                _log.warning("the last token stays in use: %s", error)
+        return self._token

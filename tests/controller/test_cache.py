@@ -59,7 +59,7 @@ class Scene:
     async def following(self, **options: Any) -> AsyncIterator[Cache[dict[str, str]]]:
         config = unsecured(self.url)
         async with Api(config) as api:
-            options = {"pace": QUICK, "index": lambda data: data.get("a", ""), **options}
+            options = {"pace": QUICK, "index": lambda data: (data.get("a", ""),), **options}
             cache = Cache(api, Kind("/api/v1/configmaps", data_of), lambda key: self.told.append(key.name), **options)
             running = asyncio.create_task(cache.run())
             try:
@@ -435,7 +435,7 @@ def test_the_real_server_is_followed_alike(control_plane, kube, namespace):
         async with Api(secured(control_plane, "admin")) as api:
             kind = Kind(path, data_of)
             cache = Cache(
-                api, kind, lambda key: told.append(key.name), labels="of=us", index=lambda d: d["a"], pace=QUICK
+                api, kind, lambda key: told.append(key.name), labels="of=us", index=lambda d: (d["a"],), pace=QUICK
             )
             running = asyncio.create_task(cache.run())
             await cache.synced()

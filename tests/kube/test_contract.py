@@ -243,6 +243,21 @@ def test_of_the_spec_of_a_pod_only_images_change(api):
     assert (env.status_code, env.json()["reason"]) == (422, "Invalid")
 
 
+def test_a_gate_of_a_pod_is_opened_and_none_is_added(api):
+    gates = [{"name": "example.com/a"}, {"name": "example.com/b"}]
+    api.create("pods", pod("a", node=None, schedulingGates=gates))
+    path = api.path("pods", "a")
+
+    for _ in range(2):
+        opened = api.patch(
+            path, STRATEGIC, {"spec": {"schedulingGates": [{"name": "example.com/a", "$patch": "delete"}]}}
+        )
+        assert opened.json()["spec"]["schedulingGates"] == gates[1:]
+    added = api.patch(path, STRATEGIC, {"spec": {"schedulingGates": gates}})
+
+    assert (added.status_code, added.json()["reason"]) == (422, "Invalid")
+
+
 def test_a_pod_is_bound_once(api):
     api.create("pods", pod("a", node=None, schedulerName="nobody"))
     binding = {"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "nowhere"}}

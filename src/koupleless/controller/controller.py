@@ -12,6 +12,8 @@ from koupleless.controller import names
 from koupleless.controller.bases.events import Events
 from koupleless.controller.bases.objects import LEASES, NODES, PODS, Objects, read_node
 from koupleless.controller.bases.steward import Habits
+from koupleless.controller.batches.batches import REPLICA_SETS, Batches
+from koupleless.controller.batches.step import ReplicaSet
 from koupleless.controller.cluster.api import Api, Kind
 from koupleless.controller.cluster.cache import Cache
 from koupleless.controller.cluster.delays import Backoff
@@ -38,6 +40,10 @@ _log: Final = logging.getLogger("koupleless.controller")
 
 _RETRIES: Final = Backoff(longest_s=10)
 """The pauses after failures of the API server: after a long outage no base waits for long."""
+
+
+_BATCH_WORKERS: Final = 4
+"""The number of rollouts worked on at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +89,14 @@ class Controller:
             Kind(PODS, VPod.of),
             self._pod_changed,
             labels=f"{names.COMPONENT}={names.MODULE}",
-            index=lambda pod: pod.node,
+            index=lambda pod: (pod.node, pod.owner),
         )
         self._lease_cache: Cache[Lease] = Cache(
             self._api,
             Kind(LEASES, Lease.of),
             lambda key: self._lease_queue.add(key.name),
             labels=f"{names.COMPONENT}={names.VNODE_LEASE},{ours}",
-            index=lambda lease: lease.holder,
+            index=lambda lease: (lease.holder,),
         )
         self._member_cache: Cache[Lease] = Cache(
             self._api,
@@ -102,15 +108,31 @@ class Controller:
         self._members = Members(self._lease_api, self._member_cache, holder=holder, env=env)
         self._balance = Balance(self._members, self._lease_cache, holder=holder, round_s=choices.balance_every_s)
         self._peer_queue: Queue[Key] = Queue(backoff=_RETRIES)
+        self._batch_queue: Queue[Key] = Queue(backoff=_RETRIES)
         self._deployments: Cache[Deployment] = Cache(
             self._api,
             Kind(DEPLOYMENTS, Deployment.of),
-            self._peer_queue.add,
+            self._deployment_changed,
             labels=ours,
-            index=lambda deployment: deployment.cluster,
+            index=lambda deployment: (deployment.cluster,),
+        )
+        self._replica_sets: Cache[ReplicaSet] = Cache(
+            self._api,
+            Kind(REPLICA_SETS, ReplicaSet.of),
+            lambda key: self.batches.replica_set_changed(key),  # noqa: PLW0108 - made below, from this cache
+            labels=f"{names.COMPONENT}={names.MODULE}",
+            index=lambda found: (found.uid, found.owner),
         )
         self.replicas = Replicas(
             self._api, self._deployments, self._nodes, self._peer_queue, is_on=choices.syncs_replicas
+        )
+        self.batches = Batches(
+            self._api,
+            self._deployments,
+            self._replica_sets,
+            self._pods,
+            queue=self._batch_queue,
+            tell=self._events.tell_of,
         )
         objects = Objects(self._api, self._nodes, self._pods, self._events)
         self.fleet = Fleet(objects, tunnel, choices.habits, queue=self._queue, lease_queue=self._lease_queue)
@@ -141,6 +163,7 @@ class Controller:
         self._lease_queue.close()
         self._peer_queue.close()
         await self._members.close()
+        self._batch_queue.close()
         await self.fleet.close(self.leases)
         for task in self._tasks:
             task.cancel()
@@ -166,6 +189,7 @@ class Controller:
             "Leases": self._lease_cache,
             "Leases of controllers": self._member_cache,
             "Deployments": self._deployments,
+            "ReplicaSets": self._replica_sets,
         }
 
     def hear(self, base: AnnouncedBase) -> None:
@@ -185,6 +209,7 @@ class Controller:
             tasks.create_task(work(self._queue, self._reconcile, workers=self._choices.workers))
             tasks.create_task(work(self._lease_queue, self._step, workers=self._choices.workers))
             tasks.create_task(work(self._peer_queue, self.replicas.reconcile, workers=1))
+            tasks.create_task(work(self._batch_queue, self.batches.reconcile, workers=_BATCH_WORKERS))
             tasks.create_task(self.fleet.watch())
             tasks.create_task(self._members.run())
             tasks.create_task(self._balance.run(self.leases, self.fleet.is_free, self.fleet.give))
@@ -204,6 +229,11 @@ class Controller:
 
     def _pod_changed(self, key: Key) -> None:
         self.fleet.pod_changed(key, self._pods)
+        self.batches.pod_changed(key)
+
+    def _deployment_changed(self, key: Key) -> None:
+        self._peer_queue.add(key)
+        self._batch_queue.add(key)
 
     def _begin(self, running: Any) -> None:
         task = asyncio.create_task(running)

@@ -15,6 +15,7 @@ KEYS: Final = {
     "initContainers": "name",
     "ownerReferences": "uid",
     "podIPs": "ip",
+    "schedulingGates": "name",
     "volumes": "name",
 }
 """Lists that a strategic merge joins entry by entry, and the member that names an entry; other lists are replaced."""

@@ -281,17 +281,19 @@ def _fits(pattern: re.Pattern[str], value: Any) -> bool:
 
 
 def _check_spec(kind: Kind, before: Object, after: Object) -> None:
-    """Of a pod's spec little may be changed: images, deadline and further tolerations."""
+    """Of a pod's spec little may be changed: images, deadline and further tolerations; gates may be opened."""
     if kind.plural != "pods":
         return
 
+    def gates(found: Object) -> set[str]:
+        return {one["name"] for one in found["spec"].get("schedulingGates") or ()}
+
     def fixed(found: Object) -> Object:
-        spec = {
-            name: value for name, value in found["spec"].items() if name not in ("activeDeadlineSeconds", "tolerations")
-        }
+        free = ("activeDeadlineSeconds", "tolerations", "schedulingGates")
+        spec = {name: value for name, value in found["spec"].items() if name not in free}
         return {**spec, "containers": [{**one, "image": ""} for one in spec["containers"]]}
 
-    if fixed(before) != fixed(after):
+    if not gates(after) <= gates(before) or fixed(before) != fixed(after):
         message = "spec: Forbidden: pod updates may not change fields other than images, deadline and tolerations"
         raise Refused(422, "Invalid", f'Pod "{after["metadata"]["name"]}" is invalid: {message}')
 

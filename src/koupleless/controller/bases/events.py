@@ -1,4 +1,4 @@
-"""Events about Pods, as ``kubectl describe`` shows them: written by one task, and lost rather than waited for."""
+"""Events, as ``kubectl describe`` shows them: written by one task, and lost rather than waited for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from koupleless.controller.cluster.api import ApiError, Unreachable
 from koupleless.controller.times import time_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from koupleless.controller.cluster.api import Api
     from koupleless.controller.vpods.pod import VPod
 
@@ -36,27 +38,31 @@ class Events:
         self._has_some = asyncio.Event()
 
     def tell(self, pod: VPod, kind: str, reason: str, message: str) -> None:
-        """Record an Event soon; of too many at once, the oldest are lost."""
+        """Record an Event about a Pod soon; of too many at once, the oldest are lost."""
+        about = {"apiVersion": "v1", "kind": "Pod", "namespace": pod.key.namespace, "name": pod.key.name}
+        self.tell_of({**about, "uid": pod.uid}, kind, reason, message, node=pod.node)
+
+    def tell_of(self, about: Mapping[str, str], kind: str, reason: str, message: str, *, node: str = "") -> None:
+        """Record an Event about any object, by the reference of the object."""
         message = message[:_LONGEST]
-        digest = hashlib.sha256(f"{pod.uid}\n{kind}\n{reason}\n{message}".encode()).hexdigest()[:16]
-        name, now = f"{pod.key.name}.{digest}", time_text(time.time())
+        digest = hashlib.sha256(f"{about['uid']}\n{kind}\n{reason}\n{message}".encode()).hexdigest()[:16]
+        name, now = f"{about['name']}.{digest}", time_text(time.time())
         count = self._counts.pop(name, 0) + 1
         self._counts[name] = count
         while len(self._counts) > _REMEMBERED:
             self._counts.popitem(last=False)
-        involved = {"apiVersion": "v1", "kind": "Pod", "namespace": pod.key.namespace, "name": pod.key.name}
         self._waiting.append(
             {
                 "apiVersion": "v1",
                 "kind": "Event",
-                "metadata": {"name": name, "namespace": pod.key.namespace},
-                "involvedObject": {**involved, "uid": pod.uid},
+                "metadata": {"name": name, "namespace": about["namespace"]},
+                "involvedObject": dict(about),
                 "type": kind,
                 "reason": reason,
                 "message": message,
-                "source": {"component": _COMPONENT, "host": pod.node},
+                "source": {"component": _COMPONENT, "host": node},
                 "reportingComponent": _COMPONENT,
-                "reportingInstance": pod.node,
+                "reportingInstance": node or _COMPONENT,
                 "firstTimestamp": now,
                 "lastTimestamp": now,
                 "count": count,

@@ -43,7 +43,7 @@ class Pace:
 
 
 class Cache(Generic[ValueT]):
-    """The objects of one kind, as far as the selectors find them, by key and by one property.
+    """The objects of one kind, as far as the selectors find them, by key and by some of their properties.
 
     A change is told as a key to ``changed``, which is to return soon, as `Queue.add` does; whoever works on the key
     reads the object here. Lifetime: that of `run`. Threads: those of one event loop.
@@ -57,7 +57,7 @@ class Cache(Generic[ValueT]):
         *,
         labels: str = "",
         fields: str = "",
-        index: Callable[[ValueT], str] | None = None,
+        index: Callable[[ValueT], tuple[str, ...]] | None = None,
         pace: Pace = Pace(),
     ) -> None:
         self.trouble = ""
@@ -94,7 +94,7 @@ class Cache(Generic[ValueT]):
         return self._content.values.keys()
 
     def of(self, value: str) -> Iterator[ValueT]:
-        """Yield the objects with this ``index``."""
+        """Yield the objects with this text in their ``index``."""
         return (self._content.values[key] for key in self._content.indexed.get(value, ()))
 
     def count(self, value: str) -> int:
@@ -222,7 +222,7 @@ class _Content(Generic[ValueT]):
     """The objects by key and by index, and the telling of changes: after them, never before."""
 
     def __init__(
-        self, kind: Kind[ValueT], changed: Callable[[Key], object], index: Callable[[ValueT], str] | None
+        self, kind: Kind[ValueT], changed: Callable[[Key], object], index: Callable[[ValueT], tuple[str, ...]] | None
     ) -> None:
         self.values: dict[Key, ValueT] = {}
         self.indexed: dict[str, set[Key]] = {}
@@ -283,17 +283,20 @@ class _Content(Generic[ValueT]):
         self._versions[key] = kept.version
         if kept.value is not None:
             self.values[key] = kept.value
-            if self._index is not None:
-                self.indexed.setdefault(self._index(kept.value), set()).add(key)
+            for place in self._places(kept.value):
+                self.indexed.setdefault(place, set()).add(key)
 
     def _drop(self, key: Key) -> None:
         self._versions.pop(key, None)
         value = self.values.pop(key, None)
-        if value is not None and self._index is not None:
-            place = self._index(value)
-            self.indexed[place].discard(key)
-            if not self.indexed[place]:
-                del self.indexed[place]
+        if value is not None:
+            for place in self._places(value):
+                self.indexed[place].discard(key)
+                if not self.indexed[place]:
+                    del self.indexed[place]
+
+    def _places(self, value: ValueT) -> set[str]:
+        return set() if self._index is None else {*self._index(value)}
 
 
 def _key_of(document: Document) -> Key:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _PEER: Final = "peer"
+_KEPT: Final = (names.ROLLOUT, names.REVISION)
+"""The beginnings of the annotations kept in memory: manifests and words of other tools may be long."""
+_DEFAULT_UNAVAILABLE: Final = "25%"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,15 @@ class Deployment:
     """Whether the number of replicas follows the number of bases."""
     replicas: int
     containers: Sequence[Mapping[str, Any]] = field(repr=False)
+    annotations: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The annotations about rollouts."""
+    is_seen: bool = True
+    """Whether the ReplicaSets are those of the present template: Kubernetes has seen the last change."""
+    is_paused: bool = False
+    gates: frozenset[str] = frozenset()
+    """The scheduling gates of new Pods."""
+    spare: int = 0
+    """The number of Pods that may be deleted before their successors are ready."""
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
@@ -39,6 +51,8 @@ class Deployment:
         metadata, spec = document["metadata"], document.get("spec") or {}
         labels = metadata.get("labels") or {}
         template = (spec.get("template") or {}).get("spec") or {}
+        annotations = metadata.get("annotations") or {}
+        seen = (document.get("status") or {}).get("observedGeneration") or 0
         is_peer = labels.get(names.STRATEGY) == _PEER
         replicas = spec.get("replicas")
         return cls(
@@ -51,6 +65,11 @@ class Deployment:
             follows=is_peer and labels.get(names.NO_REPLICAS_CONTROL) != "true",
             replicas=1 if replicas is None else replicas,
             containers=tuple(template.get("containers") or ()),
+            annotations={name: text for name, text in annotations.items() if name.startswith(_KEPT)},
+            is_seen=seen >= (metadata.get("generation") or 0),
+            is_paused=bool(spec.get("paused")),
+            gates=frozenset(one["name"] for one in template.get("schedulingGates") or ()),
+            spare=_spare(spec.get("strategy") or {}, 1 if replicas is None else replicas),
         )
 
     def models(self) -> list[dict[str, Any]]:
@@ -74,6 +93,17 @@ def baseline(deployments: Iterable[Deployment], cluster: str) -> list[dict[str, 
         key=lambda one: (one.created, one.key),
     )
     return [model for one in meant for model in one.models()]
+
+
+def _spare(strategy: Mapping[str, Any], replicas: int) -> int:
+    """Return the number of Pods that a rollout may delete first, of so many replicas."""
+    if strategy.get("type") == "Recreate":
+        return replicas
+    found = str((strategy.get("rollingUpdate") or {}).get("maxUnavailable", _DEFAULT_UNAVAILABLE))
+    number = found.removesuffix("%")
+    if not number.isdecimal():
+        return 0
+    return replicas * int(number) // 100 if found.endswith("%") else int(number)
 
 
 def _cluster_of(template: Mapping[str, Any]) -> str:

@@ -61,6 +61,10 @@ class VPod:
     leaves_at: str | None = None
     """The end of the time for the deletion; ``None`` unless the Pod is being deleted."""
     grace_s: int = _DEFAULT_GRACE_S
+    owner: str = ""
+    """The UID of the ReplicaSet, or of another controlling object; empty for a bare Pod."""
+    gates: frozenset[str] = frozenset()
+    """The scheduling gates that are closed still: the Pod is bound to no Node before the last is gone."""
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:
@@ -83,6 +87,8 @@ class VPod:
             status=document.get("status") or {},
             leaves_at=metadata.get("deletionTimestamp"),
             grace_s=_DEFAULT_GRACE_S if grace_s is None else grace_s,
+            owner=next((one["uid"] for one in metadata.get("ownerReferences") or () if one.get("controller")), ""),
+            gates=frozenset(one["name"] for one in spec.get("schedulingGates") or ()),
         )
 
     @property

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 from tests.cli.test_pods import kubectl  # noqa: F401 - a fixture
+from tests.state.conftest import make_module
 from tests.test_docs import DOCS, kinds_of_errors, table_of
 
 import koupleless
@@ -308,3 +310,66 @@ def test_every_reason_and_event_in_the_source_of_the_controller_is_documented() 
     missing = words - NO_REASONS - reasons.keys() - events.keys()
     assert not missing, "reasons belong to a table of a page (and to `ADVICE`), other words to NO_REASONS"
     assert events.keys() <= words
+
+
+# --- workloads -------------------------------------------------------------------------------------------------------
+
+
+def manifest(arkctl: Callable[..., Outcome], directory: Path, identity: str = "orders:1.0", *options: str) -> Any:
+    done = arkctl("kube", "manifest", make_module(directory, identity), "--base", "shop", *options)
+    assert done.status == 0, done.err
+    assert "&" not in done.out  # people edit the file
+    return yaml.safe_load(done.out)
+
+
+def test_the_manifest_of_an_artefact_is_a_deployment_that_updates_without_a_gap(
+    arkctl: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    document = manifest(arkctl, tmp_path, "orders:1.0", "--replicas", "3", "--select", "ring=1", "--env", "prod")
+    spec = document["spec"]
+    pod = spec["template"]["spec"]
+    assert (document["kind"], document["metadata"]["name"], spec["replicas"]) == ("Deployment", "orders", 3)
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert pod["nodeSelector"] == {
+        "virtual-kubelet.koupleless.io/env": "prod",
+        "base.koupleless.io/name": "shop",
+        "ring": "1",
+    }
+    (one,) = pod["containers"]
+    assert one["image"] == (tmp_path / "orders-1.0-ark-biz.zip").as_uri()
+    assert one["env"] == [{"name": "BIZ_VERSION", "value": "1.0"}]
+    labels = spec["template"]["metadata"]["labels"]
+    assert spec["selector"]["matchLabels"].items() <= labels.items()
+    apart = pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0]
+    assert apart["labelSelector"]["matchLabels"].items() <= labels.items()
+
+
+@pytest.mark.parametrize(("name", "label"), [("Order_Items", "order-items"), ("a.b", "a-b"), ("x" * 80, "x" * 63)])
+def test_a_name_that_no_container_may_have_goes_into_a_variable(
+    arkctl: Callable[..., Outcome], tmp_path: Path, name: str, label: str
+) -> None:
+    document = manifest(arkctl, tmp_path, f"{name}:1")
+    (one,) = document["spec"]["template"]["spec"]["containers"]
+    assert (one["name"], document["metadata"]["name"]) == (label, label)
+    assert one["env"] == [{"name": "BIZ_NAME", "value": name}, {"name": "BIZ_VERSION", "value": "1"}]
+
+
+def test_a_manifest_for_every_base_is_a_daemon_set(arkctl: Callable[..., Outcome], tmp_path: Path) -> None:
+    document = manifest(
+        arkctl, tmp_path, "orders:1", "--everywhere", "--base-version", "1.0+b", "--image", "https://x/o.zip"
+    )
+    assert document["kind"] == "DaemonSet"
+    assert "replicas" not in document["spec"]
+    pod = document["spec"]["template"]["spec"]
+    assert pod["nodeSelector"]["base.koupleless.io/version"] == "1.0_b"  # as the Node has it
+    assert pod["containers"][0]["image"] == "https://x/o.zip"
+    assert document["spec"]["updateStrategy"] == {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
+@pytest.mark.parametrize("labels", [["ring"], ["a=1", "a=2"]])
+def test_labels_that_cannot_be_chosen_are_refused(
+    arkctl: Callable[..., Outcome], tmp_path: Path, labels: list[str]
+) -> None:
+    options = [option for label in labels for option in ("--select", label)]
+    artefact = make_module(tmp_path, "orders:1")
+    assert arkctl("kube", "manifest", artefact, "--base", "shop", *options).status == 2

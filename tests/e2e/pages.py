@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING
 from tests.conftest import free_port, unmeasured, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-BASE_PORT, ARKLET_PORT = "8080", "1238"
+BASE_PORT, ARKLET_PORT, CONTROLLER_PORT = "8080", "1238", "7777"
 PORTS = (BASE_PORT, ARKLET_PORT, "8000", "50051")
 """The ports that pages name: of a base, of its arklet, and of servers without a base."""
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -122,9 +122,17 @@ def _answers(port: int) -> bool:
 class Reader:
     """Does in a directory what a page says. To be closed, which ends the servers that the page started."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        ports: Iterable[str] = (),
+        environment: Mapping[str, str] | None = None,
+        path: Path | None = None,
+    ) -> None:
+        """``ports`` are named by the page beside `PORTS`; ``path`` has programs that the machine may lack."""
         self.directory = directory
-        self.ports = {port: str(free_port()) for port in PORTS}
+        self.ports = {port: str(free_port()) for port in (*PORTS, *ports)}
         self._cwd = directory
         self._servers: list[Server] = []
         self._leaving: list[Server] = []
@@ -134,13 +142,16 @@ class Reader:
             **{name: value for name, value in unmeasured().items() if not name.startswith(("KOUPLELESS_", "XDG_"))},
             "HOME": str(self._home),
             "XDG_STATE_HOME": str(self._home / "state"),  # root's would be the machine's
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}{os.pathsep}{path or ''}",
             "PYTHONUNBUFFERED": "1",
             # Plugins of the environment of these tests, which say something or take time.
             "PYTEST_ADDOPTS": "-p no:dash -p no:schemathesis -p no:time_machine -p no:random_order -p no:cacheprovider",
             "KOUPLELESS_BASE_PORT": self.ports[BASE_PORT],
             "KOUPLELESS_ARKLET_PORT": self.ports[ARKLET_PORT],
             "ARKCTL_PORT": self.ports[ARKLET_PORT],
+            "KOUPLELESS_CONTROLLER_PORT": self.ports.get(CONTROLLER_PORT, CONTROLLER_PORT),
+            "KOUPLELESS_CONTROLLER_PROBES_PORT": str(free_port()),
+            **(environment or {}),
         }
 
     def follow(self, page: str) -> None:

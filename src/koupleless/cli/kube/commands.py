@@ -65,6 +65,38 @@ def status(
         time.sleep(watch)
 
 
+@kube.command()
+@click.argument("artefact", type=click.Path(exists=True, path_type=Path))
+@click.option("--base", required=True, metavar="NAME", help="The name of the bases for the module.")
+@click.option("--image", metavar="URL", help="The location for bases to fetch from.  [default: the file itself]")
+@click.option("--env", default="dev", show_default=True, metavar="ENV", help="The env of the controller.")
+@click.option("--base-version", metavar="V", help="The version of the bases.  [default: any]")
+@click.option(
+    "--select", "selected", multiple=True, metavar="K=V", help="A label of the Nodes of the bases; repeatable."
+)
+@click.option("--name", metavar="NAME", help="The name of the workload.  [default: that of the module]")
+@click.option("--replicas", type=click.IntRange(min=0), default=1, show_default=True, help="The number of bases.")
+@click.option("--everywhere", is_flag=True, help="Every chosen base gets the module: a DaemonSet.")
+def manifest(artefact: Path, *, base: str, image: str | None, selected: tuple[str, ...], everywhere: bool,
+             **choices: Any) -> None:  # fmt: skip
+    """Print the Deployment of an artefact, for kubectl apply.
+
+    Name and version are those in the artefact. One Pod of each version is on a base, and updates leave no gap.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    from koupleless.artifact.source import read_manifest, source_for
+    from koupleless.cli.kube.manifest import Choices, workload_of
+
+    labels = dict(text.split("=", 1) for text in selected if "=" in text)
+    if len(labels) != len(selected):
+        raise click.UsageError("--select: KEY=VALUE is expected, each key once")
+    module = read_manifest(source_for(artefact)).id
+    where = image or artefact.absolute().as_uri()
+    chosen = Choices(image=where, base=base, selected=labels, is_everywhere=everywhere, **choices)
+    click.echo(yaml.safe_dump(workload_of(module, chosen), sort_keys=False), nl=False)
+
+
 def look(kubectl: Kubectl, *, namespace: str | None = None, env: str | None = None) -> Overview:
     """Return the cluster as the API server has it now. Raises ``KubectlFailed``."""
     import time

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import ssl
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 _SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
-def programs() -> Path:
-    """The directory in which `scripts/kube build` leaves the programs."""
+def programs(sources: str = "controlplane") -> Path:
+    """The directory in which `scripts/kube build` leaves the programs of a directory below scripts."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     kept = Path(os.environ.get("KOUPLELESS_KUBE") or cache / "koupleless" / "kube")
-    return kept / hashlib.sha256(_SCRIPTS.joinpath("controlplane", "go.sum").read_bytes()).hexdigest()[:16]
+    return kept / hashlib.sha256(_SCRIPTS.joinpath(sources, "go.sum").read_bytes()).hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +47,25 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
     held = hold(shared_directory(tmp_path_factory, "kube"), found)
     yield held.access
     held.release()
+
+
+@pytest.fixture(scope="session")
+def helm(control_plane: Access) -> Callable[..., str]:
+    """``helm("install", ...)`` runs Helm with all rights on the control plane, and returns what Helm prints.
+
+    With ``fails=True``, Helm has to fail, and the text is of its errors.
+    """
+    program = programs("helm") / "helm"
+    if not program.is_file():
+        lacks("Helm is not built: `scripts/kube build` builds it, with Go, in less than a minute")
+
+    def run(*arguments: str, fails: bool = False) -> str:
+        command = [str(program), "--kubeconfig", control_plane.kubeconfig, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode != 0) is fails, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stderr if fails else done.stdout
+
+    return run
 
 
 def client_of(access: Access, user: str = "admin", *, token: str | None = None) -> httpx.Client:

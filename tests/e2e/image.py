@@ -1,4 +1,4 @@
-"""The image of ``examples/container`` without a container engine: its steps and its process in the view of bubblewrap.
+"""The images of ``examples/container`` without a container engine: its steps and its process in the view of bubblewrap.
 
 The root is read-only, and only the places that the recipe names can be written; the process is the first of its process
 namespace, and runs as the user of the recipe. The network is that of this machine.
@@ -36,9 +36,9 @@ class Recipe:
     """Every other instruction, by its name; the last one counts."""
 
 
-def stages() -> list[Recipe]:
-    """The stages of the Containerfile."""
-    lines = [line for line in CONTAINERFILE.read_text().splitlines() if not line.startswith("#")]
+def stages(containerfile: Path) -> list[Recipe]:
+    """The stages of a Containerfile."""
+    lines = [line for line in containerfile.read_text().splitlines() if not line.startswith("#")]
     found: list[Recipe] = []
     for instruction in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
         name, _, rest = instruction.partition(" ")
@@ -57,13 +57,14 @@ def stages() -> list[Recipe]:
 class Image:
     """What the recipe makes, below one directory of this machine."""
 
-    def __init__(self, bwrap: str, directory: Path) -> None:
+    def __init__(self, bwrap: str, directory: Path, containerfile: Path = CONTAINERFILE) -> None:
         """Carry out the steps of the recipe."""
         self._bwrap = bwrap
         self.directory = directory
-        self.build, self.recipe = stages()
+        self.build, self.recipe = stages(containerfile)
         self.user, self.group = map(int, self.recipe.words["USER"].split(":"))
-        self.volume = self.recipe.words["VOLUME"]
+        self.volume = self.recipe.words.get("VOLUME")
+        """The place to write besides ``/tmp``; an image without one writes nowhere."""
         (directory / "srv").mkdir(parents=True)
         self._environment()
         for step in self.build.steps:
@@ -108,16 +109,24 @@ class Image:
             os.chown(path, self.user, self.group)
         return path
 
-    def command(self, volume: Path, environment: Mapping[str, str], readable: Mapping[str, Path]) -> list[str]:
+    def command(self, volume: Path | None, environment: Mapping[str, str], readable: Mapping[str, Path]) -> list[str]:
         """What comes before a command that is to run in the image, as the user of the image."""
         path = f"{self.recipe.environment['PATH'].replace('$PATH', '')}/usr/bin:/bin"
         known = {**self.recipe.environment, **environment, "PATH": path, "LANG": "C.UTF-8", "HOME": "/"}
         readable = {"/srv": self.directory / "srv", **readable}
-        view = self._view(environment=known, writable={self.volume: volume}, readable=readable, is_user=True)
+        writable = {} if self.volume is None or volume is None else {self.volume: volume}
+        view = self._view(environment=known, writable=writable, readable=readable, is_user=True)
+        if not writable:
+            view += ["--remount-ro", "/tmp"]
         return [*view, "--chdir", self.recipe.words["WORKDIR"]]
 
     def start(
-        self, volume: Path, *, environment: Mapping[str, str], readable: Mapping[str, Path] | None = None, log: Path
+        self,
+        volume: Path | None,
+        *,
+        environment: Mapping[str, str],
+        readable: Mapping[str, Path] | None = None,
+        log: Path,
     ) -> Running:
         """Start the command of the image."""
         before = self.command(volume, environment, readable or {})
@@ -130,7 +139,7 @@ class Image:
         with open(told, "rb") as facts:  # noqa: PTH123 - a descriptor
             return Running(popen, json.load(facts)["child-pid"], log)
 
-    def is_healthy(self, volume: Path, environment: Mapping[str, str]) -> bool:
+    def is_healthy(self, volume: Path | None, environment: Mapping[str, str]) -> bool:
         """Whether the health check of the image says so."""
         check = self.recipe.words["HEALTHCHECK"].partition("CMD ")[2]
         command = [*self.command(volume, environment, {}), *self._as_user(), "sh", "-c", check]

@@ -144,7 +144,8 @@ class Departure:
 
     def _tell_aborted(self, left: Mapping[str, int]) -> None:
         self._failures += [
-            f"{count} {kind} had not ended after {round(self._drain_s, 2):g} s and were aborted" for kind, count in left.items()
+            f"{count} {kind} had not ended after {round(self._drain_s, 2):g} s and were aborted"
+            for kind, count in left.items()
         ]
 
     def withdraw_services(self) -> None:

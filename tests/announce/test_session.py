@@ -274,7 +274,7 @@ def test_what_is_no_command_is_passed_over(
 ) -> None:
     base.connect(broker, period_s=60)
     remote.next("heart")
-    remote.send("switchBiz", {"bizName": "a", "bizVersion": "1"})
+    remote.send("killBiz", {"bizName": "a", "bizVersion": "1"})
     remote.send("base/baseline", {"no": "array"})
     remote.client.publish(f"{ROOT}/installBiz", b"{", 1)
     remote.client.publish(f"{ROOT}/installBiz", b" " * (2 << 20), 1)
@@ -283,7 +283,7 @@ def test_what_is_no_command_is_passed_over(
     assert "the body is not JSON" in remote.next("bizOperation")["response"]["message"]
     assert remote.next("health")["code"] == "SUCCESS"
     until(lambda: "the baseline that came over MQTT is ignored" in caplog.text)
-    assert "unsupported command switchBiz over MQTT" in caplog.text
+    assert "unsupported command killBiz over MQTT" in caplog.text
     assert "installBiz over MQTT has 2097152 bytes" in caplog.text
 
 

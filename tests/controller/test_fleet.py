@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from tests.controller.documents import NODE
-from tests.controller.world import BASE, MemoryCluster, MemoryTunnel
+from tests.controller.world import BASE, MemoryChecks, MemoryCluster, MemoryTunnel
 
 from koupleless.controller.bases.steward import Habits
 from koupleless.controller.cluster.api import ApiError, Key, Unreachable
@@ -65,6 +65,7 @@ class Scene:
             Habits(**habits),
             queue=self.queue,
             lease_queue=self.lease_queue,
+            checks=MemoryChecks(),
             clock=lambda: self.now,
         )
 

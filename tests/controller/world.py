@@ -16,6 +16,7 @@ from koupleless.controller.vpods.pod import VPod
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from koupleless.controller.probes.probe import Check
     from koupleless.controller.vpods.hooks import Visit
     from koupleless.controller.vpods.module import Module, ModuleKey
     from koupleless.controller.vpods.variables import Source
@@ -172,12 +173,31 @@ class MemoryTunnel:
             raise NoAnswer("base base-1 gives no answer")
 
 
+class MemoryChecks:
+    """Checks of modules in memory."""
+
+    def __init__(self) -> None:
+        self.failing: dict[int, str] = {}
+        """Failures in words by port; without one, a check is a success."""
+        self.sent: list[int] = []
+        """The port of each check."""
+        self.holds = asyncio.Event()
+        self.holds.set()
+        """Cleared, checks wait."""
+
+    async def check(self, address: str, check: Check) -> str:
+        self.sent.append(check.port)
+        await self.holds.wait()
+        return self.failing.get(check.port, "")
+
+
 class World:
     """One base, one cluster, and the steward between them; time goes on only by `pass_time`."""
 
     def __init__(self, **habits: Any) -> None:
         self.cluster = MemoryCluster()
         self.base = MemoryTunnel()
+        self.checks = MemoryChecks()
         self.now = 1_000.0
         self.calls = 0
         self.habits = Habits(**habits)
@@ -190,6 +210,7 @@ class World:
             self.cluster,
             self.base,
             habits=self.habits,
+            checks=self.checks,
             wake=self._count,
             clock=self._clock,
             wall=lambda: self.now + EPOCH,
@@ -220,6 +241,7 @@ class World:
     async def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.steward.watch()
+        self.steward._prober.look()
         await self.settle()
 
 

@@ -24,6 +24,7 @@ from koupleless.controller.leading.leases import Lease, Leases
 from koupleless.controller.leading.members import Members
 from koupleless.controller.peers.deployment import Deployment, baseline
 from koupleless.controller.peers.replicas import DEPLOYMENTS, Replicas
+from koupleless.controller.probes.checks import NetworkChecks
 from koupleless.controller.vpods.pod import VPod
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from lightkube.config.kubeconfig import SingleConfig
 
     from koupleless.controller.cluster.api import Document, Key
+    from koupleless.controller.probes.prober import Checks
     from koupleless.controller.tunnels.tunnel import Tunnel
     from koupleless.controller.vnodes.base import AnnouncedBase
 
@@ -71,7 +73,8 @@ class Controller:
             server = Discovery(controller).application()
     """
 
-    def __init__(self, config: SingleConfig, tunnel: Tunnel, choices: Choices) -> None:
+    def __init__(self, config: SingleConfig, tunnel: Tunnel, choices: Choices, *, checks: Checks | None = None) -> None:
+        """``checks`` are the way of the probes of containers; ``None`` means the network."""
         env = choices.habits.env
         ours = f"{names.ENV}={env}"
         self._choices = choices
@@ -135,7 +138,15 @@ class Controller:
             tell=self._events.tell_of,
         )
         objects = Objects(self._api, self._nodes, self._pods, self._events)
-        self.fleet = Fleet(objects, tunnel, choices.habits, queue=self._queue, lease_queue=self._lease_queue)
+        self._network = NetworkChecks()
+        self.fleet = Fleet(
+            objects,
+            tunnel,
+            choices.habits,
+            queue=self._queue,
+            lease_queue=self._lease_queue,
+            checks=checks or self._network,
+        )
         self.leases = Leases(
             self._lease_api,
             self._lease_cache,
@@ -150,6 +161,7 @@ class Controller:
     async def __aenter__(self) -> Self:
         await self._closing.enter_async_context(self._api)
         await self._closing.enter_async_context(self._lease_api)
+        await self._closing.enter_async_context(self._network)
         for cache in self._caches().values():
             self._begin(cache.run())
         self._begin(self._events.run())

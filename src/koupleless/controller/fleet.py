@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from koupleless.controller.cluster.cache import Cache
     from koupleless.controller.cluster.queue import Queue
     from koupleless.controller.leading.leases import Leases
+    from koupleless.controller.probes.prober import Checks
     from koupleless.controller.tunnels.tunnel import Tunnel
     from koupleless.controller.vnodes.base import AnnouncedBase
     from koupleless.controller.vpods.pod import VPod
@@ -52,11 +53,13 @@ class Fleet:
         *,
         queue: Queue[str],
         lease_queue: Queue[str],
+        checks: Checks,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._objects = objects
         self._tunnel = tunnel
         self._habits = habits
+        self._checks = checks
         self._queue = queue
         self._lease_queue = lease_queue
         self._clock = clock
@@ -123,6 +126,7 @@ class Fleet:
             self._objects,
             self._tunnel,
             habits=self._habits,
+            checks=self._checks,
             wake=lambda: self._queue.add(name),
             clock=self._clock,
         )

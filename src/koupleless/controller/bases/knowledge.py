@@ -75,7 +75,8 @@ class Knowledge:
     def settle(self, verb: Verb, key: ModuleKey, *, now: float, at: float, message: str = "") -> None:
         """Take the success of an operation; ``at`` is the time by the clock of the world, since the epoch.
 
-        Only a list tells which of several versions answers after an install; until then, the install is not over.
+        Only a list tells which of several versions answers after an install; until then, the install is not over. Only
+        a list tells the time of the start by the clock of the base, too, by which lives of a module are told apart.
         """
         if self.actual is None:
             return
@@ -85,7 +86,7 @@ class Knowledge:
             changed.pop(key, None)
         else:
             state = State.INSTALLING if verb is Verb.INSTALL and others else State.ACTIVATED
-            changed[key] = Actual(key, state, at, "Started", message)
+            changed[key] = Actual(key, state, at, "Started", message, is_listed=False)
         if verb is Verb.SWITCH:  # else a Pod of a version that answers no more would be taken for ready
             for other in others:
                 if changed[other].state is State.ACTIVATED:

@@ -16,6 +16,7 @@ from koupleless.controller.bases.farewells import Farewells
 from koupleless.controller.bases.knowledge import Knowledge
 from koupleless.controller.bases.questions import Questions
 from koupleless.controller.bases.relay import Relay
+from koupleless.controller.probes.prober import Prober
 from koupleless.controller.tunnels.answers import Answer, Outcome
 from koupleless.controller.tunnels.tunnel import NoAnswer
 from koupleless.controller.vnodes.base import BaseState
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from koupleless.controller.bases.cluster import Cluster
+    from koupleless.controller.probes.prober import Checks
     from koupleless.controller.tunnels.tunnel import Tunnel
     from koupleless.controller.vnodes.base import AnnouncedBase
     from koupleless.controller.vpods.module import ModuleKey
@@ -83,6 +85,7 @@ class Steward:
         tunnel: Tunnel,
         *,
         habits: Habits,
+        checks: Checks,
         wake: Callable[[], object],
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -108,6 +111,7 @@ class Steward:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._farewells = Farewells(self.news, tunnel, start=self._start, tell=cluster.tell, wake=wake, clock=clock)
+        self._prober = Prober(checks, clock=clock, start=self._start, tell=cluster.tell, wake=wake)
         self._is_at_work = False
         self._silent_until = float("-inf")
         """The time until which silence of the base tells nothing."""
@@ -174,6 +178,7 @@ class Steward:
                 self.news.liveness.doubt(now)
                 self._silent_until = now + _FIRST_ANSWER_S
             self._start(self._questions.run())
+            self._start(self._prober.run())
 
     async def reconcile(self) -> float | None:
         """Do what there is to do now; returns the seconds until the next operation; ``None`` without one.
@@ -188,6 +193,8 @@ class Steward:
         if life is Life.DEAD:
             return None
         pods = await self._read_pods()
+        actual = self.news.actual if life is Life.ALIVE else None
+        self._prober.keep(pods if self._is_at_work else (), Claims.of(pods), actual or {}, self.news.base.ip)
         due = self._begin_operations(pods) if life is Life.ALIVE else None
         if life is not Life.ALIVE or self.news.actual is not None or self.news.has_restarted:
             await self._tell_pods(pods, life)  # else nothing is known yet, and the last told statuses stand
@@ -219,6 +226,7 @@ class Steward:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.news.forget()
         self._farewells.forget()
+        self._prober.forget()
 
     async def _keep_node(self, life: Life) -> None:
         there, base = self._cluster.node(self.name), self.news.base
@@ -270,10 +278,18 @@ class Steward:
         news = self.news
         self._wanted = {module.key for read in pods for module in read.wanted()}
         news.attempts.forget(besides={*self._wanted, *(news.actual or ())})
-        made = plan(pods, news.actual, news.attempts, now=self._clock(), policy=self._habits.policy)
+        made = plan(
+            pods,
+            news.actual,
+            news.attempts,
+            now=self._clock(),
+            policy=self._habits.policy,
+            falls=self._prober.falls(),
+        )
         for operation in made.operations:
-            mark = "" if operation.module is None else operation.module.mark
-            news.attempts.begin(operation.verb, operation.key, mark)
+            news.attempts.begin(operation.verb, operation.key, operation.mark)
+            if operation.fall is not None:
+                news.attempts.crashes.begin(operation.key, operation.mark, operation.fall, at=self._wall())
             self._start(self._perform(operation, news.attempts))
         return made.due
 
@@ -298,6 +314,8 @@ class Steward:
         news, now = self.news, self._clock()
         is_done = answer.outcome is Outcome.DONE
         if is_done:
+            if operation.fall is not None:
+                news.attempts.crashes.end(operation.key, now=now)
             news.attempts.succeed(operation.key)
             news.settle(operation.verb, operation.key, now=now, at=self._wall())
         else:
@@ -324,7 +342,8 @@ class Steward:
         A Deployment then deletes the old Pod of a base before the new one of the same base counts.
         """
         news, claims = self.news, Claims.of(pods)
-        facts = Facts(news.base.ip, news.actual if life is Life.ALIVE else None, claims, news.attempts)
+        actual = news.actual if life is Life.ALIVE else None
+        facts = Facts(news.base.ip, actual, claims, news.attempts, self._prober.signs())
         changed: list[tuple[Read, Status]] = []
         for read in pods:
             if read.pod.is_leaving and has_left(read, claims, news.actual):
@@ -339,10 +358,11 @@ class Steward:
         ready = [(read, status) for read, status in changed if is_ready(status)]
         await _all(self._cluster.patch_pod_status(read.pod, status) for read, status in ready)
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._end)
+        return task
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -2,5 +2,6 @@
 
 Pure: values in, values out, no clock, no connection. ``pod`` reads a Pod, ``variables`` the environment of a container,
 ``module`` the containers, ``hooks`` the hooks before their end; ``actual`` reads the list of a base, ``attempts``
-remembers operations, ``plan`` decides on the next ones, ``status`` makes the status of the Pod.
+remembers operations, ``crashes`` the ends by probes; ``plan`` decides on the next operations, ``status`` makes the
+status of the Pod.
 """

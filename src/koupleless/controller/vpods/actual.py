@@ -48,6 +48,8 @@ class Actual:
     """The time of the last change of state in seconds since the epoch, by the clock of the base."""
     reason: str = ""
     message: str = ""
+    is_listed: bool = True
+    """Whether the base has told this; else an operation has ended so, and the time is that of another clock."""
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Self:

@@ -9,6 +9,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from koupleless.controller.vpods.crashes import Crashes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -56,6 +58,7 @@ class _Attempt:
 class Attempts:
     """The operations on the modules of one base. Used by one task at a time. Times are seconds of one clock."""
 
+    crashes: Crashes = field(default_factory=Crashes)
     _by_key: dict[ModuleKey, _Attempt] = field(default_factory=dict)
     _strays: dict[ModuleKey, int] = field(default_factory=dict)
     """Modules without a Pod, with the number of lists in a row."""
@@ -130,6 +133,7 @@ class Attempts:
     def forget(self, *, besides: Iterable[ModuleKey]) -> None:
         """Forget all modules but ``besides`` and those with a running operation."""
         kept = set(besides)
+        self.crashes.forget(besides=kept)
         self._by_key = {
             key: attempt for key, attempt in self._by_key.items() if key in kept or attempt.running is not None
         }

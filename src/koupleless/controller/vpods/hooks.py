@@ -54,7 +54,7 @@ def _hook(container: Mapping[str, Any], hook: Mapping[str, Any]) -> Hook:
     if pause := hook.get("sleep"):
         return Sleep(float(pause.get("seconds") or 0))
     if get := hook.get("httpGet"):
-        port = _port(container, get.get("port"))
+        port = port_of(container, get.get("port"))
         if port is None:
             return NoHook(f"the container {container['name']!r} has no port {get.get('port')!r} for the hook preStop")
         path = get.get("path") or "/"
@@ -64,7 +64,7 @@ def _hook(container: Mapping[str, Any], hook: Mapping[str, Any]) -> Hook:
     return NoHook(f"a module has no hook preStop of the kind {kinds}; use httpGet or sleep")
 
 
-def _port(container: Mapping[str, Any], port: object) -> int | None:
+def port_of(container: Mapping[str, Any], port: object) -> int | None:
     """Return the number of a port given by number, or by the name of a port of the container."""
     if isinstance(port, int):
         return port

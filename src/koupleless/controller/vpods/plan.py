@@ -6,6 +6,7 @@ Level-triggered: equal Pods, modules and attempts give an equal plan, whatever h
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from koupleless.controller.vpods.actual import State
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from koupleless.controller.vpods.actual import Actual
     from koupleless.controller.vpods.attempts import Attempts
+    from koupleless.controller.vpods.crashes import Fall
     from koupleless.controller.vpods.module import ModuleKey, Refused
     from koupleless.controller.vpods.pod import PodKey, VPod
 
@@ -58,6 +60,10 @@ class Operation:
     """Seconds before each further attempt; ``None`` means a pause that grows."""
     drain_s: float | None = None
     """Seconds for requests in flight before an uninstall; ``None`` leaves the time to the base."""
+    fall: Fall | None = None
+    """The judgement that leads to an uninstall, if probes led there."""
+    mark: str = ""
+    """The mark of the module to install, or of the module that has fallen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +117,18 @@ def plan(
     *,
     now: float,
     policy: Policy = Policy(),
+    falls: Mapping[ModuleKey, Fall] = MappingProxyType({}),
 ) -> Plan:
-    """Decide on the next operations. ``actual`` is ``None`` before the first list of the base: then none come."""
+    """Decide on the next operations. ``actual`` is ``None`` before the first list of the base: then none come.
+
+    ``falls`` are the modules that have to start again.
+    """
     if actual is None:
         return Plan(())
     pods = tuple(pods)
     claims = Claims.of(pods)
     possible = [
-        *_installs(claims, actual, attempts),
+        *_installs(claims, actual, attempts, falls),
         *_switches(claims, actual),
         *_uninstalls(pods, claims, actual, attempts, policy),
     ]
@@ -130,6 +140,8 @@ def plan(
         if operation.key.name in names:
             continue  # the end of the running operation leads to another plan
         due = attempts.due(operation.key, "" if operation.module is None else operation.module.mark)
+        if operation.verb is Verb.INSTALL:
+            due = max(due, attempts.crashes.due(operation.key, operation.mark))
         if due > now:
             later.append(due)
         elif len(begun) < room:
@@ -150,14 +162,19 @@ def _is_there(key: ModuleKey, actual: Mapping[ModuleKey, Actual]) -> bool:
     return found is not None and found.state not in _ABSENT
 
 
-def _installs(claims: Claims, actual: Mapping[ModuleKey, Actual], attempts: Attempts) -> Iterator[Operation]:
-    """Yield installs of missing modules; first the uninstall of a broken or another module of the identity."""
+def _installs(
+    claims: Claims, actual: Mapping[ModuleKey, Actual], attempts: Attempts, falls: Mapping[ModuleKey, Fall]
+) -> Iterator[Operation]:
+    """Yield installs of missing modules; first the uninstall of a broken, fallen or another module of the identity."""
     for key, (module, pod) in claims.by_key.items():
         found = actual.get(key)
         if found is None or found.state in _ABSENT:
-            yield Operation(Verb.INSTALL, key, module, pod.key)
+            yield Operation(Verb.INSTALL, key, module, pod.key, mark=module.mark)
         elif found.state is State.BROKEN or (found.state.is_started and _is_another(module, pod, attempts)):
             yield Operation(Verb.UNINSTALL, key, None, pod.key)
+        elif (fall := falls.get(key)) is not None:
+            drain_s = fall.grace_s
+            yield Operation(Verb.UNINSTALL, key, None, pod.key, drain_s=drain_s, fall=fall, mark=module.mark)
 
 
 def _switches(claims: Claims, actual: Mapping[ModuleKey, Actual]) -> Iterator[Operation]:

@@ -5,6 +5,7 @@ Source: the Kubernetes API reference, type PodStatus; Kubernetes documentation, 
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.controller.times import time_text
@@ -25,8 +26,18 @@ if TYPE_CHECKING:
 
 Status = dict[str, Any]
 
+_KILLED: Final = 137
+"""The exit code of a process ended by force, as told of a container that fails its probes."""
 _TOLD: Final = ("Initialized", "ContainersReady", "Ready")
 """The conditions of a Pod told by the controller; others belong to the scheduler and to users."""
+
+
+class Signs(NamedTuple):
+    """The signs of a running module, by the probes of a container."""
+
+    is_started: bool = True
+    is_ready: bool | None = None
+    """``None`` without a readiness probe: the health in the words of the base counts."""
 
 
 class Facts(NamedTuple):
@@ -37,6 +48,8 @@ class Facts(NamedTuple):
     """The modules; ``None`` before the first list of the base."""
     claims: Claims
     attempts: Attempts
+    signs: Mapping[tuple[str, str], Signs] = MappingProxyType({})
+    """The results of probes, by the UID of the Pod and the name of the container."""
 
 
 def status_of(read: Read, facts: Facts, *, now: float) -> Status:
@@ -101,14 +114,26 @@ def _container(module: Module | Refused, pod: VPod, facts: Facts) -> Status:
     if facts.actual is None and before:  # nothing is known of the base; the last news stand
         return {**before, "ready": False}
     state = _state(module, pod, facts)
-    is_answering = "running" in state and not pod.is_leaving
-    return _told(module.container, image, module.mark, state, before, is_ready=is_answering)
+    signs = facts.signs.get((pod.uid, module.container), Signs())
+    is_answering = "running" in state and not pod.is_leaving and signs.is_started and signs.is_ready is not False
+    end = _last_end(module, state, before, facts.attempts)
+    told = _told(module.container, image, module.mark, state, before, is_ready=is_answering, end=end)
+    return {**told, "started": told["started"] and signs.is_started}
 
 
-def _told(name: str, image: str, mark: str, state: Status, before: Mapping[str, Any], *, is_ready: bool) -> Status:
-    """Join the status of a container."""
+def _told(
+    name: str,
+    image: str,
+    mark: str,
+    state: Status,
+    before: Mapping[str, Any],
+    *,
+    is_ready: bool,
+    end: Status | None = None,
+) -> Status:
+    """Join the status of a container; ``end`` is the last end of the module, where there are words for the end."""
     is_running = "running" in state
-    restarts, last = _restarts(state, before)
+    restarts, last = _restarts(state, before, end)
     return {
         "name": name,
         "image": image,
@@ -121,17 +146,44 @@ def _told(name: str, image: str, mark: str, state: Status, before: Mapping[str, 
     }
 
 
-def _restarts(state: Status, before: Mapping[str, Any]) -> tuple[int, Status]:
-    """Return the number of restarts, and the last end, of a container; a switch of versions is neither."""
+def _restarts(state: Status, before: Mapping[str, Any], end: Status | None) -> tuple[int, Status]:
+    """Return the number of restarts, and the last end, of a container; a switch of versions is neither.
+
+    As with a kubelet, each start but the first is a restart, failed ones too: a Job counts its failures by them.
+    """
     count, last = before.get("restartCount") or 0, before.get("lastState") or {}
     past = before.get("state") or {}
     ran, runs = past.get("running"), state.get("running")
-    if ran is not None and ran != runs and state.get("waiting", {}).get("reason") != DEACTIVATED:
-        last = {"terminated": {"exitCode": 0, "reason": "Stopped", "startedAt": ran.get("startedAt")}}
+    has_ended = ran is not None and ran != runs and state.get("waiting", {}).get("reason") != DEACTIVATED
+    if end is not None and end != last.get("terminated"):
+        # A start that has failed, after an end told before, was one more start.
+        count += 1 if ran is None and last and not _is_crash(end) else 0
+        last = {"terminated": end}
+    elif has_ended and (end is None or not _is_crash(end)):
+        last = {"terminated": {"exitCode": 0, "reason": "Stopped", "startedAt": (ran or {}).get("startedAt")}}
     has_stopped = bool(last) and past.get("waiting", {}).get("reason") not in {None, DEACTIVATED}
     if runs is not None and ((ran is not None and ran != runs) or has_stopped):
         count += 1
     return count, last
+
+
+def _last_end(module: Module, state: Status, before: Mapping[str, Any], attempts: Attempts) -> Status | None:
+    """Return the last end of a module by its probes or by a failed start; ``None`` for other ends, and without one."""
+    failure = attempts.failure(module.key, Verb.INSTALL, module.mark)
+    if failure is not None:
+        return _ended(failure.reason, failure.message, 1, failure.at)["terminated"]  # type: ignore[no-any-return]
+    crash, ran = attempts.crashes.last(module.key), (before.get("state") or {}).get("running")
+    if crash is None or state.get("running") == ran is not None:
+        return None  # nothing has ended, or not yet
+    past = ((before.get("lastState") or {}).get("terminated")) or {}
+    if past.get("finishedAt") == time_text(crash.at):
+        return dict(past)
+    end = {"exitCode": _KILLED, "reason": "Error", "message": crash.message, "finishedAt": time_text(crash.at)}
+    return {**end, "startedAt": ran.get("startedAt")} if ran else end
+
+
+def _is_crash(end: Status) -> bool:
+    return bool(end.get("exitCode") == _KILLED)
 
 
 def _state(module: Module, pod: VPod, facts: Facts) -> Status:
@@ -139,7 +191,12 @@ def _state(module: Module, pod: VPod, facts: Facts) -> Status:
         return _waiting("Superseded", f"a newer Pod of this Node has another module {module.key}")
     actual = None if facts.actual is None else facts.actual.get(module.key)
     if actual is not None and actual.state.is_started:
-        return _started(pod, actual)
+        ran = (pod.container_status(module.container).get("state") or {}).get("running")
+        if ran and actual.state is State.DEACTIVATED and facts.attempts.crashes.is_under_way(module.key):
+            return {"running": ran}  # not ended yet, and no other version has taken the place
+        return (
+            _started(pod, actual) if actual.is_listed or pod.restart is not Restart.ALWAYS else _starting(pod, module)
+        )
     return _ended("Uninstalled", "", 0, None) if pod.is_leaving else _not_started(module, pod, actual, facts.attempts)
 
 
@@ -151,6 +208,12 @@ def _started(pod: VPod, actual: Actual) -> Status:
     return {"running": {"startedAt": time_text(actual.changed)}}
 
 
+def _starting(pod: VPod, module: Module) -> Status:
+    """Tell of a module started a moment ago: the next list of the base has the time."""
+    past: Status = pod.container_status(module.container).get("state") or {}
+    return {"waiting": past["waiting"]} if "waiting" in past else _waiting("ContainerCreating", "")
+
+
 def _not_started(module: Module, pod: VPod, actual: Actual | None, attempts: Attempts) -> Status:
     failure = attempts.failure(module.key, Verb.INSTALL, module.mark) or attempts.failure(module.key, Verb.UNINSTALL)
     if failure is not None:
@@ -159,6 +222,9 @@ def _not_started(module: Module, pod: VPod, actual: Actual | None, attempts: Att
         return _waiting(failure.reason, failure.message)
     if actual is not None and actual.state is State.BROKEN:
         return _waiting("Broken", actual.message or actual.reason)
+    crash = attempts.crashes.last(module.key)
+    if crash is not None and crash.pause_s and module.key.name not in attempts.running():
+        return _waiting("CrashLoopBackOff", f"the next start comes {crash.pause_s:g} s after the end: {crash.message}")
     return _waiting("ContainerCreating", "")
 
 

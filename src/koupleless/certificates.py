@@ -25,13 +25,23 @@ class ServerCertificate:
     """
 
     def __init__(
-        self, certificate: Path, *, key: Path | None = None, password: str | None = None, issuers: Path | None = None
+        self,
+        certificate: Path,
+        *,
+        key: Path | None = None,
+        password: str | None = None,
+        issuers: Path | None = None,
+        is_optional: bool = False,
     ) -> None:
-        """Read the files. Raises ``OSError`` for unusable ones; ``ssl.SSLError`` is such an error."""
+        """Read the files. Raises ``OSError`` for unusable ones; ``ssl.SSLError`` is such an error.
+
+        ``is_optional`` lets clients in that show no certificate; a certificate shown has to be of the ``issuers``.
+        """
         self._certificate = certificate
         self._key = key
         self._password = password
         self._issuers = issuers
+        self._is_optional = is_optional
         self._stamp = self._look()
         self._current = self._read()
         self.context = self._read()
@@ -70,7 +80,7 @@ class ServerCertificate:
         context.load_cert_chain(self._certificate, self._key, self._password or "")
         if self._issuers is not None:
             context.load_verify_locations(self._issuers)
-            context.verify_mode = ssl.CERT_REQUIRED
+            context.verify_mode = ssl.CERT_OPTIONAL if self._is_optional else ssl.CERT_REQUIRED
         return context
 
     @property

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from koupleless.controller.names import BASE_IDENTITY, BASE_VERSION
+from koupleless.controller.names import BASE_IDENTITY, BASE_IP, BASE_VERSION
 from koupleless.controller.vnodes.base import AnnouncedBase, BaseState, Senseless
 from koupleless.controller.vnodes.liveness import Life, Liveness
 from koupleless.controller.vnodes.node import Capacity, differences, is_told, node_of, node_status
@@ -80,7 +80,11 @@ def test_a_text_that_is_no_label_stays_in_an_annotation() -> None:
     base = AnnouncedBase.of({**HEARTBEAT, "baseMetadata": {**HEARTBEAT["baseMetadata"], "version": "1.0+build"}})
     metadata = node_of(base, "dev")["metadata"]
     assert metadata["labels"][BASE_VERSION] == "1.0_build"
-    assert metadata["annotations"] == {BASE_IDENTITY: "10.0.0.7", BASE_VERSION: "1.0+build"}
+    assert metadata["annotations"] == {
+        BASE_IDENTITY: "10.0.0.7",
+        BASE_VERSION: "1.0+build",
+        BASE_IP: "10.0.0.7",
+    }
 
 
 def test_a_base_is_read_from_its_node() -> None:
@@ -136,3 +140,21 @@ def test_an_end_is_taken_back_by_a_sign_of_life() -> None:
     assert life.judge(0) is Life.DEAD
     life.see(1)
     assert life.judge(1) is Life.ALIVE
+
+
+def test_a_node_with_the_address_of_the_kubelets_api_keeps_the_address_of_the_base() -> None:
+    status = node_status(BASE, Life.ALIVE, Capacity(), {}, now=100, address="10.9.9.9", kubelet_port=10250)
+    assert status["addresses"][0] == {"type": "InternalIP", "address": "10.9.9.9"}
+    assert status["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 10250}}
+    found = AnnouncedBase.of_node({**node_of(BASE, "dev"), "status": status})
+    assert found is not None
+    assert found.ip == BASE.ip
+
+
+def test_a_controller_without_the_kubelets_api_takes_the_address_of_the_former_one_away() -> None:
+    before = node_status(BASE, Life.ALIVE, Capacity(), {}, now=100, address="10.9.9.9", kubelet_port=10250)
+    after = node_status(BASE, Life.ALIVE, Capacity(), before, now=100)
+    assert not is_told(after, before)
+    assert after["addresses"][0]["address"] == BASE.ip
+    assert after["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 0}}
+    assert "daemonEndpoints" not in node_status(BASE, Life.ALIVE, Capacity(), after, now=100)

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,9 @@ from koupleless.errors import SettingsError
 if TYPE_CHECKING:
     from lightkube.config.kubeconfig import SingleConfig
 
+    from koupleless.controller.cluster.api import Api
+    from koupleless.controller.controller import Controller
+    from koupleless.controller.tunnels.http import HttpTunnel
     from koupleless.settings.control import ControlSettings
 
 
@@ -40,6 +45,11 @@ if TYPE_CHECKING:
 @click.option("--remove-strays/--keep-strays", default=None,
               help="Remove modules without a Pod, or leave them.  [default: remove]")  # fmt: skip
 @click.option("--sync-replicas", is_flag=True, default=None, help="Let Deployments of peers follow the bases.")
+@click.option("--kubelet", is_flag=True, default=None, help="Serve the API of a kubelet: kubectl logs, port-forward.")
+@click.option("--kubelet-address", metavar="IP", help="Its address for the API server.  [default: POD_IP]")
+@click.option("--kubelet-port", type=int, help="Its port.  [default: 10250]")
+@click.option("--kubelet-certfile", metavar="FILE", help="Its certificate.  [default: one of the cluster's signer]")
+@click.option("--kubelet-keyfile", metavar="FILE", help="The private key of its certificate.")
 @click.option("--keep-dead-nodes", is_flag=True, default=None, help="Leave the Node of a dead base, not ready.")
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="The settings file, instead of the project's."
@@ -95,12 +105,15 @@ async def _run(config: SingleConfig, settings: ControlSettings) -> None:
 
     if not is_env(settings.env):
         raise SettingsError(f"env = {settings.env!r} is no part of a name of a Node: use small letters and digits")
+    address = settings.read_kubelet_address()
     habits = Habits(
         env=settings.env,
         policy=Policy(removes_strays=settings.remove_strays, at_once=settings.at_once),
         keeps_dead_nodes=settings.keep_dead_nodes,
         list_every_s=settings.list_every_s,
         health_every_s=settings.health_every_s,
+        kubelet_address=address,
+        kubelet_port=None if address is None else settings.kubelet_port,
     )
     tls = None
     if settings.ssl_certfile is not None:
@@ -109,7 +122,7 @@ async def _run(config: SingleConfig, settings: ControlSettings) -> None:
     limits = Limits(install_s=settings.install_timeout_s)
     shared, for_arklets = ReadToken(settings.read_token), ReadToken(settings.read_arklet_token)
     async with contextlib.AsyncExitStack() as stack:
-        api = await stack.enter_async_context(Api(config))  # connections for tokens alone
+        api = await stack.enter_async_context(Api(config))  # connections for questions about callers alone
         reviews = TokenReviews(api, [settings.audience]) if settings.accounts else None
         porter = Porter(shared, reviews=reviews, pods=api, accounts=settings.accounts)
         credentials = (
@@ -120,4 +133,33 @@ async def _run(config: SingleConfig, settings: ControlSettings) -> None:
         tunnel = await stack.enter_async_context(HttpTunnel(credentials, limits=limits, tls=trusted))
         door = Door(settings.host, settings.port, settings.probes_port, porter, tls)
         choices = Choices(settings.holder, habits, settings.workers, settings.sync_replicas)
-        await run(Controller(config, tunnel, choices), door)
+        controller = Controller(config, tunnel, choices)
+        if address is None:
+            await run(controller, door)
+            return
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - in a directory of our own
+        with tempfile.TemporaryDirectory(prefix="koupleless-kubelet-", dir=memory) as directory:
+            await run(controller, door, _kubelet(controller, api, tunnel, settings, Path(directory)))
+
+
+async def _kubelet(
+    controller: Controller, api: Api, bases: HttpTunnel, settings: ControlSettings, directory: Path
+) -> None:
+    """Serve the API of a kubelet until cancelled."""
+    from koupleless.controller.cluster.reviews import TokenReviews
+    from koupleless.controller.kubelet.callers import Callers
+    from koupleless.controller.kubelet.certificates import Authority, Certificates, Files, Mounted, Requested
+    from koupleless.controller.kubelet.kubelet import Kubelet
+    from koupleless.controller.kubelet.serving import Listening, serve
+
+    address = settings.read_kubelet_address()
+    assert address is not None
+    certificates: Certificates = Requested(api, directory, name=settings.holder, address=address)
+    if settings.kubelet_certfile is not None:
+        certificates = Mounted(Files(settings.kubelet_certfile, settings.kubelet_keyfile))
+    await serve(
+        Kubelet(controller.whereabouts, bases, Callers(api, TokenReviews(api))),
+        Listening(settings.kubelet_host or address, settings.kubelet_port),
+        certificates,
+        Authority(api, directory, settings.kubelet_client_ca),
+    )

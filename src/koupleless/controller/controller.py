@@ -26,6 +26,7 @@ from koupleless.controller.peers.deployment import Deployment, baseline
 from koupleless.controller.peers.replicas import DEPLOYMENTS, Replicas
 from koupleless.controller.probes.checks import NetworkChecks
 from koupleless.controller.vpods.pod import VPod
+from koupleless.controller.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,6 +156,7 @@ class Controller:
             changed=self._queue.add,
             defer_s=self._balance.defer_s,
         )
+        self.whereabouts = Whereabouts(self._pods, objects, self.fleet, self.leases)
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = contextlib.AsyncExitStack()
 

@@ -39,6 +39,8 @@ BASE_VERSION: Final = "base.koupleless.io/version"
 BASE_CLUSTER: Final = "base.koupleless.io/cluster-name"
 BASE_HOST: Final = "base.koupleless.io/host-name"
 BASE_PORT: Final = "base.koupleless.io/tunnel-port"
+BASE_IP: Final = "base.koupleless.io/ip"
+"""An annotation: the address of the base, also where the Node has the address of the kubelet's API."""
 BASE_IDENTITY: Final = "base.koupleless.io/identity"
 """The identity of the base: an annotation in the words of the base, and a label for one Pod on each base.
 

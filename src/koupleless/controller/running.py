@@ -18,7 +18,7 @@ from koupleless.controller.tunnels.discovery import Discovery
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
 
     from starlette.requests import Request
 
@@ -40,8 +40,11 @@ class Door:
     tls: ssl.SSLContext | None = None
 
 
-async def run(controller: Controller, door: Door) -> None:
-    """Serve until SIGTERM or SIGINT, then give up all Nodes. Raises ``OSError`` if an address cannot be had."""
+async def run(controller: Controller, door: Door, *besides: Coroutine[None, None, None]) -> None:
+    """Serve until SIGTERM or SIGINT, then give up all Nodes. Raises ``OSError`` if an address cannot be had.
+
+    ``besides`` are further servers, run until the end and then cancelled.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -52,16 +55,18 @@ async def run(controller: Controller, door: Door) -> None:
             _Server(_probes(controller), door.host, door.probes_port),
         ]
         tasks = [asyncio.create_task(server.serve()) for server in servers]
+        others = [asyncio.create_task(other) for other in besides]
         stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([stopping, *tasks, *others], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stopping.cancel()
+            for task in (stopping, *others):
+                task.cancel()
             for server in servers:
                 server.should_exit = True
-            await asyncio.gather(*tasks, return_exceptions=True)
-    for task in tasks:
-        if not stop.is_set() and (error := task.exception()) is not None:
+            await asyncio.gather(*tasks, *others, return_exceptions=True)
+    for task in (*tasks, *others):
+        if not stop.is_set() and not task.cancelled() and (error := task.exception()) is not None:
             raise error
 
 

@@ -62,6 +62,20 @@ class ControlSettings:
     """Whether the Node of a dead base stays, not ready."""
     sync_replicas: Flag = setting(False, variables=("ENABLE_MODULE_REPLICAS_SYNC_WITH_BASE",))
     """Whether Deployments of peers get as many replicas as there are ready bases of their cluster."""
+    kubelet: Flag = setting(False, variables=("KUBELET_PROXY_ENABLED",))
+    """Whether the API of a kubelet is served: ``kubectl logs`` and ``port-forward`` for modules."""
+    kubelet_address: Text | None = setting(None, variables=("POD_IP",))
+    """The address by which the API server calls the kubelet's API: that of the Pod of the controller."""
+    kubelet_host: Text | None = setting(None)
+    """The address to listen on for that; ``None`` means ``kubelet_address``."""
+    kubelet_port: Port = setting(10250, variables=("KUBELET_PROXY_PORT",))
+    """The port to listen on for that, told to the API server, too."""
+    kubelet_certfile: FilePath | None = setting(None)
+    """The certificate of the kubelet's API; ``None`` means to request one of the cluster's signer."""
+    kubelet_keyfile: FilePath | None = setting(None)
+    """The private key of this certificate, unless the file of the certificate has the key, too."""
+    kubelet_client_ca: FilePath | None = setting(None)
+    """Issuers of the certificates of clients; ``None`` means those that the API server publishes."""
     workers: Count = setting(16, variables=("VNODE_WORKER_NUM",))
     """The number of bases worked on at a time."""
     at_once: Count = setting(8)
@@ -77,6 +91,17 @@ class ControlSettings:
     def holder(self) -> str:
         """The name of this controller."""
         return self.name or socket.gethostname()
+
+    def read_kubelet_address(self) -> str | None:
+        """The address of the kubelet's API; ``None`` if the API is off. Raises ``SettingsError`` without an address."""
+        if not self.kubelet:
+            return None
+        if not self.kubelet_address:
+            raise SettingsError(
+                "kubelet is true, and the address for the API server is missing: set kubelet-address, or the variable "
+                "POD_IP to the field status.podIP of the Pod"
+            )
+        return self.kubelet_address
 
     def read_token(self) -> str | None:
         """The token of bases. Raises ``SettingsError`` for an unusable file, and for an open door without a token."""

@@ -69,6 +69,9 @@ class Habits:
     """Whether the Node of a dead base stays, not ready, until somebody deletes the Node."""
     list_every_s: float = 15.0
     health_every_s: float = 10.0
+    kubelet_address: str | None = None
+    """The address of the kubelet's API for the API server; ``None`` means that there is none."""
+    kubelet_port: int | None = None
 
 
 class Steward:
@@ -245,7 +248,16 @@ class Steward:
         elif patch := differences(wanted, there):
             await self._cluster.patch_node(self.name, patch)
         before = there.get("status") or {}
-        status = node_status(base, life, self.news.capacity, before, now=self._wall(), strays=self._strays())
+        status = node_status(
+            base,
+            life,
+            self.news.capacity,
+            before,
+            now=self._wall(),
+            strays=self._strays(),
+            address=self._habits.kubelet_address,
+            kubelet_port=self._habits.kubelet_port,
+        )
         if not is_node_told(status, before):
             await self._cluster.patch_node_status(self.name, status)
 

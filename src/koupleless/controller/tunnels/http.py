@@ -144,7 +144,24 @@ class HttpTunnel:
         if status >= _REFUSED:
             raise NoAnswer(f"{url} answers with HTTP {status}")
 
+    async def ask(self, base: AnnouncedBase, command: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Send a command that changes nothing, and return the data of the answer; a refusal counts as `NoAnswer`."""
+        reply = await self._ask(base, command, body, self._limits.list_s)
+        if not reply.is_success or not isinstance(reply.data, dict):
+            raise NoAnswer(f"{_place(base)} refuses {command}: {reply.message or reply.code.value}")
+        return reply.data
+
+    async def scrape(self, base: AnnouncedBase) -> str:
+        """Return the metrics of a base, in the text format of Prometheus. Raises `NoAnswer`."""
+        return (await self._call(base, "metrics", None, self._limits.list_s)).decode("utf-8", "replace")
+
     async def _ask(self, base: AnnouncedBase, command: str, body: Mapping[str, Any], limit_s: float) -> Envelope:
+        try:
+            return decode_envelope(await self._call(base, command, encode(body), limit_s))
+        except ReplyInvalid as error:
+            raise NoAnswer(f"{_place(base)} answers {command} with nonsense: {error}") from None
+
+    async def _call(self, base: AnnouncedBase, command: str, body: bytes | None, limit_s: float) -> bytes:
         """Ask an arklet, and once more with another token if the arklet has got a new one. Raises `NoAnswer`."""
         token = None if self._credentials is None else await self._credentials.token(base)
         status, raw = await self._send(base, command, body, limit_s, token)
@@ -158,23 +175,20 @@ class HttpTunnel:
             )
         if status != _OK:
             raise NoAnswer(f"{_place(base)} answers {command} with HTTP {status}")
-        try:
-            return decode_envelope(raw)
-        except ReplyInvalid as error:
-            raise NoAnswer(f"{_place(base)} answers {command} with nonsense: {error}") from None
+        return raw
 
     async def _send(
-        self, base: AnnouncedBase, command: str, body: Mapping[str, Any], limit_s: float, token: str | None
+        self, base: AnnouncedBase, command: str, body: bytes | None, limit_s: float, token: str | None
     ) -> tuple[int, bytes]:
+        """Send a command by POST, or ask for a page by GET without a ``body``."""
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         url = f"{self._scheme}://{_host(base.ip)}:{base.port}/{command}"
         timeout = httpx.Timeout(limit_s, connect=self._limits.connect_s)
+        method = "GET" if body is None else "POST"
         try:
-            async with self._client.stream(
-                "POST", url, content=encode(body), headers=headers, timeout=timeout
-            ) as response:
+            async with self._client.stream(method, url, content=body, headers=headers, timeout=timeout) as response:
                 raw = bytearray()
                 async for piece in response.aiter_bytes():
                     raw += piece

@@ -88,7 +88,7 @@ class AnnouncedBase:
             name=annotations.get(names.BASE_NAME) or labels.get(names.BASE_NAME, ""),
             version=annotations.get(names.BASE_VERSION) or labels.get(names.BASE_VERSION, ""),
             cluster=annotations.get(names.BASE_CLUSTER) or labels.get(names.BASE_CLUSTER, ""),
-            ip=addresses.get("InternalIP", ""),
+            ip=annotations.get(names.BASE_IP) or addresses.get("InternalIP", ""),
             host=addresses.get("Hostname") or labels.get(names.BASE_HOST, ""),
             port=int(port) if port.isdecimal() else DEFAULT_PORT,
             state=BaseState.ACTIVATED,

@@ -59,6 +59,8 @@ def node_of(base: AnnouncedBase, env: str) -> Document:
         labels[names.BASE_PORT] = str(base.port)
     told = {names.BASE_NAME: base.name, names.BASE_VERSION: base.version, names.BASE_CLUSTER: base.cluster}
     mapped = {label: text for label, text in told.items() if labels[label] != text}
+    if base.ip:
+        mapped[names.BASE_IP] = base.ip
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -107,8 +109,9 @@ def node_status(
         "conditions": _conditions(life, strays, before, now),
         "nodeInfo": _node_info(base),
     }
-    if kubelet_port is not None:
-        status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": kubelet_port}}
+    told = ((before.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port")
+    if kubelet_port is not None or told:
+        status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": kubelet_port or 0}}
     return status
 
 

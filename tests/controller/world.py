@@ -100,6 +100,9 @@ class MemoryCluster:
         self.writes.append(("remove pod", pod.key.name))
         del self.pods[pod.key.name]
 
+    def tell_node(self, node: str, kind: str, reason: str, message: str) -> None:
+        self.events.append((node, reason, message))
+
     def tell(self, pod: VPod, kind: str, reason: str, message: str) -> None:
         self.events.append((pod.key.name, reason, message))
 

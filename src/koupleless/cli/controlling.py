@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--name", help="The name of this controller among others.  [default: the name of the host]")
 @click.option("--host", help="The address to hear bases on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="The port to hear bases on.  [default: 7777]")
-@click.option("--probes-port", type=int, help="The port of /healthz and /readyz.  [default: 8081]")
+@click.option("--probes-port", type=int, help="The port of /healthz, /readyz and /metrics.  [default: 8081]")
 @click.option("--token-file", metavar="FILE", help="A file with the token that bases have to show.")
 @click.option(
     "--accounts", metavar="NS/NAME,...", help="Service accounts of bases, whose tokens the API server judges."
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     "--arklet-secret", metavar="NS/NAME", help="A Secret with the token for each arklet: {identity} is the base."
 )
 @click.option("--arklet-ca", metavar="FILE", help="Issuers of the certificates of arklets: call them over TLS.")
+@click.option("--report-hooks-file", metavar="FILE", help="A file with webhooks for warnings, one in each line.")
 @click.option("--remove-strays/--keep-strays", default=None,
               help="Remove modules without a Pod, or leave them.  [default: remove]")  # fmt: skip
 @click.option("--sync-replicas", is_flag=True, default=None, help="Let Deployments of peers follow the bases.")
@@ -102,6 +103,7 @@ async def _run(config: SingleConfig, settings: ControlSettings) -> None:
     from koupleless.controller.running import Door, run
     from koupleless.controller.tunnels.http import HttpTunnel, Limits
     from koupleless.controller.vpods.plan import Policy
+    from koupleless.controller.watching.webhooks import Receiver, Webhooks
 
     if not is_env(settings.env):
         raise SettingsError(f"env = {settings.env!r} is no part of a name of a Node: use small letters and digits")
@@ -119,6 +121,7 @@ async def _run(config: SingleConfig, settings: ControlSettings) -> None:
     if settings.ssl_certfile is not None:
         tls = ServerCertificate(settings.ssl_certfile, key=settings.ssl_keyfile).context
     trusted = None if settings.arklet_ca is None else ssl.create_default_context(cafile=settings.arklet_ca)
+    receivers = [Receiver.of(address) for address in settings.read_report_hooks()]
     limits = Limits(install_s=settings.install_timeout_s)
     shared, for_arklets = ReadToken(settings.read_token), ReadToken(settings.read_arklet_token)
     async with contextlib.AsyncExitStack() as stack:
@@ -133,7 +136,10 @@ async def _run(config: SingleConfig, settings: ControlSettings) -> None:
         tunnel = await stack.enter_async_context(HttpTunnel(credentials, limits=limits, tls=trusted))
         door = Door(settings.host, settings.port, settings.probes_port, porter, tls)
         choices = Choices(settings.holder, habits, settings.workers, settings.sync_replicas)
-        controller = Controller(config, tunnel, choices)
+        source = f"koupleless/controller/{settings.env}/{settings.holder}"
+        hooks = await stack.enter_async_context(Webhooks(receivers, source=source))
+        controller = Controller(config, tunnel, choices, report=hooks.report)
+        hooks.count_by(controller.figures.report)
         if address is None:
             await run(controller, door)
             return

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -25,11 +27,14 @@ from koupleless.controller.leading.members import Members
 from koupleless.controller.peers.deployment import Deployment, baseline
 from koupleless.controller.peers.replicas import DEPLOYMENTS, Replicas
 from koupleless.controller.probes.checks import NetworkChecks
+from koupleless.controller.vnodes.base import Foreign
 from koupleless.controller.vpods.pod import VPod
+from koupleless.controller.watching.figures import Facts, Figures
+from koupleless.controller.watching.measured import MeasuredTunnel
 from koupleless.controller.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from lightkube.config.kubeconfig import SingleConfig
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
     from koupleless.controller.probes.prober import Checks
     from koupleless.controller.tunnels.tunnel import Tunnel
     from koupleless.controller.vnodes.base import AnnouncedBase
+    from koupleless.controller.watching.webhooks import Report
 
 _log: Final = logging.getLogger("koupleless.controller")
 
@@ -74,17 +80,29 @@ class Controller:
             server = Discovery(controller).application()
     """
 
-    def __init__(self, config: SingleConfig, tunnel: Tunnel, choices: Choices, *, checks: Checks | None = None) -> None:
-        """``checks`` are the way of the probes of containers; ``None`` means the network."""
+    def __init__(
+        self,
+        config: SingleConfig,
+        tunnel: Tunnel,
+        choices: Choices,
+        *,
+        checks: Checks | None = None,
+        report: Callable[[Report], object] = lambda _: None,
+    ) -> None:
+        """``checks`` are the way of the probes of containers; ``None`` means the network.
+
+        ``report`` is told warnings, and must not wait.
+        """
         env = choices.habits.env
         ours = f"{names.ENV}={env}"
         self._choices = choices
-        self._api = Api(config)
-        self._lease_api = Api(config)
+        self.figures = figures = Figures(self._facts)
+        self._api = Api(config, observe=figures.request)
+        self._lease_api = Api(config, observe=figures.request)
         """Connections for Leases alone: no burst of other writes holds them up."""
-        self._queue: Queue[str] = Queue(backoff=_RETRIES)
-        self._lease_queue: Queue[str] = Queue()
-        self._events = Events(self._api)
+        self._queue: Queue[str] = Queue(backoff=_RETRIES, waited=functools.partial(figures.wait, "bases"))
+        self._lease_queue: Queue[str] = Queue(waited=functools.partial(figures.wait, "leases"))
+        self._events = Events(self._api, report=report)
         self._nodes: Cache[Document] = Cache(
             self._api, Kind(NODES, read_node), self._node_changed, labels=f"{names.COMPONENT}={names.VNODE},{ours}"
         )
@@ -111,8 +129,8 @@ class Controller:
         holder = choices.holder
         self._members = Members(self._lease_api, self._member_cache, holder=holder, env=env)
         self._balance = Balance(self._members, self._lease_cache, holder=holder, round_s=choices.balance_every_s)
-        self._peer_queue: Queue[Key] = Queue(backoff=_RETRIES)
-        self._batch_queue: Queue[Key] = Queue(backoff=_RETRIES)
+        self._peer_queue: Queue[Key] = Queue(backoff=_RETRIES, waited=functools.partial(figures.wait, "peers"))
+        self._batch_queue: Queue[Key] = Queue(backoff=_RETRIES, waited=functools.partial(figures.wait, "batches"))
         self._deployments: Cache[Deployment] = Cache(
             self._api,
             Kind(DEPLOYMENTS, Deployment.of),
@@ -142,7 +160,7 @@ class Controller:
         self._network = NetworkChecks()
         self.fleet = Fleet(
             objects,
-            tunnel,
+            MeasuredTunnel(tunnel, figures),
             choices.habits,
             queue=self._queue,
             lease_queue=self._lease_queue,
@@ -206,9 +224,37 @@ class Controller:
             "ReplicaSets": self._replica_sets,
         }
 
+    def missing_rights(self) -> list[str]:
+        """Return the rights that the account of the controller lacks, as ``patch pods/status``."""
+        return sorted({*self._api.denied(), *self._lease_api.denied()})
+
+    def _facts(self) -> Facts:
+        queues: dict[str, Queue[Any]] = {
+            "bases": self._queue,
+            "leases": self._lease_queue,
+            "peers": self._peer_queue,
+            "batches": self._batch_queue,
+        }
+        phases: Counter[str] = Counter()
+        for node in self.fleet.led(self.leases):
+            phases.update(pod.status.get("phase", "") for pod in self._pods.of(node))
+        return Facts(
+            bases=self.fleet.lives(self.leases),
+            pods=phases,
+            waiting={name: len(queue) for name, queue in queues.items()},
+            failing={name: len(queue.failing) for name, queue in queues.items()},
+            members=len(self._members.living()),
+            is_well=not self.trouble(),
+        )
+
     def hear(self, base: AnnouncedBase) -> None:
         """See `Listener.hear`."""
-        self.fleet.hear(base)
+        try:
+            self.fleet.hear(base)
+        except Foreign:
+            self.figures.heartbeat("refused")
+            raise
+        self.figures.heartbeat("heard")
 
     def baseline(self, cluster: str) -> Sequence[dict[str, Any]]:
         """See `Listener.baseline`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from koupleless.controller.tunnels.discovery import Discovery
@@ -51,8 +51,13 @@ async def run(controller: Controller, door: Door, *besides: Coroutine[None, None
         loop.add_signal_handler(number, stop.set)
     async with controller:
         servers = [
-            _Server(Discovery(controller, door.porter).application(), door.host, door.port, door.tls),
-            _Server(_probes(controller), door.host, door.probes_port),
+            _Server(
+                Discovery(controller, door.porter, count=controller.figures.heartbeat).application(),
+                door.host,
+                door.port,
+                door.tls,
+            ),
+            _Server(probes(controller), door.host, door.probes_port),
         ]
         tasks = [asyncio.create_task(server.serve()) for server in servers]
         others = [asyncio.create_task(other) for other in besides]
@@ -84,12 +89,22 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _probes(controller: Controller) -> Starlette:
+def probes(controller: Controller) -> Starlette:
+    """Make the application for probes and scrapers."""
+
     async def healthz(_: Request) -> PlainTextResponse:
         return PlainTextResponse("ok")
 
     async def readyz(_: Request) -> PlainTextResponse:
         trouble = controller.trouble()
-        return PlainTextResponse(trouble or "ok", 503 if trouble else 200)
+        lines = [trouble or "ok"]
+        if missing := controller.missing_rights():
+            lines.append(f"the account of the controller lacks rights: {', '.join(missing)}")
+        return PlainTextResponse("\n".join(lines), 503 if trouble else 200)
 
-    return Starlette(routes=[Route("/healthz", healthz), Route("/livez", healthz), Route("/readyz", readyz)])
+    async def metrics(request: Request) -> Response:
+        text, content_type = controller.figures.text(request.headers.get("Accept", ""))
+        return Response(text, headers={"Content-Type": content_type})
+
+    pages = {"/healthz": healthz, "/livez": healthz, "/readyz": readyz, "/metrics": metrics}
+    return Starlette(routes=[Route(path, page) for path, page in pages.items()])

@@ -31,7 +31,7 @@ class ControlSettings:
     port: Port = setting(7777, variables=("HTTP_TUNNEL_LISTEN_PORT",))
     """The port to hear bases on."""
     probes_port: Port = setting(8081)
-    """The port of ``/healthz`` and ``/readyz``."""
+    """The port of ``/healthz``, ``/readyz`` and ``/metrics``."""
     token: Text | None = setting(None, is_secret=True)
     """The token that bases have to show. Never read from a table."""
     token_file: FilePath | None = setting(None)
@@ -56,6 +56,10 @@ class ControlSettings:
     """Issuers of the certificates of arklets; with such a file arklets are called over TLS."""
     kubeconfig: FilePath | None = setting(None, variables=("KUBECONFIG",))
     """The way to the API server; ``None`` means that of the Pod in which the controller runs."""
+    report_hooks: Text | None = setting(None, variables=("REPORT_HOOKS",), is_secret=True)
+    """Addresses for reports of warnings, separated by ``;``. Never read from a table, because addresses have tokens."""
+    report_hooks_file: FilePath | None = setting(None)
+    """A file with such an address in each line."""
     remove_strays: Flag = setting(True)
     """Whether modules without a Pod are removed, such as those installed by hand."""
     keep_dead_nodes: Flag = setting(False)
@@ -112,6 +116,18 @@ class ControlSettings:
                 "of bases (accounts), or --insecure if the network keeps strangers out"
             )
         return token
+
+    def read_report_hooks(self) -> list[str]:
+        """The addresses for reports. Raises ``SettingsError`` for an unusable file."""
+        found = self.report_hooks or ""
+        if self.report_hooks_file is not None:
+            try:
+                found += "\n" + self.report_hooks_file.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(
+                    f"controller report-hooks-file: {self.report_hooks_file} cannot be read: {error}"
+                ) from None
+        return found.replace(";", " ").split()
 
     def read_arklet_token(self) -> str | None:
         """The token for arklets. Raises ``SettingsError`` for an unusable file."""

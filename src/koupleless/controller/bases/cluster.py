@@ -45,5 +45,8 @@ class Cluster(Protocol):
     async def remove_pod(self, pod: VPod) -> None:
         """Delete a Pod for good, without further grace, if the Pod is still the same."""
 
+    def tell_node(self, node: str, kind: str, reason: str, message: str) -> None:
+        """Record an Event about a Node, without a wait."""
+
     def tell(self, pod: VPod, kind: str, reason: str, message: str) -> None:
         """Record an Event about a Pod (``Normal`` or ``Warning``), without a wait."""

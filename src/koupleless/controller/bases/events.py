@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.controller.cluster.api import ApiError, Unreachable
 from koupleless.controller.times import time_text
+from koupleless.controller.watching.webhooks import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from koupleless.controller.cluster.api import Api
     from koupleless.controller.vpods.pod import VPod
@@ -25,14 +26,19 @@ _WAITING: Final = 1_000
 _REMEMBERED: Final = 10_000
 _LONGEST: Final = 1_000
 """Characters of a message that are written; the API server allows 1,024."""
+_WARNING: Final = "Warning"
+_NAMESPACE: Final = "default"
+"""The namespace of Events about Nodes, which have none."""
 _COMPONENT: Final = "koupleless-controller"
 
 
 class Events:
     """The Events of one controller. An Event told again is counted, not written anew. All on one event loop."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, *, report: Callable[[Report], object] = lambda _: None) -> None:
+        """``report`` is told each warning, too."""
         self._api = api
+        self._report = report
         self._waiting: deque[dict[str, Any]] = deque(maxlen=_WAITING)
         self._counts: OrderedDict[str, int] = OrderedDict()
         self._has_some = asyncio.Event()
@@ -44,6 +50,9 @@ class Events:
 
     def tell_of(self, about: Mapping[str, str], kind: str, reason: str, message: str, *, node: str = "") -> None:
         """Record an Event about any object, by the reference of the object."""
+        if kind == _WARNING:
+            subject = f"{about['namespace']}/{about['name']}" if "namespace" in about else about["name"]
+            self._report(Report(reason, message, subject, about["kind"], node))
         message = message[:_LONGEST]
         digest = hashlib.sha256(f"{about['uid']}\n{kind}\n{reason}\n{message}".encode()).hexdigest()[:16]
         name, now = f"{about['name']}.{digest}", time_text(time.time())
@@ -55,7 +64,7 @@ class Events:
             {
                 "apiVersion": "v1",
                 "kind": "Event",
-                "metadata": {"name": name, "namespace": about["namespace"]},
+                "metadata": {"name": name, "namespace": about.get("namespace", _NAMESPACE)},
                 "involvedObject": dict(about),
                 "type": kind,
                 "reason": reason,
@@ -69,6 +78,11 @@ class Events:
             }
         )
         self._has_some.set()
+
+    def tell_node(self, node: str, kind: str, reason: str, message: str) -> None:
+        """Record an Event about a Node; Kubernetes takes the name for the UID."""
+        about = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node}
+        self.tell_of(about, kind, reason, message, node=node)
 
     async def run(self) -> None:
         """Write Events until cancelled."""

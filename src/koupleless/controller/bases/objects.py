@@ -106,6 +106,10 @@ class Objects:
         await self._api.delete(_path(pod), uid=pod.uid, grace_s=0)
         self.forget(pod.uid)
 
+    def tell_node(self, node: str, kind: str, reason: str, message: str) -> None:
+        """See `Cluster.tell_node`."""
+        self._events.tell_node(node, kind, reason, message)
+
     def tell(self, pod: VPod, kind: str, reason: str, message: str) -> None:
         """See `Cluster.tell`."""
         self._events.tell(pod, kind, reason, message)

@@ -21,7 +21,7 @@ from koupleless.controller.tunnels.answers import Answer, Outcome
 from koupleless.controller.tunnels.tunnel import NoAnswer
 from koupleless.controller.vnodes.base import BaseState
 from koupleless.controller.vnodes.liveness import Life, Liveness
-from koupleless.controller.vnodes.node import differences, node_of, node_status
+from koupleless.controller.vnodes.node import differences, node_of, node_status, words_of
 from koupleless.controller.vnodes.node import is_told as is_node_told
 from koupleless.controller.vpods.attempts import Verb
 from koupleless.controller.vpods.module import modules_of
@@ -191,6 +191,8 @@ class Steward:
         life, left_s = self.life(), self._silent_until - self._clock()
         if life is Life.SILENT and left_s > 0:
             return left_s
+        if life is not self._told_life:
+            self._tell_life(life)
         self._told_life = life
         await self._keep_node(life)
         if life is Life.DEAD:
@@ -202,6 +204,12 @@ class Steward:
         if life is not Life.ALIVE or self.news.actual is not None or self.news.has_restarted:
             await self._tell_pods(pods, life)  # else nothing is known yet, and the last told statuses stand
         return None if due is None else max(due - self._clock(), 0)
+
+    def _tell_life(self, life: Life) -> None:
+        """Record an Event about the Node; the end of a base by its own word is no warning."""
+        _, reason, message = words_of(life)
+        is_well = life is Life.ALIVE or self.news.liveness.has_ended
+        self._cluster.tell_node(self.name, "Normal" if is_well else "Warning", reason, message)
 
     async def pass_on(self) -> float | None:
         """Pass news on to the leader, once due; returns the seconds until then. Raises as `reconcile`."""

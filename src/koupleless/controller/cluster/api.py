@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
+import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
@@ -17,20 +21,25 @@ import msgspec
 from lightkube.config import client_adapter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
     from lightkube.config.kubeconfig import SingleConfig
 
+_log: Final = logging.getLogger("koupleless.controller")
+
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 60.0
+_FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _GONE: Final = 410
 _INVALID: Final = 422
 
 Document = dict[str, Any]
+Observer = Callable[[str, str, float], object]
+"""Told the verb, the status or ``unreachable``, and the seconds until the answer."""
 ValueT = TypeVar("ValueT")
 
 
@@ -71,6 +80,10 @@ class Event:
     version: str
     found: Document | None
     is_gone: bool = False
+
+
+_RIGHT: Final = re.compile(r'cannot (\S+) resource "([^"]+)" in API group "([^"]*)"')
+_DENIED_S: Final = 120.0
 
 
 class ApiError(Exception):
@@ -138,17 +151,28 @@ class _Line(msgspec.Struct):
     object: msgspec.Raw
 
 
+_VERBS: Final = {"GET": "get", "POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
 _list: Final = msgspec.json.Decoder(_List)
 _line: Final = msgspec.json.Decoder(_Line)
 _status: Final = msgspec.json.Decoder(_Status)
 _document: Final = msgspec.json.Decoder(Document)
 
 
+@dataclass(slots=True)
+class _Seen:
+    """The answer to a request, as far as one has come."""
+
+    code: str = "unreachable"
+
+
 class Api:
     """The API server. Lifetime: as async context manager. Threads: those of one event loop."""
 
-    def __init__(self, config: SingleConfig) -> None:
-        """Prepare connections; nothing is asked yet."""
+    def __init__(self, config: SingleConfig, *, observe: Observer = lambda _verb, _code, _seconds: None) -> None:
+        """Prepare connections; nothing is asked yet. ``observe`` is told each request but watches, once answered."""
+        self._observe = observe
+        self._denied: dict[str, float] = {}
+        """Rights that the API server has found missing, and when."""
         timeout = httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S, pool=None)
         self._http: httpx2.AsyncClient = client_adapter.AsyncClient(
             config, client_adapter.ConnectionParams(timeout=timeout, trust_env=False)
@@ -161,6 +185,10 @@ class Api:
         self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None
     ) -> None:
         await self._http.aclose()
+
+    def denied(self) -> list[str]:
+        """Return the rights that the API server has found missing a short time ago, as ``patch pods/status``."""
+        return sorted(right for right, at in self._denied.items() if time.monotonic() - at < _DENIED_S)
 
     async def get(self, path: str) -> Document | None:
         """Return an object; ``None`` if there is none. Raises `ApiError` and `Unreachable`."""
@@ -211,18 +239,40 @@ class Api:
     ) -> Document:
         content = None if document is None else msgspec.json.encode(document)
         headers = {} if document is None else {"Content-Type": sort}
-        with _translated():
+        with self._translated(), self._observed(_VERBS[method]) as seen:
             answer = await self._http.request(method, path, content=content, headers=headers)
+            seen.code = str(answer.status_code)
             _check(answer)
             return _document.decode(answer.content)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with _translated():
+                yield
+        except ApiError as error:
+            if error.code == _FORBIDDEN and (right := _right_of(str(error))):
+                if right not in self.denied():
+                    _log.error("the account of the controller lacks a right: %s (%s)", right, error)
+                self._denied[right] = time.monotonic()
+            raise
+
+    @contextlib.contextmanager
+    def _observed(self, verb: str) -> Iterator[_Seen]:
+        seen, begun = _Seen(), time.monotonic()
+        try:
+            yield seen
+        finally:
+            self._observe(verb, seen.code, time.monotonic() - begun)
 
     async def page(self, path: str, query: Mapping[str, str], *, limit: int, following: str = "") -> Page:
         """Return one page of the objects as they are now; ``following`` is the token of the page before.
 
         ``query`` has the selectors. Raises `VersionGone` if the token is too old, `ApiError` and `Unreachable`.
         """
-        with _translated():
+        with self._translated(), self._observed("list") as seen:
             answer = await self._http.get(path, params=_given({**query, "limit": str(limit), "continue": following}))
+            seen.code = str(answer.status_code)
             _check(answer)
             found = _list.decode(answer.content)
         return Page(found.items, found.metadata.resource_version, found.metadata.following)
@@ -238,7 +288,7 @@ class Api:
         asked = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
         asked["timeoutSeconds"] = str(int(ends_after_s))
         timeout = httpx2.Timeout(quiet_s, connect=_CONNECT_S, pool=None)
-        with _translated():
+        with self._translated():
             async with self._http.stream("GET", path, params=_given({**query, **asked}), timeout=timeout) as answer:
                 if answer.is_error:
                     await answer.aread()
@@ -271,6 +321,15 @@ def _event(line: _Line) -> Event:
 
 def _given(query: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in query.items() if value}
+
+
+def _right_of(message: str) -> str:
+    """Return the right that a refusal names, as ``patch deployments.apps``; empty for other refusals."""
+    found = _RIGHT.search(message)
+    if found is None:
+        return ""
+    verb, resource, group = found.groups()
+    return f"{verb} {resource}.{group}" if group else f"{verb} {resource}"
 
 
 def _check(answer: httpx2.Response) -> None:

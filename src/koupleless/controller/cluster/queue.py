@@ -51,11 +51,15 @@ class Queue(Generic[KeyT]):
         backoff: Backoff = Backoff(),  # noqa: B008 - frozen
         retries_per_second: float = 50,
         retries_at_once: int = 200,
+        waited: Callable[[float], object] = lambda _seconds: None,
     ) -> None:
+        """``waited`` is told the seconds for which each key was ready before a worker took the key."""
         self._clock = clock or asyncio.get_running_loop()
         self._backoff = backoff
         self._rate = Rate(per_second=retries_per_second, burst=retries_at_once)
-        self._ready: deque[KeyT] = deque()
+        self._waited = waited
+        self._ready: deque[tuple[KeyT, float]] = deque()
+        """Keys, each with the time since when it is ready."""
         self._dirty: set[KeyT] = set()
         """Keys in `_ready`, and keys in work that have to be worked on again."""
         self._in_work: set[KeyT] = set()
@@ -86,8 +90,7 @@ class Queue(Generic[KeyT]):
             return
         self._dirty.add(key)
         if key not in self._in_work:
-            self._ready.append(key)
-            self._wake_one()
+            self._make_ready(key)
 
     def add_after(self, key: KeyT, delay_s: float) -> None:
         """Have ``key`` worked on after ``delay_s``, or earlier if it waits for an earlier moment already."""
@@ -113,7 +116,8 @@ class Queue(Generic[KeyT]):
                 elif waiting in self._waiting:
                     self._waiting.remove(waiting)
                 raise
-        key = self._ready.popleft()
+        key, since = self._ready.popleft()
+        self._waited(self._clock.time() - since)
         self._dirty.discard(key)
         self._in_work.add(key)
         return key
@@ -122,8 +126,11 @@ class Queue(Generic[KeyT]):
         """End the work on ``key``, which is ready again if it was added meanwhile."""
         self._in_work.remove(key)
         if key in self._dirty:
-            self._ready.append(key)
-            self._wake_one()
+            self._make_ready(key)
+
+    def _make_ready(self, key: KeyT) -> None:
+        self._ready.append((key, self._clock.time()))
+        self._wake_one()
 
     def forget(self, key: KeyT) -> None:
         """Count failures of ``key`` anew."""

@@ -45,8 +45,18 @@ class Listener(Protocol):
 class Discovery:
     """The pages of the server."""
 
-    def __init__(self, listener: Listener, porter: Porter | None = None) -> None:
-        """``porter`` judges callers; without a porter, everybody is heard."""
+    def __init__(
+        self,
+        listener: Listener,
+        porter: Porter | None = None,
+        *,
+        count: Callable[[str], object] = lambda _outcome: None,
+    ) -> None:
+        """``porter`` judges callers; without a porter, everybody is heard.
+
+        ``count`` is told ``refused`` and ``senseless`` of requests that do not reach the listener.
+        """
+        self._count = count
         self._listener = listener
         self._porter = porter or Porter()
 
@@ -76,6 +86,7 @@ class Discovery:
         try:
             caller = await self._porter.admit(request.headers.get("Authorization", ""))
         except Refused as refused:
+            self._count("refused")
             return _refusal(request, refused.status, str(refused))
         raw = bytearray()
         async for piece in request.stream():
@@ -85,10 +96,12 @@ class Discovery:
         try:
             return take(msgspec.json.decode(bytes(raw)), caller)
         except Refused as refused:
+            self._count("refused")
             return _refusal(request, refused.status, str(refused))
         except Foreign as foreign:
             return _refusal(request, _FORBIDDEN, str(foreign))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Senseless) as error:
+            self._count("senseless")
             _log.warning("%s from %s makes no sense: %s", request.url.path, request.client, error)
             return PlainTextResponse(str(error), 400)
 

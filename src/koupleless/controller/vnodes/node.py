@@ -28,6 +28,13 @@ _CALM: Final = {
 STRAYS: Final = "StrayModules"
 """The condition of a Node with modules that no Pod has."""
 
+_READY: Final = {
+    Life.ALIVE: ("True", "BaseReady", "the base answers"),
+    Life.MUTE: ("Unknown", "ArkletSilent", "the base sends heartbeats, but its arklet answers no question"),
+    Life.SILENT: ("Unknown", "BaseSilent", "the base has sent no sign of life for a while"),
+    Life.DEAD: ("False", "BaseGone", "the base has ended, or has sent no sign of life for long"),
+}
+
 Document = dict[str, Any]
 
 
@@ -148,13 +155,13 @@ def differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> Document
     return patch
 
 
+def words_of(life: Life) -> tuple[str, str, str]:
+    """Return the condition ``Ready`` for the life of a base: the status, the reason, and the message."""
+    return _READY[life]
+
+
 def _conditions(life: Life, strays: str, before: Mapping[str, Any], now: float) -> list[Document]:
-    ready = {
-        Life.ALIVE: ("True", "BaseReady", "the base answers"),
-        Life.MUTE: ("Unknown", "ArkletSilent", "the base sends heartbeats, but its arklet answers no question"),
-        Life.SILENT: ("Unknown", "BaseSilent", "the base has sent no sign of life for a while"),
-        Life.DEAD: ("False", "BaseGone", "the base has ended, or has sent no sign of life for long"),
-    }[life]
+    ready = words_of(life)
     wanted = {"Ready": ready, **{kind: ("False", *words) for kind, words in _CALM.items()}}
     wanted[STRAYS] = (
         ("True", "ModulesWithoutPod", strays)

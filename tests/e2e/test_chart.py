@@ -44,7 +44,7 @@ EVERYTHING: Final[dict[str, Any]] = {
     "imagePullSecrets": [{"name": "registry"}],
     "env": "prod-1",
     "replicas": 3,
-    "settings": {"sync-replicas": True, "workers": 32, "install-timeout": 1000000},
+    "settings": {"sync-replicas": True, "workers": 32, "install-timeout": 1000000, "accounts": ["a/*", "b/c"]},
     "extraEnv": [{"name": "TZ", "value": "UTC"}],
     "token": {"secret": "bases", "key": "bases-token"},
     "arkletToken": {"secret": "arklets"},
@@ -149,6 +149,7 @@ def test_every_value_of_the_chart_reaches_the_objects(helm: Callable[..., str], 
         "KOUPLELESS_CONTROLLER_SYNC_REPLICAS": "true",
         "KOUPLELESS_CONTROLLER_WORKERS": "32",
         "KOUPLELESS_CONTROLLER_INSTALL_TIMEOUT": "1000000",
+        "KOUPLELESS_CONTROLLER_ACCOUNTS": "a/*,b/c",
         "TZ": "UTC",
     }
     secrets = {each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}

@@ -201,6 +201,7 @@ class Base:
             cancel=self._stage.cancel,
             live=self._front.live.keep,
             end=_end_process if owns_process else None,
+            statuses=self._readiness.latest,
         )
         self._announcer = _announcer(ops, metadata, self.container, self._operations)
         self.arklet = ArkletServer(

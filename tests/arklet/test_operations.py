@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from koupleless.arklet.health import BaseMetadata
 from koupleless.arklet.operations import Operations
 from koupleless.biz import BizId, BizState
 from koupleless.errors import ArchiveRefused, IllegalMove, ManifestInvalid, PathTaken, StartFailed
+from koupleless.health.readiness import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -542,3 +545,14 @@ def test_the_libraries_in_the_store_are_told_of_those_asked_for(container: Any) 
     assert operations.handle("queryLibraries", b'{"digests": ["ab", "cd"]}').data.present == ["ab"]
     assert operations.handle("queryLibraries", b"{}").data.present == []
     assert not operations.handle("queryLibraries", b'{"digests": {}}').is_success
+
+
+def test_a_list_tells_the_health_of_modules_where_known(container: Any) -> None:
+    known = {BizId.parse("shop:1.0"): Status.DOWN}
+    operations = Operations(container, BaseMetadata(identity="10.1.2.3"), statuses=lambda: known)
+    for identity in ("shop:1.0", "cart:1.0"):
+        url = container.offer(identity)
+        operations.handle("installBiz", json.dumps(named(identity, url)).encode())
+    found = operations.handle("queryAllBiz", b"{}").data
+    assert [(biz.biz_name, biz.health) for biz in found] == [("shop", "DOWN"), ("cart", msgspec.UNSET)]
+    operations.close()

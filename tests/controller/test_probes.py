@@ -163,6 +163,32 @@ def test_a_check_without_an_answer_in_time_has_failed() -> None:
     play(act)
 
 
+async def _hear_list(world: World, health: str) -> None:
+    world.base.health_of["orders"] = health
+    await world.steward._questions.ask_list()
+    await world.settle()
+
+
+def test_without_a_probe_readiness_follows_the_health_in_the_words_of_the_base() -> None:
+    async def act(world: World) -> None:
+        await start(world, container("orders", "1"))
+        for health, ready in (("DOWN", set()), ("UP", {"a"}), ("OUT_OF_SERVICE", set()), ("UNKNOWN", {"a"})):
+            await _hear_list(world, health)
+            assert world.cluster.ready() == ready
+        assert told(world)["restartCount"] == 0
+
+    play(act)
+
+
+def test_a_readiness_probe_takes_the_place_of_the_health_in_the_words_of_the_base() -> None:
+    async def act(world: World) -> None:
+        await start(world, probed("readinessProbe"))
+        await _hear_list(world, "DOWN")
+        assert world.cluster.ready() == {"a"}
+
+    play(act)
+
+
 def test_a_refused_probe_is_told_and_counts_as_none() -> None:
     async def act(world: World) -> None:
         await start(world, container("orders", "1", readinessProbe={"exec": {"command": ["true"]}}))

@@ -116,6 +116,8 @@ class MemoryTunnel:
         self.failing: dict[str, Answer] = {}
         """Answers in the place of a success, by verb and module, as ``install orders:1``."""
         self.drains: list[float | None] = []
+        self.health_of: dict[str, str] = {}
+        """The health of modules that are not up, by name."""
         self.is_reachable = True
         self.holds = asyncio.Event()
         self.holds.set()
@@ -137,7 +139,13 @@ class MemoryTunnel:
     async def modules(self, base: AnnouncedBase) -> tuple[Mapping[str, Any], ...]:
         self._check()
         return tuple(
-            {"bizName": key.name, "bizVersion": key.version, "bizState": state, "bizStateRecords": _RECORDS}
+            {
+                "bizName": key.name,
+                "bizVersion": key.version,
+                "bizState": state,
+                "bizStateRecords": _RECORDS,
+                "health": self.health_of.get(key.name, "UP"),
+            }
             for key, state in self.there.items()
         )
 

@@ -15,6 +15,7 @@ from koupleless.health.readiness import Readiness, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from koupleless.biz import BizId
     from koupleless.container.host import Host
@@ -162,3 +163,30 @@ class TestSilence:
         plain.container.shut()
         leaving.join(20)
         assert not leaving.is_alive()
+
+
+def test_the_latest_health_is_told_at_once_and_asked_for_in_the_background(
+    plain: Host, put: Callable[..., BizId], readiness: Readiness, tmp_path: Path
+) -> None:
+    answer = tmp_path / "answer"
+    without = put("STARTED = True\n", name="without")
+    biz = put(
+        f"""{HEAD}
+from pathlib import Path
+ANSWER = Path({str(answer)!r})
+
+@health_check(timeout=20)
+def slow():
+    while not ANSWER.exists():
+        time.sleep(0.005)
+    return ANSWER.read_text() == "up"
+"""
+    )
+    for _ in range(50):
+        assert readiness.latest() == {biz: Status.UP, without: Status.UP}  # nobody has answered yet
+    answer.write_text("down")
+    until(lambda: readiness.latest() == {biz: Status.DOWN, without: Status.UP})
+    answer.write_text("up")
+    until(lambda: readiness.latest()[biz] is Status.UP)
+    readiness.close()
+    assert readiness.latest()[biz] is Status.UP  # the base ends, and nobody is asked any more

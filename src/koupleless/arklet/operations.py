@@ -70,7 +70,7 @@ from koupleless.wire.requests import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from koupleless.arklet.health import BaseMetadata
     from koupleless.arklet.orders import Element
@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from koupleless.container.container import Container
     from koupleless.container.starting.prepare import Prepared
     from koupleless.container.terms import Installed, Located, Stored
+    from koupleless.health.readiness import Status
 
 Body = dict[str, object] | None
 R = TypeVar("R", bound="BizRequest")
@@ -128,11 +129,13 @@ class Operations:
         cancel: Callable[[str], bool] = lambda _: False,
         live: Callable[[str, float], object] = lambda _name, _seconds: None,
         end: Callable[[], object] | None = None,
+        statuses: Callable[[], Mapping[BizId, Status]] = dict,
     ) -> None:
         """``has_libraries`` finds private libraries in the store of the base, by digest.
 
         ``cancel`` cancels installs of a module, by name, and returns whether there are any; ``live`` lets pages of a
-        module reload by themselves for so many seconds; ``end`` is as in `Keeping`.
+        module reload by themselves for so many seconds; ``end`` is as in `Keeping`. ``statuses`` returns the health of
+        modules at once.
         """
         self.vitals = health or Health(container)
         numbers = itertools.count(1)
@@ -147,6 +150,7 @@ class Operations:
         self._batch = threading.Lock()
         """Held by the one batch that runs."""
         self._runs = runs or Runs()
+        self._statuses = statuses
         self.own = OwnCommands(
             container,
             Keeping(container, end),
@@ -190,7 +194,12 @@ class Operations:
         """Every biz but the base, by priority; with the libraries of each for ``libraries``, a field of ours."""
         has_libraries = read(BizsQuery, body).libraries
         bizs = [biz for biz in self._container.bizs() if not biz.is_base]
-        return self._success([BizInfo.of(biz, has_libraries=has_libraries) for biz in bizs])
+        found, statuses = [], self._statuses()
+        for biz in bizs:
+            told = BizInfo.of(biz, has_libraries=has_libraries)
+            status = statuses.get(biz.id)
+            found.append(told if status is None else msgspec.structs.replace(told, health=status.value))
+        return self._success(found)
 
     def health(self, body: Body) -> Envelope:
         """The health of the base, of a biz, or of all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import threading
 import time
@@ -14,6 +15,7 @@ from koupleless.health.checks import Checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from concurrent.futures import Future
 
     from koupleless.biz import BizId
     from koupleless.context import Scope
@@ -83,6 +85,7 @@ class Readiness:
         self._asked = 0.0
         self._outcomes: dict[BizId, dict[str, Outcome]] = {}
         self._lives: frozenset[int] = frozenset()
+        self._refreshing: Future[object] | None = None
 
     # --- without code of modules ---------------------------------------------------------------------------------
 
@@ -101,6 +104,30 @@ class Readiness:
     def states(self) -> dict[BizId, Status]:
         """The status of each module by its state."""
         return {info.id: status_of(info) for info in self._source.bizs()}
+
+    def latest(self) -> dict[BizId, Status]:
+        """The status of each module by its state and the last answers of its checks. Returns at once.
+
+        Answers that are not fresh are asked for in the background, for the next call; a check without an answer yet
+        says nothing.
+        """
+        states = self.states()
+        lives = {scope.biz: scope.generation for scope, _, _ in self._checks()}
+        if not lives:
+            return states
+        if time.monotonic() - self._asked >= FRESH_S or not self._lives.issuperset(lives.values()):
+            self._refresh()
+        known, outcomes = self._lives, self._outcomes
+        for biz, life in lives.items():
+            if life in known and not all(one.is_up for one in outcomes.get(biz, {}).values()):
+                states[biz] = worst([states.get(biz, Status.UNKNOWN), Status.DOWN])
+        return states
+
+    def _refresh(self) -> None:
+        """Ask the checks on a thread, unless they are asked already."""
+        if self._refreshing is None or self._refreshing.done():
+            with contextlib.suppress(RuntimeError):  # the base ends
+                self._refreshing = self.workers.submit(self._checked)
 
     def close(self) -> None:
         """Answer no more questions about checks. Idempotent."""

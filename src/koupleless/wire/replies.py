@@ -134,6 +134,8 @@ class BizInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     web_context_path: str = "/"
     libraries: list[Library] | msgspec.UnsetType = msgspec.UNSET
     """The libraries imported by the biz until it had started, and how each is held. Sent only by this project."""
+    health: str | msgspec.UnsetType = msgspec.UNSET
+    """``UP``, ``DOWN`` or ``UNKNOWN``, by the state and the last answers of the checks. Sent only by this project."""
 
     @property
     def identity(self) -> str:

@@ -48,6 +48,8 @@ class Actual:
     """The time of the last change of state in seconds since the epoch, by the clock of the base."""
     reason: str = ""
     message: str = ""
+    is_healthy: bool = True
+    """Whether the module takes requests, in the words of the base; bases of the original say nothing of that."""
     is_listed: bool = True
     """Whether the base has told this; else an operation has ended so, and the time is that of another clock."""
 
@@ -67,6 +69,7 @@ class Actual:
             max(_time(newest), 0) / 1_000,
             _text(newest.get("reason")),
             _text(newest.get("message")),
+            is_healthy=document.get("health") not in _UNHEALTHY,
         )
 
 
@@ -76,6 +79,7 @@ def table_of(documents: Iterable[Mapping[str, Any]]) -> dict[ModuleKey, Actual]:
     return {actual.key: actual for actual in found if actual.key.name and actual.key.version}
 
 
+_UNHEALTHY: Final = ("DOWN", "OUT_OF_SERVICE")
 _BASE: Final = "embed main"
 """The main class in the list of a Java base for the base."""
 

@@ -115,7 +115,9 @@ def _container(module: Module | Refused, pod: VPod, facts: Facts) -> Status:
         return {**before, "ready": False}
     state = _state(module, pod, facts)
     signs = facts.signs.get((pod.uid, module.container), Signs())
-    is_answering = "running" in state and not pod.is_leaving and signs.is_started and signs.is_ready is not False
+    actual = None if facts.actual is None else facts.actual.get(module.key)
+    is_ready = signs.is_ready if signs.is_ready is not None else actual is not None and actual.is_healthy
+    is_answering = "running" in state and not pod.is_leaving and signs.is_started and is_ready
     end = _last_end(module, state, before, facts.attempts)
     told = _told(module.container, image, module.mark, state, before, is_ready=is_answering, end=end)
     return {**told, "started": told["started"] and signs.is_started}

@@ -203,7 +203,9 @@ class Steward:
         due = self._begin_operations(pods) if life is Life.ALIVE else None
         if life is not Life.ALIVE or self.news.actual is not None or self.news.has_restarted:
             await self._tell_pods(pods, life)  # else nothing is known yet, and the last told statuses stand
-        return None if due is None else max(due - self._clock(), 0)
+        waits = [] if due is None else [due - self._clock()]
+        waits += [read.pod.deadline - self._wall() for read in pods if read.pod.deadline is not None]
+        return max(min(waits), 0) if waits else None
 
     def _tell_life(self, life: Life) -> None:
         """Record an Event about the Node; the end of a base by its own word is no warning."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from koupleless.controller.vpods.actual import State
 from koupleless.controller.vpods.attempts import STRAY_PAUSE_S, Verb
 from koupleless.controller.vpods.module import Module
+from koupleless.controller.vpods.pod import Restart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -168,6 +169,8 @@ def _installs(
     """Yield installs of missing modules; first the uninstall of a broken, fallen or another module of the identity."""
     for key, (module, pod) in claims.by_key.items():
         found = actual.get(key)
+        if pod.is_over(module.container) or _has_failed_for_good(module, pod, attempts):
+            continue
         if found is None or found.state in _ABSENT:
             yield Operation(Verb.INSTALL, key, module, pod.key, mark=module.mark)
         elif found.state is State.BROKEN or (found.state.is_started and _is_another(module, pod, attempts)):
@@ -175,6 +178,10 @@ def _installs(
         elif (fall := falls.get(key)) is not None:
             drain_s = fall.grace_s
             yield Operation(Verb.UNINSTALL, key, None, pod.key, drain_s=drain_s, fall=fall, mark=module.mark)
+
+
+def _has_failed_for_good(module: Module, pod: VPod, attempts: Attempts) -> bool:
+    return pod.restart is Restart.NEVER and attempts.failure(module.key, Verb.INSTALL, module.mark) is not None
 
 
 def _switches(claims: Claims, actual: Mapping[ModuleKey, Actual]) -> Iterator[Operation]:

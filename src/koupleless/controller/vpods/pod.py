@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+from koupleless.controller.times import seconds_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -61,6 +63,8 @@ class VPod:
     leaves_at: str | None = None
     """The end of the time for the deletion; ``None`` unless the Pod is being deleted."""
     grace_s: int = _DEFAULT_GRACE_S
+    most_s: int | None = None
+    """The seconds after which the Pod has failed (``activeDeadlineSeconds``); ``None`` for no end."""
     owner: str = ""
     """The UID of the ReplicaSet, or of another controlling object; empty for a bare Pod."""
     gates: frozenset[str] = frozenset()
@@ -87,6 +91,7 @@ class VPod:
             status=document.get("status") or {},
             leaves_at=metadata.get("deletionTimestamp"),
             grace_s=_DEFAULT_GRACE_S if grace_s is None else grace_s,
+            most_s=spec.get("activeDeadlineSeconds"),
             owner=next((one["uid"] for one in metadata.get("ownerReferences") or () if one.get("controller")), ""),
             gates=frozenset(one["name"] for one in spec.get("schedulingGates") or ()),
         )
@@ -105,6 +110,19 @@ class VPod:
     def is_wanted(self) -> bool:
         """Whether the modules of the Pod are to run."""
         return bool(self.node) and not self.is_leaving and not self.has_ended
+
+    @property
+    def deadline(self) -> float | None:
+        """The time at which the Pod has failed, in seconds since the epoch; ``None`` without one, or before the start."""
+        begin = self.status.get("startTime")
+        return None if self.most_s is None or not begin or self.has_ended else seconds_of(begin) + self.most_s
+
+    def is_over(self, container: str) -> bool:
+        """Whether a module has run to completion, or has failed for good: such a module never starts again."""
+        end = (self.container_status(container).get("state") or {}).get("terminated")
+        if end is None or self.restart is Restart.ALWAYS:
+            return False
+        return self.restart is Restart.NEVER or not end.get("exitCode")
 
     def age_order(self) -> tuple[str, int, PodKey]:
         """Return the place of the Pod among others: the oldest first.

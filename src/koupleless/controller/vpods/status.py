@@ -28,6 +28,7 @@ Status = dict[str, Any]
 
 _KILLED: Final = 137
 """The exit code of a process ended by force, as told of a container that fails its probes."""
+_LATE: Final = "DeadlineExceeded"
 _TOLD: Final = ("Initialized", "ContainersReady", "Ready")
 """The conditions of a Pod told by the controller; others belong to the scheduler and to users."""
 
@@ -60,7 +61,10 @@ def status_of(read: Read, facts: Facts, *, now: float) -> Status:
     """
     pod = read.pod
     containers = [_container(module, pod, facts) for module in read.modules]
-    phase = _phase(containers, pod)
+    is_late = pod.deadline is not None and now >= pod.deadline
+    if is_late:
+        containers = [_stopped(container, now) for container in containers]
+    phase = "Failed" if is_late else _phase(containers, pod)
     is_ready = bool(containers) and all(container["ready"] for container in containers)
     status: Status = {
         "phase": phase,
@@ -68,6 +72,8 @@ def status_of(read: Read, facts: Facts, *, now: float) -> Status:
         "containerStatuses": containers,
         "startTime": pod.status.get("startTime") or time_text(now),
     }
+    if is_late:
+        status |= {"reason": _LATE, "message": f"the Pod had not ended {pod.most_s} s after its start"}
     if facts.ip:
         ips = [{"ip": facts.ip}]
         status |= {"hostIP": facts.ip, "hostIPs": ips, "podIP": facts.ip, "podIPs": ips}
@@ -109,7 +115,7 @@ def _container(module: Module | Refused, pod: VPod, facts: Facts) -> Status:
     if isinstance(module, Refused):
         state = _waiting(module.reason, module.message)
         return _told(module.container, image, "", state, before, is_ready=False)
-    if pod.has_ended:
+    if pod.has_ended or pod.is_over(module.container):
         return dict(before)
     if facts.actual is None and before:  # nothing is known of the base; the last news stand
         return {**before, "ready": False}
@@ -121,6 +127,15 @@ def _container(module: Module | Refused, pod: VPod, facts: Facts) -> Status:
     end = _last_end(module, state, before, facts.attempts)
     told = _told(module.container, image, module.mark, state, before, is_ready=is_answering, end=end)
     return {**told, "started": told["started"] and signs.is_started}
+
+
+def _stopped(container: Status, now: float) -> Status:
+    """Tell of a container that is out of time, unless the module has run to completion before."""
+    if "terminated" in container["state"]:
+        return container
+    began = container["state"].get("running", {}).get("startedAt")
+    end = {**_ended(_LATE, "", _KILLED, now)["terminated"], **({"startedAt": began} if began else {})}
+    return {**container, "state": {"terminated": end}, "ready": False, "started": False}
 
 
 def _told(

@@ -102,6 +102,8 @@ def test_a_status_is_told_once() -> None:
     assert status["allocatable"] == {"pods": "65535", "memory": "4096Ki"}
     again = node_status(BASE, Life.ALIVE, Capacity(memory_bytes=10 << 20, memory_left_bytes=4 << 20), status, now=200)
     assert is_told(again, status)
+    more = node_status(BASE, Life.ALIVE, Capacity(memory_bytes=10 << 20, processors=4), {}, now=100)
+    assert more["capacity"] == more["allocatable"] == {"pods": "65535", "memory": "10240Ki", "cpu": "4"}
     assert not is_told(node_status(BASE, Life.SILENT, Capacity(), status, now=200), status)
 
 

@@ -153,6 +153,10 @@ def test_health_of_the_original() -> None:
     assert read_health(data) == Health(True, Capacity(None, 268435456, 201326592))
     assert read_health({"healthData": {"jvm": {"java max metaspace": -1}}}) == Health(None)
     assert read_health({"healthData": {"masterBizInfo": {"bizState": "BROKEN"}}}) == Health(False)
+    machine = {"jvm": {"java max metaspace": -1, "max memory(M)": 1024.5}, "cpu": {"count": 4}}
+    assert read_health({"healthData": machine}) == Health(None, Capacity(None, 1_074_266_112, None, 4))
+    for odd in (-1.0, 0, True, "1", 1e300, float("nan")):
+        assert read_health({"healthData": {"jvm": {"max memory(M)": odd}, "cpu": {"count": -1}}}) == Health(None)
     assert read_health(None) == Health(None)
     assert read_health({"healthData": [1]}) == Health(None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from koupleless.controller.vnodes.node import Capacity
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from koupleless.controller.vnodes.base import AnnouncedBase
     from koupleless.controller.vpods.hooks import Visit
     from koupleless.controller.vpods.module import Module, ModuleKey
+
+
+_MOST_MEBIBYTES: Final = float(1 << 40)
 
 
 class NoAnswer(Exception):
@@ -70,7 +73,10 @@ def read_health(data: object) -> Health:
     most, used = _bytes(machine.get("java max metaspace")), _bytes(machine.get("java committed metaspace"))
     ours = _mapping(found.get("koupleless"))
     left = None if most is None or used is None else max(most - used, 0)
-    return Health(is_active, Capacity(_count(ours.get("maxModuleCount")), most, left))
+    if most is None:  # no limit of metaspace: the memory of the machine, which does not change with each answer
+        most, left = _mebibytes(machine.get("max memory(M)")), None
+    processors = _count(_mapping(found.get("cpu")).get("count"))
+    return Health(is_active, Capacity(_count(ours.get("maxModuleCount")), most, left, processors))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -80,6 +86,13 @@ def _mapping(value: object) -> Mapping[str, Any]:
 def _bytes(value: object) -> int | None:
     """Return a number of bytes; ``None`` for -1, by which a base says that it does not know."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _mebibytes(value: object) -> int | None:
+    """Return the bytes of a number of mebibytes; ``None`` for other things, and for -1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _MOST_MEBIBYTES:
+        return None
+    return int(value * (1 << 20))
 
 
 def _count(value: object) -> int | None:

@@ -45,6 +45,8 @@ class Capacity:
     modules: int | None = None
     memory_bytes: int | None = None
     memory_left_bytes: int | None = None
+    """Where a base tells what is left; else the scheduler subtracts the requests of the Pods."""
+    processors: int | None = None
 
 
 def node_of(base: AnnouncedBase, env: str) -> Document:
@@ -108,6 +110,8 @@ def node_status(
     if capacity.memory_bytes is not None:
         left_bytes = capacity.memory_bytes if capacity.memory_left_bytes is None else capacity.memory_left_bytes
         total["memory"], left["memory"] = _kib(capacity.memory_bytes), _kib(left_bytes)
+    if capacity.processors is not None:
+        total["cpu"] = left["cpu"] = str(capacity.processors)
     status: Document = {
         "phase": "Running",
         "addresses": addresses,

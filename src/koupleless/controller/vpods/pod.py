@@ -113,7 +113,7 @@ class VPod:
 
     @property
     def deadline(self) -> float | None:
-        """The time at which the Pod has failed, in seconds since the epoch; ``None`` without one, or before the start."""
+        """The time at which the Pod has failed, in seconds since the epoch; ``None`` for never, or before the start."""
         begin = self.status.get("startTime")
         return None if self.most_s is None or not begin or self.has_ended else seconds_of(begin) + self.most_s
 

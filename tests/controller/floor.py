@@ -122,9 +122,9 @@ class Floor:
         return node_name(identity, self.env)
 
     @contextlib.asynccontextmanager
-    async def controlled(self, tunnel: Any = None, **habits: Any) -> AsyncIterator[Controller]:
+    async def controlled(self, tunnel: Any = None, *, checks: Any = None, **habits: Any) -> AsyncIterator[Controller]:
         choices = Choices("one", Habits(env=self.env, **habits))
-        async with Controller(self.config, tunnel or Bases(self.bases), choices) as controller:
+        async with Controller(self.config, tunnel or Bases(self.bases), choices, checks=checks) as controller:
             await controller.ready()
             for base in self.announced.values():
                 controller.hear(base)

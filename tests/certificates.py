@@ -43,14 +43,6 @@ class Authority:
         self.certificate = self._pair.certificate
         self.key = self._pair.key
 
-    @classmethod
-    def of(cls, certificate: Path, key: Path, directory: Path) -> Authority:
-        """An authority that is there already, which issues into ``directory``."""
-        found = cls.__new__(cls)
-        found._directory, found._pair = directory, Pair(certificate, key)
-        found.certificate, found.key = certificate, key
-        return found
-
     def issue(self, name: str, *, addresses: str = "IP:127.0.0.1,DNS:localhost", organization: str = "") -> Pair:
         """A certificate for one end of a connection, server or client: ``organization`` is a group to Kubernetes."""
         subject = f"CN = {name}" + (f"\nO = {organization}" if organization else "")

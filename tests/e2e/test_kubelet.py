@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from tests.certificates import Authority, Pair
+from cryptography import x509
 from tests.conftest import free_port, lacks, until
 from tests.e2e.test_controller import account_with_rights
-from tests.kube.fixtures import programs
+from tests.kube.fixtures import namespace_of, programs
 from tests.state.conftest import make_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.e2e.conftest import BaseProcess, Process
     from tests.kube.plane import Access
@@ -33,7 +35,7 @@ pytestmark = pytest.mark.kube
 
 CODE = """
 import logging, os
-log = logging.getLogger("hello.orders")
+log = logging.getLogger("orders")
 log.setLevel("INFO")
 log.info("starting")
 
@@ -96,20 +98,39 @@ def said_by(running: subprocess.Popen[str]) -> Iterator[list[str]]:
     reading.join(20)
 
 
-def serving(access: Access, directory: Path) -> Pair:
-    """A certificate of the authority of the control plane."""
-    made = Authority.of(Path(access.authority), Path(access.authority_key), directory)
-    return made.issue("kubelet-api", organization="system:nodes")
+CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+
+
+def approve(kube: httpx.Client, name: str) -> bool:
+    """Approve the request of a controller for a certificate, as ``kubectl certificate approve``."""
+    for document in kube.get(CSRS).json()["items"]:
+        request, conditions = document["spec"], document["status"].get("conditions")
+        if request["signerName"] == "kubernetes.io/kubelet-serving" and not conditions:
+            said = ssl_text(request["request"])
+            if f"system:node:{name}" in said:
+                condition = {"type": "Approved", "status": "True", "reason": "Test", "message": "by a test"}
+                document["status"]["conditions"] = [condition]
+                path = f"{CSRS}/{document['metadata']['name']}/approval"
+                kube.put(path, json=document).raise_for_status()
+                return True
+    return False
+
+
+def ssl_text(request: str) -> str:
+    """The subject of a request for a certificate, in base64."""
+    found = x509.load_pem_x509_csr(base64.b64decode(request))
+    return found.subject.rfc4514_string()
 
 
 class Scene:
-    """A controller with the kubelet's API, a base, and a Pod with the module ``hello``."""
+    """A controller with the kubelet's API, a base, and Pods with a module each."""
 
-    def __init__(  # noqa: PLR0917 - the parts of the scene
-        self, kube: httpx.Client, namespace: str, base: BaseProcess, env: str, directory: Path, kubelet: str
-    ) -> None:
+    kubelet: str
+    """The address of the kubelet's API."""
+    kubectl: Kubectl
+
+    def __init__(self, kube: httpx.Client, namespace: str, base: BaseProcess, env: str, directory: Path) -> None:
         self.kube = kube
-        self.kubelet = kubelet
         self.base = base
         self.env = env
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
@@ -120,12 +141,21 @@ class Scene:
         found = self.kube.get("/api/v1/nodes", params=query).json()["items"]
         return found[0] if found else None
 
-    def create(self, name: str, version: str = "1", *, code: str = CODE, ports: tuple[int, ...] = ()) -> None:
-        url = make_module(self._directory, f"hello:{version}", code).as_uri()
+    def serves(self) -> bool:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", int(self.kubelet.rpartition(":")[2]))),
+        ):
+            return True
+        return False
+
+    def create(self, name: str, *, code: str = CODE, ports: tuple[int, ...] = ()) -> None:
+        """Make a Pod with a module, both of one name."""
+        url = make_module(self._directory, f"{name}:1", code).as_uri()
         container = {
-            "name": "hello",
+            "name": name,
             "image": url,
-            "env": [{"name": "BIZ_VERSION", "value": version}],
+            "env": [{"name": "BIZ_VERSION", "value": "1"}],
             "ports": [{"containerPort": port} for port in ports],
         }
         labels = {"virtual-kubelet.koupleless.io/component": "module"}
@@ -145,42 +175,45 @@ class Scene:
         self.kube.delete(f"{self._pods}/{name}").raise_for_status()
 
 
-@pytest.fixture
-def scene(  # noqa: PLR0917 - fixtures
+@pytest.fixture(scope="module")
+def scene(
     kube: httpx.Client,
     control_plane: Access,
-    namespace: str,
     run_alone: Callable[..., Process],
     serve: Callable[..., BaseProcess],
-    tmp_path: Path,
-) -> Scene:
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Scene]:
+    directory = tmp_path_factory.mktemp("kubelet")
     env = f"e{time.monotonic_ns()}"
-    config = tmp_path / "kubeconfig"
+    config = directory / "kubeconfig"
     token = account_with_rights(kube)
     config.write_text(json.dumps(control_plane.kubeconfig_of("controller", token)), encoding="utf-8")
     kubelet = free_port()
-    pair = serving(control_plane, tmp_path)
     running = run_alone(
         lambda port: [
             *(sys.executable, "-P", "-m", "koupleless", "controller", "--kubeconfig", str(config)),
-            *("--env", env, "--port", str(port), "--probes-port", str(free_port()), "--name", "controller-0"),
+            *("--env", env, "--port", str(port), "--probes-port", str(free_port()), "--name", env),
             *("--kubelet", "--kubelet-address", "127.0.0.1", "--kubelet-port", str(kubelet)),
-            *("--kubelet-certfile", str(pair.certificate), "--kubelet-keyfile", str(pair.key)),
         ],
-        tmp_path,
+        directory,
     )
-    base = serve("--name", env, "--controller", running.url, "--ephemeral", cwd=tmp_path)
-    made = Scene(kube, namespace, base, env, tmp_path, f"https://127.0.0.1:{kubelet}")
-    until(made.node, otherwise="the base is no Node")
-    return made
+    base = serve("--name", env, "--controller", running.url, "--ephemeral", cwd=directory)
+    with namespace_of(kube) as namespace:
+        made = Scene(kube, namespace, base, env, directory)
+        made.kubelet = f"https://127.0.0.1:{kubelet}"
+        made.kubectl = Kubectl(control_plane, namespace)
+        until(made.node, otherwise="the base is no Node")
+        until(lambda: approve(kube, env), otherwise="no certificate is requested")
+        until(made.serves, otherwise="the kubelet's API is not served")
+        yield made
 
 
-def test_kubectl_shows_and_follows_the_log_of_one_pod(scene: Scene, control_plane: Access, namespace: str) -> None:
-    kubectl = Kubectl(control_plane, namespace)
+def test_kubectl_shows_and_follows_the_log_of_one_pod(scene: Scene) -> None:
+    kubectl = scene.kubectl
     scene.create("one")
-    assert "hello.orders: starting" in kubectl("logs", "one")
-    httpx.get(f"{scene.base.url}/hello/first", trust_env=False).raise_for_status()
-    whole = kubectl("logs", "one", "-c", "hello")
+    assert "orders: starting" in kubectl("logs", "one")
+    httpx.get(f"{scene.base.url}/one/first", trust_env=False).raise_for_status()
+    whole = kubectl("logs", "one", "-c", "one")
     assert "asked for" in whole
     assert kubectl("logs", "one", "--tail", "1") == whole.splitlines(keepends=True)[-1]
     stamped = kubectl("logs", "one", "--timestamps", "--tail", "1")
@@ -189,43 +222,45 @@ def test_kubectl_shows_and_follows_the_log_of_one_pod(scene: Scene, control_plan
     assert kubectl("logs", "one", "--limit-bytes", "7") == whole[:7]
     assert kubectl("logs", "one", "--since", "1h") == whole
     assert kubectl("logs", "one", "--since-time", "2999-01-01T00:00:00Z") == ""
-    assert "previous terminated container 'hello'" in kubectl("logs", "one", "--previous", expects=1)
+    assert "previous terminated container 'one'" in kubectl("logs", "one", "--previous", expects=1)
     with kubectl.running("logs", "-f", "--tail", "0", "one") as following:
         with said_by(following) as lines, httpx.Client(trust_env=False) as client:
-            until(lambda: client.get(f"{scene.base.url}/hello/next").is_success and lines)
-            assert "hello:1" in lines[0]
+            until(lambda: client.get(f"{scene.base.url}/one/next").is_success and lines)
+            assert "one:1" in lines[0]
             scene.delete("one")
             assert following.wait(20) == 0
         assert "uninstalled" in lines[-1]
 
 
-def test_kubectl_forwards_a_declared_port(scene: Scene, control_plane: Access, namespace: str) -> None:
-    kubectl = Kubectl(control_plane, namespace)
+def test_kubectl_forwards_a_declared_port(scene: Scene) -> None:
+    kubectl = scene.kubectl
     port = httpx.URL(scene.base.url).port
     assert port is not None
-    scene.create("one", ports=(port,))
+    scene.create("ports", ports=(port,))
     mine = free_port()
     with (
-        kubectl.running("port-forward", "pod/one", f"{mine}:{port}") as forwarding,
+        kubectl.running("port-forward", "pod/ports", f"{mine}:{port}") as forwarding,
         httpx.Client(trust_env=False) as client,
     ):
         assert forwarding.stdout is not None
         assert "Forwarding from" in forwarding.stdout.readline()
         for number in range(20):
-            assert client.get(f"http://127.0.0.1:{mine}/hello/{number}").text == f"/{number}"
+            assert client.get(f"http://127.0.0.1:{mine}/ports/{number}").text == f"/{number}"
 
 
 def test_figures_and_pods_are_there_for_a_token_of_the_cluster(scene: Scene, control_plane: Access) -> None:
-    scene.create("one")
+    scene.create("figures")
     headers = {"Authorization": f"Bearer {control_plane.tokens['admin']}"}
     trusted = ssl.create_default_context(cafile=control_plane.authority)
     with httpx.Client(base_url=scene.kubelet, verify=trusted, trust_env=False) as client:
         text = client.get("/metrics/resource", headers=headers).text
-        assert 'container_memory_working_set_bytes{container="hello",namespace=' in text
+        assert 'container_memory_working_set_bytes{container="figures",namespace=' in text
         assert "node_cpu_usage_seconds_total" in text
         assert "resource_scrape_error 0" in text
-        assert client.get("/stats/summary", headers=headers).json()["pods"][0]["podRef"]["name"] == "one"
-        assert client.get("/pods", headers=headers).json()["items"][0]["metadata"]["name"] == "one"
+        told = client.get("/stats/summary", headers=headers).json()["pods"]
+        assert "figures" in {one["podRef"]["name"] for one in told}
+        listed = client.get("/pods", headers=headers).json()["items"]
+        assert "figures" in {one["metadata"]["name"] for one in listed}
         stranger = {"Authorization": f"Bearer {control_plane.tokens['stranger']}"}
         assert client.get("/metrics/resource", headers=stranger).status_code == 403
         assert client.get("/metrics/resource").status_code == 401

@@ -6,6 +6,7 @@ skipped with the reason, and fails with ``CI=true``.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -87,6 +88,13 @@ def kube(control_plane: Access) -> Iterator[httpx.Client]:
 @pytest.fixture
 def namespace(kube: httpx.Client) -> Iterator[str]:
     """A namespace of this test, in which pods can be made."""
+    with namespace_of(kube) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def namespace_of(kube: httpx.Client) -> Iterator[str]:
+    """A namespace in which pods can be made."""
     name = f"test-{secrets.token_hex(5)}"
     kube.post("/api/v1/namespaces", json={"metadata": {"name": name}}).raise_for_status()
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"

@@ -65,8 +65,8 @@ def unsecured(url: str) -> SingleConfig:
     return config
 
 
-def secured(access: Access, user: str) -> SingleConfig:
-    """The way to the control plane for one of its users."""
-    config = KubeConfig.from_dict(access.kubeconfig_of(user)).get()
+def secured(access: Access, user: str, token: str | None = None) -> SingleConfig:
+    """The way to the control plane for one of its users, or for whomever ``token`` is."""
+    config = KubeConfig.from_dict(access.kubeconfig_of(user, token)).get()
     assert config is not None
     return config

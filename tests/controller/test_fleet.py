@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import pytest
 from tests.controller.documents import NODE
 from tests.controller.world import BASE, MemoryChecks, MemoryCluster, MemoryTunnel
 
@@ -115,6 +116,30 @@ def test_a_goodbye_in_the_middle_of_work_leaves_no_node_behind() -> None:
         await scene.reconcile()
         await scene.reconcile()
         assert scene.cluster.nodes == {}
+        assert len(scene.fleet) == 0
+
+    play(act)
+
+
+def test_a_lease_that_could_not_be_deleted_with_the_node_is_deleted_later() -> None:
+    async def act(scene: Scene) -> None:
+        scene.fleet.hear(BASE)
+        await scene.reconcile()
+        scene.fleet.hear(GOODBYE)
+        delete, leases = scene.cluster.delete_node, [NODE]
+
+        async def half(name: str) -> None:
+            there = name in scene.cluster.nodes
+            await delete(name)
+            if there:
+                raise Unreachable("in the middle")
+            leases.remove(name)
+
+        scene.cluster.delete_node = half  # type: ignore[method-assign]
+        with pytest.raises(Unreachable):
+            await scene.reconcile()
+        await scene.reconcile()
+        assert leases == []
         assert len(scene.fleet) == 0
 
     play(act)

@@ -88,7 +88,7 @@ class MemoryCluster:
 
     async def delete_node(self, name: str) -> None:
         self.writes.append(("delete node", name))
-        del self.nodes[name]
+        self.nodes.pop(name, None)
 
     async def patch_pod_status(self, pod: VPod, status: Mapping[str, Any]) -> None:
         await asyncio.sleep(0)

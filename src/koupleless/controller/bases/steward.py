@@ -244,8 +244,7 @@ class Steward:
     async def _keep_node(self, life: Life) -> None:
         there, base = self._cluster.node(self.name), self.news.base
         if life is Life.DEAD and not self._habits.keeps_dead_nodes:
-            if there is not None:
-                await self._cluster.delete_node(self.name)
+            await self._cluster.delete_node(self.name)  # an absent one, too: the Lease may have been left behind
             return
         wanted = node_of(base, self._habits.env)
         wanted["metadata"]["annotations"][names.BASE_NEWS] = self._relay.text(base, there)

@@ -278,12 +278,13 @@ class Api:
         return Page(found.items, found.metadata.resource_version, found.metadata.following)
 
     async def watch(
-        self, path: str, query: Mapping[str, str], version: str, *, ends_after_s: float, quiet_s: float
+        self, path: str, query: Mapping[str, str], version: str, *, ends_after_s: float, quiet_s: float, opened: Callable[[], object]
     ) -> AsyncGenerator[Event, None]:
         """Yield the changes after ``version`` until the API server ends the watch, ``ends_after_s`` at the latest.
 
         A connection on which nothing comes for ``quiet_s``, not even a bookmark, is taken for broken. Raises
-        `VersionGone` if ``version`` is too old, `ApiError` and `Unreachable`. To be closed by the caller.
+        `VersionGone` if ``version`` is too old, `ApiError` and `Unreachable`. To be closed by the caller. ``opened`` is
+        called once the API server has agreed to the watch.
         """
         asked = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
         asked["timeoutSeconds"] = str(int(ends_after_s))
@@ -293,6 +294,7 @@ class Api:
                 if answer.is_error:
                     await answer.aread()
                 _check(answer)
+                opened()
                 async for line in _lines(answer.aiter_bytes()):
                     yield _event(_line.decode(line))
 

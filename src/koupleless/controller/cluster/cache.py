@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple
 
@@ -24,6 +24,8 @@ _DOUBTS: Final = 5
 
 _NO_DOUBT: Final = frozenset({401, 403, 429, 500, 502, 503})
 """Refusals that are the same for every version."""
+_LASTING_S: Final = 1.0
+"""Seconds after which an open watch is one, though nothing has come: a quiet kind has one bookmark in a minute."""
 _BACKOFF: Final = Backoff(first_s=0.1, longest_s=30)
 
 
@@ -176,8 +178,15 @@ class Cache(Generic[ValueT]):
 
     async def _watch(self, reached: _Reached) -> None:
         times = {"ends_after_s": _by_chance(self._pace.watch_s), "quiet_s": self._pace.quiet_s}
-        began = asyncio.get_running_loop().time()
-        async with aclosing(self._api.watch(self._kind.path, self._query, reached.version, **times)) as events:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with contextlib.AsyncExitStack() as stack:
+
+            def open_well() -> None:
+                stack.callback(loop.call_later(_LASTING_S, self._is_well).cancel)
+
+            watch = self._api.watch(self._kind.path, self._query, reached.version, opened=open_well, **times)
+            events = await stack.enter_async_context(contextlib.aclosing(watch))
             async for event in events:
                 if event.is_gone and event.found is not None:
                     self._content.drop(event.found)
@@ -186,7 +195,7 @@ class Cache(Generic[ValueT]):
                 reached.move(event.version)
                 self._is_well()
         # A watch without an event, as of a quiet kind without bookmarks, was one if it lasted.
-        reached.is_moved |= asyncio.get_running_loop().time() - began > self._pace.backoff.longest_s
+        reached.is_moved |= loop.time() - began > self._pace.backoff.longest_s
 
 
 def _is_doubtful(error: ApiError | Unreachable) -> bool:

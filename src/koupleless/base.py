@@ -63,7 +63,7 @@ from koupleless.view.logging.files import Rotation
 from koupleless.view.logging.logbook import Console, Logbook, say_alone
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Mapping, MutableMapping, Sequence
     from pathlib import Path
 
     from koupleless.announce.announcer import Announcer
@@ -192,6 +192,7 @@ class Base:
             local_ip=ops.local_ip,
             bound=ops.host,
         )
+        metadata = dataclasses.replace(metadata, service_port=ops.service_port or 0)
         self._operations = Operations(
             self.container,
             metadata,
@@ -492,6 +493,7 @@ def serve(
     options, certificate = server_options(settings), server_certificate(settings)
     if settings.uds is None and not sockets:
         _check_port(settings.host, settings.port)
+    settings = _with_service_port(settings, sockets)
     bounds = Bounds.of_application(settings.header_timeout_s, settings.max_connections)
     base = Base(app, settings=settings, owns_process=True, application=application, project_envs=project_envs)
     door = Door(bounds, name="the application", setting="max-connections", logger=logger)
@@ -514,6 +516,15 @@ def serve(
     server.run(sockets or None)
     leave_shared_workers_behind()
     return 0 if server.started else 1
+
+
+def _with_service_port(settings: BaseSettings, sockets: Sequence[socket.socket]) -> BaseSettings:
+    """Return the settings with the port to be announced for Services of modules."""
+    if settings.arklet.service_port is not None or settings.uds is not None:
+        return settings
+    internet = [each for each in sockets if each.family in {socket.AF_INET, socket.AF_INET6}]
+    port = internet[0].getsockname()[1] if internet else 0 if sockets else settings.port
+    return dataclasses.replace(settings, arklet=dataclasses.replace(settings.arklet, service_port=port))
 
 
 def _log_options(settings: BaseSettings) -> dict[str, Any]:

@@ -96,6 +96,7 @@ def test_the_first_beat_comes_at_once_and_says_who_the_base_is(
         "localHostName": "base-0",
         "port": 1240,
         "state": "ACTIVATED",
+        "servicePort": 0,
     }
 
 
@@ -279,7 +280,7 @@ def test_issuers_that_are_of_no_use_are_refused_at_once(tmp_path: Path) -> None:
         ({"identity": "10.0.0.7", "name": "a" * 64}, "name"),
     ],
 )
-def test_values_that_become_names_in_a_cluster_are_checked(values: dict[str, str], key: str) -> None:
+def test_values_that_become_names_in_a_cluster_are_checked(values: dict[str, Any], key: str) -> None:
     with pytest.raises(SettingsError, match=f"{key} = "):
         check_names(BaseMetadata(**values))
 

@@ -47,7 +47,7 @@ def test_java_bases_over_a_broker_have_no_port_and_may_not_know_their_address() 
 
 @pytest.mark.parametrize(
     "body", [[], {}, {**HEARTBEAT, "port": "1238"}, {**HEARTBEAT, "port": 70_000}, {**HEARTBEAT, "baseMetadata": {}},
-             {**HEARTBEAT, "localIP": 7}, {**HEARTBEAT, "port": True}]
+             {**HEARTBEAT, "localIP": 7}, {**HEARTBEAT, "port": True}, {**HEARTBEAT, "servicePort": "80"}]
 )  # fmt: skip
 def test_senseless_heartbeats_are_refused(body: object) -> None:
     with pytest.raises(Senseless):
@@ -89,7 +89,11 @@ def test_a_text_that_is_no_label_stays_in_an_annotation() -> None:
 
 def test_a_base_is_read_from_its_node() -> None:
     base = AnnouncedBase.of(
-        {**HEARTBEAT, "baseMetadata": {**HEARTBEAT["baseMetadata"], "identity": "Base 1", "version": "1+b"}}
+        {
+            **HEARTBEAT,
+            "baseMetadata": {**HEARTBEAT["baseMetadata"], "identity": "Base 1", "version": "1+b"},
+            "servicePort": 8080,
+        }
     )
     node = {**node_of(base, "dev"), "status": node_status(base, Life.ALIVE, Capacity(), {}, now=0)}
     assert AnnouncedBase.of_node(node) == base

@@ -41,9 +41,11 @@ class Cluster:
             "containers": [container],
             "nodeSelector": {"base.koupleless.io/name": base},
             "tolerations": [{"operator": "Exists"}],
+            "schedulingGates": [{"name": "rollout.koupleless.io/batch"}],
         }
+        labelled = {"virtual-kubelet.koupleless.io/env": base}
         body = {
-            "metadata": {"name": "hello"},
+            "metadata": {"name": "hello", "labels": labelled, "annotations": {"service.koupleless.io/port": "80"}},
             "spec": {
                 "selector": {"matchLabels": {"module": "hello"}},
                 "template": {"metadata": {"labels": labels}, "spec": spec},

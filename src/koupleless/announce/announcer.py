@@ -113,6 +113,7 @@ class Announcer:
             port=port,
             state=state,
             start_id=self._start_id,
+            service_port=metadata.service_port,
         )
 
     def _check_reach(self, controller: Controller) -> None:

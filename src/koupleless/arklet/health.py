@@ -55,6 +55,8 @@ class BaseMetadata:
     """Must equal the controller's, or the two never meet on MQTT."""
     local_ip: str = "127.0.0.1"
     host_name: str = "unknown"
+    service_port: int = 0
+    """The port of the application; 0 where the base cannot tell."""
 
     @classmethod
     def of_this_machine(

@@ -27,6 +27,9 @@ from koupleless.controller.leading.members import Members
 from koupleless.controller.peers.deployment import Deployment, baseline
 from koupleless.controller.peers.replicas import DEPLOYMENTS, Replicas
 from koupleless.controller.probes.checks import NetworkChecks
+from koupleless.controller.services.services import SERVICES, SLICES, Services
+from koupleless.controller.services.slices import Slice
+from koupleless.controller.services.wishes import Service
 from koupleless.controller.vnodes.base import Foreign
 from koupleless.controller.vpods.pod import VPod
 from koupleless.controller.watching.figures import Facts, Figures
@@ -52,7 +55,7 @@ _RETRIES: Final = Backoff(longest_s=10)
 
 
 _BATCH_WORKERS: Final = 4
-"""The number of rollouts worked on at a time."""
+"""The number of Deployments worked on at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ class Controller:
         self._replica_sets: Cache[ReplicaSet] = Cache(
             self._api,
             Kind(REPLICA_SETS, ReplicaSet.of),
-            lambda key: self.batches.replica_set_changed(key),  # noqa: PLW0108 - made below, from this cache
+            self._replica_set_changed,
             labels=f"{names.COMPONENT}={names.MODULE}",
             index=lambda found: (found.uid, found.owner),
         )
@@ -154,6 +157,33 @@ class Controller:
             self._replica_sets,
             self._pods,
             queue=self._batch_queue,
+            tell=self._events.tell_of,
+        )
+        self._service_queue: Queue[Key] = Queue(backoff=_RETRIES, waited=functools.partial(figures.wait, "services"))
+        self._services: Cache[Service] = Cache(
+            self._api,
+            Kind(SERVICES, Service.of),
+            lambda key: self.services.service_changed(key),  # noqa: PLW0108 - made below, from this cache
+            labels=f"{names.COMPONENT}={names.MODULE_SERVICE},{ours}",
+            index=lambda service: (service.owner,),
+        )
+        self._slices: Cache[Slice] = Cache(
+            self._api,
+            Kind(SLICES, Slice.of),
+            lambda key: self.services.slice_changed(key),  # noqa: PLW0108 - the same
+            labels=f"{names.COMPONENT}={names.MODULE_SERVICE},{ours}",
+            index=lambda found: (found.owner,),
+        )
+        self.services = Services(
+            self._api,
+            deployments=self._deployments,
+            replica_sets=self._replica_sets,
+            pods=self._pods,
+            nodes=self._nodes,
+            services=self._services,
+            slices=self._slices,
+            queue=self._service_queue,
+            env=env,
             tell=self._events.tell_of,
         )
         objects = Objects(self._api, self._nodes, self._pods, self._events)
@@ -196,6 +226,7 @@ class Controller:
         self._peer_queue.close()
         await self._members.close()
         self._batch_queue.close()
+        self._service_queue.close()
         await self.fleet.close(self.leases)
         for task in self._tasks:
             task.cancel()
@@ -222,6 +253,8 @@ class Controller:
             "Leases of controllers": self._member_cache,
             "Deployments": self._deployments,
             "ReplicaSets": self._replica_sets,
+            "Services": self._services,
+            "EndpointSlices": self._slices,
         }
 
     def missing_rights(self) -> list[str]:
@@ -234,6 +267,7 @@ class Controller:
             "leases": self._lease_queue,
             "peers": self._peer_queue,
             "batches": self._batch_queue,
+            "services": self._service_queue,
         }
         phases: Counter[str] = Counter()
         for node in self.fleet.led(self.leases):
@@ -270,6 +304,7 @@ class Controller:
             tasks.create_task(work(self._lease_queue, self._step, workers=self._choices.workers))
             tasks.create_task(work(self._peer_queue, self.replicas.reconcile, workers=1))
             tasks.create_task(work(self._batch_queue, self.batches.reconcile, workers=_BATCH_WORKERS))
+            tasks.create_task(work(self._service_queue, self.services.reconcile, workers=_BATCH_WORKERS))
             tasks.create_task(self.fleet.watch())
             tasks.create_task(self._members.run())
             tasks.create_task(self._balance.run(self.leases, self.fleet.is_free, self.fleet.give))
@@ -283,6 +318,7 @@ class Controller:
     def _node_changed(self, key: Key) -> None:
         self.fleet.node_changed(key, self._nodes)
         self.replicas.node_changed(key)
+        self.services.node_changed(key)
 
     def _member_changed(self, key: Key) -> None:
         self._members.note(key)
@@ -290,10 +326,16 @@ class Controller:
     def _pod_changed(self, key: Key) -> None:
         self.fleet.pod_changed(key, self._pods)
         self.batches.pod_changed(key)
+        self.services.pod_changed(key)
+
+    def _replica_set_changed(self, key: Key) -> None:
+        self.batches.replica_set_changed(key)
+        self.services.replica_set_changed(key)
 
     def _deployment_changed(self, key: Key) -> None:
         self._peer_queue.add(key)
         self._batch_queue.add(key)
+        self._service_queue.add(key)
 
     def _begin(self, running: Any) -> None:
         task = asyncio.create_task(running)

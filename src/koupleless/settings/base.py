@@ -73,6 +73,8 @@ class ArkletSettings:
     """The name of the base for a controller; ``None`` means the address."""
     local_ip: Text | None = setting(None)
     """The address for calls of a controller; ``None`` means the address in `host`, else the machine's."""
+    service_port: Port | None = setting(None)
+    """The port of the application for Services of modules; ``None`` means the port of ``arkctl serve``."""
     cluster: Text = setting("default")
     """The cluster the base belongs to."""
     environment: Text = setting("dev", properties={"koupleless.arklet.metadata.env": None})

@@ -28,6 +28,8 @@ class BaseStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """``ACTIVATED``; any other text means that the base ends."""
     start_id: str = ""
     """A text for one start of the base, by which a restart under the same identity is seen. Only this project's."""
+    service_port: int = 0
+    """The port of the application, at the address of the base; 0 where the base cannot tell. Only this project's."""
 
 
 def decode_baseline(raw: bytes) -> list[InstallBiz]:

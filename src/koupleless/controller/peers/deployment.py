@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _PEER: Final = "peer"
-_KEPT: Final = (names.ROLLOUT, names.REVISION)
+_KEPT: Final = (names.ROLLOUT, names.SERVICE, names.REVISION)
 """The beginnings of the annotations kept in memory: manifests and words of other tools may be long."""
 _DEFAULT_UNAVAILABLE: Final = "25%"
 
@@ -36,7 +36,7 @@ class Deployment:
     replicas: int
     containers: Sequence[Mapping[str, Any]] = field(repr=False)
     annotations: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The annotations about rollouts."""
+    """The annotations about rollouts and the Service."""
     is_seen: bool = True
     """Whether the ReplicaSets are those of the present template: Kubernetes has seen the last change."""
     is_paused: bool = False

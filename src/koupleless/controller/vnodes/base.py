@@ -47,6 +47,8 @@ class AnnouncedBase:
     """A text for one start of the base; empty where the base says none."""
     speaker: str = ""
     """The service account and the Pod that speak for the base, ``namespace/name/pod``; empty for the shared token."""
+    service_port: int = 0
+    """The port of the application; 0 where the base says none."""
 
     @classmethod
     def of(cls, document: object) -> Self:
@@ -56,9 +58,6 @@ class AnnouncedBase:
         identity = _text(metadata, "identity")
         if not identity:
             raise Senseless("baseMetadata.identity is missing")
-        port = _member(body, "port") or 0
-        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port < 2**16:
-            raise Senseless(f"port is no port: {str(port)[:40]!r}")
         state = _text(body, "state").upper()
         ip = _text(body, "localIP")
         return cls(
@@ -68,9 +67,10 @@ class AnnouncedBase:
             cluster=_text(metadata, "clusterName"),
             ip="" if ip.lower() == _UNKNOWN else ip,
             host=_text(body, "localHostName"),
-            port=port,
+            port=_port(body, "port"),
             state=BaseState.ACTIVATED if state == BaseState.ACTIVATED.value else BaseState.DEACTIVATED,
             start=_text(body, "startId"),
+            service_port=_port(body, "servicePort"),
         )
 
     @classmethod
@@ -82,7 +82,7 @@ class AnnouncedBase:
         if not identity:
             return None
         addresses = {one["type"]: one["address"] for one in (document.get("status") or {}).get("addresses") or ()}
-        port = labels.get(names.BASE_PORT, "")
+        port, service_port = labels.get(names.BASE_PORT, ""), labels.get(names.BASE_SERVICE_PORT, "")
         return cls(
             identity=identity,
             name=annotations.get(names.BASE_NAME) or labels.get(names.BASE_NAME, ""),
@@ -92,6 +92,7 @@ class AnnouncedBase:
             host=addresses.get("Hostname") or labels.get(names.BASE_HOST, ""),
             port=int(port) if port.isdecimal() else DEFAULT_PORT,
             state=BaseState.ACTIVATED,
+            service_port=int(service_port) if service_port.isdecimal() else 0,
         )
 
 
@@ -103,6 +104,13 @@ def _mapping(value: object, what: str) -> Mapping[str, Any]:
 
 def _member(body: Mapping[str, Any], name: str) -> object:
     return body.get(name.lower())
+
+
+def _port(body: Mapping[str, Any], name: str) -> int:
+    value = _member(body, name) or 0
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**16:
+        raise Senseless(f"{name} is no port: {str(value)[:40]!r}")
+    return value
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:

@@ -66,6 +66,8 @@ def node_of(base: AnnouncedBase, env: str) -> Document:
     }
     if base.port:
         labels[names.BASE_PORT] = str(base.port)
+    if base.service_port:
+        labels[names.BASE_SERVICE_PORT] = str(base.service_port)
     told = {names.BASE_NAME: base.name, names.BASE_VERSION: base.version, names.BASE_CLUSTER: base.cluster}
     mapped = {label: text for label, text in told.items() if labels[label] != text}
     if base.ip:

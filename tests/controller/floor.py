@@ -122,8 +122,10 @@ class Floor:
         return node_name(identity, self.env)
 
     @contextlib.asynccontextmanager
-    async def controlled(self, tunnel: Any = None, *, checks: Any = None, **habits: Any) -> AsyncIterator[Controller]:
-        choices = Choices("one", Habits(env=self.env, **habits))
+    async def controlled(
+        self, tunnel: Any = None, *, checks: Any = None, syncs_replicas: bool = False, **habits: Any
+    ) -> AsyncIterator[Controller]:
+        choices = Choices("one", Habits(env=self.env, **habits), syncs_replicas=syncs_replicas)
         async with Controller(self.config, tunnel or Bases(self.bases), choices, checks=checks) as controller:
             await controller.ready()
             for base in self.announced.values():

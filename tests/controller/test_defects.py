@@ -14,6 +14,7 @@ from tests.controller.world import BASE, World, play
 from tests.kube.memory.faults import Fault
 
 from koupleless.controller.tunnels.answers import Answer, Outcome
+from koupleless.controller.tunnels.tunnel import NoAnswer
 from koupleless.controller.vpods.module import ModuleKey
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from koupleless.controller.controller import Controller
     from koupleless.controller.tunnels.tunnel import Health
     from koupleless.controller.vnodes.base import AnnouncedBase
+    from koupleless.controller.vpods.module import Module
+    from koupleless.controller.vpods.pod import VPod
 
 ORDERS, PRICES = ModuleKey("orders", "1"), ModuleKey("prices", "1")
 
@@ -131,6 +134,43 @@ def test_5_7_a_change_at_the_same_second_of_another_minute_is_told() -> None:
         await hear_list(world)
         (told,) = world.cluster.pods["a"]["status"]["containerStatuses"]
         assert told["state"]["running"]["startedAt"] == "1970-01-01T00:02:40Z"
+
+    play(act)
+
+
+def test_5_7_the_answer_of_an_install_is_told_at_once_and_never_taken_back() -> None:
+    async def act(world: World) -> None:
+        told: list[bool] = []
+        patch = world.cluster.patch_pod_status
+
+        async def noted(pod: VPod, status: Mapping[str, Any]) -> None:
+            await patch(pod, status)
+            told.append("a" in world.cluster.ready())
+
+        world.cluster.patch_pod_status = noted  # type: ignore[method-assign]
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()  # no further list is asked for
+        assert told[-1]
+        assert told == sorted(told)
+
+    play(act)
+
+
+def test_5_11_an_install_without_an_answer_is_told_as_such_until_the_base_says_more() -> None:
+    async def act(world: World) -> None:
+        lost = world.base.install
+
+        async def install(base: AnnouncedBase, module: Module) -> Answer:
+            await lost(base, module)
+            raise NoAnswer("base base-1 gives no answer to installBiz: timed out")
+
+        world.base.install = install  # type: ignore[method-assign]
+        world.base.failing["install orders:1"] = Answer(Outcome.REFUSED, "", "")
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        (told,) = world.cluster.pods["a"]["status"]["containerStatuses"]
+        assert told["state"]["waiting"]["reason"] == "BaseUnreachable"
+        assert told["state"]["waiting"]["message"].endswith("timed out")
 
     play(act)
 

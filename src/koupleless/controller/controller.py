@@ -206,6 +206,8 @@ class Controller:
         )
         self.whereabouts = Whereabouts(self._pods, objects, self.fleet, self.leases)
         self._tasks: list[asyncio.Task[None]] = []
+        self._mistake = asyncio.Event()
+        """Set when a part has ended, as no part does before the controller ends."""
         self._closing = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -236,6 +238,11 @@ class Controller:
     async def ready(self) -> None:
         """Return once the cluster is known, and bases are worked on."""
         await asyncio.gather(*(cache.synced() for cache in self._caches().values()))
+
+    async def failed(self) -> None:
+        """Return never; raise the mistake by which a part of the controller has ended, once one has."""
+        await self._mistake.wait()
+        raise next(error for task in self._tasks if (error := _error_of(task)) is not None)
 
     def trouble(self) -> str:
         """Say why the controller does not work at the moment; empty if all is well."""
@@ -339,10 +346,14 @@ class Controller:
 
     def _begin(self, running: Any) -> None:
         task = asyncio.create_task(running)
-        task.add_done_callback(_tell_end)
+        task.add_done_callback(self._ended)
         self._tasks.append(task)
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if (error := _error_of(task)) is not None:
+            _log.error("a part of the controller has ended by a mistake", exc_info=error)
+            self._mistake.set()
 
-def _tell_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("a part of the controller has ended by a mistake", exc_info=error)
+
+def _error_of(task: asyncio.Task[None]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None

@@ -41,9 +41,11 @@ class Door:
 
 
 async def run(controller: Controller, door: Door, *besides: Coroutine[None, None, None]) -> None:
-    """Serve until SIGTERM or SIGINT, then give up all Nodes. Raises ``OSError`` if an address cannot be had.
+    """Serve until SIGTERM or SIGINT, then give up all Nodes.
 
-    ``besides`` are further servers, run until the end and then cancelled.
+    Raises ``OSError`` if an address cannot be had, and any error by which a part of the controller ends: a process that
+    does half of the work would look alive, and one that ends is started again. ``besides`` are further servers, run
+    until the end and then cancelled.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -60,7 +62,7 @@ async def run(controller: Controller, door: Door, *besides: Coroutine[None, None
             _Server(probes(controller), door.host, door.probes_port),
         ]
         tasks = [asyncio.create_task(server.serve()) for server in servers]
-        others = [asyncio.create_task(other) for other in besides]
+        others = [asyncio.create_task(other) for other in (controller.failed(), *besides)]
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([stopping, *tasks, *others], return_when=asyncio.FIRST_COMPLETED)

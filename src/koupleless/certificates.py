@@ -1,4 +1,4 @@
-"""The certificate of a server, renewed without a restart.
+"""Certificates: that of a server, renewed without a restart, and the trust of clients.
 
 A certificate lives for weeks and a base for longer. The files are looked at in each handshake, and read again after a
 change, as certbot and the secrets of Kubernetes change them. Nothing runs between handshakes.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import ssl
 from typing import TYPE_CHECKING, Final, TypeAlias
+
+from koupleless.errors import SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,3 +91,24 @@ class ServerCertificate:
 
     def __str__(self) -> str:
         return f"the certificate {self._certificate}"
+
+
+def trusting(issuers: Path | None, key: str) -> ssl.SSLContext:
+    """Return the context of a client that trusts ``issuers``, else those of the system. Raises ``SettingsError``."""
+    try:
+        return ssl.create_default_context(cafile=None if issuers is None else str(issuers))
+    except OSError as error:  # ssl.SSLError is one
+        raise _unusable(key, issuers, error) from None
+
+
+def show(context: ssl.SSLContext, certificate: Path, private: Path | None, key: str) -> None:
+    """Let ``context`` show a certificate to servers. Raises ``SettingsError``, also for a key with a password."""
+    try:
+        context.load_cert_chain(certificate, private, password="")  # otherwise OpenSSL asks on the terminal
+    except OSError as error:
+        raise _unusable(key, certificate, error) from None
+
+
+def _unusable(key: str, path: Path | None, error: OSError) -> SettingsError:
+    reason = getattr(error, "reason", None) or error.strerror or error
+    return SettingsError(f"{key}: {path} cannot be used: {reason}")

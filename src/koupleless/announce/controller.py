@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
+from koupleless.certificates import trusting
 from koupleless.errors import KouplelessError, SettingsError
 from koupleless.exchange import BadAnswer, exchange
 from koupleless.wire.envelope import encode
@@ -93,27 +94,6 @@ class Controller:
             text = answer.content[:_LONGEST].decode("utf-8", "replace").strip()
             raise ControllerSilent(f"answers {answer.status}", text or "without a word")
         return answer.content
-
-
-def trusting(issuers: Path | None, key: str) -> ssl.SSLContext:
-    """A context for a client that trusts ``issuers``, else those of the system. Raises ``SettingsError``."""
-    try:
-        return ssl.create_default_context(cafile=None if issuers is None else str(issuers))
-    except OSError as error:  # ssl.SSLError is one
-        raise _unusable(key, issuers, error) from None
-
-
-def show(context: ssl.SSLContext, certificate: Path, private: Path | None, key: str) -> None:
-    """Let ``context`` show a certificate to servers. Raises ``SettingsError``, also for a key with a password."""
-    try:
-        context.load_cert_chain(certificate, private, password="")  # otherwise OpenSSL asks on the terminal
-    except OSError as error:
-        raise _unusable(key, certificate, error) from None
-
-
-def _unusable(key: str, path: Path | None, error: OSError) -> SettingsError:
-    reason = getattr(error, "reason", None) or error.strerror or error
-    return SettingsError(f"{key}: {path} cannot be used: {reason}")
 
 
 def check_names(metadata: BaseMetadata) -> None:

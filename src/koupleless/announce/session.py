@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from koupleless.announce.commands import Commands
-from koupleless.announce.controller import show, trusting
 from koupleless.announce.fortune import Fortune, Pulse, logger
 from koupleless.announce.letters import LAST_MS, Outbox, Topics, letter
+from koupleless.certificates import show, trusting
 from koupleless.context import as_base
 from koupleless.errors import SettingsError, in_words
 from koupleless.recorders.running.executors import leave_workers_behind

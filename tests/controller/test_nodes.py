@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from koupleless.controller.names import BASE_IDENTITY, BASE_IP, BASE_VERSION
+from koupleless.controller.names import BASE_IDENTITY, BASE_IP, BASE_TUNNEL, BASE_VERSION
 from koupleless.controller.vnodes.base import AnnouncedBase, BaseState, Senseless
 from koupleless.controller.vnodes.liveness import Life, Liveness
 from koupleless.controller.vnodes.node import Capacity, differences, is_told, node_of, node_status
@@ -84,6 +84,7 @@ def test_a_text_that_is_no_label_stays_in_an_annotation() -> None:
         BASE_IDENTITY: "10.0.0.7",
         BASE_VERSION: "1.0+build",
         BASE_IP: "10.0.0.7",
+        BASE_TUNNEL: "http",
     }
 
 

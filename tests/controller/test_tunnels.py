@@ -15,8 +15,8 @@ from koupleless.controller.doors.porter import Porter
 from koupleless.controller.doors.tokens import ReadToken
 from koupleless.controller.tunnels.answers import Answer, Outcome, answer_to_install, answer_to_uninstall, reason_of
 from koupleless.controller.tunnels.discovery import Discovery
-from koupleless.controller.tunnels.http import HttpTunnel, Limits
-from koupleless.controller.tunnels.tunnel import Health, NoAnswer, read_health
+from koupleless.controller.tunnels.http import HttpTunnel
+from koupleless.controller.tunnels.tunnel import Health, Limits, NoAnswer, read_health
 from koupleless.controller.vnodes.base import AnnouncedBase, BaseState, Foreign
 from koupleless.controller.vnodes.node import Capacity
 from koupleless.controller.vpods.hooks import Visit

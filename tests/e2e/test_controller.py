@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.conftest import BaseProcess, Process
     from tests.kube.plane import Access
+    from tests.mqtt.broker import Broker
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "kubernetes"
 MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -98,16 +99,21 @@ def account_with_rights(kube: httpx.Client) -> str:
 def controller(
     kube: httpx.Client, control_plane: Access, run_alone: Callable[..., Process], tmp_path: Path
 ) -> Callable[..., Process]:
-    """``controller("env")`` starts ``arkctl controller`` with the rights of the example; the port is for heartbeats."""
+    """``controller("env")`` starts ``arkctl controller`` with the rights of the example.
+
+    The port is for heartbeats; with options for a broker instead, for probes.
+    """
     token = account_with_rights(kube)
     config = tmp_path / "kubeconfig"
     config.write_text(json.dumps(control_plane.kubeconfig_of("controller", token)), encoding="utf-8")
 
-    def start(env: str) -> Process:
+    def start(env: str, *options: str) -> Process:
         return run_alone(
             lambda port: [
                 *(sys.executable, "-P", "-m", "koupleless", "controller", "--kubeconfig", str(config)),
-                *("--env", env, "--port", str(port), "--probes-port", str(free_port()), "--name", "controller-0"),
+                *("--env", env, "--name", "controller-0", *options),
+                *(() if options else ("--port", str(port))),
+                *("--probes-port", str(port if options else free_port())),
             ],
             tmp_path,
         )
@@ -139,22 +145,37 @@ class Load:
         self._thread.join()
 
 
+def behind(broker: Broker, env: str, directory: Path) -> list[str]:
+    """Let the base of a directory speak through a broker, and return the options of a controller there."""
+    settings = f"environment = {env!r}\nmqtt.broker = {broker.host!r}\nmqtt.port = {broker.port}\n"
+    (directory / "koupleless.toml").write_text(f"[base.arklet]\n{settings}")
+    return ["--no-http-tunnel", "--mqtt-broker", broker.host, "--mqtt-port", str(broker.port)]
+
+
 def versions(base: BaseProcess) -> list[str]:
     return [biz["bizVersion"] for biz in base.ask("queryAllBiz") if biz["bizName"] == "hello"]
 
 
 @pytest.mark.kube
+@pytest.mark.parametrize("tunnel", ["http", "mqtt"])
 def test_a_deployment_runs_in_a_base_and_is_updated_without_a_lost_request(
     kube: httpx.Client,
     namespace: str,
     controller: Callable[..., Process],
     serve: Callable[..., BaseProcess],
     tmp_path: Path,
+    *,
+    broker: Broker,
+    tunnel: str,
 ) -> None:
     env = f"e{time.monotonic_ns()}"
     urls = {version: make_module(tmp_path, f"hello:{version}").as_uri() for version in ("1", "2")}
-    running = controller(env)
-    base = serve("--name", env, "--controller", running.url, "--ephemeral", cwd=tmp_path)
+    if tunnel == "http":
+        running = controller(env)
+        base = serve("--name", env, "--controller", running.url, "--ephemeral", cwd=tmp_path)
+    else:
+        running = controller(env, *behind(broker, env, tmp_path))
+        base = serve("--name", env, "--ephemeral", cwd=tmp_path)
     cluster = Cluster(kube, namespace)
 
     def node() -> dict[str, Any] | None:
@@ -162,6 +183,9 @@ def test_a_deployment_runs_in_a_base_and_is_updated_without_a_lost_request(
         return found[0] if found else None
 
     until(node, otherwise="the base is no Node")
+    found = node()
+    assert found is not None
+    assert found["metadata"]["annotations"]["base.koupleless.io/tunnel"] == tunnel
     cluster.deploy(urls["1"], "1", env)
     until(cluster.is_rolled_out, otherwise="the Deployment is not there")
     with Load(f"{base.url}/hello/") as load:
@@ -175,4 +199,37 @@ def test_a_deployment_runs_in_a_base_and_is_updated_without_a_lost_request(
     assert versions(base) == []
     base.end()
     until(lambda: node() is None, otherwise="the Node of a base that has ended stays")
+    assert running.end() == 0
+
+
+@pytest.mark.kube
+def test_over_mqtt_an_update_survives_a_broker_that_is_away_and_a_killed_controller(
+    kube: httpx.Client,
+    namespace: str,
+    controller: Callable[..., Process],
+    serve: Callable[..., BaseProcess],
+    tmp_path: Path,
+    *,
+    broker: Broker,
+) -> None:
+    env = f"e{time.monotonic_ns()}"
+    urls = {version: make_module(tmp_path, f"hello:{version}").as_uri() for version in ("1", "2")}
+    options = behind(broker, env, tmp_path)
+    killed = controller(env, *options)
+    base = serve("--name", env, "--ephemeral", cwd=tmp_path)
+    cluster = Cluster(kube, namespace)
+    cluster.deploy(urls["1"], "1", env)
+    until(cluster.is_rolled_out, otherwise="the Deployment is not there")
+    with Load(f"{base.url}/hello/") as load:
+        broker.stop()
+        cluster.update(urls["2"], "2")
+        killed.popen.kill()
+        running = controller(env, *options)
+        assert versions(base) == ["1"]
+        broker.start()
+        until(cluster.is_rolled_out, otherwise="the Deployment is not updated")
+        until(lambda: load.answers["hello:2"] > 10)
+    assert load.answers.keys() == {"hello:1", "hello:2"}
+    until(lambda: versions(base) == ["2"], otherwise="the former version does not leave")
+    cluster.end()
     assert running.end() == 0

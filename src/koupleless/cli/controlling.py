@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from koupleless.controller.cluster.api import Api
     from koupleless.controller.controller import Controller
     from koupleless.controller.tunnels.http import HttpTunnel
+    from koupleless.controller.tunnels.mqtt.tunnel import MqttTunnel
+    from koupleless.controller.tunnels.router import Router
+    from koupleless.controller.tunnels.tunnel import Limits
     from koupleless.settings.control import ControlSettings
 
 
@@ -43,6 +46,15 @@ if TYPE_CHECKING:
 )
 @click.option("--arklet-ca", metavar="FILE", help="Issuers of the certificates of arklets: call them over TLS.")
 @click.option("--report-hooks-file", metavar="FILE", help="A file with webhooks for warnings, one in each line.")
+@click.option("--http-tunnel/--no-http-tunnel", default=None, help="Hear bases over HTTP, or not.  [default: hear]")
+@click.option("--mqtt-broker", metavar="HOST", help="An MQTT broker: hear and call bases through this one, too.")
+@click.option("--mqtt-port", type=int, help="The port of the broker.  [default: 1883, or 8883 with TLS]")
+@click.option("--mqtt-username", metavar="NAME", help="The name for the broker.")
+@click.option("--mqtt-password-file", metavar="FILE", help="A file with the password for the broker.")
+@click.option("--mqtt-tls", is_flag=True, default=None, help="Speak TLS with the broker, with the system's trust.")
+@click.option("--mqtt-ca-path", metavar="FILE", help="Issuers of the broker's certificate: speak TLS.")
+@click.option("--mqtt-client-crt-path", metavar="FILE", help="A certificate shown to the broker.")
+@click.option("--mqtt-client-key-path", metavar="FILE", help="The private key of this certificate.")
 @click.option("--remove-strays/--keep-strays", default=None,
               help="Remove modules without a Pod, or leave them.  [default: remove]")  # fmt: skip
 @click.option("--sync-replicas", is_flag=True, default=None, help="Let Deployments of peers follow the bases.")
@@ -100,8 +112,9 @@ async def _run(config: SingleConfig, settings: ControlSettings) -> None:
     from koupleless.controller.doors.porter import Porter
     from koupleless.controller.doors.tokens import ReadToken
     from koupleless.controller.names import is_env
-    from koupleless.controller.running import Door, run
-    from koupleless.controller.tunnels.http import HttpTunnel, Limits
+    from koupleless.controller.running import Door, hear, run
+    from koupleless.controller.tunnels.http import HttpTunnel
+    from koupleless.controller.tunnels.tunnel import Limits
     from koupleless.controller.vpods.plan import Policy
     from koupleless.controller.watching.webhooks import Receiver, Webhooks
 
@@ -123,6 +136,7 @@ async def _run(config: SingleConfig, settings: ControlSettings) -> None:
     trusted = None if settings.arklet_ca is None else ssl.create_default_context(cafile=settings.arklet_ca)
     receivers = [Receiver.of(address) for address in settings.read_report_hooks()]
     limits = Limits(install_s=settings.install_timeout_s)
+    mqtt = _mqtt(settings, limits)
     shared, for_arklets = ReadToken(settings.read_token), ReadToken(settings.read_arklet_token)
     async with contextlib.AsyncExitStack() as stack:
         api = await stack.enter_async_context(Api(config))  # connections for questions about callers alone
@@ -133,19 +147,22 @@ async def _run(config: SingleConfig, settings: ControlSettings) -> None:
             if settings.arklet_secret is None
             else SecretCredentials(api, settings.arklet_secret, for_arklets)
         )
-        tunnel = await stack.enter_async_context(HttpTunnel(credentials, limits=limits, tls=trusted))
-        door = Door(settings.host, settings.port, settings.probes_port, porter, tls)
+        http = await stack.enter_async_context(HttpTunnel(credentials, limits=limits, tls=trusted))
+        port = settings.port if settings.http_tunnel else None
+        door = Door(settings.host, port, settings.probes_port, porter, tls)
         choices = Choices(settings.holder, habits, settings.workers, settings.sync_replicas)
         source = f"koupleless/controller/{settings.env}/{settings.holder}"
         hooks = await stack.enter_async_context(Webhooks(receivers, source=source))
-        controller = Controller(config, tunnel, choices, report=hooks.report)
+        controller = Controller(config, _router(settings, http, mqtt), choices, report=hooks.report)
         hooks.count_by(controller.figures.report)
+        besides = [] if mqtt is None else [hear(controller, mqtt)]
         if address is None:
-            await run(controller, door)
+            await run(controller, door, *besides)
             return
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - in a directory of our own
         with tempfile.TemporaryDirectory(prefix="koupleless-kubelet-", dir=memory) as directory:
-            await run(controller, door, _kubelet(controller, api, tunnel, settings, Path(directory)))
+            besides.append(_kubelet(controller, api, http, settings, Path(directory)))
+            await run(controller, door, *besides)
 
 
 async def _kubelet(
@@ -169,3 +186,38 @@ async def _kubelet(
         certificates,
         Authority(api, directory, settings.kubelet_client_ca),
     )
+
+
+def _mqtt(settings: ControlSettings, limits: Limits) -> MqttTunnel | None:
+    """Make the tunnel through a broker, if there is one. Raises ``SettingsError``."""
+    from koupleless.controller.tunnels.mqtt.broker import PLAIN_PORT, SECURE_PORT, Broker, check_library, tls_of
+    from koupleless.controller.tunnels.mqtt.tunnel import MqttTunnel
+
+    if not settings.has_broker or settings.mqtt_broker is None:
+        return None
+    check_library()
+    tls = tls_of(
+        settings.mqtt_ca_path,
+        settings.mqtt_client_crt_path,
+        settings.mqtt_client_key_path,
+        is_secure=settings.mqtt_tls,
+    )
+    settings.read_mqtt_password()
+    broker = Broker(
+        host=settings.mqtt_broker,
+        port=settings.mqtt_port or (PLAIN_PORT if tls is None else SECURE_PORT),
+        client_id=f"{settings.mqtt_client_prefix}@@@{settings.holder}",
+        username=settings.mqtt_username,
+        read_password=settings.read_mqtt_password,
+        read_tls=tls,
+    )
+    return MqttTunnel(broker, settings.env, limits=limits)
+
+
+def _router(settings: ControlSettings, http: HttpTunnel, mqtt: MqttTunnel | None) -> Router:
+    """Make the way to all bases: modules are always visited over HTTP, arklets if the tunnel is on."""
+    from koupleless.controller.tunnels.router import Router
+    from koupleless.controller.vnodes.base import Way
+
+    ways = {Way.HTTP: http if settings.http_tunnel else None, Way.MQTT: mqtt}
+    return Router(http, {way: tunnel for way, tunnel in ways.items() if tunnel is not None})

@@ -288,10 +288,10 @@ class Controller:
             is_well=not self.trouble(),
         )
 
-    def hear(self, base: AnnouncedBase) -> None:
-        """See `Listener.hear`."""
+    def hear(self, base: AnnouncedBase, *, has_changed: bool = False) -> None:
+        """See `Listener.hear` and `Audience.hear`."""
         try:
-            self.fleet.hear(base)
+            self.fleet.hear(base, has_changed=has_changed)
         except Foreign:
             self.figures.heartbeat("refused")
             raise

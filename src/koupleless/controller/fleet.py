@@ -86,8 +86,10 @@ class Fleet:
 
     # --- news --------------------------------------------------------------------------------------------------------
 
-    def hear(self, base: AnnouncedBase) -> None:
-        """Take a heartbeat, of a base known or new. Raises `Foreign` for a base that another speaks for.
+    def hear(self, base: AnnouncedBase, *, has_changed: bool = False) -> None:
+        """Take a heartbeat, of a base known or new, and look at the modules if these ``has_changed``.
+
+        Raises `Foreign` for a base that another speaks for.
 
         As long as a base lives, the Pod that speaks for the base is the only one to do so; afterwards Pods of the same
         service account may, as long as there is the Node.
@@ -104,6 +106,8 @@ class Fleet:
             if account != own or steward.life() is not Life.DEAD or is_ready(self._objects.node(name)):
                 raise Foreign(f"{base.speaker} may not speak for base {base.identity}, which is that of {speaker}")
         steward.hear(base)
+        if has_changed:
+            steward.look()
 
     def node_changed(self, key: Key, nodes: Cache[Document]) -> None:
         """Take a change of a Node; the base of an unknown Node is given the time for a heartbeat."""

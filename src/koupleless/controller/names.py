@@ -51,6 +51,9 @@ BASE_IDENTITY: Final = "base.koupleless.io/identity"
 
 Names of hosts do not tell apart the bases of one machine."""
 
+BASE_TUNNEL: Final = "base.koupleless.io/tunnel"
+"""The tunnel to the base, an annotation: ``http`` or ``mqtt``."""
+
 BASE_NEWS: Final = "base.koupleless.io/news"
 """The last news of the base, an annotation: from a controller that has heard the base to the one that leads."""
 

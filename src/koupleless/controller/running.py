@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from koupleless.controller.controller import Controller
     from koupleless.controller.doors.porter import Porter
+    from koupleless.controller.tunnels.mqtt.tunnel import MqttTunnel
 
 _log: Final = logging.getLogger("koupleless.controller")
 
@@ -33,7 +34,8 @@ class Door:
     """The addresses of a controller."""
 
     host: str
-    port: int
+    port: int | None
+    """The port to hear bases on; ``None`` means that bases are heard through a broker alone."""
     probes_port: int
     porter: Porter | None = None
     """The judge of callers; everybody is heard without a porter."""
@@ -52,15 +54,10 @@ async def run(controller: Controller, door: Door, *besides: Coroutine[None, None
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with controller:
-        servers = [
-            _Server(
-                Discovery(controller, door.porter, count=controller.figures.heartbeat).application(),
-                door.host,
-                door.port,
-                door.tls,
-            ),
-            _Server(probes(controller), door.host, door.probes_port),
-        ]
+        servers = [_Server(probes(controller), door.host, door.probes_port)]
+        if door.port is not None:
+            pages = Discovery(controller, door.porter, count=controller.figures.heartbeat).application()
+            servers.append(_Server(pages, door.host, door.port, door.tls))
         tasks = [asyncio.create_task(server.serve()) for server in servers]
         others = [asyncio.create_task(other) for other in (controller.failed(), *besides)]
         stopping = asyncio.create_task(stop.wait())
@@ -75,6 +72,12 @@ async def run(controller: Controller, door: Door, *besides: Coroutine[None, None
     for task in (*tasks, *others):
         if not stop.is_set() and not task.cancelled() and (error := task.exception()) is not None:
             raise error
+
+
+async def hear(controller: Controller, mqtt: MqttTunnel) -> None:
+    """Hear bases through a broker until cancelled, once the cluster is known: a base believes the first baseline."""
+    await controller.ready()
+    await mqtt.run(controller, count=controller.figures.heartbeat)
 
 
 class _Server(uvicorn.Server):

@@ -54,6 +54,30 @@ class ControlSettings:
     """A Secret with the token of an arklet, ``namespace/name``, with ``{identity}``, ``{name}`` or ``{cluster}``."""
     arklet_ca: FilePath | None = setting(None)
     """Issuers of the certificates of arklets; with such a file arklets are called over TLS."""
+    http_tunnel: Flag = setting(True, variables=("ENABLE_HTTP_TUNNEL",))
+    """Whether bases are heard over HTTP."""
+    mqtt_tunnel: Flag | None = setting(None, variables=("ENABLE_MQTT_TUNNEL",))
+    """Whether bases are heard through a broker; ``None`` means, if there is one."""
+    mqtt_broker: Text | None = setting(None, variables=("MQTT_BROKER",))
+    """The host of an MQTT broker between bases and controllers."""
+    mqtt_port: Port | None = setting(None, variables=("MQTT_PORT",))
+    """The port of the broker; ``None`` means 1883, or 8883 with TLS."""
+    mqtt_username: Text | None = setting(None, variables=("MQTT_USERNAME",))
+    """The name for the broker."""
+    mqtt_password: Text | None = setting(None, variables=("MQTT_PASSWORD",), is_secret=True)
+    """The password for the broker. Never read from a table."""
+    mqtt_password_file: FilePath | None = setting(None)
+    """A file with this password in the first line, read again for each connect."""
+    mqtt_client_prefix: Text = setting("koupleless", variables=("MQTT_CLIENT_PREFIX",))
+    """The begin of the client's name at the broker, before the name of this controller."""
+    mqtt_tls: Flag = setting(False)
+    """Speak TLS without ``mqtt_ca_path``, and trust the issuers that the system trusts."""
+    mqtt_ca_path: FilePath | None = setting(None, variables=("MQTT_CA_PATH",))
+    """Issuers of the certificate of the broker; with issuers the connection speaks TLS."""
+    mqtt_client_crt_path: FilePath | None = setting(None, variables=("MQTT_CLIENT_CRT_PATH",))
+    """A certificate shown to the broker."""
+    mqtt_client_key_path: FilePath | None = setting(None, variables=("MQTT_CLIENT_KEY_PATH",))
+    """The key of this certificate, unless the file of the certificate has the key, too."""
     kubeconfig: FilePath | None = setting(None, variables=("KUBECONFIG",))
     """The way to the API server; ``None`` means that of the Pod in which the controller runs."""
     report_hooks: Text | None = setting(None, variables=("REPORT_HOOKS",), is_secret=True)
@@ -107,10 +131,30 @@ class ControlSettings:
             )
         return self.kubelet_address
 
+    @property
+    def has_broker(self) -> bool:
+        """Whether a broker is used. Raises ``SettingsError`` without a tunnel, and for a tunnel without a broker."""
+        if self.mqtt_tunnel and self.mqtt_broker is None:
+            raise SettingsError("mqtt-tunnel is true, and mqtt-broker names no broker")
+        found = self.mqtt_broker is not None and self.mqtt_tunnel is not False
+        if not (found or self.http_tunnel):
+            raise SettingsError("no base can be heard: http-tunnel is false, and there is no mqtt-broker")
+        return found
+
+    def read_mqtt_password(self) -> str | None:
+        """The password for the broker. Raises ``SettingsError`` for an unusable file."""
+        return read_token(self.mqtt_password, self.mqtt_password_file, "controller mqtt-password-file")
+
     def read_token(self) -> str | None:
         """The token of bases. Raises ``SettingsError`` for an unusable file, and for an open door without a token."""
         token = read_token(self.token, self.token_file, "controller token-file")
-        if token is None and not self.accounts and self.host not in _LOOPBACK and not self.insecure:
+        if (
+            self.http_tunnel
+            and token is None
+            and not self.accounts
+            and self.host not in _LOOPBACK
+            and not self.insecure
+        ):
             raise SettingsError(
                 f"host = {self.host!r} lets everybody announce bases: set a token (token-file), the service accounts "
                 "of bases (accounts), or --insecure if the network keeps strangers out"

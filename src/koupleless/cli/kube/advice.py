@@ -12,6 +12,7 @@ PAGE: Final = (
 """The section about Pods that are not ready."""
 ADVICE: Final = {
     "AlreadyInstalled": "nothing: the next list of the base tells whether the module answers",
+    "AnswerLost": "nothing: the next list of the base tells whether the module answers",
     "ArchiveRefused": "build the artefact again, and put the new file where the image says",
     "ArtifactError": "read the message; the image of the container is the address of an artefact",
     "BaseSilent": "look at the base: its process, its log, and the network to the controller",
@@ -34,9 +35,11 @@ ADVICE: Final = {
     "ManifestInvalid": "mend the keys that the message names, and build the artefact again",
     "ModuleRefused": "declare the distribution in the project of the module, and build the artefact again",
     "NoBase": "start the base again under the same identity, or wait for Kubernetes to delete the Pod",
+    "NoSwitch": "start the base with -Dactivate.new.module=true, or let the controller reach the arklet over HTTP",
     "NotBegun": "look at the controller, which has told nothing about the Pod yet: kubectl logs, /readyz",
     "PatchRefused": "leave out the call that patches the whole process",
     "Pending": "look at the scheduler, which has not seen the Pod yet",
+    "Reinstalling": "wait: the module is installed again",
     "StartFailed": "read the message, which is of the code of the module; arkctl logs NAME --pod POD has the traceback",
     "StartTimeout": "look for work that waits at import or start; the limit is start-timeout of the base",
     "StopFailed": "mend the stop hook; the module has left all the same",

@@ -23,6 +23,7 @@ from koupleless.controller.vnodes.base import BaseState
 from koupleless.controller.vnodes.liveness import Life, Liveness
 from koupleless.controller.vnodes.node import differences, node_of, node_status, words_of
 from koupleless.controller.vnodes.node import is_told as is_node_told
+from koupleless.controller.vnodes.ways import Ways
 from koupleless.controller.vpods.attempts import Verb
 from koupleless.controller.vpods.module import modules_of
 from koupleless.controller.vpods.plan import SIGHTINGS, Claims, Policy, Read, has_left, plan
@@ -102,6 +103,7 @@ class Steward:
         self._clock = clock
         self._wall = wall
         self.news = Knowledge(base, Liveness(clock(), has_ended=base.state is not BaseState.ACTIVATED))
+        self._ways = Ways()
         self._relay = Relay(cluster.node(self.name))
         self._questions = Questions(
             self.news,
@@ -126,12 +128,14 @@ class Steward:
 
     def hear(self, base: AnnouncedBase) -> None:
         """Take a heartbeat, also while another controller leads."""
-        is_new = self.news.hear(base, self._clock())
+        now, is_doubtful = self._clock(), self.news.liveness.is_unanswered
+        told = self._ways.choose(self.news.base, base, now, is_doubtful=is_doubtful)
+        is_new = self.news.hear(told, now)
         if base.state is not BaseState.ACTIVATED:
             self.news.liveness.end()
         if self.news.actual is None:
             self._questions.ask_for_list()
-        if not self._is_at_work and self._relay.hear(base, self._cluster.node(self.name), self._clock()) is not None:
+        if not self._is_at_work and self._relay.hear(told, self._cluster.node(self.name), now) is not None:
             is_new = True
         if is_new:
             self._wake()
@@ -140,9 +144,16 @@ class Steward:
         """Take a change of the Node: the news of other controllers there, and the deletion by the leader."""
         base = self._relay.take(document)
         if base is not None and base != self.news.base:
+            if not self._is_at_work:
+                self._ways.prefer(base.way, self._clock())  # two controllers would never agree
             self.hear(base)
         elif document is None and not self._is_at_work:
             self.news.liveness.end()  # until the base is heard again; a leader would make the Node anew
+
+    def look(self) -> None:
+        """Look at the modules of the base soon: they have changed otherwise than by this steward."""
+        if self._is_at_work:
+            self._questions.ask_for_list()
 
     @property
     def is_busy(self) -> bool:

@@ -278,7 +278,14 @@ class Api:
         return Page(found.items, found.metadata.resource_version, found.metadata.following)
 
     async def watch(
-        self, path: str, query: Mapping[str, str], version: str, *, ends_after_s: float, quiet_s: float, opened: Callable[[], object]
+        self,
+        path: str,
+        query: Mapping[str, str],
+        version: str,
+        *,
+        ends_after_s: float,
+        quiet_s: float,
+        opened: Callable[[], object],
     ) -> AsyncGenerator[Event, None]:
         """Yield the changes after ``version`` until the API server ends the watch, ``ends_after_s`` at the latest.
 

@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from koupleless.controller.kubelet.transport.streams import Session, StreamGone
+from koupleless.controller.vnodes.base import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from koupleless.controller.kubelet.transport.server import Exchange
@@ -90,7 +91,7 @@ class Forwarding:
                 f"port {port} is declared by no container of Pod {self._pod.key}: add it as containerPort to be "
                 "forwarded"
             )
-        if port == self._base.port:
+        if port == (self._base.port or DEFAULT_PORT):
             return f"port {port} is that of the arklet of the base, and is not forwarded"
         host = self._base.ip or "127.0.0.1"
         try:

@@ -5,13 +5,13 @@ A Java base sends neither length nor type with an answer, and closes the connect
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import httpx
 
 from koupleless.controller.tunnels.answers import answer_to_install, answer_to_switch, answer_to_uninstall
-from koupleless.controller.tunnels.tunnel import Health, NoAnswer, read_health
+from koupleless.controller.tunnels.tunnel import Health, Limits, NoAnswer, install_body, read_health, uninstall_body
+from koupleless.controller.vnodes.base import DEFAULT_PORT
 from koupleless.wire.envelope import Envelope, ReplyInvalid, decode_envelope, encode
 
 if TYPE_CHECKING:
@@ -29,17 +29,6 @@ _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _MOST_BYTES: Final = 64 << 20
 """The longest answer that is read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Times in seconds after which a call is given up."""
-
-    connect_s: float = 3.0
-    health_s: float = 5.0
-    list_s: float = 10.0
-    install_s: float = 300.0
-    uninstall_s: float = 120.0
 
 
 class Credentials(Protocol):
@@ -94,33 +83,22 @@ class HttpTunnel:
         await self._visitor.aclose()
 
     async def install(self, base: AnnouncedBase, module: Module) -> Answer:
-        """See `Tunnel.install`."""
-        body: dict[str, Any] = {
-            "bizName": module.key.name,
-            "bizVersion": module.key.version,
-            "bizUrl": module.url,
-        }
-        if module.args:
-            body["args"] = list(module.args)
-        if module.envs:
-            body["envs"] = dict(module.envs)
-        return answer_to_install(await self._ask(base, "installBiz", body, self._limits.install_s))
+        """See `Commands.install`."""
+        return answer_to_install(await self._ask(base, "installBiz", install_body(module), self._limits.install_s))
 
     async def uninstall(self, base: AnnouncedBase, key: ModuleKey, *, drain_s: float | None = None) -> Answer:
-        """See `Tunnel.uninstall`."""
-        body: dict[str, Any] = {"bizName": key.name, "bizVersion": key.version}
-        if drain_s is not None:
-            body["drainSeconds"] = round(drain_s, 3)
+        """See `Commands.uninstall`."""
         limit_s = self._limits.uninstall_s + (drain_s or 0)
+        body = uninstall_body(key, drain_s)
         return answer_to_uninstall(await self._ask(base, "uninstallBiz", body, limit_s))
 
     async def switch(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
-        """See `Tunnel.switch`."""
+        """See `Commands.switch`."""
         body = {"bizName": key.name, "bizVersion": key.version}
         return answer_to_switch(await self._ask(base, "switchBiz", body, self._limits.health_s))
 
     async def modules(self, base: AnnouncedBase) -> tuple[Mapping[str, Any], ...]:
-        """See `Tunnel.modules`."""
+        """See `Commands.modules`."""
         reply = await self._ask(base, "queryAllBiz", {}, self._limits.list_s)
         found = reply.data if reply.data is not None else []
         if not reply.is_success or not isinstance(found, list):
@@ -128,7 +106,7 @@ class HttpTunnel:
         return tuple(one for one in found if isinstance(one, dict))
 
     async def health(self, base: AnnouncedBase) -> Health:
-        """See `Tunnel.health`."""
+        """See `Commands.health`."""
         reply = await self._ask(base, "health", {}, self._limits.health_s)
         return read_health(reply.data) if reply.is_success else Health(None)
 
@@ -184,7 +162,7 @@ class HttpTunnel:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        url = f"{self._scheme}://{_host(base.ip)}:{base.port}/{command}"
+        url = f"{self._scheme}://{_host(base.ip)}:{base.port or DEFAULT_PORT}/{command}"
         timeout = httpx.Timeout(limit_s, connect=self._limits.connect_s)
         method = "GET" if body is None else "POST"
         try:
@@ -205,4 +183,4 @@ def _host(ip: str) -> str:
 
 
 def _place(base: AnnouncedBase) -> str:
-    return f"base {base.identity} at {base.ip}:{base.port}"
+    return f"base {base.identity} at {base.ip}:{base.port or DEFAULT_PORT}"

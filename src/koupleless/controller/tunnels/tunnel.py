@@ -32,8 +32,19 @@ class Health:
     capacity: Capacity = field(default_factory=Capacity)
 
 
-class Tunnel(Protocol):
-    """A way to bases. Used on one event loop; each call ends within the time limits of the tunnel.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in seconds after which a call is given up."""
+
+    connect_s: float = 3.0
+    health_s: float = 5.0
+    list_s: float = 10.0
+    install_s: float = 300.0
+    uninstall_s: float = 120.0
+
+
+class Commands(Protocol):
+    """A way of commands to bases. Used on one event loop; each call ends within the time limits of the tunnel.
 
     All calls raise `NoAnswer`. A call that is cancelled may have had its effect.
     """
@@ -57,11 +68,33 @@ class Tunnel(Protocol):
     async def health(self, base: AnnouncedBase) -> Health:
         """Ask for the health of the base."""
 
+
+class Tunnel(Commands, Protocol):
+    """A way to bases, and to the modules there."""
+
     async def visit(self, base: AnnouncedBase, visit: Visit) -> None:
         """Send a GET to a module, as a kubelet does; any answer with a status below 400 is a success.
 
         The call has no time limit of its own.
         """
+
+
+def install_body(module: Module) -> dict[str, Any]:
+    """Return the body of ``installBiz`` for a module."""
+    body: dict[str, Any] = {"bizName": module.key.name, "bizVersion": module.key.version, "bizUrl": module.url}
+    if module.args:
+        body["args"] = list(module.args)
+    if module.envs:
+        body["envs"] = dict(module.envs)
+    return body
+
+
+def uninstall_body(key: ModuleKey, drain_s: float | None) -> dict[str, Any]:
+    """Return the body of ``uninstallBiz``; ``drain_s`` is the time for requests in flight, of the base unless given."""
+    body: dict[str, Any] = {"bizName": key.name, "bizVersion": key.version}
+    if drain_s is not None:
+        body["drainSeconds"] = round(drain_s, 3)
+    return body
 
 
 def read_health(data: object) -> Health:

@@ -30,6 +30,13 @@ class BaseState(enum.Enum):
     DEACTIVATED = "DEACTIVATED"
 
 
+class Way(enum.Enum):
+    """The tunnel by which a base is heard, and called."""
+
+    HTTP = "http"
+    MQTT = "mqtt"
+
+
 @dataclass(frozen=True, slots=True)
 class AnnouncedBase:
     """The last news of a base."""
@@ -41,7 +48,7 @@ class AnnouncedBase:
     ip: str
     host: str
     port: int
-    """The port of the arklet; 0 for a base reached through a broker alone."""
+    """The port of the arklet; 0 where the base says none, as bases of the original over MQTT."""
     state: BaseState
     start: str = ""
     """A text for one start of the base; empty where the base says none."""
@@ -49,6 +56,7 @@ class AnnouncedBase:
     """The service account and the Pod that speak for the base, ``namespace/name/pod``; empty for the shared token."""
     service_port: int = 0
     """The port of the application; 0 where the base says none."""
+    way: Way = Way.HTTP
 
     @classmethod
     def of(cls, document: object) -> Self:
@@ -83,6 +91,9 @@ class AnnouncedBase:
             return None
         addresses = {one["type"]: one["address"] for one in (document.get("status") or {}).get("addresses") or ()}
         port, service_port = labels.get(names.BASE_PORT, ""), labels.get(names.BASE_SERVICE_PORT, "")
+        way = annotations.get(names.BASE_TUNNEL)
+        if way is None and not port:
+            way = Way.MQTT.value  # the original gives the Node of a base over MQTT no port
         return cls(
             identity=identity,
             name=annotations.get(names.BASE_NAME) or labels.get(names.BASE_NAME, ""),
@@ -90,9 +101,10 @@ class AnnouncedBase:
             cluster=annotations.get(names.BASE_CLUSTER) or labels.get(names.BASE_CLUSTER, ""),
             ip=annotations.get(names.BASE_IP) or addresses.get("InternalIP", ""),
             host=addresses.get("Hostname") or labels.get(names.BASE_HOST, ""),
-            port=int(port) if port.isdecimal() else DEFAULT_PORT,
+            port=int(port) if port.isdecimal() else 0,
             state=BaseState.ACTIVATED,
             service_port=int(service_port) if service_port.isdecimal() else 0,
+            way=Way.MQTT if way == Way.MQTT.value else Way.HTTP,
         )
 
 

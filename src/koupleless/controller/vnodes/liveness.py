@@ -54,6 +54,11 @@ class Liveness:
         """Note an answer of the arklet, or the begin of the questions: only the leader of a Node asks."""
         self._answered, self._unanswered = now, 0
 
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether the last question had no answer."""
+        return self._unanswered > 0
+
     def miss(self) -> None:
         """Note a question without an answer."""
         self._unanswered += 1

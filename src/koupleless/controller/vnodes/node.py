@@ -72,10 +72,11 @@ def node_of(base: AnnouncedBase, env: str) -> Document:
     mapped = {label: text for label, text in told.items() if labels[label] != text}
     if base.ip:
         mapped[names.BASE_IP] = base.ip
+    annotations = {names.BASE_IDENTITY: base.identity, names.BASE_TUNNEL: base.way.value, **mapped}
     return {
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": labels, "annotations": {names.BASE_IDENTITY: base.identity, **mapped}},
+        "metadata": {"name": name, "labels": labels, "annotations": annotations},
         "spec": {
             "taints": [
                 {"key": names.TAINT_VIRTUAL, "value": "True", "effect": "NoExecute"},

@@ -69,8 +69,8 @@ class Bases:
     def __init__(self, bases: Mapping[str, WatchedBase]) -> None:
         self._bases = bases
 
-    async def install(self, base: AnnouncedBase, module: Module) -> Answer:
-        return await self._bases[base.identity].install(base, module)
+    async def install(self, base: AnnouncedBase, module: Module, *, replaces: bool = False) -> Answer:
+        return await self._bases[base.identity].install(base, module, replaces=replaces)
 
     async def uninstall(self, base: AnnouncedBase, key: ModuleKey, *, drain_s: float | None = None) -> Answer:
         return await self._bases[base.identity].uninstall(base, key, drain_s=drain_s)

@@ -160,7 +160,7 @@ def test_5_11_an_install_without_an_answer_is_told_as_such_until_the_base_says_m
     async def act(world: World) -> None:
         lost = world.base.install
 
-        async def install(base: AnnouncedBase, module: Module) -> Answer:
+        async def install(base: AnnouncedBase, module: Module, *, replaces: bool = False) -> Answer:
             await lost(base, module)
             raise NoAnswer("base base-1 gives no answer to installBiz: timed out")
 

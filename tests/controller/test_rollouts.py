@@ -51,6 +51,8 @@ def test_no_base_lacks_its_module_while_a_deployment_changes(floor: Floor) -> No
             await floor.patch(path, {"spec": {"template": {"metadata": {"annotations": mark}}}})  # `rollout restart`
             await floor.soon(lambda: floor.is_rolled_out(path))
             assert floor.versions() == ["1", "1", "1"]
+            for base in floor.bases.values():
+                assert [key for verb, key in base.calls if verb == "restart"] == ["orders:1"]
 
             assert floor.gaps() == []
             await floor.soon(lambda: floor.holds(3, version="1"))

@@ -320,3 +320,20 @@ def test_an_uninstall_has_its_drain_time_in_a_member_of_ours_and_waits_longer_fo
 
 async def _uninstall(key: ModuleKey, drain_s: float | None, tunnel: HttpTunnel) -> Answer:
     return await tunnel.uninstall(BASE, key, drain_s=drain_s)
+
+
+def test_a_restart_is_an_install_that_replaces() -> None:
+    sent = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content))
+        return httpx.Response(200, json={"code": "SUCCESS"})
+
+    for replaces in (False, True):
+        ask(functools.partial(_install, replaces=replaces), answer)
+    assert [body.get("installStrategy") for body in sent] == [None, "replace"]
+    assert sent[1]["envs"] == {"TOKEN": "t0ken"}  # the values of now
+
+
+async def _install(tunnel: HttpTunnel, *, replaces: bool) -> Answer:
+    return await tunnel.install(BASE, MODULE, replaces=replaces)

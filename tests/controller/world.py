@@ -26,7 +26,7 @@ BASE = AnnouncedBase("base-1", "shop", "1.0.0", "default", "10.0.0.7", "base-0",
 
 EPOCH = 1_700_000_000.0
 """The seconds between the clock of a `World` and the time of the day."""
-_RECORDS = [{"changeTime": 100_000, "state": "ACTIVATED"}]
+_START_MS = 100_000
 
 
 class NoSources:
@@ -115,6 +115,8 @@ class MemoryTunnel:
         self.calls: list[tuple[str, str]] = []
         self.failing: dict[str, Answer] = {}
         """Answers in the place of a success, by verb and module, as ``install orders:1``."""
+        self.starts: dict[ModuleKey, int] = {}
+        """The times of starts after the first."""
         self.drains: list[float | None] = []
         self.health_of: dict[str, str] = {}
         """The health of modules that are not up, by name."""
@@ -122,11 +124,16 @@ class MemoryTunnel:
         self.holds = asyncio.Event()
         self.holds.set()
         """Cleared, installs wait."""
+        self.holds_restarts = asyncio.Event()
+        self.holds_restarts.set()
+        """Cleared, restarts wait."""
         self.holds_visits = asyncio.Event()
         self.holds_visits.set()
         """Cleared, visits for hooks wait."""
 
-    async def install(self, base: AnnouncedBase, module: Module) -> Answer:
+    async def install(self, base: AnnouncedBase, module: Module, *, replaces: bool = False) -> Answer:
+        if replaces:
+            return await self._do("restart", module.key, self._restart)
         return await self._do("install", module.key, self._install)
 
     async def switch(self, base: AnnouncedBase, key: ModuleKey) -> Answer:
@@ -143,7 +150,7 @@ class MemoryTunnel:
                 "bizName": key.name,
                 "bizVersion": key.version,
                 "bizState": state,
-                "bizStateRecords": _RECORDS,
+                "bizStateRecords": [{"changeTime": self.starts.get(key, _START_MS), "state": "ACTIVATED"}],
                 "health": self.health_of.get(key.name, "UP"),
             }
             for key, state in self.there.items()
@@ -163,6 +170,8 @@ class MemoryTunnel:
         self._check()
         if verb == "install":
             await self.holds.wait()
+        if verb == "restart":
+            await self.holds_restarts.wait()
         answer = self.failing.get(f"{verb} {key}")
         if answer is None:
             act(key)
@@ -173,6 +182,14 @@ class MemoryTunnel:
         assert key not in self.there
         others = [other for other in self.there if other.name == key.name]
         self.there[key] = "DEACTIVATED" if others else "ACTIVATED"
+
+    def _restart(self, key: ModuleKey) -> None:
+        assert key in self.there
+        self.starts[key] = self.starts.get(key, _START_MS) + 1
+        self.there = {
+            key: "ACTIVATED",
+            **{other: state for other, state in self.there.items() if other.name != key.name},
+        }
 
     def _switch(self, key: ModuleKey) -> None:
         for other in self.there:

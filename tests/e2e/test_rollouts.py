@@ -110,6 +110,10 @@ def test_a_rollout_on_real_bases_loses_no_request_and_a_killed_base_is_filled_ag
                     for version in ("2", "1", "2", "1"):  # each second one as `kubectl rollout undo`
                         await floor.patch(path, containers(artefact(tmp_path, version)))
                         await floor.soon(lambda: floor.is_rolled_out(path))
+                    mark = {"kubectl.kubernetes.io/restartedAt": "now"}
+                    await floor.patch(path, {"spec": {"template": {"metadata": {"annotations": mark}}}})
+                    await floor.soon(lambda: floor.is_rolled_out(path))
+                    await floor.soon(lambda: _have_restarted(floor, 2))
                 for count in counts:
                     assert set(count) == {"prices:1", "prices:2"}, counts
 
@@ -132,6 +136,12 @@ def test_a_rollout_on_real_bases_loses_no_request_and_a_killed_base_is_filled_ag
             return serve("--name", "shop", "--ephemeral")
 
     play(act)
+
+
+async def _have_restarted(floor: Floor, count: int) -> bool:
+    """Whether so many bases have started their module again, as `kubectl rollout restart` asks for."""
+    found = await floor.get(f"/api/v1/namespaces/{floor.namespace}/events") or {}
+    return sum(event.get("count") or 1 for event in found["items"] if event["reason"] == "ModuleRestarted") == count
 
 
 def answer_of(base: BaseProcess) -> str:

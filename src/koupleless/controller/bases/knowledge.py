@@ -84,6 +84,9 @@ class Knowledge:
         others = [other for other in changed if other.name == key.name and other != key]
         if verb is Verb.UNINSTALL:
             changed.pop(key, None)
+        elif verb is Verb.RESTART:
+            if key in changed:
+                changed[key] = replace(changed[key], is_listed=False)
         else:
             state = State.INSTALLING if verb is Verb.INSTALL and others else State.ACTIVATED
             changed[key] = Actual(key, state, at, "Started", message, is_listed=False)

@@ -26,7 +26,7 @@ from koupleless.controller.vnodes.node import is_told as is_node_told
 from koupleless.controller.vnodes.ways import Ways
 from koupleless.controller.vpods.attempts import Verb
 from koupleless.controller.vpods.module import modules_of
-from koupleless.controller.vpods.plan import SIGHTINGS, Claims, Policy, Read, has_left, plan
+from koupleless.controller.vpods.plan import SIGHTINGS, Claims, Policy, Read, agains, has_left, plan
 from koupleless.controller.vpods.status import Facts, is_ready, is_told, status_of
 from koupleless.controller.vpods.variables import Surroundings
 
@@ -54,6 +54,8 @@ _WORDS: Final = {
     (Verb.INSTALL, False): ("Warning", "ModuleInstallFailed"),
     (Verb.SWITCH, True): ("Normal", "ModuleSwitched"),
     (Verb.SWITCH, False): ("Warning", "ModuleSwitchFailed"),
+    (Verb.RESTART, True): ("Normal", "ModuleRestarted"),
+    (Verb.RESTART, False): ("Warning", "ModuleRestartFailed"),
     (Verb.UNINSTALL, True): ("Normal", "ModuleUninstalled"),
     (Verb.UNINSTALL, False): ("Warning", "ModuleUninstallFailed"),
 }
@@ -330,7 +332,8 @@ class Steward:
         base = self.news.base
         try:
             if operation.module is not None:
-                answer = await self._tunnel.install(base, operation.module)
+                replaces = operation.verb is Verb.RESTART
+                answer = await self._tunnel.install(base, operation.module, replaces=replaces)
             elif operation.verb is Verb.SWITCH:
                 answer = await self._tunnel.switch(base, operation.key)
             else:
@@ -375,7 +378,14 @@ class Steward:
         """
         news, claims = self.news, Claims.of(pods)
         actual = news.actual if life is Life.ALIVE else None
-        facts = Facts(news.base.ip, actual, claims, news.attempts, self._prober.signs())
+        facts = Facts(
+            news.base.ip,
+            actual,
+            claims,
+            news.attempts,
+            agains=agains(pods, claims, actual or {}, news.attempts),
+            signs=self._prober.signs(),
+        )
         changed: list[tuple[Read, Status]] = []
         for read in pods:
             if read.pod.is_leaving and has_left(read, claims, news.actual):

@@ -82,9 +82,10 @@ class HttpTunnel:
         await self._client.aclose()
         await self._visitor.aclose()
 
-    async def install(self, base: AnnouncedBase, module: Module) -> Answer:
+    async def install(self, base: AnnouncedBase, module: Module, *, replaces: bool = False) -> Answer:
         """See `Commands.install`."""
-        return answer_to_install(await self._ask(base, "installBiz", install_body(module), self._limits.install_s))
+        body = install_body(module, replaces=replaces)
+        return answer_to_install(await self._ask(base, "installBiz", body, self._limits.install_s))
 
     async def uninstall(self, base: AnnouncedBase, key: ModuleKey, *, drain_s: float | None = None) -> Answer:
         """See `Commands.uninstall`."""

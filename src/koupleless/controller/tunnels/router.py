@@ -26,9 +26,9 @@ class Router:
         self._visitor = visitor
         self._ways = dict(ways)
 
-    async def install(self, base: AnnouncedBase, module: Module) -> Answer:
+    async def install(self, base: AnnouncedBase, module: Module, *, replaces: bool = False) -> Answer:
         """See `Commands.install`."""
-        return await self._way(base).install(base, module)
+        return await self._way(base).install(base, module, replaces=replaces)
 
     async def uninstall(self, base: AnnouncedBase, key: ModuleKey, *, drain_s: float | None = None) -> Answer:
         """See `Commands.uninstall`."""

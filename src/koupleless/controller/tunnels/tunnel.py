@@ -49,8 +49,12 @@ class Commands(Protocol):
     All calls raise `NoAnswer`. A call that is cancelled may have had its effect.
     """
 
-    async def install(self, base: AnnouncedBase, module: Module) -> Answer:
-        """Install a module; returns when the module has started, or has failed to."""
+    async def install(self, base: AnnouncedBase, module: Module, *, replaces: bool = False) -> Answer:
+        """Install a module; returns when the module has started, or has failed to.
+
+        ``replaces`` starts the module beside its present life, and any other version, which then leave. A base of the
+        original answers that the module is there already.
+        """
 
     async def uninstall(self, base: AnnouncedBase, key: ModuleKey, *, drain_s: float | None = None) -> Answer:
         """Uninstall a module; returns when the module has left.
@@ -79,9 +83,11 @@ class Tunnel(Commands, Protocol):
         """
 
 
-def install_body(module: Module) -> dict[str, Any]:
-    """Return the body of ``installBiz`` for a module."""
+def install_body(module: Module, *, replaces: bool) -> dict[str, Any]:
+    """Return the body of ``installBiz`` for a module; ``replaces`` starts a present module again."""
     body: dict[str, Any] = {"bizName": module.key.name, "bizVersion": module.key.version, "bizUrl": module.url}
+    if replaces:
+        body["installStrategy"] = "replace"
     if module.args:
         body["args"] = list(module.args)
     if module.envs:

@@ -29,6 +29,8 @@ class Verb(enum.Enum):
     SWITCH = "switch"
     """Let this version answer."""
     UNINSTALL = "uninstall"
+    RESTART = "restart"
+    """Start a new life beside the present one, which then leaves: no request is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Attempts:
 
     def begin(self, verb: Verb, key: ModuleKey, mark: str = "") -> None:
         """Note an operation before the begin."""
-        attempt = self._of(key, mark if verb is Verb.INSTALL else None)
+        attempt = self._of(key, mark if verb in (Verb.INSTALL, Verb.RESTART) else None)
         attempt.running = verb
 
     def succeed(self, key: ModuleKey) -> None:

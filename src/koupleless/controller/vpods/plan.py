@@ -5,6 +5,7 @@ Level-triggered: equal Pods, modules and attempts give an equal plan, whatever h
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 SIGHTINGS: Final = 2
 """Whole lists in a row with a module without a Pod, before the module is removed."""
 _ABSENT: Final = frozenset({State.STOPPED})
+RESTARTS: Final = "RolloutRestart"
+"""The reason of a container with a module that runs, and is to start again."""
+ALREADY_INSTALLED: Final = "AlreadyInstalled"
+"""The reason of a base that starts no module again, such as one of the original."""
 MARK_SIGN: Final = "#sha256-of-container="
 """Between the image and the mark of a module, in the ``imageID`` of the status of a container."""
 
@@ -130,6 +135,7 @@ def plan(
     claims = Claims.of(pods)
     possible = [
         *_installs(claims, actual, attempts, falls),
+        *_restarts(pods, claims, actual, attempts),
         *_switches(claims, actual),
         *_uninstalls(pods, claims, actual, attempts, policy),
     ]
@@ -149,6 +155,70 @@ def plan(
             names.add(operation.key.name)
             begun.append(operation)
     return Plan(tuple(begun), min(later, default=None))
+
+
+class Again(NamedTuple):
+    """A new revision of a workload for a running module: a rollout that starts the module again."""
+
+    uids: frozenset[str]
+    """The Pods of the revision, which wait for that."""
+    since: str
+    """The start of the present life, in the words of the statuses."""
+    is_told: bool
+    """Whether the statuses tell of the wait: before that, nothing is done, because it might be done twice."""
+
+
+def agains(
+    pods: Iterable[Read], claims: Claims, actual: Mapping[ModuleKey, Actual], attempts: Attempts
+) -> dict[ModuleKey, Again]:
+    """Find the modules that run for a former revision of the workload of the deciding Pod, and equal the wanted ones.
+
+    As elsewhere in Kubernetes, a Pod of a new revision (``kubectl rollout restart``) means a new start.
+    """
+    sharing: dict[ModuleKey, list[tuple[VPod, Module]]] = {}
+    for read in pods:
+        for module in read.wanted() if read.pod.workload else ():
+            sharing.setdefault(module.key, []).append((read.pod, module))
+    found = {}
+    for key, (module, pod) in claims.by_key.items():
+        there, others = actual.get(key), sharing.get(key, ())
+        if not others or there is None or there.state is not State.ACTIVATED or not there.is_listed:
+            continue
+        again = _again(module, pod, others, there)
+        failure = attempts.failure(key, Verb.RESTART, module.mark)
+        if again is not None and (failure is None or failure.reason != ALREADY_INSTALLED):
+            found[key] = again
+    return found
+
+
+def _again(module: Module, pod: VPod, sharing: Iterable[tuple[VPod, Module]], there: Actual) -> Again | None:
+    since = f"the module has run since {there.changed:.3f}, and starts again for a new revision"
+    group, has_former, is_told = set(), False, False
+    for other, same in sharing:
+        if other.workload != pod.workload or same.mark != module.mark:
+            continue
+        if other.revision != pod.revision:
+            has_former |= told_mark(other, same.container) == module.mark
+            continue
+        told = other.container_status(same.container)
+        waiting = (told.get("state") or {}).get("waiting") or {}
+        is_waiting = waiting.get("reason") == RESTARTS
+        if told.get("imageID") or (is_waiting and not waiting.get("message", "").startswith(since)):
+            return None  # the module has started for this revision
+        is_told |= is_waiting
+        group.add(other.uid)
+    return Again(frozenset(group), since, is_told) if has_former or is_told else None
+
+
+def _restarts(
+    pods: Iterable[Read], claims: Claims, actual: Mapping[ModuleKey, Actual], attempts: Attempts
+) -> Iterator[Operation]:
+    """Yield restarts of modules for new revisions; a restart of one version would remove others of the name."""
+    names = Counter(key.name for key in actual)
+    for key, again in agains(pods, claims, actual, attempts).items():
+        module, pod = claims.by_key[key]
+        if again.is_told and names[key.name] == 1:
+            yield Operation(Verb.RESTART, key, module, pod.key, mark=module.mark)
 
 
 def has_left(read: Read, claims: Claims, actual: Mapping[ModuleKey, Actual] | None) -> bool:

@@ -43,6 +43,20 @@ def _has_made_way(container: Mapping[str, Any]) -> bool:
     return waiting.get("reason") == DEACTIVATED
 
 
+def _revision(metadata: Mapping[str, Any]) -> str:
+    labels = metadata.get("labels") or {}
+    return labels.get("pod-template-hash") or labels.get("controller-revision-hash") or ""
+
+
+def _workload(metadata: Mapping[str, Any]) -> str:
+    """Return the workload of a Pod; a ReplicaSet is called after its Deployment and the revision."""
+    owner = next((one for one in metadata.get("ownerReferences") or () if one.get("controller")), None)
+    revision = _revision(metadata)
+    return (
+        "" if owner is None or not revision else f"{owner.get('kind')} {owner.get('name', '').removesuffix(revision)}"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class VPod:
     """A Pod on the Node of a base. Members are parts of the JSON document, and never changed."""
@@ -67,6 +81,10 @@ class VPod:
     """The seconds after which the Pod has failed (``activeDeadlineSeconds``); ``None`` for no end."""
     owner: str = ""
     """The UID of the ReplicaSet, or of another controlling object; empty for a bare Pod."""
+    workload: str = ""
+    """The kind and the name of the Deployment, DaemonSet or StatefulSet of the Pod; empty for other Pods."""
+    revision: str = ""
+    """The revision of the template of the workload."""
     gates: frozenset[str] = frozenset()
     """The scheduling gates that are closed still: the Pod is bound to no Node before the last is gone."""
 
@@ -93,6 +111,8 @@ class VPod:
             grace_s=_DEFAULT_GRACE_S if grace_s is None else grace_s,
             most_s=spec.get("activeDeadlineSeconds"),
             owner=next((one["uid"] for one in metadata.get("ownerReferences") or () if one.get("controller")), ""),
+            workload=_workload(metadata),
+            revision=_revision(metadata),
             gates=frozenset(one["name"] for one in spec.get("schedulingGates") or ()),
         )
 

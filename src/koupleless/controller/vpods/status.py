@@ -12,7 +12,7 @@ from koupleless.controller.times import time_text
 from koupleless.controller.vpods.actual import State
 from koupleless.controller.vpods.attempts import Verb
 from koupleless.controller.vpods.module import Refused
-from koupleless.controller.vpods.plan import MARK_SIGN
+from koupleless.controller.vpods.plan import MARK_SIGN, RESTARTS
 from koupleless.controller.vpods.pod import DEACTIVATED, Restart
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from koupleless.controller.vpods.actual import Actual
     from koupleless.controller.vpods.attempts import Attempts
     from koupleless.controller.vpods.module import Module, ModuleKey
-    from koupleless.controller.vpods.plan import Claims, Read
+    from koupleless.controller.vpods.plan import Again, Claims, Read
     from koupleless.controller.vpods.pod import VPod
 
 Status = dict[str, Any]
@@ -49,6 +49,8 @@ class Facts(NamedTuple):
     """The modules; ``None`` before the first list of the base."""
     claims: Claims
     attempts: Attempts
+    agains: Mapping[ModuleKey, Again] = MappingProxyType({})
+    """The modules that are to start again for a new revision."""
     signs: Mapping[tuple[str, str], Signs] = MappingProxyType({})
     """The results of probes, by the UID of the Pod and the name of the container."""
 
@@ -207,6 +209,11 @@ def _state(module: Module, pod: VPod, facts: Facts) -> Status:
     if not pod.is_leaving and not facts.claims.holds(module):
         return _waiting("Superseded", f"a newer Pod of this Node has another module {module.key}")
     actual = None if facts.actual is None else facts.actual.get(module.key)
+    again = facts.agains.get(module.key)
+    if again is not None and pod.uid in again.uids and not pod.is_leaving:
+        failure = facts.attempts.failure(module.key, Verb.RESTART, module.mark)
+        said = "" if failure is None else f": {failure.reason}: {failure.message}"
+        return _waiting(RESTARTS, f"{again.since}{said}")
     if actual is not None and actual.state.is_started:
         ran = (pod.container_status(module.container).get("state") or {}).get("running")
         if ran and actual.state is State.DEACTIVATED and facts.attempts.crashes.is_under_way(module.key):
@@ -228,7 +235,8 @@ def _started(pod: VPod, actual: Actual) -> Status:
 def _starting(pod: VPod, module: Module) -> Status:
     """Tell of a module started a moment ago: the next list of the base has the time."""
     past: Status = pod.container_status(module.container).get("state") or {}
-    return {"waiting": past["waiting"]} if "waiting" in past else _waiting("ContainerCreating", "")
+    known: Status = {name: past[name] for name in ("running", "waiting") if past.get(name)}
+    return known or _waiting("ContainerCreating", "")
 
 
 def _not_started(module: Module, pod: VPod, actual: Actual | None, attempts: Attempts) -> Status:

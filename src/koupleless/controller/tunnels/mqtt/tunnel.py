@@ -135,12 +135,10 @@ class MqttTunnel:
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
-    async def install(self, base: AnnouncedBase, module: Module) -> Answer:
+    async def install(self, base: AnnouncedBase, module: Module, *, replaces: bool = False) -> Answer:
         """See `Commands.install`."""
-        limit_s = self._limits.install_s
-        return await self._make(
-            base, _Change("installBiz", module.key, install_body(module), limit_s, answer_to_install)
-        )
+        body, limit_s = install_body(module, replaces=replaces), self._limits.install_s
+        return await self._make(base, _Change("installBiz", module.key, body, limit_s, answer_to_install))
 
     async def uninstall(self, base: AnnouncedBase, key: ModuleKey, *, drain_s: float | None = None) -> Answer:
         """See `Commands.uninstall`."""

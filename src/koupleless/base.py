@@ -215,6 +215,7 @@ class Base:
             header_timeout_s=ops.header_timeout_s,
             max_connections=ops.max_connections,
             metrics_token=ops.read_metrics_token(),
+            reread=None if ops.token_file is None else ops.read_token,
             expose=expose if ops.metrics else None,
             pages=Pages(self._operations, self.container, self._readiness),
             certificate=server_certificate(ops, under="arklet."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from koupleless.arklet.guard import Guard, check_exposure
+from koupleless.arklet.guard import Guard, Rotating, check_exposure
 from koupleless.arklet.server import ArkletServer
 from koupleless.errors import SettingsError
 
@@ -23,6 +23,33 @@ TOKEN = "s3cret-Token"  # not a password of anything
 def judge(guard: Guard, *headers: tuple[str, str]) -> int | None:
     refusal = guard.judge([(name.encode(), value.encode("latin-1")) for name, value in headers])
     return None if refusal is None else refusal.status
+
+
+def test_a_token_in_a_file_may_change_and_the_former_one_counts_for_a_while() -> None:
+    now, content = 0.0, [TOKEN]
+
+    def read() -> str | None:
+        if not content:
+            raise SettingsError("no such file")
+        return content[0]
+
+    guard = Guard(bound="127.0.0.1", token=TOKEN, rotating=Rotating(read, clock=lambda: now))
+
+    def statuses() -> list[int | None]:
+        return [judge(guard, ("authorization", f"Bearer {token}")) for token in (TOKEN, "next", "last")]
+
+    assert statuses() == [None, 401, 401]
+    content[:] = ["next"]
+    now = 1.0
+    assert statuses() == [None, None, 401]
+    content.clear()  # a Secret that is being replaced
+    now = 100.0
+    assert statuses() == [None, None, 401]
+    now = 182.0
+    assert statuses() == [401, None, 401]
+    content[:] = ["last"]
+    now = 183.0
+    assert statuses() == [401, None, None]
 
 
 # --- web pages -----------------------------------------------------------------------------------------------------

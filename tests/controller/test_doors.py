@@ -260,6 +260,24 @@ def test_a_token_in_a_file_may_change_and_be_gone_for_a_moment() -> None:
         ReadToken(read)
 
 
+def test_the_former_token_counts_for_a_while_after_a_change() -> None:
+    now, content = 0.0, ["one"]
+    token = ReadToken(lambda: content[0], clock=lambda: now)
+    assert token.all() == ["one"]
+    content[:] = ["two"]
+    now = 1.0
+    assert token.all() == ["two", "one"]
+    now = 180.0
+    assert token.all() == ["two", "one"]
+    now = 182.0
+    assert token.all() == ["two"]
+    content[:] = ["three"]
+    now = 183.0
+    porter = Porter(token)
+    assert admit(porter, "three") == admit(porter, "two") == Caller()
+    assert refusal(porter, "one")[0] == 401
+
+
 def secret(token: str) -> dict[str, Any]:
     return {"data": {"token": base64.b64encode(token.encode()).decode()}}
 
@@ -287,6 +305,7 @@ def test_a_rotated_token_is_read_at_the_first_refusal() -> None:
     credentials = credentials_of(cluster)
 
     async def rotate(_: HttpTunnel) -> None:
+        cluster.now += 6
         cluster.objects[SECRET] = secret("new")
         arklet.token = "new"
 
@@ -295,15 +314,32 @@ def test_a_rotated_token_is_read_at_the_first_refusal() -> None:
     assert arklet.asked == ["Bearer old", "Bearer old", "Bearer new"]
 
 
-def test_an_arklet_that_refuses_every_token_is_asked_twice_at_most_and_the_reason_is_told() -> None:
+def test_an_arklet_that_gets_a_changed_secret_late_is_shown_the_former_token() -> None:
+    cluster, arklet = Cluster(), Arklet("old")
+    cluster.objects[SECRET] = secret("old")
+    credentials = credentials_of(cluster)
+
+    async def rotate(_: HttpTunnel) -> None:
+        cluster.now += 61
+        cluster.objects[SECRET] = secret("new")
+
+    ask = lambda tunnel: tunnel.modules(BASE)  # noqa: E731
+    call(arklet, ask, rotate, ask, credentials=credentials)
+    assert arklet.asked == ["Bearer old", "Bearer new", "Bearer old"]
+
+
+def test_an_arklet_that_refuses_every_token_gets_each_once_and_the_reason_is_told() -> None:
     cluster, arklet = Cluster(), Arklet("unknown to all")
     cluster.objects[SECRET] = secret("own")
-    with pytest.raises(NoAnswer, match="refuses the token of the controller"):
-        call(arklet, lambda tunnel: tunnel.modules(BASE), credentials=credentials_of(cluster))
-    assert len(arklet.asked) == 2
+    credentials = credentials_of(cluster)
+    for _ in range(10):
+        with pytest.raises(NoAnswer, match="refuses the token of the controller"):
+            call(arklet, lambda tunnel: tunnel.modules(BASE), credentials=credentials)
+    assert arklet.asked == ["Bearer own"] * 10
+    assert len(cluster.asked) == 1  # the Secret is read again after some seconds only
     with pytest.raises(NoAnswer, match="refuses the token"):
         call(arklet, lambda tunnel: tunnel.modules(BASE), credentials=SharedCredential(ReadToken(lambda: "x")))
-    assert len(arklet.asked) == 3
+    assert len(arklet.asked) == 11
 
 
 def test_the_last_token_stays_in_use_while_the_api_server_is_away() -> None:

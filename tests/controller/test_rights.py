@@ -240,7 +240,7 @@ async def live_through_everything(
     credentials = SecretCredentials(doors, f"{namespace}/s", ReadToken(lambda: None))
 
     async def is_read() -> None:
-        assert await credentials.token(base) == "t0ken"
+        assert await credentials.tokens(base) == ["t0ken"]
 
     await eventually(is_read)
 

@@ -50,11 +50,8 @@ def ask(
 class Known:
     """A token for each base."""
 
-    async def token(self, base: AnnouncedBase) -> str | None:
-        return f"token of {base.identity}"
-
-    def refuse(self, base: AnnouncedBase, token: str | None) -> bool:
-        return False
+    async def tokens(self, base: AnnouncedBase, *, is_fresh: bool = False) -> list[str | None]:
+        return [f"token of {base.identity}"]
 
 
 def test_an_install_is_sent_as_the_original_does_with_arguments_and_variables() -> None:

@@ -11,16 +11,20 @@ import hmac
 import ipaddress
 import logging
 import re
+import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from koupleless.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 logger = logging.getLogger("koupleless.arklet")
 
+_EVERY_S: Final = 1.0
+_OVERLAP_S: Final = 180.0
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "ip6-localhost"})
 _HOST: Final = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<name>[^:\[\]]+))(?::[0-9]*)?")
 
@@ -33,18 +37,59 @@ class Refusal:
     reason: str
 
 
+class Rotating:
+    """The token in a file, read again once a second at most. The former one counts for a while after a change.
+
+    A changed Secret of Kubernetes takes a minute or two to all Pods, that of the caller among them. Any thread may ask.
+    """
+
+    def __init__(self, read: Callable[[], str | None], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """``read`` may raise ``SettingsError``, which leaves the last token in use."""
+        self._read = read
+        self._clock = clock
+        self._tokens: tuple[bytes, ...] = ()
+        self._until = float("inf")
+        """The end of the time of the former token."""
+        self._due = float("-inf")
+        self._lock = threading.Lock()
+
+    def tokens(self, first: bytes) -> tuple[bytes, ...]:
+        """Return the tokens that count now, the newest first; ``first`` is that of the start."""
+        with self._lock:
+            now, known = self._clock(), self._tokens or (first,)
+            if now >= self._due:
+                self._due = now + _EVERY_S
+                try:
+                    token = (self._read() or "").encode()
+                except SettingsError as error:
+                    logger.warning("the last token stays in use: %s", error)
+                    token = known[0]
+                if token and token != known[0]:
+                    logger.info("the token of the arklet has changed")
+                    known, self._until = (token, known[0]), now + _OVERLAP_S
+            self._tokens = known if now < self._until else known[:1]
+            return self._tokens
+
+
 class Guard:
-    """Judges requests. Lifetime: as the server. Holds no mutable state, so any thread may ask."""
+    """Judges requests. Lifetime: as the server. Any thread may ask."""
 
     def __init__(
-        self, *, bound: str, token: str | None, names: Iterable[str] = (), metrics_token: str | None = None
+        self,
+        *,
+        bound: str,
+        token: str | None,
+        names: Iterable[str] = (),
+        metrics_token: str | None = None,
+        rotating: Rotating | None = None,
     ) -> None:
         """``bound`` is the address that the server listens on, ``names`` are further names of the base.
 
-        ``metrics_token`` lets callers read metrics and nothing else.
+        ``metrics_token`` lets callers read metrics and nothing else. ``rotating`` knows later values of ``token``.
         """
-        self._tokens = () if token is None else (token.encode(),)
-        self._metrics_tokens = self._tokens if metrics_token is None else (*self._tokens, metrics_token.encode())
+        self._token = None if token is None else token.encode()
+        self._rotating = rotating
+        self._metrics_token = () if metrics_token is None else (metrics_token.encode(),)
         address = ipaddress.ip_address(bound)
         # A literal address in `Host` cannot be a rebound name. Callers reach a server on all addresses by any of them,
         # also by addresses of a node or a service in front of the server, which this process cannot know.
@@ -62,10 +107,15 @@ class Guard:
                     f"the request is addressed to {value.decode('latin-1')!r}, which is no name of this base; "
                     "if the base has this name, add the name to the arklet's allowed-hosts",
                 )
-        tokens = self._metrics_tokens if for_metrics else self._tokens
+        tokens = (*self._present(), *self._metrics_token) if for_metrics else self._present()
         if tokens and not _has_one_of(tokens, headers):
             return Refusal(401, "the request lacks the right token (Authorization: Bearer ...)")
         return None
+
+    def _present(self) -> tuple[bytes, ...]:
+        if self._token is None:
+            return ()
+        return (self._token,) if self._rotating is None else self._rotating.tokens(self._token)
 
     def judge_probe(self, headers: Sequence[tuple[bytes, bytes]]) -> Refusal | None:
         """``None`` lets a caller in who learns of up or down and nothing else, as the probes of Kubernetes do.

@@ -22,7 +22,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from koupleless.arklet.api import ArkletApi
-from koupleless.arklet.guard import Guard, check_exposure
+from koupleless.arklet.guard import Guard, Rotating, check_exposure
 from koupleless.connections import BoundedH11, Bounds, Door
 from koupleless.context import as_base
 from koupleless.errors import BaseStartFailed
@@ -72,6 +72,7 @@ class ArkletServer:
         header_timeout_s: float = HEADER_S,
         max_connections: int = CONNECTIONS,
         metrics_token: str | None = None,
+        reread: Callable[[], str | None] | None = None,
         expose: Callable[[str], tuple[bytes, str]] | None = None,
         pages: Pages | None = None,
         certificate: ServerCertificate | None = None,
@@ -79,8 +80,8 @@ class ArkletServer:
         """``port`` is the port to listen on; ``None`` means the first free one of 1238 to 1337.
 
         A connection without a request is closed after ``header_timeout_s``, or sooner if more than ``max_connections``
-        are open. ``expose`` writes the metrics, which ``metrics_token`` opens, too; ``pages`` answer
-        every other GET. With a ``certificate`` the server speaks TLS.
+        are open. ``reread`` reads the token anew, which may change. ``expose`` writes the metrics, which
+        ``metrics_token`` opens, too; ``pages`` answer every other GET. With a ``certificate`` the server speaks TLS.
 
         Raises ``SettingsError`` if strangers could call, ``BaseStartFailed`` if ``host`` is no address of this machine.
         """
@@ -91,6 +92,7 @@ class ArkletServer:
         self._port = port
         self._token = token
         self._metrics_token = metrics_token
+        self._rotating = None if reread is None else Rotating(reread)
         self._expose = expose
         self._pages = pages
         self._ssl = None if certificate is None else certificate.context
@@ -108,7 +110,13 @@ class ArkletServer:
         listener = _listen(self._family, address, self._port)
         port: int = listener.getsockname()[1]
         names = (self._host, *self._allowed_hosts)
-        guard = Guard(bound=address, token=self._token, names=names, metrics_token=self._metrics_token)
+        guard = Guard(
+            bound=address,
+            token=self._token,
+            names=names,
+            metrics_token=self._metrics_token,
+            rotating=self._rotating,
+        )
         is_ready = threading.Event()
         thread = threading.Thread(
             target=self._run, args=(listener, guard, is_ready), name="koupleless-arklet", daemon=True

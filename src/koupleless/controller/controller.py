@@ -277,10 +277,11 @@ class Controller:
             "services": self._service_queue,
         }
         phases: Counter[str] = Counter()
-        for node in self.fleet.led(self.leases):
+        led = self.fleet.led(self.leases)
+        for node in led:
             phases.update(pod.status.get("phase", "") for pod in self._pods.of(node))
         return Facts(
-            bases=self.fleet.lives(self.leases),
+            bases=Counter(led.values()),
             pods=phases,
             waiting={name: len(queue) for name, queue in queues.items()},
             failing={name: len(queue.failing) for name, queue in queues.items()},

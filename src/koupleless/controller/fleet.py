@@ -9,7 +9,6 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from koupleless.controller import names
@@ -210,13 +209,9 @@ class Fleet:
         self._given[name] = to
         self._queue.add(name)
 
-    def lives(self, leases: Leases) -> Counter[str]:
-        """Count the bases that this controller leads, by life."""
-        return Counter(steward.life().value for name, steward in self._stewards.items() if leases.leads(name))
-
-    def led(self, leases: Leases) -> list[str]:
-        """Return the Nodes that this controller leads."""
-        return [name for name in self._stewards if leases.leads(name)]
+    def led(self, leases: Leases) -> dict[str, str]:
+        """Return the Nodes that this controller leads, with the life of each base."""
+        return {name: steward.life().value for name, steward in self._stewards.items() if leases.leads(name)}
 
     async def close(self, leases: Leases) -> None:
         """Give up all bases; another controller may lead their Nodes at once."""

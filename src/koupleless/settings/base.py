@@ -46,7 +46,7 @@ class ArkletSettings:
     token: Text | None = setting(None, is_secret=True)
     """The token of callers, for ``Authorization: Bearer``. Never read from a table, because tables are committed."""
     token_file: FilePath | None = setting(None)
-    """A file with the token in the first line."""
+    """A file with the token in the first line, read again while the base runs."""
     metrics: Flag = setting(True)
     """Whether `GET /metrics` answers, and requests of modules are counted."""
     metrics_token: Text | None = setting(None, is_secret=True)

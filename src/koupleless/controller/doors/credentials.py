@@ -8,13 +8,14 @@ import logging
 import re
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from koupleless.controller.cluster.api import ApiError, Unreachable
 from koupleless.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from koupleless.controller.cluster.api import Api
     from koupleless.controller.doors.tokens import ReadToken
@@ -24,6 +25,8 @@ _log: Final = logging.getLogger("koupleless.controller")
 
 _KEPT_S: Final = 60.0
 _ABSENT_S: Final = 10.0
+_AT_MOST_S: Final = 5.0
+"""Seconds between two reads of one Secret after refusals, at least: an arklet may refuse every token."""
 _REMEMBERED: Final = 10_000
 _KEY: Final = "token"
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -37,13 +40,19 @@ class SharedCredential:
     def __init__(self, token: ReadToken) -> None:
         self._token = token
 
-    async def token(self, base: AnnouncedBase) -> str | None:  # noqa: ARG002 - as asked
-        """See `Credentials.token`."""
-        return self._token.get()
+    async def tokens(self, base: AnnouncedBase, *, is_fresh: bool = False) -> Sequence[str | None]:  # noqa: ARG002 - as asked
+        """See `Credentials.tokens`."""
+        return self._token.all() or [None]
 
-    def refuse(self, base: AnnouncedBase, token: str | None) -> bool:  # noqa: ARG002 - as asked
-        """See `Credentials.refuse`."""
-        return self._token.get() != token
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The token of one Secret."""
+
+    token: str | None
+    former: str | None
+    """The token before the last change: the Pod of the base gets a changed Secret later than the controller."""
+    read: float
 
 
 class SecretCredentials:
@@ -72,33 +81,35 @@ class SecretCredentials:
         self._api = api
         self._otherwise = otherwise
         self._clock = clock
-        self._known: OrderedDict[str, tuple[str | None, float]] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
 
-    async def token(self, base: AnnouncedBase) -> str | None:
-        """See `Credentials.token`. An API server in trouble leaves the last token in use."""
+    async def tokens(self, base: AnnouncedBase, *, is_fresh: bool = False) -> Sequence[str | None]:
+        """See `Credentials.tokens`. An API server in trouble leaves the last token in use."""
         name = self._pattern.format(identity=base.identity, name=base.name, cluster=base.cluster)
         if len(name) > _LONGEST or not _NAME.fullmatch(name):
-            return self._otherwise.get()
-        token, until = self._known.get(name, (None, float("-inf")))
-        if until <= self._clock():
-            try:
-                token = await self._read(name)
-            except (ApiError, Unreachable) as error:
-                _log.warning("the Secret %s/%s for an arklet cannot be read: %s", self._namespace, name, error)
-            self._known.pop(name, None)
-            self._known[name] = token, self._clock() + (_ABSENT_S if token is None else _KEPT_S)
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        return self._otherwise.get() if token is None else token
+            return self._otherwise.all() or [None]
+        known, now = self._known.get(name), self._clock()
+        age_s = _AT_MOST_S if is_fresh else _KEPT_S if known is not None and known.token else _ABSENT_S
+        if known is None or now - known.read >= age_s:
+            known = await self._refresh(name, known, now)
+        if known.token is None:
+            return self._otherwise.all() or [None]
+        return [known.token] if known.former is None else [known.token, known.former]
 
-    def refuse(self, base: AnnouncedBase, token: str | None) -> bool:  # noqa: ARG002 - as asked
-        """See `Credentials.refuse`."""
-        name = self._pattern.format(identity=base.identity, name=base.name, cluster=base.cluster)
-        known = self._known.get(name)
-        if known is None or known[0] is None or known[1] <= self._clock():
-            return False
-        self._known[name] = known[0], float("-inf")
-        return True
+    async def _refresh(self, name: str, known: _Known | None, now: float) -> _Known:
+        token, former = (None, None) if known is None else (known.token, known.former)
+        try:
+            found = await self._read(name)
+        except (ApiError, Unreachable) as error:
+            _log.warning("the Secret %s/%s for an arklet cannot be read: %s", self._namespace, name, error)
+        else:
+            if found != token:
+                token, former = found, token
+        self._known.pop(name, None)
+        self._known[name] = fresh = _Known(token, former, now)
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return fresh
 
     async def _read(self, name: str) -> str | None:
         document = await self._api.get(f"/api/v1/namespaces/{self._namespace}/secrets/{name}")

@@ -99,14 +99,14 @@ class Porter:
 
     async def admit(self, authorization: str) -> Caller:
         """Judge a caller by the ``Authorization`` header, empty for none. Raises `Refused`."""
-        shared = None if self._token is None else self._token.get()
-        if shared is None and self._reviews is None:
+        shared = [] if self._token is None else self._token.all()
+        if not shared and self._reviews is None:
             return Caller()
         kind, _, token = authorization.partition(" ")
         token = token.strip()
         if kind.lower() != "bearer" or not token:
             raise Refused(_UNAUTHORIZED, "a token is required (arklet.controller.token-file of the base)")
-        if shared is not None and hmac.compare_digest(token.encode(), shared.encode()):
+        if any(hmac.compare_digest(token.encode(), one.encode()) for one in shared):
             return Caller()
         if self._reviews is None:
             raise Refused(_UNAUTHORIZED, "the token is not the right one (arklet.controller.token-file of the base)")

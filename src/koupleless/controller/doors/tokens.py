@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("koupleless.controller")
 
 _EVERY_S: Final = 1.0
+_OVERLAP_S: Final = 180.0
+"""Seconds for which the former token counts: a changed Secret takes a minute or two to all Pods."""
 
 
 class ReadToken:
@@ -24,7 +26,17 @@ class ReadToken:
         self._read = read
         self._clock = clock
         self._token = read()
+        self._former: tuple[str | None, float] = (None, 0.0)
+        """The former token, and the end of its time."""
         self._due = clock() + _EVERY_S
+
+    def all(self) -> list[str]:
+        """Return the token, and the former one for a while after a change; empty where none is set."""
+        token, (former, until) = self.get(), self._former
+        found = [] if token is None else [token]
+        if former is not None and self._clock() < until:
+            found.append(former)
+        return found
 
     def get(self) -> str | None:
         """Return the token."""
@@ -32,7 +44,10 @@ class ReadToken:
         if now >= self._due:
             self._due = now + _EVERY_S
             try:
-                self._token = self._read()
+                token = self._read()
+                if token != self._token:
+                    self._former = self._token, now + _OVERLAP_S
+                    self._token = token
             except SettingsError as error:
                 _log.warning("the last token stays in use: %s", error)
         return self._token

@@ -16,7 +16,7 @@ from koupleless.wire.envelope import Envelope, ReplyInvalid, decode_envelope, en
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from koupleless.controller.tunnels.answers import Answer
     from koupleless.controller.vnodes.base import AnnouncedBase
@@ -34,11 +34,11 @@ _MOST_BYTES: Final = 64 << 20
 class Credentials(Protocol):
     """The proofs that the controller shows to arklets."""
 
-    async def token(self, base: AnnouncedBase) -> str | None:
-        """Return the bearer token for a base; ``None`` for none."""
+    async def tokens(self, base: AnnouncedBase, *, is_fresh: bool = False) -> Sequence[str | None]:
+        """Return the bearer tokens for a base, the best first; ``None`` is none.
 
-    def refuse(self, base: AnnouncedBase, token: str | None) -> bool:
-        """Take note that an arklet has refused ``token``; returns whether there may be another one by now."""
+        ``is_fresh`` asks for tokens of now, because the arklet has refused all others.
+        """
 
 
 class HttpTunnel:
@@ -141,12 +141,16 @@ class HttpTunnel:
             raise NoAnswer(f"{_place(base)} answers {command} with nonsense: {error}") from None
 
     async def _call(self, base: AnnouncedBase, command: str, body: bytes | None, limit_s: float) -> bytes:
-        """Ask an arklet, and once more with another token if the arklet has got a new one. Raises `NoAnswer`."""
-        token = None if self._credentials is None else await self._credentials.token(base)
-        status, raw = await self._send(base, command, body, limit_s, token)
-        if status == _UNAUTHORIZED and self._credentials is not None and self._credentials.refuse(base, token):
-            token = await self._credentials.token(base)
-            status, raw = await self._send(base, command, body, limit_s, token)
+        """Ask an arklet, and again with other tokens if the arklet has got a new one. Raises `NoAnswer`."""
+        status, raw, refused = _UNAUTHORIZED, b"", set[str | None]()
+        for is_fresh in (False, True):
+            if status != _UNAUTHORIZED:
+                break
+            tokens = [None] if self._credentials is None else await self._credentials.tokens(base, is_fresh=is_fresh)
+            for token in tokens:
+                if status == _UNAUTHORIZED and token not in refused:
+                    refused.add(token)
+                    status, raw = await self._send(base, command, body, limit_s, token)
         if status in {_UNAUTHORIZED, _FORBIDDEN}:
             raise NoAnswer(
                 f"{_place(base)} refuses the token of the controller (HTTP {status} to {command}): arklet-token-file "

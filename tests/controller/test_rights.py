@@ -229,11 +229,13 @@ async def live_through_everything(
             "metadata": {
                 "name": "shop",
                 "labels": {names.ENV: floor.env, names.STRATEGY: "peer", names.BASE_CLUSTER: "default"},
+                "annotations": {"service.koupleless.io/port": "80", "service.koupleless.io/target-port": "8080"},
             },
             "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "shop"}}, "template": template},
         },
     )
     await floor.soon(lambda: floor.holds(1, version="1"))
+    await change_service(floor, namespace, lambda: controller.hear(replace(base, ip="10.9.9.9")))
 
     # a base with the token of its service account, and an arklet with a token of its own
     await speak(floor, doors, operator, namespace)
@@ -252,6 +254,40 @@ async def live_through_everything(
         return await floor.get(node) is None and await floor.get(f"{LEASES}/{floor.node(identity)}") is None
 
     await floor.soon(is_over)
+
+
+async def change_service(floor: Floor, namespace: str, move: Callable[[], None]) -> None:
+    """Wait for the Service of the Deployment, move the base, change both ports, and take the wish back."""
+    deployment, slices = f"{APPS}/{namespace}/deployments/shop", "/apis/discovery.k8s.io/v1/namespaces"
+
+    async def has_moved() -> bool:
+        found = await floor.get(f"{slices}/{namespace}/endpointslices")
+        return found is not None and "10.9.9.9" in str(found)
+
+    async def ports() -> tuple[set[int], set[int]]:
+        services = await floor.get(f"/api/v1/namespaces/{namespace}/services")
+        found = await floor.get(f"{slices}/{namespace}/endpointslices")
+        assert services is not None
+        assert found is not None
+        return (
+            {port["port"] for one in services["items"] for port in one["spec"]["ports"]},
+            {port["port"] for one in found["items"] for port in one["ports"] or ()},
+        )
+
+    async def are(*wanted: set[int]) -> None:
+        async def hold() -> bool:
+            return await ports() == wanted
+
+        await floor.soon(hold)
+
+    await are({80}, {8080})
+    move()
+    await floor.soon(has_moved)
+    changed = {"service.koupleless.io/port": "81", "service.koupleless.io/target-port": "8081"}
+    await floor.patch(deployment, {"metadata": {"annotations": changed}})
+    await are({81}, {8081})
+    await floor.patch(deployment, {"metadata": {"annotations": dict.fromkeys(changed)}})
+    await are(set(), set())
 
 
 async def speak(floor: Floor, doors: Api, operator: Operator, namespace: str) -> None:

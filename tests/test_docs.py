@@ -31,7 +31,7 @@ from koupleless.errors import KouplelessError, ManifestInvalid
 from koupleless.settings.base import ArkletSettings, BaseSettings
 from koupleless.settings.client import ClientSettings
 from koupleless.settings.control import ControlSettings
-from koupleless.settings.controller import ControllerSettings, MqttSettings
+from koupleless.settings.controller import ControllerSettings, MqttSettings, ReviewSettings
 from koupleless.wire import envelope
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -41,6 +41,7 @@ SETTINGS = {
     ControllerSettings: "KOUPLELESS_ARKLET_CONTROLLER_",
     ControlSettings: "KOUPLELESS_CONTROLLER_",
     MqttSettings: "KOUPLELESS_ARKLET_MQTT_",
+    ReviewSettings: "KOUPLELESS_ARKLET_REVIEW_",
     ClientSettings: "ARKCTL_",
 }
 

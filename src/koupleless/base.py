@@ -67,8 +67,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from koupleless.announce.announcer import Announcer
+    from koupleless.arklet.reviewer import Reviewer
     from koupleless.router.types import Receive, Send
     from koupleless.settings.base import ArkletSettings
+    from koupleless.settings.controller import ReviewSettings
 
 __all__ = ["Base", "serve"]
 
@@ -216,6 +218,7 @@ class Base:
             max_connections=ops.max_connections,
             metrics_token=ops.read_metrics_token(),
             reread=None if ops.token_file is None else ops.read_token,
+            reviewer=_reviewer(ops.review) if ops.review.accounts else None,
             expose=expose if ops.metrics else None,
             pages=Pages(self._operations, self.container, self._readiness),
             certificate=server_certificate(ops, under="arklet."),
@@ -365,6 +368,19 @@ def _holding(settings: BaseSettings, name: str, *, has_default: bool) -> Holding
     if settings.state_dir is not None:
         return Holding(settings.state_dir)
     return Holding.default(name, is_named=name != UNNAMED)
+
+
+def _reviewer(settings: ReviewSettings) -> Reviewer:
+    """The judge of callers with tokens of service accounts. Raises ``SettingsError``."""
+    from koupleless.arklet.reviewer import Reviewer  # noqa: PLC0415 - not for a base outside a cluster
+
+    return Reviewer.of(
+        settings.address(os.environ),
+        ca=settings.ca,
+        accounts=settings.accounts,
+        audience=settings.audience,
+        read_token=settings.read_token,
+    )
 
 
 def _announcer(

@@ -14,7 +14,6 @@ from tests.controller.test_fleet import play as on_a_fleet
 from tests.controller.test_tunnels import BASE, HEARTBEAT, Ear, post
 
 from koupleless.controller.cluster.api import ApiError, Unreachable
-from koupleless.controller.cluster.reviews import TokenReviews, User
 from koupleless.controller.doors.credentials import SecretCredentials, SharedCredential
 from koupleless.controller.doors.porter import Caller, Porter, Refused
 from koupleless.controller.doors.tokens import ReadToken
@@ -23,6 +22,7 @@ from koupleless.controller.tunnels.tunnel import NoAnswer
 from koupleless.controller.vnodes.base import BaseState, Foreign
 from koupleless.controller.vnodes.node import node_of
 from koupleless.errors import SettingsError
+from koupleless.wire.reviews import User
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tests.controller.test_fleet import Scene
 
     from koupleless.controller.cluster.api import Api
+    from koupleless.controller.cluster.reviews import TokenReviews
     from koupleless.controller.tunnels.http import Credentials
 
 POD = {"metadata": {"name": "base-0", "uid": "p-1"}, "status": {"podIPs": [{"ip": "10.0.0.7"}, {"ip": "fd00::7"}]}}

@@ -11,7 +11,8 @@ import pytest
 from tests.controller.conftest import secured
 
 from koupleless.controller.cluster.api import Api, Unreachable
-from koupleless.controller.cluster.reviews import TokenReviews, User
+from koupleless.controller.cluster.reviews import TokenReviews
+from koupleless.wire.reviews import User
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

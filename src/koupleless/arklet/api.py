@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from koupleless.arklet.answers import without_recursion
+from koupleless.arklet.guard import bearer
 from koupleless.arklet.operations import takes_long
 from koupleless.errors import in_words
 from koupleless.wire.envelope import CONTENT_TYPE, MAX_BODY_BYTES, Code, Envelope, encode
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Receive, Scope, Send
 
-    from koupleless.arklet.guard import Guard
+    from koupleless.arklet.guard import Guard, Refusal
     from koupleless.arklet.operations import Operations
     from koupleless.arklet.pages.pages import Pages
+    from koupleless.arklet.reviewer import Reviewer
 
 ONLY_POST: Final = b"POST http request only supported by arklet"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -38,6 +40,9 @@ SERVER: Final = "koupleless"
 """The ``Server`` header of every answer, refusals too, by which clients know an arklet with more than the original."""
 BODY_SECONDS: Final = 60.0
 """Seconds that a client may take to send the body."""
+UNAUTHORIZED: Final = 401
+_REVIEWS: Final = 4
+"""The number of tokens that the API server is asked about at a time."""
 LINGER_SECONDS: Final = 1.0
 LINGER_BYTES: Final = 8 * MAX_BODY_BYTES
 
@@ -63,13 +68,19 @@ class ArkletApi:
         guard: Guard,
         expose: Callable[[str], tuple[bytes, str]] | None = None,
         pages: Pages | None = None,
+        *,
+        reviewer: Reviewer | None = None,
     ) -> None:
-        """``expose`` takes the ``Accept`` header of a scrape, and returns the text of all metrics and its type.
+        """``reviewer`` judges callers with other tokens than those of ``guard``.
+
+        ``expose`` takes the ``Accept`` header of a scrape, and returns the text of all metrics and its type.
 
         ``pages`` answer every other GET; without pages, a GET is refused as by the original.
         """
         self._operations = operations
         self._guard = guard
+        self._reviewer = reviewer
+        self._reviews = asyncio.Semaphore(_REVIEWS)
         self._expose = expose
         self._pages = pages
 
@@ -82,7 +93,7 @@ class ArkletApi:
         if self._pages is not None and request.method in ("GET", "HEAD"):
             await _send_before_body(await self._show(request, self._pages), request, send)
             return
-        early = self._refuse_early(request)
+        early = await self._refuse_early(request)
         if early is not None:
             await _send_before_body(early, request, send)
             return
@@ -104,7 +115,7 @@ class ArkletApi:
 
     async def _scrape(self, request: Request, expose: Callable[[str], tuple[bytes, str]]) -> Response:
         """Answer with the metrics; on a thread, since collectors of modules may take their time."""
-        refusal = self._guard.judge(request.scope["headers"], for_metrics=True)
+        refusal = await self._judge(request, for_metrics=True)
         if refusal is not None:
             return _reply(refusal.status, refusal.reason.encode(), content_type=TEXT)
         try:
@@ -116,7 +127,8 @@ class ArkletApi:
     async def _show(self, request: Request, pages: Pages) -> Response:
         """Answer a GET; strangers get the probes, and up or down."""
         path, headers = request.scope["path"], request.scope["headers"]
-        refusal = self._guard.judge(headers)
+        is_probe = pages.is_open(path) and not bearer(headers)
+        refusal = self._guard.judge(headers) if is_probe else await self._judge(request)
         if refusal is not None and not (pages.is_open(path) and self._guard.judge_probe(headers) is None):
             return _reply(refusal.status, f"{refusal.reason}\n".encode(), content_type=TEXT)
         if pages.takes_long(path):
@@ -127,8 +139,19 @@ class ArkletApi:
         content = b"" if request.method == "HEAD" else page.content
         return _reply(page.status, content, content_type=page.content_type)
 
-    def _refuse_early(self, request: Request) -> Response | None:
-        refusal = self._guard.judge(request.scope["headers"])
+    async def _judge(self, request: Request, *, for_metrics: bool = False) -> Refusal | None:
+        """Judge a caller; on a thread if the API server has to be asked. Strangers cannot take many threads."""
+        headers = request.scope["headers"]
+        refusal = self._guard.judge(headers, for_metrics=for_metrics)
+        if refusal is None or refusal.status != UNAUTHORIZED or self._reviewer is None:
+            return refusal
+        if (known := self._reviewer.remembered(headers)) is not None:
+            return known[0]
+        async with self._reviews:
+            return await asyncio.to_thread(self._reviewer.judge, headers)
+
+    async def _refuse_early(self, request: Request) -> Response | None:
+        refusal = await self._judge(request)
         if refusal is not None:
             return _reply(refusal.status, encode(Envelope(code=Code.FAILED, message=refusal.reason)))
         if request.method != "POST":

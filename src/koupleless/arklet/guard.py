@@ -82,13 +82,16 @@ class Guard:
         names: Iterable[str] = (),
         metrics_token: str | None = None,
         rotating: Rotating | None = None,
+        asks_everybody: bool = False,
     ) -> None:
         """``bound`` is the address that the server listens on, ``names`` are further names of the base.
 
         ``metrics_token`` lets callers read metrics and nothing else. ``rotating`` knows later values of ``token``.
+        With ``asks_everybody``, callers without the token are refused, even if there is none: another judge asks them.
         """
         self._token = None if token is None else token.encode()
         self._rotating = rotating
+        self._asks_everybody = asks_everybody
         self._metrics_token = () if metrics_token is None else (metrics_token.encode(),)
         address = ipaddress.ip_address(bound)
         # A literal address in `Host` cannot be a rebound name. Callers reach a server on all addresses by any of them,
@@ -108,7 +111,7 @@ class Guard:
                     "if the base has this name, add the name to the arklet's allowed-hosts",
                 )
         tokens = (*self._present(), *self._metrics_token) if for_metrics else self._present()
-        if tokens and not _has_one_of(tokens, headers):
+        if (tokens or self._asks_everybody) and not _has_one_of(tokens, headers):
             return Refusal(401, "the request lacks the right token (Authorization: Bearer ...)")
         return None
 
@@ -137,23 +140,32 @@ class Guard:
         return address.is_loopback or self._any_address
 
 
-def _has_one_of(tokens: Sequence[bytes], headers: Sequence[tuple[bytes, bytes]]) -> bool:
+def bearer(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return the token of a request; empty without one, or with several."""
     given = [value for name, value in headers if name == b"authorization"]
     scheme, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
-    matches = [hmac.compare_digest(token.strip(), right) for right in tokens]  # all, so that the time tells nothing
-    return scheme.lower() == b"bearer" and any(matches)
+    return token.strip() if scheme.lower() == b"bearer" else b""
 
 
-def check_exposure(address: str, *, token: str | None, insecure: bool, metrics_token: str | None = None) -> None:
+def _has_one_of(tokens: Sequence[bytes], headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    token = bearer(headers)
+    matches = [hmac.compare_digest(token, right) for right in tokens]  # all, so that the time tells nothing
+    return any(matches)
+
+
+def check_exposure(
+    address: str, *, token: str | None, insecure: bool, metrics_token: str | None = None, is_reviewed: bool = False
+) -> None:
     """Refuse to listen for strangers without a token.
 
     Raises ``SettingsError`` for an address other than loopback without a token, unless ``insecure`` says that no token
-    is meant, and logs a warning in that case; raises for an empty token, too.
+    is meant, and logs a warning in that case; raises for an empty token, too. ``is_reviewed`` says that an API server
+    judges the tokens of callers.
     """
     for name, given in (("token", token), ("metrics-token", metrics_token)):
         if given is not None and (not given.strip() or not given.isascii() or given != given.strip()):
             raise SettingsError(f"the arklet {name} must be printable ASCII without blanks around it")
-    if token is not None or ipaddress.ip_address(address).is_loopback:
+    if token is not None or is_reviewed or ipaddress.ip_address(address).is_loopback:
         return
     if not insecure:
         raise SettingsError(

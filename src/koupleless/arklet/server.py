@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from koupleless.arklet.operations import Operations
     from koupleless.arklet.pages.pages import Pages
+    from koupleless.arklet.reviewer import Reviewer
     from koupleless.certificates import ServerCertificate
 
 DEFAULT_PORTS: Final = range(1238, 1338)
@@ -73,6 +74,7 @@ class ArkletServer:
         max_connections: int = CONNECTIONS,
         metrics_token: str | None = None,
         reread: Callable[[], str | None] | None = None,
+        reviewer: Reviewer | None = None,
         expose: Callable[[str], tuple[bytes, str]] | None = None,
         pages: Pages | None = None,
         certificate: ServerCertificate | None = None,
@@ -80,13 +82,21 @@ class ArkletServer:
         """``port`` is the port to listen on; ``None`` means the first free one of 1238 to 1337.
 
         A connection without a request is closed after ``header_timeout_s``, or sooner if more than ``max_connections``
-        are open. ``reread`` reads the token anew, which may change. ``expose`` writes the metrics, which
-        ``metrics_token`` opens, too; ``pages`` answer every other GET. With a ``certificate`` the server speaks TLS.
+        are open. ``reread`` reads the token anew, which may change; ``reviewer`` judges other tokens. ``expose`` writes
+        the metrics, which ``metrics_token`` opens, too; ``pages`` answer every other GET. With a ``certificate`` the
+        server speaks TLS.
 
         Raises ``SettingsError`` if strangers could call, ``BaseStartFailed`` if ``host`` is no address of this machine.
         """
         self._family, self._address = _resolve(host)
-        check_exposure(self._address, token=token, insecure=insecure, metrics_token=metrics_token)
+        check_exposure(
+            self._address,
+            token=token,
+            insecure=insecure,
+            metrics_token=metrics_token,
+            is_reviewed=reviewer is not None,
+        )
+        self._reviewer = reviewer
         self._operations = operations
         self._host = host
         self._port = port
@@ -116,6 +126,7 @@ class ArkletServer:
             names=names,
             metrics_token=self._metrics_token,
             rotating=self._rotating,
+            asks_everybody=self._reviewer is not None,
         )
         is_ready = threading.Event()
         thread = threading.Thread(
@@ -163,7 +174,7 @@ class ArkletServer:
                 pause_s = min(2 * pause_s + _PAUSE_S, _LONGEST_PAUSE_S)
 
     def _api(self, guard: Guard) -> ArkletApi:
-        return ArkletApi(self._operations, guard, self._expose, self._pages)
+        return ArkletApi(self._operations, guard, self._expose, self._pages, reviewer=self._reviewer)
 
     async def _serve(self, listener: socket.socket, app: ArkletApi, is_ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()

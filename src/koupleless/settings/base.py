@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from koupleless.settings.controller import ControllerSettings, MqttSettings
+from koupleless.settings.controller import ControllerSettings, MqttSettings, ReviewSettings
 from koupleless.settings.reading import Sources, find_table, flatten, keys_of, read_token, setting
 from koupleless.settings.values import (
     Count,
@@ -81,6 +81,8 @@ class ArkletSettings:
     """The environment, which has to be the controller's; the default is the original controller's."""
     controller: ControllerSettings = field(default_factory=ControllerSettings)
     """The controller that is told of the base over HTTP."""
+    review: ReviewSettings = field(default_factory=ReviewSettings)
+    """Callers judged by the API server of a cluster, beside those with the token."""
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     """The broker through which controllers are told over MQTT."""
 
@@ -251,23 +253,26 @@ def load_base(
     of_arklet = _part(sources, given, "arklet")
     of_controller = _part(sources, given, "arklet", "controller")
     of_mqtt = _part(sources, given, "arklet", "mqtt")
+    of_review = _part(sources, given, "arklet", "review")
     sources.refuse_unknown(
         {
             **keys_of(BaseSettings),
             **keys_of(ArkletSettings, "arklet."),
             **keys_of(ControllerSettings, "arklet.controller."),
             **keys_of(MqttSettings, "arklet.mqtt."),
+            **keys_of(ReviewSettings, "arklet.review."),
         }
     )
     arklet = ArkletSettings(
         **of_arklet.read(ArkletSettings),
         controller=ControllerSettings(**of_controller.read(ControllerSettings)),
         mqtt=MqttSettings(**of_mqtt.read(MqttSettings)),
+        review=ReviewSettings(**of_review.read(ReviewSettings)),
     )
     return BaseSettings(**sources.read(BaseSettings), arklet=arklet)
 
 
-_PARTS: Final = ("arklet_controller_", "arklet_mqtt_", "arklet_")
+_PARTS: Final = ("arklet_controller_", "arklet_mqtt_", "arklet_review_", "arklet_")
 """The prefixes of flags of the groups below a base, the longer ones first."""
 
 

@@ -2,11 +2,15 @@
 
 # ruff: noqa: RUF009 - `setting` returns a dataclass field, which ruff cannot see
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from koupleless.errors import SettingsError
 from koupleless.settings.reading import read_token, setting
-from koupleless.settings.values import Endpoint, FilePath, Flag, Port, SecondsOrNone, Text
+from koupleless.settings.values import Endpoint, FilePath, Flag, Port, SecondsOrNone, Text, Texts
+
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,35 @@ class ControllerSettings:
     def read_token(self) -> str | None:
         """The token, from `token` or `token_file`. Raises ``SettingsError`` for an unusable file."""
         return read_token(self.token, self.token_file, "arklet controller token-file")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewSettings:
+    """Callers judged by an API server. Table ``arklet.review``; environment ``KOUPLELESS_ARKLET_REVIEW_...``."""
+
+    accounts: Texts = setting(())
+    """Service accounts let in by tokens of their own, ``namespace/name`` or ``namespace/*``, such as a controller's."""
+    audience: Text = setting("koupleless")
+    """The audience of these tokens."""
+    server: Endpoint | None = setting(None)
+    """The address of the API server; ``None`` means that of the cluster in which the base runs."""
+    ca: FilePath = setting(_ACCOUNT / "ca.crt")
+    """Issuers of the certificate of the API server."""
+    token_file: FilePath = setting(_ACCOUNT / "token")
+    """A file with the token of the base for the API server, read for each question."""
+
+    def read_token(self) -> str | None:
+        """The token of the base. Raises ``SettingsError`` for an unusable file."""
+        return read_token(None, self.token_file, "arklet review token-file")
+
+    def address(self, environ: Mapping[str, str]) -> str:
+        """The address of the API server, in ``environ`` if no other is set. Raises ``SettingsError`` without any."""
+        if self.server is not None:
+            return self.server
+        host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT", "443")
+        if not host:
+            raise SettingsError("arklet.review.accounts is set outside a cluster: set arklet.review.server, too")
+        return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from koupleless.controller.cluster.api import Api
-    from koupleless.controller.cluster.reviews import TokenReviews, User
+    from koupleless.controller.cluster.reviews import TokenReviews
     from koupleless.controller.doors.tokens import ReadToken
     from koupleless.controller.vnodes.base import AnnouncedBase
+    from koupleless.wire.reviews import User
 
 _log: Final = logging.getLogger("koupleless.controller")
 
@@ -121,7 +122,7 @@ class Porter:
         if user is None:
             raise Refused(_UNAUTHORIZED, "the API server refuses the token: expired, or of another audience")
         namespace = user.account.partition("/")[0]
-        if not user.account or not {user.account, f"{namespace}/*"} & self._accounts:
+        if not user.is_one_of(self._accounts):
             raise Refused(_FORBIDDEN, f"{user.name} may not speak for a base (accounts of the controller)")
         if not user.pod:
             return Caller(user.account)

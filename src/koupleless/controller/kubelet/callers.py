@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from koupleless.controller.cluster.api import ApiError, Unreachable
-from koupleless.controller.cluster.reviews import User
+from koupleless.wire.reviews import User
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping

@@ -267,6 +267,7 @@ NO_REASONS = {
     # Kinds and members of Kubernetes, and of bases, and conditions.
     *("ConfigMap", "InternalIP", "ContainersReady", "StrayModules", "DeleteOptions", "NoExecute", "OnFailure"),
     *("KeyT", "ValueT"),
+    *("ClusterIP", "NodePort", "LoadBalancer", "ReplicaSets", "EndpointSlices"),
     # Conditions that are as they should be.
     *("BaseReady", "HasSufficientMemory", "HasNoDiskPressure", "HasSufficientPIDs", "RouteCreated", "EachModuleHasPod"),
     *("DiskPressure", "MemoryPressure", "NetworkUnavailable", "PIDPressure"),
@@ -364,6 +365,32 @@ def test_a_manifest_for_every_base_is_a_daemon_set(arkctl: Callable[..., Outcome
     assert pod["nodeSelector"]["base.koupleless.io/version"] == "1.0_b"  # as the Node has it
     assert pod["containers"][0]["image"] == "https://x/o.zip"
     assert document["spec"]["updateStrategy"] == {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+
+
+def test_a_manifest_with_batches_has_their_gate_and_the_label_of_the_controller(
+    arkctl: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    options = ["--batches", "3", "--confirm", "--beta", "--service-port", "80", "--env", "prod"]
+    document = manifest(arkctl, tmp_path, "orders:1", *options)
+    assert document["metadata"]["labels"] == {"module": "orders", "virtual-kubelet.koupleless.io/env": "prod"}
+    assert document["metadata"]["annotations"] == {
+        "rollout.koupleless.io/batches": "3",
+        "rollout.koupleless.io/beta": "true",
+        "rollout.koupleless.io/confirm": "true",
+        "service.koupleless.io/port": "80",
+    }
+    assert document["spec"]["template"]["spec"]["schedulingGates"] == [{"name": "rollout.koupleless.io/batch"}]
+    alone = manifest(arkctl, tmp_path, "orders:1", "--service-port", "80")
+    assert "schedulingGates" not in alone["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("options", [["--batches", "2"], ["--beta"], ["--confirm"], ["--service-port", "80"]])
+def test_a_daemon_set_has_neither_batches_nor_a_service(
+    arkctl: Callable[..., Outcome], tmp_path: Path, options: list[str]
+) -> None:
+    artefact = make_module(tmp_path, "orders:1")
+    done = arkctl("kube", "manifest", artefact, "--base", "shop", "--everywhere", *options)
+    assert (done.status, "--everywhere" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize("labels", [["ring"], ["a=1", "a=2"]])

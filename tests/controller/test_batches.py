@@ -169,10 +169,12 @@ def test_a_batch_waits_for_its_confirmation_and_a_beta_batch_always() -> None:
     assert story.obey() == "a"
     assert story.obey() == ""
     assert story.step().progress == f"batch 1 of 3 is ready, waiting for {CONFIRMED}=1"
+    assert story.step().unconfirmed == 1
     assert story.events == ["BatchBegun", "BatchReady"]
     story.wishes = replace(story.wishes, confirmed=1)
     assert story.obey() == "bc"
     assert story.obey() == "de"
+    assert story.step().unconfirmed == 0
 
 
 def test_a_confirmation_of_the_rollout_before_does_not_count() -> None:

@@ -77,6 +77,10 @@ def status(
 @click.option("--name", metavar="NAME", help="The name of the workload.  [default: that of the module]")
 @click.option("--replicas", type=click.IntRange(min=0), default=1, show_default=True, help="The number of bases.")
 @click.option("--everywhere", is_flag=True, help="Every chosen base gets the module: a DaemonSet.")
+@click.option("--batches", type=click.IntRange(min=1), metavar="N", help="Roll out in so many batches.")
+@click.option("--beta", "has_beta", is_flag=True, help="The first batch is one base, and waits for a confirmation.")
+@click.option("--confirm", "confirms", is_flag=True, help="Every batch but the last waits for a confirmation.")
+@click.option("--service-port", type=click.IntRange(1, 65535), metavar="PORT", help="The module gets a Service.")
 def manifest(artefact: Path, *, base: str, image: str | None, selected: tuple[str, ...], everywhere: bool,
              **choices: Any) -> None:  # fmt: skip
     """Print the Deployment of an artefact, for kubectl apply.
@@ -91,6 +95,8 @@ def manifest(artefact: Path, *, base: str, image: str | None, selected: tuple[st
     labels = dict(text.split("=", 1) for text in selected if "=" in text)
     if len(labels) != len(selected):
         raise click.UsageError("--select: KEY=VALUE is expected, each key once")
+    if everywhere and any(choices[name] for name in ("batches", "has_beta", "confirms", "service_port")):
+        raise click.UsageError("--everywhere: a DaemonSet has no batches and no Service; leave --everywhere out")
     module = read_manifest(source_for(artefact)).id
     where = image or artefact.absolute().as_uri()
     chosen = Choices(image=where, base=base, selected=labels, is_everywhere=everywhere, **choices)

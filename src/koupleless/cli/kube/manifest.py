@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.controller import names
+from koupleless.controller.batches.wishes import BATCHES, BETA, CONFIRM, GATE
+from koupleless.controller.services.wishes import PORT
 from koupleless.controller.vpods.module import NAME_VARIABLE, VERSION_VARIABLE
 
 if TYPE_CHECKING:
@@ -35,6 +37,24 @@ class Choices:
     replicas: int = 1
     is_everywhere: bool = False
     """Whether every chosen base gets the module, as a DaemonSet."""
+    batches: int | None = None
+    """The number of batches of a rollout; ``None`` means that of `has_beta`, else one."""
+    has_beta: bool = False
+    """Whether the first batch is one base, and waits for a confirmation."""
+    confirms: bool = False
+    """Whether every batch but the last waits for a confirmation."""
+    service_port: int | None = None
+    """The port of a Service of the module; ``None`` means no Service."""
+
+    def annotations(self) -> dict[str, str]:
+        """Return the annotations of the Deployment, for the controller of the `env`."""
+        wishes = {
+            BATCHES: "" if self.batches is None else str(self.batches),
+            BETA: "true" if self.has_beta else "",
+            CONFIRM: "true" if self.confirms else "",
+            PORT: "" if self.service_port is None else str(self.service_port),
+        }
+        return {name: text for name, text in wishes.items() if text}
 
 
 def workload_of(module: BizId, choices: Choices) -> dict[str, Any]:
@@ -68,18 +88,30 @@ def workload_of(module: BizId, choices: Choices) -> dict[str, Any]:
     else:
         document["spec"] |= {"replicas": choices.replicas, "strategy": {"rollingUpdate": gapless}}
         spec["affinity"] = {"podAntiAffinity": _one_on_each_base(labels)}
+        if annotations := choices.annotations():
+            document["metadata"]["labels"][names.ENV] = choices.env
+            document["metadata"]["annotations"] = annotations
+        if {BATCHES, BETA, CONFIRM} & annotations.keys():
+            spec["schedulingGates"] = [{"name": GATE}]
     document["spec"]["template"] = {"metadata": {"labels": {**labels, names.COMPONENT: names.MODULE}}, "spec": spec}
     return document
 
 
 def _one_on_each_base(labels: Mapping[str, str]) -> dict[str, Sequence[Any]]:
-    """Keep Pods of one revision on different bases; those of two revisions may share a base during an update."""
+    """Keep Pods of one revision on different bases; those of two revisions may share a base during an update.
+
+    A Pod rather comes to a base without any revision: else a lost Pod might come back to the base of another.
+    """
     term = {
         "labelSelector": {"matchLabels": dict(labels)},
         "topologyKey": names.BASE_IDENTITY,
         "matchLabelKeys": ["pod-template-hash"],
     }
-    return {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+    any_revision = {"labelSelector": {"matchLabels": dict(labels)}, "topologyKey": names.BASE_IDENTITY}
+    return {
+        "requiredDuringSchedulingIgnoredDuringExecution": [term],
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": any_revision}],
+    }
 
 
 def label_of(text: str) -> str:

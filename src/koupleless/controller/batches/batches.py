@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from koupleless.controller.batches.record import PROGRESS, STATE, Record
+from koupleless.controller.batches.record import PROGRESS, STATE, UNCONFIRMED, Record
 from koupleless.controller.batches.step import Event, Facts, next_step
 from koupleless.controller.batches.wishes import BATCHES, BETA, CONFIRMED, GATE, Senseless, Wishes
 from koupleless.controller.cluster.api import ApiError, Key, Patch
@@ -104,7 +104,11 @@ class Batches:
         pods = [pod for pod in self._pods.of(newest.uid) if not pod.has_ended]
         gone = frozenset([name async for name in self._gone(deployment, newest, record)])
         step = next_step(Facts(deployment, newest, pods, older, gone), wishes, record, now=self._wall())
-        changes: dict[str, str | None] = {STATE: step.record.text(), PROGRESS: step.progress or None}
+        changes: dict[str, str | None] = {
+            STATE: step.record.text(),
+            PROGRESS: step.progress or None,
+            UNCONFIRMED: str(step.unconfirmed) if step.unconfirmed else None,
+        }
         if step.forgets_confirmation:
             changes[CONFIRMED] = None
         if not await self._write(deployment, changes, step.events):

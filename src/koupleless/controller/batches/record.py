@@ -12,6 +12,8 @@ from koupleless.controller import names
 STATE: Final = names.ROLLOUT + "state"
 PROGRESS: Final = names.ROLLOUT + "progress"
 """The progress in words, for users."""
+UNCONFIRMED: Final = names.ROLLOUT + "unconfirmed"
+"""The number of the batch that waits for a confirmation, written by the controller for scripts."""
 _PROVEN: Final = 10
 """The number of revisions remembered, as of ReplicaSets by default."""
 

@@ -94,6 +94,8 @@ class Step:
     record: Record
     progress: str
     """The progress in words."""
+    unconfirmed: int
+    """The number of the batch that waits for a confirmation; 0 for none."""
     forgets_confirmation: bool = False
     """Whether the confirmation is of a former rollout."""
     opened: tuple[VPod, ...] = ()
@@ -121,10 +123,12 @@ def next_step(facts: Facts, wishes: Wishes, record: Record, *, now: float) -> St
     if record.is_over or deployment.replicas == 0:  # without a replica nothing is proven
         opened = _gated(facts.pods) if record.is_over else ()
         words = "" if not record.is_over else _all_words(limits)
-        return Step(record, words, is_new, (*opened, *_of_proven(facts, record)), None, tuple(events))
-    record, words, due_s = _batch(facts, wishes, record, limits, now=now, events=events)
+        return Step(record, words, 0, is_new, (*opened, *_of_proven(facts, record)), None, tuple(events))
+    place = _batch(facts, wishes, record, limits, now=now, events=events)
+    record = place.record
     opened = tuple(pod for pod in _gated(facts.pods) if record.is_over or newest.ending(pod.key) in record.pods)
-    return Step(record, words, is_new, (*opened, *_of_proven(facts, record)), due_s, tuple(events))
+    opened += _of_proven(facts, record)
+    return Step(record, place.words, place.unconfirmed, is_new, opened, place.due_s, tuple(events))
 
 
 def _begun(facts: Facts, wishes: Wishes, record: Record) -> Record:
@@ -136,10 +140,20 @@ def _begun(facts: Facts, wishes: Wishes, record: Record) -> Record:
     return begun
 
 
+class _Place(NamedTuple):
+    """The present place of a rollout."""
+
+    record: Record
+    words: str
+    due_s: float | None = None
+    """Seconds to the next look."""
+    unconfirmed: int = 0
+
+
 def _batch(
     facts: Facts, wishes: Wishes, record: Record, limits: Sequence[int], *, now: float, events: list[Event]
-) -> tuple[Record, str, float | None]:
-    """Return the record at the present place of the rollout, the place in words, and the seconds to the next look."""
+) -> _Place:
+    """Go on as far as can be now."""
     newest = facts.newest
     waiting = [newest.ending(pod.key) for pod in _gated(facts.pods)]
     through = {newest.ending(pod.key) for pod in facts.pods if GATE not in pod.gates}
@@ -148,7 +162,7 @@ def _batch(
         before, limit = (0, *limits)[record.batch - 1 : record.batch + 1]
         words = f"batch {record.batch} of {len(limits)}"
         if facts.deployment.is_paused:
-            return replace(record, pods=tuple(sorted(through))), f"{words}, the Deployment is paused", None
+            return _Place(replace(record, pods=tuple(sorted(through))), f"{words}, the Deployment is paused")
         if room := [one for one in waiting if one not in through][: max(limit - len(through), 0)]:
             if len(through) <= before:
                 told = f"{words}: up to {limit} of {limits[-1]} bases get the module"
@@ -156,7 +170,7 @@ def _batch(
             through |= {*room}
         record = replace(record, pods=tuple(sorted(through)))
         if newest.available < limit:
-            return replace(record, since=0.0), words, _LOOK_AGAIN_S
+            return _Place(replace(record, since=0.0), words, _LOOK_AGAIN_S)
         awaits = wishes.awaits_confirmation(record.batch)
         if awaits and not record.since:
             how = f"kubectl annotate --overwrite deployment {newest.deployment} {CONFIRMED}={record.batch}"
@@ -164,13 +178,15 @@ def _batch(
         record = replace(record, since=record.since or now)
         ends = record.since + wishes.pause_s
         if awaits:
-            return record, f"{words} is ready, waiting for {CONFIRMED}={record.batch}", _LOOK_AGAIN_S
+            words += f" is ready, waiting for {CONFIRMED}={record.batch}"
+            return _Place(record, words, _LOOK_AGAIN_S, record.batch)
         if now < ends:
-            return record, f"{words} is ready, the next begins at {time_text(ends)}", min(_LOOK_AGAIN_S, ends - now)
+            words += f" is ready, the next begins at {time_text(ends)}"
+            return _Place(record, words, min(_LOOK_AGAIN_S, ends - now))
         record = replace(record, batch=record.batch + 1, since=0.0)
     if len(limits) > 1:
         events.append(Event("Normal", "LastBatchBegun", f"{_all_words(limits)}: all bases get the module"))
-    return record.proved(newest.template), _all_words(limits), None
+    return _Place(record.proved(newest.template), _all_words(limits))
 
 
 def _all_words(limits: Sequence[int]) -> str:

@@ -49,6 +49,7 @@ _FIRST_ANSWER_S: Final = 6.0
 """Seconds for the first answer of a base to a new leader that has not heard the base: till then nothing is told."""
 _LONGEST: Final = 1_000
 """Characters of a message in a condition of a Node."""
+_LOOK_AGAIN_S: Final = 0.5
 _WORDS: Final = {
     (Verb.INSTALL, True): ("Normal", "ModuleInstalled"),
     (Verb.INSTALL, False): ("Warning", "ModuleInstallFailed"),
@@ -203,7 +204,7 @@ class Steward:
         """
         life, left_s = self.life(), self._silent_until - self._clock()
         if life is Life.SILENT and left_s > 0:
-            return left_s
+            return min(left_s, _LOOK_AGAIN_S)
         if life is not self._told_life:
             self._tell_life(life)
         self._told_life = life

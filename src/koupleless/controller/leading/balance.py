@@ -88,6 +88,8 @@ class Balance:
 
     def moves(self, leases: Leases, is_free: Callable[[str], bool]) -> list[tuple[str, str]]:
         """Return the Nodes to hand over in this round, each with the next holder; of those that ``is_free`` allows."""
+        if not self._members.are_fresh():
+            return []  # a Node given to a dead controller would have to lapse once more
         living = self._members.living()
         own = [lease.node for lease in self._cache.of(self._holder) if leases.leads(lease.node)]
         targets = [move.target for move in plan({**self._counts(living), self._holder: len(own)})

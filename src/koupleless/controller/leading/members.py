@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("koupleless.controller")
 
+_FRESH_S: Final = 1.5 * RENEW_S
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 
@@ -61,6 +62,13 @@ class Members:
         """Return the seconds since the last controller came or went."""
         self._look()
         return self._clock() - self._changed
+
+    def are_fresh(self) -> bool:
+        """Whether all living controllers have renewed their Leases a short time ago: none of them seems to be dead."""
+        self._look()
+        leases = ((key, self._cache.get(key)) for key in self._cache.keys())  # noqa: SIM118 - a cache is no mapping
+        since = [self._seen[key].since for key, lease in leases if lease is not None and lease.holder in self._living]
+        return all(self._clock() - moment <= _FRESH_S for moment in since)
 
     def note(self, key: Key) -> None:
         """Take a change of a Lease: the time of the change counts."""

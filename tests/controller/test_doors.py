@@ -177,8 +177,7 @@ def test_a_living_base_is_spoken_for_by_its_pod_alone() -> None:
     async def act(scene: Scene) -> None:
         scene.fleet.hear(said_by(MINE))
         scene.fleet.hear(said_by(MINE))
-        scene.fleet.hear(said_by(""))  # the shared token has all rights
-        scene.fleet.hear(said_by(MINE))
+        scene.fleet.hear(said_by(""))  # the shared token has all rights, and takes the base from nobody
         for other in (BROTHER, STRANGER):
             with pytest.raises(Foreign, match=f"{other} may not speak for base base-1, which is that of {MINE}"):
                 scene.fleet.hear(said_by(other))

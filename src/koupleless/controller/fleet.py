@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from koupleless.controller import names
@@ -104,6 +105,8 @@ class Fleet:
             account, own = speaker.rpartition("/")[0], base.speaker.rpartition("/")[0]
             if account != own or steward.life() is not Life.DEAD or is_ready(self._objects.node(name)):
                 raise Foreign(f"{base.speaker} may not speak for base {base.identity}, which is that of {speaker}")
+        if speaker and not base.speaker:
+            base = replace(base, speaker=speaker)  # the shared token, or a broker, takes the base from nobody
         steward.hear(base)
         if has_changed:
             steward.look()

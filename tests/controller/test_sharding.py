@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from tests.controller.documents import container
 from tests.controller.floor import Bases, Floor, floor_in_memory, restarted
+from tests.controller.world import BASE
 
+from koupleless.controller.bases.relay import Relay
 from koupleless.controller.bases.steward import Habits
 from koupleless.controller.controller import Choices, Controller
-from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
+from koupleless.controller.names import BASE_NEWS
+from koupleless.controller.vnodes.base import AnnouncedBase, BaseState, Way
 from koupleless.controller.vpods.module import ModuleKey
 
 if TYPE_CHECKING:
@@ -116,6 +119,27 @@ def test_the_end_of_a_base_heard_by_another_controller_ends_the_node_once() -> N
             assert await is_gone()
 
     play(act)
+
+
+def test_a_base_heard_over_two_tunnels_in_turn_is_written_once() -> None:
+    over_http = replace(BASE, way=Way.HTTP, service_port=8080)
+    over_mqtt = replace(BASE, way=Way.MQTT, port=0)
+    relay, other = Relay(None), Relay(None)
+    there: dict[str, Any] = {"metadata": {"annotations": {}}}
+    text = relay.text(over_http, there)
+    there["metadata"]["annotations"][BASE_NEWS] = text
+    for _ in range(3):
+        assert relay.text(over_mqtt, there) == relay.text(over_http, there) == text
+        assert other.hear(over_mqtt, there, 0.0) is None
+        assert other.hear(over_http, there, 0.0) is None
+    for moved in ({"ip": "10.9.9.9"}, {"port": 1239}, {"start": "start-2"}, {"service_port": 8081}):
+        assert other.hear(replace(over_http, **moved), there, 5.0) == 6.0
+        assert other.hear(over_http, there, 5.0) is None
+    gone = replace(over_mqtt, state=BaseState.DEACTIVATED)
+    assert other.hear(gone, there, 5.0) == 5.0
+    there["metadata"]["annotations"][BASE_NEWS] = "{"  # written by somebody else
+    assert other.due(there) is None
+    assert other.take(there) is None
 
 
 async def _is_in(there: Mapping[ModuleKey, str]) -> bool:

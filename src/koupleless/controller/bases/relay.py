@@ -8,6 +8,7 @@ not lead writes only where the Node says something else, hence seldom.
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -45,7 +46,7 @@ class Relay:
         """Return the annotation that a Node should have; the present one, if it says the same."""
         present = _text_of(there)
         found = _read(present)
-        if found is not None and found.base == base:
+        if found is not None and _says_the_same(found.base, base):
             return present
         return msgspec.json.encode(_News(self._by, base)).decode()
 
@@ -53,7 +54,7 @@ class Relay:
         """Take a heartbeat of a base that another controller leads; returns the time to pass the news on, if any."""
         present = _text_of(there)
         found = _read(present)
-        if there is None or (found is not None and found.base == base):
+        if there is None or (found is not None and _says_the_same(found.base, base)):
             self._due = None
         elif self._due is None or self._due[0] != present:
             self._due = present, now + (WAIT_S if base.state is BaseState.ACTIVATED else 0)
@@ -83,6 +84,16 @@ def base_of(there: Mapping[str, Any]) -> AnnouncedBase | None:
     """Return the base of a Node: from the news there, else from labels and addresses; ``None`` for other Nodes."""
     base, found = AnnouncedBase.of_node(there), _read(_text_of(there))
     return found.base if base is not None and found is not None and found.base.identity == base.identity else base
+
+
+def _says_the_same(told: AnnouncedBase, base: AnnouncedBase) -> bool:
+    """Whether two news are alike, but for the way of each: a base with two tunnels is heard over both, in turn.
+
+    A base of the original tells no port over one of the tunnels.
+    """
+    known = {name: getattr(told, name) or getattr(base, name) for name in ("port", "service_port", "ip")}
+    other = {name: getattr(base, name) or getattr(told, name) for name in known}
+    return replace(told, way=base.way, **known) == replace(base, **other)
 
 
 def _text_of(there: Mapping[str, Any] | None) -> str:

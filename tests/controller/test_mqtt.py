@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import signal
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from tests.controller.behind import ENV, Ear, JavaBehindBroker, heartbeat, lette
 
 from koupleless.controller.tunnels.answers import Outcome
 from koupleless.controller.tunnels.mqtt.clocks import Clocks
-from koupleless.controller.tunnels.tunnel import Limits, NoAnswer
+from koupleless.controller.tunnels.tunnel import Deaf, Limits, NoAnswer
 from koupleless.controller.vnodes.base import AnnouncedBase, BaseState, Way
 from koupleless.controller.vpods.actual import State, table_of
 from koupleless.controller.vpods.module import Module, ModuleKey
@@ -298,7 +300,11 @@ def test_a_broker_that_is_away_at_the_start_is_tried_again(broker: Broker, caplo
     play(act)
 
 
-def test_all_subscriptions_are_renewed_after_a_restart_of_the_broker_amid_installs(broker: Broker) -> None:
+def test_all_subscriptions_are_renewed_after_a_restart_of_the_broker_amid_installs(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("koupleless.controller.tunnels.mqtt.link._STEADY_S", 0)
+
     async def act() -> None:
         ear = Ear()
         bases = [JavaBehindBroker(identity=f"10.0.0.{number}") for number in range(5)]
@@ -332,6 +338,57 @@ def test_all_subscriptions_are_renewed_after_a_restart_of_the_broker_amid_instal
                     me = replace(BASE, identity=base.identity)
                     assert (await tunnel.health(me)).is_active  # heard without a new subscription
                     assert (await tunnel.install(me, MODULE)).outcome is Outcome.DONE
+
+    play(act)
+
+
+def test_silence_after_a_connect_is_the_fault_of_a_base_only_after_a_while(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act() -> None:
+        ear, java = Ear(), JavaBehindBroker()
+        async with tunnel_on(broker, ear, limits=Limits(health_s=0.5)) as tunnel:
+            with pytest.raises(Deaf, match="within"):
+                await tunnel.health(BASE)
+            async with java.connected(broker):
+                await soon(lambda: ear.heard)
+                java.deaf.add("health")
+                with pytest.raises(NoAnswer, match="within") as heard:
+                    await tunnel.health(BASE)
+                assert not isinstance(heard.value, Deaf)
+            monkeypatch.setattr("koupleless.controller.tunnels.mqtt.tunnel._GRACE_S", 0)
+            with pytest.raises(NoAnswer, match="within") as never_heard:
+                await tunnel.health(replace(BASE, identity="other"))
+            assert not isinstance(never_heard.value, Deaf)
+
+    play(act)
+
+
+def test_a_broker_that_hangs_holds_nobody_up_and_is_left(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("koupleless.controller.tunnels.mqtt.link._ACK_S", 0.1)
+
+    async def act() -> None:
+        java = JavaBehindBroker()
+        async with tunnel_on(broker, Ear()) as tunnel, java.connected(broker):
+            await tunnel.health(BASE)
+            assert broker._running is not None
+            os.kill(broker._running.pid, signal.SIGSTOP)
+            with pytest.raises(Deaf, match="has not confirmed a message"):
+                await tunnel.health(BASE)
+            os.kill(broker._running.pid, signal.SIGCONT)
+            assert (await tunnel.health(BASE)).is_active
+
+    play(act)
+
+
+def test_two_controllers_of_one_name_do_not_knock_for_ever_at_once(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act() -> None:
+        async with tunnel_on(broker, Ear()), tunnel_on(broker, Ear(), is_up=False):
+            await asyncio.sleep(2)
+        connects = broker.log().count("New client connected")
+        assert 2 <= connects <= 8
 
     play(act)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import httpx
 import pytest
@@ -17,8 +18,9 @@ from koupleless.controller import names
 from koupleless.controller.tunnels.answers import Outcome
 from koupleless.controller.tunnels.http import HttpTunnel
 from koupleless.controller.tunnels.router import Router
-from koupleless.controller.tunnels.tunnel import NoAnswer
+from koupleless.controller.tunnels.tunnel import Deaf, NoAnswer
 from koupleless.controller.vnodes.base import AnnouncedBase, BaseState, Way
+from koupleless.controller.vnodes.liveness import Life
 from koupleless.controller.vnodes.ways import STALE_S, Ways
 from koupleless.controller.vpods.hooks import Visit
 from koupleless.controller.vpods.module import Module, ModuleKey
@@ -68,6 +70,29 @@ def test_two_tunnels_at_once_write_the_node_once_and_keep_the_base_alive() -> No
         assert world.cluster.writes.count(("patch node", NODE)) == 1
         assert world.node["metadata"]["annotations"][names.BASE_TUNNEL] == "mqtt"
         assert AnnouncedBase.of_node(world.node).way is Way.MQTT  # type: ignore[union-attr]
+
+    play(act)
+
+
+def test_a_controller_that_hears_nothing_calls_no_base_dead() -> None:
+    async def act(world: World) -> None:
+        world.steward.hear(OVER_MQTT)
+        await world.settle()
+        away = Deaf("the broker is away")
+        world.base.health = mock.AsyncMock(side_effect=away)  # type: ignore[method-assign]
+        for _ in range(30):
+            with pytest.raises(Deaf):
+                await world.steward._questions.ask_health()
+            await world.pass_time(10)
+        assert world.steward.life() is Life.SILENT
+        assert world.cluster.nodes
+        world.steward.hear(BASE)  # over HTTP
+        assert world.steward.news.base.way is Way.HTTP
+        world.base.health = mock.AsyncMock(side_effect=NoAnswer("no answer"))  # type: ignore[method-assign]
+        with pytest.raises(NoAnswer):
+            await world.steward._questions.ask_health()
+        await world.pass_time(61)
+        assert not world.cluster.nodes
 
     play(act)
 

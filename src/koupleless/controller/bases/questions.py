@@ -7,7 +7,7 @@ import logging
 import random
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from koupleless.controller.tunnels.tunnel import NoAnswer
+from koupleless.controller.tunnels.tunnel import Deaf, NoAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -98,6 +98,9 @@ class Questions:
         """Wait for an answer, and note whether one came. Raises `NoAnswer`."""
         try:
             answer = await question
+        except Deaf:
+            self._news.liveness.excuse(self._clock())
+            raise
         except NoAnswer:
             self._news.liveness.miss()
             raise

@@ -23,6 +23,10 @@ class NoAnswer(Exception):
     """A base gave no answer, or none that a base gives; the text says why. The command may have arrived."""
 
 
+class Deaf(NoAnswer):
+    """The controller itself hears nothing by the tunnel: the silence of a base says nothing about the base."""
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """The health of a base in the words of the base."""

@@ -37,6 +37,8 @@ class Liveness:
     """The time of the last answer, or of the first question."""
     _unanswered: int = 0
     """Questions without an answer since then."""
+    _is_deaf: bool = False
+    """Whether the controller heard nothing by the tunnel at the last question."""
 
     def see(self, now: float) -> None:
         """Note a sign of life."""
@@ -52,12 +54,17 @@ class Liveness:
 
     def answer(self, now: float) -> None:
         """Note an answer of the arklet, or the begin of the questions: only the leader of a Node asks."""
-        self._answered, self._unanswered = now, 0
+        self._answered, self._unanswered, self._is_deaf = now, 0, False
 
     @property
     def is_unanswered(self) -> bool:
         """Whether the last question had no answer."""
-        return self._unanswered > 0
+        return self._unanswered > 0 or self._is_deaf
+
+    def excuse(self, now: float) -> None:
+        """Note a question that could not be asked by a fault of the tunnel: the base is silent, and not dead soon."""
+        self._is_deaf = True
+        self.doubt(now)
 
     def miss(self) -> None:
         """Note a question without an answer."""

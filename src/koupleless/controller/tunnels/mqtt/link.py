@@ -8,7 +8,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from koupleless.controller.cluster.delays import Backoff
-from koupleless.controller.tunnels.tunnel import NoAnswer
+from koupleless.controller.tunnels.tunnel import Deaf, NoAnswer
 from koupleless.errors import SettingsError, in_words
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ _log: Final = logging.getLogger("koupleless.controller")
 _PAUSES: Final = Backoff(first_s=0.5, longest_s=30)
 _ACK_S: Final = 5.0
 """Seconds for the broker to confirm a message or a subscription."""
+_STEADY_S: Final = 10.0
+"""Seconds after which a connection counts as a success."""
 _AT_ONCE: Final = 200
 """Filters in one subscription."""
 _QOS: Final = 1
@@ -55,6 +57,8 @@ class Link:
         """The wanted subscriptions, and whether the broker has granted each on the present connection."""
         self._client: aiomqtt.Client | None = None
         self._is_up = asyncio.Event()
+        self._since = float("-inf")
+        """The begin of the present connection, by the clock of the loop."""
         self._failures = 0
         self._trouble = "not connected yet"
 
@@ -63,12 +67,20 @@ class Link:
         """The reason why there is no connection; empty if there is one."""
         return "" if self._client is not None else f"{self._broker} {self._trouble}"
 
+    @property
+    def age_s(self) -> float:
+        """The seconds since the connect; of use while connected."""
+        return asyncio.get_running_loop().time() - self._since
+
     async def run(self) -> None:
-        """Connect, and connect again after each loss, until cancelled. A failure is told once, and ends nothing."""
+        """Connect, and connect again after each loss, until cancelled. A failure is told once, and ends nothing.
+
+        Connections that break soon count as failures: two clients of one name end the connections of each other.
+        """
         while True:
             before = self._trouble
             await self._connection()
-            self._failures += 1
+            self._failures = 1 if self.age_s >= _STEADY_S else self._failures + 1
             if self._trouble != before:
                 _log.warning("%s %s; tried again until it answers", self._broker, self._trouble)
             await asyncio.sleep(_PAUSES.after(self._failures) * random.uniform(0.5, 1))  # noqa: S311 - no secret
@@ -127,7 +139,8 @@ class Link:
                 self._drop(refused)
                 if self._trouble:
                     _log.info("%s carries the words between bases and this controller", self._broker)
-                self._client, self._trouble, self._failures = client, "", 0
+                self._client, self._trouble = client, ""
+                self._since = asyncio.get_running_loop().time()
                 self._is_up.set()
                 self._begun()
                 async for message in client.messages:
@@ -163,11 +176,11 @@ class Link:
 
     def _connected(self) -> aiomqtt.Client:
         if self._client is None:
-            raise NoAnswer(self.trouble)
+            raise Deaf(self.trouble)
         return self._client
 
     def _lost(self, error: Exception) -> NoAnswer:
-        return NoAnswer(f"{self._broker} has not confirmed a message: {in_words(error)}")
+        return Deaf(f"{self._broker} has not confirmed a message: {in_words(error)}")
 
 
 def _let_go(client: aiomqtt.Client) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from koupleless.controller.tunnels.tunnel import NoAnswer
+from koupleless.controller.tunnels.tunnel import Deaf, NoAnswer
 
 _MOST_ANSWERS: Final = 16
 """Answers to one question that wait to be read; further ones are no answers of a sane base."""
@@ -67,7 +67,8 @@ class Pending:
                 question.take(Again())
 
     def fail(self, reason: str, *, of: str | None = None) -> None:
-        """Leave all questions without an answer, or those to one base."""
+        """Leave all questions without an answer, by a fault of the tunnel, or those to one base, by the base."""
+        kind = Deaf if of is None else NoAnswer
         for (identity, subject), question in self._open.items():
             if of in {None, identity}:
-                question.take(NoAnswer(f"base {identity} gives no answer to {subject}: {reason}"))
+                question.take(kind(f"base {identity} gives no answer to {subject}: {reason}"))

@@ -26,7 +26,15 @@ from koupleless.controller.tunnels.mqtt.leftovers import LISTEN_S, Leftovers
 from koupleless.controller.tunnels.mqtt.letters import HEALTH, Topics, fits_topics, operation_question
 from koupleless.controller.tunnels.mqtt.link import Link
 from koupleless.controller.tunnels.mqtt.pending import Again, Pending
-from koupleless.controller.tunnels.tunnel import Health, Limits, NoAnswer, install_body, read_health, uninstall_body
+from koupleless.controller.tunnels.tunnel import (
+    Deaf,
+    Health,
+    Limits,
+    NoAnswer,
+    install_body,
+    read_health,
+    uninstall_body,
+)
 from koupleless.controller.vpods.actual import State, table_of
 from koupleless.wire.envelope import Envelope, encode
 
@@ -40,6 +48,8 @@ if TYPE_CHECKING:
 
 DOUBT_S: Final = 15.0
 """Seconds without an answer to a change before the list of the base is asked; then twice as long, and so on."""
+_GRACE_S: Final = 60.0
+"""Seconds after a connect in which bases may connect, too; until then silence says nothing about a base."""
 _IDLE_S: Final = 120.0
 """Seconds after the last question to a base before its answers are no longer heard: another controller leads."""
 _HOUSEKEEPING_S: Final = 30.0
@@ -183,14 +193,15 @@ class MqttTunnel:
                     with contextlib.suppress(Again):
                         return await question.answer(limit_s)
         except TimeoutError:
-            raise NoAnswer(f"base {base.identity} gives no answer to {command} within {limit_s:g} s") from None
+            kind = Deaf if link.age_s < _GRACE_S and not self._is_present(base) else NoAnswer
+            raise kind(f"base {base.identity} gives no answer to {command} within {limit_s:g} s") from None
         finally:
             self._pending.close(base.identity, subject)
 
     async def _make(self, base: AnnouncedBase, change: _Change) -> Answer:
         """Make a change, at least once."""
         link = await self._hear_answers(base)
-        if self._inbox is not None and not self._inbox.is_present(base.identity):
+        if not self._is_present(base):
             await self.health(base)  # else the command may come before the base has subscribed, and be lost
         question = self._pending.open(base.identity, change.subject, self._clock())
         topic, content = self._topics.command(base.identity, change.command), encode(change.body)
@@ -234,10 +245,13 @@ class MqttTunnel:
             return True
         return Answer(Outcome.UNCERTAIN, "AnswerLost", "the answer of the base was lost on the way")
 
+    def _is_present(self, base: AnnouncedBase) -> bool:
+        return self._inbox is not None and self._inbox.is_present(base.identity)
+
     async def _hear_answers(self, base: AnnouncedBase) -> Link:
         """Return the link, once the answers of a base are heard. Raises `NoAnswer`."""
         if self._link is None:
-            raise NoAnswer(f"base {base.identity} cannot be reached: {self.trouble}")
+            raise Deaf(f"base {base.identity} cannot be reached: {self.trouble}")
         if not fits_topics(base.identity):
             raise NoAnswer(f"base {base.identity} cannot be reached over MQTT: its identity is no part of a topic")
         self._asked[base.identity] = self._clock()

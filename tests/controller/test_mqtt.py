@@ -336,7 +336,9 @@ def test_all_subscriptions_are_renewed_after_a_restart_of_the_broker_amid_instal
                 base._under_way.clear()
                 async with base.connected(broker):
                     me = replace(BASE, identity=base.identity)
-                    assert (await tunnel.health(me)).is_active  # heard without a new subscription
+                    await base.say("batchInstallBizResponse", {})
+                    await soon(lambda: base.identity in ear.changes)  # noqa: B023 - awaited here; heard unasked
+                    assert (await tunnel.health(me)).is_active
                     assert (await tunnel.install(me, MODULE)).outcome is Outcome.DONE
 
     play(act)

@@ -186,10 +186,8 @@ class MemoryTunnel:
     def _restart(self, key: ModuleKey) -> None:
         assert key in self.there
         self.starts[key] = self.starts.get(key, _START_MS) + 1
-        self.there = {
-            key: "ACTIVATED",
-            **{other: state for other, state in self.there.items() if other.name != key.name},
-        }
+        self.there = {other: state for other, state in self.there.items() if other.name != key.name}
+        self.there[key] = "ACTIVATED"  # an install that replaces removes other versions
 
     def _switch(self, key: ModuleKey) -> None:
         for other in self.there:

@@ -173,8 +173,10 @@ def agains(
 ) -> dict[ModuleKey, Again]:
     """Find the modules that run for a former revision of the workload of the deciding Pod, and equal the wanted ones.
 
-    As elsewhere in Kubernetes, a Pod of a new revision (``kubectl rollout restart``) means a new start.
+    As elsewhere in Kubernetes, a Pod of a new revision (``kubectl rollout restart``) means a new start. Where several
+    versions of a name answer, none starts again: the others would be away for a while.
     """
+    answering = Counter(one.key.name for one in actual.values() if one.state is State.ACTIVATED)
     sharing: dict[ModuleKey, list[tuple[VPod, Module]]] = {}
     for read in pods:
         for module in read.wanted() if read.pod.workload else ():
@@ -183,6 +185,8 @@ def agains(
     for key, (module, pod) in claims.by_key.items():
         there, others = actual.get(key), sharing.get(key, ())
         if not others or there is None or there.state is not State.ACTIVATED or not there.is_listed:
+            continue
+        if answering[key.name] > 1:
             continue
         again = _again(module, pod, others, there)
         failure = attempts.failure(key, Verb.RESTART, module.mark)
@@ -213,11 +217,13 @@ def _again(module: Module, pod: VPod, sharing: Iterable[tuple[VPod, Module]], th
 def _restarts(
     pods: Iterable[Read], claims: Claims, actual: Mapping[ModuleKey, Actual], attempts: Attempts
 ) -> Iterator[Operation]:
-    """Yield restarts of modules for new revisions; a restart of one version would remove others of the name."""
-    names = Counter(key.name for key in actual)
+    """Yield restarts of modules for new revisions.
+
+    A restart removes other versions of the name, which do not answer; those of Pods are installed again afterwards.
+    """
     for key, again in agains(pods, claims, actual, attempts).items():
-        module, pod = claims.by_key[key]
-        if again.is_told and names[key.name] == 1:
+        if again.is_told:
+            module, pod = claims.by_key[key]
             yield Operation(Verb.RESTART, key, module, pod.key, mark=module.mark)
 
 

@@ -147,6 +147,21 @@ def test_a_failing_readiness_probe_takes_the_pod_out_and_a_success_brings_the_po
     play(act)
 
 
+def test_a_long_failure_is_told_once_a_minute_after_the_threshold() -> None:
+    async def act(world: World) -> None:
+        await start(world, probed("readinessProbe", periodSeconds=1))
+        world.checks.failing[READY] = FAILED
+        await pass_periods(world, 123, 1)
+        assert reasons(world).count("Unhealthy") == 3 + 2
+        world.checks.failing.clear()
+        await pass_periods(world, 1, 1)
+        world.checks.failing[READY] = FAILED
+        await pass_periods(world, 1, 1)
+        assert reasons(world).count("Unhealthy") == 3 + 2 + 1
+
+    play(act)
+
+
 def test_a_check_without_an_answer_in_time_has_failed() -> None:
     async def act(world: World) -> None:
         world.checks.holds.clear()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from koupleless.controller.vpods.plan import Claims, Read
     from koupleless.controller.vpods.pod import VPod
 
+_TELL_EVERY_S: Final = 60.0
 _FATAL: Final = (Kind.STARTUP, Kind.LIVENESS)
 
 
@@ -54,6 +55,8 @@ class _Round:
     probe: Probe
     tally: Tally
     due: float
+    told: float = float("-inf")
+    """The time of the last Event about a failure."""
     task: asyncio.Task[None] | None = None
 
 
@@ -191,9 +194,12 @@ class Prober:
             said = f"no answer within {probe.timeout_s:g} s"
         finally:
             one.task, one.due = None, max(now + probe.period_s, self._clock())
-        if said:
+        is_news = one.tally.note(is_success=not said)
+        # Each failure up to the threshold, then one a minute: Events are writes to the API server.
+        if said and (one.tally.in_a_row <= probe.failures or self._clock() - one.told >= _TELL_EVERY_S):
+            one.told = self._clock()
             self._tell(watch.of.pod, "Warning", "Unhealthy", f"{probe.kind.value.capitalize()} probe failed: {said}")
-        if one.tally.note(is_success=not said):
+        if is_news:
             self._conclude(watch, probe, is_success=not said)
             self._wake()
         self.look()

@@ -59,7 +59,7 @@ def letter(data: object, *, time_ms: int | None = None) -> bytes:
 
 
 def simple_list(bizs: Sequence[BizInfo]) -> list[dict[str, Any]]:
-    """The short form of a list of bizs: each with the last record of a change, or ``null``."""
+    """The short form of a list of bizs: each with the last change or ``null``, and the health if known."""
     return [
         {
             "name": biz.biz_name,
@@ -73,6 +73,7 @@ def simple_list(bizs: Sequence[BizInfo]) -> list[dict[str, Any]]:
             }
             if biz.biz_state_records
             else None,
+            **({} if biz.health is msgspec.UNSET else {"health": biz.health}),
         }
         for biz in bizs
     ]

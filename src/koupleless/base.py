@@ -205,6 +205,7 @@ class Base:
             live=self._front.live.keep,
             end=_end_process if owns_process else None,
             statuses=self._readiness.latest,
+            has_consoles=ops.has_consoles(),
         )
         self._announcer = _announcer(ops, metadata, self.container, self._operations)
         self.arklet = ArkletServer(

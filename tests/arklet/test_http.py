@@ -38,6 +38,7 @@ COMMANDS = {
     "restartBiz": "start one ark biz again from the same artefact",
     "rollbackBiz": "let the version of one ark biz answer that did before",
     "exportBizs": "query the ark bizs that start again with the base",
+    "consoleBiz": "run code inside one ark biz, if consoles are on",
     "stopBase": "end the base in order",
     "switchBiz": "switch one ark biz",
     "uninstallBiz": "uninstall one ark biz",

@@ -79,6 +79,7 @@ def test_every_command_answers_as_documented(running: Running, tmp_path: Path) -
         ("cancelBiz", {"bizName": "shop"}),
         ("liveBiz", {"bizName": "shop", "seconds": 0}),
         ("commandBiz", {"bizName": "shop"}),
+        ("consoleBiz", {"bizName": "shop"}),
         ("cancelBiz", {"bizName": "shop"}),
         ("exportBizs", {}),
         ("restartBiz", shop),

@@ -273,6 +273,8 @@ NO_REASONS = {
     *("DiskPressure", "MemoryPressure", "NetworkUnavailable", "PIDPressure"),
     # The reason of a Job that has done its work, and that of a Pod, beside those of its containers.
     *("PodCompleted", "ContainersNotReady"),
+    # Members of the end of a command by kubectl exec, which kubectl reads.
+    *("ExitCode", "InternalError", "NonZeroExitCode"),
 }
 """Words of two parts in the source of the controller that tell no trouble."""
 

@@ -47,11 +47,12 @@ EVERYWHERE: Final = {
     "liveBiz in the list of commands": "lets pages reload by themselves; original clients have no such command",
     "commandBiz in the list of commands": "runs a command as a module; original clients have no such command",
     "queryLibraries in the list of commands": "a command more; original clients do not call it",
+    "consoleBiz in the list of commands": "runs code inside a module; original clients have no such command",
     "throwable": "the same shape, with Python's frames",
 }
 COMMANDS_OF_OURS: Final = {
     *("cancelBiz", "commandBiz", "envBiz", "liveBiz", "queryLibraries", "queryLogs"),
-    *("restartBiz", "rollbackBiz", "exportBizs", "stopBase"),
+    *("restartBiz", "rollbackBiz", "exportBizs", "stopBase", "consoleBiz"),
 }
 OURS_ALONE: Final = {"errorType", "libraries", "purgeReport", "residents"}
 NAMES_JAVA: Final = {"mainClass", "bizUrl", "bizTempWorkDir", "classPath", "threadName", "declaredMode"}

@@ -1,4 +1,4 @@
-"""The kubelet's API on the real control plane, with a real base: ``kubectl logs``, ``port-forward``, figures."""
+"""The kubelet's API on the real control plane, with a real base: ``kubectl logs``, ``port-forward``, ``exec``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import base64
 import contextlib
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import socket
@@ -59,6 +61,9 @@ class Kubectl:
     def __init__(self, access: Access, namespace: str) -> None:
         self._command = [kubectl_program(), "--kubeconfig", access.kubeconfig, "-n", namespace]
 
+    def command(self, *arguments: str) -> list[str]:
+        return [*self._command, *arguments]
+
     def __call__(self, *arguments: str, expects: int = 0, given: str | None = None) -> str:
         done = subprocess.run(
             [*self._command, *arguments], input=given, capture_output=True, text=True, check=False, timeout=60
@@ -96,6 +101,40 @@ def said_by(running: subprocess.Popen[str]) -> Iterator[list[str]]:
     reading.start()
     yield lines
     reading.join(20)
+
+
+class Terminal:
+    """A program on a terminal."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._mine, theirs = pty.openpty()
+        self.running = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+        os.close(theirs)
+        self._shown = ""
+
+    def until(self, text: str) -> None:
+        """Wait until the program shows a text after all that was waited for before."""
+        while text not in self._shown:
+            assert select.select([self._mine], [], [], 20)[0], f"{text!r} does not come: {self._shown!r}"
+            self._shown += os.read(self._mine, 4096).decode()
+        self._shown = self._shown.partition(text)[2]
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._mine, keys)
+
+    def close(self) -> None:
+        self.running.kill()
+        self.running.wait()
+        os.close(self._mine)
+
+
+@contextlib.contextmanager
+def terminal_of(command: list[str]) -> Iterator[Terminal]:
+    terminal = Terminal(command)
+    try:
+        yield terminal
+    finally:
+        terminal.close()
 
 
 CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
@@ -187,6 +226,9 @@ def scene(
     env = f"e{time.monotonic_ns()}"
     config = directory / "kubeconfig"
     token = account_with_rights(kube)
+    secret = directory / "token"
+    secret.write_text("secret-of-the-arklet\n", encoding="utf-8")
+    directory.joinpath("koupleless.toml").write_text("[base]\narklet.exec = true\n", encoding="utf-8")
     config.write_text(json.dumps(control_plane.kubeconfig_of("controller", token)), encoding="utf-8")
     kubelet = free_port()
     running = run_alone(
@@ -194,10 +236,12 @@ def scene(
             *(sys.executable, "-P", "-m", "koupleless", "controller", "--kubeconfig", str(config)),
             *("--env", env, "--port", str(port), "--probes-port", str(free_port()), "--name", env),
             *("--kubelet", "--kubelet-address", "127.0.0.1", "--kubelet-port", str(kubelet)),
+            *("--arklet-token-file", str(secret)),
         ],
         directory,
     )
-    base = serve("--name", env, "--controller", running.url, "--ephemeral", cwd=directory)
+    options = ("--arklet-token-file", str(secret), "--ephemeral")
+    base = serve("--name", env, "--controller", running.url, *options, cwd=directory)
     with namespace_of(kube) as namespace:
         made = Scene(kube, namespace, base, env, directory)
         made.kubelet = f"https://127.0.0.1:{kubelet}"
@@ -264,3 +308,40 @@ def test_figures_and_pods_are_there_for_a_token_of_the_cluster(scene: Scene, con
         stranger = {"Authorization": f"Bearer {control_plane.tokens['stranger']}"}
         assert client.get("/metrics/resource", headers=stranger).status_code == 403
         assert client.get("/metrics/resource").status_code == 401
+
+
+def test_kubectl_runs_code_inside_the_module(scene: Scene) -> None:
+    kubectl = scene.kubectl
+    scene.create("shell", code=f"{CODE}\nvalue = 41\n")
+    code = "import app; app.value += 1; print(app.value)"
+    assert kubectl("exec", "shell", "--", "python", "-c", code) == "42\n"
+    assert kubectl("exec", "-i", "shell", "--", "python", "-", given="import app\nprint(app.value)\n") == "42\n"
+    assert "ZeroDivisionError" in kubectl("exec", "shell", "--", "python", "-c", "1 / 0", expects=1)
+    kubectl("exec", "shell", "--", "python", "-c", "raise SystemExit(7)", expects=7)
+    many = kubectl("exec", "shell", "--", "python3", "-c", "for n in range(100_000): print(n)")
+    assert many.splitlines() == [str(number) for number in range(100_000)]
+    assert "a module is no process" in kubectl("exec", "shell", "--", "sh", expects=1)
+    told = scene.base.log.read_text(encoding="utf-8")
+    assert "is opened by 'kube-apiserver-kubelet-client for Pod" in told
+    assert f"runs: {code!r}" in told
+
+
+def test_a_terminal_has_echo_prompts_and_interrupts(scene: Scene) -> None:
+    scene.create("terminal", code=f"{CODE}\nvalue = 41\n")
+    with terminal_of(scene.kubectl.command("exec", "-it", "terminal", "--", "python")) as terminal:
+        terminal.until("Python inside terminal:1")
+        terminal.until(">>> ")
+        terminal.type(b"import app, time\r")
+        terminal.until("import app, time\r\n")
+        terminal.until(">>> ")
+        terminal.type(b"app.valeu\x7f\x7fue + 1\r")
+        terminal.until("\r\n42\r\n>>> ")
+        terminal.type(b"while not time.sleep(0.01): print('busy')\r\r")
+        terminal.until("busy\r\nbusy\r\n")
+        terminal.type(b"\x03")
+        terminal.until("KeyboardInterrupt\r\n")
+        terminal.until(">>> ")
+        terminal.type(b"1 / 0\r")
+        terminal.until("ZeroDivisionError: division by zero\r\n>>> ")
+        terminal.type(b"\x04")
+        assert terminal.running.wait(20) == 0

@@ -23,8 +23,10 @@ from koupleless.arklet.orders import (
     elements,
     named,
 )
-from koupleless.arklet.ours.commands import NothingDone, OwnCommands
+from koupleless.arklet.ours.commands import OwnCommands
+from koupleless.arklet.ours.consoles import Consoles
 from koupleless.arklet.ours.keeping import Keeping
+from koupleless.arklet.ours.refusal import NothingDone
 from koupleless.arklet.records import BatchBusy, RunRepeated, Runs, describe_error
 from koupleless.container.process import resident_bytes
 from koupleless.errors import ArtifactError, BizBusy, BizNotFound, ContainerClosed, ManifestInvalid
@@ -39,6 +41,7 @@ from koupleless.wire.replies import (
     BizInfo,
     BizReply,
     CommandData,
+    ConsoleData,
     EnvData,
     ExportData,
     HealthReply,
@@ -54,6 +57,7 @@ from koupleless.wire.requests import (
     BizEnv,
     BizRequest,
     BizsQuery,
+    ConsoleBiz,
     HealthQuery,
     InstallBiz,
     LibrariesQuery,
@@ -130,12 +134,13 @@ class Operations:
         live: Callable[[str, float], object] = lambda _name, _seconds: None,
         end: Callable[[], object] | None = None,
         statuses: Callable[[], Mapping[BizId, Status]] = dict,
+        has_consoles: bool = False,
     ) -> None:
         """``has_libraries`` finds private libraries in the store of the base, by digest.
 
         ``cancel`` cancels installs of a module, by name, and returns whether there are any; ``live`` lets pages of a
         module reload by themselves for so many seconds; ``end`` is as in `Keeping`. ``statuses`` returns the health of
-        modules at once.
+        modules at once; ``has_consoles`` lets callers run code inside modules.
         """
         self.vitals = health or Health(container)
         numbers = itertools.count(1)
@@ -159,6 +164,7 @@ class Operations:
             has_libraries=has_libraries,
             cancel=cancel,
             live=live,
+            consoles=Consoles(is_on=has_consoles),
         )
 
     def handle(self, command: str, raw: bytes) -> Envelope:
@@ -470,6 +476,14 @@ COMMANDS: Final = (
     ),
     Command(
         "exportBizs", "query the ark bizs that start again with the base", _own(OwnCommands.export), Request, ExportData
+    ),
+    Command(
+        "consoleBiz",
+        "run code inside one ark biz, if consoles are on",
+        _own(OwnCommands.console),
+        ConsoleBiz,
+        ConsoleData,
+        takes_long=True,
     ),
     Command("stopBase", "end the base in order", _own(OwnCommands.stop), Request, BizReply),
     Command("queryLogs", "query the logs of ark bizs", _own(OwnCommands.logs), LogsQuery, LogsData, takes_long=True),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from koupleless.errors import SettingsError
 from koupleless.settings.controller import ControllerSettings, MqttSettings, ReviewSettings
 from koupleless.settings.reading import Sources, find_table, flatten, keys_of, read_token, setting
 from koupleless.settings.values import (
@@ -53,6 +54,8 @@ class ArkletSettings:
     """A token that lets callers read the metrics and nothing else. Never read from a table."""
     metrics_token_file: FilePath | None = setting(None)
     """A file with the token for the metrics in the first line."""
+    exec: Flag = setting(False)
+    """Whether callers with the token run Python code inside modules, in consoles; needs a token on any address."""
     insecure: Flag = setting(False)
     """Let strangers in on an address other than loopback; the original controller needs this."""
     allowed_hosts: Texts = setting(())
@@ -89,6 +92,15 @@ class ArkletSettings:
     def read_token(self) -> str | None:
         """The token, from `token` or `token_file`. Raises ``SettingsError`` for an unusable file."""
         return read_token(self.token, self.token_file, "arklet token-file")
+
+    def has_consoles(self) -> bool:
+        """Whether consoles are on. Raises ``SettingsError`` for consoles without a token."""
+        if self.exec and self.read_token() is None:
+            raise SettingsError(
+                "arklet.exec lets callers run code inside modules, and needs a token on any address: set one "
+                "(--arklet-token-file, KOUPLELESS_ARKLET_TOKEN)"
+            )
+        return self.exec
 
     def read_metrics_token(self) -> str | None:
         """The token for the metrics alone. Raises ``SettingsError`` for an unusable file."""

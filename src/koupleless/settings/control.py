@@ -91,7 +91,7 @@ class ControlSettings:
     sync_replicas: Flag = setting(False, variables=("ENABLE_MODULE_REPLICAS_SYNC_WITH_BASE",))
     """Whether Deployments of peers get as many replicas as there are ready bases of their cluster."""
     kubelet: Flag = setting(False, variables=("KUBELET_PROXY_ENABLED",))
-    """Whether the API of a kubelet is served: ``kubectl logs`` and ``port-forward`` for modules."""
+    """Whether the API of a kubelet is served: ``kubectl logs``, ``port-forward`` and ``exec`` for modules."""
     kubelet_address: Text | None = setting(None, variables=("POD_IP",))
     """The address by which the API server calls the kubelet's API: that of the Pod of the controller."""
     kubelet_host: Text | None = setting(None)

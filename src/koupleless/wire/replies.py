@@ -274,6 +274,20 @@ class CommandData(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A file on the machine of the base, to be read by a user of the same name."""
 
 
+class ConsoleData(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The reply of a console in a module. Sent only by this project."""
+
+    session: str
+    output: str = ""
+    """Texts printed since the last answer, and values shown."""
+    errors: str = ""
+    """Tracebacks since the last answer."""
+    state: str = "ready"
+    """``ready`` for an input, ``more`` for the rest of a statement, ``running``, or ``ended``."""
+    status: int = 0
+    """The exit status, as of a process: 1 after an error."""
+
+
 class EnvData(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The reply about kept values of a module's environment: names only. Sent only by this project."""
 

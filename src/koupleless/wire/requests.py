@@ -142,6 +142,25 @@ class LiveBiz(Request, frozen=True, kw_only=True):
     """The time from now, after which nobody asks for this any more; 0 ends it at once."""
 
 
+class ConsoleBiz(Request, frozen=True, kw_only=True):
+    """Run Python code inside a module, in a console. Understood only by this project."""
+
+    biz_name: str | None = None
+    biz_version: str | None = None
+    session: str | None = None
+    """The console of an earlier answer; ``None`` opens one."""
+    code: str | None = None
+    """A line, or a whole script; ``None`` asks for output."""
+    script: bool = False
+    """Whether `code` is a script: the console ends with the script."""
+    interrupt: bool = False
+    """Whether the running code is interrupted, as by Ctrl-C."""
+    close: bool = False
+    """Whether the console ends."""
+    caller: str = ""
+    """The caller in words, for the log."""
+
+
 class LogsQuery(Request, frozen=True, kw_only=True):
     """Ask for entries of the logs of modules. Understood only by this project."""
 
@@ -271,6 +290,7 @@ def _installs(name: str, value: object) -> list[InstallBiz] | None:
 _CONVERTERS: Final[dict[Any, Callable[[str, object], Any]]] = {
     str | None: _text,
     bool: _flag,
+    str: _text,
     float: _number,
     float | None: _number,
     list[str] | None: _texts,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from koupleless.arklet import answers
 from koupleless.arklet.orders import check_background, check_variables, name_of, named
+from koupleless.arklet.ours.refusal import NothingDone
 from koupleless.biz import BizState
 from koupleless.container.starting.portrait import Portrait
 from koupleless.router.around.live import MAX_S
@@ -20,29 +21,28 @@ from koupleless.wire.replies import (
     BizDetails,
     BizReply,
     CommandData,
+    ConsoleData,
     EnvData,
     InstallData,
     LibrariesData,
     LogEntry,
     LogsData,
 )
-from koupleless.wire.requests import BizEnv, BizRequest, LibrariesQuery, LiveBiz, LogsQuery, read
+from koupleless.wire.requests import BizEnv, BizRequest, ConsoleBiz, LibrariesQuery, LiveBiz, LogsQuery, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from koupleless.arklet.ours.consoles import Consoles
     from koupleless.arklet.ours.keeping import Keeping
     from koupleless.container.container import Container
+    from koupleless.context import Scope
     from koupleless.state.environments import Environments
     from koupleless.view.logging.logbook import Logbook
     from koupleless.wire.replies import ExportData
     from koupleless.wire.requests import RestartBiz, RollbackBiz
 
 Body = dict[str, object] | None
-
-
-class NothingDone(Exception):
-    """There is nothing to do the command to, in words for the message of the reply."""
 
 
 class OwnCommands:
@@ -63,6 +63,7 @@ class OwnCommands:
         has_libraries: Callable[[str], bool],
         cancel: Callable[[str], bool],
         live: Callable[[str, float], object],
+        consoles: Consoles,
     ) -> None:
         self._container = container
         self._keeping = keeping
@@ -71,6 +72,7 @@ class OwnCommands:
         self._has_libraries = has_libraries
         self._cancel = cancel
         self._live = live
+        self._consoles = consoles
 
     # --- changes of a biz ----------------------------------------------------------------------------------------
 
@@ -162,6 +164,36 @@ class OwnCommands:
         found = read_logs(self._logbook, wish, request.places)
         entries = [LogEntry(time=entry.created, biz_name=entry.name, text=entry.text) for entry in found.entries]
         return LogsData(entries=entries, places=dict(found.places))
+
+    def console(self, body: Body) -> ConsoleData:
+        """Run code inside a module, in a console that is open or is opened."""
+        request, consoles = read(ConsoleBiz, body), self._consoles
+        consoles.check()
+        if request.session is None:
+            console = consoles.open(self._started(request), request.caller)
+        else:
+            console = consoles.find(request.session)
+        if request.close:
+            consoles.close(console)
+        elif request.interrupt:
+            console.interrupt()
+        elif request.code is not None:
+            consoles.note(console, request.code)
+            console.give(request.code, is_script=request.script)
+        answer = console.answer()
+        if answer.state == "ended":
+            consoles.close(console)
+        return answer
+
+    def _started(self, request: ConsoleBiz) -> Scope:
+        """Return the life of the module that a console is asked for in."""
+        name = name_of(request.biz_name)
+        for biz in sorted(self._container.bizs(), key=lambda biz: biz.state is not BizState.ACTIVATED):
+            if biz.id.name == name and request.biz_version in (None, biz.id.version) and biz.state.is_started:
+                scope = self._container.scope_of(biz.id)
+                if scope is not None:
+                    return scope
+        raise NothingDone(f"no module {name}:{request.biz_version or 'of any version'} is started")
 
     def command(self, body: Body) -> CommandData:
         """A file on this machine, readable for the user of the base alone, with all to run a command as one biz."""

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from koupleless.controller.cluster.api import ApiError, Unreachable
+from koupleless.controller.kubelet import console as consoles
 from koupleless.controller.kubelet import forwarding
 from koupleless.controller.kubelet.callers import Act, Refusal
+from koupleless.controller.kubelet.console import Command, Console
 from koupleless.controller.kubelet.figures import Figures
 from koupleless.controller.kubelet.forwarding import Forwarding
 from koupleless.controller.kubelet.logs import Logs, Senseless, Wish
@@ -35,11 +37,20 @@ _SPDY: Final = "spdy/3.1"
 _READ: Final = frozenset({"GET", "HEAD"})
 
 
+class _Asked(NamedTuple):
+    """A request of a caller with the right to it."""
+
+    request: Request
+    pod: VPod | None
+    container: str
+    caller: str
+
+
 class _Task(NamedTuple):
     """The right for a request, and the function that answers once the caller has the right."""
 
     verb: str
-    answer: Callable[[Request, Exchange, VPod | None, str], Awaitable[None]]
+    answer: Callable[[_Asked, Exchange], Awaitable[None]]
     namespace: str | None = None
     pod: str = ""
     container: str = ""
@@ -54,6 +65,7 @@ class Kubelet:
         self._places = places
         self._callers = callers
         self._wall = wall
+        self._bases = bases
         self._logs = Logs(bases, wall=wall)
         self._figures = Figures(places, bases, wall=wall)
 
@@ -77,6 +89,8 @@ class Kubelet:
                 await self._guarded(request, exchange, _Task("get", self._log, namespace, pod, container))
             case "portForward", [namespace, pod] | [namespace, pod, _]:
                 await self._guarded(request, exchange, _Task("create", self._forward, namespace, pod))
+            case "exec", [namespace, pod, container] | [namespace, pod, _, container]:
+                await self._guarded(request, exchange, _Task("create", self._console, namespace, pod, container))
             case "attach", [namespace, pod, *_]:
                 await self._guarded(request, exchange, _Task("create", _attach, namespace, pod))
             case "pods" | "healthz" | "metrics" | "stats", _:
@@ -86,14 +100,14 @@ class Kubelet:
 
     # --- callers -----------------------------------------------------------------------------------------------------
 
-    async def _may(self, request: Request, exchange: Exchange, act: Act) -> bool:
-        """Judge the caller; a refusal is answered here."""
+    async def _judge(self, request: Request, exchange: Exchange, act: Act) -> str | None:
+        """Return the name of a caller with the right to an act; a refusal is answered here."""
         found = await self._callers.judge(request, act)
         if isinstance(found, Refusal):
             headers = {"www_authenticate": "Bearer"} if found.status == 401 else {}  # noqa: PLR2004
             await exchange.answer(found.status, found.reason, **headers)
-            return False
-        return True
+            return None
+        return found.name
 
     async def _guarded(self, request: Request, exchange: Exchange, task: _Task) -> None:
         """Answer to callers with the right to a Pod; strangers do not learn whether there is one.
@@ -101,8 +115,9 @@ class Kubelet:
         ``create`` is asked for whatever the method: a WebSocket begins with a GET, which a right to read would open.
         """
         pod = None if task.namespace is None else self._places.pod(task.namespace, task.pod)
-        if await self._may(request, exchange, Act(task.verb, _PROXY, "" if pod is None else pod.node)):
-            await task.answer(request, exchange, pod, task.container)
+        caller = await self._judge(request, exchange, Act(task.verb, _PROXY, "" if pod is None else pod.node))
+        if caller is not None:
+            await task.answer(_Asked(request, pod, task.container, caller), exchange)
 
     # --- Pods --------------------------------------------------------------------------------------------------------
 
@@ -120,11 +135,12 @@ class Kubelet:
                 return Located(pod, module.container, base, module)
         raise NotFound(f"Pod {pod.key} has no container {container}", 400)
 
-    async def _log(self, request: Request, exchange: Exchange, pod: VPod | None, container: str) -> None:
+    async def _log(self, asked: _Asked, exchange: Exchange) -> None:
+        request = asked.request
         if request.method not in _READ:
             raise NotFound("logs are read by GET", 405)
         wish = Wish.of(request, now=self._wall())
-        found = await self._locate(pod, container)
+        found = await self._locate(asked.pod, asked.container)
 
         def is_there() -> bool:
             now = self._places.pod(*found.pod.key)
@@ -132,10 +148,22 @@ class Kubelet:
 
         await self._logs.send(found, wish, exchange, is_there=is_there)
 
-    async def _forward(self, request: Request, exchange: Exchange, pod: VPod | None, _: str) -> None:
-        found = await self._locate(pod, "")
-        protocol = _protocol(request, forwarding.PROTOCOLS)
+    async def _forward(self, asked: _Asked, exchange: Exchange) -> None:
+        found = await self._locate(asked.pod, "")
+        protocol = _protocol(asked.request, forwarding.PROTOCOLS)
         await Forwarding(found.pod, found.base).run(exchange, protocol)
+
+    async def _console(self, asked: _Asked, exchange: Exchange) -> None:
+        protocol = _protocol(asked.request, consoles.PROTOCOLS)
+        command = Command.of(asked.request)
+        found = await self._locate(asked.pod, asked.container)
+        caller = f"{asked.caller} for Pod {found.pod.key}"
+        console = Console(self._bases, found, command, caller=caller)
+        try:
+            await console.open()  # before the protocol changes, so that a refusal is told
+            await console.run(exchange, protocol)
+        finally:
+            await console.close()
 
     # --- Nodes -------------------------------------------------------------------------------------------------------
 
@@ -147,10 +175,11 @@ class Kubelet:
             "stats/summary": (("stats",), self._summary),
         }
         found = pages.get(path)
-        if not await self._may(request, exchange, Act("get", _PROXY if found is None else found[0])):
+        caller = await self._judge(request, exchange, Act("get", _PROXY if found is None else found[0]))
+        if caller is None:
             return
         if found is None or request.method not in _READ:
-            await _nothing(request, exchange, None, "")
+            await _nothing(_Asked(request, None, "", caller), exchange)
             return
         content, content_type = await found[1]()
         await exchange.answer(200, content if request.method == "GET" else b"", content_type=content_type)
@@ -170,14 +199,14 @@ async def _healthz() -> tuple[str, str]:
     return "ok", "text/plain; charset=utf-8"
 
 
-async def _attach(_: Request, exchange: Exchange, _pod: VPod | None, _container: str) -> None:
+async def _attach(_: _Asked, exchange: Exchange) -> None:
     await exchange.answer(
         400, "a module has no input to attach to: `kubectl logs -f` shows the output, `kubectl exec` opens a console"
     )
 
 
-async def _nothing(request: Request, exchange: Exchange, _pod: VPod | None, _container: str) -> None:
-    await exchange.answer(404, f"there is nothing at /{'/'.join(request.path)} of the kubelet's API of modules")
+async def _nothing(asked: _Asked, exchange: Exchange) -> None:
+    await exchange.answer(404, f"there is nothing at /{'/'.join(asked.request.path)} of the kubelet's API of modules")
 
 
 def _protocol(request: Request, known: tuple[str, ...]) -> str:

@@ -75,10 +75,6 @@ class Fleet:
     def __len__(self) -> int:
         return len(self._stewards)
 
-    def nodes(self) -> list[str]:
-        """Return the names of the Nodes of all known bases, led or not."""
-        return list(self._stewards)
-
     def base(self, node: str) -> AnnouncedBase | None:
         """Return the base of a Node, by the last news."""
         steward = self._stewards.get(node)

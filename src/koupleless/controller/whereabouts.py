@@ -39,9 +39,9 @@ class Whereabouts:
 
     def led(self) -> Iterator[tuple[str, AnnouncedBase]]:
         """See `Places.led`."""
-        for node in self._fleet.nodes():
+        for node in self._fleet.led(self._leases):
             base = self._fleet.base(node)
-            if base is not None and self._leases.leads(node):
+            if base is not None:
                 yield node, base
 
     def pods_on(self, node: str) -> Sequence[VPod]:

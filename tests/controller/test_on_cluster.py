@@ -193,3 +193,26 @@ async def _event(scene: Scene, reason: str) -> bool:
 async def _led_by(scene: Scene, holder: str) -> bool:
     path = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{scene.node_name}"
     return bool((await scene.ask("GET", path)).json().get("spec", {}).get("holderIdentity") == holder)
+
+
+def test_the_node_has_the_address_of_the_controller_that_leads_and_the_pod_that_of_the_base(scene: Scene) -> None:
+    async def has(address: str, port: int) -> bool:
+        status = (await scene.node() or {}).get("status", {})
+        told = {one["type"]: one["address"] for one in status.get("addresses", ())}
+        return told.get("InternalIP") == address and status["daemonEndpoints"]["kubeletEndpoint"]["Port"] == port
+
+    async def act() -> None:
+        async with scene.controlled("one", kubelet_address="10.9.0.1", kubelet_port=10250) as controller:
+            controller.hear(scene.base)
+            await scene.soon(lambda: has("10.9.0.1", 10250))
+            await scene.create_pod("one", container("orders"))
+            await scene.soon(lambda: scene.is_ready("one"))
+            assert ((await scene.pod("one")) or {})["status"]["podIP"] == scene.base.ip
+        async with scene.controlled("two", kubelet_address="10.9.0.2", kubelet_port=20250) as other:
+            await scene.soon(lambda: has("10.9.0.2", 20250))  # without a heartbeat: known from the Node
+            base = other.whereabouts.base(scene.node_name)
+            assert base is not None
+            assert base.ip == scene.base.ip
+            assert ((await scene.pod("one")) or {})["status"]["podIP"] == scene.base.ip
+
+    play(act)

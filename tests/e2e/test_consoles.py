@@ -11,6 +11,8 @@ from tests.conftest import until
 
 from koupleless.arklet.health import BaseMetadata
 from koupleless.arklet.operations import Operations
+from koupleless.errors import SettingsError
+from koupleless.settings.base import ArkletSettings
 from koupleless.wire.envelope import encode
 
 if TYPE_CHECKING:
@@ -176,6 +178,13 @@ def test_consoles_are_few_and_off_by_default(inside: Inside, shops: tuple[Path, 
     off = Operations(inside.container, BaseMetadata(identity="me"))
     assert "arklet.exec" in Terminal(off).open()
     off.close()
+
+
+def test_consoles_need_a_token_also_on_loopback() -> None:
+    with pytest.raises(SettingsError, match="needs a token on any address"):
+        ArkletSettings(exec=True).has_consoles()
+    assert ArkletSettings(exec=True, token="t").has_consoles()
+    assert not ArkletSettings(token="t").has_consoles()
 
 
 def test_each_console_and_each_input_is_told_on_one_line(

@@ -125,6 +125,22 @@ def test_a_stream_that_nobody_reads_stops_the_client_and_holds_little() -> None:
     play(act)
 
 
+def test_an_ignored_stream_holds_up_nothing() -> None:
+    async def act() -> None:
+        streams: list[Stream] = []
+        async with connected(lambda stream: not streams.append(stream)) as (client, session):  # type: ignore[func-returns-value]
+            number = client.open()
+            await client.until(lambda: client.replied)
+            sending = asyncio.create_task(_flood(client, number, 32 << 20))
+            await _settled(lambda: len(streams[0]._pieces))
+            streams[0].ignore()
+            await sending
+            await client.close()
+            await session
+
+    play(act)
+
+
 async def _flood(client: Client, stream: int, size: int) -> None:
     for _ in range(size >> 20):
         client.send(stream, bytes(1 << 20))

@@ -139,6 +139,7 @@ class Console:
         with contextlib.suppress(StreamGone):
             await self._streams["error"].write(json.dumps(said).encode())
         for stream in self._streams.values():
+            stream.ignore()
             await stream.end()
 
     async def _run_script(self) -> int:

@@ -50,6 +50,7 @@ class Stream:
         self._is_heard_out = False
         self._is_ended = False
         self._is_gone = False
+        self._is_ignored = False
 
     async def read(self) -> bytes:
         """Return the next bytes; none at the end. Raises `StreamGone`."""
@@ -81,6 +82,13 @@ class Stream:
                 await self._session.send(self._session.writing.data(self.number, b"", is_last=True))
             self._session.forget(self, is_over=self._is_heard_out)
 
+    def ignore(self) -> None:
+        """Drop all that the other end has sent and sends, so that the connection is read on. Idempotent."""
+        self._is_ignored = True
+        self._pieces.clear()
+        self._waiting = 0
+        self._room.set()
+
     async def reset(self) -> None:
         """Give up the stream in both directions. Idempotent."""
         if not self._is_gone:
@@ -93,7 +101,7 @@ class Stream:
 
     async def take(self, data: bytes, *, is_last: bool) -> None:
         """Take data of the other end; returns once there is room for more."""
-        if data and not self._is_heard_out and not self._is_gone:
+        if data and not (self._is_heard_out or self._is_gone or self._is_ignored):
             self._pieces.append(data)
             self._waiting += len(data)
         self._is_heard_out |= is_last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 import zlib
 from typing import TYPE_CHECKING, Final
@@ -92,4 +93,12 @@ class Client:
 
     async def close(self) -> None:
         self._task.cancel()
-        self.writer.close()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await closed(self.writer)
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    """Close a connection, and return once it is: the loop of a test ends soon."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()

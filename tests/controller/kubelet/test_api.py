@@ -14,7 +14,7 @@ import httpx
 import pytest
 from tests.certificates import Authority
 from tests.controller.documents import NODE, container, pod
-from tests.controller.kubelet.spdy import Client
+from tests.controller.kubelet.spdy import Client, closed
 from tests.controller.world import BASE, NoSources
 
 from koupleless.certificates import ServerCertificate
@@ -162,7 +162,7 @@ class Served:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         if not head.startswith("HTTP/1.1 101"):
             body = (await reader.read()).decode()
-            writer.close()
+            await closed(writer)
             return head + body, Client.__new__(Client)
         return head, Client(reader, writer)
 
@@ -249,7 +249,8 @@ def test_a_right_is_that_to_the_node_of_the_pod_and_is_remembered_for_a_moment(d
     async def act(served: Served) -> None:
         for _ in range(5):
             await served.get("/containerLogs/shop/one/orders")
-        await served.upgrade("/portForward/shop/one")
+        _, client = await served.upgrade("/portForward/shop/one")
+        await client.close()
         await served.upgrade("/attach/shop/one/orders")
 
     world = play(doors, act)
@@ -367,7 +368,7 @@ def test_other_paths_lead_nowhere(doors: Doors, path: str) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=trusted)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer good\r\n\r\n".encode())
         answer = (await reader.read()).decode()
-        writer.close()
+        await closed(writer)
         assert answer.split()[1] in {"400", "404"}, answer
 
     assert play(doors, act).asked == []
@@ -421,7 +422,7 @@ def test_slow_readers_hold_little_and_wait_for_room(doors: Doors) -> None:
         assert served.kubelet._logs._room._used <= 8 << 20
         for reader, writer in readers:  # as slow as one after the other
             assert (await reader.read()).count(b"x") >= 3 << 20
-            writer.close()
+            await closed(writer)
         await _until(lambda: not served.kubelet._logs._room._used)
 
     play(doors, act)
@@ -436,7 +437,7 @@ def test_of_many_followers_few_questions_go_to_the_base(doors: Doors) -> None:
         path = "/containerLogs/shop/one/orders?follow=true"
         writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer good\r\n\r\n".encode())
         text = (await reader.read()).decode()
-        writer.close()
+        await closed(writer)
         return text.count("line ")
 
     async def act(served: Served) -> None:
@@ -477,7 +478,7 @@ async def echoing() -> AsyncIterator[int]:
             writer.write(data)
             await writer.drain()
         writer.write(b"bye")
-        writer.close()
+        await closed(writer)
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     try:
@@ -563,7 +564,7 @@ def test_a_client_that_is_gone_leaves_no_connection_to_the_base(doors: Doors) ->
             with contextlib.suppress(ConnectionError):
                 await reader.read()
             open_now.discard(writer)
-            writer.close()
+            await closed(writer)
 
         server = await asyncio.start_server(hold, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
@@ -678,7 +679,7 @@ def test_nonsense_is_answered_with_400_and_the_server_goes_on(doors: Doors, raw:
             writer.write_eof() if writer.can_write_eof() else None
             answer = await reader.read()
             assert answer.split()[1] in {b"400", b"431"}
-        writer.close()
+        await closed(writer)
         assert (await served.get("/healthz")).text == "ok"
 
     play(doors, act)

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import hashlib
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.controller.kubelet.spdy import PING, SETTINGS, SYN_STREAM, Client, Deflating, control
+from tests.controller.kubelet.spdy import PING, SETTINGS, SYN_STREAM, Client, Deflating, closed, control
 
 from koupleless.controller.kubelet.transport.frames import DICTIONARY, Malformed, Opened, Piece, Reading
 from koupleless.controller.kubelet.transport.streams import Session, Stream, StreamGone
@@ -27,12 +27,14 @@ def test_the_dictionary_is_that_of_the_draft() -> None:
 async def connected(opened: Callable[[Stream], bool]) -> AsyncIterator[tuple[Client, asyncio.Task[None]]]:
     """A client, and the task of the session of the server."""
     sessions: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue()
+    serving: list[Any] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(Session(reader, writer, opened).run())
         sessions.put_nowait(task)
+        serving.append(asyncio.current_task())
         await asyncio.gather(task, return_exceptions=True)
-        writer.close()
+        await closed(writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     client = Client(*await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1]))
@@ -40,6 +42,7 @@ async def connected(opened: Callable[[Stream], bool]) -> AsyncIterator[tuple[Cli
         yield client, await sessions.get()
     finally:
         await client.close()
+        await asyncio.gather(*serving)
         server.close()
 
 

@@ -165,7 +165,7 @@ def test_the_server_takes_the_policies_of_the_example_and_their_ports_are_there(
         for document in yaml.safe_load_all(EXAMPLE.read_text(encoding="utf-8"))
         if document["kind"] == "Deployment"
         for port in document["spec"]["template"]["spec"]["containers"][0]["ports"]
-    } | {"http", "arklet"}
+    } | {"http", "arklet", 10250}  # the last one with --kubelet alone
     policies = [*yaml.safe_load_all(EXAMPLE.with_name("network.yaml").read_text(encoding="utf-8"))]
     assert len(policies) == 2
     for policy in policies:

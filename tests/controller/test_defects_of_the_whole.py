@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from tests.certificates import Authority
@@ -17,7 +17,10 @@ from tests.controller.floor import floor_in_memory, play
 from tests.kube.memory.faults import Fault
 
 from koupleless.controller.bases.steward import Habits
+from koupleless.controller.cluster.api import ApiError
 from koupleless.controller.controller import Choices, Controller
+from koupleless.controller.peers.deployment import Deployment
+from koupleless.controller.peers.replicas import Replicas
 from koupleless.controller.running import Door, run
 from koupleless.controller.tunnels.http import HttpTunnel
 from koupleless.controller.tunnels.tunnel import NoAnswer
@@ -108,6 +111,22 @@ def test_11_1_12_many_bases_at_once_are_one_patch_and_a_conflict_is_no_error() -
             assert len(patches) <= 3 + (time.monotonic() - begun)
 
         play(act)
+
+
+def test_11_1_12_a_count_is_written_for_the_version_that_was_read_and_a_conflict_is_left_to_the_next_news() -> None:
+    document = peers("dev")
+    document["metadata"] |= {"namespace": "shop", "resourceVersion": "7"}
+    deployment = Deployment.of(document)
+    patches: list[Any] = []
+
+    class Changed:
+        async def patch(self, path: str, change: Any) -> None:
+            patches.append(change)
+            raise ApiError(409, "Conflict", "the object has been modified")
+
+    api, found, nodes = cast("Any", Changed()), cast("Any", {deployment.key: deployment}), cast("Any", {})
+    asyncio.run(Replicas(api, found, nodes, cast("Any", None), is_on=True).reconcile(deployment.key))
+    assert patches == [{"metadata": {"resourceVersion": "7"}, "spec": {"replicas": 0}}]
 
 
 # --- 11: the whole ---------------------------------------------------------------------------------------------------

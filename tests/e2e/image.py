@@ -109,14 +109,24 @@ class Image:
             os.chown(path, self.user, self.group)
         return path
 
-    def command(self, volume: Path | None, environment: Mapping[str, str], readable: Mapping[str, Path]) -> list[str]:
-        """What comes before a command that is to run in the image, as the user of the image."""
+    def command(
+        self,
+        volume: Path | None,
+        environment: Mapping[str, str],
+        readable: Mapping[str, Path],
+        *,
+        has_scratch: bool = False,
+    ) -> list[str]:
+        """What comes before a command that is to run in the image, as the user of the image.
+
+        In an image without a volume, ``/tmp`` can be written only with ``has_scratch``.
+        """
         path = f"{self.recipe.environment['PATH'].replace('$PATH', '')}/usr/bin:/bin"
         known = {**self.recipe.environment, **environment, "PATH": path, "LANG": "C.UTF-8", "HOME": "/"}
         readable = {"/srv": self.directory / "srv", **readable}
         writable = {} if self.volume is None or volume is None else {self.volume: volume}
         view = self._view(environment=known, writable=writable, readable=readable, is_user=True)
-        if not writable:
+        if not writable and not has_scratch:
             view += ["--remount-ro", "/tmp"]
         return [*view, "--chdir", self.recipe.words["WORKDIR"]]
 
@@ -126,10 +136,11 @@ class Image:
         *,
         environment: Mapping[str, str],
         readable: Mapping[str, Path] | None = None,
+        has_scratch: bool = False,
         log: Path,
     ) -> Running:
         """Start the command of the image."""
-        before = self.command(volume, environment, readable or {})
+        before = self.command(volume, environment, readable or {}, has_scratch=has_scratch)
         told, tells = os.pipe()
         command = [*before, "--unshare-pid", "--as-pid-1", "--info-fd", str(tells), *self._as_user()]
         command += json.loads(self.recipe.words["CMD"])
@@ -161,7 +172,8 @@ class Image:
         """A root with the programs of this machine, the given places, and nothing to write but these and ``/tmp``."""
         system = [Path("/", name) for name in ("usr", "bin", "sbin", "lib", "lib32", "lib64", "etc")]
         python = {Path(sys.base_prefix), Path(sysconfig.get_path("purelib"))}
-        command: list[str] = [self._bwrap, "--die-with-parent", "--clearenv", "--tmpfs", "/", "--tmpfs", "/tmp"]
+        command: list[str] = [self._bwrap, "--die-with-parent", "--clearenv", "--tmpfs", "/"]
+        command += ["--perms", "1777", "--tmpfs", "/tmp"]
         # The directories on the way would be closed to other users.
         targets = {*python, *map(Path, writable), *map(Path, readable or ())}
         for above in sorted({above for path in targets for above in path.parents[:-1]}):

@@ -50,6 +50,8 @@ EVERYTHING: Final[dict[str, Any]] = {
     "arkletToken": {"secret": "arklets"},
     "arkletCa": {"secret": "issuers"},
     "tls": {"secret": "served"},
+    "kubelet": {"enabled": True, "secret": "kubelets"},
+    "reportHooks": {"secret": "hooks"},
     "service": {"type": "LoadBalancer", "port": 443, "annotations": {"a.example/b": "true"}},
     "readinessProbe": {"periodSeconds": 2},
     "serviceAccount": {"name": "account", "annotations": {"a.example/role": "reader"}},
@@ -57,6 +59,7 @@ EVERYTHING: Final[dict[str, Any]] = {
     "networkPolicy": {
         "enabled": True,
         "bases": [{"podSelector": {}}],
+        "kubelet": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
         "probes": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
     },
     "priorityClassName": "system-cluster-critical",
@@ -138,7 +141,7 @@ def test_every_value_of_the_chart_reaches_the_objects(helm: Callable[..., str], 
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]
     assert container["image"] == f"registry.example/other@sha256:{'0' * 64}"
-    assert {each["name"]: each["value"] for each in container["env"]} == {
+    assert {each["name"]: each.get("value") for each in container["env"]} == {
         "KOUPLELESS_CONTROLLER_HOST": "0.0.0.0",
         "KOUPLELESS_CONTROLLER_ENV": "prod-1",
         "KOUPLELESS_CONTROLLER_TOKEN_FILE": "/run/secrets/koupleless/token/bases-token",
@@ -146,6 +149,11 @@ def test_every_value_of_the_chart_reaches_the_objects(helm: Callable[..., str], 
         "KOUPLELESS_CONTROLLER_ARKLET_CA": "/run/secrets/koupleless/arklet-ca/ca.crt",
         "KOUPLELESS_CONTROLLER_SSL_CERTFILE": "/run/secrets/koupleless/tls/tls.crt",
         "KOUPLELESS_CONTROLLER_SSL_KEYFILE": "/run/secrets/koupleless/tls/tls.key",
+        "KOUPLELESS_CONTROLLER_KUBELET": "true",
+        "KOUPLELESS_CONTROLLER_KUBELET_ADDRESS": None,
+        "KOUPLELESS_CONTROLLER_KUBELET_CERTFILE": "/run/secrets/koupleless/kubelet/tls.crt",
+        "KOUPLELESS_CONTROLLER_KUBELET_KEYFILE": "/run/secrets/koupleless/kubelet/tls.key",
+        "KOUPLELESS_CONTROLLER_REPORT_HOOKS_FILE": "/run/secrets/koupleless/report-hooks/hooks",
         "KOUPLELESS_CONTROLLER_SYNC_REPLICAS": "true",
         "KOUPLELESS_CONTROLLER_WORKERS": "32",
         "KOUPLELESS_CONTROLLER_INSTALL_TIMEOUT": "1000000",
@@ -153,7 +161,7 @@ def test_every_value_of_the_chart_reaches_the_objects(helm: Callable[..., str], 
         "TZ": "UTC",
     }
     secrets = {each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
-    assert secrets == {"bases", "arklets", "issuers", "served"}
+    assert secrets == {"bases", "arklets", "issuers", "served", "kubelets", "hooks"}
     assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
     assert container["readinessProbe"]["periodSeconds"] == 2
     for name in ("imagePullSecrets", "nodeSelector", "tolerations", "affinity", "topologySpreadConstraints"):
@@ -173,6 +181,7 @@ def test_every_value_of_the_chart_reaches_the_objects(helm: Callable[..., str], 
     policy = found["NetworkPolicy", "n", "conductor"]["spec"]
     assert [rule["from"] for rule in policy["ingress"]] == [
         EVERYTHING["networkPolicy"]["bases"],
+        EVERYTHING["networkPolicy"]["kubelet"],
         EVERYTHING["networkPolicy"]["probes"],
     ]
     assert policy["podSelector"] == deployment["selector"]
@@ -235,16 +244,24 @@ class Release:
         assert (context["runAsUser"], context["runAsGroup"]) == (self.image.user, self.image.group)
         ports = {each["name"]: free_port() for each in container["ports"]}
         server = httpx.URL(self.access.url)
-        environment = {each["name"]: each["value"] for each in container["env"]} | {
+        fields_of_pod = {"status.podIP": "127.0.0.1"}
+        environment = {
+            each["name"]: each.get("value") or fields_of_pod[each["valueFrom"]["fieldRef"]["fieldPath"]]
+            for each in container["env"]
+        } | {
             "KOUPLELESS_CONTROLLER_HOST": "127.0.0.1",  # beyond it, the tests do not listen
             "KOUPLELESS_CONTROLLER_PORT": str(ports["bases"]),
             "KOUPLELESS_CONTROLLER_PROBES_PORT": str(ports["probes"]),
+            "KOUPLELESS_CONTROLLER_KUBELET_PORT": str(ports.get("kubelet", 10250)),
             "KUBERNETES_SERVICE_HOST": server.host,
             "KUBERNETES_SERVICE_PORT": str(server.port),
         }
         name = f"{pod['metadata']['name']}-{len(self.running)}"
         log = self._directory / f"{name}.log"
-        running = self.image.start(None, environment=environment, readable=self._files(name, pod), log=log)
+        has_scratch = "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
+        running = self.image.start(
+            None, environment=environment, readable=self._files(name, pod), has_scratch=has_scratch, log=log
+        )
         self.running.append(running)
         process = PodProcess(running, ports, container)
         until(lambda: process.probe("readinessProbe") or running.popen.poll() is not None, 60)
@@ -259,8 +276,11 @@ class Release:
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
         found: dict[str, Path] = {}
         for mount in spec["containers"][0]["volumeMounts"]:
-            assert mount["readOnly"] is True
             volume = volumes[mount["name"]]
+            if "emptyDir" in volume:
+                assert mount["mountPath"] == "/tmp"
+                continue
+            assert mount["readOnly"] is True
             path = self._directory / name / mount["name"]
             path.mkdir(parents=True, mode=0o755)
             if "secret" in volume:
@@ -324,6 +344,14 @@ class PodProcess:
         trusted = ssl.create_default_context(cafile=authority) if authority else False
         return httpx.post(url, json=body, headers=headers, verify=trusted, timeout=20).status_code
 
+    def asks_callers(self, authority: Path) -> bool:
+        """Whether the API of a kubelet is served, and strangers are refused."""
+        trusted = ssl.create_default_context(cafile=authority)
+        try:
+            return httpx.get(f"https://127.0.0.1:{self.ports['kubelet']}/pods", verify=trusted).status_code == 401
+        except httpx.ConnectError:
+            return False
+
 
 @pytest.fixture
 def release(
@@ -386,6 +414,7 @@ def test_a_release_runs_in_its_image_is_upgraded_and_leaves_nothing(
     subprocess.run(command_line, check=True, capture_output=True, env=kubeconfig, timeout=60)
     values = ["--set", f"env={second}", "--set", "replicas=1", "--set", "tls.secret=served"]
     values += ["--set", "settings.keep-dead-nodes=true", "--set", "networkPolicy.enabled=true"]
+    values += ["--set", "kubelet.enabled=true", "--set", "kubelet.secret=served"]
     notes = helm("upgrade", "controller", str(CHART), "--namespace", namespace, *values)
     assert "create secret" not in notes
     assert f"https://controller.{namespace}:7777" in notes
@@ -393,6 +422,7 @@ def test_a_release_runs_in_its_image_is_upgraded_and_leaves_nothing(
     process = release.run(pod)
     assert process.hear("ACTIVATED", token=token, authority=tmp_path / "ca.crt") == 200
     until(partial(release.node, second), otherwise="the base is no Node of the new env")
+    until(partial(process.asks_callers, tmp_path / "ca.crt"), otherwise="no API of a kubelet")
     process.running.kill()
 
     manifest += "---\n" + helm("get", "manifest", "controller", "--namespace", namespace)

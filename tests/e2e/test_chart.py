@@ -205,6 +205,24 @@ def test_values_that_cannot_be_meant_are_refused_by_name(helm: Callable[..., str
     assert told in helm("template", "controller", str(CHART), "--set", value, fails=True)
 
 
+@pytest.mark.kube
+@pytest.mark.parametrize(("name", "namespace"), [("7.x", "123"), ("null", "true"), ("a" * 53, "1e3")])
+def test_odd_names_of_releases_and_namespaces_are_names_of_objects(
+    helm: Callable[..., str], kube: httpx.Client, name: str, namespace: str
+) -> None:
+    found = documents(helm("template", name, str(CHART), "--namespace", namespace, "--set-string", "token.secret=42"))
+    assert {key[1] for key in found} == {"", "kube-node-lease", namespace}
+    deployment = next(document for (kind, *_), document in found.items() if kind == "Deployment")
+    assert deployment["spec"]["template"]["spec"]["volumes"][0]["secret"]["secretName"] == "42"
+    for (kind, within, _), document in found.items():
+        if kind in {"Service", "Deployment", "ServiceAccount"}:
+            assert within == namespace
+            document["metadata"]["namespace"] = "default"
+            group = "/api/v1" if document["apiVersion"] == "v1" else f"/apis/{document['apiVersion']}"
+            url = f"{group}/namespaces/default/{kind.lower()}s"
+            kube.post(url, json=document, params={"dryRun": "All"}).raise_for_status()
+
+
 # --- a release -------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,8 @@
-{{/* The name of all objects of the namespace. */}}
+{{/* The name of all objects of the namespace. A release may have dots in its name, or begin with a digit; no Service does. */}}
 {{- define "controller.name" -}}
-{{- .Values.fullnameOverride | default .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- $name := .Values.fullnameOverride | default .Release.Name | replace "." "-" -}}
+{{- if regexMatch "^[0-9]" $name -}}{{- $name = printf "controller-%s" $name -}}{{- end -}}
+{{- $name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* The name of objects outside of the namespace, where releases of other namespaces have theirs. */}}
@@ -19,7 +21,7 @@
 {{/* Labels that never change, as selectors of Deployments must not. */}}
 {{- define "controller.selector" -}}
 app.kubernetes.io/name: koupleless-controller
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "controller.labels" -}}

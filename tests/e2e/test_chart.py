@@ -50,6 +50,14 @@ EVERYTHING: Final[dict[str, Any]] = {
     "arkletToken": {"secret": "arklets"},
     "arkletCa": {"secret": "issuers"},
     "tls": {"secret": "served"},
+    "mqtt": {
+        "broker": "mqtt.example",
+        "port": 8884,
+        "username": "controller",
+        "password": {"secret": "mqtt-login"},
+        "ca": {"secret": "mqtt-issuers"},
+        "client": {"secret": "mqtt-certificate"},
+    },
     "kubelet": {"enabled": True, "secret": "kubelets"},
     "reportHooks": {"secret": "hooks"},
     "service": {"type": "LoadBalancer", "port": 443, "annotations": {"a.example/b": "true"}},
@@ -149,6 +157,13 @@ def test_every_value_of_the_chart_reaches_the_objects(helm: Callable[..., str], 
         "KOUPLELESS_CONTROLLER_ARKLET_CA": "/run/secrets/koupleless/arklet-ca/ca.crt",
         "KOUPLELESS_CONTROLLER_SSL_CERTFILE": "/run/secrets/koupleless/tls/tls.crt",
         "KOUPLELESS_CONTROLLER_SSL_KEYFILE": "/run/secrets/koupleless/tls/tls.key",
+        "KOUPLELESS_CONTROLLER_MQTT_BROKER": "mqtt.example",
+        "KOUPLELESS_CONTROLLER_MQTT_PORT": "8884",
+        "KOUPLELESS_CONTROLLER_MQTT_USERNAME": "controller",
+        "KOUPLELESS_CONTROLLER_MQTT_PASSWORD_FILE": "/run/secrets/koupleless/mqtt-password/password",
+        "KOUPLELESS_CONTROLLER_MQTT_CA_PATH": "/run/secrets/koupleless/mqtt-ca/ca.crt",
+        "KOUPLELESS_CONTROLLER_MQTT_CLIENT_CRT_PATH": "/run/secrets/koupleless/mqtt-client/tls.crt",
+        "KOUPLELESS_CONTROLLER_MQTT_CLIENT_KEY_PATH": "/run/secrets/koupleless/mqtt-client/tls.key",
         "KOUPLELESS_CONTROLLER_KUBELET": "true",
         "KOUPLELESS_CONTROLLER_KUBELET_ADDRESS": None,
         "KOUPLELESS_CONTROLLER_KUBELET_CERTFILE": "/run/secrets/koupleless/kubelet/tls.crt",
@@ -160,8 +175,11 @@ def test_every_value_of_the_chart_reaches_the_objects(helm: Callable[..., str], 
         "KOUPLELESS_CONTROLLER_ACCOUNTS": "a/*,b/c",
         "TZ": "UTC",
     }
+    known = {f"KOUPLELESS_CONTROLLER_{field.name.removesuffix('_s').upper()}" for field in fields(ControlSettings)}
+    assert {each["name"] for each in container["env"]} - known == {"TZ"}
     secrets = {each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
-    assert secrets == {"bases", "arklets", "issuers", "served", "kubelets", "hooks"}
+    of_mqtt = {"mqtt-login", "mqtt-issuers", "mqtt-certificate"}
+    assert secrets == {"bases", "arklets", "issuers", "served", "kubelets", "hooks"} | of_mqtt
     assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
     assert container["readinessProbe"]["periodSeconds"] == 2
     for name in ("imagePullSecrets", "nodeSelector", "tolerations", "affinity", "topologySpreadConstraints"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from tests.certificates import Authority
+from tests.controller.behind import Ear, JavaBehindBroker, soon, tunnel_on
 from tests.controller.documents import container
 from tests.controller.floor import floor_in_memory, play
 from tests.kube.memory.faults import Fault
@@ -23,13 +25,15 @@ from koupleless.controller.peers.deployment import Deployment
 from koupleless.controller.peers.replicas import Replicas
 from koupleless.controller.running import Door, run
 from koupleless.controller.tunnels.http import HttpTunnel
+from koupleless.controller.tunnels.mqtt import tunnel
 from koupleless.controller.tunnels.tunnel import NoAnswer
-from koupleless.controller.vnodes.base import AnnouncedBase, BaseState
+from koupleless.controller.vnodes.base import AnnouncedBase, BaseState, Way
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.controller.floor import Floor
+    from tests.mqtt.broker import Broker
 
 CLUSTER = "base.koupleless.io/cluster-name"
 ENV = "virtual-kubelet.koupleless.io/env"
@@ -62,6 +66,31 @@ async def replicas(floor: Floor, path: str) -> int:
 
 def controller_of(floor: Floor, tunnel: Any, **choices: Any) -> Controller:
     return Controller(floor.config, tunnel, Choices("one", Habits(env=floor.env), **choices))
+
+
+# --- 3: the broker ---------------------------------------------------------------------------------------------------
+
+
+def test_3_2_all_topics_of_a_base_are_unsubscribed_once_nobody_asks_the_base(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "_HOUSEKEEPING_S", 0.02)
+    base = AnnouncedBase("10.0.0.7", "shop", "1", "default", "", "b", 0, BaseState.ACTIVATED, way=Way.MQTT)
+
+    def topics(end: str) -> set[str]:
+        found = re.findall(rf"\t\S+/10\.0\.0\.7/base/(\w+){end}$", broker.log(), re.MULTILINE)
+        return set(found) - {"baseline"}  # which the base hears
+
+    async def act() -> None:
+        java = JavaBehindBroker()
+        async with tunnel_on(broker, Ear()) as hearing, java.connected(broker):
+            await hearing.health(base)
+            subscribed = topics(r" \(QoS 1\)")
+            assert {"health", "batchInstallBizResponse"} <= subscribed
+            monkeypatch.setattr(tunnel, "_IDLE_S", 0)
+            await soon(lambda: topics("") == subscribed)
+
+    play(act)
 
 
 # --- 6: Deployments of peers -----------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ class Way:
         """The variables of a controller, by the names of the original."""
         host, _, port = self.broker.rpartition(":")
         broker = {
+            "ENABLE_HTTP_TUNNEL": "false",
             "ENABLE_MQTT_TUNNEL": "true",
             "MQTT_BROKER": host,
             "MQTT_PORT": port,

@@ -18,14 +18,22 @@ if TYPE_CHECKING:
 
     import httpx
     from tests.kube.plane import Access
+    from tests.mqtt.broker import Broker
+
+
+@pytest.fixture(params=["http", "mqtt"])
+def way(request: pytest.FixtureRequest) -> Way:
+    if request.param == "http":
+        return Way(free_port())
+    broker: Broker = request.getfixturevalue("broker")
+    return Way(free_port(), f"{broker.host}:{broker.port}")
 
 
 @pytest.mark.kube
 def test_a_base_under_our_controller_goes_through_the_checklist(
-    kube: httpx.Client, control_plane: Access, namespace: str, tmp_path: Path
+    kube: httpx.Client, control_plane: Access, namespace: str, way: Way, tmp_path: Path
 ) -> None:
     env = f"i{time.monotonic_ns()}"
-    way = Way(free_port())
     config = tmp_path / "kubeconfig"
     config.write_text(json.dumps(control_plane.kubeconfig_of("admin")), encoding="utf-8")
     variables = {

@@ -418,6 +418,9 @@ def test_a_release_runs_in_its_image_is_upgraded_and_leaves_nothing(
 ) -> None:
     namespace = release.namespace
     first, second = (f"c{time.monotonic_ns()}-{number}" for number in (1, 2))
+    strict = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    merge = {"Content-Type": "application/merge-patch+json"}
+    kube.patch(f"/api/v1/namespaces/{namespace}", content=json.dumps(strict), headers=merge).raise_for_status()
     notes = helm("install", "controller", str(CHART), "--namespace", namespace, "--set", f"env={first}")
     manifest = helm("get", "manifest", "controller", "--namespace", namespace)
     assert len(objects(kube, manifest)) == 8

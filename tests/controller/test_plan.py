@@ -80,6 +80,21 @@ def test_a_new_version_comes_before_the_old_one_leaves() -> None:
     assert said(plan([read(leaving(old)), read(new)], both, Attempts(), now=0)) == [(Verb.UNINSTALL, ORDERS)]
 
 
+def test_a_version_that_answers_does_not_leave_while_the_base_installs_the_next_one() -> None:
+    old, new = read(leaving(pod("a", container("orders", "1")))), read(pod("b", container("orders", "2"), created=1))
+    coming = there(ORDERS) | there(ORDERS_2, state=State.INSTALLING)
+    assert said(plan([old, new], coming, Attempts(), now=0)) == []
+    installed = there(ORDERS) | there(ORDERS_2, state=State.DEACTIVATED)
+    assert said(plan([old, new], installed, Attempts(), now=0)) == [(Verb.SWITCH, ORDERS_2)]
+    failed = there(ORDERS) | there(ORDERS_2, state=State.BROKEN)
+    attempts = Attempts()
+    attempts.begin(Verb.INSTALL, ORDERS_2, next(new.wanted()).mark)
+    attempts.fail(ORDERS_2, "StartFailed", "broken", now=0, at=0)
+    assert said(plan([old, new], failed, attempts, now=0)) == [(Verb.UNINSTALL, ORDERS)]
+    unwanted = there(ORDERS) | there(ORDERS_2, state=State.INSTALLING)
+    assert said(plan([old], unwanted, Attempts(), now=0)) == [(Verb.UNINSTALL, ORDERS)]
+
+
 def test_the_version_of_the_newest_pod_answers() -> None:
     old, new = pod("a", container("orders", "1")), pod("b", container("orders", "2"), created=1)
     modules = there(ORDERS) | there(ORDERS_2, state=State.DEACTIVATED)

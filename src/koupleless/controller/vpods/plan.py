@@ -234,6 +234,17 @@ def has_left(read: Read, claims: Claims, actual: Mapping[ModuleKey, Actual] | No
     return all(module.key in claims.by_key or not _is_there(module.key, actual) for module in read.wanted())
 
 
+def _is_next_coming(key: ModuleKey, claims: Claims, actual: Mapping[ModuleKey, Actual]) -> bool:
+    """Whether a module answers while the base still installs a wanted version of the name: there would be a gap.
+
+    The install ends in the time that the base gives a start, and the module leaves then.
+    """
+    if actual[key].state is not State.ACTIVATED:
+        return False
+    others = (actual.get(other) for other in claims.by_key if other.name == key.name and other != key)
+    return any(other is not None and other.state is State.INSTALLING for other in others)
+
+
 def _is_there(key: ModuleKey, actual: Mapping[ModuleKey, Actual]) -> bool:
     found = actual.get(key)
     return found is not None and found.state not in _ABSENT
@@ -297,6 +308,8 @@ def _uninstalls(
         for module in read.wanted():
             if module.key not in seen and not read.pod.is_wanted and _is_there(module.key, actual):
                 seen.add(module.key)
+                if _is_next_coming(module.key, claims, actual):
+                    continue
                 yield Operation(Verb.UNINSTALL, module.key, None, read.pod.key, drain_s=read.drain_s)
     for key in actual:
         if key in seen or not _is_there(key, actual):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,9 +14,12 @@ from koupleless.controller.vpods.actual import Actual, State, table_of
 from koupleless.controller.vpods.attempts import Attempts, Verb
 from koupleless.controller.vpods.module import ModuleKey, modules_of
 from koupleless.controller.vpods.plan import Claims, Operation, Plan, Policy, Read, has_left, plan
-from koupleless.controller.vpods.pod import VPod
+from koupleless.controller.vpods.pod import Revision, VPod, in_places
 from koupleless.controller.vpods.status import Facts, is_ready, is_told, status_of
 from koupleless.controller.vpods.variables import Surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ORDERS, ORDERS_2, PRICES = ModuleKey("orders", "1"), ModuleKey("orders", "2"), ModuleKey("prices", "1")
 
@@ -408,3 +412,28 @@ def test_a_job_that_may_fail_is_run_again() -> None:
     assert waiting == {"reason": "Failed", "message": "no"}
     world.settle()
     assert world.pods["job"]["status"]["phase"] == "Succeeded"
+
+
+# --- revisions -------------------------------------------------------------------------------------------------------
+
+REVISIONS = {"old": Revision("shop", 1), "new": Revision("shop", 2), "other": Revision("else", 9)}
+
+
+def placed(*pods: tuple[str, int, str], revisions: Mapping[str, Revision] = REVISIONS) -> list[str]:
+    """The names of Pods (name, second of creation, owner) in their places, the oldest first."""
+    made = [replace(VPod.of(pod(name, created=created)), owner=owner) for name, created, owner in pods]
+    found = in_places(made, revisions.get)
+    assert {one.key for one in found} == {one.key for one in made}
+    return [one.key.name for one in sorted(found, key=lambda one: one.age_order())]
+
+
+def test_pods_of_one_workload_are_in_the_order_of_their_revisions() -> None:
+    assert placed(("a", 1, "old"), ("b", 2, "new")) == ["a", "b"]
+    undone = {**REVISIONS, "old": Revision("shop", 3)}
+    assert placed(("a", 1, "old"), ("b", 2, "new"), revisions=undone) == ["b", "a"]
+    # Of equal revisions the age decides, as with Pods of other workloads and bare ones.
+    assert placed(("b", 2, "new"), ("a", 1, "new")) == ["a", "b"]
+    assert placed(("a", 1, "old"), ("x", 2, "other"), ("y", 3, ""), ("b", 4, "new"), revisions=undone) == [
+        "b", "x", "y", "a"
+    ]  # fmt: skip
+    assert placed(("a", 1, "unknown"), ("b", 2, "new"), revisions=undone) == ["a", "b"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.controller.documents import container
-from tests.controller.floor import APPS, BATCH, Floor, floor_on, play
+from tests.controller.floor import APPS, BATCH, Floor, floor_on, is_ready, play
 
 from koupleless.controller.tunnels.answers import Answer, Outcome
 from koupleless.controller.vpods.plan import Claims
@@ -80,6 +80,42 @@ def test_a_version_that_does_not_start_changes_nothing_and_is_told_to_the_deploy
             assert floor.gaps() == []
 
     play(act)
+
+
+@pytest.mark.parametrize("kind", ["deployments", "daemonsets"])
+def test_an_update_that_is_undone_half_way_goes_back_on_the_bases_that_have_the_new_version(
+    floor: Floor, kind: str
+) -> None:
+    async def act() -> None:
+        async with floor.controlled():
+            surge = {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+            spec = (
+                {"replicas": 3, "strategy": surge, "template": floor.template()}
+                if kind == "deployments"
+                else {"updateStrategy": surge, "template": floor.template(one_a_base=False)}
+            )
+            selector = {"matchLabels": {"app": "shop"}}
+            path = f"{APPS}/{floor.namespace}/{kind}"
+            await floor.create(path, {"metadata": {"name": "shop"}, "spec": {"selector": selector, **spec}})
+            await floor.soon(lambda: _has_ready_pods(floor, 3, "1"))
+            await floor.patch(f"{path}/shop", {"spec": {"minReadySeconds": 500}})  # the time to look at a version
+            await floor.patch(f"{path}/shop", containers(container("orders", "2")))
+            await floor.soon(lambda: _has_ready_pods(floor, 1, "2"))
+            await floor.patch(
+                f"{path}/shop", {"spec": {"minReadySeconds": 0, **containers(container("orders", "1"))["spec"]}}
+            )
+            await floor.soon(lambda: _has_ready_pods(floor, 3, "1"))
+            await floor.soon(lambda: floor.holds(3, version="1"))
+            assert floor.gaps() == []
+
+    play(act)
+
+
+async def _has_ready_pods(floor: Floor, count: int, version: str) -> bool:
+    """Whether at least so many Pods of a version are ready, and no others are there if all bases have one."""
+    pods = await floor.pods()
+    ready = [pod for pod in pods if is_ready(pod) and pod["spec"]["containers"][0]["env"][0]["value"] == version]
+    return len(ready) >= count and (count < len(floor.bases) or len(pods) == count)
 
 
 async def _has_failed(floor: Floor, path: str) -> bool:
@@ -167,6 +203,7 @@ def test_containers_of_a_pod_have_one_fate_and_a_drained_base_hands_its_modules_
             eviction = {"metadata": {"name": first["metadata"]["name"]}}
             where = f"/api/v1/namespaces/{floor.namespace}/pods/{first['metadata']['name']}/eviction"
             await floor.create(where, {"apiVersion": "policy/v1", "kind": "Eviction", **eviction})  # as `drain`
+            await floor.soon(lambda: _is_empty(floor, node))  # before that, the counts are those from before
             await floor.soon(lambda: floor.is_rolled_out(path))
             await floor.soon(lambda: floor.holds(2))
             await floor.soon(lambda: floor.holds(2, name="prices"))
@@ -177,6 +214,10 @@ def test_containers_of_a_pod_have_one_fate_and_a_drained_base_hands_its_modules_
             ]
 
     play(act)
+
+
+async def _is_empty(floor: Floor, node: str) -> bool:
+    return all(pod["spec"].get("nodeName") != node for pod in await floor.pods())
 
 
 def test_a_pod_moves_with_its_base_to_another_address(floor: Floor) -> None:

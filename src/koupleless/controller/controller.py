@@ -27,6 +27,7 @@ from koupleless.controller.leading.members import Members
 from koupleless.controller.peers.deployment import Deployment, baseline
 from koupleless.controller.peers.replicas import DEPLOYMENTS, Replicas
 from koupleless.controller.probes.checks import NetworkChecks
+from koupleless.controller.revisions import Revisions
 from koupleless.controller.services.services import SERVICES, SLICES, Services
 from koupleless.controller.services.slices import Slice
 from koupleless.controller.services.wishes import Service
@@ -186,7 +187,8 @@ class Controller:
             env=env,
             tell=self._events.tell_of,
         )
-        objects = Objects(self._api, self._nodes, self._pods, self._events)
+        self._revisions = Revisions(self._replica_sets, self._pods, changed=self._queue.add)
+        objects = Objects(self._api, self._nodes, self._pods, self._events, revision_of=self._revisions.of)
         self._network = NetworkChecks()
         self.fleet = Fleet(
             objects,
@@ -339,6 +341,7 @@ class Controller:
     def _replica_set_changed(self, key: Key) -> None:
         self.batches.replica_set_changed(key)
         self.services.replica_set_changed(key)
+        self._revisions.replica_set_changed(key)
 
     def _deployment_changed(self, key: Key) -> None:
         self._peer_queue.add(key)

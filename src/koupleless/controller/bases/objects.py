@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.controller import names
 from koupleless.controller.cluster.api import ApiError, Key, Patch
+from koupleless.controller.vpods.pod import in_places
 from koupleless.controller.vpods.variables import sources_of, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from koupleless.controller.bases.events import Events
     from koupleless.controller.cluster.api import Api, Document
     from koupleless.controller.cluster.cache import Cache
-    from koupleless.controller.vpods.pod import VPod
+    from koupleless.controller.vpods.pod import Revision, VPod
     from koupleless.controller.vpods.variables import Source
 
 NODES: Final = "/api/v1/nodes"
@@ -37,11 +38,21 @@ def read_node(document: Document) -> Document:
 class Objects:
     """See `Cluster`. Lifetime and event loop: as the caches'."""
 
-    def __init__(self, api: Api, nodes: Cache[Document], pods: Cache[VPod], events: Events) -> None:
+    def __init__(
+        self,
+        api: Api,
+        nodes: Cache[Document],
+        pods: Cache[VPod],
+        events: Events,
+        *,
+        revision_of: Callable[[str], Revision | None] = lambda _: None,
+    ) -> None:
+        """``revision_of`` tells the revision of the Pods of an owner, if the owner has revisions."""
         self._api = api
         self._nodes = nodes
         self._pods = pods
         self._events = events
+        self._revision_of = revision_of
         self._sources: dict[str, _Fetched] = {}
         """ConfigMaps and Secrets by the UID of a Pod, as they were when the Pod was first seen."""
 
@@ -51,7 +62,7 @@ class Objects:
 
     def pods_on(self, node: str) -> Sequence[VPod]:
         """See `Cluster.pods_on`."""
-        return tuple(self._pods.of(node))
+        return in_places(self._pods.of(node), self._revision_of)
 
     def forget(self, uid: str) -> None:
         """Let go of the ConfigMaps and Secrets of a Pod."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from koupleless.controller.times import seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _ENDED: Final = frozenset({"Succeeded", "Failed"})
 _DEFAULT_GRACE_S: Final = 30
@@ -85,6 +85,8 @@ class VPod:
     """The kind and the name of the Deployment, DaemonSet or StatefulSet of the Pod; empty for other Pods."""
     revision: str = ""
     """The revision of the template of the workload."""
+    place: tuple[str, int, PodKey] | None = None
+    """The place among other Pods, where another one than that by age; see `in_places`."""
     gates: frozenset[str] = frozenset()
     """The scheduling gates that are closed still: the Pod is bound to no Node before the last is gone."""
 
@@ -150,6 +152,8 @@ class VPod:
         A rolling update may take less than a second, and times of creation are whole seconds. Of the Pods of one
         second, those with a module that has made way are older, and those told of no running module yet are newer.
         """
+        if self.place is not None:
+            return self.place
         told = self.status.get("containerStatuses") or ()
         stage = 1 if any(one.get("imageID") for one in told) else 2
         if stage == 1 and any(_has_made_way(one) for one in told):
@@ -162,3 +166,36 @@ class VPod:
             if status.get("name") == name:
                 return status  # type: ignore[no-any-return]
         return {}
+
+
+class Revision(NamedTuple):
+    """The place of a Pod among the Pods of one workload."""
+
+    workload: str
+    """The UID of the Deployment."""
+    number: int
+    """The highest is that of the present revision."""
+
+
+def in_places(pods: Iterable[VPod], revision_of: Callable[[str], Revision | None]) -> list[VPod]:
+    """Return Pods of one base, those of one workload with places by revision: places by age, handed out anew.
+
+    ``revision_of`` is asked for the owner of a Pod. The Pods of an undone update are the newest again, though made
+    before.
+    """
+    placed: list[VPod] = []
+    workloads: dict[str, list[tuple[int, VPod]]] = {}
+    for pod in pods:
+        revision = revision_of(pod.owner) if pod.owner else None
+        if revision is None:
+            placed.append(pod)
+        else:
+            workloads.setdefault(revision.workload, []).append((revision.number, pod))
+    for found in workloads.values():
+        if len({number for number, _ in found}) == 1:
+            placed += [pod for _, pod in found]
+            continue
+        places = sorted(pod.age_order() for _, pod in found)
+        found.sort(key=lambda one: (one[0], one[1].age_order()))
+        placed += [replace(pod, place=place) for (_, pod), place in zip(found, places, strict=True)]
+    return placed

@@ -97,6 +97,17 @@ def test_a_base_that_nobody_leads_is_not_well(leases: list[Any]) -> None:
     assert "none" in overview_text(found) or "one (lapsed)" in overview_text(found)
 
 
+def test_a_controller_without_a_base_is_known_by_its_own_lease() -> None:
+    labels = {"virtual-kubelet.koupleless.io/component": "controller-lease"}
+    own = {**lease(holder="two", age_s=5), "metadata": {"name": "controller.two.dev", "labels": labels}}
+    gone = {**lease(holder="three", age_s=90), "metadata": {"name": "controller.three.dev", "labels": labels}}
+    found = seen([node()], [], [lease(), own, gone])
+    assert [(one.name, one.bases, one.is_alive) for one in found.controllers] == [
+        ("one", 1, True), ("three", 0, False), ("two", 0, True)
+    ]  # fmt: skip
+    assert found.is_well
+
+
 def test_a_clock_behind_that_of_the_cluster_takes_no_lease_for_lapsed() -> None:
     found = seen([node()], [], [lease(age_s=-500)])
     assert found.bases[0].is_led
@@ -242,7 +253,7 @@ def test_the_command_asks_page_by_page_and_for_one_env(
     kubectl: Kubectl, cluster: Callable[..., None], arkctl: Callable[..., Outcome]  # noqa: F811
 ) -> None:  # fmt: skip
     cluster()
-    component = "labelSelector=virtual-kubelet.koupleless.io%2Fcomponent%3Dvnode"
+    component = "labelSelector=virtual-kubelet.koupleless.io%2Fcomponent+in+%28vnode%29"
     first = f"/api/v1/nodes?{component}%2Cvirtual-kubelet.koupleless.io%2Fenv%3Dprod&limit=500"
     kubectl.has(first, {"metadata": {"continue": "x y"}, "items": [node("a", env="prod")]})
     kubectl.has(f"{first}&continue=x+y", {"metadata": {}, "items": [node("b", env="prod")]})
@@ -266,8 +277,7 @@ SOURCE = Path(koupleless.__file__).parent / "controller"
 NO_REASONS = {
     # Kinds and members of Kubernetes, and of bases, and conditions.
     *("ConfigMap", "InternalIP", "ContainersReady", "StrayModules", "DeleteOptions", "NoExecute", "OnFailure"),
-    *("KeyT", "ValueT"),
-    *("ClusterIP", "NodePort", "LoadBalancer", "ReplicaSets", "EndpointSlices"),
+    *("KeyT", "ValueT", "ReplicaSets", "EndpointSlices", "ClusterIP", "NodePort", "LoadBalancer"),
     # Conditions that are as they should be.
     *("BaseReady", "HasSufficientMemory", "HasNoDiskPressure", "HasSufficientPIDs", "RouteCreated", "EachModuleHasPod"),
     *("DiskPressure", "MemoryPressure", "NetworkUnavailable", "PIDPressure"),
@@ -303,16 +313,19 @@ def test_every_reason_is_documented_with_its_advice() -> None:
 
 def test_every_reason_and_event_in_the_source_of_the_controller_is_documented() -> None:
     reasons = table_of((DOCS / "kubernetes-operations.md").read_text("utf-8"), "| reason | happened | do |")
-    events = table_of((DOCS / "module-controller.md").read_text("utf-8"), "| Event or condition | happened | do |")
+    rows = table_of((DOCS / "module-controller.md").read_text("utf-8"), "| Event or condition | happened | do |")
+    events = {event for row in rows for event in re.findall(r"\w+", row)}
     words: set[str] = set()
+    everything: set[object] = set()
     for file in SOURCE.rglob("*.py"):
         tree = ast.parse(file.read_text("utf-8"))
         texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)} - set(kinds_in(tree))
+        everything |= texts
         words |= {text for text in texts if isinstance(text, str) and TWO_PARTS.fullmatch(text)}
     assert {"ModuleInstallFailed", "VersionMissing"} <= words
-    missing = words - NO_REASONS - reasons.keys() - events.keys()
+    missing = words - NO_REASONS - reasons.keys() - events
     assert not missing, "reasons belong to a table of a page (and to `ADVICE`), other words to NO_REASONS"
-    assert events.keys() <= words
+    assert events <= everything
 
 
 # --- workloads -------------------------------------------------------------------------------------------------------

@@ -112,8 +112,8 @@ def look(kubectl: Kubectl, *, namespace: str | None = None, env: str | None = No
     from koupleless.cli.kube.overview import Overview
     from koupleless.controller import names
 
-    def read(path: str, component: str, *, of_env: bool) -> list[dict[str, Any]]:
-        chosen = f"{names.COMPONENT}={component}" + (f",{names.ENV}={env}" if env and of_env else "")
+    def read(path: str, *components: str, of_env: bool) -> list[dict[str, Any]]:
+        chosen = f"{names.COMPONENT} in ({','.join(components)})" + (f",{names.ENV}={env}" if env and of_env else "")
         found: list[dict[str, Any]] = []
         following = ""
         while True:  # a list of a large cluster comes in parts
@@ -128,5 +128,5 @@ def look(kubectl: Kubectl, *, namespace: str | None = None, env: str | None = No
     with ThreadPoolExecutor(3) as threads:
         nodes = threads.submit(read, "/api/v1/nodes", names.VNODE, of_env=True)
         pods = threads.submit(read, "/api/v1/pods", names.MODULE, of_env=False)
-        held = threads.submit(read, leases, names.VNODE_LEASE, of_env=True)
+        held = threads.submit(read, leases, names.VNODE_LEASE, names.CONTROLLER_LEASE, of_env=True)
         return Overview.of(nodes.result(), pods.result(), held.result(), now=time.time(), namespace=namespace, env=env)

@@ -78,12 +78,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """A controller, as the Leases of Nodes tell: one that leads no base is not seen."""
+    """A controller, as its own Lease and the Leases of Nodes tell; one of the original has no Lease of its own."""
 
     name: str
     bases: int
     renewed_s: float | None
-    """Seconds since the last renewal of any Lease, by the clock of this machine."""
+    """Seconds since the last renewal of any of these Leases, by the clock of this machine."""
     is_alive: bool
 
 
@@ -115,7 +115,10 @@ class Overview:
 
         With an ``env``, Pods on other Nodes are left out, and Pods without a Node unless the selector names the env.
         """
-        by_node = {lease["metadata"]["name"]: lease for lease in leases}
+        held: dict[bool, list[Document]] = {True: [], False: []}
+        for lease in leases:
+            held[(lease["metadata"].get("labels") or {}).get(names.COMPONENT) == names.CONTROLLER_LEASE].append(lease)
+        by_node = {lease["metadata"]["name"]: lease for lease in held[False]}
         counts = _count(pods)
         there = sorted(nodes, key=lambda node: str(node["metadata"]["name"]))
         bases = tuple(_base(node, by_node.get(node["metadata"]["name"]), counts, now) for node in there)
@@ -124,7 +127,7 @@ class Overview:
         if env is not None:
             chosen = [pod for pod in chosen if pod["spec"].get("nodeName") in of_env or _env(pod) == env]
         troubles = tuple(trouble for pod in sorted(chosen, key=_name) for trouble in _troubles(pod, of_env, now))
-        return cls(bases=bases, troubles=troubles, controllers=_controllers(bases))
+        return cls(bases=bases, troubles=troubles, controllers=_controllers(bases, held[True], now))
 
 
 # --- bases -----------------------------------------------------------------------------------------------------------
@@ -137,7 +140,7 @@ def _base(node: Document, lease: Document | None, counts: Counter[tuple[str, boo
     ready, strays = conditions.get("Ready", {}), conditions.get(_STRAYS, {})
     addresses = {one["type"]: one["address"] for one in status.get("addresses") or ()}
     spec = {} if lease is None else lease.get("spec") or {}
-    renewed_s = _age(spec.get("renewTime"), now)
+    renewed_s, is_led = _renewed(spec, now)
     name, port = metadata["name"], labels.get(names.BASE_PORT)
     answering, waiting = counts[name, True], counts[name, False]
 
@@ -150,7 +153,7 @@ def _base(node: Document, lease: Document | None, counts: Counter[tuple[str, boo
         version=text(names.BASE_VERSION),
         cluster=text(names.BASE_CLUSTER),
         env=labels.get(names.ENV, ""),
-        address=addresses.get("InternalIP", "") + (f":{port}" if port else ""),
+        address=(annotations.get(names.BASE_IP) or addresses.get("InternalIP", "")) + (f":{port}" if port else ""),
         life=_LIVES.get(ready.get("status", "Unknown"), SILENT),
         is_cordoned=bool((node.get("spec") or {}).get("unschedulable")),
         since_s=_age(ready.get("lastTransitionTime"), now),
@@ -158,7 +161,7 @@ def _base(node: Document, lease: Document | None, counts: Counter[tuple[str, boo
         wanted=answering + waiting,
         controller=spec.get("holderIdentity") or "",
         renewed_s=renewed_s,
-        is_led=bool(spec.get("holderIdentity")) and (renewed_s or 0) <= (spec.get("leaseDurationSeconds") or 0),
+        is_led=is_led,
         strays=str(strays.get("message") or "") if strays.get("status") == "True" else "",
         news=str(ready.get("message") or "the controller has told nothing yet"),
     )
@@ -175,20 +178,31 @@ def _count(pods: Iterable[Document]) -> Counter[tuple[str, bool]]:
     return found
 
 
-def _controllers(bases: Iterable[Base]) -> tuple[Holder, ...]:
-    found: dict[str, list[Base]] = {}
+def _controllers(bases: Iterable[Base], leases: Iterable[Document], now: float) -> tuple[Holder, ...]:
+    led = Counter(base.controller for base in bases if base.controller)
+    ages: dict[str, list[tuple[float | None, bool]]] = {name: [] for name in led}
     for base in bases:
         if base.controller:
-            found.setdefault(base.controller, []).append(base)
+            ages[base.controller].append((base.renewed_s, base.is_led))
+    for lease in leases:
+        spec = lease.get("spec") or {}
+        if name := spec.get("holderIdentity"):
+            ages.setdefault(name, []).append(_renewed(spec, now))
     return tuple(
         Holder(
             name=name,
-            bases=len(led),
-            renewed_s=min((base.renewed_s for base in led if base.renewed_s is not None), default=None),
-            is_alive=any(base.is_led for base in led),
+            bases=led[name],
+            renewed_s=min((age for age, _ in told if age is not None), default=None),
+            is_alive=any(is_held for _, is_held in told),
         )
-        for name, led in sorted(found.items())
+        for name, told in sorted(ages.items())
     )
+
+
+def _renewed(spec: Mapping[str, Any], now: float) -> tuple[float | None, bool]:
+    """Return the seconds since a Lease was renewed, and whether the Lease has not lapsed."""
+    age_s = _age(spec.get("renewTime"), now)
+    return age_s, bool(spec.get("holderIdentity")) and (age_s or 0) <= (spec.get("leaseDurationSeconds") or 0)
 
 
 # --- Pods ------------------------------------------------------------------------------------------------------------

@@ -163,6 +163,8 @@ def _is_module(document: Mapping[str, Any]) -> bool:
 
 
 def _address(node: Mapping[str, Any]) -> str:
+    if told := (node["metadata"].get("annotations") or {}).get(names.BASE_IP):
+        return str(told)  # the Node may have the address of the kubelet's API
     addresses = (node.get("status") or {}).get("addresses") or ()
     return next((str(one["address"]) for one in addresses if one["type"] == "InternalIP"), "")
 

@@ -59,6 +59,29 @@ def test_every_setting_is_documented(group, prefix):
     assert {name for name in listed if name.startswith(prefix) and not name.startswith(below)} == there
 
 
+def test_variables_of_the_original_controller_are_documented_with_our_keys():
+    page = (DOCS / "from-the-java-controller.md").read_text(encoding="utf-8")
+    read = {
+        variable: field.name.removesuffix("_s").replace("_", "-")
+        for field in fields(ControlSettings)
+        for variable in field.metadata.get("variables", ())
+        if not variable.startswith("KOUPLELESS_") and variable != "POD_IP"  # ours, and the downward API's
+    }
+    table = table_of(page, "| variable of the original | here |")
+
+    assert {variable: names_in(table[variable][0])[0] for variable in read} == read
+
+
+def test_annotations_on_the_page_about_the_original_controller_are_there():
+    page = (DOCS / "from-the-java-controller.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:rollout|service|virtual-kubelet|base)\.koupleless\.io/[\w-]+)", page))
+    source = "".join(file.read_text("utf-8") for file in (DOCS.parent / "src/koupleless/controller").rglob("*.py"))
+
+    assert len(named) > 8
+    for name in named:
+        assert name in source or f'"{name.partition("/")[2]}' in source or f"}}{name.partition('/')[2]}" in source, name
+
+
 def table_of(page: str, head: str) -> dict[str, list[str]]:
     """The cells of a table of a page, by the first one, without the head."""
     rows = page.partition(f"\n{head}\n")[2].split("\n\n")[0].splitlines()[1:]

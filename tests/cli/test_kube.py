@@ -408,6 +408,12 @@ def test_a_daemon_set_has_neither_batches_nor_a_service(
     assert (done.status, "--everywhere" in done.err) == (2, True)
 
 
+def test_the_example_is_as_the_command_writes_it(arkctl: Callable[..., Outcome], tmp_path: Path) -> None:
+    example = yaml.safe_load((DOCS.parent / "examples" / "kubernetes" / "module.yaml").read_text("utf-8"))
+    image = "https://repo.example/orders-1.0.0-ark-biz.zip"
+    assert manifest(arkctl, tmp_path, "orders:1.0.0", "--image", image) == example
+
+
 @pytest.mark.parametrize("labels", [["ring"], ["a=1", "a=2"]])
 def test_labels_that_cannot_be_chosen_are_refused(
     arkctl: Callable[..., Outcome], tmp_path: Path, labels: list[str]

@@ -32,9 +32,10 @@ class Pair:
 class Authority:
     """A certificate authority with its files in one directory. Needs openssl 3 on the PATH."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, pair: Pair | None = None) -> None:
+        """With a ``pair``, the authority is the one that is there; issued certificates go into ``directory``."""
         self._directory = directory
-        self._pair = self._make(
+        self._pair = pair or self._make(
             "ca",
             "CN = authority of the tests",
             "basicConstraints = critical,CA:TRUE",

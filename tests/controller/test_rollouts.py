@@ -82,28 +82,15 @@ def test_a_version_that_does_not_start_changes_nothing_and_is_told_to_the_deploy
     play(act)
 
 
-@pytest.mark.parametrize("kind", ["deployments", "daemonsets"])
-def test_an_update_that_is_undone_half_way_goes_back_on_the_bases_that_have_the_new_version(
-    floor: Floor, kind: str
-) -> None:
+def test_an_update_that_is_undone_half_way_goes_back_on_the_bases_that_have_the_new_version(floor: Floor) -> None:
     async def act() -> None:
         async with floor.controlled():
-            surge = {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
-            spec = (
-                {"replicas": 3, "strategy": surge, "template": floor.template()}
-                if kind == "deployments"
-                else {"updateStrategy": surge, "template": floor.template(one_a_base=False)}
-            )
-            selector = {"matchLabels": {"app": "shop"}}
-            path = f"{APPS}/{floor.namespace}/{kind}"
-            await floor.create(path, {"metadata": {"name": "shop"}, "spec": {"selector": selector, **spec}})
-            await floor.soon(lambda: _has_ready_pods(floor, 3, "1"))
-            await floor.patch(f"{path}/shop", {"spec": {"minReadySeconds": 500}})  # the time to look at a version
-            await floor.patch(f"{path}/shop", containers(container("orders", "2")))
+            path = await floor.deploy()
+            await floor.patch(path, {"spec": {"minReadySeconds": 500}})  # the time to look at a version
+            await floor.patch(path, containers(container("orders", "2")))
             await floor.soon(lambda: _has_ready_pods(floor, 1, "2"))
-            await floor.patch(
-                f"{path}/shop", {"spec": {"minReadySeconds": 0, **containers(container("orders", "1"))["spec"]}}
-            )
+            undone = containers(container("orders", "1"))["spec"]
+            await floor.patch(path, {"spec": {"minReadySeconds": 0, **undone}})
             await floor.soon(lambda: _has_ready_pods(floor, 3, "1"))
             await floor.soon(lambda: floor.holds(3, version="1"))
             assert floor.gaps() == []

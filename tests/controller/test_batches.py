@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -430,6 +431,9 @@ def test_wishes_without_a_gate_are_told_to_have_no_effect() -> None:
         assert (
             await meeting.annotation(PROGRESS) == f"no batches: the template of the Pods has no scheduling gate {GATE}"
         )
+        await meeting.api.patch(f"{PATHS['deployment']}/shop", {"metadata": {"annotations": {OF + "batches": None}}})
+        await (await meeting.controller()).reconcile(DEPLOYMENT)
+        assert await meeting.annotation(PROGRESS) is None
 
     meet(act)
 
@@ -442,3 +446,84 @@ def test_other_gates_of_a_pod_stay() -> None:
         assert pod["spec"]["schedulingGates"] == [{"name": "example.com/quota"}]
 
     meet(act)
+
+
+# --- by chance -------------------------------------------------------------------------------------------------------
+
+
+class Truth:
+    """A rollout on an API server, seen by several controllers each with old news of its own."""
+
+    def __init__(self, chance: random.Random, wishes: Wishes, replicas: int) -> None:
+        self.chance = chance
+        self.wishes = wishes
+        self.replicas = replicas
+        self.version, self.record = 0, Record(revision="1", is_over=True)
+        self.pods: dict[str, VPod] = {}
+        self.fill()
+        self.most = 0
+        """The greatest number of Pods let through at a time, before the last batch."""
+
+    def fill(self) -> None:
+        while len(self.pods) < self.replicas:
+            name = f"{self.chance.randrange(10**9):09}"  # in no order, as those of Kubernetes
+            self.pods[name] = _pod(name)
+
+    def through(self) -> list[VPod]:
+        return [pod for pod in self.pods.values() if not pod.gates]
+
+    def look(self) -> tuple[int, Record, dict[str, VPod]]:
+        return self.version, self.record, dict(self.pods)
+
+    def work(self, news: tuple[int, Record, dict[str, VPod]], pods: dict[str, VPod], now: float) -> None:
+        """Work as a controller with a Deployment and Pods of different ages, which may crash after the record."""
+        version, record, _ = news
+        available = sum(not pod.gates for pod in pods.values())
+        newest = ReplicaSet("uid-2", "shop-2", "uid", "shop", "hash-2", "2", available)
+        gone = frozenset(name for name in record.pods if name not in pods and name not in self.pods)
+        found = Deployment.of({"metadata": {"name": "shop"}, "spec": {"replicas": self.replicas}})
+        step = next_step(Facts(found, newest, [*pods.values()], [], gone), self.wishes, record, now=now)
+        if step.record != record:
+            if version != self.version:
+                return  # a conflict
+            self.version, self.record = self.version + 1, step.record
+        for pod in step.opened:
+            name = pod.key.name.removeprefix("shop-2-")
+            if self.chance.random() < 0.1:
+                return  # a crash
+            if name in self.pods:
+                self.pods[name] = replace(self.pods[name], gates=frozenset())
+        if not self.record.is_over:
+            self.most = max(self.most, len(self.through()))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_comes_no_more_than_a_batch_is_let_through_and_the_rollout_ends(seed: int) -> None:
+    chance = random.Random(seed)
+    replicas = chance.randrange(2, 12)
+    wishes = Wishes(count=chance.randrange(2, 5), confirms=True)
+    truth = Truth(chance, wishes, replicas)
+    limits = wishes.limits(replicas)
+    news = [[truth.look(), truth.look()[2]] for _ in range(3)]
+    for batch, limit in enumerate(limits[:-1], 1):
+        for _ in range(150):
+            one = chance.choice(news)
+            match chance.randrange(5):
+                case 0:
+                    one[0] = truth.look()
+                case 1:
+                    one[1] = truth.look()[2]
+                case 2 if truth.pods:
+                    del truth.pods[chance.choice([*truth.pods])]
+                    truth.fill()
+                case _:
+                    truth.work(one[0], one[1], NOW)  # type: ignore[arg-type]
+        assert truth.most <= limit
+        for _ in range(30):  # and with news of the moment, the batch is there
+            truth.work(truth.look(), truth.look()[2], NOW)
+        assert (len(truth.through()), truth.record.batch) == (limit, batch)
+        truth.wishes = replace(wishes, confirmed=batch)
+    for _ in range(30):
+        truth.work(truth.look(), truth.look()[2], NOW)
+    assert len(truth.through()) == replicas
+    assert truth.record.is_over

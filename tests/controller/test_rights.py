@@ -288,7 +288,7 @@ async def have_a_service(floor: Floor, controller: Controller, deployment: str, 
         return await floor.get(f"{services}/shop") is None
 
     async def is_for_nodes() -> bool:
-        return ((await floor.get(f"{services}/shop")) or {})["spec"]["type"] == "NodePort"
+        return bool(((await floor.get(f"{services}/shop")) or {})["spec"]["type"] == "NodePort")
 
     await annotate(port="80", target_port="8080", name="theirs")
     await floor.soon(is_taken)

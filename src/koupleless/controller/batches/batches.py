@@ -118,10 +118,11 @@ class Batches:
         return step.due_s
 
     async def _refuse(self, deployment: Deployment) -> None:
-        """Say that wishes for batches have no effect without a gate."""
+        """Say that wishes for batches have no effect without a gate, and no more than that."""
+        words = None
         if {BATCHES, BETA} & deployment.annotations.keys():
             words = f"no batches: the template of the Pods has no scheduling gate {GATE}"
-            await self._write(deployment, {PROGRESS: words})
+        await self._write(deployment, {PROGRESS: words, UNCONFIRMED: None})
 
     async def _gone(self, deployment: Deployment, newest: ReplicaSet, record: Record) -> AsyncIterator[str]:
         """Yield the recorded Pods that are gone or at an end. A Pod unknown to the cache may be a new one."""

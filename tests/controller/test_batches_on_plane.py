@@ -188,7 +188,7 @@ def test_two_controllers_and_a_restart_let_no_more_through_than_one(floor: Floor
             async with other(floor):
                 path = await deploy(floor, 5)
                 await floor.patch(path, {"spec": {"strategy": {"rollingUpdate": {"maxSurge": 5}}}})
-                await floor.patch(path, update("2", batches="3", confirm="true", pause_seconds="1"))
+                await floor.patch(path, update("2", batches="3", confirm="true"))
                 await floor.soon(lambda: is_waiting(floor, path, 1, 3))
                 assert installs(floor, "2") == 2
             await floor.patch(path, annotated(confirmed="1"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -109,13 +110,13 @@ def test_a_pod_of_several_modules_answers_with_all_of_them() -> None:
     made = pod("x", "a", "Deactivated")
     lacking = {"name": "prices", "ready": False, "state": {"waiting": {"reason": "StartFailed"}}}
     status = {**made.status, "containerStatuses": [*made.status["containerStatuses"], lacking]}
-    assert judged(replace(made, status=status)) == [("10.0.0.1", 8080, False, False)]
+    assert judged(replace(made, packed_status=json.dumps(status))) == [("10.0.0.1", 8080, False, False)]
 
 
 def test_leaving_pods_are_not_ready_and_ended_ones_are_no_endpoints() -> None:
     assert judged(pod("x", "a", leaves_at="now")) == [("10.0.0.1", 8080, False, True)]
     ended = pod("x", "a")
-    assert judged(replace(ended, status={**ended.status, "phase": "Succeeded"})) == []
+    assert judged(replace(ended, packed_status=json.dumps({**ended.status, "phase": "Succeeded"}))) == []
     assert judged(pod("x", "")) == judged(pod("x", "gone")) == judged(pod("x", "a", ip="")) == []
 
 

@@ -70,8 +70,10 @@ class Objects:
 
     async def sources(self, pod: VPod) -> _Fetched:
         """See `Cluster.sources`. A source that was absent is looked for again with each call."""
-        fetched = self._sources.get(pod.uid)
         wanted = frozenset(source for container in pod.containers for source in sources_of(container))
+        if not wanted:
+            return _NONE
+        fetched = self._sources.get(pod.uid)
         if fetched is not None and fetched.has(wanted):
             return fetched
         found = {source: await self._fetch(pod.key.namespace, source) for source in wanted}
@@ -145,6 +147,10 @@ class _Fetched:
     def find(self, source: Source) -> Mapping[str, str] | None:
         """See `Sources.find`."""
         return self._values.get(source)
+
+
+_NONE: Final = _Fetched({})
+"""For the many Pods that name no source."""
 
 
 def _as_patch(status: Mapping[str, Any]) -> Document:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from koupleless.controller.vpods.variables import Missing, expanded, variables_of
@@ -62,10 +63,15 @@ class Refused:
 
 def modules_of(pod: VPod, sources: Sources, around: Surroundings) -> tuple[Module | Refused, ...]:
     """Read the containers of a Pod, in order."""
-    return tuple(_module(container, pod, sources, around) for container in pod.containers)
+    marks = _marks(pod.packed_containers)
+    return tuple(
+        _module(container, mark, pod, sources, around) for container, mark in zip(pod.containers, marks, strict=True)
+    )
 
 
-def _module(container: Mapping[str, Any], pod: VPod, sources: Sources, around: Surroundings) -> Module | Refused:
+def _module(
+    container: Mapping[str, Any], mark: str, pod: VPod, sources: Sources, around: Surroundings
+) -> Module | Refused:
     name = container["name"]
     if pod.has_init_containers:
         message = "modules have no init containers; let the module prepare what it needs when it starts"
@@ -80,7 +86,13 @@ def _module(container: Mapping[str, Any], pod: VPod, sources: Sources, around: S
         return Refused(name, "VersionMissing", message)
     key = ModuleKey(envs.pop(NAME_VARIABLE, "") or name, version)
     args = tuple(expanded(argument, envs) for argument in container.get("args") or ())
-    return Module(name, key, container.get("image") or "", args, envs, _mark(container))
+    return Module(name, key, container.get("image") or "", args, envs, mark)
+
+
+@lru_cache(maxsize=1_024)
+def _marks(packed_containers: str) -> tuple[str, ...]:
+    """Return the mark of each container: the same work for all Pods of a Deployment, done once."""
+    return tuple(_mark(container) for container in json.loads(packed_containers))
 
 
 def _mark(container: Mapping[str, Any]) -> str:

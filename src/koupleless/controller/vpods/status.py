@@ -87,7 +87,9 @@ def is_told(status: Status, pod: VPod) -> bool:
     told = pod.status
     conditions = {condition["type"]: condition for condition in told.get("conditions") or ()}
     rest = {member: value for member, value in status.items() if member != "conditions"}
-    is_rest_told = all(_bare(told.get(member)) == _bare(value) for member, value in rest.items())
+    is_rest_told = all(
+        (there := told.get(member)) == value or _bare(there) == _bare(value) for member, value in rest.items()
+    )
     return is_rest_told and all(_covers(conditions.get(one["type"], {}), one) for one in status["conditions"])
 
 

@@ -351,3 +351,23 @@ def test_a_closed_queue_ends_its_workers_after_the_work_in_hand(clock):
     assert clock.alarms == 0
     with pytest.raises(Closed):
         asyncio.run(queue.get())
+
+
+def test_work_without_a_wait_on_many_keys_lets_others_have_the_loop(clock):
+    async def act() -> None:
+        queue: Queue[str] = Queue(clock=clock)
+        done: list[str] = []
+        for number in range(100):
+            queue.add(str(number))
+
+        async def reconcile(key: str) -> None:
+            done.append(key)
+
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(work(queue, reconcile, workers=1))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert 0 < len(done) < 10
+            queue.close()
+
+    asyncio.run(act())

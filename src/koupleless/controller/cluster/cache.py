@@ -22,6 +22,8 @@ _log: Final = logging.getLogger("koupleless.controller")
 _DOUBTS: Final = 5
 """Watches in a row with nothing of use in the answer, until the version is given up and a list is read."""
 
+_LOOKING: Final = 0.25
+"""The part of the pause between two looks over which a look is spread: tens of thousands of keys are work."""
 _NO_DOUBT: Final = frozenset({401, 403, 429, 500, 502, 503})
 """Refusals that are the same for every version."""
 _LASTING_S: Final = 1.0
@@ -113,7 +115,11 @@ class Cache(Generic[ValueT]):
     async def _look_again(self) -> None:
         while True:
             await asyncio.sleep(_by_chance(self._pace.look_again_s))
-            self._content.tell_all()
+            places = self._content.places()
+            for keys in places:
+                for key in keys:
+                    self._content.tell(key)
+                await asyncio.sleep(self._pace.look_again_s * _LOOKING / len(places))
 
     async def _follow(self) -> None:
         version = ""
@@ -271,9 +277,16 @@ class _Content(Generic[ValueT]):
             self._drop(key)
             self._changed(key)
 
-    def tell_all(self) -> None:
-        for key in [*self._versions]:
-            self._changed(key)
+    def places(self) -> list[tuple[Key, ...]]:
+        """Return all keys: those of one index together, for one piece of work."""
+        if self._index is None:
+            return [(key,) for key in self._versions]
+        unread = tuple(self._versions.keys() - self.values.keys())
+        return [*map(tuple, self.indexed.values()), *([unread] if unread else [])]
+
+    def tell(self, key: Key) -> None:
+        """Tell a key without a change."""
+        self._changed(key)
 
     def _read(self, document: Document) -> _Kept[ValueT]:
         key, version = _key_of(document), document["metadata"].get("resourceVersion", "")

@@ -263,6 +263,7 @@ async def _worker(queue: Queue[KeyT], reconcile: Callable[[KeyT], Awaitable[floa
                 queue.add_after(key, after_s)
         finally:
             queue.done(key)
+        await asyncio.sleep(0)  # work without a wait, on many keys, must not keep heartbeats and Leases waiting
 
 
 def _is_cancelled() -> bool:

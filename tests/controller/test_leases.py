@@ -156,3 +156,17 @@ def test_of_two_who_write_at_once_one_leads() -> None:
         assert (one.leads(NODE), two.leads(NODE)) == (True, False)
 
     play(act)
+
+
+def test_leases_taken_at_once_are_not_renewed_at_once() -> None:
+    async def act(scene: Scene) -> None:
+        one = scene.controller("one")
+        pauses = set()
+        for _ in range(20):
+            scene.now += RENEW_S
+            pauses.add(await one.step(NODE))
+        assert len(pauses) > 10
+        assert min(pauses) >= 0.7 * RENEW_S
+        assert max(pauses) <= RENEW_S
+
+    play(act)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import random
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +27,8 @@ _log: Final = logging.getLogger("koupleless.controller")
 
 DURATION_S: Final = 40.0
 RENEW_S: Final = 10.0
+_EARLIEST: Final = 0.7
+"""The part of `RENEW_S` after which a Lease is renewed at the earliest: those taken at once are not renewed at once."""
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
 
@@ -84,6 +87,8 @@ class Leases:
         self._clock = clock
         self._until: dict[str, float] = {}
         """The end of the leadership of each Node, unless renewed."""
+        self._renewed: dict[str, float] = {}
+        """The time of the next renewal of each Node that is led."""
         self._seen: dict[str, Seen] = {}
 
     def leads(self, node: str) -> bool:
@@ -98,7 +103,7 @@ class Leases:
         now, led = self._clock(), self.leads(node)
         lease = self._cache.get(Key(names.LEASES, node))
         after_s = RENEW_S
-        if led and (left_s := self._until[node] - DURATION_S + RENEW_S - now) > 0:
+        if led and (left_s := self._renewed.get(node, now) - now) > 0:
             return left_s  # the news were of the last renewal
         if lease is not None and lease.holder == self._holder:
             await self._write(node, lease, now)
@@ -113,7 +118,8 @@ class Leases:
             await self._write(node, lease, now)
         if self.leads(node) is not led:
             self._changed(node)
-        return after_s
+        left_s = self._renewed.get(node, now) - now
+        return left_s if left_s > 0 and self.leads(node) else after_s
 
     def _left(self, node: str, lease: Lease | None, now: float) -> float:
         """Return the seconds until this controller may take a Node, as far as this controller has seen."""
@@ -157,6 +163,7 @@ class Leases:
 
     def _begin(self, node: str, now: float) -> None:
         self._until[node] = now + DURATION_S
+        self._renewed[node] = now + RENEW_S * random.uniform(_EARLIEST, 1)  # noqa: S311 - no secret
         self._seen.pop(node, None)
 
     async def give(self, node: str, to: str) -> None:
@@ -187,6 +194,7 @@ class Leases:
     def forget(self, node: str) -> None:
         """Let go of a Node that is gone."""
         self._until.pop(node, None)
+        self._renewed.pop(node, None)
         self._seen.pop(node, None)
 
 

@@ -75,3 +75,28 @@ def test_a_restart_makes_the_modules_unknown(news: Knowledge) -> None:
     assert news.hear(replace(BASE, start="start-2"), 10)
     assert news.actual is None
     assert not news.hear(replace(BASE, start="start-2"), 20)
+
+
+def test_an_unchanged_list_is_not_read_again(news: Knowledge, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr("koupleless.controller.bases.knowledge.table_of", refuse)
+    assert not news.take_list(listed(ORDERS), asked=2)
+    with pytest.raises(AssertionError, match="read again"):
+        news.take_list(listed(ORDERS, ORDERS_2), asked=3)
+
+
+def test_the_list_from_before_an_operation_is_read_again_when_the_operation_is_undone(news: Knowledge) -> None:
+    news.settle(Verb.UNINSTALL, ORDERS, now=5, at=100)
+    assert news.take_list(listed(ORDERS), asked=6)
+    news.forget()
+    assert news.take_list(listed(ORDERS), asked=7)
+    assert states(news) == {ORDERS: State.ACTIVATED}
+
+
+def test_the_list_from_before_an_end_of_an_operation_counts_later(news: Knowledge) -> None:
+    news.settle(Verb.UNINSTALL, ORDERS, now=5, at=100)
+    assert not news.take_list(listed(ORDERS), asked=4) or not states(news)
+    assert news.take_list(listed(ORDERS), asked=6)
+    assert states(news) == {ORDERS: State.ACTIVATED}

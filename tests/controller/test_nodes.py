@@ -165,3 +165,18 @@ def test_a_controller_without_the_kubelets_api_takes_the_address_of_the_former_o
     assert after["addresses"][0]["address"] == BASE.ip
     assert after["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 0}}
     assert "daemonEndpoints" not in node_status(BASE, Life.ALIVE, Capacity(), after, now=100)
+
+
+@pytest.mark.parametrize(
+    ("other", "is_near"),
+    [
+        (Capacity(10, 3_200, 1_000), True),
+        (Capacity(10, 3_200, 1_100), True),
+        (Capacity(10, 3_200, 1_101), False),
+        (Capacity(10, 6_400, 1_000), False),
+        (Capacity(11, 3_200, 1_000), False),
+        (Capacity(10, 3_200, None), False),
+    ],
+)
+def test_a_little_memory_more_or_less_is_not_worth_a_write(other, is_near):
+    assert Capacity(10, 3_200, 1_000).is_near(other) is is_near

@@ -534,3 +534,34 @@ def test_the_name_of_a_node_is_the_original_s() -> None:
         assert world.steward.name == NODE
 
     play(act)
+
+
+def test_an_unchanged_list_of_modules_is_no_work() -> None:
+    async def act(world: World) -> None:
+        world.cluster.create_pod("a", container("orders", "1"))
+        await world.settle()
+        before = world.calls
+        for _ in range(3):
+            await world.steward._questions.ask_list()
+        assert world.calls == before
+        world.base.there[ModuleKey("stray", "1")] = "ACTIVATED"
+        await world.steward._questions.ask_list()
+        assert world.calls > before
+        await world.steward._questions.ask_list()  # the second sighting, by an equal list
+        await world.settle()
+        assert world.base.there == {ORDERS: "ACTIVATED"}
+
+    play(act)
+
+
+def test_a_pod_without_its_configmap_is_looked_at_again() -> None:
+    async def act(world: World) -> None:
+        reference = {"name": "REGION", "valueFrom": {"configMapKeyRef": {"name": "regions", "key": "one"}}}
+        world.cluster.create_pod("a", container("orders", "1", env=[reference]))
+        await world.settle()
+        assert world.base.there == {}
+        due_s = await world.steward.reconcile()
+        assert due_s is not None
+        assert 0 < due_s <= 15
+
+    play(act)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from koupleless.controller.vnodes.node import Capacity
 from koupleless.controller.vpods.actual import Actual, State, table_of
 from koupleless.controller.vpods.attempts import Attempts, Verb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from koupleless.controller.vnodes.base import AnnouncedBase
@@ -32,8 +35,8 @@ class Knowledge:
     attempts: Attempts = field(default_factory=Attempts)
     _settled: dict[ModuleKey, float] = field(default_factory=dict)
     """The end of the last operation on each module: older lists say nothing about the module."""
-    _listed: float = float("-inf")
-    """The time of the question for the last list."""
+    _listed: tuple[float, bytes] = (float("-inf"), b"")
+    """The time of the question for the last list, and a digest while `actual` is this list and nothing else."""
 
     def hear(self, base: AnnouncedBase, now: float) -> bool:
         """Take a heartbeat; returns whether the news are new to a steward.
@@ -51,16 +54,22 @@ class Knowledge:
     def forget(self) -> None:
         """Forget modules and attempts."""
         self.actual, self.attempts, self.has_restarted = None, Attempts(), False
+        self._listed = self._listed[0], b""
         self._settled.clear()
 
-    def take_list(self, documents: Iterable[Mapping[str, Any]], *, asked: float) -> bool:
+    def take_list(self, documents: Sequence[Mapping[str, Any]], *, asked: float) -> bool:
         """Take the whole list of modules, asked for at ``asked``; returns whether the list says something new.
 
-        A module with an operation since then is as the operation has left the module.
+        A module with an operation since then is as the operation has left the module. An unchanged list, as most are,
+        costs no work on modules.
         """
-        if asked < self._listed:
+        before_s, known = self._listed
+        if asked < before_s:
             return False
-        self._listed = asked
+        digest = hashlib.blake2b(msgspec.json.encode(documents), digest_size=16).digest()
+        self._listed = asked, digest
+        if digest == known:
+            return False
         found = dict(table_of(documents))
         before = self.actual or {}
         for key, ended in self._settled.items():
@@ -69,6 +78,8 @@ class Knowledge:
                 if key in before:
                     found[key] = before[key]
         self._settled = {key: ended for key, ended in self._settled.items() if ended >= asked}
+        if self._settled:
+            self._listed = asked, b""
         is_new, self.actual, self.has_restarted = self.actual != found, found, False
         return is_new
 
@@ -80,6 +91,7 @@ class Knowledge:
         """
         if self.actual is None:
             return
+        self._listed = self._listed[0], b""
         changed = dict(self.actual)
         others = [other for other in changed if other.name == key.name and other != key]
         if verb is Verb.UNINSTALL:

@@ -19,6 +19,8 @@ _log: Final = logging.getLogger("koupleless.controller")
 
 _Answer = TypeVar("_Answer")
 
+_SMALL_NEWS_S: Final = 300.0
+"""Seconds between small news of the memory left, which changes all the time: each is a write to the API server."""
 _JITTER: Final = 0.1
 """The part by which pauses differ, so that bases are not all asked at once."""
 
@@ -37,10 +39,10 @@ class Questions:
         clock: Callable[[], float],
         list_every_s: float,
         health_every_s: float,
-        on_list: Callable[[], object],
+        on_list: Callable[[bool], object],
         on_health: Callable[[], object],
     ) -> None:
-        """``on_list`` is called after each list, ``on_health`` after health with news."""
+        """``on_list`` is called after each list, and told if it was news; ``on_health`` after health with news."""
         self._news = news
         self._tunnel = tunnel
         self._clock = clock
@@ -48,6 +50,8 @@ class Questions:
         self._on_list = on_list
         self._on_health = on_health
         self._wants_list = asyncio.Event()
+        self._told = float("-inf")
+        """The time of the last news of the capacity."""
 
     def ask_for_list(self) -> None:
         """Ask for the list at once; twice, if the question is under way."""
@@ -79,19 +83,21 @@ class Questions:
         start = news.base.start
         found = await self._answer_to(self._tunnel.modules(news.base))
         if news.base.start == start:  # else the answer is that of a former life
-            news.take_list(found, asked=asked)
-            self._on_list()
+            self._on_list(news.take_list(found, asked=asked))
 
     async def ask_health(self) -> None:
         """Ask for the health once. Raises `NoAnswer`."""
-        news = self._news
+        news, now = self._news, self._clock()
         health = await self._answer_to(self._tunnel.health(news.base))
         if health.is_active:
             news.liveness.see(self._clock())
         elif health.is_active is False:
             news.liveness.end()
-        if health.capacity != news.capacity or news.liveness.has_ended:
-            news.capacity = health.capacity
+        known = news.capacity
+        if health.capacity != known and (not health.capacity.is_near(known) or now - self._told >= _SMALL_NEWS_S):
+            news.capacity, self._told = health.capacity, now
+            self._on_health()
+        elif news.liveness.has_ended:
             self._on_health()
 
     async def _answer_to(self, question: Awaitable[_Answer]) -> _Answer:

@@ -25,10 +25,10 @@ from koupleless.controller.vnodes.node import differences, node_of, node_status,
 from koupleless.controller.vnodes.node import is_told as is_node_told
 from koupleless.controller.vnodes.ways import Ways
 from koupleless.controller.vpods.attempts import Verb
-from koupleless.controller.vpods.module import modules_of
+from koupleless.controller.vpods.module import Refused, modules_of
 from koupleless.controller.vpods.plan import SIGHTINGS, Claims, Policy, Read, agains, has_left, plan
 from koupleless.controller.vpods.status import Facts, is_ready, is_told, status_of
-from koupleless.controller.vpods.variables import Surroundings
+from koupleless.controller.vpods.variables import Missing, Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from koupleless.controller.probes.prober import Checks
     from koupleless.controller.tunnels.tunnel import Tunnel
     from koupleless.controller.vnodes.base import AnnouncedBase
-    from koupleless.controller.vpods.module import ModuleKey
+    from koupleless.controller.vpods.module import Module, ModuleKey
     from koupleless.controller.vpods.plan import Operation
     from koupleless.controller.vpods.status import Status
 
@@ -219,6 +219,8 @@ class Steward:
             await self._tell_pods(pods, life)  # else nothing is known yet, and the last told statuses stand
         waits = [] if due is None else [due - self._clock()]
         waits += [read.pod.deadline - self._wall() for read in pods if read.pod.deadline is not None]
+        if any(_lacks(module) for read in pods for module in read.modules):
+            waits.append(self._habits.list_every_s)  # nobody tells of a new ConfigMap
         return max(min(waits), 0) if waits else None
 
     def _tell_life(self, life: Life) -> None:
@@ -367,10 +369,12 @@ class Steward:
             if pod.key == operation.pod:
                 self._cluster.tell(pod, *_WORDS[operation.verb, is_done], f"{operation.key}: {answer.message}")
 
-    def _compare_list(self) -> None:
-        """Note the modules without a Pod on the last list, and work on."""
-        self.news.attempts.see((self.news.actual or {}).keys() - self._wanted)
-        self._wake()
+    def _compare_list(self, is_new: bool) -> None:
+        """Note the modules without a Pod on the last list, and work on if there is work."""
+        strays = (self.news.actual or {}).keys() - self._wanted
+        had_some = self.news.attempts.see(strays)
+        if is_new or strays or had_some:
+            self._wake()
 
     async def _tell_pods(self, pods: list[Read], life: Life) -> None:
         """Write the statuses that have changed: first of Pods that are not ready any more, the oldest first.
@@ -411,6 +415,11 @@ class Steward:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("%s: a task has ended by a mistake of the controller", self.name, exc_info=error)
+
+
+def _lacks(module: Module | Refused) -> bool:
+    """Whether a module waits for a ConfigMap or a Secret."""
+    return isinstance(module, Refused) and module.reason == Missing.reason
 
 
 async def _all(writes: Iterable[Coroutine[None, None, None]]) -> None:

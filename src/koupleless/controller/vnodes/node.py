@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from koupleless.controller import names
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _PODS: Final = 65_535
 _LOCALHOST: Final = "127.0.0.1"
 _KIB: Final = 1_024
+_PARTS: Final = 32
+"""A part of the memory of a base, of so many, is worth a write to the API server."""
 _CALM: Final = {
     "MemoryPressure": ("HasSufficientMemory", "the base has memory left"),
     "DiskPressure": ("HasNoDiskPressure", "a base has no disk of its own"),
@@ -47,6 +49,13 @@ class Capacity:
     memory_left_bytes: int | None = None
     """Where a base tells what is left; else the scheduler subtracts the requests of the Pods."""
     processors: int | None = None
+
+    def is_near(self, other: Capacity) -> bool:
+        """Whether another capacity differs by a little memory left at most."""
+        mine, others = self.memory_left_bytes, other.memory_left_bytes
+        if mine is None or others is None or replace(self, memory_left_bytes=others) != other:
+            return self == other
+        return abs(mine - others) * _PARTS <= (self.memory_bytes or 0)
 
 
 def node_of(base: AnnouncedBase, env: str) -> Document:

@@ -120,9 +120,11 @@ class Attempts:
             return None
         return None if mark and attempt.mark != mark else attempt.failure
 
-    def see(self, strays: Iterable[ModuleKey]) -> None:
-        """Note the modules without a Pod on a whole list of the base."""
+    def see(self, strays: Iterable[ModuleKey]) -> bool:
+        """Note the modules without a Pod on a whole list of the base; returns whether the list before had some."""
+        had_some = bool(self._strays)
         self._strays = {key: self._strays.get(key, 0) + 1 for key in strays}
+        return had_some
 
     def sightings(self, key: ModuleKey) -> int:
         """Return the number of whole lists in a row with a module, while no Pod had the module."""

@@ -115,6 +115,11 @@ class Store:
 
     # --- writing
 
+    def put(self, kind: Kind, namespace: str, made: Object) -> None:
+        """Keep a whole object as it is, for a cluster of many: without a copy, a check, or a default."""
+        with self.lock:
+            self._store(kind, (namespace, made["metadata"]["name"]), None, made)
+
     def create(self, kind: Kind, namespace: str, given: Object) -> Object:
         with self.lock:
             made = copy.deepcopy(given)

@@ -42,6 +42,7 @@ ADVICE: Final = {
     "PatchRefused": "leave out the call that patches the whole process",
     "Pending": "look at the scheduler, which has not seen the Pod yet",
     "Reinstalling": "wait: the module is installed again",
+    "RolloutRestart": "wait: the module starts again for the new revision, beside its present life",
     "SchedulingGated": "wait for the batch, or confirm it: kubectl describe deployment shows the progress",
     "StartFailed": "read the message, which is of the code of the module; arkctl logs NAME --pod POD has the traceback",
     "StartTimeout": "look for work that waits at import or start; the limit is start-timeout of the base",

@@ -81,6 +81,11 @@ def fill(store: Store, bases: int, modules: int) -> None:
         )
         node = node_of(announced, ENV)
         node["status"] = node_status(announced, Life.ALIVE, Capacity(), {}, now=time.time())
+        node["metadata"] |= {
+            "uid": f"5e0d{base:04x}-0000-4000-8000-{0:012x}",
+            "creationTimestamp": _CREATED,
+            "generation": 1,
+        }
         store.put(nodes, "", node)
         name = node["metadata"]["name"]
         actual = {key: Actual(key, State.ACTIVATED, _CREATED_S) for key in map(_key, range(modules))}
@@ -94,6 +99,7 @@ def fill(store: Store, bases: int, modules: int) -> None:
                     "namespace": NAMESPACE,
                     "uid": f"6f1a{base:04x}-0000-4000-8000-{module:012x}",
                     "creationTimestamp": _CREATED,
+                    "generation": 1,
                 },
                 "spec": {**template["spec"], "nodeName": name},
             }
